@@ -1,0 +1,104 @@
+"""The environment, read once into frozen settings. It names secrets and never holds one."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from urllib.parse import urlsplit
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseSettings:
+    host: str
+    port: int
+    name: str
+    sslmode: str
+    secret_id: str  # names the secret {"username", "password"}
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a function was told. A field a function is not given is empty, and using it fails."""
+
+    database: DatabaseSettings
+    owner_secret_id: str
+    commet_base_url: str
+    commet_secret_id: str
+    commet_mode: str
+    webhook_secret_id: str
+    service_keys_secret_id: str
+    app_secret_id: str
+    app_url: str
+    allowed_origins: frozenset[str]
+    currency: str
+    past_due_has_access: bool
+    allow_self_reported_usage: bool
+    delivery_interval: timedelta
+    secrets_extension_port: int | None
+    clock_url: str
+    function: str
+
+    @property
+    def live_statuses(self) -> frozenset[str]:
+        """The subscription statuses that give access."""
+        statuses = {"active", "trialing"}
+        return frozenset(statuses | {"past_due"} if self.past_due_has_access else statuses)
+
+
+def from_env(env: Mapping[str, str]) -> Settings:
+    """Settings from environment variables; raises ValueError naming the one that is malformed."""
+    app_url = env.get("APP_URL", "")
+    origins = {o.strip().rstrip("/") for o in env.get("ALLOWED_ORIGINS", "").split(",")}
+    return Settings(
+        database=DatabaseSettings(
+            host=env.get("DATABASE_HOST", ""),
+            port=_integer(env, "DATABASE_PORT", 5432),
+            name=env.get("DATABASE_NAME", "billing"),
+            sslmode=env.get("DATABASE_SSLMODE", "verify-full"),
+            secret_id=env.get("DATABASE_SECRET_ARN", ""),
+        ),
+        owner_secret_id=env.get("DATABASE_OWNER_SECRET_ARN", ""),
+        commet_base_url=env.get("COMMET_BASE_URL", "https://commet.co/api/v1").rstrip("/"),
+        commet_secret_id=env.get("COMMET_SECRET_ARN", ""),
+        commet_mode=env.get("COMMET_MODE", "live"),
+        webhook_secret_id=env.get("WEBHOOK_SECRET_ARN", ""),
+        service_keys_secret_id=env.get("SERVICE_KEYS_SECRET_ARN", ""),
+        app_secret_id=env.get("APP_SECRET_ARN", ""),
+        app_url=app_url,
+        allowed_origins=frozenset((origins | {origin_of(app_url)}) - {""}),
+        currency=env.get("BILLING_CURRENCY", "usd").lower(),
+        past_due_has_access=_flag(env, "PAST_DUE_HAS_ACCESS", default=True),
+        allow_self_reported_usage=_flag(env, "ALLOW_SELF_REPORTED_USAGE", default=False),
+        delivery_interval=timedelta(seconds=_integer(env, "DELIVERY_INTERVAL_SECONDS", 300)),
+        secrets_extension_port=_integer(env, "PARAMETERS_SECRETS_EXTENSION_HTTP_PORT", 0) or None,
+        clock_url=env.get("CLOCK_URL", ""),
+        function=env.get("POWERTOOLS_SERVICE_NAME", "billing"),
+    )
+
+
+def origin_of(url: str) -> str:
+    """Scheme, host and port of an http(s) URL as browsers write an Origin; '' for anything else."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return ""
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None:
+        return ""
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    default = {"http": 80, "https": 443}[parts.scheme]
+    return f"{parts.scheme}://{host}" + (f":{port}" if port not in (None, default) else "")
+
+
+def _integer(env: Mapping[str, str], name: str, default: int) -> int:
+    text = env.get(name) or str(default)
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueError(f"{name} must be a whole number") from None
+
+
+def _flag(env: Mapping[str, str], name: str, *, default: bool) -> bool:
+    text = env.get(name) or str(default)
+    if text.lower() not in ("true", "false"):
+        raise ValueError(f"{name} must be true or false")
+    return text.lower() == "true"

@@ -1,0 +1,139 @@
+"""The doorway to Postgres: one connection per environment, one statement per piece of work.
+
+Every statement commits by itself (autocommit), so nothing is ever left open between invocations
+or across a call to somebody else, and a connection pooler may stand in between. Every statement is
+safe to run twice, so one that met a dead connection is run once more on a new one.
+"""
+
+import select
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import psycopg
+from psycopg.pq import TransactionStatus
+from psycopg.rows import dict_row
+
+from billing.config import DatabaseSettings
+from billing.errors import DatabaseUnavailable
+from billing.secrets import Secrets
+
+Row = dict[str, Any]
+Connection = psycopg.Connection[Row]
+Params = Mapping[str, Any] | Sequence[Any]
+
+# The connection failed, not the statement: worth another one. 57P01..57P03 and 53300 are the
+# server shutting down, starting up and out of connections.
+_CONNECTION_LOST = (psycopg.OperationalError, psycopg.InterfaceError)
+_NOT_THE_CONNECTION = (
+    psycopg.errors.QueryCanceled,
+    psycopg.errors.LockNotAvailable,
+    psycopg.errors.DeadlockDetected,
+    psycopg.errors.SerializationFailure,
+    psycopg.errors.DiskFull,
+)
+
+
+def connector(
+    settings: DatabaseSettings, secrets: Secrets, application: str
+) -> Callable[[], Connection]:
+    """Opens connections as the role named by the secret, which is read again after a refusal."""
+
+    def connect() -> Connection:
+        try:
+            return _connect(settings, secrets.fields(settings.secret_id), application)
+        except psycopg.OperationalError as error:
+            if "authentication failed" not in str(error):
+                raise
+        # The password may have been rotated since this environment started.
+        return _connect(settings, secrets.fields(settings.secret_id, fresh=True), application)
+
+    return connect
+
+
+def _connect(settings: DatabaseSettings, login: Mapping[str, Any], application: str) -> Connection:
+    return psycopg.connect(
+        host=settings.host,
+        port=settings.port,
+        dbname=settings.name,
+        user=str(login["username"]),
+        password=str(login["password"]),
+        sslmode=settings.sslmode,
+        application_name=application,
+        connect_timeout=3,
+        # Without it a connection that was cut silently hangs past the function's own time limit.
+        tcp_user_timeout=4000,
+        autocommit=True,
+        prepare_threshold=1,
+        row_factory=dict_row,
+    )
+
+
+class Database:
+    """Runs statements. Raises DatabaseUnavailable when Postgres cannot be reached.
+
+    Errors of the statement itself (constraints, time-outs) come through as psycopg's.
+    """
+
+    def __init__(self, connect: Callable[[], Connection]) -> None:
+        self._connect = connect
+        self._connection: Connection | None = None
+
+    def all(self, statement: str, params: Params | None = None) -> list[Row]:
+        """All rows the statement returns."""
+        try:
+            return self._run(self._usable(), statement, params)
+        except _CONNECTION_LOST as error:
+            self.close()
+            if isinstance(error, _NOT_THE_CONNECTION):
+                raise
+        try:
+            return self._run(self._usable(), statement, params)
+        except _CONNECTION_LOST as error:
+            self.close()
+            if isinstance(error, _NOT_THE_CONNECTION):
+                raise
+            raise DatabaseUnavailable from error
+
+    def one(self, statement: str, params: Params | None = None) -> Row | None:
+        """The first row, or None."""
+        rows = self.all(statement, params)
+        return rows[0] if rows else None
+
+    def value(self, statement: str, params: Params | None = None) -> Any:
+        """The first column of the first row, or None."""
+        row = self.one(statement, params)
+        return next(iter(row.values())) if row else None
+
+    def execute(self, statement: str, params: Params | None = None) -> None:
+        """Runs a statement whose answer does not matter."""
+        self.all(statement, params)
+
+    def close(self) -> None:
+        """Drops the connection; the next statement opens a new one."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _usable(self) -> Connection:
+        if self._connection is not None and _is_stale(self._connection):
+            self.close()
+        if self._connection is None:
+            self._connection = self._connect()
+        return self._connection
+
+    @staticmethod
+    def _run(connection: Connection, statement: str, params: Params | None) -> list[Row]:
+        cursor = connection.execute(statement, params)
+        return cursor.fetchall() if cursor.description else []
+
+
+def _is_stale(connection: Connection) -> bool:
+    """Whether the server hung up while the environment was frozen.
+
+    An idle connection has nothing to read; a readable one holds the server's goodbye. This costs
+    2 us where a ping costs 69.
+    """
+    if connection.closed or connection.info.transaction_status != TransactionStatus.IDLE:
+        return True
+    readable, _, _ = select.select([connection.fileno()], [], [], 0)
+    return bool(readable)

@@ -1,0 +1,32 @@
+-- Who people are: users, their sessions, and the counters that slow down guessing.
+-- Text keys are collate "C": compared as bytes, the same on every server.
+
+create table users (
+    id                 text collate "C" primary key,
+    email              text not null,
+    name               text,
+    password_hash      text,               -- null: registered by a backend, cannot sign in
+    commet_customer_id text collate "C",   -- null until the first checkout
+    created_at         timestamptz not null
+);
+create unique index users_email_key on users (lower(email));
+create unique index users_commet_customer_key on users (commet_customer_id);
+
+-- Only the SHA-256 of a token is stored: a stolen table opens no session.
+create table sessions (
+    token_sha256 bytea primary key,
+    user_id      text collate "C" not null references users (id) on delete cascade,
+    created_at   timestamptz not null,
+    last_seen_at timestamptz not null,
+    expires_at   timestamptz not null
+);
+create index sessions_user_id on sessions (user_id);
+create index sessions_expires_at on sessions (expires_at);
+
+create table attempts (
+    key          text collate "C" not null,
+    window_start timestamptz not null,
+    count        integer not null,
+    primary key (key, window_start)
+);
+create index attempts_window_start on attempts (window_start);

@@ -1,0 +1,277 @@
+-- How news about a customer becomes state. Webhooks, checkout answers and refreshes all come
+-- through here, in one statement each, so any of them may come first, twice or late.
+--
+-- These are functions and not statements in Python because several tables change together,
+-- guarded by what they hold, and one statement is the only unit that neither a crash nor a
+-- second caller can tear (docs/decisions/0004-state-functions-in-sql.md).
+
+-- The row that speaks for a user: the live one, else the newest pending, else the newest ended.
+create view current_subscription as
+select distinct on (user_id) *
+from subscriptions
+order by user_id,
+         (status in ('active', 'trialing', 'past_due', 'paused')) desc,
+         (status in ('pending_payment', 'draft', 'unknown')) desc,
+         created_at desc,
+         id desc;
+
+-- Who an event speaks of: our id where the customer was created with one, else Commet's.
+create function find_user(p_customer text) returns text
+language sql stable as $$
+    select id from users where id = p_customer
+    union all
+    select id from users where commet_customer_id = p_customer
+    limit 1
+$$;
+
+-- Opens the period usage is counted in, or confirms the open one. Older news changes nothing.
+create function record_period(
+    p_user text, p_subscription text, p_plan text, p_start timestamptz, p_end timestamptz,
+    p_now timestamptz
+) returns void
+language plpgsql as $$
+declare
+    v_open usage_period;
+begin
+    select * into v_open from usage_period
+    where user_id = p_user and closed_at is null
+    for update;
+
+    if found then
+        if v_open.subscription_id = p_subscription and v_open.starts_at = p_start
+           and v_open.plan_id is not distinct from coalesce(p_plan, v_open.plan_id) then
+            update usage_period set ends_at = p_end, provisional = false
+            where id = v_open.id and (ends_at <> p_end or provisional);
+            return;
+        end if;
+        if p_start < v_open.starts_at and not v_open.provisional then
+            return;  -- news of an earlier period
+        end if;
+        update usage_period set closed_at = p_now where id = v_open.id;
+    else
+        -- A subscription that was over for a moment comes back in the period it left.
+        update usage_period set closed_at = null, ends_at = p_end
+        where id = (
+            select id from usage_period
+            where user_id = p_user and subscription_id = p_subscription
+              and plan_id is not distinct from p_plan and starts_at = p_start
+            order by id desc limit 1
+        );
+        if found or exists (
+            select from usage_period where user_id = p_user and starts_at > p_start
+        ) then
+            return;
+        end if;
+    end if;
+
+    insert into usage_period (user_id, subscription_id, plan_id, starts_at, ends_at)
+    values (p_user, p_subscription, p_plan, p_start, p_end);
+end
+$$;
+
+-- Replaces what a user is entitled to. A feature that is no longer listed stays as a row that
+-- allows nothing: were it deleted, older news could bring it back.
+create function record_entitlements(p_user text, p_at timestamptz, p_features jsonb) returns void
+language plpgsql as $$
+begin
+    insert into entitlements as e (
+        user_id, feature, name, unit, type, model, allowed, included, unlimited,
+        overage_enabled, unit_price, currency, event_at
+    )
+    select p_user, f.feature, f.name, f.unit, f.type, f.model, f.allowed, f.included,
+           f.unlimited, f.overage_enabled, f.unit_price, f.currency, p_at
+    from jsonb_to_recordset(p_features) as f (
+        feature text, name text, unit text, type text, model text, allowed boolean,
+        included numeric, unlimited boolean, overage_enabled boolean, unit_price numeric,
+        currency text
+    )
+    order by f.feature
+    on conflict (user_id, feature) do update set
+        name = excluded.name, unit = excluded.unit, type = excluded.type,
+        model = excluded.model, allowed = excluded.allowed, included = excluded.included,
+        unlimited = excluded.unlimited, overage_enabled = excluded.overage_enabled,
+        -- A price seen once is kept where later news leaves it out.
+        unit_price = coalesce(excluded.unit_price, e.unit_price),
+        currency = coalesce(excluded.currency, e.currency),
+        event_at = excluded.event_at, version = e.version + 1
+    where excluded.event_at >= e.event_at;
+
+    update entitlements set
+        allowed = false, included = 0, unlimited = false, overage_enabled = false,
+        event_at = p_at, version = version + 1
+    where user_id = p_user and event_at < p_at
+      and not exists (
+          select from jsonb_array_elements(p_features) as f where f->>'feature' = feature
+      );
+end
+$$;
+
+-- Applies one subscription's news. A key that is absent from p_known says nothing.
+-- Older news never overwrites newer; news of the same moment fills what is still unknown, and
+-- where it contradicts what is known the row is marked, because no order can be told.
+create function record_subscription(
+    p_user text, p_id text, p_at timestamptz, p_known jsonb, p_mark boolean
+) returns void
+language plpgsql as $$
+declare
+    v_old subscriptions;
+    v_new subscriptions;
+    v_conflict boolean;
+begin
+    insert into subscriptions (
+        id, user_id, status, created_at, event_at, refresh_due,
+        plan_id, plan_name, billing_interval, period_start, period_end,
+        cancel_at_period_end, trial_ends_at, checkout_url
+    )
+    values (
+        p_id, p_user, coalesce(p_known->>'status', 'unknown'),
+        coalesce((p_known->>'created_at')::timestamptz, p_at),
+        -- A mark alone is older than any news that carries state.
+        case when p_known = '{}' then '-infinity' else p_at end,
+        case when p_mark or not p_known ? 'status' then now() end,
+        p_known->>'plan_id', p_known->>'plan_name', p_known->>'billing_interval',
+        (p_known->>'period_start')::timestamptz, (p_known->>'period_end')::timestamptz,
+        coalesce((p_known->>'cancel_at_period_end')::boolean, false),
+        (p_known->>'trial_ends_at')::timestamptz, p_known->>'checkout_url'
+    )
+    on conflict (id) do nothing;
+    if found then
+        return;
+    end if;
+
+    select * into v_old from subscriptions where id = p_id for update;
+    if v_old.user_id <> p_user then
+        raise exception 'subscription % belongs to another user', p_id;
+    end if;
+    if p_at < v_old.event_at then
+        if p_mark then
+            update subscriptions set refresh_due = coalesce(refresh_due, now()) where id = p_id;
+        end if;
+        return;
+    end if;
+
+    v_new := jsonb_populate_record(v_old, p_known - 'created_at');
+    if p_at = v_old.event_at then
+        -- What was null is filled, what was known stays.
+        v_new := jsonb_populate_record(v_new, jsonb_strip_nulls(to_jsonb(v_old)));
+        v_conflict := exists (
+            select from jsonb_each(p_known - 'created_at') as k
+            where to_jsonb(jsonb_populate_record(null::subscriptions, p_known))->k.key
+                  is distinct from to_jsonb(v_new)->k.key
+        );
+    else
+        v_conflict := false;
+    end if;
+
+    update subscriptions set
+        status = v_new.status, plan_id = v_new.plan_id, plan_name = v_new.plan_name,
+        billing_interval = v_new.billing_interval, period_start = v_new.period_start,
+        period_end = v_new.period_end, cancel_at_period_end = v_new.cancel_at_period_end,
+        trial_ends_at = v_new.trial_ends_at, checkout_url = v_new.checkout_url,
+        event_at = case when p_known = '{}' then event_at else p_at end,
+        version = version + 1,
+        refresh_due = case when p_mark or v_conflict then coalesce(refresh_due, now())
+                           else refresh_due end
+    where id = p_id;
+end
+$$;
+
+-- Applies everything one piece of news says about a user. p_news:
+--   subscription  {"id", "known": {column: value}, "mark": bool} or null
+--   ends_all      true when Commet says the customer has no subscription at all
+--   features      the whole set of entitlements, or absent
+--   period        {"start", "end"} of the allowance, or absent
+create function record_news(p_user text, p_at timestamptz, p_news jsonb, p_now timestamptz)
+returns void
+language plpgsql as $$
+declare
+    v_subscription jsonb := p_news->'subscription';
+    v_id text := p_news->'subscription'->>'id';
+begin
+    -- One writer per user: what follows reads and writes several of their rows.
+    perform from users where id = p_user for no key update;
+
+    if v_id is not null then
+        perform record_subscription(
+            p_user, v_id, p_at, v_subscription->'known',
+            coalesce((v_subscription->>'mark')::boolean, false)
+        );
+    end if;
+    if coalesce((p_news->>'ends_all')::boolean, false) then
+        update subscriptions set
+            status = case when event_at < p_at then 'canceled' else status end,
+            refresh_due = case when event_at = p_at then coalesce(refresh_due, now())
+                               else refresh_due end,
+            event_at = greatest(event_at, p_at), version = version + 1
+        where user_id = p_user and event_at <= p_at
+          and status in ('active', 'trialing', 'past_due', 'paused');
+    end if;
+    if p_news ? 'features' then
+        perform record_entitlements(p_user, p_at, p_news->'features');
+    end if;
+    if v_id is not null and p_news->'period'->>'start' is not null then
+        perform record_period(
+            p_user, v_id, (select plan_id from subscriptions where id = v_id),
+            (p_news->'period'->>'start')::timestamptz, (p_news->'period'->>'end')::timestamptz,
+            p_now
+        );
+    end if;
+    -- The subscription is over: nothing more may be counted in its period.
+    update usage_period p set closed_at = p_now
+    from subscriptions s
+    where p.user_id = p_user and p.closed_at is null
+      and s.id = p.subscription_id and s.status = 'canceled';
+end
+$$;
+
+-- Takes a webhook: inbox row and its effect, together or not at all. Answers 'duplicate' or
+-- the status the row got.
+create function receive_event(
+    p_id text, p_type text, p_mode text, p_customer text, p_at timestamptz, p_payload bytea,
+    p_news jsonb, p_now timestamptz
+) returns text
+language plpgsql as $$
+declare
+    v_user text;
+    v_status text := 'ignored';
+begin
+    if p_news is not null and p_at is not null then
+        v_user := find_user(p_customer);
+        if v_user is not null then
+            v_status := 'applied';
+        end if;
+    end if;
+    insert into webhook_events (id, type, mode, customer, occurred_at, payload, status)
+    values (p_id, p_type, p_mode, p_customer, p_at, p_payload, v_status)
+    on conflict (id) do nothing;
+    if not found then
+        return 'duplicate';
+    end if;
+    if v_status = 'applied' then
+        perform record_news(v_user, p_at, p_news, p_now);
+    end if;
+    return v_status;
+end
+$$;
+
+-- Writes what Commet itself answered about a subscription, unless something newer arrived while
+-- we were asking (then the row stays marked). p_known holds every column Commet speaks of.
+create function confirm_subscription(
+    p_id text, p_version bigint, p_at timestamptz, p_known jsonb, p_lag interval
+) returns boolean
+language plpgsql as $$
+begin
+    update subscriptions set
+        status = p_known->>'status', plan_id = p_known->>'plan_id',
+        plan_name = p_known->>'plan_name', billing_interval = p_known->>'billing_interval',
+        period_start = (p_known->>'period_start')::timestamptz,
+        period_end = (p_known->>'period_end')::timestamptz,
+        cancel_at_period_end = (p_known->>'cancel_at_period_end')::boolean,
+        trial_ends_at = (p_known->>'trial_ends_at')::timestamptz,
+        checkout_url = p_known->>'checkout_url',
+        event_at = greatest(event_at, p_at), version = version + 1,
+        confirmed_at = now(), checked_at = now(), checks = 0, refresh_due = null
+    where id = p_id and version = p_version and p_at >= event_at - p_lag;
+    return found;
+end
+$$;

@@ -1,0 +1,78 @@
+"""Brings the tables up to date: forward only, all or nothing, one runner at a time."""
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+from psycopg import sql
+
+from billing.db import Connection
+
+# Any constant of our own: every runner of this project takes the same lock.
+_LOCK = 7_262_815_501
+
+
+class MigrationChanged(Exception):
+    """A migration that was applied reads differently now: write a new one instead."""
+
+
+def migrate(
+    connect: Callable[[], Connection], app_role: str, folder: Path | None = None
+) -> list[str]:
+    """Applies what is missing, as the owner of the tables; returns the names applied.
+
+    Everything happens in one transaction, so a failure leaves the tables as they were. Two
+    runners at once are serialised by an advisory lock that ends with the transaction, even when
+    the process is killed. A database that is ahead of this code is left alone, so rolling back a
+    deployment succeeds. Afterwards `app_role` may read and write rows and nothing more.
+
+    Raises MigrationChanged, or psycopg's error of the statement that failed.
+    """
+    files = sorted((folder or Path(__file__).parent).glob("*.sql"))
+    connection = connect()
+    try:
+        with connection.transaction():
+            connection.execute("set local lock_timeout = '15s'")
+            connection.execute("select pg_advisory_xact_lock(%s)", [_LOCK])
+            connection.execute(
+                "create table if not exists schema_migrations ("
+                " name text primary key, sha256 text not null,"
+                " applied_at timestamptz not null default now())"
+            )
+            done = {
+                row["name"]: row["sha256"]
+                for row in connection.execute("select name, sha256 from schema_migrations")
+            }
+            applied = [file.name for file in files if _apply(connection, file, done)]
+            _grant(connection, app_role)
+    finally:
+        connection.close()
+    return applied
+
+
+def _apply(connection: Connection, file: Path, done: dict[str, str]) -> bool:
+    text = file.read_text(encoding="utf-8")
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    if file.name in done:
+        if done[file.name] != digest:
+            raise MigrationChanged(f"{file.name} was changed after it had been applied.")
+        return False
+    connection.execute(text)
+    connection.execute(
+        "insert into schema_migrations (name, sha256) values (%s, %s)", [file.name, digest]
+    )
+    return True
+
+
+def _grant(connection: Connection, app_role: str) -> None:
+    owner = connection.info.user
+    if app_role == owner:
+        return
+    role = sql.Identifier(app_role)
+    for statement in (
+        "grant usage on schema public to {}",
+        "grant select, insert, update, delete on all tables in schema public to {}",
+        "grant usage, select on all sequences in schema public to {}",
+        "revoke insert, update, delete on schema_migrations from {}",
+    ):
+        connection.execute(sql.SQL(statement).format(role))

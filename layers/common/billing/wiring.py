@@ -1,0 +1,57 @@
+"""Builds what a function works with, once per environment and only when first used.
+
+INIT imports this and nothing happens: no socket, no secret, no clock is touched before the first
+invocation, so a snapshot of the environment can be restored anywhere at any time.
+"""
+
+import os
+from functools import cache
+from typing import TYPE_CHECKING
+
+from billing.clock import Clock, test_clock, wall_clock
+from billing.config import Settings, from_env
+from billing.db import Database, connector
+from billing.secrets import ExtensionStore, Secrets, SecretsManagerStore
+
+if TYPE_CHECKING:
+    from billing.commet import Commet
+
+
+@cache
+def settings() -> Settings:
+    """This function's settings."""
+    return from_env(os.environ)
+
+
+@cache
+def secrets() -> Secrets:
+    """This environment's secrets."""
+    port = settings().secrets_extension_port
+    return Secrets(ExtensionStore(port) if port else SecretsManagerStore())
+
+
+@cache
+def database() -> Database:
+    """This environment's one connection, opened by the first statement."""
+    return Database(connector(settings().database, secrets(), settings().function))
+
+
+@cache
+def clock() -> Clock:
+    """Wall time, or the local stack's test clock."""
+    url = settings().clock_url
+    return test_clock(url) if url else wall_clock
+
+
+@cache
+def commet() -> "Commet":
+    """The Commet client. Its module is imported here: httpx costs a fifth of a full start."""
+    from billing.commet import Commet
+
+    return Commet(
+        settings().commet_base_url,
+        lambda fresh: str(
+            secrets().fields(settings().commet_secret_id, fresh=fresh).get("api_key", "")
+        ),
+        live=settings().commet_mode == "live",
+    )
