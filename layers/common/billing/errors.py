@@ -13,9 +13,10 @@
     ├── PayloadTooLarge             413
     ├── PaymentRequired             402  a limit or a missing subscription forbids it
     ├── TooManyRequests             429  try again after `retry_after` seconds
+    ├── CommetRefused               502  Commet said no; the same request will not do better
     └── Unavailable                 503  a dependency does not answer; trying again may help
         ├── DatabaseUnavailable
-        └── CommetUnavailable       502 where it answered nonsense
+        └── CommetUnavailable       503  network, timeout, 5xx, rate limit, or nonsense (502)
 
 An error carries its HTTP status, a stable `code` and a `detail` that is safe to show. What is
 not safe to show (SQL, Commet's messages) stays in `__cause__` and the log.
@@ -143,5 +144,47 @@ class DatabaseUnavailable(Unavailable):
 
 
 class CommetUnavailable(Unavailable):
+    """Commet gave no usable answer, so the outcome of a write is unknown.
+
+    Trying again with the same idempotency key is safe and may help. `retry_after` is what Commet
+    asked for, in seconds, where it did. `commet_code` and `request_id` are for the log.
+    """
+
     code = "billing_provider_unavailable"
     title = "The billing provider does not answer right now"
+
+    def __init__(
+        self,
+        detail: str | None = None,
+        *,
+        nonsense: bool = False,
+        retry_after: int | None = None,
+        commet_code: str | None = None,
+        request_id: str | None = None,
+    ) -> None:
+        super().__init__(detail, retry_after=retry_after or 5)
+        self.asked_retry_after = retry_after
+        self.commet_code = commet_code
+        self.request_id = request_id
+        if nonsense:
+            self.status = 502
+            self.code = "billing_provider_error"
+
+
+class CommetRefused(BillingError):
+    """A business answer of Commet's; `commet_code` says which (commet-api error catalogue)."""
+
+    status = 502
+    code = "billing_provider_error"
+    title = "The billing provider did not accept the request"
+
+    def __init__(
+        self, commet_code: str, *, commet_status: int, request_id: str | None = None
+    ) -> None:
+        super().__init__()
+        self.commet_code = commet_code
+        self.commet_status = commet_status
+        self.request_id = request_id
+
+    def __str__(self) -> str:
+        return f"{self.commet_code} (HTTP {self.commet_status}, request {self.request_id})"

@@ -48,10 +48,7 @@ def commet() -> "Commet":
     """The Commet client. Its module is imported here: httpx costs a fifth of a full start."""
     from billing.commet import Commet
 
-    return Commet(
-        settings().commet_base_url,
-        lambda fresh: str(
-            secrets().fields(settings().commet_secret_id, fresh=fresh).get("api_key", "")
-        ),
-        live=settings().commet_mode == "live",
-    )
+    def api_key(*, fresh: bool = False) -> str:
+        return str(secrets().fields(settings().commet_secret_id, fresh=fresh).get("api_key", ""))
+
+    return Commet(settings().commet_base_url, api_key, live=settings().commet_mode == "live")

@@ -1,0 +1,309 @@
+"""The Commet client: the calls this project makes, each with a deadline.
+
+Wire contract: Commet API version 2026-08-27. Retry rules, all inside the caller's deadline:
+- Network errors, 408, 5xx, 429 and 409 `idempotency_in_progress` are tried again, at most twice,
+  with jitter; `Retry-After` is honoured where it fits the deadline, and otherwise ends the call.
+- A write that must not happen twice carries an `Idempotency-Key`, the same on every attempt.
+- 401 reads the key once more: it may have been rotated.
+- Any other 4xx is a business answer and raises CommetRefused at once.
+- An answer that is no JSON, has not the promised shape or comes from the other mode
+  (live/sandbox) is nonsense, never success.
+"""
+
+import json
+import random
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, Protocol, TypeVar
+from urllib.parse import quote
+
+import httpx
+from pydantic import ValidationError
+
+from billing.commet_models import (
+    Answer,
+    Customer,
+    FeatureAccess,
+    Plan,
+    PortalSession,
+    Subscription,
+    UsageEvent,
+)
+from billing.deadline import Deadline
+from billing.errors import CommetRefused, CommetUnavailable
+
+API_VERSION = "2026-08-27"
+
+_MAX_ATTEMPTS = 3
+_ATTEMPT_SECONDS = 8.0  # longer than Commet needs, shorter than an API Gateway client waits
+_CONNECT_SECONDS = 3.0
+_MIN_SECONDS = 0.05  # with less than this left a call is not worth starting
+_PAGE_LIMIT = 100
+_MAX_PAGES = 50
+_MAX_ANSWER_BYTES = 10_000_000
+
+T = TypeVar("T", bound=Answer)
+
+
+class ApiKey(Protocol):
+    """Gives the API key; with `fresh`, reads it again first."""
+
+    def __call__(self, *, fresh: bool = False) -> str: ...
+
+
+class Commet:
+    """Calls Commet. Every method raises CommetRefused or CommetUnavailable and nothing else.
+
+    `transport`, `sleep` and `jitter` are for tests.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        api_key: ApiKey,
+        *,
+        live: bool,
+        transport: httpx.BaseTransport | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self._api_key = api_key
+        self._live = live
+        self._sleep = sleep
+        self._jitter = jitter
+        self._http = httpx.Client(
+            base_url=base_url.rstrip("/"),
+            transport=transport,
+            headers={"commet-version": API_VERSION, "user-agent": "commet-usage-billing/0.1"},
+            follow_redirects=False,
+            trust_env=False,
+        )
+
+    # --- customers -----------------------------------------------------------------------
+
+    def create_customer(
+        self, *, user_id: str, email: str, name: str | None, deadline: Deadline
+    ) -> Customer:
+        """The customer with our id; Commet returns the existing one where there is one."""
+        body = {"id": user_id, "email": email} | ({"fullName": name} if name else {})
+        # No idempotency key: Commet is idempotent on `id`, and a changed name would be a mismatch.
+        return self._write("/customers", body, Customer, idempotency_key=None, deadline=deadline)
+
+    def find_customer(self, user_id: str, deadline: Deadline) -> Customer | None:
+        """The customer created with our id, or None."""
+        if not user_id:
+            raise ValueError("An empty filter would list everybody.")
+        found = self._list("/customers", {"externalId": user_id}, Customer, deadline)
+        return next((c for c in found if c.external_id == user_id), None)
+
+    # --- plans and subscriptions ----------------------------------------------------------
+
+    def plans(self, deadline: Deadline) -> list[Plan]:
+        """The public plans."""
+        return self._list("/plans", {}, Plan, deadline)
+
+    def create_subscription(
+        self,
+        *,
+        user_id: str,
+        plan_code: str,
+        billing_interval: str | None,
+        success_url: str,
+        idempotency_key: str,
+        deadline: Deadline,
+    ) -> Subscription:
+        """A subscription to pay for at its `checkout_url`; a free one is active at once."""
+        body = {"customerId": user_id, "planCode": plan_code, "successUrl": success_url}
+        if billing_interval:
+            body["billingInterval"] = billing_interval
+        return self._write(
+            "/subscriptions", body, Subscription, idempotency_key=idempotency_key, deadline=deadline
+        )
+
+    def subscription(self, subscription_id: str, deadline: Deadline) -> Subscription:
+        """One subscription, whatever its status."""
+        path = f"/subscriptions/{quote(subscription_id, safe='')}"
+        return self._parse(Subscription, self._send(_Call("GET", path), deadline))
+
+    def active_subscription(self, user_id: str, deadline: Deadline) -> Subscription | None:
+        """What Commet calls the current subscription, which may well be unpaid; or None."""
+        call = _Call("GET", "/subscriptions/active", params={"customerId": user_id})
+        answer = self._send(call, deadline)
+        return None if answer is None else self._parse(Subscription, answer)
+
+    # --- access, usage, portal --------------------------------------------------------------
+
+    def feature_access(self, user_id: str, deadline: Deadline) -> list[FeatureAccess]:
+        """What the customer is entitled to right now, and in which allowance period."""
+        return self._list("/feature-access", {"customerId": user_id}, FeatureAccess, deadline)
+
+    def track_usage(self, body: str, *, idempotency_key: str, deadline: Deadline) -> UsageEvent:
+        """Reports usage. `body` is the JSON as stored when it was claimed, sent unchanged."""
+        call = _Call("POST", "/usage/events", content=body, idempotency_key=idempotency_key)
+        return self._parse(UsageEvent, self._send(call, deadline))
+
+    def create_portal_session(
+        self, *, user_id: str, return_url: str, deadline: Deadline
+    ) -> PortalSession:
+        """A fresh session of the customer portal."""
+        # No idempotency key: a session is never to be replayed, and a spare one does no harm.
+        return self._write(
+            "/portal/sessions",
+            {"customerId": user_id, "returnUrl": return_url},
+            PortalSession,
+            idempotency_key=None,
+            deadline=deadline,
+        )
+
+    # --- the wire ---------------------------------------------------------------------------
+
+    def _write(
+        self,
+        path: str,
+        body: Mapping[str, Any],
+        shape: type[T],
+        *,
+        idempotency_key: str | None,
+        deadline: Deadline,
+    ) -> T:
+        call = _Call("POST", path, content=json.dumps(body), idempotency_key=idempotency_key)
+        return self._parse(shape, self._send(call, deadline))
+
+    def _list(
+        self, path: str, params: Mapping[str, str], shape: type[T], deadline: Deadline
+    ) -> list[T]:
+        items: list[T] = []
+        query = {**params, "limit": str(_PAGE_LIMIT)}
+        for _ in range(_MAX_PAGES):
+            page = self._send(_Call("GET", path, params=query), deadline)
+            if not isinstance(page, dict) or not isinstance(page.get("data"), list):
+                raise CommetUnavailable(nonsense=True)
+            items += [self._parse(shape, item) for item in page["data"]]
+            if not page.get("hasMore") or not page.get("nextCursor"):
+                return items
+            query["cursor"] = str(page["nextCursor"])
+        raise CommetUnavailable(nonsense=True)
+
+    def _parse(self, shape: type[T], answer: object) -> T:
+        if isinstance(answer, dict) and answer.get("livemode") not in (None, self._live):
+            raise CommetUnavailable(nonsense=True) from RuntimeError(
+                "The API key belongs to Commet's other mode (live/sandbox)."
+            )
+        try:
+            return shape.model_validate(answer)
+        except ValidationError as error:
+            raise CommetUnavailable(nonsense=True) from error
+
+    def _send(self, call: "_Call", deadline: Deadline) -> Any:
+        key = self._api_key()
+        reread = False
+        attempt = 1
+        while True:
+            try:
+                reply = self._attempt(call, key, deadline)
+            except httpx.HTTPError as error:
+                failure = CommetUnavailable()
+                failure.__cause__ = error
+            else:
+                if reply.status == 401 and not reread:
+                    key, reread = self._api_key(fresh=True), True
+                    continue
+                if 200 <= reply.status < 300:
+                    return _json(reply)
+                failure = _failure(reply)
+            pause = self._pause(failure, attempt)
+            if attempt == _MAX_ATTEMPTS or pause + _MIN_SECONDS > deadline.remaining():
+                raise failure
+            self._sleep(pause)
+            attempt += 1
+
+    def _attempt(self, call: "_Call", key: str, deadline: Deadline) -> "_Reply":
+        limit = deadline.within(_ATTEMPT_SECONDS)
+        seconds = limit.remaining()
+        if seconds < _MIN_SECONDS:
+            raise CommetUnavailable
+        headers = {"x-api-key": key, "content-type": "application/json"}
+        if call.idempotency_key:
+            headers["idempotency-key"] = call.idempotency_key
+        request = self._http.build_request(
+            call.method,
+            call.path,
+            params=call.params,
+            content=None if call.content is None else call.content.encode(),
+            headers=headers,
+            timeout=httpx.Timeout(seconds, connect=min(_CONNECT_SECONDS, seconds)),
+        )
+        response = self._http.send(request, stream=True)
+        try:
+            # httpx limits each read, not the whole: an answer that trickles in would never end.
+            body = b""
+            for chunk in response.iter_bytes():
+                body += chunk
+                if limit.remaining() == 0 or len(body) > _MAX_ANSWER_BYTES:
+                    raise CommetUnavailable
+        finally:
+            response.close()
+        return _Reply(response.status_code, response.headers, body)
+
+    def _pause(self, failure: CommetUnavailable, attempt: int) -> float:
+        if failure.asked_retry_after is not None:
+            return float(failure.asked_retry_after)
+        return float(0.2 * 2**attempt) * (0.5 + self._jitter() / 2)
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    method: str
+    path: str
+    params: Mapping[str, str] | None = None
+    content: str | None = None
+    idempotency_key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Reply:
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def request_id(self) -> str | None:
+        return self.headers.get("x-request-id")
+
+
+def _json(reply: _Reply) -> Any:
+    try:
+        return json.loads(reply.body, parse_float=Decimal)
+    except (ValueError, RecursionError) as error:
+        raise CommetUnavailable(nonsense=True, request_id=reply.request_id) from error
+
+
+def _failure(reply: _Reply) -> CommetUnavailable:
+    """What an answer that is no success means; raises where trying again cannot help."""
+    status = reply.status
+    request_id = reply.request_id
+    code = _error_code(reply)
+    if status in (408, 429) or status >= 500 or code == "idempotency_in_progress":
+        return CommetUnavailable(
+            retry_after=_retry_after(reply), commet_code=code, request_id=request_id
+        )
+    if code is None:  # a redirect, a proxy's page: nobody we know said this
+        raise CommetUnavailable(nonsense=True, request_id=request_id)
+    raise CommetRefused(code, commet_status=status, request_id=request_id)
+
+
+def _error_code(reply: _Reply) -> str | None:
+    try:
+        body = json.loads(reply.body)
+        error = body.get("error", body)
+        code = error.get("code")
+    except (ValueError, AttributeError, RecursionError):
+        return None
+    return code if isinstance(code, str) else None
+
+
+def _retry_after(reply: _Reply) -> int | None:
+    text = reply.headers.get("retry-after", "")
+    return int(text) if text.isascii() and text.isdigit() and int(text) > 0 else None
