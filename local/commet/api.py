@@ -1,0 +1,389 @@
+"""The endpoints below /api/v1: each reads its request, calls one function, renders the answer."""
+
+import base64
+import binascii
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any, TypeVar
+
+from local.commet import customers, portal, render, subscriptions, usage, webhooks
+from local.commet.clock import iso, parse_iso
+from local.commet.delivery import Courier
+from local.commet.entitlements import entitlement, entitlements
+from local.commet.errors import ApiError, invalid
+from local.commet.models import Invoice, Record
+from local.commet.scheduler import Scheduler
+from local.commet.schemas import (
+    AdvanceClock,
+    CancelSubscription,
+    CheckUsage,
+    CreateCustomer,
+    CreateCustomers,
+    CreatePortalSession,
+    CreateSubscription,
+    CreateWebhook,
+    Page,
+    SetUsage,
+    TrackUsage,
+    UpdateCustomer,
+    UpdateWebhook,
+    read,
+)
+from local.commet.store import Table
+from local.commet.world import World
+
+R = TypeVar("R", bound=Record)
+Shape = dict[str, Any]
+MAX_CLOCK_STEP = timedelta(days=3650)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A request, read and authenticated."""
+
+    world: World
+    courier: Courier
+    scheduler: Scheduler
+    path: Mapping[str, str]
+    query: Mapping[str, str]
+    body: Any = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    def required(self, name: str) -> str:
+        """A query parameter that must be there. Raises ApiError: validation_error."""
+        value = self.query.get(name)
+        if not value:
+            raise invalid(name, f"{name} is required")
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What to send back."""
+
+    body: Shape | None
+    status: int = 200
+
+
+Handler = Callable[[Call], Answer | Awaitable[Answer]]
+
+
+def _created(body: Shape, *, new: bool) -> Answer:
+    return Answer(body, 201 if new else 200)
+
+
+def _page(
+    call: Call,
+    table: Table[R],
+    conditions: dict[str, Any],
+    show: Callable[[R], Shape],
+) -> Answer:
+    """A page of records whose indexed columns equal the given values; None means any."""
+    page = read(Page, dict(call.query))
+    wanted = {column: value for column, value in conditions.items() if value is not None}
+    condition = " AND ".join(f"{column} = ?" for column in wanted) or "1"
+    records, more = table.page(
+        condition, list(wanted.values()), before=_read_cursor(page.cursor), limit=page.limit
+    )
+    return Answer(render.listing([show(r) for r in records], _write_cursor(more)))
+
+
+def _write_cursor(seq: int | None) -> str | None:
+    return None if seq is None else base64.urlsafe_b64encode(f"after:{seq}".encode()).decode()
+
+
+def _read_cursor(cursor: str | None) -> int | None:
+    if cursor is None:
+        return None
+    try:
+        return int(base64.urlsafe_b64decode(cursor).decode().removeprefix("after:"))
+    except (ValueError, binascii.Error):
+        raise invalid("cursor", "is not a cursor of this list") from None
+
+
+# Customers
+
+
+def create_customer(call: Call) -> Answer:
+    customer, new = customers.create(call.world, read(CreateCustomer, call.body))
+    return _created(render.customer(customer), new=new)
+
+
+def create_customers(call: Call) -> Answer:
+    request = read(CreateCustomers, call.body)
+    return Answer(customers.create_many(call.world, request.customers))
+
+
+def get_customer(call: Call) -> Answer:
+    return Answer(render.customer(customers.find(call.world, call.path["id"])))
+
+
+def update_customer(call: Call) -> Answer:
+    customer = customers.find(call.world, call.path["id"])
+    request = read(UpdateCustomer, call.body)
+    return Answer(render.customer(customers.update(call.world, customer, request)))
+
+
+def list_customers(call: Call) -> Answer:
+    conditions = {"external_id": call.query.get("externalId") or None}
+    return _page(call, call.world.store.customers, conditions, render.customer)
+
+
+# Plans and features
+
+
+def list_plans(call: Call) -> Answer:
+    private = call.query.get("includePrivate") == "true"
+    plans = [p for p in call.world.catalogue.plans if p.is_public or private]
+    plans.sort(key=lambda p: p.sort_order)
+    return Answer(render.listing([render.plan(call.world, p) for p in plans], None))
+
+
+def get_plan(call: Call) -> Answer:
+    plan = call.world.catalogue.plan(call.path["id"])
+    if plan is None:
+        raise ApiError("plan_not_found", "Plan not found", param="id")
+    return Answer(render.plan(call.world, plan))
+
+
+def list_features(call: Call) -> Answer:
+    found = [render.feature(call.world, f) for f in call.world.catalogue.features]
+    return Answer(render.listing(found, None))
+
+
+def get_feature(call: Call) -> Answer:
+    feature = call.world.catalogue.feature(call.path["code"])
+    if feature is None:
+        raise ApiError("feature_not_found", "Feature not found", param="code")
+    return Answer(render.feature(call.world, feature))
+
+
+# Subscriptions
+
+
+def create_subscription(call: Call) -> Answer:
+    sub, new = subscriptions.create(call.world, read(CreateSubscription, call.body))
+    return _created(render.created_subscription(call.world, sub), new=new)
+
+
+def get_subscription(call: Call) -> Answer:
+    sub = subscriptions.find(call.world, call.path["id"])
+    return Answer(render.subscription(call.world, sub))
+
+
+def get_active_subscription(call: Call) -> Answer:
+    customer = call.world.customer(call.required("customerId"))
+    sub = subscriptions.for_customer(call.world, customer)
+    return Answer(render.subscription(call.world, sub) if sub else None)
+
+
+def list_subscriptions(call: Call) -> Answer:
+    key, status = call.query.get("customerId"), call.query.get("status")
+    conditions = {
+        "customer_id": call.world.customer(key).id if key else None,
+        "status": subscriptions.check_status(status) if status else None,
+    }
+    return _page(
+        call,
+        call.world.store.subscriptions,
+        conditions,
+        lambda sub: render.subscription_summary(call.world, sub),
+    )
+
+
+def cancel_subscription(call: Call) -> Answer:
+    request = read(CancelSubscription, call.body)
+    sub = subscriptions.cancel(
+        call.world,
+        subscriptions.find(call.world, call.path["id"]),
+        reason=request.reason,
+        immediate=request.immediate,
+    )
+    return Answer(render.subscription(call.world, sub))
+
+
+def uncancel_subscription(call: Call) -> Answer:
+    sub = subscriptions.find(call.world, call.path["id"])
+    return Answer(render.subscription(call.world, subscriptions.uncancel(call.world, sub)))
+
+
+# Usage and feature access
+
+
+def track_usage(call: Call) -> Answer:
+    record, customer = usage.track(call.world, read(TrackUsage, call.body))
+    return Answer(render.usage_event(record, customer), 201)
+
+
+def check_usage(call: Call) -> Answer:
+    request = read(CheckUsage, call.body)
+    customer = call.world.customer(request.customer_id)
+    sub, _ = usage.metered(call.world, customer, request.feature_code)
+    item = entitlement(call.world, sub, request.feature_code)
+    if item is None:
+        raise LookupError(f"{request.feature_code} vanished from its plan")
+    allowed = item.fits(Decimal(request.quantity))
+    return Answer(render.usage_check(item, sub.status, request.quantity, allowed=allowed))
+
+
+def set_usage(call: Call) -> Answer:
+    request = read(SetUsage, call.body)
+    record, customer, before = usage.set_total(call.world, request)
+    return Answer(render.usage_adjustment(record, customer, before, Decimal(request.value)))
+
+
+def get_feature_access(call: Call) -> Answer:
+    code = call.path["code"]
+    if call.world.catalogue.feature(code) is None:
+        raise ApiError("feature_not_found", "Feature not found", param="code")
+    customer = call.world.customer(call.required("customerId"))
+    sub = call.world.current_subscription(customer)
+    if sub is None:
+        raise ApiError(
+            "no_active_subscription", "Customer has no active subscription", param="customerId"
+        )
+    item = entitlement(call.world, sub, code)
+    if item is None:
+        raise ApiError("feature_not_in_plan", "The plan does not include this feature")
+    return Answer(render.feature_access(call.world, item))
+
+
+def list_feature_access(call: Call) -> Answer:
+    customer = call.world.customer(call.required("customerId"))
+    sub = call.world.current_subscription(customer)
+    items = entitlements(call.world, sub) if sub else []
+    return Answer(render.listing([render.feature_access(call.world, i) for i in items], None))
+
+
+# Portal and invoices
+
+
+def create_portal_session(call: Call) -> Answer:
+    url = portal.open_session(call.world, read(CreatePortalSession, call.body))
+    return Answer(render.portal_session(url), 201)
+
+
+def list_invoices(call: Call) -> Answer:
+    key = call.query.get("customerId")
+    conditions = {
+        "customer_id": call.world.customer(key).id if key else None,
+        "status": call.query.get("status") or None,
+        "subscription_id": call.query.get("subscriptionId") or None,
+    }
+    return _page(
+        call,
+        call.world.store.invoices,
+        conditions,
+        lambda invoice: render.invoice_item(call.world, invoice),
+    )
+
+
+def get_invoice(call: Call) -> Answer:
+    invoice: Invoice | None = call.world.store.invoices.get(call.path["id"])
+    if invoice is None:
+        raise ApiError("invoice_not_found", "Invoice not found", param="id")
+    return Answer(render.invoice(call.world, invoice))
+
+
+# Webhook endpoints
+
+
+def create_webhook(call: Call) -> Answer:
+    request = read(CreateWebhook, call.body)
+    version = call.headers.get("commet-version")
+    endpoint = webhooks.create(call.world, request, request_version=version)
+    return Answer(render.created_webhook(endpoint), 201)
+
+
+def list_webhooks(call: Call) -> Answer:
+    return _page(call, call.world.store.endpoints, {}, render.webhook)
+
+
+def get_webhook(call: Call) -> Answer:
+    return Answer(render.webhook(webhooks.find(call.world, call.path["id"])))
+
+
+def update_webhook(call: Call) -> Answer:
+    endpoint = webhooks.find(call.world, call.path["id"])
+    request = read(UpdateWebhook, call.body)
+    return Answer(render.webhook(webhooks.update(call.world, endpoint, request)))
+
+
+def delete_webhook(call: Call) -> Answer:
+    endpoint = webhooks.find(call.world, call.path["id"])
+    webhooks.delete(call.world, endpoint)
+    return Answer(render.deleted("webhook", endpoint.id))
+
+
+async def test_webhook(call: Call) -> Answer:
+    endpoint = webhooks.find(call.world, call.path["id"])
+    event = webhooks.test_event(call.world)
+    delivery = await call.courier.test(endpoint, event)
+    delivered_at = iso(delivery.attempts[-1].at)
+    success = delivery.status == "delivered"
+    return Answer(render.webhook_test(delivery.id, delivered_at, success=success))
+
+
+# Test clock
+
+
+def get_test_clock(call: Call) -> Answer:
+    return Answer(render.test_clock(call.world, call.world.store.clock_runs.first()))
+
+
+def advance_test_clock(call: Call) -> Answer:
+    request = read(AdvanceClock, call.body)
+    now = call.world.now()
+    if request.advance_days is not None:
+        target = now + timedelta(days=request.advance_days)
+    else:
+        target = parse_iso(request.frozen_time or "")
+    if not now < target <= now + MAX_CLOCK_STEP:
+        raise invalid("frozenTime", "must be later than now, by at most ten years")
+    if call.scheduler.open_run():
+        raise ApiError("already_scheduled", "The test clock is already being advanced")
+    return Answer(render.clock_run(call.scheduler.request_run(target)), 202)
+
+
+def process_billing(_: Call) -> Answer:
+    raise ApiError(
+        "endpoint_deprecated", "POST /test-clock advances time and processes every due deadline"
+    )
+
+
+ROUTES: tuple[tuple[str, str, Handler], ...] = (
+    ("POST", "/customers", create_customer),
+    ("GET", "/customers", list_customers),
+    ("POST", "/customers/batch", create_customers),
+    ("GET", "/customers/{id}", get_customer),
+    ("PATCH", "/customers/{id}", update_customer),
+    ("GET", "/plans", list_plans),
+    ("GET", "/plans/{id}", get_plan),
+    ("GET", "/features", list_features),
+    ("GET", "/features/{code}", get_feature),
+    ("POST", "/subscriptions", create_subscription),
+    ("GET", "/subscriptions", list_subscriptions),
+    ("GET", "/subscriptions/active", get_active_subscription),
+    ("GET", "/subscriptions/{id}", get_subscription),
+    ("POST", "/subscriptions/{id}/cancel", cancel_subscription),
+    ("POST", "/subscriptions/{id}/uncancel", uncancel_subscription),
+    ("POST", "/usage/events", track_usage),
+    ("POST", "/usage/check", check_usage),
+    ("PUT", "/usage", set_usage),
+    ("GET", "/feature-access", list_feature_access),
+    ("GET", "/feature-access/{code}", get_feature_access),
+    ("POST", "/portal/sessions", create_portal_session),
+    ("GET", "/invoices", list_invoices),
+    ("GET", "/invoices/{id}", get_invoice),
+    ("POST", "/webhooks", create_webhook),
+    ("GET", "/webhooks", list_webhooks),
+    ("GET", "/webhooks/{id}", get_webhook),
+    ("PATCH", "/webhooks/{id}", update_webhook),
+    ("DELETE", "/webhooks/{id}", delete_webhook),
+    ("POST", "/webhooks/{id}/test", test_webhook),
+    ("GET", "/test-clock", get_test_clock),
+    ("POST", "/test-clock", advance_test_clock),
+    ("POST", "/test-clock/process-billing", process_billing),
+)

@@ -1,0 +1,50 @@
+"""What is due next for a subscription, derived from its record alone."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Literal
+
+from local.commet.models import Subscription
+
+NOTICE = timedelta(days=3)
+DUNNING_DAYS = (1, 3, 5, 7)
+
+Kind = Literal["dunning_retry", "notice", "trial_end", "cancellation", "renewal", "allowance_end"]
+
+
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """Something to process at a point of simulated time."""
+
+    at: datetime
+    kind: Kind
+
+
+def next_deadline(sub: Subscription) -> Deadline | None:
+    """The earliest deadline; of two at once, the one listed first below."""
+    candidates = _candidates(sub)
+    return min(candidates, key=lambda deadline: deadline.at) if candidates else None
+
+
+def _candidates(sub: Subscription) -> list[Deadline]:
+    if not sub.has_access:
+        return []
+    found: list[Deadline] = []
+    if sub.dunning and sub.dunning.attempts < len(DUNNING_DAYS):
+        days = DUNNING_DAYS[sub.dunning.attempts]
+        found.append(Deadline(sub.dunning.declined_at + timedelta(days=days), "dunning_retry"))
+    if sub.cancellation:
+        found.append(Deadline(sub.cancellation.effective_at, "cancellation"))
+    elif ends := _turning_point(sub):
+        if sub.price_id and not sub.upcoming_noted and sub.status != "past_due":
+            found.append(Deadline(ends.at - NOTICE, "notice"))
+        found.append(ends)
+    if sub.allowance:
+        found.append(Deadline(sub.allowance.end, "allowance_end"))
+    return found
+
+
+def _turning_point(sub: Subscription) -> Deadline | None:
+    if sub.status == "trialing" and sub.trial_ends_at:
+        return Deadline(sub.trial_ends_at, "trial_end")
+    return Deadline(sub.period_end, "renewal") if sub.period_end else None

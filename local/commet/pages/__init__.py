@@ -1,0 +1,1 @@
+"""Hosted pages: checkout and customer portal. They work without JavaScript."""

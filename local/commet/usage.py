@@ -1,0 +1,180 @@
+"""Counting what customers use, and refusing what their plan does not allow."""
+
+from decimal import Decimal
+from typing import Any
+
+from local.commet import events
+from local.commet.clock import iso, parse_iso
+from local.commet.entitlements import Entitlement, entitlement, meter
+from local.commet.errors import ApiError
+from local.commet.ids import new_id
+from local.commet.models import Customer, Meter, Subscription, UsageRecord
+from local.commet.schemas import SetUsage, TrackUsage
+from local.commet.world import World
+
+THRESHOLD = Decimal("0.8")
+
+
+def track(world: World, request: TrackUsage) -> tuple[UsageRecord, Customer]:
+    """Record a usage event in the current allowance, whatever its timestamp says.
+
+    Raises ApiError: customer_not_found, no_active_subscription, feature_not_found,
+    feature_not_in_plan, feature_disabled, included_limit_reached, pricing_mode_mismatch,
+    duplicate (an eventId seen before).
+    """
+    customer = world.customer(request.customer_id)
+    if request.event_id is not None:
+        known = world.store.usage.first("event_id = ?", request.event_id)
+        if known:
+            return _repeated(world, known, customer)
+    if request.model is not None or request.input_tokens is not None:
+        raise ApiError(
+            "pricing_mode_mismatch", "The feature is not priced by AI tokens", param="model"
+        )
+    sub, item = metered(world, customer, request.feature_code)
+    value = request.value if request.value is not None else Decimal(1)
+    if not item.fits(value):
+        raise _limit_reached(item, value)
+    record = _record(world, request, sub, customer, value)
+    events.usage_recorded(world, record, sub, customer)
+    _count(world, sub, customer, item, value)
+    return record, customer
+
+
+def _repeated(world: World, known: UsageRecord, customer: Customer) -> tuple[UsageRecord, Customer]:
+    if world.settings.repeated_event_id == "replay" and known.customer_id == customer.id:
+        return known, customer
+    raise ApiError("duplicate", "An event with this eventId was already recorded", param="eventId")
+
+
+def metered(
+    world: World, customer: Customer, feature_code: str
+) -> tuple[Subscription, Entitlement]:
+    """The customer's subscription with access and its metered feature, with its exact total.
+
+    Raises ApiError: feature_not_found, no_active_subscription, feature_not_in_plan,
+    feature_disabled.
+    """
+    feature = world.catalogue.feature(feature_code)
+    if feature is None:
+        raise ApiError("feature_not_found", "Feature not found", param="featureCode")
+    sub = world.current_subscription(customer)
+    if sub is None or not sub.has_access:
+        raise ApiError(
+            "no_active_subscription", "Customer has no active subscription", param="customerId"
+        )
+    item = entitlement(world, sub, feature_code, exact=True)
+    if item is None:
+        raise ApiError(
+            "feature_not_in_plan", "The plan does not include this feature", param="featureCode"
+        )
+    if feature.type != "usage" or not item.grant.enabled:
+        raise ApiError("feature_disabled", "The feature is not metered", param="featureCode")
+    return sub, item
+
+
+def _limit_reached(item: Entitlement, value: Decimal) -> ApiError:
+    return ApiError(
+        "included_limit_reached",
+        "The requested usage exceeds the plan's included usage limit",
+        details={
+            "current": item.used,
+            "included": item.included,
+            "remaining": item.remaining,
+            "requested": value,
+        },
+    )
+
+
+def _record(
+    world: World,
+    request: TrackUsage,
+    sub: Subscription,
+    customer: Customer,
+    value: Decimal,
+) -> UsageRecord:
+    now = world.now()
+    return world.store.usage.put(
+        UsageRecord(
+            id=new_id("evt"),
+            customer_id=customer.id,
+            subscription_id=sub.id,
+            meter_id=meter(world, sub, request.feature_code).id,
+            feature_code=request.feature_code,
+            value=value,
+            event_id=request.event_id,
+            ts=parse_iso(request.timestamp) if request.timestamp else now,
+            created_at=now,
+            properties=[p.model_dump() for p in request.properties],
+        )
+    )
+
+
+def _count(
+    world: World, sub: Subscription, customer: Customer, item: Entitlement, value: Decimal
+) -> Meter:
+    """Add to the running total, and tell when it crosses 80 % or what is included."""
+    current = meter(world, sub, item.feature.code)
+    current.used += value
+    if not item.grant.unlimited:
+        _note_thresholds(world, sub, customer, item, current)
+    return world.store.meters.put(current)
+
+
+def _note_thresholds(
+    world: World, sub: Subscription, customer: Customer, item: Entitlement, current: Meter
+) -> None:
+    quota = _quota(sub, item, current)
+    exhausted = not item.overage_enabled and current.used >= item.included
+    if (current.used > item.included or exhausted) and not current.exceeded_noted:
+        # A jump past both marks tells only of the second.
+        current.exceeded_noted = current.threshold_noted = True
+        extra = {"overageEnabled": item.overage_enabled}
+        world.store.meters.put(current)
+        events.quota_event(world, "quota.exceeded", sub, customer, quota | extra)
+        if not item.overage_enabled:
+            events.state_changed(world, customer, "quota_exceeded")
+    elif current.used >= item.included * THRESHOLD and not current.threshold_noted:
+        current.threshold_noted = True
+        events.quota_event(world, "quota.threshold_reached", sub, customer, quota)
+
+
+def _quota(sub: Subscription, item: Entitlement, current: Meter) -> dict[str, Any]:
+    if sub.allowance is None:
+        raise LookupError(f"subscription {sub.id} has no allowance")
+    return {
+        "featureCode": item.feature.code,
+        "currentUsage": current.used,
+        "includedAmount": item.included,
+        "periodStart": iso(sub.allowance.start),
+    }
+
+
+def set_total(world: World, request: SetUsage) -> tuple[UsageRecord, Customer, Decimal]:
+    """Replace the total of the current allowance; the difference is kept as an adjustment.
+
+    Returns the adjustment, the customer and the total before. Raises what `track` raises.
+    """
+    customer = world.customer(request.customer_id)
+    sub, item = metered(world, customer, request.feature_code)
+    before = item.used
+    if request.value > before and not item.fits(request.value - before):
+        raise _limit_reached(item, request.value - before)
+    now = world.now()
+    record = world.store.usage.put(
+        UsageRecord(
+            id=new_id("evt"),
+            kind="adjustment",
+            customer_id=customer.id,
+            subscription_id=sub.id,
+            meter_id=meter(world, sub, request.feature_code).id,
+            feature_code=request.feature_code,
+            value=request.value - before,
+            event_id=None,
+            ts=now,
+            created_at=now,
+            reason=request.reason,
+        )
+    )
+    _count(world, sub, customer, item, record.value)
+    return record, customer, before

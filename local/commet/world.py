@@ -1,0 +1,157 @@
+"""The parts of one running stand-in, put together once and handed to everything else."""
+
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+from local.commet.catalogue import Catalogue, Plan, load_catalogue
+from local.commet.clock import Clock
+from local.commet.errors import ApiError
+from local.commet.faults import Faults
+from local.commet.ids import new_id, new_secret
+from local.commet.models import Customer, Delivery, Event, Subscription
+from local.commet.settings import Settings
+from local.commet.store import Store
+
+MILLISECOND = timedelta(milliseconds=1)
+
+
+class World:
+    """Settings, time, memory and what is for sale."""
+
+    def __init__(self, settings: Settings, clock: Clock | None = None) -> None:
+        self.settings = settings
+        self.store = Store(settings.data)
+        self.catalogue: Catalogue = load_catalogue(settings.catalogue)
+        self.faults = Faults()
+        self.clock = clock or Clock(settings.speed)
+        self.public_url = settings.public_url.rstrip("/")
+        self.api_key = self._settle_api_key()
+        self.organization_id = self._kept_or("organization_id", lambda: str(uuid4()))
+        self.on_commit: Callable[[], None] = lambda: None
+        self._moment: list[tuple[Event, float]] = []
+        self._order = random.Random(settings.shuffle_seed)  # noqa: S311 - order, not secrets
+        self._restore_clock()
+        self._last_event_at: dict[str | None, datetime] = {}
+
+    def _settle_api_key(self) -> str:
+        if self.settings.api_key:
+            return self.store.keep("api_key", self.settings.api_key)
+        return self._kept_or("api_key", lambda: new_secret("ck_sandbox"))
+
+    def _kept_or(self, name: str, make: Callable[[], str]) -> str:
+        return self.store.kept(name) or self.store.keep(name, make())
+
+    def _restore_clock(self) -> None:
+        names = ("simulated", "wall", "speed", "moved")
+        kept = {name: self.store.kept(f"clock:{name}") for name in names}
+        if all(value is not None for value in kept.values()):
+            self.clock.restore({name: value or "" for name, value in kept.items()})
+        self.keep_clock()
+
+    def keep_clock(self) -> None:
+        """Remember where simulated time stands, for the next start."""
+        for name, value in self.clock.snapshot().items():
+            self.store.keep(f"clock:{name}", value)
+
+    def now(self) -> datetime:
+        """Simulated time."""
+        return self.clock.now()
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """One atomic moment: what changes, and the events and deliveries that tell of it."""
+        try:
+            with self.store.transaction():
+                yield
+                self._write_moment()
+        finally:
+            self._moment.clear()
+        self.on_commit()
+
+    def emit(
+        self, name: str, customer: Customer | None, data: dict[str, Any], *, delay: float = 0.0
+    ) -> None:
+        """Tell an event at the end of the transaction, `delay` simulated seconds later."""
+        event = Event(
+            id=new_id("whev"),
+            name=name,
+            timestamp=self.now(),
+            customer_id=customer.id if customer else None,
+            data=data,
+        )
+        self._moment.append((event, delay))
+
+    def _write_moment(self) -> None:
+        if self.settings.shuffle_seed is not None:
+            self._order.shuffle(self._moment)
+        for event, delay in self._moment:
+            event.timestamp = self._event_time(event.customer_id)
+            self.store.events.put(event)
+            self._address(event, event.timestamp + timedelta(seconds=delay))
+
+    def _event_time(self, customer_id: str | None) -> datetime:
+        """Now, but later than the customer's last event, unless ties are wanted."""
+        moment, last = self.now(), self._last_event_at.get(customer_id)
+        if last and not self.faults.same_timestamp:
+            moment = max(moment, last + MILLISECOND)
+        self._last_event_at[customer_id] = moment
+        return moment
+
+    def _address(self, event: Event, due: datetime) -> None:
+        for endpoint in self.store.endpoints.find("is_active = 1", newest=False):
+            if event.name in endpoint.events:
+                self.store.deliveries.put(
+                    Delivery(
+                        id=new_id("whd"),
+                        event_id=event.id,
+                        event_name=event.name,
+                        endpoint_id=endpoint.id,
+                        status="pending",
+                        next_at=due,
+                        created_at=self.now(),
+                    )
+                )
+
+    def customer(self, key: str) -> Customer:
+        """The customer with that public id or id of the caller. Raises customer_not_found."""
+        found = self.store.customers.get(key) or self.store.customers.first("external_id = ?", key)
+        if found is None:
+            raise ApiError("customer_not_found", "Customer not found", param="customerId")
+        return found
+
+    def owner(self, sub: Subscription) -> Customer:
+        """The customer a subscription belongs to."""
+        found = self.store.customers.get(sub.customer_id)
+        if found is None:
+            raise LookupError(f"subscription {sub.id} belongs to nobody")
+        return found
+
+    def plan(self, sub: Subscription) -> Plan:
+        """The plan a subscription is on."""
+        found = self.catalogue.plan(sub.plan_id)
+        if found is None:
+            raise LookupError(f"the catalogue has lost plan {sub.plan_id}")
+        return found
+
+    def current_subscription(self, customer: Customer) -> Subscription | None:
+        """The live relationship of a customer, or None."""
+        return self.store.subscriptions.first(
+            "customer_id = ? AND status IN ('trialing', 'active', 'past_due', 'paused')",
+            customer.id,
+        )
+
+    def pending_subscription(self, customer: Customer) -> Subscription | None:
+        """The newest one that waits for its first payment, or None."""
+        return self.store.subscriptions.first(
+            "customer_id = ? AND status = 'pending_payment'", customer.id
+        )
+
+    def checkout_url(self, sub: Subscription) -> str | None:
+        """Where this subscription can be paid; None when there is nothing to pay."""
+        if sub.status != "pending_payment" or not sub.checkout_token:
+            return None
+        return f"{self.public_url}/checkout/{sub.checkout_token}"
