@@ -32,6 +32,8 @@ class Settings:
     currency: str
     past_due_has_access: bool
     allow_self_reported_usage: bool
+    sign_ups_per_hour: int  # from one address
+    trusted_proxy_hops: int
     delivery_interval: timedelta
     secrets_extension_port: int | None
     clock_url: str
@@ -68,6 +70,8 @@ def from_env(env: Mapping[str, str]) -> Settings:
         currency=env.get("BILLING_CURRENCY", "usd").lower(),
         past_due_has_access=_flag(env, "PAST_DUE_HAS_ACCESS", default=True),
         allow_self_reported_usage=_flag(env, "ALLOW_SELF_REPORTED_USAGE", default=False),
+        sign_ups_per_hour=_integer(env, "SIGN_UPS_PER_HOUR", 100),
+        trusted_proxy_hops=_integer(env, "TRUSTED_PROXY_HOPS", 0),
         delivery_interval=timedelta(seconds=_integer(env, "DELIVERY_INTERVAL_SECONDS", 300)),
         secrets_extension_port=_integer(env, "PARAMETERS_SECRETS_EXTENSION_HTTP_PORT", 0) or None,
         clock_url=env.get("CLOCK_URL", ""),

@@ -13,9 +13,10 @@ create table checkout_attempt (
     attempt          bigint not null,
     plan_code        text not null,
     billing_interval text,
+    success_url      text not null,
     started_at       timestamptz not null,
     leased_until     timestamptz,
-    subscription_id  text collate "C"
+    subscription_id  text collate "C"      -- null until Commet has answered
 );
 
 create table subscriptions (

@@ -127,7 +127,7 @@ begin
         p_id, p_user, coalesce(p_known->>'status', 'unknown'),
         coalesce((p_known->>'created_at')::timestamptz, p_at),
         -- A mark alone is older than any news that carries state.
-        case when p_known = '{}' then '-infinity' else p_at end,
+        case when p_known = '{}' then timestamptz 'epoch' else p_at end,
         case when p_mark or not p_known ? 'status' then now() end,
         p_known->>'plan_id', p_known->>'plan_name', p_known->>'billing_interval',
         (p_known->>'period_start')::timestamptz, (p_known->>'period_end')::timestamptz,
@@ -143,10 +143,11 @@ begin
     if v_old.user_id <> p_user then
         raise exception 'subscription % belongs to another user', p_id;
     end if;
-    if p_at < v_old.event_at then
-        if p_mark then
-            update subscriptions set refresh_due = coalesce(refresh_due, now()) where id = p_id;
-        end if;
+    if p_known = '{}' or p_at < v_old.event_at then
+        -- The version moves so that a refresh that is under way does not take the mark away.
+        update subscriptions set
+            refresh_due = coalesce(refresh_due, now()), version = version + 1, checks = 0
+        where id = p_id and p_mark;
         return;
     end if;
 
@@ -168,8 +169,7 @@ begin
         billing_interval = v_new.billing_interval, period_start = v_new.period_start,
         period_end = v_new.period_end, cancel_at_period_end = v_new.cancel_at_period_end,
         trial_ends_at = v_new.trial_ends_at, checkout_url = v_new.checkout_url,
-        event_at = case when p_known = '{}' then event_at else p_at end,
-        version = version + 1,
+        event_at = p_at, version = version + 1, checks = 0,
         refresh_due = case when p_mark or v_conflict then coalesce(refresh_due, now())
                            else refresh_due end
     where id = p_id;
@@ -180,7 +180,7 @@ $$;
 --   subscription  {"id", "known": {column: value}, "mark": bool} or null
 --   ends_all      true when Commet says the customer has no subscription at all
 --   features      the whole set of entitlements, or absent
---   period        {"start", "end"} of the allowance, or absent
+--   period        {"start", "end", "subscription"} of the allowance, or absent
 create function record_news(p_user text, p_at timestamptz, p_news jsonb, p_now timestamptz)
 returns void
 language plpgsql as $$
@@ -209,33 +209,39 @@ begin
     if p_news ? 'features' then
         perform record_entitlements(p_user, p_at, p_news->'features');
     end if;
-    if v_id is not null and p_news->'period'->>'start' is not null then
-        perform record_period(
-            p_user, v_id, (select plan_id from subscriptions where id = v_id),
-            (p_news->'period'->>'start')::timestamptz, (p_news->'period'->>'end')::timestamptz,
-            p_now
-        );
-    end if;
+    perform record_period(
+        p_user, s.id, s.plan_id, (p_news->'period'->>'start')::timestamptz,
+        (p_news->'period'->>'end')::timestamptz, p_now
+    )
+    from subscriptions s
+    where s.id = p_news->'period'->>'subscription' and s.user_id = p_user;
     -- The subscription is over: nothing more may be counted in its period.
     update usage_period p set closed_at = p_now
     from subscriptions s
     where p.user_id = p_user and p.closed_at is null
       and s.id = p.subscription_id and s.status = 'canceled';
+    -- A live one without a period cannot count anything: ask what it is entitled to.
+    update subscriptions s set refresh_due = coalesce(s.refresh_due, now())
+    where s.id = v_id and s.status in ('active', 'trialing', 'past_due')
+      and not exists (
+          select from usage_period p where p.user_id = p_user and p.closed_at is null
+      );
 end
 $$;
 
--- Takes a webhook: inbox row and its effect, together or not at all. Answers 'duplicate' or
--- the status the row got.
+-- Takes a webhook: inbox row and its effect, together or not at all. Answers 'duplicate' or the
+-- status the row got. p_news is null where the event changes nothing here; p_status is then what
+-- the row gets. An event for nobody we know is 'ignored' too, until that user appears.
 create function receive_event(
     p_id text, p_type text, p_mode text, p_customer text, p_at timestamptz, p_payload bytea,
-    p_news jsonb, p_now timestamptz
+    p_status text, p_news jsonb, p_now timestamptz
 ) returns text
 language plpgsql as $$
 declare
     v_user text;
-    v_status text := 'ignored';
+    v_status text := p_status;
 begin
-    if p_news is not null and p_at is not null then
+    if p_news is not null then
         v_user := find_user(p_customer);
         if v_user is not null then
             v_status := 'applied';
@@ -250,6 +256,31 @@ begin
     if v_status = 'applied' then
         perform record_news(v_user, p_at, p_news, p_now);
     end if;
+    return v_status;
+end
+$$;
+
+-- Applies an event that is in the inbox already but could not be applied when it came.
+create function retry_event(
+    p_id text, p_customer text, p_at timestamptz, p_news jsonb, p_now timestamptz
+) returns text
+language plpgsql as $$
+declare
+    v_user text;
+    v_status text := 'ignored';
+begin
+    perform from webhook_events where id = p_id and status = 'failed' for update;
+    if not found then
+        return null;
+    end if;
+    if p_news is not null then
+        v_user := find_user(p_customer);
+        if v_user is not null then
+            v_status := 'applied';
+            perform record_news(v_user, p_at, p_news, p_now);
+        end if;
+    end if;
+    update webhook_events set status = v_status, due_at = null, error = null where id = p_id;
     return v_status;
 end
 $$;
@@ -270,8 +301,27 @@ begin
         trial_ends_at = (p_known->>'trial_ends_at')::timestamptz,
         checkout_url = p_known->>'checkout_url',
         event_at = greatest(event_at, p_at), version = version + 1,
-        confirmed_at = now(), checked_at = now(), checks = 0, refresh_due = null
+        confirmed_at = now(), checked_at = now(), refresh_due = null,
+        -- Asking about the same unpaid checkout again and again is spaced out further each time.
+        checks = case when status is distinct from p_known->>'status' then 0 else checks end
     where id = p_id and version = p_version and p_at >= event_at - p_lag;
     return found;
 end
+$$;
+
+-- Whether Commet is to be asked about this row, as far as its own state tells: something is known
+-- to be missing, a checkout may have been paid, or a period ended without news. The pause between
+-- two questions grows from ten seconds to ten minutes and starts anew when news arrives.
+create function refresh_is_due(s subscriptions, p_now timestamptz) returns boolean
+language sql stable as $$
+    select (
+        s.refresh_due <= now()
+        or (s.status in ('pending_payment', 'draft', 'unknown')
+            and s.created_at > p_now - interval '1 day')
+        or (s.status in ('active', 'trialing', 'past_due') and s.period_end <= p_now)
+    ) and (
+        s.checked_at is null
+        or s.checked_at + least(interval '10 minutes', interval '10 seconds' * 2 ^ least(s.checks, 6))
+           <= now()
+    )
 $$;

@@ -1,0 +1,44 @@
+"""POST /login and POST /logout: sessions begin and end."""
+
+from typing import Annotated, Any
+
+from aws_lambda_powertools.event_handler import Response
+from aws_lambda_powertools.event_handler.openapi.params import Body
+
+from billing import accounts, api, passwords, sign_in_http, wiring
+from billing.deadline import LambdaContext
+from billing.errors import InvalidCredentials
+from billing.schemas import SignedIn, SignIn
+
+app = api.resolver()
+
+
+@app.post("/login", responses=api.answers(SignedIn, 200, 401, 403))
+def login(body: Annotated[SignIn, Body()]) -> Response[SignedIn]:
+    """Sign in. Always opens a new session."""
+    now = wiring.clock()()
+    attempts = sign_in_http.attempts()
+    attempts.sign_in(api.client_address(app), body.email, now)
+    try:
+        user, session = accounts.sign_in(
+            wiring.database(),
+            email=body.email,
+            password=body.password,
+            verify=passwords.verify_password,
+            now=now,
+        )
+    except InvalidCredentials:
+        attempts.wrong_password(body.email, now)
+        raise
+    return sign_in_http.signed_in(user, session, in_cookie=body.cookie, status=200)
+
+
+@app.post("/logout", status_code=204, security=api.BY_USER, responses=api.answers(None, 204, 403))
+def logout() -> Response[None]:
+    """End this session."""
+    accounts.close_session(wiring.database(), api.session_token(app))
+    return sign_in_http.signed_out()
+
+
+def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
+    return api.handle(app, event, context)

@@ -1,0 +1,91 @@
+"""POST /webhooks/commet, and the function's own URL: Commet tells what happened.
+
+Written against the payload format itself: a router with validation would cost this function half
+of its cold start, and there is one thing to route.
+"""
+
+import base64
+import binascii
+import json
+from functools import cache
+from typing import Any
+
+from aws_lambda_powertools import Logger, Metrics
+from aws_lambda_powertools.metrics import MetricUnit
+
+from billing import problems, webhooks, wiring
+from billing.deadline import LambdaContext
+from billing.errors import BadSignature, BillingError, MethodNotAllowed
+
+logger = Logger()
+metrics = Metrics()
+
+# One signature failure in so many is logged: strangers can make as many as they like.
+_LOG_ONE_IN = 100
+_failures = 0
+
+
+@metrics.log_metrics
+def handler(event: dict[str, Any], _: LambdaContext) -> dict[str, Any]:
+    """200 for everything Commet signed, 503 while the database cannot take it, else a problem."""
+    request = event["requestContext"]
+    logger.append_keys(request_id=request["requestId"])
+    try:
+        if request["http"]["method"] != "POST":
+            raise MethodNotAllowed
+        return _take(event)
+    except BillingError as error:
+        metrics.add_metric("WebhookRefused", MetricUnit.Count, 1)
+        if error.status >= 500:
+            logger.exception("webhook.unavailable", code=error.code)
+        return problems.response(error, request["requestId"])
+
+
+def _take(event: dict[str, Any]) -> dict[str, Any]:
+    body = _body(event)
+    try:
+        verifier().verify(body, event.get("headers", {}).get("x-commet-signature", ""))
+    except BadSignature:
+        _count_failure(len(body))
+        raise
+    receipt = webhooks.receive(
+        wiring.database(), body, mode=wiring.settings().commet_mode, now=wiring.clock()()
+    )
+    metrics.add_metric(f"Webhook{receipt.outcome.capitalize()}", MetricUnit.Count, 1)
+    logger.info(
+        "webhook.received",
+        event_id=receipt.event_id,
+        event_type=receipt.event_type,
+        outcome=receipt.outcome,
+    )
+    answer = {"received": True, "outcome": receipt.outcome}
+    return {
+        "statusCode": 200,
+        "headers": {"Content-Type": "application/json", "Cache-Control": "no-store"},
+        "body": json.dumps(answer),
+        "isBase64Encoded": False,
+    }
+
+
+@cache
+def verifier() -> webhooks.Verifier:
+    """This environment's verifier."""
+    return webhooks.Verifier(wiring.secrets(), wiring.settings().webhook_secret_id)
+
+
+def _body(event: dict[str, Any]) -> bytes:
+    text = event.get("body") or ""
+    if not event.get("isBase64Encoded"):
+        return str(text).encode("utf-8", "surrogatepass")
+    try:
+        return base64.b64decode(text)
+    except (binascii.Error, ValueError):
+        raise BadSignature from None
+
+
+def _count_failure(size: int) -> None:
+    global _failures  # noqa: PLW0603 - one counter per environment, nothing depends on it
+    metrics.add_metric("WebhookBadSignature", MetricUnit.Count, 1)
+    if _failures % _LOG_ONE_IN == 0:
+        logger.warning("webhook.bad_signature", body_bytes=size)
+    _failures += 1

@@ -1,0 +1,64 @@
+"""The public plans; while Commet is silent, the last good catalogue with its age."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from psycopg.types.json import Jsonb
+
+from billing.commet import Commet
+from billing.commet_models import Plan
+from billing.db import Database
+from billing.deadline import Deadline
+from billing.errors import CommetRefused, CommetUnavailable
+from billing.sql import queries
+
+FRESH = timedelta(seconds=60)
+
+# With a catalogue at hand nobody waits long for a newer one.
+_PATIENCE_SECONDS = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Catalogue:
+    """Plans in the order Commet shows them, as of a moment."""
+
+    as_of: datetime
+    plans: list[Plan]
+
+    def find(self, code: str) -> Plan | None:
+        """The public plan with this code."""
+        return next((plan for plan in self.plans if plan.code == code), None)
+
+
+def catalogue(
+    db: Database, commet: Commet, *, now: datetime, deadline: Deadline, max_age: timedelta = FRESH
+) -> Catalogue:
+    """The plans, at most `max_age` old where Commet answers, else the last we know.
+
+    Raises CommetUnavailable or CommetRefused only where there never was an answer.
+    """
+    known = _cached(db)
+    if known and timedelta() <= now - known.as_of < max_age:
+        return known
+    try:
+        plans = commet.plans(deadline.within(_PATIENCE_SECONDS) if known else deadline)
+    except (CommetUnavailable, CommetRefused):
+        if known is None:
+            raise
+        return known
+    found = Catalogue(now, sorted((p for p in plans if p.is_public), key=lambda p: p.sort_order))
+    db.execute(
+        queries("subscriptions")["cache_plans"],
+        {
+            "catalogue": Jsonb([plan.model_dump(mode="json") for plan in found.plans]),
+            "as_of": now,
+        },
+    )
+    return found
+
+
+def _cached(db: Database) -> Catalogue | None:
+    row = db.one(queries("subscriptions")["cached_plans"])
+    if row is None:
+        return None
+    return Catalogue(row["as_of"], [Plan.model_validate(plan) for plan in row["catalogue"]])

@@ -1,0 +1,45 @@
+"""Errors as RFC 9457 problem documents. Standard library only: the webhook function uses it too."""
+
+import json
+from typing import Any
+
+from billing.errors import BillingError
+
+CONTENT_TYPE = "application/problem+json"
+
+
+def document(error: BillingError, request_id: str) -> dict[str, Any]:
+    """The problem document of an error. `type` is about:blank: `code` is what programs go by."""
+    problem: dict[str, Any] = {
+        "type": "about:blank",
+        "title": error.title,
+        "status": error.status,
+        "detail": error.detail,
+        "code": error.code,
+        "request_id": request_id,
+    }
+    if error.errors:
+        problem["errors"] = [
+            {"field": e.field, "code": e.code, "message": e.message} for e in error.errors
+        ]
+    return problem
+
+
+def headers(error: BillingError) -> dict[str, str]:
+    """The headers that belong to an error's answer."""
+    values = {"Content-Type": CONTENT_TYPE, "Cache-Control": "no-store"}
+    if error.retry_after is not None:
+        values["Retry-After"] = str(error.retry_after)
+    if error.status == 401:
+        values["WWW-Authenticate"] = "Bearer"  # RFC 9110 asks for it
+    return values
+
+
+def response(error: BillingError, request_id: str) -> dict[str, Any]:
+    """A whole answer in API Gateway's payload format 2.0."""
+    return {
+        "statusCode": error.status,
+        "headers": headers(error),
+        "body": json.dumps(document(error, request_id)),
+        "isBase64Encoded": False,
+    }

@@ -1,0 +1,57 @@
+"""Keys of a product's own backend: named, scoped, several valid at once, no database needed.
+
+A key reads `svc_<name>_<64 hex digits>`; the secret `ServiceKeys` holds only SHA-256 hashes:
+`{"keys": [{"name": "...", "sha256": "...", "scopes": ["usage:write", "read"]}]}`. To rotate, add
+the new key's hash, move callers over, remove the old one.
+"""
+
+import hashlib
+import hmac
+import time
+from dataclasses import dataclass
+
+from billing.errors import Unauthenticated
+from billing.secrets import Secrets
+
+PREFIX = "svc_"
+
+# A key that was just added is found at once, and a stranger cannot make us read the secret
+# more often than this.
+_REREAD_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A backend that showed a valid key."""
+
+    name: str
+    scopes: frozenset[str]
+
+
+class ServiceKeys:
+    """Knows which keys are valid."""
+
+    def __init__(self, secrets: Secrets, secret_id: str) -> None:
+        self._secrets = secrets
+        self._secret_id = secret_id
+        self._reread_at = float("-inf")
+
+    def authenticate(self, key: str) -> Service:
+        """The service this key belongs to; raises Unauthenticated for any other."""
+        service = self._find(key, fresh=False)
+        now = time.monotonic()
+        if service is None and now - self._reread_at >= _REREAD_SECONDS:
+            self._reread_at = now
+            service = self._find(key, fresh=True)
+        if service is None:
+            raise Unauthenticated("The service key is not valid.")
+        return service
+
+    def _find(self, key: str, *, fresh: bool) -> Service | None:
+        digest = hashlib.sha256(key.encode()).hexdigest()
+        found = None
+        for entry in self._secrets.fields(self._secret_id, fresh=fresh).get("keys", []):
+            # All are compared, whichever matches: time tells nothing.
+            if hmac.compare_digest(str(entry["sha256"]).lower(), digest):
+                found = Service(str(entry["name"]), frozenset(map(str, entry["scopes"])))
+        return found

@@ -1,0 +1,56 @@
+"""What sign-up, sign-in and sign-out share of HTTP: the answer, the cookie, the counters."""
+
+from datetime import datetime
+from functools import cache
+
+from aws_lambda_powertools.event_handler import Response
+from aws_lambda_powertools.shared.cookies import Cookie, SameSite
+
+from billing import api, wiring
+from billing.accounts import LONGEST, Session, User
+from billing.attempts import Attempts
+from billing.schemas import SessionReply, SignedIn, UserReply
+
+
+@cache
+def attempts() -> Attempts:
+    """This environment's counters of attempts."""
+    settings = wiring.settings()
+    return Attempts(
+        wiring.database(),
+        wiring.secrets().text(settings.app_secret_id),
+        sign_ups_per_hour=settings.sign_ups_per_hour,
+    )
+
+
+def signed_in(user: User, session: Session, *, in_cookie: bool, status: int) -> Response[SignedIn]:
+    """The answer to a sign-up or sign-in. A token in a cookie is not in the body as well."""
+    body = SignedIn(
+        user=UserReply(id=user.id, email=user.email, name=user.name),
+        session=SessionReply(
+            token=None if in_cookie else session.token, expires_at=session.expires_at
+        ),
+    )
+    return api.json_response(body, status, cookies=[_cookie(session.token)] if in_cookie else None)
+
+
+def signed_out() -> Response[None]:
+    """The answer to a sign-out; takes the cookie back."""
+    expired = _cookie("")
+    expired.max_age = None
+    expired.expires = datetime(1970, 1, 1)  # noqa: DTZ001 - Powertools prints it as GMT
+    return Response(204, cookies=[expired])
+
+
+def _cookie(token: str) -> Cookie:
+    """No script reads it and no other site's form or script sends it. The server ends sessions,
+    so the cookie may live as long as the longest one."""
+    return Cookie(
+        name=api.cookie_name(),
+        value=token,
+        path="/",
+        secure=api.cookie_is_secure(),
+        http_only=True,
+        max_age=int(LONGEST.total_seconds()),
+        same_site=SameSite.LAX_MODE,
+    )

@@ -1,0 +1,108 @@
+-- The mirror of Commet's subscriptions.
+
+-- name: current
+select id, status, plan_id, plan_name, billing_interval, period_start, period_end,
+       cancel_at_period_end, trial_ends_at, checkout_url,
+       greatest(event_at, confirmed_at) as as_of
+from current_subscription
+where user_id = %(user_id)s
+
+-- name: record_news
+select record_news(%(user_id)s, %(at)s, %(news)s, %(now)s)
+
+-- name: confirm
+select confirm_subscription(%(id)s, %(version)s, %(at)s, %(known)s, %(lag)s)
+
+-- What may be asked about now, for one user: at most once in ten seconds, whoever else asks.
+-- name: claim_refresh
+update subscriptions s set checked_at = now(), checks = s.checks + 1
+where s.user_id = %(user_id)s and refresh_is_due(s, %(now)s)
+  and not exists (
+      select from subscriptions o
+      where o.user_id = s.user_id and o.checked_at > now() - interval '10 seconds'
+  )
+returning s.id
+
+-- The same for anybody, for reconcile.
+-- name: claim_refreshes
+update subscriptions s set checked_at = now(), checks = s.checks + 1
+where s.id in (
+    select d.id from subscriptions d
+    where refresh_is_due(d, %(now)s)
+    order by d.refresh_due nulls last, d.id
+    limit %(limit)s
+    for update skip locked
+)
+returning s.user_id
+
+-- Every row a refresh must look at: believed live or pending, or marked.
+-- name: refreshable
+select id, version
+from subscriptions
+where user_id = %(user_id)s
+  and (status <> 'canceled' or refresh_due is not null)
+order by id
+
+-- Whatever becomes of other unpaid checkouts of this user is Commet's to say.
+-- name: mark_other_pending
+update subscriptions set refresh_due = coalesce(refresh_due, now())
+where user_id = %(user_id)s and id <> %(id)s and status = 'pending_payment'
+
+-- name: customer_id
+select commet_customer_id from users where id = %(user_id)s
+
+-- name: link_customer
+update users set commet_customer_id = %(customer_id)s
+where id = %(user_id)s and commet_customer_id is distinct from %(customer_id)s
+
+-- name: cached_plans
+select catalogue, as_of from plans_cache
+
+-- name: cache_plans
+insert into plans_cache as c (id, catalogue, as_of)
+values (1, %(catalogue)s, %(as_of)s)
+on conflict (id) do update set catalogue = excluded.catalogue, as_of = excluded.as_of
+where excluded.as_of >= c.as_of
+
+-- Takes the right to talk to Commet about this user's checkout, for half a minute; no row while
+-- somebody else has it. Another intent, a concluded checkout or a day's age make a new attempt.
+-- name: lease_checkout
+insert into checkout_attempt as c
+    (user_id, attempt, plan_code, billing_interval, success_url, started_at, leased_until)
+values
+    (%(user_id)s, 1, %(plan_code)s, %(billing_interval)s, %(success_url)s, now(),
+     now() + interval '30 seconds')
+on conflict (user_id) do update set
+    (attempt, plan_code, billing_interval, success_url, started_at, subscription_id) = (
+        select case when anew then c.attempt + 1 else c.attempt end,
+               excluded.plan_code, excluded.billing_interval, excluded.success_url,
+               case when anew then now() else c.started_at end,
+               case when anew then null else c.subscription_id end
+        from (
+            select (c.plan_code, c.billing_interval, c.success_url)
+                   is distinct from
+                   (excluded.plan_code, excluded.billing_interval, excluded.success_url)
+                or c.started_at < now() - interval '23 hours'  -- Commet forgets a key after 24
+                or exists (
+                    select from subscriptions s
+                    where s.id = c.subscription_id
+                      and s.status not in ('pending_payment', 'draft', 'unknown')
+                ) as anew
+        ) as intent
+    ),
+    leased_until = excluded.leased_until
+where c.leased_until is null or c.leased_until < now()
+returning attempt, subscription_id
+
+-- Gives the right back. Only the attempt that holds it may: a slower one has lost it already.
+-- name: release_checkout
+update checkout_attempt set
+    leased_until = null,
+    subscription_id = coalesce(%(subscription_id)s, subscription_id)
+where user_id = %(user_id)s and attempt = %(attempt)s
+
+-- The next try is a new attempt, whatever it asks for.
+-- name: abandon_checkout
+update checkout_attempt set
+    leased_until = null, started_at = timestamptz 'epoch', subscription_id = null
+where user_id = %(user_id)s and attempt = %(attempt)s

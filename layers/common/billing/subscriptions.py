@@ -1,0 +1,92 @@
+"""The mirror of Commet's subscriptions: what it says, and how news gets into it."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from psycopg.types.json import Jsonb
+
+from billing.db import Database
+from billing.news import News
+from billing.sql import queries
+
+LIVE = frozenset({"active", "trialing", "past_due", "paused"})
+PENDING = frozenset({"pending_payment", "draft", "unknown"})
+
+# Commet's answers may lag behind its events, which are stamped a moment after the change itself.
+# An answer that is older than the newest event by more than this is old news.
+READ_LAG = timedelta(seconds=5)
+
+
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """The row that speaks for a user. `as_of` is when it was last known to be true."""
+
+    id: str
+    status: str
+    plan_id: str | None
+    plan_name: str | None
+    billing_interval: str | None
+    period_start: datetime | None
+    period_end: datetime | None
+    cancel_at_period_end: bool
+    trial_ends_at: datetime | None
+    checkout_url: str | None
+    as_of: datetime
+
+    def gives_access(self, statuses: Collection[str]) -> bool:
+        """Whether one of these statuses is this row's."""
+        return self.status in statuses
+
+
+def current(db: Database, user_id: str) -> Subscription | None:
+    """The user's live subscription, else the newest pending one, else the newest that ended."""
+    row = db.one(queries("subscriptions")["current"], {"user_id": user_id})
+    return Subscription(**row) if row else None
+
+
+def record_news(db: Database, user_id: str, news: News, *, at: datetime, now: datetime) -> None:
+    """Applies news that occurred at `at`; older news than what is known changes nothing."""
+    db.execute(
+        queries("subscriptions")["record_news"],
+        {"user_id": user_id, "at": at, "news": news.parameter(), "now": now},
+    )
+
+
+def confirm(
+    db: Database, subscription_id: str, version: int, known: dict[str, object], *, at: datetime
+) -> bool:
+    """Writes what Commet itself says of a row read at `version`.
+
+    False where something newer was applied meanwhile; the row then stays marked.
+    """
+    return bool(
+        db.value(
+            queries("subscriptions")["confirm"],
+            {
+                "id": subscription_id,
+                "version": version,
+                "at": at,
+                "known": Jsonb(known),
+                "lag": READ_LAG,
+            },
+        )
+    )
+
+
+def refreshable(db: Database, user_id: str) -> Sequence[tuple[str, int]]:
+    """Ids and versions of the rows whose truth is worth asking for."""
+    rows = db.all(queries("subscriptions")["refreshable"], {"user_id": user_id})
+    return [(row["id"], row["version"]) for row in rows]
+
+
+def claim_refresh(db: Database, user_id: str, now: datetime) -> bool:
+    """Whether this caller, and nobody else right now, may ask Commet about the user."""
+    params = {"user_id": user_id, "now": now}
+    return bool(db.all(queries("subscriptions")["claim_refresh"], params))
+
+
+def claim_refreshes(db: Database, now: datetime, *, limit: int) -> list[str]:
+    """Users whose rows are due, claimed for this caller."""
+    rows = db.all(queries("subscriptions")["claim_refreshes"], {"now": now, "limit": limit})
+    return list(dict.fromkeys(row["user_id"] for row in rows))

@@ -1,0 +1,150 @@
+"""Taking Commet's webhooks: verify, record, apply, acknowledge.
+
+A good signature always ends in 200, or 503 when the database cannot take the event: Commet
+disables an endpoint after three events it cannot deliver, so neither our bugs nor its surprises
+may be answered with an error. What could not be applied waits in the inbox for `reconcile`.
+"""
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+import psycopg
+
+from billing import events
+from billing.db import Database
+from billing.errors import BadSignature, DatabaseUnavailable, PayloadTooLarge
+from billing.events import Event, Unreadable
+from billing.secrets import Secrets
+from billing.signatures import is_signed
+from billing.sql import queries
+
+MAX_BODY_BYTES = 1_000_000
+MAX_ATTEMPTS = 12
+
+# A secret that was just rotated in is found, and strangers cannot make us read it more often.
+_REREAD_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What became of a webhook: `duplicate applied ignored failed unreadable`."""
+
+    event_id: str
+    event_type: str
+    outcome: str
+
+
+class Verifier:
+    """Checks signatures against the current secrets."""
+
+    def __init__(self, secrets: Secrets, secret_id: str) -> None:
+        self._secrets = secrets
+        self._secret_id = secret_id
+        self._reread_at = float("-inf")
+
+    def verify(self, body: bytes, signature: str) -> None:
+        """Raises PayloadTooLarge or BadSignature; returns for what Commet has signed."""
+        if len(body) > MAX_BODY_BYTES:
+            raise PayloadTooLarge
+        if is_signed(body, signature, self._current(fresh=False)):
+            return
+        now = time.monotonic()
+        if now - self._reread_at >= _REREAD_SECONDS:
+            self._reread_at = now
+            if is_signed(body, signature, self._current(fresh=True)):
+                return
+        raise BadSignature
+
+    def _current(self, *, fresh: bool) -> Iterable[str]:
+        found = self._secrets.fields(self._secret_id, fresh=fresh).get("secrets", [])
+        return [str(secret) for secret in found]
+
+
+def receive(db: Database, body: bytes, *, mode: str, now: datetime) -> Receipt:
+    """Stores and applies a signed body, once; raises only DatabaseUnavailable.
+
+    Events of Commet's other mode (live or sandbox), of unknown types and for unknown customers
+    are stored as `ignored`.
+    """
+    try:
+        event = events.parse(body)
+    except Unreadable:
+        event = Event(events.body_id(body), "", None, None, None, {})
+        return _record(db, event, body, status="unreadable", mode=None, now=now)
+    return _record(db, event, body, status="ignored", mode=mode, now=now)
+
+
+def _record(
+    db: Database, event: Event, body: bytes, *, status: str, mode: str | None, now: datetime
+) -> Receipt:
+    row = {
+        "id": event.id,
+        "type": event.type,
+        "mode": event.mode,
+        "customer": event.customer,
+        "occurred_at": event.occurred_at or now,
+        "payload": body,
+    }
+    try:
+        news = events.news_of(event) if mode is not None and event.mode in (mode, None) else None
+        parameters = row | {
+            "status": status,
+            "news": news.parameter() if news else None,
+            "now": now,
+        }
+        outcome = db.value(queries("webhooks")["receive_event"], parameters)
+    except DatabaseUnavailable:
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever it is, the event must not be lost
+        db.execute(queries("webhooks")["store_failed_event"], row | {"error": _named(error)})
+        outcome = "failed"
+    return Receipt(event.id, event.type, str(outcome))
+
+
+def retry_failed(
+    db: Database, *, clock: Callable[[], datetime], limit: int, has_time: Callable[[], bool]
+) -> dict[str, int]:
+    """Applies failed events that are due, in order of occurrence; counts what became of them."""
+    outcomes: dict[str, int] = {}
+    for row in sorted(
+        db.all(queries("webhooks")["lease_failed_events"], {"limit": limit}),
+        key=lambda row: (row["occurred_at"], row["id"]),
+    ):
+        if not has_time():
+            break
+        outcome = _retry(db, row["id"], bytes(row["payload"]), clock())
+        outcomes[outcome] = outcomes.get(outcome, 0) + 1
+    return outcomes
+
+
+def _retry(db: Database, event_id: str, payload: bytes, now: datetime) -> str:
+    try:
+        event = events.parse(payload)
+        news = events.news_of(event)
+        outcome = db.value(
+            queries("webhooks")["retry_event"],
+            {
+                "id": event_id,
+                "customer": event.customer,
+                "occurred_at": event.occurred_at or now,
+                "news": news.parameter() if news else None,
+                "now": now,
+            },
+        )
+    except DatabaseUnavailable:
+        raise
+    except Exception as error:  # noqa: BLE001 - one poisoned event must not stop the others
+        outcome = db.value(
+            queries("webhooks")["postpone_event"],
+            {"id": event_id, "max_attempts": MAX_ATTEMPTS, "error": _named(error)},
+        )
+    return str(outcome)
+
+
+def _named(error: Exception) -> str:
+    """What went wrong without what it went wrong on: messages quote the data."""
+    if isinstance(error, psycopg.Error) and error.diag.message_primary:
+        return f"{type(error).__name__}: {error.diag.message_primary}"[:500]
+    return type(error).__name__
