@@ -34,18 +34,21 @@ _NOT_THE_CONNECTION = (
 
 
 def connector(
-    settings: DatabaseSettings, secrets: Secrets, application: str
+    settings: DatabaseSettings, secrets: Secrets, application: str, *, secret_id: str | None = None
 ) -> Callable[[], Connection]:
-    """Opens connections as the role named by the secret, which is read again after a refusal."""
+    """Opens connections as the role a secret names, by default the functions' own.
+
+    The secret is read again after a refused login: it may have been rotated.
+    """
+    login = secret_id or settings.secret_id
 
     def connect() -> Connection:
         try:
-            return _connect(settings, secrets.fields(settings.secret_id), application)
+            return _connect(settings, secrets.fields(login), application)
         except psycopg.OperationalError as error:
             if "authentication failed" not in str(error):
                 raise
-        # The password may have been rotated since this environment started.
-        return _connect(settings, secrets.fields(settings.secret_id, fresh=True), application)
+        return _connect(settings, secrets.fields(login, fresh=True), application)
 
     return connect
 

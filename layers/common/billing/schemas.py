@@ -4,9 +4,18 @@ Quantities and money are decimal strings, times ISO-8601 UTC.
 """
 
 from datetime import UTC, date, datetime
-from typing import Annotated
+from decimal import Decimal
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+)
 
 
 def _plain(text: str) -> str:
@@ -119,6 +128,8 @@ class OveragePrice(Reply):
 class PlanFeatureReply(Reply):
     code: str
     name: str
+    type: str = Field(description="boolean, usage, seats or quota")
+    enabled: bool
     unit: str | None
     included: Amount | None
     unlimited: bool
@@ -167,6 +178,78 @@ class Portal(Request):
 
 class PortalReply(Reply):
     portal_url: str
+
+
+# --- usage ------------------------------------------------------------------------------------
+
+
+def _no_number_in_disguise(value: object) -> object:
+    # pydantic would take true for 1 and 1e999 for a very long number.
+    if isinstance(value, bool) or (isinstance(value, str) and len(value) > 20):
+        raise ValueError("must be a decimal number")
+    return value
+
+
+def _only_text(value: object) -> object:
+    # pydantic would take a number for seconds since 1970.
+    if not isinstance(value, str):
+        raise ValueError("must be an ISO-8601 time")  # noqa: TRY004 - what pydantic asks for
+    return value
+
+
+Quantity = Annotated[
+    Decimal,
+    BeforeValidator(_no_number_in_disguise),
+    Field(gt=0, lt=10**9, max_digits=15, decimal_places=6, allow_inf_nan=False),
+]
+OccurredAt = Annotated[AwareDatetime, BeforeValidator(_only_text)]
+Property = Annotated[Text, Field(max_length=200)]
+
+
+class UsageEvent(Request):
+    """Something that was used. `user_id` may be left out by a signed-in user."""
+
+    feature: FeatureCode
+    quantity: Quantity = Decimal(1)
+    idempotency_key: Annotated[Text, Field(min_length=1, max_length=200)]
+    user_id: UserId | None = None
+    occurred_at: OccurredAt | None = None
+    properties: Annotated[dict[Property, Property], Field(max_length=20)] = {}
+
+
+class UsageBatch(Request):
+    """Up to 1,000 events, each an object like the single form. Each gets its own verdict."""
+
+    events: Annotated[list[Any], Field(min_length=1, max_length=1000)]
+
+
+class UsageVerdict(Reply):
+    index: int
+    idempotency_key: str | None
+    status: str = Field(description="accepted, duplicate, conflict or refused")
+    code: str | None = None
+
+
+class UsageTaken(Reply):
+    accepted: int
+    duplicates: int
+    refused: int = Field(description="Refused and conflicting ones.")
+    results: list[UsageVerdict]
+
+
+class UsageCheck(Request):
+    feature: FeatureCode
+    quantity: Quantity = Decimal(1)
+    user_id: UserId | None = None
+
+
+class UsageAllowed(Reply):
+    allowed: bool
+    remaining: Amount | None = Field(description="Null where unlimited, or not in the plan.")
+    overage_quantity: Amount
+    cost: Amount
+    currency: str
+    code: str | None = None
 
 
 # --- dashboard ------------------------------------------------------------------------------------

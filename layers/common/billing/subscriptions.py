@@ -90,3 +90,9 @@ def claim_refreshes(db: Database, now: datetime, *, limit: int) -> list[str]:
     """Users whose rows are due, claimed for this caller."""
     rows = db.all(queries("subscriptions")["claim_refreshes"], {"now": now, "limit": limit})
     return list(dict.fromkeys(row["user_id"] for row in rows))
+
+
+def askable(db: Database, users: Collection[str], now: datetime) -> list[str]:
+    """Those of the users about whom asking Commet could tell something new right now."""
+    params = {"users": list(users), "now": now}
+    return [row["user_id"] for row in db.all(queries("subscriptions")["askable"], params)]

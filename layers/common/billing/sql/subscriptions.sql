@@ -106,3 +106,10 @@ where user_id = %(user_id)s and attempt = %(attempt)s
 update checkout_attempt set
     leased_until = null, started_at = timestamptz 'epoch', subscription_id = null
 where user_id = %(user_id)s and attempt = %(attempt)s
+
+-- Of these users, those Commet could be asked about right now.
+-- name: askable
+select distinct s.user_id
+from subscriptions s
+where s.user_id = any (%(users)s) and refresh_is_due(s, %(now)s)
+order by s.user_id
