@@ -68,9 +68,9 @@ class Api:
             entry.fault = _told(action)
             return _reset(request)
         reply = await self._reply(request, handler, raw, action)
-        entry.status, entry.response = reply.status, _readable(reply.body)
+        entry.status, entry.response = reply.status, reply.body
         entry.replayed = reply.replayed
-        entry.duration_ms = round((time.monotonic() - started) * 1000, 2)
+        entry.duration_ms = round((time.monotonic() - started) * 1000)
         entry.fault = _told(action)
         reply.headers |= {"x-request-id": entry.id, "Commet-Version": _version(request)}
         return await _send(request, reply, action)
@@ -83,7 +83,7 @@ class Api:
             path=path,
             query=dict(request.query),
             headers={n: request.headers[n] for n in _SHOWN_HEADERS if n in request.headers},
-            body=_readable(raw),
+            body=raw,
         )
         self.journal.add(entry)
         return entry
@@ -179,15 +179,6 @@ def _parse(raw: bytes) -> Any:
     if not isinstance(body, dict):
         raise ApiError("invalid_json", "The request body must be a JSON object")
     return body
-
-
-def _readable(raw: bytes) -> Any:
-    if not raw:
-        return None
-    try:
-        return wire.loads(raw)
-    except (ValueError, RecursionError):
-        return raw[:2_000].decode(errors="replace")
 
 
 def _version(request: web.Request) -> str:
@@ -304,10 +295,12 @@ async def running(
     world = World(settings)
     courier = Courier(world)
     scheduler = Scheduler(world, courier)
-    runner = web.AppRunner(build_app(world, courier, scheduler), access_log=None)
+    runner = web.AppRunner(
+        build_app(world, courier, scheduler), access_log=None, shutdown_timeout=1
+    )
     try:
         await runner.setup()
-        site = web.TCPSite(runner, host, port, shutdown_timeout=1)
+        site = web.TCPSite(runner, host, port)
         await site.start()
         bound = runner.addresses[0][1]
         world.public_url = world.public_url or f"http://{host}:{bound}"

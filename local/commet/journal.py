@@ -1,10 +1,13 @@
 """The last requests, as they came and as they were answered; kept in memory only."""
 
 from collections import deque
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
+from local.commet import wire
+
 _KEPT = 2_000
+_UNREADABLE_SHOWN = 2_000
 
 
 @dataclass(slots=True)
@@ -17,12 +20,28 @@ class Entry:
     path: str
     query: dict[str, str]
     headers: dict[str, str]
-    body: Any
+    body: bytes
     status: int | None = None
-    response: Any = None
-    duration_ms: float = 0.0
+    response: bytes = b""
+    duration_ms: int = 0
     replayed: bool = False
-    fault: dict[str, Any] | None = field(default=None)
+    fault: dict[str, Any] | None = None
+
+    def shown(self) -> dict[str, Any]:
+        """The entry with its bodies parsed."""
+        return asdict(self) | {
+            "body": _readable(self.body),
+            "response": _readable(self.response),
+        }
+
+
+def _readable(raw: bytes) -> Any:
+    if not raw:
+        return None
+    try:
+        return wire.loads(raw)
+    except (ValueError, RecursionError):
+        return raw[:_UNREADABLE_SHOWN].decode(errors="replace")
 
 
 class Journal:
@@ -48,4 +67,4 @@ class Journal:
             for entry in reversed(self._entries)
             if (method is None or entry.method == method) and (path is None or path in entry.path)
         )
-        return [asdict(entry) for _, entry in zip(range(limit), chosen, strict=False)]
+        return [entry.shown() for _, entry in zip(range(limit), chosen, strict=False)]

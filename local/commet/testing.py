@@ -8,11 +8,13 @@ with standin() as commet:
 """
 
 import asyncio
+import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import httpx
@@ -192,3 +194,67 @@ class _Thread(threading.Thread):
         if self._loop and self._stopping and self.is_alive():
             self._loop.call_soon_threadsafe(self._stopping.set)
         self.join(_START_SECONDS)
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A request that reached a webhook receiver."""
+
+    path: str
+    headers: dict[str, str]
+    """Names in lower case."""
+    body: bytes
+
+    @property
+    def json(self) -> dict[str, Any]:
+        """The body, parsed."""
+        parsed: dict[str, Any] = json.loads(self.body)
+        return parsed
+
+
+class Receiver:
+    """A webhook endpoint that remembers what it gets and answers as told."""
+
+    def __init__(self) -> None:
+        self.received: list[Received] = []
+        self.statuses: list[int] = []
+        """Answers to come, first to last; after them the `default`."""
+        self.default = 200
+        self.url = ""
+
+    def events(self) -> list[str]:
+        """Names of the received events, in the order they came."""
+        return [str(request.json["event"]) for request in self.received]
+
+    def answer(self, received: Received) -> int:
+        """Remember a request; the status to answer with."""
+        self.received.append(received)
+        return self.statuses.pop(0) if self.statuses else self.default
+
+
+@contextmanager
+def receiver() -> Iterator[Receiver]:
+    """A webhook receiver on a free port, in a thread of this process."""
+    box = Receiver()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            headers = {name.lower(): value for name, value in self.headers.items()}
+            self.send_response(box.answer(Received(self.path, headers, body)))
+            self.send_header("Content-Length", "2")
+            self.end_headers()
+            self.wfile.write(b"ok")
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        box.url = f"http://127.0.0.1:{server.server_port}/webhooks"
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+        thread.start()
+        try:
+            yield box
+        finally:
+            server.shutdown()
+            thread.join()

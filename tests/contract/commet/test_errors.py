@@ -1,0 +1,200 @@
+"""Documented errors become the SDK's exceptions, with code, type, status and request id."""
+
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+from commet import Commet, CommetAPIError, CommetValidationError
+
+from local.commet.testing import StandIn
+from tests.contract.commet.conftest import connect
+
+Call = Callable[[Commet], Any]
+
+
+def _customer(sdk: Commet) -> None:
+    sdk.customers.create(email="ana@example.com", id="usr_1")
+
+
+@pytest.mark.parametrize(
+    ("call", "code", "status"),
+    [
+        (lambda c: c.customers.get("cus_none"), "customer_not_found", 404),
+        (lambda c: c.customers.get("usr_1"), "customer_not_found", 404),
+        (lambda c: c.plans.get("pln_none"), "plan_not_found", 404),
+        (lambda c: c.features.get("none"), "feature_not_found", 404),
+        (lambda c: c.subscriptions.get("sub_none"), "subscription_not_found", 404),
+        (lambda c: c.subscriptions.cancel("sub_none"), "subscription_not_found", 404),
+        (lambda c: c.subscriptions.get_active(customer_id="x"), "customer_not_found", 404),
+        (
+            lambda c: c.subscriptions.create(customer_id="usr_1", plan_code="none"),
+            "plan_not_found",
+            404,
+        ),
+        (
+            lambda c: c.subscriptions.create(
+                customer_id="usr_1", plan_code="usage_pro", price_id="pp_none"
+            ),
+            "price_not_found",
+            404,
+        ),
+        (
+            lambda c: c.subscriptions.create(
+                customer_id="usr_1", plan_code="usage_pro", billing_interval="weekly"
+            ),
+            "price_not_found",
+            404,
+        ),
+        (
+            lambda c: c.usage.track(feature_code="storage", customer_id="usr_1"),
+            "no_active_subscription",
+            404,
+        ),
+        (
+            lambda c: c.usage.check(feature_code="storage", customer_id="usr_1"),
+            "no_active_subscription",
+            404,
+        ),
+        (
+            lambda c: c.usage.set(feature_code="storage", customer_id="usr_1", value=1),
+            "no_active_subscription",
+            404,
+        ),
+        (
+            lambda c: c.usage.track(feature_code="none", customer_id="usr_1"),
+            "feature_not_found",
+            404,
+        ),
+        (
+            lambda c: c.feature_access.get("storage", customer_id="usr_1"),
+            "no_active_subscription",
+            404,
+        ),
+        (lambda c: c.invoices.get("inv_none"), "invoice_not_found", 404),
+        (lambda c: c.webhooks.get("whe_none"), "webhook_not_found", 404),
+        (lambda c: c.webhooks.delete("whe_none"), "webhook_not_found", 404),
+        (lambda c: c.portal.get_url(email="nobody@example.com"), "customer_not_found", 404),
+        (lambda c: c.test_clock.process_billing(), "endpoint_deprecated", 410),
+        (lambda c: c.offers.list(), "endpoint_not_available", 404),
+    ],
+)
+def test_errors(sdk: Commet, call: Call, code: str, status: int) -> None:
+    """Each refusal carries its code, a link to its documentation and a request id."""
+    _customer(sdk)
+    with pytest.raises(CommetAPIError) as caught:
+        call(sdk)
+    error = caught.value
+    assert (error.code, error.status_code) == (code, status)
+    assert error.type
+    assert error.doc_url is not None
+    assert error.doc_url.endswith(f"/2026-08-27/errors/{code}.md")
+    assert error.request_id is not None
+    assert error.request_id.startswith("req_")
+
+
+@pytest.mark.parametrize(
+    ("call", "field"),
+    [
+        (lambda c: c.customers.create(email="nonsense"), "email"),
+        (lambda c: c.customers.create(email="a@b.co", id="x" * 101), "id"),
+        (lambda c: c.customers.create(email="a@b.co", timezone="Mars/Base"), "timezone"),
+        (lambda c: c.customers.list(cursor="nonsense"), "cursor"),
+        (lambda c: c.customers.list(limit=101), "limit"),
+        (lambda c: c.subscriptions.create(customer_id="usr_1"), "body"),
+        (
+            lambda c: c.subscriptions.create(customer_id="usr_1", plan_id="a", plan_code="b"),
+            "body",
+        ),
+        (lambda c: c.usage.track(feature_code="storage", customer_id="u", value=-1), "value"),
+        (lambda c: c.usage.track(feature_code="storage", customer_id="u", value="1"), "value"),
+        (lambda c: c.usage.track(feature_code="Storage!", customer_id="u"), "featureCode"),
+        (
+            lambda c: c.usage.track(feature_code="storage", customer_id="u", event_id="x" * 201),
+            "eventId",
+        ),
+        (
+            lambda c: c.usage.track(feature_code="storage", customer_id="u", timestamp="soon"),
+            "timestamp",
+        ),
+        (lambda c: c.usage.check(feature_code="storage", customer_id="u", quantity=0), "quantity"),
+        (lambda c: c.usage.set(feature_code="storage", customer_id="u", value=1.5), "value"),
+        (lambda c: c.portal.get_url(), "body"),
+        (lambda c: c.webhooks.create(url="http://example.com", events=["customer.created"]), "url"),
+        (lambda c: c.webhooks.create(url="https://example.com", events=["nope"]), "events"),
+        (lambda c: c.test_clock.advance(), "body"),
+        (lambda c: c.test_clock.advance(frozen_time="2020-01-01T00:00:00Z"), "frozenTime"),
+        (lambda c: c.subscriptions.list(status="nope"), "status"),
+    ],
+)
+def test_validation_errors_name_the_field(sdk: Commet, call: Call, field: str) -> None:
+    """A request that is wrong in itself says where."""
+    _customer(sdk)
+    with pytest.raises(CommetValidationError) as caught:
+        call(sdk)
+    assert caught.value.status_code == 400
+    assert field in caught.value.validation_errors
+
+
+def test_a_wrong_key_is_unauthorized(server: StandIn) -> None:
+    """A key that is not ours opens nothing."""
+    with (
+        connect(server, api_key="ck_sandbox_wrong") as stranger,
+        pytest.raises(CommetAPIError) as caught,
+    ):
+        stranger.plans.list()
+    assert (caught.value.status_code, caught.value.code) == (401, "unauthorized")
+
+
+def test_a_second_live_subscription_is_refused(sdk: Commet, subscribed: str) -> None:
+    """One relationship per customer."""
+    assert subscribed
+    with pytest.raises(CommetAPIError) as caught:
+        sdk.subscriptions.create(customer_id="usr_1", plan_code="usage_max")
+    assert (caught.value.status_code, caught.value.code) == (409, "already_has_active_subscription")
+
+
+def test_cancelling_twice(sdk: Commet, subscribed: str) -> None:
+    """What is over cannot be cancelled, and what was not scheduled cannot be taken back."""
+    with pytest.raises(CommetAPIError) as caught:
+        sdk.subscriptions.uncancel(subscribed)
+    assert caught.value.code == "not_scheduled_for_cancellation"
+    sdk.subscriptions.cancel(subscribed)
+    with pytest.raises(CommetAPIError) as caught:
+        sdk.subscriptions.cancel(subscribed)
+    assert caught.value.code == "already_scheduled"
+    sdk.subscriptions.cancel(subscribed, immediate=True)
+    with pytest.raises(CommetAPIError) as caught:
+        sdk.subscriptions.cancel(subscribed)
+    assert caught.value.code == "subscription_already_canceled"
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        (b"{", "invalid_json"),
+        (b"[]", "invalid_json"),
+        (b'{"value": NaN}', "invalid_json"),
+        (b"\xff\xfe", "invalid_json"),
+        (b"", "validation_error"),
+    ],
+)
+def test_bodies_that_are_not_json_objects(server: StandIn, body: bytes, code: str) -> None:
+    """A body that cannot be read is told apart from one that lacks something."""
+    answer = httpx.post(
+        f"{server.base_url}/usage/events", content=body, headers={"x-api-key": server.api_key}
+    )
+    assert answer.status_code == 400
+    assert answer.json()["error"]["code"] == code
+
+
+def test_every_answer_is_json_with_our_headers(server: StandIn) -> None:
+    """Unknown paths and methods, too."""
+    for method, path in (("GET", "/nowhere"), ("PUT", "/plans"), ("DELETE", "/customers/cus_x")):
+        answer = httpx.request(
+            method, server.base_url + path, headers={"x-api-key": server.api_key}
+        )
+        assert answer.status_code == 404
+        assert answer.json()["error"]["type"] == "not_found_error"
+        assert answer.headers["x-request-id"]
+        assert answer.headers["Commet-Version"] == "2026-08-27"
