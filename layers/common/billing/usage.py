@@ -1,0 +1,203 @@
+"""Taking usage, and answering whether it may be taken.
+
+An event and the running total it adds to are written in one statement before success is said
+(`accept_usage` in the migrations, which also holds the rules). Nothing here calls Commet.
+"""
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from decimal import Decimal
+from hashlib import blake2b
+from typing import Literal, cast
+
+from billing.amounts import format_decimal, is_quantity, overage_cost
+from billing.db import Database
+from billing.sql import queries
+
+MAX_EVENTS = 1_000
+MAX_KEY_LENGTH = 200
+MAX_PROPERTIES = 20
+MAX_PROPERTY_LENGTH = 200
+
+Status = Literal["accepted", "duplicate", "conflict", "refused"]
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that was used, as a caller reports it.
+
+    `idempotency_key` is the caller's own and unique per user. `occurred_at` carries a time zone;
+    None where the caller did not say. Raises ValueError, without the value, where it is malformed.
+    """
+
+    user_id: str
+    feature: str
+    quantity: Decimal
+    idempotency_key: str
+    occurred_at: datetime | None = None
+    properties: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not is_quantity(self.quantity):
+            raise ValueError(
+                "quantity must be above 0, with at most 9 integer and 6 decimal digits"
+            )
+        if not 1 <= len(self.idempotency_key) <= MAX_KEY_LENGTH:
+            raise ValueError(f"idempotency_key must have 1 to {MAX_KEY_LENGTH} characters")
+        if self.occurred_at is not None and self.occurred_at.tzinfo is None:
+            raise ValueError("occurred_at must say its offset from UTC")
+        if len(self.properties) > MAX_PROPERTIES:
+            raise ValueError(f"at most {MAX_PROPERTIES} properties")
+        for text in (*self.properties, *self.properties.values()):
+            if len(text) > MAX_PROPERTY_LENGTH:
+                raise ValueError(f"a property has at most {MAX_PROPERTY_LENGTH} characters")
+        for text in (
+            self.user_id,
+            self.feature,
+            self.idempotency_key,
+            *self.properties,
+            *self.properties.values(),
+        ):
+            if not _storable(text):
+                raise ValueError("text must be valid Unicode without NUL")
+
+    @property
+    def fingerprint(self) -> bytes:
+        """The same for two events exactly if their callers supplied the same."""
+        supplied = [
+            self.user_id,
+            self.feature,
+            format_decimal(self.quantity),
+            self.occurred_at and self.occurred_at.astimezone(UTC).isoformat(),
+            sorted(self.properties.items()),
+        ]
+        return blake2b(json.dumps(supplied).encode(), digest_size=16).digest()
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What became of one event. `code` says why one was refused.
+
+    Codes: `unknown_user subscription_required feature_not_in_plan feature_not_metered
+    access_unconfirmed limit_reached too_old in_future total_too_large`. Of these only
+    `access_unconfirmed` passes by itself, within seconds.
+    """
+
+    status: Status
+    code: str | None = None
+
+
+def accept(
+    db: Database, events: Sequence[Event], *, statuses: Collection[str], now: datetime
+) -> list[Verdict]:
+    """Books up to 1,000 events of any users; one verdict each, in their order.
+
+    All in one statement, with the same outcome as one event after the other: of two with one key
+    the first wins, and one that does not fit its limit does not stop a smaller one after it.
+    `statuses` are the subscription statuses that give access.
+    """
+    if not events:
+        return []
+    verdicts = db.value(
+        queries("usage")["accept"],
+        {
+            "users": [e.user_id for e in events],
+            "keys": [e.idempotency_key for e in events],
+            "features": [e.feature for e in events],
+            "quantities": [e.quantity for e in events],
+            "occurred": [e.occurred_at for e in events],
+            "fingerprints": [e.fingerprint for e in events],
+            "properties": [
+                json.dumps(dict(e.properties)) if e.properties else None for e in events
+            ],
+            "now": now,
+            "statuses": list(statuses),
+        },
+    )
+    return [_verdict(word) for word in verdicts]
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """Whether a quantity may be used now.
+
+    `remaining` is what is included and still unused, None where the feature is unlimited or the
+    user does not have it. `overage_quantity` is the part of the asked quantity that would be billed
+    on top, `cost` what that part costs, in major units. `code` says why it is not allowed.
+    """
+
+    allowed: bool
+    remaining: Decimal | None
+    overage_quantity: Decimal
+    cost: Decimal
+    currency: str
+    code: str | None = None
+
+
+def check(
+    db: Database,
+    *,
+    user_id: str,
+    feature: str,
+    quantity: Decimal,
+    statuses: Collection[str],
+    currency: str,
+    now: datetime,
+) -> Allowance:
+    """Whether this much could be used at this moment, and its price; books and holds nothing.
+
+    `currency` is the fallback where Commet has not named one. Raises ValueError for a quantity
+    that could not be booked either.
+    """
+    if not is_quantity(quantity):
+        raise ValueError("quantity must be above 0, with at most 9 integer and 6 decimal digits")
+    row = db.one(
+        queries("usage")["standing"],
+        {
+            "user_id": user_id,
+            "feature": feature,
+            "quantity": quantity,
+            "now": now,
+            "statuses": list(statuses),
+        },
+    )
+    assert row is not None  # noqa: S101 - one pair asked for is one row
+    currency = row["currency"] or currency
+    included = row["included"] or Decimal(0)
+    remaining = None if row["unlimited"] else max(Decimal(0), included - row["used"])
+    overage = Decimal(0) if remaining is None else max(Decimal(0), quantity - remaining)
+    code = row["code"]
+    if code:
+        remaining = None
+    elif row["cap"] is not None and row["used"] + quantity > row["cap"]:
+        code = "limit_reached"
+    elif row["too_large"]:
+        code = "total_too_large"
+    if code:
+        overage = Decimal(0)
+    return Allowance(
+        allowed=code is None,
+        remaining=remaining,
+        overage_quantity=overage,
+        cost=overage_cost(overage, row["unit_price"] or Decimal(0), currency),
+        currency=currency,
+        code=code,
+    )
+
+
+def _verdict(word: str) -> Verdict:
+    if word in ("accepted", "duplicate", "conflict"):
+        return Verdict(cast("Status", word))
+    return Verdict("refused", word)
+
+
+def _storable(text: str) -> bool:
+    """Whether Postgres text and jsonb can hold it: no NUL, no half of a surrogate pair."""
+    if text.isascii():
+        return "\0" not in text
+    try:
+        return b"\0" not in text.encode()
+    except UnicodeEncodeError:
+        return False
