@@ -107,6 +107,7 @@ def handle(
     app: APIGatewayHttpResolver, event: dict[str, Any], context: LambdaContext
 ) -> dict[str, Any]:
     """Answers one request. The only thing a function's `handler` calls."""
+    logger.remove_keys(["caller"])  # keys outlive an invocation
     logger.append_keys(request_id=_request_id(event))
     app.append_context(deadline=Deadline.of_invocation(context))
     return app.resolve(event, context)  # type: ignore[arg-type]  # we name what we use of it
@@ -290,7 +291,7 @@ def _invalid_request(error: RequestValidationError) -> InvalidRequest:
             FieldError(
                 field=".".join(str(part) for part in each["loc"][1:]) or str(each["loc"][0]),
                 code=str(each["type"]),
-                message=str(each.get("msg", "")),
+                message=str(each.get("msg", "")).removeprefix("Value error, "),
             )
             for each in error.errors()
         ]

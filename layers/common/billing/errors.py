@@ -101,6 +101,7 @@ class MethodNotAllowed(BillingError):
     status = 405
     code = "method_not_allowed"
     title = "This address does not take that method"
+    allow = "POST"
 
 
 class Conflict(BillingError):

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from billing.errors import BillingError
+from billing.errors import BillingError, MethodNotAllowed
 
 CONTENT_TYPE = "application/problem+json"
 
@@ -31,7 +31,9 @@ def headers(error: BillingError) -> dict[str, str]:
     if error.retry_after is not None:
         values["Retry-After"] = str(error.retry_after)
     if error.status == 401:
-        values["WWW-Authenticate"] = "Bearer"  # RFC 9110 asks for it
+        values["WWW-Authenticate"] = "Bearer"  # RFC 9110 asks for it, and for Allow below
+    if isinstance(error, MethodNotAllowed):
+        values["Allow"] = error.allow
     return values
 
 
