@@ -13,6 +13,7 @@ from billing.access import Access
 from billing.accounts import User
 from billing.deadline import LambdaContext
 from billing.schemas import (
+    USER_ID_PATTERN,
     CurrentPeriod,
     DailyUsage,
     Dashboard,
@@ -23,12 +24,14 @@ from billing.schemas import (
     SubscriptionReply,
     UsagePeriodReply,
     UsageReply,
-    UserId,
     UserPut,
     UserReply,
 )
 from billing.subscriptions import Subscription
 from billing.usage_reading import FeatureUsage
+
+# Powertools reads the rules of a path parameter from Path itself.
+UserIdInPath = Annotated[str, Path(pattern=USER_ID_PATTERN)]
 
 app = api.resolver()
 
@@ -44,7 +47,7 @@ def my_dashboard() -> Response[Dashboard]:
     security=api.by_service("read"),
     responses=api.answers(Dashboard, 200, 403, 404),
 )
-def dashboard_of_user(user_id: Annotated[UserId, Path()]) -> Response[Dashboard]:
+def dashboard_of_user(user_id: UserIdInPath) -> Response[Dashboard]:
     """The same for a product's backend."""
     return _dashboard(accounts.user_by_id(wiring.database(), user_id))
 
@@ -54,9 +57,7 @@ def dashboard_of_user(user_id: Annotated[UserId, Path()]) -> Response[Dashboard]
     security=api.by_service("usage:write"),
     responses=api.answers(UserPut, 200, 403, 409) | api.answers(UserPut, 201),
 )
-def put_user(
-    user_id: Annotated[UserId, Path()], body: Annotated[PutUser, Body()]
-) -> Response[UserPut]:
+def put_user(user_id: UserIdInPath, body: Annotated[PutUser, Body()]) -> Response[UserPut]:
     """Register a user of your own product, who has no password here (201 where they are new)."""
     user, created = accounts.put_user(
         wiring.database(), user_id=user_id, email=body.email, name=body.name, now=wiring.clock()()

@@ -1,0 +1,90 @@
+# The verbs of this project. `make` alone lists them.
+#
+# Needs make, bash and a Python from 3.11 on; everything else goes into .venv. `make build` wants
+# Python 3.13 in particular: it is what the functions run on, and the build compiles for it.
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+BIN := .venv/bin
+STAMP := .venv/.installed
+REQUIREMENTS := $(wildcard requirements/*.txt) layers/common/requirements.txt
+CODE := layers functions local tests bench
+
+export SAM_CLI_TELEMETRY := 0
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+##@ Try it
+.PHONY: run demo
+run: $(STAMP)-run  ## start everything on this machine: http://127.0.0.1:3000
+	@$(BIN)/python -m local run
+
+demo: $(STAMP)-run  ## tell the whole story through HTTP and check every step of it
+	@$(BIN)/python -m local demo
+
+##@ Work on it
+.PHONY: test check format openapi bench
+test: $(STAMP)-dev  ## all tests: unit, contract, integration on a real Postgres, end to end
+	@$(BIN)/pytest $(ARGS)
+
+check: $(STAMP)-dev  ## formatting, lint, types, import rules, template, OpenAPI document
+	@$(BIN)/ruff format --check $(CODE)
+	@$(BIN)/ruff check $(CODE)
+	@$(BIN)/mypy
+	@PYTHONPATH=.:layers/common $(BIN)/lint-imports --no-cache --config pyproject.toml
+	@AWS_DEFAULT_REGION=eu-central-1 $(BIN)/sam validate --lint
+	@$(BIN)/python -m local.openapi --check docs/openapi.json
+
+format: $(STAMP)-dev  ## put the code into shape
+	@$(BIN)/ruff check --fix --quiet $(CODE) || true
+	@$(BIN)/ruff format --quiet $(CODE)
+
+openapi: $(STAMP)-dev  ## write docs/openapi.json from the code
+	@$(BIN)/python -m local.openapi --write docs/openapi.json
+
+bench: $(STAMP)-dev  ## measure cold starts, beside a bare handler and one that imports everything
+	@$(BIN)/python -m bench.cold_start
+
+##@ Deploy it
+.PHONY: build build-id
+build: $(STAMP)-run  ## build the artifacts of `sam deploy`, compiled for the Lambda runtime
+	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 13) and \
+		"make build needs Python 3.13: rm -rf .venv && make build PYTHON=/path/to/python3.13")'
+	@PATH="$(CURDIR)/$(BIN):$$PATH" AWS_DEFAULT_REGION=$${AWS_DEFAULT_REGION:-eu-central-1} \
+		$(BIN)/sam build --cached --parallel $(ARGS)
+	@echo "Compiling for the runtime: an import from .pyc costs a third less of a cold start."
+	@$(BIN)/python -m compileall -q --invalidation-mode unchecked-hash .aws-sam/build
+
+build-id:  ## print the digest that `sam deploy` needs as BuildId
+	@git ls-files -s functions layers template.yaml samconfig.toml | sha256sum | cut -c1-16
+
+##@ House
+.PHONY: setup clean help
+setup: $(STAMP)-dev  ## install everything that the other verbs need
+
+clean:  ## remove what can be made again (.venv and your data in .local stay)
+	@rm -rf .aws-sam .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	@find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +
+
+help:
+	@awk 'BEGIN {FS = ":.*##"} /^##@/ {printf "\n%s\n", substr($$0, 5)} \
+		/^[a-z-]+:.*##/ {printf "  \033[36m%-9s\033[0m %s\n", $$1, $$2}' Makefile | \
+		if [ -t 1 ] && [ -z "$${NO_COLOR:-}" ]; then cat; else sed 's/\x1b\[[0-9;]*m//g'; fi
+	@echo
+
+$(STAMP)-%: requirements/%.txt $(REQUIREMENTS)
+	@if [ -z "$(PYTHON)" ]; then \
+		echo "This needs Python 3.11 or newer. Install it, or say where it is: make PYTHON=/path/to/python3"; \
+		exit 1; fi
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv || { rm -rf .venv; \
+		echo "This Python cannot make a virtual environment. On Debian and Ubuntu: apt install python3-venv"; \
+		exit 1; }
+	@echo "Installing what 'make $*' needs into .venv (about a minute, only once):"
+	@$(BIN)/python -m pip install --no-input -r $< -c requirements/constraints.txt 2> .venv/pip.log | \
+		sed -un 's/^Collecting \([A-Za-z0-9._-]*\).*/  \1/p' || { cat .venv/pip.log; exit 1; }
+	@touch $@

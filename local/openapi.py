@@ -1,0 +1,201 @@
+"""Writes docs/openapi.json from the code, or checks that it is up to date.
+
+Each function describes its own routes; here they become one document. What every route can answer
+(problems of admission, validation, throttling and outages) is added in one place, and so is the
+webhook, whose function has no router.
+"""
+
+import argparse
+import copy
+import importlib
+import json
+import os
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from aws_lambda_powertools.event_handler.openapi.models import HTTPBearer, SecuritySchemeType
+
+ROOT = Path(__file__).resolve().parent.parent
+FUNCTIONS = ("signup", "session", "checkout", "portal", "dashboard", "track_usage")
+TAGS = {
+    "signup": "Accounts",
+    "session": "Accounts",
+    "checkout": "Plans and checkout",
+    "portal": "Portal",
+    "dashboard": "Dashboard",
+    "track_usage": "Usage",
+}
+
+Document = dict[str, Any]
+
+_PROBLEM = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+_RETRY_AFTER = {"Retry-After": {"schema": {"type": "integer"}, "description": "Seconds."}}
+_INFO = {
+    "title": "Usage billing",
+    "version": "1",
+    "description": (
+        "Usage-based billing through Commet. Quantities and money are decimal strings, times are "
+        "ISO-8601 UTC. Every error of ours is a problem document (RFC 9457) whose `code` is "
+        "stable. Fields may be added, not renamed: ignore those you do not know."
+    ),
+    "license": {"name": "MIT", "identifier": "MIT"},
+}
+
+
+def document() -> Document:
+    """The whole API as an OpenAPI 3.1 document."""
+    sys.path.insert(0, str(ROOT / "layers" / "common"))
+    os.environ.setdefault("POWERTOOLS_METRICS_NAMESPACE", "UsageBilling")
+    merged: Document = {
+        "openapi": "3.1.0",
+        "info": _INFO,
+        "paths": {},
+        "components": {"schemas": {}, "securitySchemes": _security_schemes()},
+    }
+    schemes = {name: HTTPBearer(type=SecuritySchemeType.http) for name in _security_schemes()}
+    for name in FUNCTIONS:
+        module = importlib.import_module(f"functions.{name}.app")
+        schema = json.loads(module.app.get_openapi_json_schema(security_schemes=schemes))
+        for path, operations in schema["paths"].items():
+            for method, operation in operations.items():
+                generated = re.sub(r"\W", "_", path) + f"_{method}"
+                operation["operationId"] = operation["operationId"].removesuffix(generated)
+                _complete(operation, name)
+            merged["paths"].setdefault(path, {}).update(operations)
+        merged["components"]["schemas"] |= schema["components"]["schemas"]
+    for unused in ("HTTPValidationError", "ValidationError", "ResponseValidationError"):
+        merged["components"]["schemas"].pop(unused, None)
+    merged["paths"]["/webhooks/commet"] = _webhook()
+    return merged
+
+
+def render() -> str:
+    """The document as it is committed."""
+    return json.dumps(document(), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line; 1 where the committed document is stale."""
+    parser = argparse.ArgumentParser(prog="python -m local.openapi", description=__doc__)
+    action = parser.add_mutually_exclusive_group(required=True)
+    action.add_argument("--write", metavar="FILE", type=Path, help="write the document")
+    action.add_argument("--check", metavar="FILE", type=Path, help="fail where it is stale")
+    options = parser.parse_args(arguments)
+    text = render()
+    if options.write:
+        options.write.write_text(text, encoding="utf-8")
+        print(f"Wrote {options.write}.")
+        return 0
+    if not options.check.exists() or options.check.read_text(encoding="utf-8") != text:
+        print(f"{options.check} is stale: run `make openapi` and commit it.", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _complete(operation: Document, function: str) -> None:
+    """Adds to one operation what holds for all of them."""
+    operation["tags"] = [TAGS[function]]
+    statuses = ["429", "503"]
+    if operation.get("security"):
+        statuses.append("401")
+    if "requestBody" in operation:
+        statuses += ["413", "415"]
+    if "requestBody" in operation or operation.get("parameters"):
+        statuses.append("422")
+    else:
+        operation["responses"].pop("422", None)
+    for status in statuses:
+        operation["responses"][status] = _problem(status)
+
+
+def _problem(status: str) -> Document:
+    found: Document = {"description": _MEANINGS[status], "content": copy.deepcopy(_PROBLEM)}
+    if status in ("429", "503"):
+        found["headers"] = _RETRY_AFTER
+    return found
+
+
+_MEANINGS = {
+    "401": "Nobody we know",
+    "405": "Only POST",
+    "413": "The body is too large",
+    "415": "The body is not application/json",
+    "422": "The request is not valid; `errors` name the fields",
+    "429": "Too many requests",
+    "503": "The database or the billing provider does not answer; try again",
+}
+
+
+def _security_schemes() -> Document:
+    return {
+        "session": {
+            "type": "http",
+            "scheme": "bearer",
+            "description": "The token of a sign-up or sign-in, `ses_...`; pages send the cookie.",
+        },
+        "serviceKey": {
+            "type": "http",
+            "scheme": "bearer",
+            "description": "A key of the product's own backend, `svc_<name>_...`, with scopes.",
+        },
+    }
+
+
+def _webhook() -> Document:
+    return {
+        "post": {
+            "tags": ["Webhooks"],
+            "operationId": "receive_webhook",
+            "summary": "Commet tells what happened",
+            "description": (
+                "Also at the root of the function's own URL. A good signature always ends in 200, "
+                "or 503 while the database cannot take the event."
+            ),
+            "parameters": [
+                {
+                    "name": "X-Commet-Signature",
+                    "in": "header",
+                    "required": True,
+                    "description": "Hex HMAC-SHA256 of the raw body.",
+                    "schema": {"type": "string"},
+                }
+            ],
+            "requestBody": {
+                "required": True,
+                "content": {"application/json": {"schema": {"type": "object"}}},
+            },
+            "responses": {
+                "200": {
+                    "description": "Taken",
+                    "content": {
+                        "application/json": {
+                            "schema": {
+                                "type": "object",
+                                "required": ["received", "outcome"],
+                                "properties": {
+                                    "received": {"type": "boolean", "const": True},
+                                    "outcome": {
+                                        "type": "string",
+                                        "enum": [
+                                            "applied",
+                                            "duplicate",
+                                            "failed",
+                                            "ignored",
+                                            "unreadable",
+                                        ],
+                                    },
+                                },
+                            }
+                        }
+                    },
+                },
+                **{status: _problem(status) for status in ("401", "413", "503")},
+            },
+        }
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())
