@@ -1,0 +1,209 @@
+"""The functions of a template, invoked as Lambda would: pools of workers, limits, reports."""
+
+import json
+import threading
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from local.gateway.logs import Report
+from local.gateway.runtime_api import MAX_PAYLOAD_BYTES
+from local.gateway.template import FunctionSpec
+from local.gateway.watch import CodeWatch, Stamp
+from local.gateway.workers import Launcher, Worker
+
+# Idle workers beyond the first are ended after this long.
+_IDLE_SECONDS = 120
+_END_SECONDS = 2.0
+
+
+class FunctionNotFoundError(LookupError):
+    """The template has no such function."""
+
+
+class TooManyRequestsError(Exception):
+    """Every worker the function may have was busy for too long."""
+
+
+class RequestTooLargeError(Exception):
+    """The event is larger than Lambda takes (6 MB)."""
+
+
+@dataclass(frozen=True)
+class InvocationResult:
+    """What the caller of Lambda's Invoke gets: JSON, and whether the function failed."""
+
+    payload: bytes
+    failed: bool
+    request_id: str
+
+
+class Functions:
+    """All functions of a template.
+
+    `max_workers` bounds each function's concurrency; further invocations wait up to
+    `queue_seconds` for a worker before they are refused.
+    """
+
+    def __init__(
+        self,
+        specs: Mapping[str, FunctionSpec],
+        launcher: Launcher,
+        *,
+        max_workers: int = 10,
+        queue_seconds: float = 30,
+    ) -> None:
+        self._launcher = launcher
+        watch = CodeWatch()
+        self._pools = {
+            name: _Pool(spec, launcher, watch, max_workers, queue_seconds)
+            for name, spec in specs.items()
+        }
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._pools
+
+    def spec(self, name: str) -> FunctionSpec:
+        """Raises FunctionNotFoundError."""
+        return self._pool(name).spec
+
+    def invoke(
+        self,
+        name: str,
+        event: object,
+        *,
+        trace: str | None = None,
+        quiet: bool = False,
+    ) -> InvocationResult:
+        """Runs a function on an event (bytes of JSON, or anything that has a JSON form).
+
+        `quiet` leaves out the report of an invocation that worked and started nothing.
+        Raises FunctionNotFoundError, RequestTooLargeError and TooManyRequestsError.
+        """
+        pool = self._pool(name)
+        payload = event if isinstance(event, bytes) else json.dumps(event).encode()
+        if len(payload) > MAX_PAYLOAD_BYTES:
+            raise RequestTooLargeError
+        request_id = str(uuid.uuid4())
+        worker = pool.acquire()
+        try:
+            cold = worker.init_ms is None
+            outcome = worker.initialise()
+            started = time.perf_counter()
+            outcome = outcome or worker.invoke(request_id, payload, trace)
+            duration_ms = (time.perf_counter() - started) * 1000
+        finally:
+            pool.release(worker)
+        if cold or outcome.failed or not quiet:
+            self._launcher.log.report(
+                pool.spec,
+                Report(
+                    request_id,
+                    duration_ms,
+                    init_ms=worker.init_ms if cold else None,
+                    max_memory_mb=worker.max_memory_mb,
+                    error=outcome.reason,
+                ),
+            )
+        return InvocationResult(outcome.payload, outcome.failed, request_id)
+
+    def close(self) -> None:
+        """Ends every worker, busy ones too."""
+        for act in (Worker.terminate, Worker.kill):
+            workers = [worker for pool in self._pools.values() for worker in pool.close()]
+            deadline = time.monotonic() + _END_SECONDS
+            for worker in workers:
+                act(worker)
+            ended = [worker.wait(deadline - time.monotonic()) for worker in workers]
+            if all(ended):
+                return
+
+    def _pool(self, name: str) -> "_Pool":
+        try:
+            return self._pools[name]
+        except KeyError:
+            raise FunctionNotFoundError(name) from None
+
+
+class _Pool:
+    """The workers of one function: newest first, so that the others may grow old and go."""
+
+    def __init__(
+        self,
+        spec: FunctionSpec,
+        launcher: Launcher,
+        watch: CodeWatch,
+        max_workers: int,
+        queue_seconds: float,
+    ) -> None:
+        self.spec = spec
+        self._launcher = launcher
+        self._watch = watch
+        self._max_workers = max_workers
+        self._queue_seconds = queue_seconds
+        self._freed = threading.Condition()
+        self._idle: list[tuple[Worker, float]] = []
+        self._workers: set[Worker] = set()
+        self._starting = 0
+        self._closed = False
+
+    def acquire(self) -> Worker:
+        """A worker for one invocation, running the code as it is now."""
+        deadline = time.monotonic() + self._queue_seconds
+        with self._freed:
+            while True:
+                if self._closed:
+                    raise TooManyRequestsError("The gateway is stopping.")
+                stamp = self._stamp()
+                self._forget_unfit(stamp)
+                if self._idle:
+                    return self._idle.pop()[0]
+                if len(self._workers) + self._starting < self._max_workers:
+                    self._starting += 1
+                    break
+                if not self._freed.wait(deadline - time.monotonic()):
+                    raise TooManyRequestsError(self.spec.name)
+        try:
+            worker = self._launcher.start(self.spec, stamp)
+        except BaseException:
+            with self._freed:
+                self._starting -= 1
+            raise
+        with self._freed:
+            self._starting -= 1
+            self._workers.add(worker)
+        if self._closed:  # while we were starting
+            worker.kill()
+        return worker
+
+    def release(self, worker: Worker) -> None:
+        """Takes a worker back, to be used again if it can."""
+        with self._freed:
+            now = time.monotonic()
+            if worker.alive and not self._closed:
+                self._idle.append((worker, now))
+            else:
+                self._workers.discard(worker)
+            self._forget([entry for entry in self._idle[:-1] if entry[1] < now - _IDLE_SECONDS])
+            self._freed.notify()
+
+    def close(self) -> list[Worker]:
+        """No further invocation starts; the workers there are."""
+        with self._freed:
+            self._closed = True
+            self._freed.notify_all()
+            return list(self._workers)
+
+    def _stamp(self) -> Stamp:
+        return self._watch.stamp([self.spec.code, *self.spec.layers])
+
+    def _forget_unfit(self, stamp: Stamp) -> None:
+        """Drops workers that have died, or run code that has changed since."""
+        self._forget([e for e in self._idle if not e[0].alive or e[0].stamp != stamp])
+
+    def _forget(self, entries: list[tuple[Worker, float]]) -> None:
+        for entry in entries:
+            self._idle.remove(entry)
+            self._workers.discard(entry[0])
+            entry[0].terminate()

@@ -1,0 +1,272 @@
+"""The Lambda Runtime API (2018-06-01), one port per worker.
+
+A worker knows its port from AWS_LAMBDA_RUNTIME_API and from nothing else, so the port is what
+tells two workers of one function apart. A `Session` is the meeting point: the worker asks it for
+the next invocation over HTTP, the gateway hands one in and waits for the outcome.
+"""
+
+import json
+import selectors
+import socket
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler
+
+LOOPBACK = "127.0.0.1"
+# What Lambda allows for a synchronous invocation, each way.
+MAX_PAYLOAD_BYTES = 6 * 1024 * 1024
+_MAX_RESPONSE_BYTES = MAX_PAYLOAD_BYTES + 100
+
+_PREFIX = "/2018-06-01/runtime/"
+
+
+@dataclass(frozen=True)
+class Invocation:
+    request_id: str
+    payload: bytes
+    deadline_ms: int
+    function_arn: str
+    trace_id: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of an invocation: the function's JSON, or Lambda's error document."""
+
+    payload: bytes
+    failed: bool = False
+    # The worker cannot be used again.
+    fatal: bool = False
+    # Set where the failure is not the function's own, which has logged its reason itself.
+    reason: str | None = None
+
+
+def failure(error_type: str, message: str) -> Outcome:
+    """An outcome for what Lambda itself reports (time-outs, exits, sizes). Ends the worker."""
+    document = {"errorType": error_type, "errorMessage": message}
+    reason = f"{error_type}: {message}"
+    return Outcome(json.dumps(document).encode(), failed=True, fatal=True, reason=reason)
+
+
+class Session:
+    """One worker's side of the Runtime API. Every method may be called from any thread."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._ready = False
+        self._closed = False
+        self._waiting: Invocation | None = None
+        self._current: Invocation | None = None
+        self._outcome: Outcome | None = None
+        self._init_error: Outcome | None = None
+        self.on_close: Callable[[], None] | None = None
+
+    def submit(self, invocation: Invocation) -> None:
+        """Hands the worker its next invocation; it must have no other."""
+        with self._changed:
+            self._waiting = self._current = invocation
+            self._outcome = None
+            self._changed.notify_all()
+
+    def wait_ready(self, timeout: float) -> Outcome | None:
+        """None once the worker asks for work; an outcome if it failed to start in time."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._ready or self._closed, timeout)
+            if self._ready:
+                return None
+            return self._init_error or (
+                failure("Runtime.ExitError", "Runtime exited during initialisation")
+                if self._closed
+                else failure("Sandbox.Timedout", f"INIT timed out after {timeout:.2f} seconds")
+            )
+
+    def wait_outcome(self, timeout: float) -> Outcome:
+        """The outcome of the invocation last submitted, time-out and exit included."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._outcome or self._closed, timeout)
+            invocation, outcome = self._current, self._outcome
+            self._current = self._waiting = None
+        if outcome:
+            return outcome
+        request_id = invocation.request_id if invocation else "-"
+        if self._closed:
+            return failure(
+                "Runtime.ExitError",
+                f"RequestId: {request_id} Error: Runtime exited without providing a reason",
+            )
+        return failure(
+            "Sandbox.Timedout",
+            f"RequestId: {request_id} Error: Task timed out after {timeout:.2f} seconds",
+        )
+
+    def close(self) -> None:
+        """The worker is gone, or is to go: whoever waits is told."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+            on_close, self.on_close = self.on_close, None
+        if on_close:
+            on_close()
+
+    def next_invocation(self) -> Invocation | None:
+        """The worker asks for work; blocks until there is some. None when it should go."""
+        with self._changed:
+            self._ready = True
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: self._waiting or self._closed)
+            invocation, self._waiting = self._waiting, None
+            return None if self._closed else invocation
+
+    def answer(self, request_id: str, outcome: Outcome) -> bool:
+        """The worker answers. False when nobody waits for that any more."""
+        with self._changed:
+            if self._current is None or self._current.request_id != request_id:
+                return False
+            self._outcome = outcome
+            self._changed.notify_all()
+            return True
+
+    def fail_init(self, document: bytes) -> None:
+        """The worker reports that its handler could not be loaded."""
+        with self._changed:
+            self._init_error = Outcome(document, failed=True, fatal=True)
+
+
+class RuntimeApi:
+    """Listens for all workers. One thread accepts, one thread serves each connection."""
+
+    def __init__(self) -> None:
+        self._selector = selectors.DefaultSelector()
+        self._wake_up, self._woken = socket.socketpair()
+        self._selector.register(self._woken, selectors.EVENT_READ)
+        self._todo: list[Callable[[], object]] = []
+        self._lock = threading.Lock()
+        self._closed = False
+        self._thread = threading.Thread(target=self._accept, name="runtime-api", daemon=True)
+        self._thread.start()
+
+    def open(self, session: Session) -> int:
+        """A port on which this session is served."""
+        listener = socket.create_server((LOOPBACK, 0), backlog=8)
+        listener.settimeout(0)
+        self._do(lambda: self._selector.register(listener, selectors.EVENT_READ, session))
+        port: int = listener.getsockname()[1]
+        session.on_close = lambda: self._do(lambda: self._forget(listener))
+        return port
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            self._wake_up.send(b"x")
+        self._thread.join()
+        for key in list(self._selector.get_map().values()):
+            key.fileobj.close()  # type: ignore[union-attr]
+        self._wake_up.close()
+        self._selector.close()
+
+    def _do(self, action: Callable[[], object]) -> None:
+        """A selector is not to be changed while another thread waits on it."""
+        with self._lock:
+            if self._closed:
+                return
+            self._todo.append(action)
+            self._wake_up.send(b"x")
+
+    def _forget(self, listener: socket.socket) -> None:
+        if listener.fileno() >= 0:
+            self._selector.unregister(listener)
+            listener.close()
+
+    def _accept(self) -> None:
+        while not self._closed:
+            for key, _ in self._selector.select():
+                if key.fileobj is self._woken:
+                    self._woken.recv(4096)
+                    with self._lock:
+                        actions, self._todo = self._todo, []
+                    for action in actions:
+                        action()
+                elif isinstance(key.fileobj, socket.socket) and key.fileobj.fileno() >= 0:
+                    self._serve(key.fileobj, key.data)
+
+    def _serve(self, listener: socket.socket, session: Session) -> None:
+        try:
+            connection, _ = listener.accept()
+        except OSError:  # the worker died between connecting and now
+            return
+        threading.Thread(
+            target=_Connection.serve, args=(connection, session), name="worker", daemon=True
+        ).start()
+
+
+class _Connection(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    server: Session  # type: ignore[assignment]
+
+    @classmethod
+    def serve(cls, connection: socket.socket, session: Session) -> None:
+        with connection:
+            connection.settimeout(None)
+            try:
+                cls(connection, connection.getpeername(), session)  # type: ignore[arg-type]
+            except OSError:
+                return  # the worker has gone; whoever started it notices
+
+    def do_GET(self) -> None:
+        if self.path != f"{_PREFIX}invocation/next":
+            self._reply(404, b"{}")
+            return
+        invocation = self.server.next_invocation()
+        if invocation is None:
+            self.close_connection = True
+            return
+        self._reply(
+            200,
+            invocation.payload,
+            {
+                "Lambda-Runtime-Aws-Request-Id": invocation.request_id,
+                "Lambda-Runtime-Deadline-Ms": str(invocation.deadline_ms),
+                "Lambda-Runtime-Invoked-Function-Arn": invocation.function_arn,
+                "Lambda-Runtime-Trace-Id": invocation.trace_id,
+            },
+        )
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        what = self.path.removeprefix(_PREFIX).split("/")
+        match what:
+            case ["init", "error"]:
+                self.server.fail_init(body)
+                self._reply(202, b"{}")
+            case ["invocation", request_id, "response"] if len(body) > _MAX_RESPONSE_BYTES:
+                outcome = failure(
+                    "Function.ResponseSizeTooLarge",
+                    f"Response payload size ({len(body)} bytes) exceeded maximum allowed "
+                    f"payload size ({_MAX_RESPONSE_BYTES} bytes).",
+                )
+                self._answer(request_id, outcome, status=413)
+            case ["invocation", request_id, "response"]:
+                self._answer(request_id, Outcome(body))
+            case ["invocation", request_id, "error"]:
+                self._answer(request_id, Outcome(body, failed=True))
+            case _:
+                self._reply(404, b"{}")
+
+    def _answer(self, request_id: str, outcome: Outcome, status: int = 202) -> None:
+        known = self.server.answer(request_id, outcome)
+        self._reply(status if known else 400, b"{}")
+
+    def _reply(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
+        self.send_response_only(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        for name, value in (headers or {}).items():
+            self.send_header(name, value)
+        # One write: two would cost a packet and a wake-up each.
+        self._headers_buffer.append(b"\r\n" + body)  # type: ignore[attr-defined]
+        self.flush_headers()
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        """The gateway logs invocations, not its own protocol."""

@@ -1,0 +1,301 @@
+"""The front door: HTTP requests in, function answers out.
+
+    with Gateway(template, socket=..., secrets={...}) as gateway:
+        gateway.url, gateway.function_url("WebhookFunction"), gateway.invoke("MigrateFunction", {})
+
+The first HTTP API of the template is at `/`, any other at `/_api/<LogicalId>/`, and function
+URLs at `/_url/<LogicalId>/`.
+"""
+
+import contextlib
+import secrets as random
+import socket
+import tempfile
+import threading
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+from uuid import uuid4
+
+from waitress.server import create_server  # type: ignore[import-untyped]
+from waitress.wasyncore import close_all  # type: ignore[import-untyped]
+from werkzeug.middleware.dispatcher import DispatcherMiddleware
+from werkzeug.wrappers import Request, Response
+
+from local.gateway.events import Event, api_request_id, function_url_event, http_api_event
+from local.gateway.functions import (
+    Functions,
+    InvocationResult,
+    RequestTooLargeError,
+    TooManyRequestsError,
+)
+from local.gateway.logs import Log
+from local.gateway.responses import (
+    MalformedResponseError,
+    apply_cors,
+    from_function,
+    internal_server_error,
+    is_preflight,
+    not_found,
+    preflight,
+    problem,
+    service_unavailable,
+    too_large,
+)
+from local.gateway.routing import Router
+from local.gateway.runtime_api import LOOPBACK, MAX_PAYLOAD_BYTES
+from local.gateway.schedules import Scheduler
+from local.gateway.sidecar import Clock, Sidecar
+from local.gateway.template import Cors, FunctionUrl, HttpApi, Template
+from local.gateway.workers import Launcher, Sidecars
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+MAX_REQUEST_BYTES = 10 * 1024 * 1024
+_INTEGRATION_SECONDS = 30
+# Threads only wait for workers, so there may be many more of them than cores.
+_THREADS = 64
+
+
+class _FrontDoor:
+    """One WSGI application that asks functions; what differs is in the two subclasses."""
+
+    def __init__(self, functions: Functions, cors: Cors | None, log: Log) -> None:
+        self._functions = functions
+        self._cors = cors
+        self._log = log
+        self._patient = ThreadPoolExecutor(thread_name_prefix="integration")
+
+    def __call__(
+        self, environ: "WSGIEnvironment", start_response: "StartResponse"
+    ) -> Iterable[bytes]:
+        request = Request(environ)
+        if self._cors and is_preflight(request):
+            response = preflight(request, self._cors)
+        else:
+            response = self._answer(request)
+            if self._cors:
+                apply_cors(request, response, self._cors)
+        return response(environ, start_response)
+
+    def _answer(self, request: Request) -> Response:
+        raise NotImplementedError
+
+    def _invoke(self, function: str, event: Event) -> InvocationResult:
+        """Raises FutureTimeoutError where API Gateway would have given up waiting."""
+        trace = event["headers"].get("x-amzn-trace-id")
+        if self._functions.spec(function).timeout_seconds < _INTEGRATION_SECONDS:
+            return self._functions.invoke(function, event, trace=trace)
+        # The function goes on, as it does in AWS; only the caller stops waiting.
+        running = self._patient.submit(self._functions.invoke, function, event, trace=trace)
+        return running.result(_INTEGRATION_SECONDS)
+
+    def _render(self, function: str, result: InvocationResult) -> Response | None:
+        """None where the function failed or answered something that is no response."""
+        if result.failed:
+            return None
+        try:
+            return from_function(result.payload)
+        except MalformedResponseError as error:
+            self._log.note(function, f"Malformed response: {error}.")
+            return None
+
+
+class _HttpApiDoor(_FrontDoor):
+    def __init__(self, api: HttpApi, functions: Functions, log: Log) -> None:
+        super().__init__(functions, api.cors, log)
+        self._router = Router(api.routes)
+
+    def _answer(self, request: Request) -> Response:
+        request_id = api_request_id()
+        response = self._ask(request, request_id)
+        response.headers["apigw-requestid"] = request_id
+        return response
+
+    def _ask(self, request: Request, request_id: str) -> Response:
+        if (request.content_length or 0) > MAX_REQUEST_BYTES:
+            return too_large()
+        match = self._router.match(request.method, request.path)
+        if match is None:
+            return not_found()
+        function = match.route.function
+        event = http_api_event(
+            request,
+            route_key=match.route.key,
+            path_parameters=match.path_parameters,
+            request_id=request_id,
+        )
+        try:
+            result = self._invoke(function, event)
+        except RequestTooLargeError:
+            return too_large()
+        except (TooManyRequestsError, FutureTimeoutError):
+            return service_unavailable()
+        return self._render(function, result) or internal_server_error()
+
+
+class _FunctionUrlDoor(_FrontDoor):
+    def __init__(self, url: FunctionUrl, functions: Functions, log: Log) -> None:
+        super().__init__(functions, url.cors, log)
+        self._function = url.function
+
+    def _answer(self, request: Request) -> Response:
+        request_id = str(uuid4())
+        response = self._ask(request, request_id)
+        response.headers["x-amzn-RequestId"] = request_id
+        return response
+
+    def _ask(self, request: Request, request_id: str) -> Response:
+        if (request.content_length or 0) > MAX_PAYLOAD_BYTES:
+            return too_large()
+        event = function_url_event(request, function=self._function, request_id=request_id)
+        try:
+            result = self._invoke(self._function, event)
+        except RequestTooLargeError:
+            return too_large()
+        except TooManyRequestsError:
+            return problem(429, "Rate Exceeded.")
+        except FutureTimeoutError:
+            return problem(504, "Gateway Timeout")
+        # A function URL answers 502 where an HTTP API answers 500, and in plain text.
+        return self._render(self._function, result) or Response("Internal Server Error", 502)
+
+
+def listen(port: int = 0) -> socket.socket:
+    """A listening socket on loopback. Raises OSError where the port is taken."""
+    return socket.create_server((LOOPBACK, port), backlog=1024)
+
+
+class Gateway:
+    """Serves a template until it is closed.
+
+    `secrets` are SecretString values by id, read anew at each request; `clock` answers `/clock`;
+    `python` is the functions' interpreter; `schedule_minute_seconds` of None fires no schedule.
+    """
+
+    def __init__(
+        self,
+        template: Template,
+        *,
+        listener: socket.socket | None = None,
+        secrets: Mapping[str, str] | None = None,
+        clock: Clock | None = None,
+        log: Log | None = None,
+        python: str | None = None,
+        own_client: bool | None = None,
+        max_workers: int = 10,
+        queue_seconds: float = _INTEGRATION_SECONDS,
+        init_seconds: float = 10,
+        schedule_minute_seconds: float | None = None,
+    ) -> None:
+        self.log = log or Log()
+        self._listener = listener or listen()
+        self.port: int = self._listener.getsockname()[1]
+        self.url = f"http://{LOOPBACK}:{self.port}"
+        self._closing = contextlib.ExitStack()
+        try:
+            token = random.token_urlsafe(32)
+            self._sidecar = Sidecar(secrets or {}, token, clock)
+            self._closing.callback(self._sidecar.close)
+            home = self._closing.enter_context(tempfile.TemporaryDirectory(prefix="functions-"))
+            launcher = Launcher(
+                Sidecars(
+                    secrets_port=self._sidecar.port,
+                    session_token=token,
+                    home=Path(home),
+                    clock_url=f"{self._sidecar.url}/clock" if clock else None,
+                ),
+                self.log,
+                python=python,
+                own_client=own_client,
+                init_seconds=init_seconds,
+            )
+            self._closing.callback(launcher.close)
+            self._functions = Functions(
+                template.functions, launcher, max_workers=max_workers, queue_seconds=queue_seconds
+            )
+            self._closing.callback(self._functions.close)
+            self._sidecar.functions = self._functions
+            self._scheduler = Scheduler(
+                template, self._functions, seconds_per_minute=schedule_minute_seconds or 0
+            )
+            self._closing.callback(self._scheduler.stop)
+            self._schedules_fire = schedule_minute_seconds is not None
+            self._server = self._serve(_application(template, self._functions, self.log))
+            self._thread = threading.Thread(target=self._server.run, name="http", daemon=True)
+        except BaseException:
+            self._closing.close()
+            raise
+
+    @property
+    def lambda_url(self) -> str:
+        """Where Lambda's Invoke API is served, for `--endpoint-url`."""
+        return self._sidecar.url
+
+    def function_url(self, function: str) -> str:
+        """The address of a function's own URL."""
+        return f"{self.url}/_url/{function}/"
+
+    def invoke(self, function: str, event: Any) -> InvocationResult:
+        """Calls a function directly, as Lambda's Invoke does."""
+        return self._functions.invoke(function, event)
+
+    def start(self) -> None:
+        """Begins to accept requests and to fire schedules. Until then, requests queue."""
+        self._thread.start()
+        if self._schedules_fire:
+            self._scheduler.start()
+
+    def close(self) -> None:
+        """Stops accepting, ends every worker. Nothing of it is left running."""
+        if self._thread.is_alive():
+            # Sockets may only be closed by the thread that waits on them.
+            self._server.trigger.pull_trigger(lambda: close_all(self._server._map))  # noqa: SLF001
+            self._thread.join()
+        else:
+            self._server.close()
+        self._closing.close()
+        self._server.task_dispatcher.shutdown()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _serve(self, application: "WSGIApplication") -> Any:
+        return create_server(
+            application,
+            sockets=[self._listener],
+            threads=_THREADS,
+            connection_limit=1000,
+            # Above our own limit, so that too large a body is refused in API Gateway's words.
+            max_request_body_size=8 * MAX_REQUEST_BYTES,
+            asyncore_use_poll=True,
+            ident=None,
+            clear_untrusted_proxy_headers=False,
+        )
+
+
+def _application(template: Template, functions: Functions, log: Log) -> "WSGIApplication":
+    mounts: dict[str, WSGIApplication] = {
+        f"/_url/{url.function}": _FunctionUrlDoor(url, functions, log) for url in template.urls
+    }
+    root: WSGIApplication = not_found()
+    for number, api in enumerate(template.apis):
+        door = _HttpApiDoor(api, functions, log)
+        if number == 0:
+            root = door
+        else:
+            mounts[f"/_api/{api.logical_id}"] = door
+    return DispatcherMiddleware(root, mounts)

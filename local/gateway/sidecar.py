@@ -1,0 +1,181 @@
+"""What stands beside the functions on loopback: secrets, the clock, and Lambda's Invoke.
+
+- `GET /secretsmanager/get?secretId=...` is the protocol of the AWS Parameters and Secrets Lambda
+  extension, so the functions read secrets here as they do in AWS.
+- `GET /clock` answers the time the functions are to believe in.
+- `POST /2015-03-31/functions/{name}/invocations` is Lambda's own API, so any AWS SDK or
+  `aws lambda invoke --endpoint-url` can call a function that has no route.
+"""
+
+import hmac
+import json
+import threading
+import urllib.parse
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from local.gateway.functions import (
+    Functions,
+    InvocationResult,
+    RequestTooLargeError,
+    TooManyRequestsError,
+)
+from local.gateway.runtime_api import LOOPBACK, MAX_PAYLOAD_BYTES
+from local.gateway.template import ACCOUNT_ID, REGION
+
+TOKEN_HEADER = "X-Aws-Parameters-Secrets-Token"  # noqa: S105 - a header's name
+_INVOKE, _INVOCATIONS = "/2015-03-31/functions/", "/invocations"
+
+Answer = tuple[int, bytes, dict[str, str]]
+Clock = Callable[[], str]
+
+
+class Sidecar(ThreadingHTTPServer):
+    """The server; `functions` is set once there are any."""
+
+    daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(self, secrets: Mapping[str, str], token: str, clock: Clock | None) -> None:
+        super().__init__((LOOPBACK, 0), _Handler)
+        self.functions: Functions | None = None
+        self._secrets = secrets
+        self._token = token
+        self._clock = clock
+        threading.Thread(
+            target=self.serve_forever, args=(0.1,), name="sidecar", daemon=True
+        ).start()
+
+    @property
+    def port(self) -> int:
+        return self.server_port
+
+    @property
+    def url(self) -> str:
+        return f"http://{LOOPBACK}:{self.port}"
+
+    def close(self) -> None:
+        self.shutdown()
+        self.server_close()
+
+    def secret(self, query: str, token: str) -> Answer:
+        if not hmac.compare_digest(token.encode(), self._token.encode()):
+            return _json(401, {"message": f"{TOKEN_HEADER} is missing or wrong"})
+        wanted = urllib.parse.parse_qs(query).get("secretId", [""])[0]
+        value = self._secrets.get(wanted)
+        if value is None:
+            return _json(
+                400,
+                {
+                    "__type": "ResourceNotFoundException",
+                    "Message": "Secrets Manager can't find the specified secret.",
+                },
+            )
+        return _json(
+            200,
+            {
+                "ARN": f"arn:aws:secretsmanager:{REGION}:{ACCOUNT_ID}:secret:{wanted}",
+                "Name": wanted,
+                "SecretString": value,
+                "VersionId": "local",
+                "VersionStages": ["AWSCURRENT"],
+            },
+        )
+
+    def now(self) -> Answer:
+        if self._clock is None:
+            return _json(404, {"message": "Not Found"})
+        return _json(200, {"now": self._clock()})
+
+    def invoke(self, name: str, event: bytes, kind: str) -> Answer:
+        """`kind` is Lambda's X-Amz-Invocation-Type."""
+        functions = self.functions
+        if functions is None or name not in functions:
+            return _error(404, "ResourceNotFoundException", f"Function not found: {name}")
+        event = event or b"{}"
+        try:
+            json.loads(event)
+            if kind == "RequestResponse":
+                return _invoked(functions.invoke(name, event))
+        except ValueError as error:
+            return _error(400, "InvalidRequestContentException", f"Not JSON: {error}")
+        except RequestTooLargeError:
+            return _error(413, "RequestTooLargeException", "The event is larger than 6 MB.")
+        except TooManyRequestsError:
+            return _error(429, "TooManyRequestsException", "Rate Exceeded.")
+        if kind == "Event":
+            threading.Thread(target=functions.invoke, args=(name, event), daemon=True).start()
+        return (202 if kind == "Event" else 204), b"", {}
+
+
+def _invoked(result: InvocationResult) -> Answer:
+    headers = {"X-Amz-Executed-Version": "$LATEST", "x-amzn-RequestId": result.request_id}
+    if result.failed:
+        headers["X-Amz-Function-Error"] = "Unhandled"
+    return 200, result.payload, headers
+
+
+def _json(status: int, document: Mapping[str, Any]) -> Answer:
+    return status, json.dumps(document).encode(), {"Content-Type": "application/json"}
+
+
+def _error(status: int, kind: str, message: str) -> Answer:
+    status, body, headers = _json(status, {"Type": "User", "message": message})
+    return status, body, headers | {"x-amzn-ErrorType": kind}
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    server: Sidecar
+
+    def do_GET(self) -> None:
+        url = urllib.parse.urlsplit(self.path)
+        if self._from_a_browser():
+            self._reply(_json(403, {"message": "Forbidden"}))
+        elif url.path == "/secretsmanager/get":
+            self._reply(self.server.secret(url.query, self.headers.get(TOKEN_HEADER, "")))
+        elif url.path == "/clock":
+            self._reply(self.server.now())
+        else:
+            self._reply(_json(404, {"message": "Not Found"}))
+
+    def do_POST(self) -> None:
+        length = int(self.headers.get("Content-Length") or 0)
+        path = urllib.parse.urlsplit(self.path).path
+        if self._from_a_browser() or length > 2 * MAX_PAYLOAD_BYTES:
+            self.close_connection = True
+            self._reply(_json(403, {"message": "Forbidden"}))
+            return
+        event = self.rfile.read(length)
+        if path.startswith(_INVOKE) and path.endswith(_INVOCATIONS):
+            name = urllib.parse.unquote(path[len(_INVOKE) : -len(_INVOCATIONS)])
+            kind = self.headers.get("X-Amz-Invocation-Type", "RequestResponse")
+            # An ARN is as good as a name, in Lambda too.
+            self._reply(self.server.invoke(name.rpartition(":")[2], event, kind))
+        else:
+            self._reply(_json(404, {"message": "Not Found"}))
+
+    def _from_a_browser(self) -> bool:
+        """A page somewhere must not reach what only programs of this machine may use."""
+        host = urllib.parse.urlsplit(f"//{self.headers.get('Host', '')}").hostname
+        return "Origin" in self.headers or host not in {LOOPBACK, "localhost"}
+
+    def _reply(self, answer: Answer) -> None:
+        status, body, headers = answer
+        self.send_response_only(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        """Secrets are read here; nothing of it belongs into a log."""
+
+
+def wall_clock() -> str:
+    """The present, as `/clock` writes it."""
+    return datetime.now(UTC).isoformat()

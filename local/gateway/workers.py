@@ -1,0 +1,295 @@
+"""One process per concurrent invocation, as in Lambda: start, invoke, measure, end."""
+
+import contextlib
+import math
+import os
+import platform
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from local import lambda_runtime
+from local.gateway.events import trace_id
+from local.gateway.logs import Log
+from local.gateway.runtime_api import LOOPBACK, Invocation, Outcome, RuntimeApi, Session
+from local.gateway.template import ACCOUNT_ID, REGION, FunctionSpec
+from local.gateway.watch import Stamp
+from local.reaper import Reaper
+
+_INIT_SECONDS = 10
+_OWN_CLIENT = Path(lambda_runtime.__file__).with_name("client.py")
+
+
+@dataclass(frozen=True)
+class Sidecars:
+    """What a worker finds beside it: secrets, clock, and the token and home it is given."""
+
+    secrets_port: int
+    session_token: str
+    home: Path
+    clock_url: str | None = None
+
+
+def has_awslambdaric() -> bool:
+    """Whether the interpreter running this has AWS's own runtime client."""
+    return find_spec("awslambdaric") is not None
+
+
+class Launcher:
+    """Starts workers. One for the whole gateway.
+
+    `python` is the interpreter of the functions, by default the one running this.
+    `own_client` runs them under our small client instead of awslambdaric.
+    """
+
+    def __init__(
+        self,
+        sidecars: Sidecars,
+        log: Log,
+        *,
+        python: str | None = None,
+        own_client: bool | None = None,
+        init_seconds: float = _INIT_SECONDS,
+    ) -> None:
+        self.log = log
+        self.init_seconds = init_seconds
+        self._sidecars = sidecars
+        self._python = python or sys.executable
+        if own_client is None:
+            own_client = python is None and not has_awslambdaric()
+        self._client = [str(_OWN_CLIENT)] if own_client else ["-m", "awslambdaric"]
+        self._runtime_api = RuntimeApi()
+        self._reaper = Reaper()
+
+    def start(self, spec: FunctionSpec, stamp: Stamp) -> "Worker":
+        """A worker that has been started, not yet one that is ready."""
+        session = Session()
+        port = self._runtime_api.open(session)
+        try:
+            process = subprocess.Popen(
+                [self._python, *self._client, spec.handler],
+                cwd=spec.code,
+                env=worker_environment(spec, f"{LOOPBACK}:{port}", self._sidecars),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                process_group=self._reaper.group,
+            )
+        except OSError:
+            session.close()
+            raise
+        return Worker(spec, stamp, process, session, self)
+
+    def close(self) -> None:
+        self._runtime_api.close()
+        self._reaper.close()
+
+
+def worker_environment(spec: FunctionSpec, runtime_api: str, sidecars: Sidecars) -> dict[str, str]:
+    """What Lambda sets, the template's own variables, and nothing of the developer's shell."""
+    environment = dict(spec.environment)
+    environment |= {
+        "_HANDLER": spec.handler,
+        "AWS_ACCESS_KEY_ID": "AKIALOCALLOCALLOCAL0",
+        "AWS_SECRET_ACCESS_KEY": "local",
+        "AWS_SESSION_TOKEN": sidecars.session_token,
+        "AWS_ACCOUNT_ID": ACCOUNT_ID,
+        "AWS_REGION": REGION,
+        "AWS_DEFAULT_REGION": REGION,
+        "AWS_EC2_METADATA_DISABLED": "true",
+        # awslambdaric polls in a thread of its own only where it knows the runtime by name;
+        # without that SIGTERM does not end a worker that waits.
+        "AWS_EXECUTION_ENV": f"AWS_Lambda_{spec.runtime}",
+        "AWS_LAMBDA_FUNCTION_NAME": spec.name,
+        "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
+        "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(spec.memory_mb),
+        "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",
+        "AWS_LAMBDA_LOG_GROUP_NAME": f"/aws/lambda/{spec.name}",
+        "AWS_LAMBDA_LOG_STREAM_NAME": "local",
+        "AWS_LAMBDA_RUNTIME_API": runtime_api,
+        # Tells libraries that there is no X-Ray daemon to send to.
+        "AWS_SAM_LOCAL": "true",
+        "AWS_XRAY_CONTEXT_MISSING": "LOG_ERROR",
+        "HOME": str(sidecars.home),
+        "LAMBDA_TASK_ROOT": str(spec.code),
+        "LANG": "en_US.UTF-8",
+        "PATH": "/usr/local/bin:/usr/bin:/bin",
+        "PYTHONPATH": os.pathsep.join(map(str, [spec.code, *map(import_root, spec.layers)])),
+        "TZ": ":UTC",
+        "PARAMETERS_SECRETS_EXTENSION_HTTP_PORT": str(sidecars.secrets_port),
+    }
+    if spec.logging.get("LogFormat") == "JSON":
+        environment["AWS_LAMBDA_LOG_FORMAT"] = "JSON"
+        environment["AWS_LAMBDA_LOG_LEVEL"] = spec.logging.get("ApplicationLogLevel", "INFO")
+    if sidecars.clock_url:
+        environment["CLOCK_URL"] = sidecars.clock_url
+    return environment
+
+
+def import_root(layer: Path) -> Path:
+    """Where a layer's packages are: `python/` once built, the layer itself before."""
+    built = layer / "python"
+    return built if built.is_dir() else layer
+
+
+class Worker:
+    """One process. It serves one invocation at a time; the caller sees to that."""
+
+    def __init__(
+        self,
+        spec: FunctionSpec,
+        stamp: Stamp,
+        process: subprocess.Popen[bytes],
+        session: Session,
+        launcher: Launcher,
+    ) -> None:
+        self.spec = spec
+        self.stamp = stamp
+        self.max_memory_mb: int | None = None
+        self.init_ms: float | None = None
+        self.fatal = False
+        self._started = time.monotonic()
+        self._process = process
+        self._session = session
+        self._launcher = launcher
+        self._output = _Output(process, spec.name, launcher.log)
+        threading.Thread(target=self._watch, name=f"{spec.name}-exit", daemon=True).start()
+
+    @property
+    def alive(self) -> bool:
+        return not self.fatal and self._process.poll() is None
+
+    def initialise(self) -> Outcome | None:
+        """Waits for the first start to finish. An outcome only if it failed."""
+        if self.init_ms is not None:
+            return None
+        outcome = self._session.wait_ready(self._launcher.init_seconds)
+        self.init_ms = (time.monotonic() - self._started) * 1000
+        if outcome:
+            self._give_up()
+        return outcome
+
+    def invoke(self, request_id: str, payload: bytes, trace: str | None = None) -> Outcome:
+        """Runs the handler once, for at most the function's time-out."""
+        limit = self.spec.timeout_seconds
+        self._session.submit(
+            Invocation(
+                request_id,
+                payload,
+                deadline_ms=math.floor((time.time() + limit) * 1000),
+                function_arn=self.spec.arn,
+                trace_id=trace or f"{trace_id()};Sampled=0",
+            )
+        )
+        outcome = self._session.wait_outcome(limit)
+        self.max_memory_mb = _peak_memory_mb(self._process.pid)
+        self._output.pump()
+        if outcome.fatal:
+            self._give_up()
+        return outcome
+
+    def terminate(self) -> None:
+        """Asks the process to end; `kill` follows where it does not."""
+        self._session.close()
+        with contextlib.suppress(ProcessLookupError):
+            self._process.terminate()
+
+    def kill(self) -> None:
+        self._session.close()
+        with contextlib.suppress(ProcessLookupError):
+            self._process.kill()
+
+    def wait(self, timeout: float) -> bool:
+        """Whether the process has ended within this many seconds."""
+        try:
+            self._process.wait(max(timeout, 0))
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
+    def _give_up(self) -> None:
+        self.fatal = True
+        self.kill()
+        self._process.wait()
+        self._output.pump()
+
+    def _watch(self) -> None:
+        code = self._process.wait()
+        self._output.close()
+        self._session.close()
+        if code < 0 and not self.fatal and -code not in {signal.SIGTERM, signal.SIGKILL}:
+            name = signal.Signals(-code).name
+            self._launcher.log.note(self.spec.name, f"The process was ended by {name}.")
+
+
+class _Output:
+    """Relays what a worker prints, so that it stands before the REPORT of its invocation."""
+
+    def __init__(self, process: subprocess.Popen[bytes], name: str, log: Log) -> None:
+        assert process.stdout is not None  # noqa: S101 - for the type checker
+        self._pipe = process.stdout
+        self._name = name
+        self._log = log
+        self._rest = b""
+        self._lock = threading.Lock()
+        os.set_blocking(self._pipe.fileno(), False)
+        threading.Thread(target=self._relay, name=f"{name}-output", daemon=True).start()
+
+    def pump(self) -> bool:
+        """Prints everything written up to now. False when there will be no more."""
+        with self._lock:
+            while not self._pipe.closed:
+                try:
+                    chunk = os.read(self._pipe.fileno(), 65536)
+                except BlockingIOError:
+                    return True
+                if not chunk:
+                    self._pipe.close()
+                    self._flush(b"")
+                    break
+                complete, newline, rest = chunk.rpartition(b"\n")
+                if newline:
+                    self._flush(complete)
+                    self._rest = rest
+                else:
+                    self._rest += chunk
+            return False
+
+    def close(self) -> None:
+        """The process has ended; what its own children may still print is not waited for."""
+        self.pump()
+
+    def _flush(self, complete: bytes) -> None:
+        text = (self._rest + complete).decode("utf-8", errors="replace")
+        self._rest = b""
+        if text:
+            self._log.output(self._name, text)
+
+    def _relay(self) -> None:
+        descriptor = self._pipe.fileno()
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN)
+        while not self._pipe.closed:
+            poll.poll(1000)
+            if not self.pump():
+                return
+
+
+def _peak_memory_mb(pid: int) -> int | None:
+    """The most memory the process ever held (VmHWM); None where the system does not say."""
+    if platform.system() != "Linux":
+        return None
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return None
+    for line in status.splitlines():
+        if line.startswith("VmHWM:"):
+            return math.ceil(int(line.split()[1]) / 1024)
+    return None

@@ -1,0 +1,1 @@
+"""What runs inside a function's process where `awslambdaric` has no build: see `client`."""
