@@ -3,7 +3,7 @@
 --
 -- These are functions and not statements in Python because several tables change together,
 -- guarded by what they hold, and one statement is the only unit that neither a crash nor a
--- second caller can tear (docs/decisions/0004-state-functions-in-sql.md).
+-- second caller can tear (docs/decisions/0004).
 
 -- The row that speaks for a user: the live one, else the newest pending, else the newest ended.
 create view current_subscription as
