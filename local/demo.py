@@ -1,0 +1,293 @@
+"""The whole story through HTTP, one readable line a step; the exit code says whether it is true.
+
+It plays everybody: the person who signs up and pays, the product that reports usage, and Commet's
+clock. It talks to the API, to Commet's hosted pages and to Commet's API, and looks nowhere else.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, TypeVar
+
+import httpx
+from rich.console import Console
+from rich.markup import escape
+
+GOOD_CARD = {"card_number": "4242 4242 4242 4242", "expiry": "12/34", "cvc": "123"}
+BAD_CARD = GOOD_CARD | {"card_number": "4000 0000 0000 0002"}
+
+T = TypeVar("T")
+
+_PATIENCE_SECONDS = 15.0
+_POLL_SECONDS = 0.05
+
+
+class NotAsTold(Exception):
+    """A step did not end as the story has it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """Where everything is, as in `stack.json`."""
+
+    api: str
+    commet: str
+    commet_api_key: str
+    service_key: str
+
+
+def main(addresses: Addresses, console: Console | None = None) -> int:
+    """Tells the story; 0 where everything was as told, else 1."""
+    console = console or Console(highlight=False)
+    story = Story(addresses, console)
+    began = time.monotonic()
+    try:
+        story.tell()
+    except (NotAsTold, httpx.HTTPError, KeyError, ValueError) as error:
+        console.print(f"\n[bold red]Not as told:[/] {escape(str(error) or repr(error))}")
+        return 1
+    finally:
+        story.close()
+    console.print(f"\n[bold green]All as told[/] in {time.monotonic() - began:.1f} s.")
+    return 0
+
+
+class Story:
+    """One customer's life, from sign-up to losing access."""
+
+    def __init__(self, addresses: Addresses, console: Console) -> None:
+        self._console = console
+        self._api = httpx.Client(base_url=addresses.api, timeout=30, trust_env=False)
+        self._backend = httpx.Client(
+            base_url=addresses.api,
+            timeout=30,
+            trust_env=False,
+            headers={"authorization": f"Bearer {addresses.service_key}"},
+        )
+        self._browser = httpx.Client(timeout=30, trust_env=False)
+        self._commet = httpx.Client(
+            base_url=addresses.commet.rstrip("/"),
+            timeout=60,
+            trust_env=False,
+            headers={"x-api-key": addresses.commet_api_key},
+        )
+        self._number = 0
+        self._user_id = ""
+
+    def close(self) -> None:
+        """Closes all connections."""
+        for client in (self._api, self._backend, self._browser, self._commet):
+            client.close()
+
+    def tell(self) -> None:
+        """All steps; raises NotAsTold at the first that goes otherwise."""
+        self._sign_up()
+        self._see_plans()
+        self._use_before_paying()
+        checkout_url = self._check_out()
+        self._pay(checkout_url)
+        self._get_access()
+        self._use()
+        self._see_cost()
+        self._delivered()
+        self._cancel()
+        self._lose_access()
+        self._final_bill()
+
+    # --- the steps --------------------------------------------------------------------------
+
+    def _sign_up(self) -> None:
+        email = f"ana-{time.time_ns()}@example.com"
+        with self._step("Sign up") as say:
+            answer = self._api.post(
+                "/signup", json={"email": email, "password": "a long walk home", "name": "Ana"}
+            )
+            body = _expect(answer, 201)
+            self._user_id = body["user"]["id"]
+            self._api.headers["authorization"] = f"Bearer {body['session']['token']}"
+            say(f"{email} is {self._user_id}")
+
+    def _see_plans(self) -> None:
+        with self._step("See the plans") as say:
+            plans = {p["code"]: p for p in _expect(self._api.get("/plans"), 200)["plans"]}
+            pro = plans["usage_pro"]
+            price = next(p for p in pro["prices"] if p["interval"] == "monthly")
+            storage = next(f for f in pro["features"] if f["code"] == "storage")
+            _is(price["amount"], "29.00")
+            _is(storage["included"], "100")
+            say(
+                f"{len(plans)} of them; {pro['name']}: ${price['amount']} a month, "
+                f"{storage['included']} {storage['unit']} included, "
+                f"${storage['overage']['unit_price']} for each one more"
+            )
+
+    def _use_before_paying(self) -> None:
+        with self._step("Use it before paying") as say:
+            problem = _expect(self._report("too-early", 1), 402)
+            say(f"refused: {problem['code']}")
+
+    def _check_out(self) -> str:
+        with self._step("Check out") as say:
+            body = _expect(self._api.post("/checkout", json={"plan_code": "usage_pro"}), 201)
+            again = _expect(self._api.post("/checkout", json={"plan_code": "usage_pro"}), 200)
+            _is(again["subscription"]["id"], body["subscription"]["id"])
+            say(f"{body['subscription']['id']} is to be paid; asking twice makes no second one")
+            return str(body["checkout_url"])
+
+    def _pay(self, checkout_url: str) -> None:
+        with self._step("Pay with a card that is declined") as say:
+            page = self._browser.post(checkout_url, data=BAD_CARD)
+            _is(page.status_code, 402)
+            _holds(not self._dashboard()["access"], "there is access without payment")
+            say("the page says so, and there is no access")
+        with self._step("Pay with a good card") as say:
+            page = self._browser.post(checkout_url, data=GOOD_CARD)
+            _holds(page.is_redirect, f"the checkout answered {page.status_code}")
+            say(f"back to {page.headers['location']}")
+
+    def _get_access(self) -> None:
+        with self._step("Get access by webhook") as say:
+            board = _until(self._dashboard, lambda board: bool(board["access"] and board["usage"]))
+            period = board["subscription"]["current_period"]
+            say(f"{board['subscription']['plan']['name']} until {period['end'][:10]}")
+
+    def _use(self) -> None:
+        with self._step("Use 90 GB, then 40 GB") as say:
+            _expect(self._report("upload-1", 90), 202)
+            _expect(self._report("upload-2", 40), 202)
+            say("accepted")
+        with self._step("Report the second upload again") as say:
+            repeated = _expect(self._report("upload-2", 40), 200)
+            _is(repeated["duplicates"], 1)
+            say("a duplicate: counted once")
+
+    def _see_cost(self) -> None:
+        with self._step("See usage and cost") as say:
+            (storage,) = self._dashboard()["usage"]
+            _is(storage["used"], "130")
+            _is(storage["overage"]["quantity"], "30")
+            _is(storage["overage"]["cost"], "3.00")
+            say(_cost_line(storage))
+
+    def _delivered(self) -> None:
+        with self._step("Deliver it to Commet") as say:
+            used = _until(self._units_at_commet, lambda units: units == Decimal(130))
+            say(f"Commet counts {used} GB")
+
+    def _cancel(self) -> None:
+        with self._step("Cancel in the portal") as say:
+            url = _expect(self._api.post("/portal", json={}), 201)["portal_url"]
+            _is(self._browser.get(url).status_code, 200)
+            page = self._browser.post(f"{url}/cancel", data={"when": "period_end"})
+            _holds(page.status_code < 400, f"the portal answered {page.status_code}")
+            board = _until(
+                self._dashboard, lambda board: bool(board["subscription"]["cancel_at_period_end"])
+            )
+            _holds(board["access"], "access ended before its time")
+            say(f"access stays until {board['subscription']['current_period']['end'][:10]}")
+
+    def _lose_access(self) -> None:
+        with self._step("A month goes by") as say:
+            run = self._commet.post("/test-clock", json={"advanceDays": 32})
+            _expect(run, 202)
+            now = _until(self._clock, lambda clock: clock["latestRun"]["status"] == "completed")
+            say(f"Commet's test clock says {now['now'][:10]}")
+        with self._step("Lose access") as say:
+            board = _until(self._dashboard, lambda board: not board["access"])
+            problem = _expect(self._report("too-late", 1), 402)
+            say(f"{board['subscription']['status']}; usage is refused: {problem['code']}")
+
+    def _final_bill(self) -> None:
+        with self._step("What Commet bills") as say:
+            invoices = _expect(
+                self._commet.get("/invoices", params={"customerId": self._user_id}), 200
+            )["data"]
+            overage = Decimal(0)
+            for invoice in invoices:
+                detail = _expect(self._commet.get(f"/invoices/{invoice['id']}"), 200)
+                overage += sum(
+                    Decimal(line["amount"])
+                    for line in detail["lineItems"]
+                    if line["lineType"] == "feature_overage"
+                )
+            _is(overage, Decimal(300))
+            say("130 GB used: 30 GB over, $3.00")
+
+    # --- asking -------------------------------------------------------------------------------
+
+    def _report(self, key: str, quantity: int) -> httpx.Response:
+        return self._backend.post(
+            "/usage",
+            json={
+                "user_id": self._user_id,
+                "feature": "storage",
+                "quantity": str(quantity),
+                "idempotency_key": key,
+            },
+        )
+
+    def _dashboard(self) -> dict[str, Any]:
+        return _expect(self._api.get("/dashboard"), 200)
+
+    def _units_at_commet(self) -> Decimal:
+        answer = self._commet.get("/feature-access/storage", params={"customerId": self._user_id})
+        return Decimal(str(_expect(answer, 200)["consumption"]["unitsUsed"]))
+
+    def _clock(self) -> dict[str, Any]:
+        return _expect(self._commet.get("/test-clock"), 200)
+
+    @contextmanager
+    def _step(self, title: str) -> Iterator[Callable[[str], None]]:
+        self._number += 1
+        said: list[str] = []
+        began = time.monotonic()
+        label = f"{self._number:2}  {title}"
+        try:
+            yield said.append
+        except Exception:
+            self._console.print(f"[red]✗[/] {label}")
+            raise
+        took = f"{(time.monotonic() - began) * 1000:.0f} ms"
+        self._console.print(
+            f"[green]✓[/] {label:36} {escape('; '.join(said))} [dim]({took})[/]", soft_wrap=True
+        )
+
+
+def _cost_line(usage: dict[str, Any]) -> str:
+    overage = usage["overage"]
+    return (
+        f"{usage['used']} {usage['unit']} used: {overage['quantity']} {usage['unit']} over, "
+        f"${overage['cost']}"
+    )
+
+
+def _expect(answer: httpx.Response, status: int) -> dict[str, Any]:
+    if answer.status_code != status:
+        raise NotAsTold(
+            f"{answer.request.method} {answer.request.url.path} answered {answer.status_code}, "
+            f"not {status}: {answer.text[:500]}"
+        )
+    body: dict[str, Any] = answer.json()
+    return body
+
+
+def _holds(condition: bool, otherwise: str) -> None:  # noqa: FBT001 - it is what it is about
+    if not condition:
+        raise NotAsTold(otherwise)
+
+
+def _is(found: object, told: object) -> None:
+    if found != told:
+        raise NotAsTold(f"found {found!r}, not {told!r}")
+
+
+def _until(ask: Callable[[], T], is_told: Callable[[T], bool]) -> T:
+    """Asks again until the answer is as told; raises NotAsTold after fifteen seconds."""
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    while not is_told(found := ask()):
+        if time.monotonic() > deadline:
+            raise NotAsTold(f"after {_PATIENCE_SECONDS:.0f} s still {found!r}")
+        time.sleep(_POLL_SECONDS)
+    return found
