@@ -225,7 +225,6 @@ set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 as $$
 declare
-    v_ended text[];
     v_verdicts text[] := array_fill(null::text, array[cardinality(p_keys)]);
     v_periods bigint[] := array_fill(null::bigint, array[cardinality(p_keys)]);
     v_late boolean[] := array_fill(null::boolean, array[cardinality(p_keys)]);
@@ -235,13 +234,13 @@ declare
     v_total numeric;
     e record;
 begin
-    select array_agg(p.user_id) into v_ended
-    from (
-        select id from users where id = any (p_users) order by id for no key update
-    ) as locked
-    join usage_period p on p.user_id = locked.id and p.closed_at is null and p.ends_at <= p_now;
-    if v_ended is not null then
-        perform roll_over_periods(v_ended, p_now, p_statuses);
+    -- A statement of its own: joined to anything, rows that find no partner are never locked.
+    perform from users where id = any (p_users) order by id for no key update;
+    if exists (
+        select from usage_period
+        where user_id = any (p_users) and closed_at is null and ends_at <= p_now
+    ) then
+        perform roll_over_periods(p_users, p_now, p_statuses);
     end if;
 
     for e in

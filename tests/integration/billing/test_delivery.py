@@ -1,0 +1,497 @@
+"""Delivering usage: every unit once, whatever Commet, the network or we ourselves do."""
+
+import json
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from itertools import count
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from billing.db import Database
+from billing.deadline import Deadline
+from billing.delivery import Summary, claim, deliver, lease, send
+from billing.errors import CommetRefused, CommetUnavailable
+from billing.usage import Event, accept
+from tests.integration.billing.conftest import NOW, STATUSES, Subscribe, after
+
+END = datetime(2026, 10, 1, tzinfo=UTC)
+INTERVAL = timedelta(minutes=5)
+_keys = count()
+
+
+@dataclass(frozen=True)
+class Tracked:
+    id: str
+
+
+@dataclass
+class StandIn:
+    """Counts an event id once and a key's answer for good, as Commet does.
+
+    `answers` are exceptions to raise, first come first served; None lets the call through. Those
+    in `lost` are booked before they fail: the answer got lost, not the request.
+    """
+
+    answers: list[Exception | None] = field(default_factory=list)
+    lost: list[Exception] = field(default_factory=list)
+    calls: list[tuple[str, str]] = field(default_factory=list)
+    events: dict[str, dict[str, object]] = field(default_factory=dict)
+
+    def track_usage(self, body: str, *, idempotency_key: str, deadline: Deadline) -> Tracked:
+        assert deadline.remaining() > 0
+        self.calls.append((idempotency_key, body))
+        answer = self.answers.pop(0) if self.answers else None
+        if (
+            isinstance(answer, CommetRefused)
+            and answer.commet_status == 400
+            and json.loads(body)["eventId"] in self.events
+        ):
+            answer = None  # the key was answered already, and that answer is replayed
+        if answer and not any(answer is lost for lost in self.lost):
+            raise answer
+        event = json.loads(body, parse_float=Decimal)
+        known = self.events.setdefault(event["eventId"], event)
+        assert known == event, "the same event id came with another body"
+        if answer:
+            raise answer
+        return Tracked(f"evt_{event['eventId']}")
+
+    @property
+    def total(self) -> Decimal:
+        return sum((Decimal(str(e["value"])) for e in self.events.values()), Decimal(0))
+
+
+def use(db: Database, quantity: str, *, user: str = "usr_ana", now: datetime = NOW) -> None:
+    event = Event(user, "storage", Decimal(quantity), f"key-{next(_keys)}")
+    (verdict,) = accept(db, [event], statuses=STATUSES, now=now)
+    assert verdict.status == "accepted"
+
+
+def run(
+    db: Database,
+    commet: StandIn,
+    *,
+    now: datetime = NOW,
+    seconds: float = 60,
+    interval: timedelta = INTERVAL,
+) -> Summary:
+    return deliver(db, commet, lambda: now, Deadline.after(seconds), interval, jitter=lambda: 1.0)
+
+
+def rows(db: Database) -> list[dict[str, object]]:
+    return db.all("select * from usage_delivery order by period, feature, seq")
+
+
+def make_due(db: Database) -> None:
+    """As if enough time had passed for leases and pauses to end."""
+    db.execute("update usage_delivery set due_at = now()")
+
+
+def age(db: Database, by: timedelta) -> None:
+    """As if everything so far had happened that much earlier."""
+    db.execute(
+        "update usage_delivery set due_at = due_at - %(by)s, claimed_at = claimed_at - %(by)s,"
+        " uncertain_since = uncertain_since - %(by)s",
+        {"by": by},
+    )
+    db.execute("update usage_total set claimed_at = claimed_at - %(by)s", {"by": by})
+
+
+class TestClaim:
+    def test_growth_becomes_one_delivery(self, db: Database, subscribe: Subscribe) -> None:
+        """However many events there were; the body says all of it, exactly."""
+        subscribe()
+        use(db, "0.1")
+        use(db, "0.2")
+        assert claim(db, now=NOW, interval=INTERVAL) == 1
+        (row,) = rows(db)
+        assert json.loads(str(row["body"]), parse_float=Decimal) == {
+            "featureCode": "storage",
+            "customerId": "usr_ana",
+            "value": Decimal("0.3"),
+            "eventId": f"{row['period']}:usr_ana:storage:1",
+            "timestamp": "2026-09-10T12:00:00.000Z",
+        }
+
+    def test_nothing_grew(self, db: Database, subscribe: Subscribe) -> None:
+        """Claiming again finds nothing."""
+        subscribe()
+        use(db, "1")
+        claim(db, now=NOW, interval=INTERVAL)
+        assert claim(db, now=NOW, interval=timedelta(0)) == 0
+
+    def test_once_per_interval(self, db: Database, subscribe: Subscribe) -> None:
+        """More growth waits for the interval to pass, then goes as one."""
+        subscribe()
+        for quantity in ("1", "2", "4"):
+            use(db, quantity)
+            claim(db, now=NOW, interval=INTERVAL)
+        assert [r["quantity"] for r in rows(db)] == [1]
+        age(db, INTERVAL)
+        assert claim(db, now=NOW, interval=INTERVAL) == 1
+        assert [r["quantity"] for r in rows(db)] == [1, 6]
+
+    def test_at_once_when_the_period_closes(self, db: Database, subscribe: Subscribe) -> None:
+        """In the last 15 minutes growth does not wait: it should be on this period's invoice."""
+        subscribe()
+        use(db, "1")
+        claim(db, now=NOW, interval=INTERVAL)
+        use(db, "2")
+        almost = END - timedelta(minutes=15)
+        assert claim(db, now=almost - timedelta(seconds=1), interval=INTERVAL) == 0
+        assert claim(db, now=almost, interval=INTERVAL) == 1
+
+    def test_what_is_left_of_an_ended_period(self, db: Database, subscribe: Subscribe) -> None:
+        """It is flushed after the end, with a time inside the period, and then it is settled."""
+        subscribe()
+        use(db, "1")
+        claim(db, now=NOW, interval=INTERVAL)
+        use(db, "2")
+        use(db, "4", now=END)  # turns the period over
+        assert claim(db, now=after(days=25), interval=INTERVAL) == 2
+        bodies = [json.loads(str(r["body"])) for r in rows(db)]
+        assert [(b["value"], b["timestamp"]) for b in bodies] == [
+            (1, "2026-09-10T12:00:00.000Z"),
+            (2, "2026-09-30T23:59:59.999Z"),
+            (4, "2026-10-05T12:00:00.000Z"),
+        ]
+        assert [
+            r["settled"] for r in db.all("select settled from usage_total order by period")
+        ] == [
+            True,
+            False,
+        ]
+
+    def test_a_period_that_was_replaced(self, db: Database, subscribe: Subscribe) -> None:
+        """A plan change ends a period early: nothing of it is dated into the next one."""
+        subscribe()
+        use(db, "1")
+        change = after(hours=1)
+        db.execute("update usage_period set closed_at = %s", [after(hours=1, seconds=5)])
+        db.execute(
+            "insert into usage_period (user_id, subscription_id, starts_at, ends_at)"
+            " values ('usr_ana', 'sub_usr_ana', %s, %s)",
+            [change, END],
+        )
+        claim(db, now=after(hours=2), interval=INTERVAL)
+        (row,) = rows(db)
+        assert json.loads(str(row["body"]))["timestamp"] == "2026-09-10T12:59:59.999Z"
+
+    def test_a_settled_period_that_comes_back(self, db: Database, subscribe: Subscribe) -> None:
+        """A subscription over for a moment goes on in its period, and so does delivery."""
+        subscribe()
+        use(db, "1")
+        db.execute("update usage_period set closed_at = now()")
+        claim(db, now=NOW, interval=INTERVAL)
+        db.execute("update usage_period set closed_at = null")
+        use(db, "2")
+        age(db, INTERVAL)
+        assert claim(db, now=NOW, interval=INTERVAL) == 1
+
+    def test_long_ids(self, db: Database, subscribe: Subscribe) -> None:
+        """Commet takes 200 characters of event id; longer names are shortened, not cut."""
+        users = [subscribe("u" * 99 + last, feature="f" * 100) for last in "ab"]
+        for user in users:
+            accept(
+                db,
+                [Event(user, "f" * 100, Decimal(1), "k")],
+                statuses=STATUSES,
+                now=NOW,
+            )
+        claim(db, now=NOW, interval=INTERVAL)
+        ids = {str(r["event_id"]) for r in rows(db)}
+        assert len(ids) == 2
+        assert all(len(i) < 190 for i in ids)
+
+    def test_two_at_once(
+        self, db: Database, subscribe: Subscribe, connect: Callable[[], Database]
+    ) -> None:
+        """Overlapping runs, with usage still coming in, claim everything once."""
+        users = [subscribe(f"usr_{n}") for n in range(10)]
+
+        def work(n: int) -> int:
+            mine = connect()
+            claimed = 0
+            for i in range(20):
+                use(mine, "1", user=users[(n + i) % 10])
+                claimed += claim(mine, now=NOW, interval=timedelta(0))
+            return claimed
+
+        with ThreadPoolExecutor(8) as pool:
+            claimed = sum(pool.map(work, range(8)))
+        claimed += claim(db, now=NOW, interval=timedelta(0))
+        assert len(rows(db)) == claimed
+        assert db.one(
+            "select sum(total) as total, sum(claimed) as claimed,"
+            " (select sum(quantity) from usage_delivery) as delivered from usage_total"
+        ) == {"total": 160, "claimed": 160, "delivered": 160}
+
+
+class TestDeliver:
+    def test_sends_what_was_used(self, db: Database, subscribe: Subscribe) -> None:
+        """One call, its key made of the event id; then there is nothing left."""
+        subscribe()
+        use(db, "1.5")
+        commet = StandIn()
+        assert run(db, commet) == Summary(claimed=1, sent=1, drained=True)
+        (row,) = rows(db)
+        assert commet.calls == [(f"{row['event_id']}:1", row["body"])]
+        assert (row["state"], row["remote_id"]) == ("sent", f"evt_{row['event_id']}")
+        assert row["sent_at"] is not None
+        assert run(db, commet) == Summary(drained=True)
+
+    @pytest.mark.parametrize("lost", [True, False])
+    def test_no_answer(self, db: Database, subscribe: Subscribe, *, lost: bool) -> None:
+        """Sent again, later, byte for byte; Commet counts it once whether it had it or not."""
+        subscribe()
+        use(db, "1")
+        silence = CommetUnavailable()
+        commet = StandIn([silence], [silence] if lost else [])
+        assert run(db, commet) == Summary(claimed=1, postponed=1, drained=True)
+        make_due(db)
+        use(db, "10")
+        assert run(db, commet) == Summary(sent=1, drained=True)
+        assert commet.calls[0] == commet.calls[1]
+        assert commet.total == 1
+
+    def test_a_crash_before_the_answer_is_noted(self, db: Database, subscribe: Subscribe) -> None:
+        """The lease ends, and the next run sends the same again."""
+        subscribe()
+        use(db, "1")
+        claim(db, now=NOW, interval=INTERVAL)
+        commet = StandIn()
+        leased = lease(db)
+        assert leased is not None
+        commet.track_usage(
+            leased.body, idempotency_key=leased.idempotency_key, deadline=Deadline.after(1)
+        )
+        assert run(db, commet) == Summary(drained=True)  # nobody else takes it meanwhile
+        make_due(db)
+        assert run(db, commet) == Summary(sent=1, drained=True)
+        assert commet.calls[0] == commet.calls[1]
+        assert commet.total == 1
+
+    def test_known_already(self, db: Database, subscribe: Subscribe) -> None:
+        """`duplicate` says that Commet has it."""
+        subscribe()
+        use(db, "1")
+        commet = StandIn([CommetRefused("duplicate", commet_status=409)])
+        assert run(db, commet).sent == 1
+        assert rows(db)[0]["state"] == "sent"
+
+    def test_a_refusal_parks_one_and_stops_nobody(self, db: Database, subscribe: Subscribe) -> None:
+        """It is kept with Commet's reason; the others go out in the same run."""
+        for user in ("usr_a", "usr_b", "usr_c"):
+            subscribe(user)
+            use(db, "1", user=user)
+        commet = StandIn([CommetRefused("feature_not_in_plan", commet_status=400)])
+        assert run(db, commet) == Summary(claimed=3, sent=2, parked=1, drained=True)
+        parked = [r for r in rows(db) if r["state"] == "parked"]
+        assert [r["reason"] for r in parked] == ["feature_not_in_plan"]
+        make_due(db)
+        assert run(db, commet) == Summary(drained=True)
+
+    @pytest.mark.parametrize("status", [401, 403])
+    def test_our_key_is_refused(self, db: Database, subscribe: Subscribe, status: int) -> None:
+        """That says nothing of the usage: all stays pending, and the run ends after one call."""
+        for user in ("usr_a", "usr_b"):
+            subscribe(user)
+            use(db, "1", user=user)
+        commet = StandIn([CommetRefused("unauthorized", commet_status=status)])
+        assert run(db, commet) == Summary(claimed=2, postponed=1)
+        assert {r["state"] for r in rows(db)} == {"pending"}
+        assert [r["uncertain_since"] for r in rows(db)] == [None, None]
+
+    def test_too_many_requests(self, db: Database, subscribe: Subscribe) -> None:
+        """Commet says when: not before, and nothing else until the next run."""
+        for user in ("usr_a", "usr_b"):
+            subscribe(user)
+            use(db, "1", user=user)
+        commet = StandIn([CommetUnavailable(retry_after=90, commet_code="rate_limited")])
+        assert run(db, commet) == Summary(claimed=2, postponed=1)
+        assert len(commet.calls) == 1
+        waiting = db.value(
+            "select count(*) from usage_delivery"
+            " where due_at between now() + interval '60 s' and now() + interval '90 s'"
+        )
+        assert waiting == 1
+
+    def test_commet_is_down(self, db: Database, subscribe: Subscribe) -> None:
+        """After three calls without an answer a run gives up; nothing is lost."""
+        for n in range(5):
+            subscribe(f"usr_{n}")
+            use(db, "1", user=f"usr_{n}")
+        commet = StandIn([CommetUnavailable() for _ in range(5)])
+        assert run(db, commet) == Summary(claimed=5, postponed=3)
+        commet.answers.clear()
+        make_due(db)
+        assert run(db, commet) == Summary(sent=5, drained=True)
+        assert commet.total == 5
+
+    def test_pauses_grow(self, db: Database, subscribe: Subscribe) -> None:
+        """From two seconds, doubling, to ten minutes."""
+        subscribe()
+        use(db, "1")
+        commet = StandIn([CommetUnavailable() for _ in range(12)])
+        pauses = []
+        for _ in range(12):
+            run(db, commet)
+            pauses.append(
+                round(
+                    db.value("select extract(epoch from due_at - now())::float from usage_delivery")
+                )
+            )
+            make_due(db)
+        assert pauses[:4] == [2, 4, 8, 16]
+        assert pauses[-2:] == [600, 600]
+
+    def test_no_time_left(self, db: Database, subscribe: Subscribe) -> None:
+        """A call that could not finish is not begun."""
+        subscribe()
+        use(db, "1")
+        commet = StandIn()
+        assert run(db, commet, seconds=5) == Summary(claimed=1)
+        assert commet.calls == []
+
+    def test_unconfirmed_for_a_day(self, db: Database, subscribe: Subscribe) -> None:
+        """Commet's memory of the key is over: sending it again might count it twice."""
+        subscribe()
+        use(db, "1")
+        commet = StandIn([CommetUnavailable()])
+        run(db, commet)
+        age(db, timedelta(hours=23))
+        commet.answers = [CommetUnavailable()]
+        assert run(db, commet).postponed == 1
+        age(db, timedelta(hours=1))
+        assert run(db, commet) == Summary(parked=1, drained=True)
+        assert len(commet.calls) == 2
+        assert (rows(db)[0]["state"], rows(db)[0]["reason"]) == ("parked", "unconfirmed")
+
+    def test_turned_away_for_a_day(self, db: Database, subscribe: Subscribe) -> None:
+        """What certainly had no effect may be tried for as long as it takes."""
+        subscribe()
+        use(db, "1")
+        commet = StandIn([CommetRefused("unauthorized", commet_status=401)])
+        run(db, commet)
+        age(db, timedelta(days=3))
+        assert run(db, commet) == Summary(sent=1, drained=True)
+
+    def test_an_answer_after_parking(self, db: Database, subscribe: Subscribe) -> None:
+        """A confirmation that comes late is still the truth."""
+        subscribe()
+        use(db, "1")
+        claim(db, now=NOW, interval=INTERVAL)
+        leased = lease(db)
+        assert leased is not None
+        db.execute("update usage_delivery set state = 'parked', reason = 'unconfirmed'")
+        send(db, StandIn(), leased, Deadline.after(1))
+        assert (rows(db)[0]["state"], rows(db)[0]["reason"]) == ("sent", None)
+
+    def test_runs_that_overlap(
+        self, db: Database, subscribe: Subscribe, connect: Callable[[], Database]
+    ) -> None:
+        """Each delivery is sent by one of them."""
+        for n in range(40):
+            subscribe(f"usr_{n}")
+            use(db, "1", user=f"usr_{n}")
+        commet = StandIn()
+        with ThreadPoolExecutor(4) as pool:
+            done = list(pool.map(lambda _: run(connect(), commet), range(4)))
+        assert sum(s.claimed for s in done) == 40
+        assert sum(s.sent for s in done) == len(commet.calls) == commet.total == 40
+
+
+_failures: list[Callable[[], Exception | None]] = [
+    lambda: None,
+    CommetUnavailable,
+    lambda: CommetUnavailable(retry_after=1, commet_code="rate_limited"),
+    lambda: CommetRefused("duplicate", commet_status=409),
+    lambda: CommetRefused("feature_disabled", commet_status=400),
+    lambda: CommetRefused("unauthorized", commet_status=401),
+]
+
+_steps = st.lists(
+    st.one_of(
+        st.tuples(
+            st.just("use"),
+            st.sampled_from(["usr_a", "usr_b"]),
+            st.sampled_from(["0.000001", "1", "12.5", "99999"]),
+        ),
+        st.tuples(st.just("run"), st.integers(0, len(_failures) - 1), st.booleans()),
+        st.tuples(st.just("crash"), st.just(0), st.booleans()),
+        st.tuples(st.just("wait"), st.integers(0, 30), st.none()),
+    ),
+    max_size=25,
+)
+
+
+class TestInvariants:
+    @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @given(steps=_steps)
+    def test_whatever_happens(
+        self,
+        db: Database,
+        subscribe: Subscribe,
+        steps: list[tuple[str, str | int, str | bool | None]],
+    ) -> None:
+        """Per period, events = total = days = claimed + unclaimed, claimed = deliveries, and
+        Commet has exactly what is not pending or parked as refused."""
+        db.execute(
+            "truncate usage_event, usage_total, usage_daily, usage_delivery, usage_period cascade"
+        )
+        subscribe("usr_a")
+        subscribe("usr_b")
+        commet = StandIn()
+        now = NOW
+        for what, argument, detail in steps:
+            if what == "use":
+                use(db, str(detail), user=str(argument), now=now)
+            elif what == "run":
+                answer = _failures[int(argument or 0)]()
+                commet.answers = [answer]
+                commet.lost = [answer] if detail and isinstance(answer, CommetUnavailable) else []
+                if isinstance(answer, CommetRefused) and answer.commet_code == "duplicate":
+                    commet.lost = [answer]
+                run(db, commet, now=now, interval=timedelta(0))
+                make_due(db)
+            elif what == "crash":
+                claim(db, now=now, interval=timedelta(0))
+                leased = lease(db)
+                if leased and detail:
+                    commet.track_usage(
+                        leased.body,
+                        idempotency_key=leased.idempotency_key,
+                        deadline=Deadline.after(1),
+                    )
+                make_due(db)
+            else:
+                now += timedelta(days=int(argument or 0))
+            self._holds(db)
+        commet.answers = []
+        run(db, commet, now=now, interval=timedelta(0))
+        refused = db.value(
+            "select coalesce(sum(quantity), 0) from usage_delivery where state = 'parked'"
+        )
+        accepted = db.value("select coalesce(sum(quantity), 0) from usage_event")
+        assert commet.total + refused == accepted
+
+    def _holds(self, db: Database) -> None:
+        wrong = db.all(
+            """
+            select t.period, t.feature from usage_total t
+            where t.total <> (select sum(quantity) from usage_event e
+                              where e.period = t.period and e.feature = t.feature)
+               or t.total <> (select sum(quantity) from usage_daily d
+                              where d.period = t.period and d.feature = t.feature)
+               or t.claimed <> (select coalesce(sum(quantity), 0) from usage_delivery y
+                                where y.period = t.period and y.feature = t.feature)
+               or t.claimed > t.total
+               or t.settled and t.claimed <> t.total
+            """
+        )
+        assert wrong == []
