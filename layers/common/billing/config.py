@@ -12,6 +12,7 @@ class DatabaseSettings:
     port: int
     name: str
     sslmode: str
+    ca: str  # "aws": the bundle beside this file; "public": the CAs browsers trust
     secret_id: str  # names the secret {"username", "password"}
 
 
@@ -56,6 +57,7 @@ def from_env(env: Mapping[str, str]) -> Settings:
             port=_integer(env, "DATABASE_PORT", 5432),
             name=env.get("DATABASE_NAME", "billing"),
             sslmode=env.get("DATABASE_SSLMODE", "verify-full"),
+            ca=env.get("DATABASE_CA", "aws"),
             secret_id=env.get("DATABASE_SECRET_ARN", ""),
         ),
         owner_secret_id=env.get("DATABASE_OWNER_SECRET_ARN", ""),

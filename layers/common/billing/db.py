@@ -7,6 +7,7 @@ safe to run twice, so one that met a dead connection is run once more on a new o
 
 import select
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -61,6 +62,7 @@ def _connect(settings: DatabaseSettings, login: Mapping[str, Any], application: 
         user=str(login["username"]),
         password=str(login["password"]),
         sslmode=settings.sslmode,
+        sslrootcert=_ca_file(settings.ca),
         application_name=application,
         connect_timeout=3,
         # Without it a connection that was cut silently hangs past the function's own time limit.
@@ -69,6 +71,14 @@ def _connect(settings: DatabaseSettings, login: Mapping[str, Any], application: 
         prepare_threshold=1,
         row_factory=dict_row,
     )
+
+
+def _ca_file(ca: str) -> str:
+    if ca == "aws":
+        return str(Path(__file__).with_name("ca.pem"))
+    import certifi  # late: only for databases outside of AWS
+
+    return certifi.where()
 
 
 class Database:
