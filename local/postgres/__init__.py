@@ -1,0 +1,11 @@
+"""A real Postgres on this machine, from a wheel, without installing anything.
+
+with EmbeddedPostgres(Path(".local")) as postgres:
+    postgres.create_database("billing")
+    postgres.url("billing")
+"""
+
+from local.postgres.binaries import PostgresNotFoundError
+from local.postgres.server import DataInUseError, EmbeddedPostgres, PostgresError
+
+__all__ = ["DataInUseError", "EmbeddedPostgres", "PostgresError", "PostgresNotFoundError"]
