@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import hmac
+import logging
 import time
 from datetime import timedelta
 
@@ -17,6 +18,8 @@ from local.commet.models import Attempt, Delivery, Endpoint, Event
 from local.commet.settings import API_VERSION
 from local.commet.store import stamp
 from local.commet.world import World
+
+log = logging.getLogger("commet.delivery")
 
 RETRY_MINUTES = (1, 5, 15, 30, 60, 60, 60)
 MAX_ATTEMPTS = len(RETRY_MINUTES) + 1
@@ -70,8 +73,15 @@ class Courier:
     def _launch(self, delivery_id: str) -> asyncio.Task[None]:
         task = asyncio.create_task(self._attempt_in_turn(delivery_id))
         self._in_flight[delivery_id] = task
-        task.add_done_callback(lambda _: self._in_flight.pop(delivery_id, None))
+        task.add_done_callback(lambda done: self._landed(delivery_id, done))
         return task
+
+    def _landed(self, delivery_id: str, task: asyncio.Task[None]) -> None:
+        self._in_flight.pop(delivery_id, None)
+        if not task.cancelled() and (failure := task.exception()):
+            log.error("delivery.failed %s", delivery_id, exc_info=failure)
+        # Only now: a scheduler woken earlier would still see the delivery under way and nap.
+        self._world.on_commit()
 
     async def quiet(self) -> None:
         """Wait until no attempt is under way."""
@@ -83,7 +93,6 @@ class Courier:
             delivery = self._world.store.deliveries.get(delivery_id)
             if delivery and delivery.status == "pending":
                 await self._attempt(delivery)
-        self._world.on_commit()
 
     async def _attempt(self, delivery: Delivery) -> None:
         world = self._world

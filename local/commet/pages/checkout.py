@@ -28,7 +28,7 @@ class CheckoutPages:
             return self._done(sub)
         return self._form(sub)
 
-    async def pay(self, request: web.Request) -> web.StreamResponse:
+    async def pay(self, request: web.Request) -> web.Response:
         """Charge the card; on success go on to where the seller wants the buyer."""
         posted = await request.post()
         values = {name: str(posted.get(name, "")) for name in _FIELDS}
@@ -63,9 +63,9 @@ class CheckoutPages:
             subscriptions.note_declined_checkout(self._world, sub, refusal.failure)
         return self._form(sub, values, alert=refusal.message, status=402)
 
-    def _leave(self, sub: Subscription) -> web.StreamResponse:
+    def _leave(self, sub: Subscription) -> web.Response:
         where = sub.success_url or f"{self._world.public_url}/checkout/{sub.checkout_token}"
-        return web.HTTPSeeOther(where)
+        return view.see_other(where)
 
     def _done(self, sub: Subscription) -> web.Response:
         plan = self._world.plan(sub).name

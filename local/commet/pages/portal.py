@@ -37,7 +37,7 @@ class PortalPages:
         notice = _NOTICES.get(request.query.get("done", ""))
         return self._page(session, notice=notice)
 
-    async def cancel(self, request: web.Request) -> web.StreamResponse:
+    async def cancel(self, request: web.Request) -> web.Response:
         """Field `when` (`period_end` or `now`), field `reason` if there is one."""
         posted = await request.post()
         immediate = posted.get("when") == "now"
@@ -49,7 +49,7 @@ class PortalPages:
 
         return self._change(request, act)
 
-    async def uncancel(self, request: web.Request) -> web.StreamResponse:
+    async def uncancel(self, request: web.Request) -> web.Response:
         """Take back a scheduled cancellation."""
 
         def act(sub: Subscription) -> str:
@@ -58,7 +58,7 @@ class PortalPages:
 
         return self._change(request, act)
 
-    async def save_card(self, request: web.Request) -> web.StreamResponse:
+    async def save_card(self, request: web.Request) -> web.Response:
         """Replace the card on file; same fields as the checkout's card form."""
         posted = await request.post()
         form = CardForm(*(str(posted.get(n, "")) for n in ("card_number", "expiry", "cvc")))
@@ -83,7 +83,7 @@ class PortalPages:
 
     def _change(
         self, request: web.Request, act: Callable[[Subscription], str]
-    ) -> web.StreamResponse:
+    ) -> web.Response:
         session = self._session(request)
         if session is None:
             return _expired()
@@ -97,8 +97,8 @@ class PortalPages:
             return self._page(session, alert=error.message, status=error.status)
         return self._back(session, done)
 
-    def _back(self, session: PortalSession, done: str) -> web.StreamResponse:
-        return web.HTTPSeeOther(f"{self._world.public_url}/portal/{session.id}?done={done}")
+    def _back(self, session: PortalSession, done: str) -> web.Response:
+        return view.see_other(f"{self._world.public_url}/portal/{session.id}?done={done}")
 
     def _page(
         self,

@@ -84,6 +84,11 @@ def page(template: str, *, status: int = 200, **values: Any) -> web.Response:
     return web.Response(text=html, status=status, content_type="text/html", headers=_HEADERS)
 
 
+def see_other(url: str) -> web.Response:
+    """Send the browser on after a form."""
+    return web.Response(status=303, headers=_HEADERS | {"Location": url})
+
+
 def gone(title: str, message: str, *, status: int = 404) -> web.Response:
     """A page that says why there is nothing to do here."""
     return page("notice.html", status=status, title=title, message=message, good=False, link=None)

@@ -18,6 +18,11 @@ def connect(server: StandIn, *, retries: int = 0, api_key: str | None = None) ->
     return client
 
 
+def storage(sdk: Commet) -> Any:
+    """The access of `usr_1` to storage; Any, because the SDK types it as a union of four."""
+    return sdk.feature_access.get("storage", customer_id="usr_1")
+
+
 @pytest.fixture
 def server() -> Iterator[StandIn]:
     with standin() as running:

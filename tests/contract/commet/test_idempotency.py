@@ -6,7 +6,7 @@ import pytest
 from commet import Commet, CommetAPIError
 
 from local.commet.testing import StandIn
-from tests.contract.commet.conftest import connect
+from tests.contract.commet.conftest import connect, storage
 
 pytestmark = pytest.mark.usefixtures("subscribed")
 
@@ -72,7 +72,7 @@ def test_the_sdk_retries_with_one_key(server: StandIn) -> None:
     server.control.fault(match={"path": "/usage/events"}, action={"status": 500, "after": True})
     with connect(server, retries=1) as sdk:
         sdk.usage.track(feature_code="storage", customer_id="usr_1", value=3)
-        access = sdk.feature_access.get("storage", customer_id="usr_1")
+        access = storage(sdk)
     assert access.consumption.units_used == 3
     keys = {r["headers"]["idempotency-key"] for r in server.control.requests(path="/usage/events")}
     assert len(keys) == 1

@@ -5,8 +5,11 @@ from typing import Any
 
 import pytest
 from commet import Commet
+from commet.types import BatchCreateCustomersParamsCustomersItem as Entry
+from commet.types import Timezone
 
 from local.commet.testing import Receiver, StandIn
+from tests.contract.commet.conftest import storage
 
 LastAnswer = Callable[[], Any]
 Complete = Callable[[Any], Any]
@@ -20,7 +23,7 @@ class TestCustomers:
             id="usr_1",
             full_name="Ana Ruiz",
             tax_document="X-1",
-            timezone="Europe/Madrid",
+            timezone=Timezone.EUROPE_MADRID,
             metadata={"source": "signup"},
         )
         complete(created)
@@ -38,7 +41,7 @@ class TestCustomers:
     def test_batch(self, sdk: Commet, complete: Complete) -> None:
         """A batch tells of each entry by itself."""
         batch = sdk.customers.create_batch(
-            customers=[{"email": "a@example.com", "id": "a"}, {"email": "no", "id": "b"}]
+            customers=[Entry(email="a@example.com", id="a"), Entry(email="no", id="b")]
         )
         complete(batch)
         assert [item.external_id for item in batch.successful] == ["a"]
@@ -158,7 +161,7 @@ class TestUsage:
     def test_feature_access(self, sdk: Commet, complete: Complete) -> None:
         """Access to each feature, one by one and as a list."""
         sdk.usage.track(feature_code="storage", customer_id="usr_1", value=44)
-        access = sdk.feature_access.get("storage", customer_id="usr_1")
+        access = storage(sdk)
         complete(access)
         assert access.consumption.units_used == 44
         assert access.consumption.remaining_units == 56

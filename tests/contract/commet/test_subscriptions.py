@@ -10,7 +10,7 @@ from commet import Commet, CommetAPIError
 
 from local.commet.catalogue import DEFAULT_FILE
 from local.commet.testing import StandIn, standin
-from tests.contract.commet.conftest import connect
+from tests.contract.commet.conftest import connect, storage
 
 MONTH = 31
 
@@ -182,7 +182,7 @@ class TestRenewal:
         assert first is not None
         assert second is not None
         assert second.start == first.end
-        access = sdk.feature_access.get("storage", customer_id="usr_1")
+        access = storage(sdk)
         assert access.consumption.units_used == 0
 
     def test_a_yearly_plan_bills_overage_each_month(

@@ -6,11 +6,11 @@ import pytest
 from commet import Commet, CommetAPIError
 
 from local.commet.testing import StandIn, standin
-from tests.contract.commet.conftest import connect
+from tests.contract.commet.conftest import connect, storage
 
 
 def _used(sdk: Commet) -> float:
-    access = sdk.feature_access.get("storage", customer_id="usr_1")
+    access = storage(sdk)
     return float(access.consumption.units_used)
 
 
@@ -85,7 +85,7 @@ class TestLimits:
         assert (caught.value.code, caught.value.status_code) == ("included_limit_reached", 402)
         sdk.usage.track(feature_code="storage", customer_id="usr_1", value=0.5)
         assert _used(sdk) == 50
-        assert not sdk.feature_access.get("storage", customer_id="usr_1").allowed
+        assert not storage(sdk).allowed
 
     def test_concurrent_calls_do_not_pass_it(self, server: StandIn, sdk: Commet) -> None:
         """80 at once, 50 fit."""
@@ -111,7 +111,7 @@ class TestLimits:
     def test_with_overage_on_usage_goes_on(self, sdk: Commet) -> None:
         """Beyond the included amount it is counted as overage."""
         sdk.usage.track(feature_code="storage", customer_id="usr_1", value=130)
-        access = sdk.feature_access.get("storage", customer_id="usr_1")
+        access = storage(sdk)
         assert access.allowed
         assert access.consumption.overage.units == 30
         assert access.consumption.overage.unit_price.amount == 1000

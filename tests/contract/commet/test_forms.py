@@ -1,0 +1,145 @@
+"""The hosted pages as plain forms, without a browser and without JavaScript."""
+
+import httpx
+import pytest
+from commet import Commet
+
+from local.commet.testing import StandIn
+
+CARD = {"card_number": "4242 4242 4242 4242", "expiry": "12/34", "cvc": "123", "name": "Ana"}
+
+
+def _pending(sdk: Commet, success_url: str | None = None) -> str:
+    sdk.customers.create(email="ana@example.com", id="usr_1")
+    sub = sdk.subscriptions.create(
+        customer_id="usr_1", plan_code="usage_pro", success_url=success_url
+    )
+    assert sub.checkout_url is not None
+    return sub.checkout_url
+
+
+class TestCheckout:
+    def test_paying_leads_to_the_success_url(self, sdk: Commet) -> None:
+        """303, and the subscription is active before the buyer gets there."""
+        url = _pending(sdk, "https://app.example.com/return?x=1")
+        assert "$29.00" in httpx.get(url).text
+        answer = httpx.post(url, data=CARD)
+        assert answer.status_code == 303
+        assert answer.headers["Location"] == "https://app.example.com/return?x=1"
+        active = sdk.subscriptions.get_active(customer_id="usr_1")
+        assert active is not None
+        assert active.status == "active"
+
+    def test_without_one_the_page_says_so_itself(self, sdk: Commet) -> None:
+        """The same address then shows what became of it."""
+        url = _pending(sdk)
+        answer = httpx.post(url, data=CARD, follow_redirects=True)
+        assert str(answer.url) == url
+        assert "Payment received" in answer.text
+
+    def test_paying_twice_charges_once(self, sdk: Commet) -> None:
+        """A double click is not a second payment."""
+        url = _pending(sdk)
+        assert [httpx.post(url, data=CARD).status_code for _ in range(2)] == [303, 303]
+        assert len(sdk.invoices.list(customer_id="usr_1").data) == 1
+
+    @pytest.mark.parametrize(
+        ("number", "words"),
+        [
+            ("4000000000000002", "declined"),
+            ("4000000000009995", "insufficient funds"),
+            ("4000000000000069", "expired"),
+            ("4000000000003220", "Authentication is not supported here"),
+            ("4000002500003155", "Authentication is not supported here"),
+            ("4000000000000341", "declined"),
+        ],
+    )
+    def test_refused_cards(self, sdk: Commet, server: StandIn, number: str, words: str) -> None:
+        """402 with the provider's words; the link can still be paid."""
+        url = _pending(sdk)
+        answer = httpx.post(url, data=CARD | {"card_number": number})
+        assert answer.status_code == 402
+        assert words in answer.text
+        assert len(server.control.events("payment.failed")) == 1
+        assert httpx.post(url, data=CARD).status_code == 303
+
+    @pytest.mark.parametrize(
+        ("field", "value"),
+        [("card_number", "4242 4242 4242 4241"), ("expiry", "01/20"), ("cvc", ""), ("expiry", "x")],
+    )
+    def test_a_form_filled_in_wrongly(
+        self, sdk: Commet, server: StandIn, field: str, value: str
+    ) -> None:
+        """422, the field is marked, nobody is charged and nothing is told."""
+        url = _pending(sdk)
+        answer = httpx.post(url, data=CARD | {field: value})
+        assert answer.status_code == 422
+        assert f'id="{field}-problem"' in answer.text
+        assert server.control.events("payment.failed") == []
+
+    def test_an_unknown_link(self, server: StandIn) -> None:
+        """A page, not an error dump."""
+        answer = httpx.get(f"{server.public_url}/checkout/tok_unknown")
+        assert answer.status_code == 404
+        assert "no longer valid" in answer.text
+
+    def test_names_cannot_inject_markup(self, sdk: Commet) -> None:
+        """What people type is shown as text."""
+        sdk.customers.create(email="ana@example.com", id="usr_1")
+        sub = sdk.subscriptions.create(customer_id="usr_1", plan_code="usage_pro")
+        form = CARD | {"name": '"><script>x</script>', "cvc": ""}
+        assert "<script>x" not in httpx.post(str(sub.checkout_url), data=form).text
+
+
+class TestPortal:
+    @pytest.fixture
+    def portal(self, sdk: Commet, subscribed: str) -> str:
+        assert subscribed
+        return sdk.portal.get_url(
+            customer_id="usr_1", return_url="https://app.example.com"
+        ).portal_url
+
+    def test_shows_subscription_usage_and_invoices(self, sdk: Commet, portal: str) -> None:
+        """130 GB of 100: 30 beyond, $3.00."""
+        sdk.usage.track(feature_code="storage", customer_id="usr_1", value=130)
+        text = httpx.get(portal).text
+        for words in ("Usage Pro", "Active", "130 of 100 GB", "$3.00", "INV-0001", "Ana Ruiz"):
+            assert words in text
+        assert 'href="https://app.example.com"' in text
+
+    def test_cancel_at_period_end_and_back(self, sdk: Commet, portal: str, subscribed: str) -> None:
+        """Each form leads back to the page with a word on what was done."""
+        form = {"when": "period_end", "reason": "too expensive"}
+        answer = httpx.post(f"{portal}/cancel", data=form, follow_redirects=True)
+        assert "will end with the current period" in answer.text
+        canceled = sdk.subscriptions.get(subscribed)
+        assert canceled.cancel_at_period_end
+        assert canceled.cancellation is not None
+        assert canceled.cancellation.reason == "too expensive"
+        answer = httpx.post(f"{portal}/uncancel", follow_redirects=True)
+        assert "continues" in answer.text
+        assert not sdk.subscriptions.get(subscribed).cancel_at_period_end
+
+    def test_cancel_now(self, sdk: Commet, portal: str, subscribed: str) -> None:
+        """Ends at once; a second click finds nothing to cancel."""
+        assert httpx.post(f"{portal}/cancel", data={"when": "now"}).status_code == 303
+        assert sdk.subscriptions.get(subscribed).status == "canceled"
+        assert httpx.post(f"{portal}/cancel", data={"when": "now"}).status_code == 409
+        assert "No subscription" in httpx.get(portal).text
+
+    def test_save_another_card(self, server: StandIn, portal: str) -> None:
+        """The card changes, and that is told; a refused one changes nothing."""
+        form = CARD | {"card_number": "5555 5555 5555 4444"}
+        answer = httpx.post(f"{portal}/payment-method", data=form, follow_redirects=True)
+        assert "Mastercard ending 4444" in answer.text
+        updated = server.control.events("payment_method.updated")[0]["data"]
+        assert updated["card"]["last4"] == "4444"
+        form = CARD | {"card_number": "4000 0000 0000 0002"}
+        assert httpx.post(f"{portal}/payment-method", data=form).status_code == 402
+        assert "ending 4444" in httpx.get(portal).text
+
+    def test_an_unknown_session(self, server: StandIn) -> None:
+        """Says how to get a new one."""
+        answer = httpx.get(f"{server.public_url}/portal/ps_unknown")
+        assert answer.status_code == 410
+        assert "expired" in answer.text
