@@ -100,12 +100,20 @@ def accept(
     """
     if not events:
         return []
+    # Numbered here and not in SQL, where grouping and sorting cost a single event half its time.
+    pairs: dict[tuple[str, str], int] = {}
+    firsts: dict[tuple[str, str], int] = {}
+    for position, event in enumerate(events, 1):
+        pairs.setdefault((event.user_id, event.feature), len(pairs) + 1)
+        firsts.setdefault((event.user_id, event.idempotency_key), position)
     verdicts = db.value(
         queries("usage")["accept"],
         {
-            "users": [e.user_id for e in events],
+            "users": [user_id for user_id, _ in pairs],
+            "features": [feature for _, feature in pairs],
+            "pairs": [pairs[e.user_id, e.feature] for e in events],
             "keys": [e.idempotency_key for e in events],
-            "features": [e.feature for e in events],
+            "firsts": [firsts[e.user_id, e.idempotency_key] for e in events],
             "quantities": [e.quantity for e in events],
             "occurred": [e.occurred_at for e in events],
             "fingerprints": [e.fingerprint for e in events],

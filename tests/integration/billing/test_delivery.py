@@ -458,6 +458,7 @@ class TestInvariants:
                 if isinstance(answer, CommetRefused) and answer.commet_code == "duplicate":
                     commet.lost = [answer]
                 run(db, commet, now=now, interval=timedelta(0))
+                commet.answers = []
                 make_due(db)
             elif what == "crash":
                 claim(db, now=now, interval=timedelta(0))

@@ -146,28 +146,28 @@ begin
 end
 $$;
 
--- How users stand with features right now: one row per distinct pair asked for. `positions` are
--- the places in the question that asked for it. `code` says why usage of any amount is refused.
+-- How users stand with features right now: one row per pair asked for, numbered as asked. `code`
+-- says why usage of any amount is refused; `cap` is the limit where nothing beyond it is billed.
 -- A period that has ended shows as it is; nothing has been used yet in the one that follows.
 -- The limits of 1 change no answer: they hold each look-up to one probe of an index per pair, where
 -- a planner without statistics would rather join whole tables.
 create function usage_standing(
     p_users text[], p_features text[], p_now timestamptz, p_statuses text[]
 ) returns table (
-    user_id text, feature text, positions bigint[], code text, name text, unit text,
+    pair bigint, feature text, code text, name text, unit text,
     period bigint, starts_at timestamptz, ends_at timestamptz, used numeric, included numeric,
     unlimited boolean, overage boolean, cap numeric, unit_price numeric, currency text
 )
 language sql stable as $$
     select
-        q.user_id, q.feature, q.positions,
+        q.pair, q.feature,
         case
             when u.id is null then 'unknown_user'
             when s.status is null or s.status <> all (p_statuses) then 'subscription_required'
             when e.granted and not e.metered then 'feature_not_metered'
             when p.id is null and (
                 e.granted or not exists (
-                    select from entitlements o where o.user_id = q.user_id and o.allowed
+                    select from entitlements n where n.user_id = q.user_id and n.allowed
                 )
             ) then 'access_unconfirmed'  -- paid, and the news of what for are still on their way
             when e.granted is not true then 'feature_not_in_plan'
@@ -177,11 +177,7 @@ language sql stable as $$
         e.included, coalesce(e.unlimited, false), coalesce(e.overage, false),
         case when not e.unlimited and not e.overage then coalesce(e.included, 0) end,
         e.unit_price, e.currency
-    from (
-        select asked.user_id, asked.feature, array_agg(asked.position) as positions
-        from unnest(p_users, p_features) with ordinality as asked (user_id, feature, position)
-        group by asked.user_id, asked.feature
-    ) as q
+    from unnest(p_users, p_features) with ordinality as q (user_id, feature, pair)
     left join lateral (
         select n.id from users n where n.id = q.user_id limit 1
     ) as u on true
@@ -213,10 +209,15 @@ $$;
 -- Takes usage: ledger rows and their totals, or a refusal, for each event in the order given; the
 -- same as taking them one by one. Answers one word per event: 'accepted', 'duplicate', 'conflict'
 -- or the code of the refusal. A refused event leaves no trace, so its key is free.
+--
+-- What is asked comes as two tables. Pairs, all distinct: p_users, p_features. Events: p_pairs
+-- (which pair it is of), p_keys, p_firsts (the first event in here with the same user and key),
+-- p_quantities, p_occurred, p_fingerprints, p_properties.
 create function accept_usage(
-    p_users text[], p_keys text[], p_features text[], p_quantities numeric[],
-    p_occurred timestamptz[], p_fingerprints bytea[], p_properties text[], p_now timestamptz,
-    p_statuses text[]
+    p_users text[], p_features text[],
+    p_pairs integer[], p_keys text[], p_firsts integer[], p_quantities numeric[],
+    p_occurred timestamptz[], p_fingerprints bytea[], p_properties text[],
+    p_now timestamptz, p_statuses text[]
 ) returns text[]
 language plpgsql
 -- The shape of these arrays says nothing worth planning for, and a plan made while the tables
@@ -225,90 +226,94 @@ set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 as $$
 declare
+    -- by pair
+    v_codes text[] := array_fill(null::text, array[cardinality(p_users)]);
+    v_periods bigint[] := array_fill(null::bigint, array[cardinality(p_users)]);
+    v_starts timestamptz[] := array_fill(null::timestamptz, array[cardinality(p_users)]);
+    v_caps numeric[] := array_fill(null::numeric, array[cardinality(p_users)]);
+    v_totals numeric[] := array_fill(null::numeric, array[cardinality(p_users)]);
+    -- by event
+    v_known bytea[] := array_fill(null::bytea, array[cardinality(p_keys)]);
     v_verdicts text[] := array_fill(null::text, array[cardinality(p_keys)]);
-    v_periods bigint[] := array_fill(null::bigint, array[cardinality(p_keys)]);
-    v_late boolean[] := array_fill(null::boolean, array[cardinality(p_keys)]);
-    v_known bytea[] := array_fill(null::bytea, array[cardinality(p_keys)]);   -- by first of key
-    v_used numeric[] := array_fill(null::numeric, array[cardinality(p_keys)]);  -- by pair
+    v_ended boolean;
     v_any boolean := false;
+    v_verdict text;
     v_total numeric;
-    e record;
+    r record;
 begin
     -- A statement of its own: joined to anything, rows that find no partner are never locked.
     perform from users where id = any (p_users) order by id for no key update;
-    if exists (
-        select from usage_period
-        where user_id = any (p_users) and closed_at is null and ends_at <= p_now
-    ) then
-        perform roll_over_periods(p_users, p_now, p_statuses);
-    end if;
 
-    for e in
-        select i.position, s.positions[1] as pair, s.code, s.period, s.starts_at, s.used, s.cap,
-               min(i.position) over (partition by s.user_id, p_keys[i.position]) as first_of_key,
-               before.fingerprint
-        from usage_standing(p_users, p_features, p_now, p_statuses) as s
-        cross join lateral unnest(s.positions) as i (position)
-        left join lateral (
-            select n.fingerprint from usage_event n
-            where n.user_id = s.user_id and n.idempotency_key = p_keys[i.position] limit 1
-        ) as before on true
-        order by i.position
     loop
-        if e.fingerprint is not null then
-            v_known[e.first_of_key] := e.fingerprint;
-        end if;
-        if v_known[e.first_of_key] is not null then
-            v_verdicts[e.position] :=
-                case when v_known[e.first_of_key] = p_fingerprints[e.position]
-                     then 'duplicate' else 'conflict' end;
-            continue;
-        end if;
+        v_ended := false;
+        for r in
+            select pair, code, period, starts_at, ends_at, used, cap
+            from usage_standing(p_users, p_features, p_now, p_statuses)
+        loop
+            v_codes[r.pair] := r.code;
+            v_periods[r.pair] := r.period;
+            v_starts[r.pair] := r.starts_at;
+            v_caps[r.pair] := r.cap;
+            v_totals[r.pair] := r.used;
+            v_ended := v_ended or (r.code is null and r.ends_at <= p_now);
+        end loop;
+        exit when not v_ended;
+        perform roll_over_periods(p_users, p_now, p_statuses);
+    end loop;
 
-        v_total := coalesce(v_used[e.pair], e.used) + p_quantities[e.position];
-        v_verdicts[e.position] := case
-            when p_occurred[e.position] < p_now - interval '35 days' then 'too_old'
-            when p_occurred[e.position] > p_now + interval '5 minutes' then 'in_future'
-            when e.code is not null then e.code
-            when v_total > e.cap then 'limit_reached'
+    for r in
+        select e.first, l.fingerprint
+        from unnest(p_pairs, p_keys, p_firsts) as e (pair, key, first)
+        cross join lateral (
+            select n.fingerprint from usage_event n
+            where n.user_id = p_users[e.pair] and n.idempotency_key = e.key limit 1
+        ) as l
+    loop
+        v_known[r.first] := r.fingerprint;
+    end loop;
+
+    for i in 1 .. cardinality(p_keys) loop
+        v_total := v_totals[p_pairs[i]] + p_quantities[i];
+        v_verdict := case
+            when v_known[p_firsts[i]] = p_fingerprints[i] then 'duplicate'
+            when v_known[p_firsts[i]] is not null then 'conflict'
+            when p_occurred[i] < p_now - interval '35 days' then 'too_old'
+            when p_occurred[i] > p_now + interval '5 minutes' then 'in_future'
+            when v_codes[p_pairs[i]] is not null then v_codes[p_pairs[i]]
+            when v_total > v_caps[p_pairs[i]] then 'limit_reached'
             when v_total > 999999999 and not fits_double(v_total) then 'total_too_large'
             else 'accepted'
         end;
-        if v_verdicts[e.position] = 'accepted' then
+        v_verdicts[i] := v_verdict;
+        if v_verdict = 'accepted' then
+            v_totals[p_pairs[i]] := v_total;
+            v_known[p_firsts[i]] := p_fingerprints[i];
             v_any := true;
-            v_used[e.pair] := v_total;
-            v_known[e.first_of_key] := p_fingerprints[e.position];
-            v_periods[e.position] := e.period;
-            v_late[e.position] := coalesce(p_occurred[e.position] < e.starts_at, false);
         end if;
     end loop;
 
     if v_any then
         with accepted as (
-            select a.*
+            select e.*
             from unnest(
-                p_users, p_keys, p_features, p_quantities, p_occurred, p_fingerprints,
-                p_properties, v_periods, v_late
-            ) as a (
-                user_id, idempotency_key, feature, quantity, occurred_at, fingerprint,
-                properties, period, late
-            )
-            where a.period is not null
+                v_verdicts, p_pairs, p_keys, p_quantities, p_occurred, p_fingerprints, p_properties
+            ) as e (verdict, pair, key, quantity, occurred_at, fingerprint, properties)
+            where e.verdict = 'accepted'
         ),
         ledger as (
             insert into usage_event (
                 user_id, idempotency_key, fingerprint, feature, quantity, occurred_at,
                 booked_at, period, late, properties
             )
-            select user_id, idempotency_key, fingerprint, feature, quantity,
-                   coalesce(occurred_at, p_now), p_now, period, late, properties::jsonb
+            select p_users[pair], key, fingerprint, p_features[pair], quantity,
+                   coalesce(occurred_at, p_now), p_now, v_periods[pair],
+                   coalesce(occurred_at < v_starts[pair], false), properties::jsonb
             from accepted
         ),
         growth as (
-            select period, feature, sum(quantity) as quantity
+            select v_periods[pair] as period, p_features[pair] as feature, sum(quantity) as quantity
             from accepted
-            group by period, feature
-            order by period, feature
+            group by pair
         ),
         daily as (
             insert into usage_daily as d (period, feature, day, quantity)

@@ -3,7 +3,8 @@
 -- One word per event, in the order given.
 -- name: accept
 select accept_usage(
-    %(users)s::text[], %(keys)s::text[], %(features)s::text[], %(quantities)s::numeric[],
+    %(users)s::text[], %(features)s::text[],
+    %(pairs)s::integer[], %(keys)s::text[], %(firsts)s::integer[], %(quantities)s::numeric[],
     %(occurred)s::timestamptz[], %(fingerprints)s::bytea[], %(properties)s::text[],
     %(now)s::timestamptz, %(statuses)s::text[]
 ) as verdicts
