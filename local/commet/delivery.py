@@ -87,6 +87,8 @@ class Courier:
         """Wait until no attempt is under way."""
         while self._in_flight:
             await asyncio.gather(*self._in_flight.values(), return_exceptions=True)
+            # Tasks that were done already let gather return at once, before their callbacks ran.
+            await asyncio.sleep(0)
 
     async def _attempt_in_turn(self, delivery_id: str) -> None:
         async with self._slots:

@@ -184,5 +184,6 @@ class Scheduler:
             run.items.append(self._process(sub))
             self._world.store.clock_runs.put(run)
         else:
-            await asyncio.gather(*self._courier.launch_due())
+            await asyncio.gather(*self._courier.launch_due(), return_exceptions=True)
+            await asyncio.sleep(0)
         return True
