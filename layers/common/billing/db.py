@@ -62,7 +62,8 @@ def _connect(settings: DatabaseSettings, login: Mapping[str, Any], application: 
         user=str(login["username"]),
         password=str(login["password"]),
         sslmode=settings.sslmode,
-        sslrootcert=_ca_file(settings.ca),
+        # Only where it is to be verified: with a root at hand libpq verifies for "require" too.
+        sslrootcert=_ca_file(settings.ca) if settings.sslmode.startswith("verify") else None,
         application_name=application,
         connect_timeout=3,
         # Without it a connection that was cut silently hangs past the function's own time limit.
