@@ -5,7 +5,7 @@ An event and the running total it adds to are written in one statement before su
 """
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -109,19 +109,21 @@ def accept(
     verdicts = db.value(
         queries("usage")["accept"],
         {
-            "users": [user_id for user_id, _ in pairs],
-            "features": [feature for _, feature in pairs],
-            "pairs": [pairs[e.user_id, e.feature] for e in events],
-            "keys": [e.idempotency_key for e in events],
-            "firsts": [firsts[e.user_id, e.idempotency_key] for e in events],
-            "quantities": [e.quantity for e in events],
-            "occurred": [e.occurred_at for e in events],
-            "fingerprints": [e.fingerprint for e in events],
-            "properties": [
+            "users": _array(user_id for user_id, _ in pairs),
+            "features": _array(feature for _, feature in pairs),
+            "pairs": _array(str(pairs[e.user_id, e.feature]) for e in events),
+            "keys": _array(e.idempotency_key for e in events),
+            "firsts": _array(str(firsts[e.user_id, e.idempotency_key]) for e in events),
+            "quantities": _array(format(e.quantity, "f") for e in events),
+            "occurred": _array(
+                e.occurred_at.isoformat() if e.occurred_at else None for e in events
+            ),
+            "fingerprints": _array("\\x" + e.fingerprint.hex() for e in events),
+            "properties": _array(
                 json.dumps(dict(e.properties)) if e.properties else None for e in events
-            ],
+            ),
             "now": now,
-            "statuses": list(statuses),
+            "statuses": _array(statuses),
         },
     )
     return [_verdict(word) for word in verdicts]
@@ -193,6 +195,17 @@ def check(
         currency=currency,
         code=code,
     )
+
+
+def _array(values: Iterable[str | None]) -> str:
+    """A Postgres array literal. The driver's own lists cost a single event a third of its time."""
+    return "{" + ",".join("NULL" if v is None else _quoted(v) for v in values) + "}"
+
+
+def _quoted(text: str) -> str:
+    if "\\" in text or '"' in text:
+        text = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{text}"'
 
 
 def _verdict(word: str) -> Verdict:

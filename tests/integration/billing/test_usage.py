@@ -94,6 +94,28 @@ class TestAccept:
             "kind": "event",
         }
 
+    @settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @given(
+        key=st.text(
+            st.one_of(
+                st.sampled_from("\\\"'{},%N ULL\n\t\x01"),
+                st.characters(exclude_categories=["Cs"], exclude_characters="\0"),
+            ),
+            min_size=1,
+            max_size=200,
+        )
+    )
+    def test_any_text_is_kept_as_it_is(self, db: Database, subscribe: Subscribe, key: str) -> None:
+        """Nothing a caller writes into a key or a property is read as anything else."""
+        db.execute("truncate usage_event, usage_total, usage_daily")
+        subscribe()
+        reported = Event("usr_ana", "storage", Decimal(1), key, None, {key: key})
+        assert take(db, reported, reported) == ["accepted", "duplicate"]
+        assert db.one("select idempotency_key as key, properties from usage_event") == {
+            "key": key,
+            "properties": {key: key},
+        }
+
 
 class TestKeys:
     def test_again_is_a_duplicate(self, db: Database, subscribe: Subscribe) -> None:

