@@ -1,7 +1,6 @@
 """Creates, starts and stops the embedded Postgres."""
 
 import contextlib
-import fcntl
 import os
 import secrets
 import shutil
@@ -19,6 +18,7 @@ from urllib.parse import quote
 import psycopg
 from psycopg import sql
 
+from local.locks import HeldError, hold, is_running
 from local.postgres import supervisor
 from local.postgres.account import (
     Account,
@@ -76,7 +76,16 @@ class EmbeddedPostgres:
     def start(self) -> None:
         """Raises DataInUseError, PostgresNotFoundError or PostgresError."""
         self.directory.mkdir(parents=True, exist_ok=True)
-        self._lock = _lock(self.directory / "postgres.lock")
+        try:
+            # Postgres inherits the lock, so it is held as long as that lives; an owner that was
+            # killed leaves a Postgres that is about to stop.
+            lock = self.directory / "postgres.lock"
+            self._lock = hold(lock, patience_seconds=_TAKE_OVER_SECONDS)
+        except HeldError as held:
+            raise DataInUseError(
+                f"Process {held.owner} already runs Postgres on {self.directory}. "
+                "Stop it, or choose another data directory (DATA_DIR)."
+            ) from None
         try:
             place = reachable_data(self.directory, self._account)
             found = self._named_binaries or find_binaries()
@@ -103,6 +112,10 @@ class EmbeddedPostgres:
         if self._lock:
             self._lock.close()
             self._lock = None
+
+    def ended(self) -> bool:
+        """Whether a server that was started is no longer there."""
+        return self._supervisor is not None and self._supervisor.poll() is not None
 
     def __enter__(self) -> Self:
         self.start()
@@ -218,41 +231,6 @@ class EmbeddedPostgres:
         return "\n".join(lines[-5:])
 
 
-def _lock(path: Path) -> IO[str]:
-    """Holds the data directory. Postgres inherits it, so it is held as long as that lives too."""
-    file = path.open("a+")
-    deadline = time.monotonic() + _TAKE_OVER_SECONDS
-    while True:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            owner = file.read().strip()
-            # An owner that was killed leaves a Postgres that is about to stop.
-            if _runs(owner) or time.monotonic() > deadline:
-                file.close()
-                raise DataInUseError(
-                    f"Process {owner or '?'} already runs Postgres on {path.parent}. "
-                    "Stop it, or choose another data directory (DATA_DIR)."
-                ) from None
-            time.sleep(0.05)
-        else:
-            file.truncate(0)
-            file.write(str(os.getpid()))
-            file.flush()
-            return file
-
-
-def _runs(pid: str) -> bool:
-    try:
-        os.kill(int(pid), 0)
-    except (ProcessLookupError, ValueError):
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
 def _password(path: Path) -> str:
     """The superuser's password, made once and readable only by us."""
     with contextlib.suppress(FileNotFoundError):
@@ -323,7 +301,7 @@ def _remove_stale_pid(data: Path) -> None:
     if not pid_file.exists():
         return
     pid = pid_file.read_text().partition("\n")[0]
-    if _runs(pid):
+    if is_running(pid):
         command = subprocess.run(
             ["ps", "-o", "command=", "-p", pid], capture_output=True, text=True, check=False
         ).stdout

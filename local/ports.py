@@ -1,0 +1,38 @@
+"""Which ports to listen on."""
+
+import socket
+from dataclasses import dataclass
+
+HOST = "127.0.0.1"
+_TRIES = 50
+
+
+class PortTakenError(Exception):
+    """The port that was asked for is in use."""
+
+
+@dataclass(frozen=True)
+class Port:
+    """A wish: this port, or any from there on where it was nobody's explicit choice.
+
+    Zero is any free port.
+    """
+
+    number: int = 0
+    explicit: bool = True
+
+    def listen(self) -> socket.socket:
+        """A listening socket. Raises PortTakenError."""
+        for number in range(self.number, self.number + (1 if self.explicit else _TRIES)):
+            try:
+                return socket.create_server((HOST, number), backlog=1024)
+            except OSError as error:
+                reason = error.strerror
+        raise PortTakenError(f"Port {self.number} cannot be used: {reason}.")
+
+
+def free_port(wish: Port) -> int:
+    """A port for a program that opens its socket itself. Raises PortTakenError."""
+    with wish.listen() as found:
+        number: int = found.getsockname()[1]
+        return number

@@ -1,0 +1,333 @@
+"""The whole product on this machine: Postgres, Commet stand-in, gateway, wired together.
+
+    with LocalStack() as stack:
+        httpx.get(f"{stack.api}/health")
+
+Without arguments: free ports, temporary data, removed at the end.
+"""
+
+import contextlib
+import json
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import quote
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+
+from local.commet_key import SANDBOX_BASE_URL, check_sandbox_key
+from local.gateway.logs import Log
+from local.gateway.server import Gateway
+from local.gateway.template import load_template
+from local.locks import HeldError, hold
+from local.ports import Port, free_port
+from local.postgres import EmbeddedPostgres
+from local.standin import StandIn, StandInClock, register_webhook
+from local.state import Kept, hide, show
+
+ROOT = Path(__file__).resolve().parent.parent
+TEMPLATE = ROOT / "template.yaml"
+WEBHOOK_FUNCTION = "WebhookFunction"
+MIGRATE_FUNCTION = "MigrateFunction"
+
+_DATABASE, _OWNER, _APP = "billing", "billing_owner", "billing_app"
+_POLL_SECONDS = 0.5
+
+
+class StackError(Exception):
+    """The stack could not be started, or lost a part; the message is for people."""
+
+
+@dataclass(frozen=True)
+class Database:
+    """Where the functions find their database, and as whom."""
+
+    host: str
+    port: int
+    name: str
+    sslmode: str
+    owner: dict[str, str]
+    app: dict[str, str]
+
+    @property
+    def url(self) -> str:
+        """For scripts, as the owner of the tables."""
+        user, password = (quote(self.owner[part], safe="") for part in ("username", "password"))
+        login = f"{user}:{password}" if password else user
+        host = quote(self.host, safe="")
+        return f"postgresql://{login}@{host}:{self.port}/{quote(self.name)}?sslmode={self.sslmode}"
+
+
+class LocalStack:
+    """Runs from `start` to `stop`; nothing of it outlives this process, however that ends.
+
+    With `database_url`, that server is used and nothing but our tables is created in it. With a
+    sandbox key, Commet itself is used; webhooks then have to be relayed, signed with
+    `webhook_secret`. `commet_options` are further flags of the stand-in. `fast` gives up Postgres'
+    safety against a power cut. `schedule_minute_seconds` is how long a minute of the schedules
+    takes; None fires none. `say` is called with one line per step.
+    """
+
+    def __init__(
+        self,
+        *,
+        data_dir: Path | None = None,
+        port: Port | None = None,
+        commet_port: Port | None = None,
+        database_url: str | None = None,
+        commet_api_key: str | None = None,
+        webhook_secret: str | None = None,
+        template: Path = TEMPLATE,
+        python: str | None = None,
+        schedule_minute_seconds: float | None = 2,
+        commet_options: Sequence[str] = (),
+        parameters: dict[str, str] | None = None,
+        fast: bool = False,
+        log: Log | None = None,
+        say: Callable[[str], object] = lambda _: None,
+    ) -> None:
+        self._data_dir = data_dir
+        self._port = port or Port()
+        self._commet_port = commet_port or Port()
+        self._database_url = database_url
+        self._sandbox_key = check_sandbox_key(commet_api_key) if commet_api_key else None
+        self._webhook_secret = webhook_secret
+        self._template = template
+        self._python = python
+        self._schedule_minute_seconds = schedule_minute_seconds
+        self._commet_options = commet_options
+        self._parameters = parameters or {}
+        self._fast = fast
+        self._say = say
+        self._closing = contextlib.ExitStack()
+        self._standin: StandIn | None = None
+        self._postgres: EmbeddedPostgres | None = None
+        self._clock: StandInClock | None = None
+        self._gateway: Gateway
+        self.log = log or Log()
+        self.data_dir: Path
+        self.commet = SANDBOX_BASE_URL
+        self.commet_api_key = ""
+        self.webhook_secret = ""
+        self.service_key = ""
+        self.database_url = ""
+
+    @property
+    def api(self) -> str:
+        """Where the HTTP API is."""
+        return self._gateway.url
+
+    @property
+    def function_url(self) -> str:
+        """The webhook function's own URL."""
+        return self._gateway.function_url(WEBHOOK_FUNCTION)
+
+    @property
+    def lambda_url(self) -> str:
+        """Lambda's Invoke API, for functions without a route."""
+        return self._gateway.lambda_url
+
+    @property
+    def uses_standin(self) -> bool:
+        return self._sandbox_key is None
+
+    def invoke(self, function: str, event: Any = None) -> Any:
+        """Calls a function directly and returns its answer. Raises StackError if it fails."""
+        result = self._gateway.invoke(function, {} if event is None else event)
+        answer = json.loads(result.payload)
+        if result.failed:
+            raise StackError(f"{function}: {answer.get('errorType')}: {answer.get('errorMessage')}")
+        return answer
+
+    def start(self) -> None:
+        """Returns once requests are served.
+
+        Raises StackError, PortTakenError, PostgresError and StandInError.
+        """
+        try:
+            self._start()
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """Ends everything, in the order that loses nothing."""
+        self._closing.close()
+
+    def wait(self) -> None:
+        """Blocks for as long as everything runs. Raises StackError when a part has ended."""
+        while True:
+            time.sleep(_POLL_SECONDS)
+            if self._standin and self._standin.ended() is not None:
+                raise StackError("The Commet stand-in has ended.")
+            if self._postgres and self._postgres.ended():
+                raise StackError(f"Postgres has ended; see {self.data_dir}/postgres.log.")
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def _start(self) -> None:
+        self.data_dir = self._own_data_dir()
+        kept = Kept(self.data_dir)
+        self.service_key = kept["service_key"]
+        listener = self._closing.enter_context(self._port.listen())
+        port = listener.getsockname()[1]
+        self._mention_moved("API", self._port, port)
+        # Importing SAM CLI takes as long as all the rest, so the rest starts meanwhile.
+        with ThreadPoolExecutor() as pool:
+            database = pool.submit(self._start_database, kept)
+            standin = pool.submit(self._start_standin) if self.uses_standin else None
+            pool.submit(load_template, self._template, {})
+            reachable = database.result()
+            if standin:
+                self._standin = standin.result()
+        self.database_url = reachable.url
+        if self._standin:
+            self.commet, self.commet_api_key = self._standin.base_url, self._standin.api_key
+            self._clock = StandInClock(self._standin.public_url)
+            self._closing.callback(self._clock.close)
+        else:
+            self.commet_api_key = self._sandbox_key or ""
+        secrets = self._secrets(kept, reachable)
+        self._gateway = Gateway(
+            load_template(self._template, self._template_parameters(port, reachable)),
+            listener=listener,
+            secrets=secrets,
+            clock=self._clock,
+            log=self.log,
+            python=self._python,
+            schedule_minute_seconds=self._schedule_minute_seconds,
+        )
+        self._closing.callback(self._gateway.close)
+        with ThreadPoolExecutor() as pool:
+            migrations = pool.submit(self.invoke, MIGRATE_FUNCTION, {"action": "migrate"})
+            self.webhook_secret = self._wire_webhook(kept)
+            applied = migrations.result().get("applied") or []
+        self._say(f"Migrations: {len(applied)} applied." if applied else "Migrations: up to date.")
+        secrets["local/webhook"] = json.dumps({"secrets": [self.webhook_secret or "unset"]})
+        self._gateway.start()
+        self._closing.callback(hide, self.data_dir)
+        show(self.data_dir, self.facts())
+
+    def facts(self) -> dict[str, Any]:
+        """What `stack.json` says."""
+        return {
+            "api": self.api,
+            "function_url": self.function_url,
+            "commet": self.commet,
+            "commet_api_key": self.commet_api_key,
+            "webhook_secret": self.webhook_secret,
+            "service_key": self.service_key,
+            "database_url": self.database_url,
+            "lambda": self.lambda_url,
+        }
+
+    def _own_data_dir(self) -> Path:
+        """The directory, locked. Temporary ones are world-reachable: Postgres may be `nobody`."""
+        if self._data_dir is None:
+            place = Path(self._closing.enter_context(tempfile.TemporaryDirectory(prefix="stack-")))
+            place.chmod(0o755)
+        else:
+            place = self._data_dir.resolve()
+            place.mkdir(parents=True, exist_ok=True)
+        try:
+            self._closing.enter_context(hold(place / "stack.lock"))
+        except HeldError as held:
+            raise StackError(
+                f"Process {held.owner} already runs the stack on {place}. "
+                "Stop it, or choose another data directory (DATA_DIR)."
+            ) from None
+        return place
+
+    def _start_database(self, kept: Kept) -> Database:
+        if self._database_url:
+            return _users_own_database(self._database_url)
+        postgres = EmbeddedPostgres(self.data_dir, fast=self._fast)
+        self._closing.callback(postgres.stop)
+        postgres.start()
+        self._postgres = postgres
+        logins = {
+            name: {"username": name, "password": kept[f"{role}_password"]}
+            for role, name in (("owner", _OWNER), ("app", _APP))
+        }
+        for login in logins.values():
+            postgres.ensure_role(login["username"], login["password"])
+        postgres.ensure_database(_DATABASE, owner=_OWNER)
+        self._say(f"Postgres listens on port {postgres.port}.")
+        host, port = "127.0.0.1", postgres.port
+        return Database(host, port, _DATABASE, "disable", logins[_OWNER], logins[_APP])
+
+    def _start_standin(self) -> StandIn:
+        port = free_port(self._commet_port)
+        self._mention_moved("Commet stand-in", self._commet_port, port)
+        data = self.data_dir / "commet.sqlite"
+        standin = StandIn(port, data, self.log, self._commet_options)
+        self._closing.callback(standin.close)
+        return standin
+
+    def _mention_moved(self, what: str, wish: Port, port: int) -> None:
+        if wish.number not in {0, port}:
+            self._say(f"Port {wish.number} is taken; {what} listens on {port} instead.")
+
+    def _secrets(self, kept: Kept, database: Database) -> dict[str, str]:
+        return {
+            "local/app": kept["app_secret"],
+            "local/commet": json.dumps({"api_key": self.commet_api_key}),
+            "local/database": json.dumps(database.app),
+            "local/database-owner": json.dumps(database.owner),
+            "local/service-keys": kept.service_keys(),
+        }
+
+    def _template_parameters(self, port: int, database: Database) -> dict[str, str]:
+        return {
+            "BuildId": "local",
+            "CommetBaseUrl": self.commet,
+            "CommetMode": "sandbox",
+            "CommetSecretArn": "local/commet",
+            "WebhookSecretArn": "local/webhook",
+            "ServiceKeysSecretArn": "local/service-keys",
+            "AppSecretArn": "local/app",
+            "DatabaseHost": database.host,
+            "DatabasePort": str(database.port),
+            "DatabaseName": database.name,
+            "DatabaseSslMode": database.sslmode,
+            "DatabaseSecretArn": "local/database",
+            "DatabaseOwnerSecretArn": "local/database-owner",
+            "AppUrl": f"http://127.0.0.1:{port}",
+            "AllowedOrigins": f"http://127.0.0.1:{port},http://localhost:{port}",
+            "AllowSelfReportedUsage": "true",
+            "DeliveryIntervalSeconds": "2",
+        } | self._parameters
+
+    def _wire_webhook(self, kept: Kept) -> str:
+        if self._standin is None:
+            return self._webhook_secret or ""
+        return register_webhook(self.commet, self.commet_api_key, self.function_url, kept)
+
+
+def _users_own_database(url: str) -> Database:
+    """Raises StackError when it cannot be reached; the message holds no password."""
+    try:
+        with psycopg.connect(url, connect_timeout=5) as connection:
+            about = connection.info
+            login = {"username": about.user, "password": about.password}
+            wanted = str(conninfo_to_dict(url).get("sslmode") or "prefer")
+            sslmode = "prefer" if wanted == "allow" else wanted
+            return Database(about.host, about.port, about.dbname, sslmode, login, login)
+    except psycopg.Error as error:
+        raise StackError(f"DATABASE_URL cannot be used: {error}") from error

@@ -1,0 +1,181 @@
+"""The Commet stand-in as a process of the local stack: start it, wire it, ask it the time."""
+
+import contextlib
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+from local.gateway.logs import Log
+from local.state import Kept
+
+_ROOT = Path(__file__).resolve().parent.parent
+_END_SECONDS = 10.0
+
+# What billing.events reads; a test compares the two.
+EVENTS = (
+    "subscription.created",
+    "subscription.activated",
+    "subscription.reactivated",
+    "subscription.updated",
+    "subscription.canceled",
+    "subscription.cancellation_scheduled",
+    "subscription.cancellation_revoked",
+    "subscription.past_due",
+    "subscription.plan_changed",
+    "subscription.plan_change_scheduled",
+    "subscription.plan_change_revoked",
+    "subscription.pause_scheduled",
+    "subscription.pause_updated",
+    "subscription.pause_revoked",
+    "subscription.paused",
+    "subscription.resumed",
+    "subscription.resume_failed",
+    "trial.started",
+    "trial.will_end",
+    "trial.expired",
+    "trial.converted",
+    "trial.checkout_ready",
+    "checkout.ready",
+    "invoice.created",
+    "payment.recovered",
+    "plan_grant.created",
+    "plan_grant.updated",
+    "plan_grant.expired",
+    "plan_grant.revoked",
+    "customer.state_changed",
+)
+
+
+class StandInError(Exception):
+    """The stand-in did not start, or refused what it was asked."""
+
+
+class StandIn:
+    """The process. `base_url` is its API, `public_url` where its pages and inspection are."""
+
+    def __init__(self, port: int, data: Path, log: Log, options: Sequence[str] = ()) -> None:
+        self._process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "local.commet", "--json", "--exit-with-parent"),
+                *("--port", str(port), "--data", str(data)),
+                # Commet's minutes between two attempts at a webhook are seconds here.
+                *("--retry-scale", "0.0167"),
+                *options,
+            ],
+            cwd=_ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            text=True,
+            # Ctrl-C is for the stack, which ends us last.
+            process_group=0,
+        )
+        try:
+            facts = self._facts()
+        except BaseException:
+            self.close()
+            raise
+        self.base_url = str(facts["base_url"])
+        self.api_key = str(facts["api_key"])
+        self.public_url = str(facts["public_url"])
+        threading.Thread(target=self._relay, args=(log,), name="commet", daemon=True).start()
+
+    def ended(self) -> int | None:
+        """Its exit code, once it has ended."""
+        return self._process.poll()
+
+    def close(self) -> None:
+        """Ends it and waits for that."""
+        self._process.terminate()
+        try:
+            self._process.wait(_END_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        if self._process.stdout:
+            self._process.stdout.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _facts(self) -> dict[str, Any]:
+        assert self._process.stdout is not None  # noqa: S101 - for the type checker
+        line = self._process.stdout.readline()
+        try:
+            facts: dict[str, Any] = json.loads(line)
+        except ValueError:
+            raise StandInError("The Commet stand-in did not start; see above.") from None
+        return facts
+
+    def _relay(self, log: Log) -> None:
+        assert self._process.stdout is not None  # noqa: S101 - for the type checker
+        with contextlib.suppress(ValueError):  # closed while we read
+            for line in self._process.stdout:
+                log.output("Commet", line)
+
+
+class StandInClock:
+    """The stand-in's time, as the functions' `/clock` answers it.
+
+    Asked at its inspection endpoint, not in Commet's API: there it would count as a call, and
+    misbehave when Commet is told to. When it does not answer, time flows on from the last answer.
+    """
+
+    def __init__(self, public_url: str) -> None:
+        self._http = httpx.Client(base_url=public_url, timeout=1, trust_env=False)
+        self._ahead = timedelta()
+
+    def __call__(self) -> str:
+        with contextlib.suppress(httpx.HTTPError, ValueError, KeyError):
+            shown = self._http.get("/_standin/clock").raise_for_status().json()["now"]
+            self._ahead = datetime.fromisoformat(shown) - datetime.now(UTC)
+            return str(shown)
+        return (datetime.now(UTC) + self._ahead).isoformat()
+
+    def close(self) -> None:
+        self._http.close()
+
+
+def register_webhook(base_url: str, api_key: str, url: str, kept: Kept) -> str:
+    """Makes sure Commet sends its events to `url`, and returns the secret it signs them with.
+
+    The secret is shown once, at creation; an endpoint whose secret we do not know, or whose
+    address has changed with our port, is replaced. Raises StandInError.
+    """
+    with httpx.Client(
+        base_url=base_url, headers={"x-api-key": api_key}, timeout=10, trust_env=False
+    ) as http:
+        known = kept.webhook or {}
+        for endpoint in _call(http, "GET", "/webhooks", params={"limit": 100})["data"]:
+            if endpoint["id"] == known.get("id") and endpoint["url"] == url:
+                if not endpoint["isActive"] or set(endpoint["events"]) != set(EVENTS):
+                    change = {"isActive": True, "events": EVENTS}
+                    _call(http, "PATCH", f"/webhooks/{endpoint['id']}", json=change)
+                return known["secret"]
+            if endpoint["url"] == url or endpoint["id"] == known.get("id"):
+                _call(http, "DELETE", f"/webhooks/{endpoint['id']}")
+        made = _call(http, "POST", "/webhooks", json={"url": url, "events": EVENTS})
+    kept.webhook = {"id": made["id"], "url": url, "secret": made["secretKey"]}
+    return str(made["secretKey"])
+
+
+def _call(http: httpx.Client, method: str, path: str, **arguments: Any) -> Any:
+    try:
+        return http.request(method, path, **arguments).raise_for_status().json()
+    except (httpx.HTTPError, ValueError) as error:
+        raise StandInError(f"Registering the webhook failed: {error}") from error
