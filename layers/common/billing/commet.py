@@ -11,6 +11,7 @@ Wire contract: Commet API version 2026-08-27. Retry rules, all inside the caller
 """
 
 import json
+import logging
 import random
 import time
 from collections.abc import Callable, Mapping
@@ -45,6 +46,9 @@ _MAX_PAGES = 50
 _MAX_ANSWER_BYTES = 10_000_000
 
 T = TypeVar("T", bound=Answer)
+
+# httpx logs every request with its whole address at INFO, which Lambda prints.
+logging.getLogger("httpx").setLevel(logging.WARNING)
 
 
 class ApiKey(Protocol):
