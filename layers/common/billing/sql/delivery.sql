@@ -14,27 +14,19 @@ with due as (
                 else trunc(t.total - t.claimed) end as quantity
     from usage_total t
     join usage_period p on p.id = t.period
-    where not t.settled
+    where not t.settled and t.total > t.claimed
       and (
-          p.closed_at is not null
-          or (
-              t.total > t.claimed
-              and (
-                  t.claimed_at is null
-                  or t.claimed_at <= now() - %(interval)s::interval
-                  or p.ends_at <= %(now)s::timestamptz + %(closing)s::interval
-              )
-          )
+          t.claimed_at is null
+          or t.claimed_at <= now() - %(interval)s::interval
+          or p.closed_at is not null
+          or p.ends_at <= %(now)s::timestamptz + %(closing)s::interval
       )
     limit %(limit)s
     for update of t skip locked
 ),
 claimed as (
     update usage_total t set
-        claimed = due.claimed + greatest(due.quantity, 0),
-        seq = case when due.quantity > 0 then due.seq else t.seq end,
-        claimed_at = case when due.quantity > 0 then now() else t.claimed_at end,
-        settled = due.closed_at is not null and due.claimed + due.quantity = t.total
+        claimed = due.claimed + due.quantity, seq = due.seq, claimed_at = now()
     from due
     where t.period = due.period and t.feature = due.feature
 ),
@@ -50,7 +42,6 @@ named as (
                ) end
            )) as at
     from due
-    where quantity > 0
 ),
 inserted as (
     insert into usage_delivery (period, feature, seq, user_id, quantity, event_id, body)
@@ -71,7 +62,19 @@ inserted as (
     ) as e
     returning 1
 )
-select (select count(*) from due) as examined, (select count(*) from inserted) as claimed
+select count(*) as claimed from inserted
+
+-- Closed periods of which everything is claimed are not looked at again.
+-- name: settle
+update usage_total t set settled = true
+from (
+    select n.period, n.feature
+    from usage_total n
+    join usage_period p on p.id = n.period
+    where not n.settled and n.total = n.claimed and p.closed_at is not null
+    for update of n skip locked
+) as done
+where t.period = done.period and t.feature = done.feature
 
 -- The delivery that has waited longest, for this long ours alone. Whoever dies with it leaves it
 -- to be sent again, unchanged. Commet forgets an idempotency key after a day: what was tried and
