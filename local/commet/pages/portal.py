@@ -140,9 +140,17 @@ class PortalPages:
 
 
 def _gauge(item: Entitlement) -> dict[str, Any]:
-    share = 0 if not item.included else min(100, int(item.used * 100 / item.included))
+    """`share` of the included units used, in percent, and how wide that part of the bar is."""
+    share = min(100, int(item.used * 100 / item.included)) if item.included else 100
+    over = item.overage_units > 0
+    width = int(item.included * 100 / item.used) if over else share
     cost = overage_amount(item.overage_units, item.grant.overage.unit_price or 0)
-    return {"item": item, "share": share, "cost": cost if item.overage_enabled else 0}
+    return {
+        "item": item,
+        "share": share,
+        "width": width,
+        "cost": cost if item.overage_enabled else 0,
+    }
 
 
 def _expired() -> web.Response:
