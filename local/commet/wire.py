@@ -8,10 +8,20 @@ from typing import Any
 
 Json = Any
 
+_LARGEST_EXPONENT = 308
+
 
 def loads(text: str | bytes) -> Json:
     """Parse JSON; fractions become Decimal. Raises ValueError, for NaN and Infinity too."""
-    return json.loads(text, parse_float=Decimal, parse_constant=_refuse_constant)
+    return json.loads(text, parse_float=_fraction, parse_constant=_refuse_constant)
+
+
+def _fraction(text: str) -> Decimal:
+    value = Decimal(text)
+    # As far as doubles go. Written out, 1e999999999 would fill the memory.
+    if abs(value.adjusted()) > _LARGEST_EXPONENT:
+        raise ValueError("a number is out of range")
+    return value
 
 
 def _refuse_constant(name: str) -> Json:
@@ -23,9 +33,11 @@ def dumps(value: Json) -> bytes:
     return _encode(value).encode()
 
 
-def number(value: Decimal) -> Decimal:
-    """The same number without trailing zeros, so 1.50 and 1.5 read alike."""
-    return value.normalize() if value else Decimal(0)
+def _plain(value: Decimal) -> str:
+    text = f"{value:f}"
+    if "." in text:
+        text = text.rstrip("0").rstrip(".")
+    return "0" if text == "-0" else text
 
 
 def _encode(value: Json) -> str:  # noqa: PLR0911 - one line per JSON type
@@ -40,7 +52,7 @@ def _encode(value: Json) -> str:  # noqa: PLR0911 - one line per JSON type
     if isinstance(value, int):
         return int.__repr__(value)
     if isinstance(value, Decimal):
-        return f"{number(value):f}"
+        return _plain(value)
     if isinstance(value, Mapping):
         pairs = (f"{encode_basestring(str(k))}:{_encode(v)}" for k, v in value.items())
         return "{" + ",".join(pairs) + "}"

@@ -81,9 +81,7 @@ class PortalPages:
     def _session(self, request: web.Request) -> PortalSession | None:
         return use_session(self._world, request.match_info["token"])
 
-    def _change(
-        self, request: web.Request, act: Callable[[Subscription], str]
-    ) -> web.Response:
+    def _change(self, request: web.Request, act: Callable[[Subscription], str]) -> web.Response:
         session = self._session(request)
         if session is None:
             return _expired()
