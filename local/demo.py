@@ -73,6 +73,10 @@ class Story:
             trust_env=False,
             headers={"x-api-key": addresses.commet_api_key},
         )
+        self._login = {
+            "email": f"ana-{time.time_ns()}@example.com",
+            "password": "a long walk home",
+        }
         self._number = 0
         self._user_id = ""
 
@@ -99,15 +103,11 @@ class Story:
     # --- the steps --------------------------------------------------------------------------
 
     def _sign_up(self) -> None:
-        email = f"ana-{time.time_ns()}@example.com"
         with self._step("Sign up") as say:
-            answer = self._api.post(
-                "/signup", json={"email": email, "password": "a long walk home", "name": "Ana"}
-            )
-            body = _expect(answer, 201)
+            body = _expect(self._api.post("/signup", json=self._login | {"name": "Ana"}), 201)
             self._user_id = body["user"]["id"]
-            self._api.headers["authorization"] = f"Bearer {body['session']['token']}"
-            say(f"{email} is {self._user_id}")
+            self._keep_session(body)
+            say(f"{self._login['email']} is {self._user_id}")
 
     def _see_plans(self) -> None:
         with self._step("See the plans") as say:
@@ -194,6 +194,9 @@ class Story:
             _expect(run, 202)
             now = _until(self._clock, lambda clock: clock["latestRun"]["status"] == "completed")
             say(f"Commet's test clock says {now['now'][:10]}")
+        with self._step("Sign in again") as say:
+            self._keep_session(_expect(self._api.post("/login", json=self._login), 200))
+            say("the old session has ended long ago")
         with self._step("Lose access") as say:
             board = _until(self._dashboard, lambda board: not board["access"])
             problem = _expect(self._report("too-late", 1), 402)
@@ -214,6 +217,9 @@ class Story:
                 )
             _is(overage, Decimal(300))
             say("130 GB used: 30 GB over, $3.00")
+
+    def _keep_session(self, body: dict[str, Any]) -> None:
+        self._api.headers["authorization"] = f"Bearer {body['session']['token']}"
 
     # --- asking -------------------------------------------------------------------------------
 

@@ -104,10 +104,12 @@ def _complete(operation: Document, function: str) -> None:
         statuses += ["413", "415"]
     if "requestBody" in operation or operation.get("parameters"):
         statuses.append("422")
+        if operation.get("parameters"):
+            statuses.append("404")  # what no route matches, a name with odd characters too
     else:
         operation["responses"].pop("422", None)
     for status in statuses:
-        operation["responses"][status] = _problem(status)
+        operation["responses"].setdefault(status, _problem(status))
 
 
 def _problem(status: str) -> Document:
@@ -119,7 +121,7 @@ def _problem(status: str) -> Document:
 
 _MEANINGS = {
     "401": "Nobody we know",
-    "405": "Only POST",
+    "404": "Nobody has this name",
     "413": "The body is too large",
     "415": "The body is not application/json",
     "422": "The request is not valid; `errors` name the fields",

@@ -200,15 +200,19 @@ def _check_body(app: APIGatewayHttpResolver, max_body_bytes: int) -> None:
 
 
 def _parse_json(text: str) -> Any:
-    """JSON with exact decimals; raises InvalidRequest for what is not JSON, NaN included."""
+    """A JSON object with exact decimals; raises InvalidRequest for anything else, NaN included."""
     try:
-        return json.loads(text, parse_float=_decimal, parse_constant=_no_constant)
+        body = json.loads(text, parse_float=_decimal, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
         # json's message names a place, not the text, but the exception holds the whole body.
         detail = "The body is not valid JSON."
         if isinstance(error, json.JSONDecodeError):
             detail = f"The body is not valid JSON (line {error.lineno}, column {error.colno})."
         raise InvalidRequest(detail, code="invalid_json") from None
+    if not isinstance(body, dict):
+        # Powertools would take the first of a list for the whole.
+        raise InvalidRequest("The body must be a JSON object.")
+    return body
 
 
 def _decimal(text: str) -> Decimal:
