@@ -17,6 +17,7 @@ from local.gateway.logs import Log
 from local.state import Kept
 
 _ROOT = Path(__file__).resolve().parent.parent
+_START_SECONDS = 60.0
 _END_SECONDS = 10.0
 
 # What billing.events reads; a test compares the two.
@@ -115,7 +116,10 @@ class StandIn:
 
     def _facts(self) -> dict[str, Any]:
         assert self._process.stdout is not None  # noqa: S101 - for the type checker
+        patience = threading.Timer(_START_SECONDS, self._process.kill)
+        patience.start()
         line = self._process.stdout.readline()
+        patience.cancel()
         try:
             facts: dict[str, Any] = json.loads(line)
         except ValueError:

@@ -74,11 +74,11 @@ class Functions:
         event: object,
         *,
         trace: str | None = None,
-        quiet: bool = False,
+        routine: bool = False,
     ) -> InvocationResult:
         """Runs a function on an event (bytes of JSON, or anything that has a JSON form).
 
-        `quiet` leaves out the report of an invocation that worked and started nothing.
+        Of a `routine` invocation that worked and started nothing, nothing is logged.
         Raises FunctionNotFoundError, RequestTooLargeError and TooManyRequestsError.
         """
         pool = self._pool(name)
@@ -91,11 +91,11 @@ class Functions:
             cold = worker.init_ms is None
             outcome = worker.initialise()
             started = time.perf_counter()
-            outcome = outcome or worker.invoke(request_id, payload, trace)
+            outcome = outcome or worker.invoke(request_id, payload, trace=trace, routine=routine)
             duration_ms = (time.perf_counter() - started) * 1000
         finally:
             pool.release(worker)
-        if cold or outcome.failed or not quiet:
+        if cold or outcome.failed or not routine or self._launcher.log.raw:
             self._launcher.log.report(
                 pool.spec,
                 Report(

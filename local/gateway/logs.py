@@ -1,5 +1,6 @@
 """What the gateway prints: the functions' own output, and a REPORT line per invocation."""
 
+import json
 import math
 import sys
 import threading
@@ -29,17 +30,64 @@ class Report:
         return math.ceil(self.duration_ms + (self.init_ms or 0))
 
 
-class Log:
-    """Lines prefixed by the function they belong to, whole even when many write at once."""
+# Of a structured line: what the reader sees anyway, or never wants to.
+_LEFT_OUT = {
+    *("level", "message", "timestamp", "location", "service", "logger", "xray_trace_id"),
+    *("requestId", "request_id", "exception", "exception_name", "stack_trace", "stackTrace"),
+    *("errorType", "errorMessage"),
+}
+_TROUBLE = {"WARNING", "ERROR", "CRITICAL"}
 
-    def __init__(self, stream: TextIO | None = None, *, colour: bool | None = None) -> None:
+
+def readable(line: str, *, routine: bool = False) -> str | None:
+    """A JSON log line as a person would write it; None for one that nobody would miss.
+
+    Anything that is not a structured log line comes back as it is.
+    """
+    try:
+        entry = json.loads(line) if line.startswith("{") else None
+    except ValueError:
+        entry = None
+    if not isinstance(entry, dict):
+        return line
+    if "_aws" in entry:  # metrics, for CloudWatch
+        return None
+    if "level" not in entry:
+        return line
+    if routine and entry["level"] not in _TROUBLE:
+        return None
+    message = entry.get("message") or f"{entry.get('errorType')}: {entry.get('errorMessage')}"
+    fields = [f"{name}={_brief(entry[name])}" for name in entry if name not in _LEFT_OUT]
+    trace = entry.get("exception") or "".join(entry.get("stackTrace") or ())
+    parts = [" ".join([str(entry["level"]), str(message).strip(), *fields]), str(trace).rstrip()]
+    return "\n".join(part for part in parts if part)
+
+
+def _brief(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+class Log:
+    """Lines prefixed by the function they belong to, whole even when many write at once.
+
+    Structured lines are made readable and metrics are left out, unless `raw`.
+    """
+
+    def __init__(
+        self, stream: TextIO | None = None, *, colour: bool | None = None, raw: bool = False
+    ) -> None:
         self._stream = stream or sys.stderr
+        self.raw = raw
         self._colour = self._stream.isatty() if colour is None else colour
         self._lock = threading.Lock()
 
-    def output(self, function: str, text: str) -> None:
-        """Lines a function wrote."""
-        self._write(function, text.rstrip("\n").split("\n"))
+    def output(self, function: str, text: str, *, routine: bool = False) -> None:
+        """Lines a function wrote; of a `routine` run only those that tell of trouble."""
+        lines = text.rstrip("\n").split("\n")
+        if not self.raw:
+            lines = [shown for line in lines if (shown := readable(line, routine=routine))]
+        if lines:
+            self._write(function, "\n".join(lines).split("\n"))
 
     def report(self, spec: FunctionSpec, report: Report) -> None:
         """Lambda's own summary of an invocation."""

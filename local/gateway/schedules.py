@@ -41,6 +41,6 @@ class Scheduler:
         while not self._stopping.wait(pause):
             event = json.loads(schedule.payload) if schedule.payload else schedule_event(schedule)
             try:
-                self._functions.invoke(schedule.function, event, quiet=True)
+                self._functions.invoke(schedule.function, event, routine=True)
             except TooManyRequestsError:
                 continue  # busy, or stopping

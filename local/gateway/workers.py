@@ -175,9 +175,12 @@ class Worker:
             self._give_up()
         return outcome
 
-    def invoke(self, request_id: str, payload: bytes, trace: str | None = None) -> Outcome:
+    def invoke(
+        self, request_id: str, payload: bytes, *, trace: str | None = None, routine: bool = False
+    ) -> Outcome:
         """Runs the handler once, for at most the function's time-out."""
         limit = self.spec.timeout_seconds
+        self._output.routine = routine
         self._session.submit(
             Invocation(
                 request_id,
@@ -237,6 +240,7 @@ class _Output:
         self._name = name
         self._log = log
         self._rest = b""
+        self.routine = False
         self._lock = threading.Lock()
         os.set_blocking(self._pipe.fileno(), False)
         threading.Thread(target=self._relay, name=f"{name}-output", daemon=True).start()
@@ -269,7 +273,7 @@ class _Output:
         text = (self._rest + complete).decode("utf-8", errors="replace")
         self._rest = b""
         if text:
-            self._log.output(self._name, text)
+            self._log.output(self._name, text, routine=self.routine)
 
     def _relay(self) -> None:
         descriptor = self._pipe.fileno()

@@ -133,8 +133,9 @@ class EmbeddedPostgres:
         self, database: str = "postgres", user: str = _SUPERUSER, password: str | None = None
     ) -> str:
         """A connection URL, password included; by default the superuser's."""
-        secret = self._password if password is None else password
-        return f"postgresql://{quote(user)}:{quote(secret)}@{HOST}:{self.port}/{quote(database)}"
+        secret = quote(self._password if password is None else password, safe="")
+        where = f"{HOST}:{self.port}/{quote(database, safe='')}"
+        return f"postgresql://{quote(user, safe='')}:{secret}@{where}"
 
     def connect(self, database: str = "postgres") -> psycopg.Connection:
         """An autocommit connection of the superuser."""

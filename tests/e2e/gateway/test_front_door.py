@@ -2,7 +2,6 @@
 
 import base64
 import contextlib
-import io
 import os
 import threading
 import time
@@ -13,7 +12,6 @@ from pathlib import Path
 import httpx
 import pytest
 
-from local.gateway.logs import Log
 from local.gateway.template import Template
 from tests.e2e.gateway.conftest import FIXTURES, Served, answering, asking, serve
 
@@ -231,12 +229,3 @@ def abandoned(address: str, query: dict[str, str]) -> None:
     """A request whose server goes away."""
     with contextlib.suppress(httpx.HTTPError):
         httpx.get(address, params=query, timeout=30)
-
-
-def test_colour_is_for_terminals_only() -> None:
-    """A file gets plain text."""
-    plain, coloured = io.StringIO(), io.StringIO()
-    Log(plain).output("F", "text\n")
-    Log(coloured, colour=True).output("F", "text\n")
-    assert plain.getvalue() == f"{'F':<20} text\n"
-    assert "\033[" in coloured.getvalue()

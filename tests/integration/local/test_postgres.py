@@ -7,8 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
@@ -16,6 +15,7 @@ import pytest
 
 from local.postgres import DataInUseError, EmbeddedPostgres, PostgresError
 from local.postgres.account import Account, choose_account, reachable_data
+from tests.integration.local.processes import eventually, gone
 
 ROOT = Path(__file__).parents[3]
 
@@ -166,21 +166,6 @@ class Owner:
 
 def postmaster(directory: Path) -> int:
     return int((data_of(directory) / "postmaster.pid").read_text().split()[0])
-
-
-def gone(pid: int) -> bool:
-    """Ended, whether or not somebody has collected it."""
-    shown = subprocess.run(
-        ["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False
-    )
-    return not shown.stdout.strip() or shown.stdout.startswith("Z")
-
-
-def eventually(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.02)
 
 
 class TestOrphans:

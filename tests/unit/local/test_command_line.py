@@ -1,0 +1,40 @@
+"""`python -m local`: what its flags and environment mean."""
+
+from pathlib import Path
+
+import pytest
+
+from local.__main__ import build_parser, main
+from local.ports import Port
+
+
+class TestFlags:
+    def test_without_any_the_usual_ports_are_a_wish(self) -> None:
+        """They may move when taken."""
+        asked = build_parser({}).parse_args([])
+        assert asked.port == Port(3000, explicit=False)
+        assert asked.commet_port == Port(3001, explicit=False)
+        assert asked.data_dir == Path(".local")
+
+    @pytest.mark.parametrize(
+        "arguments", [["--port", "4000"], ["--port", "4000", "run"], ["run", "--port", "4000"]]
+    )
+    def test_a_flag_counts_before_and_after_the_command(self, arguments: list[str]) -> None:
+        """And wins over the environment."""
+        assert build_parser({"PORT": "5000"}).parse_args(arguments).port == Port(4000)
+
+    def test_the_environment_is_an_explicit_choice_too(self) -> None:
+        """So a taken port is an error, not a surprise."""
+        environment = {"PORT": "5000", "COMMET_PORT": "5001", "DATA_DIR": "/elsewhere"}
+        asked = build_parser(environment).parse_args(["run"])
+        assert (asked.port, asked.commet_port) == (Port(5000), Port(5001))
+        assert asked.data_dir == Path("/elsewhere")
+
+    @pytest.mark.parametrize("port", ["x", "-1", "65536"])
+    def test_nonsense_is_refused(
+        self, port: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """Wherever it stands."""
+        monkeypatch.setenv("PORT", port)
+        assert main(["run"]) == 2
+        assert "is no port" in capsys.readouterr().err
