@@ -1,0 +1,192 @@
+"""How long a function takes to start, in the local runtime, with .pyc files present.
+
+Beside our functions stand a bare handler and one that imports everything at its top, the official
+SDK included. All are measured in turn, in each of several rounds, and compared by the medians of
+one run: absolute times say more about the machine than about the code.
+
+    python -m bench.cold_start [--rounds N]
+"""
+
+import argparse
+import compileall
+import hashlib
+import hmac
+import io
+import json
+import statistics
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import httpx
+from rich.console import Console
+from rich.table import Table
+
+from local.commet.testing import Control
+from local.gateway.logs import Log, Report
+from local.gateway.template import FunctionSpec
+from local.stack import LocalStack
+
+ROOT = Path(__file__).resolve().parent.parent
+BARE, EVERYTHING = "BareFunction", "EverythingFunction"
+
+# What an init may cost, as a share of the one that imports everything.
+TARGETS = {"WebhookFunction": 0.40, "TrackUsageFunction": 0.56}
+OTHER_TARGET = 0.62
+
+
+class Measurements(Log):
+    """Keeps the reports of cold starts instead of printing them."""
+
+    def __init__(self) -> None:
+        super().__init__(io.StringIO(), colour=False)
+        self.init_ms: dict[str, list[float]] = defaultdict(list)
+        self.answer_ms: dict[str, list[float]] = defaultdict(list)
+        self._awaited = "MigrateFunction"  # the stack itself calls it while it starts
+
+    def report(self, spec: FunctionSpec, report: Report) -> None:
+        """Notes the start of the function that is waited for; others start side by side."""
+        if spec.name == self._awaited and report.init_ms is not None and report.error is None:
+            self.init_ms[spec.name].append(report.init_ms)
+
+    def first_answer(self, function: str, ask: Callable[[], object]) -> None:
+        """Notes how long a caller waits who meets a function that is not running yet."""
+        before = len(self.init_ms[function])
+        self._awaited = function
+        began = time.perf_counter()
+        ask()
+        took = (time.perf_counter() - began) * 1000
+        self._awaited = "MigrateFunction"
+        if len(self.init_ms[function]) != before + 1:
+            raise RuntimeError(f"{function} was running already")
+        self.answer_ms[function].append(took)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.cold_start",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--rounds", type=int, default=7, help="starts per function (default: 7)")
+    rounds = parser.parse_args(arguments).rounds
+    console = Console()
+    for folder in ("layers/common/billing", "functions", "bench"):
+        compileall.compile_dir(ROOT / folder, quiet=1)
+    measured = Measurements()
+    with tempfile.TemporaryDirectory(prefix="bench-") as place:
+        Path(place).chmod(0o755)  # Postgres may run as somebody else
+        template = _template(Path(place))
+        for number in range(1, rounds + 1):
+            with (
+                console.status(f"round {number} of {rounds}"),
+                LocalStack(
+                    data_dir=Path(place) / "data",
+                    template=template,
+                    schedule_minute_seconds=None,
+                    log=measured,
+                ) as stack,
+            ):
+                _round(stack, measured, number)
+    console.print(_table(measured))
+    console.print(f"Medians of {rounds} starts each, one after the other; milliseconds.")
+    return 0
+
+
+def _template(place: Path) -> Path:
+    """The project's template with the two functions to compare with."""
+    text = (ROOT / "template.yaml").read_text(encoding="utf-8")
+    for folder in ("functions/", "layers/common"):
+        text = text.replace(f"Uri: {folder}", f"Uri: {ROOT}/{folder}")
+    extra = "".join(
+        f"""
+  {name}:
+    Type: AWS::Serverless::Function
+    Properties:
+      CodeUri: {ROOT}/bench/functions/{folder}
+      Timeout: 30
+"""
+        for name, folder in ((BARE, "bare"), (EVERYTHING, "everything"))
+    )
+    path = place / "template.yaml"
+    path.write_text(text.replace("\nOutputs:\n", f"{extra}\nOutputs:\n"), encoding="utf-8")
+    return path
+
+
+def _round(stack: LocalStack, measured: Measurements, number: int) -> None:
+    """One cold start of every function, each ending in an answer that is as it should be."""
+    login = {"email": f"bench-{number}-{time.time_ns()}@example.com", "password": "cold as ice"}
+    control = Control(stack.commet.removesuffix("/api/v1"))
+    with httpx.Client(base_url=stack.api, timeout=60, trust_env=False) as http:
+
+        def post(path: str, status: int, body: Mapping[str, object]) -> httpx.Response:
+            answer = http.post(path, json=body)
+            if answer.status_code != status:
+                raise RuntimeError(f"{path}: {answer.status_code} {answer.text}")
+            return answer
+
+        measured.first_answer(BARE, lambda: stack.invoke(BARE))
+        measured.first_answer(EVERYTHING, lambda: stack.invoke(EVERYTHING))
+        measured.first_answer("SignupFunction", lambda: post("/signup", 201, login))
+        measured.first_answer(
+            "SessionFunction",
+            lambda: http.headers.update(
+                {"authorization": f"Bearer {post('/login', 200, login).json()['session']['token']}"}
+            ),
+        )
+        measured.first_answer("CheckoutFunction", lambda: http.get("/plans").raise_for_status())
+        measured.first_answer("WebhookFunction", lambda: _signed_event(stack, number))
+        checkout = post("/checkout", 201, {"plan_code": "usage_pro"}).json()
+        control.pay(checkout["subscription"]["id"])
+        control.settle()
+        measured.first_answer("PortalFunction", lambda: post("/portal", 201, {}))
+        measured.first_answer(
+            "DashboardFunction", lambda: http.get("/dashboard").raise_for_status()
+        )
+        measured.first_answer(
+            "TrackUsageFunction",
+            lambda: post("/usage", 202, {"feature": "storage", "idempotency_key": "first"}),
+        )
+        measured.first_answer("DeliverUsageFunction", lambda: stack.invoke("DeliverUsageFunction"))
+        measured.first_answer("ReconcileFunction", lambda: stack.invoke("ReconcileFunction"))
+    control.close()
+
+
+def _signed_event(stack: LocalStack, number: int) -> None:
+    body = json.dumps({"id": f"whev_bench_{time.time_ns()}_{number}", "event": "bench"}).encode()
+    signature = hmac.new(stack.webhook_secret.encode(), body, hashlib.sha256).hexdigest()
+    answer = httpx.post(
+        stack.function_url,
+        content=body,
+        headers={"x-commet-signature": signature, "content-type": "application/json"},
+        timeout=60,
+        trust_env=False,
+    )
+    answer.raise_for_status()
+
+
+def _table(measured: Measurements) -> Table:
+    init = {name: statistics.median(times) for name, times in measured.init_ms.items()}
+    answer = {name: statistics.median(times) for name, times in measured.answer_ms.items()}
+    table = Table(title="Cold starts", title_justify="left")
+    for heading in ("function", "init", "of everything", "target", "first good answer"):
+        table.add_column(heading, justify="left" if heading == "function" else "right")
+    for name in sorted(init, key=init.__getitem__):
+        share = init[name] / init[EVERYTHING]
+        target = None if name in (BARE, EVERYTHING) else TARGETS.get(name, OTHER_TARGET)
+        verdict = "" if target is None else "[green]✓[/]" if share <= target else "[red]✗[/]"
+        table.add_row(
+            name,
+            f"{init[name]:.0f}",
+            f"{share:.2f}",
+            "" if target is None else f"{target:.2f} {verdict}",
+            f"{answer[name]:.0f}" if name in answer else "",
+        )
+    return table
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,38 @@
+"""What a cold start costs when everything is imported at the top, the official SDK included."""
+
+from typing import Any
+
+import argon2
+import boto3
+import commet
+import httpx
+import psycopg
+import pydantic
+from aws_lambda_powertools import Logger, Metrics
+from aws_lambda_powertools.event_handler import APIGatewayHttpResolver
+
+from billing import api, checkout, delivery, reconcile, sign_in_http, usage, webhooks
+
+IMPORTED = (
+    argon2,
+    boto3,
+    commet,
+    httpx,
+    psycopg,
+    pydantic,
+    api,
+    checkout,
+    delivery,
+    reconcile,
+    sign_in_http,
+    usage,
+    webhooks,
+)
+
+logger = Logger()
+metrics = Metrics()
+app = APIGatewayHttpResolver(enable_validation=True)
+
+
+def handler(_event: dict[str, Any], _context: object) -> dict[str, Any]:
+    return {"imported": len(IMPORTED)}
