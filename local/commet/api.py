@@ -50,6 +50,7 @@ class Call:
     query: Mapping[str, str]
     body: Any = None
     headers: Mapping[str, str] = field(default_factory=dict)
+    writes: bool = False
 
     def required(self, name: str) -> str:
         """A query parameter that must be there. Raises ApiError: validation_error."""

@@ -140,6 +140,7 @@ class Api:
             query=request.query,
             body=_parse(raw) if request.method in _WRITES else None,
             headers=request.headers,
+            writes=request.method != "GET",
         )
         if inspect.iscoroutinefunction(handler):
             return self._keep(claim, await handler(call))
@@ -147,6 +148,8 @@ class Api:
 
     def _execute_at_once(self, handler: Handler, call: Call, claim: Claim | None) -> Reply:
         """Effect, events and the kept answer in one transaction; a refusal keeps nothing else."""
+        if not call.writes:
+            return self._keep(None, cast("Answer", handler(call)))
         try:
             with self.world.transaction():
                 return self._keep(claim, cast("Answer", handler(call)))

@@ -16,7 +16,9 @@ class Entitlement:
 
     feature: Feature
     grant: PlanFeature
+    meter: Meter
     used: Decimal
+    """What counts or shows as used; the meter has the exact total."""
     allowance: Allowance | None
     has_access: bool
     overage_possible: bool
@@ -76,10 +78,12 @@ def _entitlement(
     feature = world.catalogue.feature(grant.code)
     if feature is None:
         raise LookupError(f"the catalogue has lost feature {grant.code}")
+    current = meter(world, sub, grant.code)
     return Entitlement(
         feature=feature,
         grant=grant,
-        used=meter(world, sub, grant.code).used if exact else visible_usage(world, sub, grant.code),
+        meter=current,
+        used=current.used if exact else _visible(world, current),
         allowance=sub.allowance,
         has_access=sub.has_access,
         overage_possible=not world.plan(sub).is_free and sub.status != "trialing",
@@ -94,9 +98,8 @@ def meter(world: World, sub: Subscription, code: str) -> Meter:
     return world.store.meters.get(key) or Meter(id=key)
 
 
-def visible_usage(world: World, sub: Subscription, code: str) -> Decimal:
+def _visible(world: World, current: Meter) -> Decimal:
     """What reads show as used: everything, or everything older than the configured lag."""
-    current = meter(world, sub, code)
     if world.settings.usage_lag <= 0:
         return current.used
     return current.used - _still_hidden(world, current, world.now())

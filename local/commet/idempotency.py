@@ -11,6 +11,7 @@ from local.commet.world import World
 
 LIFETIME = timedelta(hours=24)
 MAX_KEY_LENGTH = 255
+_PRUNE_EVERY = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,7 @@ class IdempotencyStore:
     def __init__(self, world: World) -> None:
         self._world = world
         self._in_progress: set[str] = set()
+        self._kept_since_pruning = 0
 
     def begin(self, key: str, method: str, path: str, body: bytes) -> Claim | StoredAnswer:
         """A claim on the key, or the answer it already has.
@@ -61,7 +63,10 @@ class IdempotencyStore:
                 created_at=now,
             )
         )
-        answers.delete("created_at < ?", stamp(now - LIFETIME))
+        self._kept_since_pruning += 1
+        if self._kept_since_pruning >= _PRUNE_EVERY:
+            self._kept_since_pruning = 0
+            answers.delete("created_at < ?", stamp(now - LIFETIME))
 
     def end(self, claim: Claim) -> None:
         """The request is over; its key may be used again."""

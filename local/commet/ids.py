@@ -17,4 +17,10 @@ def new_secret(prefix: str) -> str:
 
 
 def _random(length: int) -> str:
-    return "".join(secrets.choice(_ALPHABET) for _ in range(length))
+    # One draw for all characters: a call of the system per character was a tenth of a request.
+    number = int.from_bytes(secrets.token_bytes(length))
+    digits = []
+    for _ in range(length):
+        number, digit = divmod(number, len(_ALPHABET))
+        digits.append(_ALPHABET[digit])
+    return "".join(digits)

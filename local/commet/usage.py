@@ -5,7 +5,7 @@ from typing import Any
 
 from local.commet import events
 from local.commet.clock import iso, parse_iso
-from local.commet.entitlements import Entitlement, entitlement, meter
+from local.commet.entitlements import Entitlement, entitlement
 from local.commet.errors import ApiError
 from local.commet.ids import new_id
 from local.commet.models import Customer, Meter, Subscription, UsageRecord
@@ -35,7 +35,7 @@ def track(world: World, request: TrackUsage) -> tuple[UsageRecord, Customer]:
     value = request.value if request.value is not None else Decimal(1)
     if not item.fits(value):
         raise _limit_reached(item, value)
-    record = _record(world, request, sub, customer, value)
+    record = _record(world, request, sub, item.meter, value)
     events.usage_recorded(world, record, sub, customer)
     _count(world, sub, customer, item, value)
     return record, customer
@@ -90,16 +90,16 @@ def _record(
     world: World,
     request: TrackUsage,
     sub: Subscription,
-    customer: Customer,
+    current: Meter,
     value: Decimal,
 ) -> UsageRecord:
     now = world.now()
     return world.store.usage.put(
         UsageRecord(
             id=new_id("evt"),
-            customer_id=customer.id,
+            customer_id=sub.customer_id,
             subscription_id=sub.id,
-            meter_id=meter(world, sub, request.feature_code).id,
+            meter_id=current.id,
             feature_code=request.feature_code,
             value=value,
             event_id=request.event_id,
@@ -114,7 +114,7 @@ def _count(
     world: World, sub: Subscription, customer: Customer, item: Entitlement, value: Decimal
 ) -> Meter:
     """Add to the running total, and tell when it crosses 80 % or what is included."""
-    current = meter(world, sub, item.feature.code)
+    current = item.meter
     current.used += value
     if not item.grant.unlimited:
         _note_thresholds(world, sub, customer, item, current)
@@ -167,7 +167,7 @@ def set_total(world: World, request: SetUsage) -> tuple[UsageRecord, Customer, D
             kind="adjustment",
             customer_id=customer.id,
             subscription_id=sub.id,
-            meter_id=meter(world, sub, request.feature_code).id,
+            meter_id=item.meter.id,
             feature_code=request.feature_code,
             value=request.value - before,
             event_id=None,

@@ -92,15 +92,12 @@ class TestLimits:
         _on_plan(server, sdk, "fixed_box")
 
         def track(number: int) -> bool:
-            with connect(server) as client:
-                try:
-                    client.usage.track(
-                        feature_code="storage", customer_id="usr_1", event_id=f"e{number}"
-                    )
-                except CommetAPIError as error:
-                    assert error.code == "included_limit_reached"  # noqa: PT017 - in a thread
-                    return False
-                return True
+            try:
+                sdk.usage.track(feature_code="storage", customer_id="usr_1", event_id=f"e{number}")
+            except CommetAPIError as error:
+                assert error.code == "included_limit_reached"  # noqa: PT017 - in a thread
+                return False
+            return True
 
         with ThreadPoolExecutor(8) as pool:
             taken = list(pool.map(track, range(80)))
