@@ -2,10 +2,12 @@
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
+from uuid import uuid4
 
 import psycopg
 import pytest
@@ -60,6 +62,40 @@ def database_url(migrated_url: str) -> str:
         # Emptying takes a tenth of the time that a fresh copy does, which waits for checkpoints.
         connection.execute(f"truncate {tables['names']} restart identity".encode())
     return migrated_url
+
+
+@pytest.fixture(scope="session")
+def shared(migrated_url: str) -> Iterator[Database]:
+    """The database without being emptied first, for tests that keep to users of their own."""
+    database = Database(lambda: _connect(migrated_url))
+    yield database
+    database.close()
+
+
+@contextmanager
+def own_database(url: str) -> Iterator[Database]:
+    """A connection of a thread's own, as each Lambda environment has."""
+    database = Database(lambda: _connect(url))
+    try:
+        yield database
+    finally:
+        database.close()
+
+
+@pytest.fixture
+def user(shared: Database) -> str:
+    """A user of this test's own in the shared database, unknown to Commet."""
+    return add_user(shared)
+
+
+def add_user(db: Database, user_id: str | None = None, *, customer: str | None = None) -> str:
+    """Inserts a user; answers the id."""
+    user_id = user_id or f"usr_{uuid4().hex[:12]}"
+    db.execute(
+        "insert into users (id, email, commet_customer_id, created_at) values (%s, %s, %s, %s)",
+        [user_id, f"{user_id}@example.com", customer, START],
+    )
+    return user_id
 
 
 @pytest.fixture

@@ -7,7 +7,10 @@ create table users (
     name               text,
     password_hash      text,               -- null: registered by a backend, cannot sign in
     commet_customer_id text collate "C",   -- null until the first checkout
-    created_at         timestamptz not null
+    created_at         timestamptz not null,
+    -- What is older than these changes nothing, in whichever order it arrives.
+    entitlements_at    timestamptz,        -- of the newest whole set of entitlements
+    unsubscribed_at    timestamptz         -- when Commet last said: no subscription at all
 );
 create unique index users_email_key on users (lower(email));
 create unique index users_commet_customer_key on users (commet_customer_id);

@@ -33,6 +33,7 @@ create table subscriptions (
     checkout_url         text,
     created_at           timestamptz not null,
     event_at             timestamptz not null,  -- when the newest news applied here occurred
+    told                 jsonb not null default '{}',  -- the same by column, as epoch seconds
     version              bigint not null default 1,
     confirmed_at         timestamptz,           -- when Commet itself last said so
     checked_at           timestamptz,           -- when Commet was last asked, whatever came of it
@@ -50,10 +51,10 @@ create table entitlements (
     type            text not null,            -- boolean, usage, seats, quota
     model           text,                     -- metered, credits, balance; usage features only
     allowed         boolean not null,
-    included        numeric(15,6),
+    included        numeric(21,6),
     unlimited       boolean not null default false,
     overage_enabled boolean not null default false,
-    unit_price      numeric(15,6),            -- rate scale: 10000 = 1.00
+    unit_price      numeric(21,6),            -- rate scale: 10000 = 1.00
     currency        text,
     event_at        timestamptz not null,
     version         bigint not null default 1,

@@ -44,7 +44,8 @@ begin
             where id = v_open.id and (ends_at <> p_end or provisional);
             return;
         end if;
-        if p_start < v_open.starts_at and not v_open.provisional then
+        if p_end <= v_open.starts_at
+           or (p_start < v_open.starts_at and not v_open.provisional) then
             return;  -- news of an earlier period
         end if;
         update usage_period set closed_at = p_now where id = v_open.id;
@@ -94,7 +95,7 @@ begin
         unit_price = coalesce(excluded.unit_price, e.unit_price),
         currency = coalesce(excluded.currency, e.currency),
         event_at = excluded.event_at, version = e.version + 1
-    where excluded.event_at >= e.event_at;
+    where excluded.event_at >= e.event_at;  -- always so: record_news turns older sets away
 
     update entitlements set
         allowed = false, included = 0, unlimited = false, overage_enabled = false,
@@ -106,28 +107,61 @@ begin
 end
 $$;
 
+-- Whether an equally old set of entitlements says something else than what is recorded.
+create function entitlements_differ(p_user text, p_features jsonb) returns boolean
+language sql stable as $$
+    select exists (
+        select
+        from (select * from entitlements where user_id = p_user) as e
+        full join jsonb_to_recordset(p_features) as f (
+            feature text, model text, allowed boolean, included numeric, unlimited boolean,
+            overage_enabled boolean
+        ) on f.feature = e.feature
+        where case
+            when f.feature is null then e.allowed
+            else (f.model, f.allowed, f.included, f.unlimited, f.overage_enabled)
+                 is distinct from (e.model, e.allowed, e.included, e.unlimited, e.overage_enabled)
+        end
+    )
+$$;
+
+-- `told` after news of p_at that speaks of the columns in p_known.
+create function told_of(p_told jsonb, p_known jsonb, p_at timestamptz) returns jsonb
+language sql stable as $$
+    select p_told || coalesce(
+        jsonb_object_agg(
+            k, greatest((p_told->>k)::numeric, extract(epoch from p_at))
+        ), '{}'
+    )
+    from jsonb_object_keys(p_known - 'created_at') as k
+$$;
+
 -- Applies one subscription's news. A key that is absent from p_known says nothing.
--- Older news never overwrites newer; news of the same moment fills what is still unknown, and
--- where it contradicts what is known the row is marked, because no order can be told.
+-- No event tells everything, so every column keeps the newest word on it: the row ends the same in
+-- whichever order its news arrive. News of the same moment fill what nobody spoke of, and where
+-- they contradict what is known the row is marked, because no order can be told.
 create function record_subscription(
     p_user text, p_id text, p_at timestamptz, p_known jsonb, p_mark boolean
 ) returns void
 language plpgsql as $$
 declare
+    v_said jsonb := p_known - 'created_at';
     v_old subscriptions;
     v_new subscriptions;
-    v_conflict boolean;
+    v_news jsonb;
+    v_tie boolean;
+    v_created timestamptz := coalesce((p_known->>'created_at')::timestamptz, p_at);
 begin
     insert into subscriptions (
-        id, user_id, status, created_at, event_at, refresh_due,
+        id, user_id, status, created_at, event_at, told, refresh_due,
         plan_id, plan_name, billing_interval, period_start, period_end,
         cancel_at_period_end, trial_ends_at, checkout_url
     )
     values (
-        p_id, p_user, coalesce(p_known->>'status', 'unknown'),
-        coalesce((p_known->>'created_at')::timestamptz, p_at),
+        p_id, p_user, coalesce(p_known->>'status', 'unknown'), v_created,
         -- A mark alone is older than any news that carries state.
-        case when p_known = '{}' then timestamptz 'epoch' else p_at end,
+        case when v_said = '{}' then timestamptz 'epoch' else p_at end,
+        told_of('{}', p_known, p_at),
         case when p_mark or not p_known ? 'status' then now() end,
         p_known->>'plan_id', p_known->>'plan_name', p_known->>'billing_interval',
         (p_known->>'period_start')::timestamptz, (p_known->>'period_end')::timestamptz,
@@ -143,36 +177,30 @@ begin
     if v_old.user_id <> p_user then
         raise exception 'subscription % belongs to another user', p_id;
     end if;
-    if p_known = '{}' or p_at < v_old.event_at then
-        -- The version moves so that a refresh that is under way does not take the mark away.
-        update subscriptions set
-            refresh_due = coalesce(refresh_due, now()), version = version + 1, checks = 0
-        where id = p_id and p_mark;
-        return;
-    end if;
+    select
+        coalesce(jsonb_object_agg(s.key, s.value) filter (where s.age > 0), '{}'),
+        coalesce(bool_or(s.age = 0 and s.plain is distinct from to_jsonb(v_old)->s.key), false)
+    into v_news, v_tie
+    from (
+        select k.key, k.value, to_jsonb(jsonb_populate_record(v_old, v_said))->k.key as plain,
+               sign(extract(epoch from p_at) - coalesce((v_old.told->>k.key)::numeric, '-Infinity'))
+                   as age
+        from jsonb_each(v_said) as k
+    ) as s;
+    v_new := jsonb_populate_record(v_old, v_news);
 
-    v_new := jsonb_populate_record(v_old, p_known - 'created_at');
-    if p_at = v_old.event_at then
-        -- What was null is filled, what was known stays.
-        v_new := jsonb_populate_record(v_new, jsonb_strip_nulls(to_jsonb(v_old)));
-        v_conflict := exists (
-            select from jsonb_each(p_known - 'created_at') as k
-            where to_jsonb(jsonb_populate_record(null::subscriptions, p_known))->k.key
-                  is distinct from to_jsonb(v_new)->k.key
-        );
-    else
-        v_conflict := false;
-    end if;
-
+    -- The version moves so that a refresh that is under way does not take a mark away.
     update subscriptions set
         status = v_new.status, plan_id = v_new.plan_id, plan_name = v_new.plan_name,
         billing_interval = v_new.billing_interval, period_start = v_new.period_start,
         period_end = v_new.period_end, cancel_at_period_end = v_new.cancel_at_period_end,
         trial_ends_at = v_new.trial_ends_at, checkout_url = v_new.checkout_url,
-        event_at = p_at, version = version + 1, checks = 0,
-        refresh_due = case when p_mark or v_conflict then coalesce(refresh_due, now())
+        created_at = least(v_old.created_at, v_created),
+        event_at = case when v_said = '{}' then event_at else greatest(event_at, p_at) end,
+        told = told_of(told, v_news, p_at), version = version + 1, checks = 0,
+        refresh_due = case when p_mark or v_tie then coalesce(refresh_due, now())
                            else refresh_due end
-    where id = p_id;
+    where id = p_id and (p_mark or v_tie or v_news <> '{}' or v_created < v_old.created_at);
 end
 $$;
 
@@ -180,16 +208,17 @@ $$;
 --   subscription  {"id", "known": {column: value}, "mark": bool} or null
 --   ends_all      true when Commet says the customer has no subscription at all
 --   features      the whole set of entitlements, or absent
---   period        {"start", "end", "subscription"} of the allowance, or absent
+--   period        {"start", "end", "subscription"} of the allowance, beside features, or absent
 create function record_news(p_user text, p_at timestamptz, p_news jsonb, p_now timestamptz)
 returns void
 language plpgsql as $$
 declare
     v_subscription jsonb := p_news->'subscription';
     v_id text := p_news->'subscription'->>'id';
+    v_user users;
 begin
     -- One writer per user: what follows reads and writes several of their rows.
-    perform from users where id = p_user for no key update;
+    select * into v_user from users where id = p_user for no key update;
 
     if v_id is not null then
         perform record_subscription(
@@ -197,24 +226,39 @@ begin
             coalesce((v_subscription->>'mark')::boolean, false)
         );
     end if;
-    if coalesce((p_news->>'ends_all')::boolean, false) then
-        update subscriptions set
-            status = case when event_at < p_at then 'canceled' else status end,
-            refresh_due = case when event_at = p_at then coalesce(refresh_due, now())
-                               else refresh_due end,
-            event_at = greatest(event_at, p_at), version = version + 1
-        where user_id = p_user and event_at <= p_at
-          and status in ('active', 'trialing', 'past_due', 'paused');
+    if coalesce((p_news->>'ends_all')::boolean, false)
+       and p_at > coalesce(v_user.unsubscribed_at, '-infinity') then
+        v_user.unsubscribed_at := p_at;
+        update users set unsubscribed_at = p_at where id = p_user;
     end if;
-    if p_news ? 'features' then
+    -- "No subscription at all" ends what was live before, those we had not heard of included.
+    update subscriptions set
+        status = 'canceled', event_at = greatest(event_at, v_user.unsubscribed_at),
+        version = version + 1
+    where user_id = p_user and status in ('active', 'trialing', 'past_due', 'paused')
+      and coalesce((told->>'status')::numeric, '-Infinity')
+          < extract(epoch from v_user.unsubscribed_at);
+    update subscriptions set refresh_due = coalesce(refresh_due, now()), version = version + 1
+    where user_id = p_user and status in ('active', 'trialing', 'past_due', 'paused')
+      and v_user.unsubscribed_at = p_at
+      and (told->>'status')::numeric = extract(epoch from p_at);
+
+    if p_news ? 'features' and p_at >= coalesce(v_user.entitlements_at, '-infinity') then
+        if p_at = v_user.entitlements_at and entitlements_differ(p_user, p_news->'features') then
+            update subscriptions set
+                refresh_due = coalesce(refresh_due, now()), version = version + 1
+            where user_id = p_user and status <> 'canceled';
+        end if;
         perform record_entitlements(p_user, p_at, p_news->'features');
+        update users set entitlements_at = p_at where id = p_user;
+        perform record_period(
+            p_user, s.id, s.plan_id, (p_news->'period'->>'start')::timestamptz,
+            (p_news->'period'->>'end')::timestamptz, p_now
+        )
+        from subscriptions s
+        where s.id = p_news->'period'->>'subscription' and s.user_id = p_user
+          and s.status <> 'canceled';
     end if;
-    perform record_period(
-        p_user, s.id, s.plan_id, (p_news->'period'->>'start')::timestamptz,
-        (p_news->'period'->>'end')::timestamptz, p_now
-    )
-    from subscriptions s
-    where s.id = p_news->'period'->>'subscription' and s.user_id = p_user;
     -- The subscription is over: nothing more may be counted in its period.
     update usage_period p set closed_at = p_now
     from subscriptions s
@@ -287,6 +331,8 @@ $$;
 
 -- Writes what Commet itself answered about a subscription, unless something newer arrived while
 -- we were asking (then the row stays marked). p_known holds every column Commet speaks of.
+-- Not every event changes the subscription it tells of, so an answer that is older than the newest
+-- event still counts where it contradicts nothing that is known.
 create function confirm_subscription(
     p_id text, p_version bigint, p_at timestamptz, p_known jsonb, p_lag interval
 ) returns boolean
@@ -300,11 +346,19 @@ begin
         cancel_at_period_end = (p_known->>'cancel_at_period_end')::boolean,
         trial_ends_at = (p_known->>'trial_ends_at')::timestamptz,
         checkout_url = p_known->>'checkout_url',
-        event_at = greatest(event_at, p_at), version = version + 1,
-        confirmed_at = now(), checked_at = now(), refresh_due = null,
+        event_at = greatest(event_at, p_at), told = told_of(told, p_known, p_at),
+        version = version + 1, confirmed_at = now(), checked_at = now(), refresh_due = null,
         -- Asking about the same unpaid checkout again and again is spaced out further each time.
         checks = case when status is distinct from p_known->>'status' then 0 else checks end
-    where id = p_id and version = p_version and p_at >= event_at - p_lag;
+    where id = p_id and version = p_version and (
+        p_at >= event_at - p_lag
+        or status = p_known->>'status'
+           and cancel_at_period_end = (p_known->>'cancel_at_period_end')::boolean
+           and (plan_id = p_known->>'plan_id') is not false
+           and (billing_interval = p_known->>'billing_interval') is not false
+           and (period_start = (p_known->>'period_start')::timestamptz) is not false
+           and (period_end = (p_known->>'period_end')::timestamptz) is not false
+    );
     return found;
 end
 $$;
