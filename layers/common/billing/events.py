@@ -15,7 +15,7 @@ from typing import Any
 from billing.news import AllowancePeriod, News, entitlement
 
 _MAX_TEXT = 500
-_DECIMAL = re.compile(r"-?[0-9]{1,9}(\.[0-9]{1,6})?")
+_DECIMAL = re.compile(r"-?[0-9]{1,15}(\.[0-9]{1,6})?")
 
 Data = Mapping[str, Any]
 
@@ -165,7 +165,7 @@ def _state_changed(data: Data) -> News:
     subscription_id = _text(data, "subscriptionId")
     status = _text(data, "status")
     features = _features(data)
-    if subscription_id is None or status in (None, "none"):
+    if status == "none" or _is_null(data, "status") or _is_null(data, "subscriptionId"):
         return News(ends_all=True, features=features)
     plan = _object(data, "plan")
     known = {
@@ -177,8 +177,9 @@ def _state_changed(data: Data) -> News:
     return News(
         subscription_id,
         {column: value for column, value in known.items() if value is not None},
+        mark=status is None or features is None,
         features=features,
-        period=_allowance_period(data, subscription_id),
+        period=_allowance_period(data, subscription_id) if subscription_id else None,
     )
 
 
@@ -189,8 +190,9 @@ def _features(data: Data) -> list[dict[str, Any]] | None:
     features = {}
     for each in listed:
         code = _text(each, "code") if isinstance(each, dict) else None
-        if code is not None:
-            features[code] = _entitlement(each, code)
+        if code is None:
+            return None  # the set is not whole: what is missing from it would be taken away
+        features[code] = _entitlement(each, code)
     return list(features.values())
 
 
@@ -225,6 +227,11 @@ def _allowance_period(data: Data, subscription_id: str) -> AllowancePeriod | Non
     return None
 
 
+def _is_null(data: Data, key: str) -> bool:
+    """Whether null is what it says, not that it says nothing."""
+    return key in data and data[key] is None
+
+
 def _object(data: Data, key: str) -> Data:
     value = data.get(key)
     return value if isinstance(value, dict) else {}
@@ -243,7 +250,7 @@ def _text(data: Data, key: str) -> str | None:
 
 
 def _number(data: Data, key: str) -> str | None:
-    """A number as decimal text that fits numeric(15,6), or None."""
+    """A number as decimal text that fits numeric(21,6), or None."""
     value = data.get(key)
     if isinstance(value, bool) or not isinstance(value, int | str):
         return None
@@ -256,9 +263,9 @@ def _time(value: object) -> datetime | None:
         return None
     try:
         moment = datetime.fromisoformat(value)
-    except ValueError:
+        return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):  # the other: not in the years 1 to 9999 of UTC
         return None
-    return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def _iso(data: Data, key: str) -> str | None:
