@@ -18,6 +18,7 @@ def handler(_: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     summary = reconcile.run(
         wiring.database(),
         wiring.commet(),
+        mode=wiring.settings().commet_mode,
         clock=wiring.clock(),
         deadline=Deadline.of_invocation(context, reserve=5),
     )

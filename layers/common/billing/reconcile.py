@@ -9,7 +9,7 @@ from billing import subscriptions, webhooks
 from billing.commet import Commet
 from billing.db import Database
 from billing.deadline import Deadline
-from billing.errors import CommetRefused, CommetUnavailable
+from billing.errors import CommetRefused, CommetUnavailable, DatabaseUnavailable
 from billing.refresh import refresh
 from billing.sql import queries
 
@@ -21,7 +21,7 @@ _KEEP_ATTEMPTS = timedelta(days=1)
 
 
 def run(
-    db: Database, commet: Commet, *, clock: Callable[[], datetime], deadline: Deadline
+    db: Database, commet: Commet, *, mode: str, clock: Callable[[], datetime], deadline: Deadline
 ) -> dict[str, int]:
     """Works until nothing is due or the time is up; what it did, as counts.
 
@@ -29,7 +29,7 @@ def run(
     """
     summary = {"events_applied": 0, "events_failed": 0, "refreshed": 0, "refresh_failed": 0}
     for outcome, count in webhooks.retry_failed(
-        db, clock=clock, limit=_BATCH, has_time=lambda: deadline.remaining() > 0
+        db, mode=mode, clock=clock, limit=_BATCH, has_time=lambda: deadline.remaining() > 0
     ).items():
         applied = outcome in ("applied", "ignored")
         summary["events_applied" if applied else "events_failed"] += count
@@ -54,6 +54,11 @@ def _refresh(db: Database, commet: Commet, user_id: str, now: datetime, deadline
             commet_code=error.commet_code,
             commet_request_id=error.request_id,
         )
+        return False
+    except DatabaseUnavailable:
+        raise
+    except Exception:  # whatever it is, it is this user's trouble alone
+        logger.exception("reconcile.refresh_broken", user_id=user_id)
         return False
     return True
 

@@ -6,7 +6,7 @@ may be answered with an error. What could not be applied waits in the inbox for 
 """
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -16,6 +16,7 @@ from billing import events
 from billing.db import Database
 from billing.errors import BadSignature, DatabaseUnavailable, PayloadTooLarge
 from billing.events import Event, Unreadable
+from billing.news import News
 from billing.secrets import Secrets
 from billing.signatures import is_signed
 from billing.sql import queries
@@ -58,8 +59,9 @@ class Verifier:
         raise BadSignature
 
     def _current(self, *, fresh: bool) -> Iterable[str]:
-        found = self._secrets.fields(self._secret_id, fresh=fresh).get("secrets", [])
-        return [str(secret) for secret in found]
+        found = self._secrets.fields(self._secret_id, fresh=fresh).get("secrets")
+        # Only a list of texts: the letters of one text, or the word "None", are guessed at once.
+        return [each for each in found if isinstance(each, str)] if isinstance(found, list) else []
 
 
 def receive(db: Database, body: bytes, *, mode: str, now: datetime) -> Receipt:
@@ -88,7 +90,7 @@ def _record(
         "payload": body,
     }
     try:
-        news = events.news_of(event) if mode is not None and event.mode in (mode, None) else None
+        news = _news_of(event, mode)
         parameters = row | {
             "status": status,
             "news": news.parameter() if news else None,
@@ -98,15 +100,30 @@ def _record(
     except DatabaseUnavailable:
         raise
     except Exception as error:  # noqa: BLE001 - whatever it is, the event must not be lost
-        db.execute(queries("webhooks")["store_failed_event"], row | {"error": _named(error)})
-        outcome = "failed"
+        outcome = _store_failed(db, row, error)
     return Receipt(event.id, event.type, str(outcome))
 
 
+def _store_failed(db: Database, row: Mapping[str, object], error: Exception) -> str:
+    try:
+        db.execute(queries("webhooks")["store_failed_event"], {**row, "error": _named(error)})
+    except Exception as second:  # not stored: Commet must send it again
+        raise DatabaseUnavailable from second
+    return "failed"
+
+
 def retry_failed(
-    db: Database, *, clock: Callable[[], datetime], limit: int, has_time: Callable[[], bool]
+    db: Database,
+    *,
+    mode: str,
+    clock: Callable[[], datetime],
+    limit: int,
+    has_time: Callable[[], bool],
 ) -> dict[str, int]:
-    """Applies failed events that are due, in order of occurrence; counts what became of them."""
+    """Applies failed events that are due, in order of occurrence; counts what became of them.
+
+    Events of Commet's other mode end as `ignored`, as they do when they come.
+    """
     outcomes: dict[str, int] = {}
     for row in sorted(
         db.all(queries("webhooks")["lease_failed_events"], {"limit": limit}),
@@ -114,15 +131,15 @@ def retry_failed(
     ):
         if not has_time():
             break
-        outcome = _retry(db, row["id"], bytes(row["payload"]), clock())
+        outcome = _retry(db, row["id"], bytes(row["payload"]), mode=mode, now=clock())
         outcomes[outcome] = outcomes.get(outcome, 0) + 1
     return outcomes
 
 
-def _retry(db: Database, event_id: str, payload: bytes, now: datetime) -> str:
+def _retry(db: Database, event_id: str, payload: bytes, *, mode: str, now: datetime) -> str:
     try:
         event = events.parse(payload)
-        news = events.news_of(event)
+        news = _news_of(event, mode)
         outcome = db.value(
             queries("webhooks")["retry_event"],
             {
@@ -141,6 +158,10 @@ def _retry(db: Database, event_id: str, payload: bytes, now: datetime) -> str:
             {"id": event_id, "max_attempts": MAX_ATTEMPTS, "error": _named(error)},
         )
     return str(outcome)
+
+
+def _news_of(event: Event, mode: str | None) -> News | None:
+    return events.news_of(event) if mode is not None and event.mode in (mode, None) else None
 
 
 def _named(error: Exception) -> str:
