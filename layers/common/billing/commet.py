@@ -1,8 +1,9 @@
 """The Commet client: the calls this project makes, each with a deadline.
 
 Wire contract: Commet API version 2026-08-27. Retry rules, all inside the caller's deadline:
-- Network errors, 408, 5xx, 429 and 409 `idempotency_in_progress` are tried again, at most twice,
-  with jitter; `Retry-After` is honoured where it fits the deadline, and otherwise ends the call.
+- Network errors, 408, 5xx and 409 `idempotency_in_progress` are tried again, at most twice, with
+  jitter; `Retry-After` is honoured where it fits the deadline, and otherwise ends the call. 429 is
+  tried again only with a `Retry-After`.
 - A write that must not happen twice carries an `Idempotency-Key`, the same on every attempt.
 - 401 reads the key once more: it may have been rotated.
 - Any other 4xx is a business answer and raises CommetRefused at once.
@@ -13,6 +14,7 @@ Wire contract: Commet API version 2026-08-27. Retry rules, all inside the caller
 import json
 import logging
 import random
+import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -23,6 +25,7 @@ from urllib.parse import quote
 import httpx
 from pydantic import ValidationError
 
+from billing import timed_transport
 from billing.commet_models import (
     Answer,
     Customer,
@@ -79,7 +82,7 @@ class Commet:
         self._jitter = jitter
         self._http = httpx.Client(
             base_url=base_url.rstrip("/"),
-            transport=transport,
+            transport=transport or timed_transport.transport(),
             headers={"commet-version": API_VERSION, "user-agent": "commet-usage-billing/0.1"},
             follow_redirects=False,
             trust_env=False,
@@ -217,6 +220,8 @@ class Commet:
                 if 200 <= reply.status < 300:
                     return _json(reply)
                 failure = _failure(reply)
+                if reply.status == 429 and failure.asked_retry_after is None:
+                    raise failure
             pause = self._pause(failure, attempt)
             if attempt == _MAX_ATTEMPTS or pause + _MIN_SECONDS > deadline.remaining():
                 raise failure
@@ -239,14 +244,14 @@ class Commet:
             headers=headers,
             timeout=httpx.Timeout(seconds, connect=min(_CONNECT_SECONDS, seconds)),
         )
+        timed_transport.current.set(limit)
         response = self._http.send(request, stream=True)
         try:
-            # httpx limits each read, not the whole: an answer that trickles in would never end.
             body = b""
             for chunk in response.iter_bytes():
                 body += chunk
-                if limit.remaining() == 0 or len(body) > _MAX_ANSWER_BYTES:
-                    raise CommetUnavailable
+                if len(body) > _MAX_ANSWER_BYTES:
+                    raise CommetUnavailable(nonsense=True)
         finally:
             response.close()
         return _Reply(response.status_code, response.headers, body)
@@ -279,9 +284,16 @@ class _Reply:
 
 def _json(reply: _Reply) -> Any:
     try:
-        return json.loads(reply.body, parse_float=Decimal)
+        return json.loads(reply.body, parse_float=_decimal)
     except (ValueError, RecursionError) as error:
         raise CommetUnavailable(nonsense=True, request_id=reply.request_id) from error
+
+
+def _decimal(text: str) -> Decimal:
+    # A huge exponent makes a number that takes minutes to turn into an integer.
+    if len(text) > 100 or re.search(r"[eE][+-]?\d{3,}", text):
+        raise ValueError("number out of range")
+    return Decimal(text)
 
 
 def _failure(reply: _Reply) -> CommetUnavailable:
@@ -310,4 +322,5 @@ def _error_code(reply: _Reply) -> str | None:
 
 def _retry_after(reply: _Reply) -> int | None:
     text = reply.headers.get("retry-after", "")
-    return int(text) if text.isascii() and text.isdigit() and int(text) > 0 else None
+    # At most nine digits; a date, zero or nonsense asks for nothing.
+    return int(text) if re.fullmatch(r"[0-9]{1,9}", text) and int(text) > 0 else None

@@ -7,9 +7,22 @@ rate scale, where 10000 is 1.00.
 
 from datetime import datetime
 from decimal import Decimal
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
+
+
+def _storable(text: str) -> str:
+    if "\x00" in text:
+        raise ValueError("must not contain NUL")
+    text.encode()  # raises a ValueError for a lone surrogate
+    return text
+
+
+# What Postgres can hold: an answer that could not be stored is nonsense, not a surprise later on.
+Text = Annotated[str, AfterValidator(_storable)]
+Quantity = Annotated[Decimal, Field(gt=-(10**15), lt=10**15)]
 
 
 class Answer(BaseModel):
@@ -17,13 +30,13 @@ class Answer(BaseModel):
 
 
 class Customer(Answer):
-    id: str  # Commet's id, cus_...
-    external_id: str | None = None  # ours
+    id: Text  # Commet's id, cus_...
+    external_id: Text | None = None  # ours
 
 
 class PlanRef(Answer):
-    id: str
-    name: str
+    id: Text
+    name: Text
 
 
 class Period(Answer):
@@ -32,14 +45,14 @@ class Period(Answer):
 
 
 class Subscription(Answer):
-    id: str
-    status: str
+    id: Text
+    status: Text
     plan: PlanRef
-    billing_interval: str | None = None  # null on a free plan
+    billing_interval: Text | None = None  # null on a free plan
     current_period: Period | None = None
     cancel_at_period_end: bool = False
     trial_ends_at: datetime | None = None
-    checkout_url: str | None = None
+    checkout_url: Text | None = None
     created_at: datetime
     updated_at: datetime
 
@@ -50,10 +63,10 @@ class Overage(Answer):
 
 
 class PlanFeature(Answer):
-    code: str
-    name: str
-    type: str
-    unit_name: str | None = None
+    code: Text
+    name: Text
+    type: Text
+    unit_name: Text | None = None
     enabled: bool = True
     included_amount: int | None = None
     unlimited: bool = False
@@ -61,17 +74,17 @@ class PlanFeature(Answer):
 
 
 class PlanPrice(Answer):
-    billing_interval: str
+    billing_interval: Text
     price: int  # minor units
     is_default: bool = False
     trial_days: int = 0
 
 
 class Plan(Answer):
-    id: str
-    code: str
-    name: str
-    description: str | None = None
+    id: Text
+    code: Text
+    name: Text
+    description: Text | None = None
     is_free: bool = False
     is_public: bool = True
     sort_order: int = 0
@@ -80,8 +93,8 @@ class Plan(Answer):
 
 
 class UnitPrice(Answer):
-    amount: Decimal  # rate scale
-    currency: str
+    amount: Quantity  # rate scale
+    currency: Text
 
 
 class AccessOverage(Answer):
@@ -90,27 +103,28 @@ class AccessOverage(Answer):
 
 
 class Consumption(Answer):
-    model: str
+    model: Text
     period: Period
-    units_used: Decimal = Decimal(0)
-    included_units: Decimal | None = None
+    units_used: Quantity = Decimal(0)
+    included_units: Quantity | None = None
     unlimited: bool = False
     overage: AccessOverage | None = None
 
 
 class FeatureAccess(Answer):
-    code: str
-    name: str
-    type: str
-    unit_name: str | None = None
+    code: Text
+    name: Text
+    type: Text
+    unit_name: Text | None = None
     allowed: bool
+    enabled: bool = True  # of a boolean feature, beside allowed: both have to hold
     consumption: Consumption | None = None
 
 
 class PortalSession(Answer):
-    portal_url: str
+    portal_url: Text
 
 
 class UsageEvent(Answer):
-    id: str
-    event_id: str | None = None
+    id: Text
+    event_id: Text | None = None

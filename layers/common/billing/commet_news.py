@@ -51,7 +51,7 @@ def _entitlement(access: FeatureAccess) -> dict[str, Any]:
         name=access.name,
         type=access.type,
         unit=access.unit_name,
-        allowed=access.allowed,
+        allowed=access.allowed and access.enabled,
         model=consumption.model if consumption else None,
         included=str(included) if included is not None else None,
         unlimited=consumption.unlimited if consumption else False,
