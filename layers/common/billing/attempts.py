@@ -89,6 +89,8 @@ def _network(address: str) -> str:
         ip = ip_address(address)
     except ValueError:
         return "unknown"
+    if isinstance(ip, IPv6Address) and ip.ipv4_mapped is not None:
+        ip = ip.ipv4_mapped
     if isinstance(ip, IPv6Address):
         return ip.exploded[:19]  # the first 64 bits: one household, not one machine
     return str(ip)

@@ -8,6 +8,8 @@ import json
 from collections.abc import Callable
 from datetime import UTC, datetime
 
+from billing.errors import Unavailable
+
 Clock = Callable[[], datetime]
 
 
@@ -17,12 +19,15 @@ def wall_clock() -> datetime:
 
 
 def test_clock(url: str) -> Clock:
-    """A clock that asks `url` on every reading; raises OSError when nothing answers."""
+    """A clock that asks `url` on every reading; raises Unavailable when it gets no answer."""
 
     def now() -> datetime:
         from urllib.request import urlopen  # late: 30 ms that only the local stack needs
 
-        with urlopen(url, timeout=2) as answer:  # noqa: S310 - the local stack's own address
-            return datetime.fromisoformat(json.load(answer)["now"]).astimezone(UTC)
+        try:
+            with urlopen(url, timeout=2) as answer:  # noqa: S310 - the local stack's own address
+                return datetime.fromisoformat(json.load(answer)["now"]).astimezone(UTC)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise Unavailable from error
 
     return now

@@ -50,7 +50,7 @@ class Settings:
 def from_env(env: Mapping[str, str]) -> Settings:
     """Settings from environment variables; raises ValueError naming the one that is malformed."""
     app_url = env.get("APP_URL", "")
-    origins = {o.strip().rstrip("/") for o in env.get("ALLOWED_ORIGINS", "").split(",")}
+    origins = {_origin(o) for o in env.get("ALLOWED_ORIGINS", "").split(",") if o.strip()}
     return Settings(
         database=DatabaseSettings(
             host=env.get("DATABASE_HOST", ""),
@@ -63,7 +63,7 @@ def from_env(env: Mapping[str, str]) -> Settings:
         owner_secret_id=env.get("DATABASE_OWNER_SECRET_ARN", ""),
         commet_base_url=env.get("COMMET_BASE_URL", "https://commet.co/api/v1").rstrip("/"),
         commet_secret_id=env.get("COMMET_SECRET_ARN", ""),
-        commet_mode=env.get("COMMET_MODE", "live"),
+        commet_mode=_mode(env),
         webhook_secret_id=env.get("WEBHOOK_SECRET_ARN", ""),
         service_keys_secret_id=env.get("SERVICE_KEYS_SECRET_ARN", ""),
         app_secret_id=env.get("APP_SECRET_ARN", ""),
@@ -93,6 +93,20 @@ def origin_of(url: str) -> str:
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     default = {"http": 80, "https": 443}[parts.scheme]
     return f"{parts.scheme}://{host}" + (f":{port}" if port not in (None, default) else "")
+
+
+def _origin(text: str) -> str:
+    origin = origin_of(text.strip())
+    if not origin:
+        raise ValueError("ALLOWED_ORIGINS must list origins like https://app.example.com")
+    return origin
+
+
+def _mode(env: Mapping[str, str]) -> str:
+    mode = env.get("COMMET_MODE", "live")
+    if mode not in ("live", "sandbox"):
+        raise ValueError("COMMET_MODE must be live or sandbox")
+    return mode
 
 
 def _integer(env: Mapping[str, str], name: str, default: int) -> int:

@@ -1,4 +1,4 @@
-"""Passwords: hashed with argon2id at OWASP strength; length is asked for, composition is not.
+"""Passwords: hashed with argon2id at OWASP strength; the length is asked for by the schemas.
 
 Source: OWASP Password Storage Cheat Sheet (19 MiB, 2 passes, 1 lane) and NIST SP 800-63B.
 """
@@ -9,9 +9,6 @@ from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
 from billing.errors import FieldError, InvalidRequest
-
-MIN_LENGTH = 8
-MAX_LENGTH = 128
 
 _hasher = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
 

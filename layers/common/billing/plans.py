@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from psycopg.types.json import Jsonb
+from pydantic import ValidationError
 
 from billing.commet import Commet
 from billing.commet_models import Plan
@@ -61,4 +62,7 @@ def _cached(db: Database) -> Catalogue | None:
     row = db.one(queries("subscriptions")["cached_plans"])
     if row is None:
         return None
-    return Catalogue(row["as_of"], [Plan.model_validate(plan) for plan in row["catalogue"]])
+    try:
+        return Catalogue(row["as_of"], [Plan.model_validate(plan) for plan in row["catalogue"]])
+    except ValidationError:
+        return None  # kept by an earlier release, which knew plans by another shape

@@ -22,6 +22,14 @@ def _plain(text: str) -> str:
     # Postgres text cannot hold NUL; the other control characters have no place in a name either.
     if any(ord(c) < 32 or ord(c) == 127 for c in text):
         raise ValueError("must not contain control characters")
+    return _encodable(text)
+
+
+def _encodable(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # its own message would quote the text
+        raise ValueError("must not contain half of a surrogate pair") from None
     return text
 
 
@@ -74,14 +82,14 @@ class Problem(Reply):
 
 class SignUp(Request):
     email: Email
-    password: Annotated[str, Field(min_length=8, max_length=128)]
+    password: Annotated[str, Field(min_length=8, max_length=128), AfterValidator(_encodable)]
     name: Name | None = None
     cookie: bool = False
 
 
 class SignIn(Request):
     email: Email
-    password: Annotated[str, Field(min_length=1, max_length=128)]
+    password: Annotated[str, Field(min_length=1, max_length=128), AfterValidator(_encodable)]
     cookie: bool = False
 
 

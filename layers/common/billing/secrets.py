@@ -43,9 +43,11 @@ class ExtensionStore:
             body = answer.read()
             if answer.status != 200:
                 raise Unavailable from RuntimeError(f"secrets extension: HTTP {answer.status}")
-            return str(json.loads(body)["SecretString"])
-        except (OSError, http.client.HTTPException, ValueError, KeyError) as error:
+            return _text(json.loads(body))
+        except (OSError, http.client.HTTPException) as error:
             raise Unavailable from error
+        except ValueError:  # not chained: a decoder's message holds what it could not decode
+            raise Unavailable("A secret of this stack cannot be read.") from None
         finally:
             connection.close()
 
@@ -61,9 +63,17 @@ class SecretsManagerStore:
         config = Config(connect_timeout=2, read_timeout=3, retries={"total_max_attempts": 2})
         try:
             client = boto3.client("secretsmanager", config=config)
-            return str(client.get_secret_value(SecretId=secret_id)["SecretString"])
+            return _text(client.get_secret_value(SecretId=secret_id))
         except (BotoCoreError, ClientError) as error:
             raise Unavailable from error
+
+
+def _text(answer: object) -> str:
+    """The text of a secret; a binary one has none. Raises Unavailable."""
+    text = answer.get("SecretString") if isinstance(answer, dict) else None
+    if not isinstance(text, str):
+        raise Unavailable("A secret of this stack is not text.")
+    return text
 
 
 class Secrets:

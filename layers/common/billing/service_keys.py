@@ -48,7 +48,7 @@ class ServiceKeys:
         return service
 
     def _find(self, key: str, *, fresh: bool) -> Service | None:
-        digest = hashlib.sha256(key.encode()).hexdigest()
+        digest = hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
         found = None
         for entry in self._secrets.fields(self._secret_id, fresh=fresh).get("keys", []):
             # All are compared, whichever matches: time tells nothing.
