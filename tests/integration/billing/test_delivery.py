@@ -168,8 +168,10 @@ class TestClaim:
         ]
 
     def test_a_period_that_was_replaced(self, db: Database, subscribe: Subscribe) -> None:
-        """A plan change ends a period early: nothing of it is dated into the next one."""
+        """A plan change ends a period early: the rest goes at once, dated before the next one."""
         subscribe()
+        use(db, "7")
+        claim(db, now=NOW, interval=INTERVAL)
         use(db, "1")
         change = after(hours=1)
         db.execute("update usage_period set closed_at = %s", [after(hours=1, seconds=5)])
@@ -178,9 +180,32 @@ class TestClaim:
             " values ('usr_ana', 'sub_usr_ana', %s, %s)",
             [change, END],
         )
-        claim(db, now=after(hours=2), interval=INTERVAL)
-        (row,) = rows(db)
+        assert claim(db, now=after(hours=2), interval=INTERVAL) == 1
+        row = rows(db)[-1]
         assert json.loads(str(row["body"]))["timestamp"] == "2026-09-10T12:59:59.999Z"
+
+    def test_an_ended_period_that_nobody_closed(self, db: Database, subscribe: Subscribe) -> None:
+        """Flushed all the same, and dated inside it."""
+        subscribe()
+        use(db, "1")
+        claim(db, now=END + timedelta(days=2), interval=INTERVAL)
+        (row,) = rows(db)
+        assert json.loads(str(row["body"]))["timestamp"] == "2026-09-30T23:59:59.999Z"
+
+    def test_more_digits_than_a_double_keeps(self, db: Database, subscribe: Subscribe) -> None:
+        """A difference of more than 15 digits goes in two deliveries, each of them exact."""
+        subscribe()
+        use(db, "0.000001")
+        claim(db, now=NOW, interval=timedelta(0))
+        use(db, "999999999.999999")
+        use(db, "1")
+        assert claim(db, now=NOW, interval=timedelta(0)) == 1
+        assert claim(db, now=NOW, interval=timedelta(0)) == 1
+        assert [r["quantity"] for r in rows(db)] == [
+            Decimal("0.000001"),
+            Decimal(1000000000),
+            Decimal("0.999999"),
+        ]
 
     def test_a_settled_period_that_comes_back(self, db: Database, subscribe: Subscribe) -> None:
         """A subscription over for a moment goes on in its period, and so does delivery."""
