@@ -8,6 +8,7 @@ Without arguments: free ports, temporary data, removed at the end.
 
 import contextlib
 import json
+import os
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -244,7 +245,9 @@ class LocalStack:
             place.chmod(0o755)
         else:
             place = self._data_dir.resolve()
-            place.mkdir(parents=True, exist_ok=True)
+            # Ours alone, except that root's Postgres has to pass through as nobody.
+            mode = 0o711 if os.geteuid() == 0 else 0o700
+            place.mkdir(mode=mode, parents=True, exist_ok=True)
         try:
             self._closing.enter_context(hold(place / "stack.lock"))
         except HeldError as held:

@@ -75,6 +75,7 @@ class StandIn:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             text=True,
+            umask=0o077,  # its data holds the API key and the webhook secret
             # Ctrl-C is for the stack, which ends us last.
             process_group=0,
         )
