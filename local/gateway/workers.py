@@ -3,7 +3,7 @@
 import contextlib
 import math
 import os
-import platform
+import re
 import select
 import signal
 import subprocess
@@ -287,13 +287,14 @@ class _Output:
 
 def _peak_memory_mb(pid: int) -> int | None:
     """The most memory the process ever held (VmHWM); None where the system does not say."""
-    if platform.system() != "Linux":
-        return None
     try:
-        status = Path(f"/proc/{pid}/status").read_text()
+        descriptor = os.open(f"/proc/{pid}/status", os.O_RDONLY)
     except OSError:
         return None
-    for line in status.splitlines():
-        if line.startswith("VmHWM:"):
-            return math.ceil(int(line.split()[1]) / 1024)
-    return None
+    try:
+        found = re.search(rb"VmHWM:\s*(\d+) kB", os.read(descriptor, 4096))
+    except OSError:
+        return None
+    finally:
+        os.close(descriptor)
+    return math.ceil(int(found[1]) / 1024) if found else None

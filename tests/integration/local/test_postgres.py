@@ -14,7 +14,12 @@ import psycopg
 import pytest
 
 from local.postgres import DataInUseError, EmbeddedPostgres, PostgresError
-from local.postgres.account import Account, choose_account, reachable_data
+from local.postgres.account import (
+    Account,
+    choose_account,
+    reachable_binaries,
+    reachable_data,
+)
 from tests.integration.local.processes import eventually, gone
 
 ROOT = Path(__file__).parents[3]
@@ -220,6 +225,21 @@ class TestAsRoot:
         with EmbeddedPostgres(private, fast=True):
             assert not place.exists()
         shutil.rmtree(data_of(private).parent)
+
+    def test_binaries_out_of_reach_are_copied_once(self, tmp_path: Path) -> None:
+        """Together with the libraries beside their package, which they look for relatively."""
+        binaries = tmp_path / "wheel/pginstall/bin"
+        binaries.mkdir(parents=True)
+        (binaries / "postgres").write_text(str(tmp_path))
+        (tmp_path / "wheel.libs").mkdir()
+        (tmp_path / "wheel.libs/libpq.so").touch()
+        account = choose_account()
+        copied = reachable_binaries(binaries, account)
+        assert account.reaches(copied)
+        assert (copied / "postgres").read_text() == str(tmp_path)
+        assert (copied.parents[2] / "wheel.libs/libpq.so").exists()
+        assert reachable_binaries(binaries, account) == copied
+        shutil.rmtree(copied.parents[2])
 
     def test_reach_is_judged_by_every_directory_on_the_way(self, directory: Path) -> None:
         """One private directory anywhere above is enough to be out of reach."""
