@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import signal
+import sqlite3
 import sys
 from pathlib import Path
 
@@ -136,6 +137,9 @@ def main(argv: list[str] | None = None) -> int:
     logging.basicConfig(format="%(levelname)s %(name)s %(message)s", stream=sys.stderr)
     try:
         asyncio.run(_serve(settings_from(arguments), arguments))
+    except sqlite3.Error as error:
+        print(f"local.commet: {arguments.data}: {error}", file=sys.stderr)
+        return 1
     except (OSError, ValueError) as error:
         print(f"local.commet: {error}", file=sys.stderr)
         return 1

@@ -8,12 +8,13 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import Any, TypeVar
 
-from local.commet import customers, portal, render, subscriptions, usage, webhooks
+from local.commet import customers, portal, recovery, render, subscriptions, usage, webhooks
 from local.commet.clock import iso, parse_iso
 from local.commet.delivery import Courier
 from local.commet.entitlements import entitlement, entitlements
 from local.commet.errors import ApiError, invalid
 from local.commet.models import Invoice, Record
+from local.commet.payments import recovery_url
 from local.commet.scheduler import Scheduler
 from local.commet.schemas import (
     AdvanceClock,
@@ -210,6 +211,24 @@ def uncancel_subscription(call: Call) -> Answer:
     return Answer(render.subscription(call.world, subscriptions.uncancel(call.world, sub)))
 
 
+def reactivate_subscription(call: Call) -> Answer:
+    sub = subscriptions.find(call.world, call.path["id"])
+    invoice, paid = recovery.reactivate(call.world, sub)
+    if paid:
+        return Answer(render.reactivation(sub, invoice))
+    # Answered, not raised: the failed charge and its events are to be kept.
+    details = {"recoveryUrl": recovery_url(call.world, invoice)}
+    refusal = ApiError("charge_failed", "The charge was declined", details=details)
+    return Answer(refusal.body(), refusal.status)
+
+
+def create_recovery_link(call: Call) -> Answer:
+    sub = subscriptions.find(call.world, call.path["id"])
+    invoice = recovery.outstanding_invoice(call.world, sub)
+    url = recovery_url(call.world, invoice)
+    return Answer(render.recovery_link(url, invoice.recovery_token), 201)
+
+
 # Usage and feature access
 
 
@@ -370,6 +389,8 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("GET", "/subscriptions/{id}", get_subscription),
     ("POST", "/subscriptions/{id}/cancel", cancel_subscription),
     ("POST", "/subscriptions/{id}/uncancel", uncancel_subscription),
+    ("POST", "/subscriptions/{id}/reactivate", reactivate_subscription),
+    ("POST", "/subscriptions/{id}/recovery-links", create_recovery_link),
     ("POST", "/usage/events", track_usage),
     ("POST", "/usage/check", check_usage),
     ("PUT", "/usage", set_usage),

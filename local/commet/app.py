@@ -24,6 +24,7 @@ from local.commet.ids import new_id
 from local.commet.journal import Entry, Journal
 from local.commet.pages import checkout as checkout_page
 from local.commet.pages import portal as portal_page
+from local.commet.pages import recovery as recovery_page
 from local.commet.ratelimit import RateLimit
 from local.commet.scheduler import Scheduler
 from local.commet.settings import API_PREFIX, API_VERSION, Settings
@@ -257,6 +258,7 @@ def build_app(world: World, courier: Courier, scheduler: Scheduler) -> web.Appli
     control.add_routes(app, control.Control(world, courier, scheduler, api.journal))
     checkout_page.add_routes(app, world)
     portal_page.add_routes(app, world)
+    recovery_page.add_routes(app, world)
     return app
 
 

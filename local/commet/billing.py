@@ -98,6 +98,7 @@ def _turn_allowance(world: World, sub: Subscription, customer: Customer) -> Outc
         raise LookupError(f"subscription {sub.id} has no allowance")
     bill_overage(world, sub, customer)
     open_allowance(sub, sub.allowance.end)
+    sub.updated_at = world.now()
     world.store.subscriptions.put(sub)
     return Outcome("billing_cycle", "reset")
 
@@ -127,8 +128,7 @@ def _retry(world: World, sub: Subscription, customer: Customer) -> Outcome:
         invoice,
         customer,
         "recurring_billing",
-        dunning_attempt=attempt,
-        max_attempts=len(DUNNING_DAYS),
+        recovery=events.Recovery(attempt, len(DUNNING_DAYS)),
     )
     if paid:
         recover(world, sub, customer, invoice)

@@ -1,5 +1,6 @@
 """Webhook payloads: one function per family of events, each filling Commet's documented keys."""
 
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, get_args
 
@@ -97,8 +98,30 @@ Trigger = Literal[
 TRIGGERS = frozenset(get_args(Trigger))
 
 ChargeReason = Literal[
-    "first_subscription_payment", "trial_conversion", "recurring_billing", "overage"
+    "first_subscription_payment",
+    "trial_conversion",
+    "recurring_billing",
+    "reactivation",
+    "overage",
 ]
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """What tries to collect an unpaid invoice: a numbered dunning retry, or somebody (0)."""
+
+    attempt: int = 0
+    max_attempts: int = 0
+
+    def shown(self) -> dict[str, Any]:
+        """As a payment's context shows it."""
+        if not self.attempt:
+            return {"type": "payment_recovery"}
+        return {
+            "type": "dunning_retry",
+            "attempt": self.attempt,
+            "maxAttempts": self.max_attempts,
+        }
 
 
 def _about(sub: Subscription, customer: Customer) -> dict[str, Any]:
@@ -128,9 +151,17 @@ def created(world: World, sub: Subscription, customer: Customer) -> None:
 
 def activated(world: World, sub: Subscription, customer: Customer, invoice: Invoice) -> None:
     """subscription.activated; `provider` is null when nothing was charged."""
-    world.emit(
-        "subscription.activated",
-        customer,
+    world.emit("subscription.activated", customer, _activation(sub, customer, invoice))
+
+
+def reactivated(world: World, sub: Subscription, customer: Customer, invoice: Invoice) -> None:
+    """subscription.reactivated."""
+    data = _activation(sub, customer, invoice) | {"provider": PROVIDER}
+    world.emit("subscription.reactivated", customer, data)
+
+
+def _activation(sub: Subscription, customer: Customer, invoice: Invoice) -> dict[str, Any]:
+    return (
         _about(sub, customer)
         | _period(sub)
         | {
@@ -141,7 +172,7 @@ def activated(world: World, sub: Subscription, customer: Customer, invoice: Invo
             "invoiceTotal": invoice.total,
             "invoiceCurrency": invoice.currency,
             "provider": PROVIDER if invoice.total else None,
-        },
+        }
     )
 
 
@@ -269,15 +300,9 @@ def _payment(invoice: Invoice, customer: Customer) -> dict[str, Any]:
     }
 
 
-def _context(reason: ChargeReason, dunning_attempt: int, max_attempts: int) -> dict[str, Any]:
-    recovery = None
-    if dunning_attempt:
-        recovery = {
-            "type": "dunning_retry",
-            "attempt": dunning_attempt,
-            "maxAttempts": max_attempts,
-        }
-    return {"reason": reason, "paymentLinkId": None, "recovery": recovery}
+def _context(reason: ChargeReason, recovery: Recovery | None) -> dict[str, Any]:
+    shown = recovery.shown() if recovery else None
+    return {"reason": reason, "paymentLinkId": None, "recovery": shown}
 
 
 def payment_received(
@@ -286,8 +311,7 @@ def payment_received(
     customer: Customer,
     reason: ChargeReason,
     *,
-    dunning_attempt: int = 0,
-    max_attempts: int = 0,
+    recovery: Recovery | None = None,
 ) -> None:
     """payment.received. The fee behind `orgNetAmount` is made up: 5 % and 50 minor units."""
     fee = (invoice.total * 5 + 50) // 100 + 50
@@ -296,7 +320,7 @@ def payment_received(
         customer,
         _payment(invoice, customer)
         | {
-            "paymentContext": _context(reason, dunning_attempt, max_attempts),
+            "paymentContext": _context(reason, recovery),
             "invoiceTotal": invoice.total,
             "paymentTransactionId": invoice.transaction_id,
             "paymentMethod": "card",
@@ -318,8 +342,7 @@ def payment_failed(
     failure: tuple[str, str],
     *,
     recovery_url: str | None,
-    dunning_attempt: int = 0,
-    max_attempts: int = 0,
+    recovery: Recovery | None = None,
 ) -> None:
     """payment.failed, with the provider's decline code and message."""
     code, message = failure
@@ -328,7 +351,7 @@ def payment_failed(
         customer,
         _payment(invoice, customer)
         | {
-            "paymentContext": _context(reason, dunning_attempt, max_attempts),
+            "paymentContext": _context(reason, recovery),
             "paymentMethod": "card",
             "subPaymentMethod": None,
             "failureCode": code,

@@ -6,7 +6,7 @@ from typing import Literal
 
 from local.commet import events
 from local.commet.entitlements import Entitlement, entitlements
-from local.commet.ids import new_id
+from local.commet.ids import new_id, new_secret
 from local.commet.models import Customer, Invoice, InvoiceLine, Subscription
 from local.commet.render import whole
 from local.commet.world import World
@@ -90,6 +90,7 @@ def draw_up(
         due_date=now,
         created_at=now,
         updated_at=now,
+        recovery_token=new_secret("tok"),
     )
     events.invoice_event(world, "invoice.created", invoice, world.owner(sub))
     return world.store.invoices.put(invoice)

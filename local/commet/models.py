@@ -191,6 +191,8 @@ class Invoice(Record):
     created_at: datetime
     updated_at: datetime
     transaction_id: str | None = None
+    recovery_token: str
+    """Names the page on which it can be paid when charging the saved card has failed."""
 
     @property
     def total(self) -> int:

@@ -2,7 +2,7 @@
 
 from local.commet import events, invoices
 from local.commet.cards import failure_message
-from local.commet.events import ChargeReason
+from local.commet.events import ChargeReason, Recovery
 from local.commet.models import Customer, Invoice
 from local.commet.world import World
 
@@ -13,8 +13,7 @@ def charge(
     customer: Customer,
     reason: ChargeReason,
     *,
-    dunning_attempt: int = 0,
-    max_attempts: int = 0,
+    recovery: Recovery | None = None,
 ) -> bool:
     """Charge the customer's card for an invoice; tells payment.received or payment.failed.
 
@@ -26,14 +25,7 @@ def charge(
     failure = _failure(customer)
     if failure is None:
         invoices.settle(world, invoice)
-        events.payment_received(
-            world,
-            invoice,
-            customer,
-            reason,
-            dunning_attempt=dunning_attempt,
-            max_attempts=max_attempts,
-        )
+        events.payment_received(world, invoice, customer, reason, recovery=recovery)
         return True
     events.payment_failed(
         world,
@@ -41,11 +33,15 @@ def charge(
         customer,
         reason,
         failure,
-        recovery_url=f"{world.public_url}/recover/{invoice.id}",
-        dunning_attempt=dunning_attempt,
-        max_attempts=max_attempts,
+        recovery_url=recovery_url(world, invoice),
+        recovery=recovery,
     )
     return False
+
+
+def recovery_url(world: World, invoice: Invoice) -> str:
+    """Where an unpaid invoice can be paid by hand."""
+    return f"{world.public_url}/recover/{invoice.recovery_token}"
 
 
 def _failure(customer: Customer) -> tuple[str, str] | None:

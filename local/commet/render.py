@@ -438,6 +438,19 @@ def portal_session(url: str) -> Shape:
     return _resource("portal_session", {"portalUrl": url})
 
 
+def reactivation(sub: Subscription, invoice: Invoice) -> Shape:
+    """A ReactivatedSubscription; the charge is settled when this is answered."""
+    return _resource(
+        "subscription_reactivation",
+        {"subscriptionId": sub.id, "invoiceId": invoice.id, "status": "succeeded"},
+    )
+
+
+def recovery_link(url: str, token: str) -> Shape:
+    """A RecoveryLink."""
+    return _resource("recovery_link", {"url": url, "token": token})
+
+
 def clock_run_fields(run: ClockRun) -> Shape:
     """A run as the clock shows it."""
     done = sum(1 for item in run.items if item["status"] == "completed")

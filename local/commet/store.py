@@ -135,10 +135,13 @@ class Store:
     """All tables of one data file."""
 
     def __init__(self, path: str) -> None:
+        """Raises sqlite3.Error when the file cannot be used, or is in use."""
         self._db = sqlite3.connect(path, isolation_level=None)
+        # One process per file: two would deliver every webhook twice.
+        self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
+        self._db.execute("PRAGMA busy_timeout = 1000")
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = NORMAL")
-        self._db.execute("PRAGMA busy_timeout = 5000")
         self._db.execute("CREATE TABLE IF NOT EXISTS kept (name TEXT PRIMARY KEY, value TEXT)")
         db = self._db
         self.customers = Table(
@@ -179,6 +182,7 @@ class Store:
                 "customer_id": lambda i: i.customer_id,
                 "subscription_id": lambda i: i.subscription_id,
                 "status": lambda i: i.status,
+                "recovery_token": lambda i: i.recovery_token,
             },
         )
         self.portal_sessions = Table(db, "portal_sessions", PortalSession)

@@ -29,6 +29,7 @@ IN_SCOPE = {
     "subscription.cancellation_scheduled",
     "subscription.cancellation_revoked",
     "subscription.past_due",
+    "subscription.reactivated",
     "trial.started",
     "trial.will_end",
     "trial.expired",
@@ -127,6 +128,8 @@ def _a_declining_card(server: StandIn, sdk: Commet) -> None:
     server.control.set_card("bob", charge_failure="insufficient_funds")
     server.control.advance(days=40)
     assert sdk.subscriptions.get(sub).status == "canceled"
+    server.control.set_card("bob", charge_failure=None)
+    sdk.subscriptions.reactivate(sub)
 
 
 def _trials(server: StandIn, sdk: Commet) -> None:

@@ -119,6 +119,20 @@ def test_a_port_that_is_taken_is_told_clearly() -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_a_data_file_in_use_is_told_clearly(tmp_path: Path) -> None:
+    """Two processes on one file would deliver everything twice."""
+    data = str(tmp_path / "commet.sqlite")
+    with process("--data", data) as first:
+        done = subprocess.run(
+            [sys.executable, "-m", "local.commet", "--port", "0", "--data", data],
+            cwd=ROOT, capture_output=True, text=True, timeout=30, check=False,
+        )  # fmt: skip
+        assert httpx.get(f"{first.public_url}/healthz").status_code == 200
+    assert done.returncode == 1
+    assert f"{data}: database is locked" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize("arguments", [["--api-key", "nonsense"], ["--catalogue", "/nowhere"]])
 def test_unusable_arguments_are_told_clearly(arguments: list[str]) -> None:
     """No traceback for a mistake on the command line."""

@@ -113,6 +113,18 @@ class TestSubscriptions:
         assert not back.cancel_at_period_end
         assert back.cancellation is None
 
+    def test_recover_and_reactivate(
+        self, sdk: Commet, complete: Complete, subscribed: str, server: StandIn
+    ) -> None:
+        """What is owed can be paid, what has ended can begin again."""
+        server.control.set_card("usr_1", charge_failure="card_declined")
+        server.control.advance(days=31)
+        complete(sdk.subscriptions.create_recovery_link(subscribed))
+        sdk.subscriptions.cancel(subscribed)
+        server.control.set_card("usr_1", charge_failure=None)
+        complete(sdk.subscriptions.reactivate(subscribed))
+        complete(sdk.subscriptions.get(subscribed))
+
     def test_null_when_there_is_none(self, sdk: Commet, last_answer: LastAnswer) -> None:
         """No relationship is JSON null, not an error."""
         sdk.customers.create(email="ana@example.com", id="usr_1")

@@ -262,6 +262,97 @@ class TestDunning:
         assert sdk.invoices.list(customer_id="usr_1").data[0].status == "void"
 
 
+@pytest.fixture
+def behind(subscribed: str, server: StandIn) -> str:
+    """A subscription whose renewal was declined."""
+    server.control.set_card("usr_1", charge_failure="card_declined")
+    server.control.advance(days=MONTH)
+    return subscribed
+
+
+class TestRecovery:
+    def test_by_link(self, sdk: Commet, behind: str, server: StandIn) -> None:
+        """The page takes another card, charges it and brings the subscription back."""
+        link = sdk.subscriptions.create_recovery_link(behind)
+        failed = server.control.events("payment.failed")[0]["data"]
+        assert failed["recoveryUrl"] == link.url
+        assert link.url.endswith(link.token)
+        assert "$29.00" in httpx.get(link.url).text
+        form = {"card_number": "4000000000000002", "expiry": "12/34", "cvc": "123"}
+        assert httpx.post(link.url, data=form).status_code == 402
+        assert sdk.subscriptions.get(behind).status == "past_due"
+        form["card_number"] = "4242424242424242"
+        assert "Payment received" in httpx.post(link.url, data=form).text
+        assert sdk.subscriptions.get(behind).status == "active"
+        assert httpx.get(link.url).status_code == 404
+        received = server.control.events("payment.received")[-1]["data"]
+        assert received["paymentContext"]["recovery"] == {"type": "payment_recovery"}
+
+    def test_by_reactivate(self, sdk: Commet, behind: str, server: StandIn) -> None:
+        """A declined charge tells where to pay; a good one brings it back."""
+        with pytest.raises(CommetAPIError) as caught:
+            sdk.subscriptions.reactivate(behind)
+        assert (caught.value.code, caught.value.status_code) == ("charge_failed", 402)
+        assert isinstance(caught.value.details, dict)
+        url = caught.value.details.get("recoveryUrl") or caught.value.details["recovery_url"]
+        assert httpx.get(url).status_code == 200
+        server.control.set_card("usr_1", charge_failure=None)
+        assert sdk.subscriptions.reactivate(behind).status == "succeeded"
+        assert sdk.subscriptions.get(behind).status == "active"
+
+    def test_nothing_is_owed_in_good_standing(self, sdk: Commet, subscribed: str) -> None:
+        """Neither a link nor a charge."""
+        with pytest.raises(CommetAPIError) as caught:
+            sdk.subscriptions.create_recovery_link(subscribed)
+        assert caught.value.code == "no_outstanding_invoice"
+        with pytest.raises(CommetAPIError) as caught:
+            sdk.subscriptions.reactivate(subscribed)
+        assert caught.value.code == "invalid_subscription_status"
+
+
+class TestReactivation:
+    def test_a_canceled_one_starts_anew(
+        self, sdk: Commet, subscribed: str, server: StandIn
+    ) -> None:
+        """The saved card is charged, and a new period begins today."""
+        sdk.subscriptions.cancel(subscribed, immediate=True)
+        server.control.advance(days=45)
+        result = sdk.subscriptions.reactivate(subscribed)
+        assert sdk.invoices.get(result.invoice_id).invoice_type == "reactivation"
+        back = sdk.subscriptions.get(subscribed)
+        assert (back.status, back.cancellation, back.end_date) == ("active", None, None)
+        assert back.current_period is not None
+        assert back.current_period.start[:10] == server.control.now().date().isoformat()
+        last = [e["event"] for e in server.control.events()][-3:]
+        assert sorted(last) == [
+            "customer.state_changed",
+            "payment.received",
+            "subscription.reactivated",
+        ]
+
+    def test_a_declined_charge_changes_nothing(
+        self, sdk: Commet, subscribed: str, server: StandIn
+    ) -> None:
+        """It stays canceled, and the attempt is told."""
+        sdk.subscriptions.cancel(subscribed, immediate=True)
+        server.control.set_card("usr_1", charge_failure="insufficient_funds")
+        with pytest.raises(CommetAPIError) as caught:
+            sdk.subscriptions.reactivate(subscribed)
+        assert caught.value.code == "charge_failed"
+        assert sdk.subscriptions.get(subscribed).status == "canceled"
+        assert server.control.events("payment.failed")[-1]["data"]["failureCode"] == (
+            "insufficient_funds"
+        )
+
+    def test_without_a_card(self, sdk: Commet, ana: str) -> None:
+        """There is nothing to charge, or nothing that ever began."""
+        pending = sdk.subscriptions.create(customer_id=ana, plan_code="usage_pro")
+        sdk.subscriptions.cancel(pending.id)
+        with pytest.raises(CommetAPIError) as caught:
+            sdk.subscriptions.reactivate(pending.id)
+        assert caught.value.code == "invalid_subscription_status"
+
+
 class TestTrial:
     @pytest.fixture
     def server(self, tmp_path: Path) -> Iterator[StandIn]:

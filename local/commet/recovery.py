@@ -1,0 +1,93 @@
+"""Collecting what is owed, and bringing back what has ended."""
+
+from local.commet import events
+from local.commet.billing import recover
+from local.commet.cards import CardForm, CardRefusedError, accept
+from local.commet.clock import midnight
+from local.commet.errors import ApiError
+from local.commet.events import Recovery
+from local.commet.invoices import base_line, close_unpaid, draw_up
+from local.commet.models import Customer, Invoice, Subscription
+from local.commet.payments import charge
+from local.commet.periods import open_period
+from local.commet.world import World
+
+
+def outstanding_invoice(world: World, sub: Subscription) -> Invoice:
+    """The renewal a past due subscription owes. Raises ApiError: no_outstanding_invoice."""
+    invoice = world.store.invoices.get(sub.dunning.invoice_id) if sub.dunning else None
+    if invoice is None or sub.status != "past_due":
+        raise ApiError("no_outstanding_invoice", "Subscription has no outstanding invoice")
+    return invoice
+
+
+def payable(world: World, token: str) -> tuple[Invoice, Subscription] | None:
+    """The owed renewal a recovery link leads to; None when there is nothing to pay any more."""
+    invoice = world.store.invoices.first("recovery_token = ?", token)
+    sub = world.store.subscriptions.get(invoice.subscription_id or "") if invoice else None
+    if invoice is None or sub is None or invoice.status != "outstanding":
+        return None
+    owed = sub.status == "past_due" and sub.dunning and sub.dunning.invoice_id == invoice.id
+    return (invoice, sub) if owed else None
+
+
+def pay_with(world: World, invoice: Invoice, sub: Subscription, form: CardForm) -> None:
+    """Save a card and pay what is owed with it. Raises CardFormError, CardRefusedError."""
+    customer = world.owner(sub)
+    card = accept(form, world.now())
+    if card.charge_failure:
+        raise CardRefusedError(card.charge_failure)
+    customer.card = card
+    world.store.customers.put(customer)
+    events.payment_method(world, "payment_method.updated", customer, None)
+    collect(world, invoice, sub, customer)
+
+
+def collect(world: World, invoice: Invoice, sub: Subscription, customer: Customer) -> bool:
+    """Charge the saved card for what is owed, outside the schedule of retries."""
+    paid = charge(world, invoice, customer, "recurring_billing", recovery=Recovery())
+    if paid:
+        recover(world, sub, customer, invoice)
+    return paid
+
+
+def reactivate(world: World, sub: Subscription) -> tuple[Invoice, bool]:
+    """Charge a past due subscription again, or start a canceled one anew; whether it was paid.
+
+    A declined attempt to start anew leaves a void invoice and the subscription canceled.
+    Raises ApiError: invalid_subscription_status, already_has_active_subscription,
+    no_payment_method.
+    """
+    customer = world.owner(sub)
+    if sub.status == "past_due":
+        invoice = outstanding_invoice(world, sub)
+        return invoice, collect(world, invoice, sub, customer)
+    if sub.status != "canceled" or sub.period_start is None:
+        raise ApiError("invalid_subscription_status", f"Subscription is {sub.status}")
+    if world.current_subscription(customer):
+        raise ApiError(
+            "already_has_active_subscription", "Customer already has an active subscription"
+        )
+    if customer.card is None:
+        raise ApiError("no_payment_method", "Customer has no payment method on file")
+    return _start_anew(world, sub, customer)
+
+
+def _start_anew(world: World, sub: Subscription, customer: Customer) -> tuple[Invoice, bool]:
+    now = world.now()
+    fresh = sub.model_copy(deep=True)
+    fresh.status = "active"
+    fresh.anchor_day = now.day
+    fresh.cancellation = fresh.canceled_at = fresh.end_date = fresh.ended_reason = None
+    fresh.trial_ends_at = None
+    fresh.updated_at = now
+    open_period(fresh, midnight(now))
+    period = (fresh.period_start or now, fresh.period_end or now)
+    invoice = draw_up(world, fresh, [base_line(world, fresh)], kind="reactivation", period=period)
+    if not charge(world, invoice, customer, "reactivation"):
+        close_unpaid(world, invoice, customer, "void")
+        return invoice, False
+    world.store.subscriptions.put(fresh)
+    events.reactivated(world, fresh, customer, invoice)
+    events.state_changed(world, customer, "subscription_activated")
+    return invoice, True
