@@ -220,7 +220,9 @@ class LocalStack:
             self.webhook_secret = self._wire_webhook(kept)
             applied = migrations.result().get("applied") or []
         self._say(f"Migrations: {len(applied)} applied." if applied else "Migrations: up to date.")
-        secrets["local/webhook"] = json.dumps({"secrets": [self.webhook_secret or "unset"]})
+        # Without one nothing is accepted: any word in its place would be a secret that is known.
+        known = [self.webhook_secret] if self.webhook_secret else []
+        secrets["local/webhook"] = json.dumps({"secrets": known})
         self._gateway.start()
         self._closing.callback(hide, self.data_dir)
         show(self.data_dir, self.facts())

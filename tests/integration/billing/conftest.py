@@ -23,24 +23,16 @@ STATUSES = frozenset({"active", "trialing", "past_due"})
 Subscribe = Callable[..., str]
 
 
-def database_server() -> str:
-    """URL of a server on which this session may create databases."""
-    return os.environ.get(
-        "TEST_DATABASE_URL", "postgresql://postgres:secret@127.0.0.1:55432/postgres"
-    )
-
-
 def _connect(url: str) -> Connection:
     return psycopg.connect(url, autocommit=True, prepare_threshold=1, row_factory=dict_row)
 
 
 @pytest.fixture(scope="session")
-def migrated_url() -> Iterator[str]:
+def migrated_url(postgres_server: str) -> Iterator[str]:
     """A migrated database of this session's own."""
-    server = database_server()
     name = f"billing_test_{os.getpid()}"
-    url = urlunsplit(urlsplit(server)._replace(path=f"/{name}"))
-    with _connect(server) as admin:
+    url = urlunsplit(urlsplit(postgres_server)._replace(path=f"/{name}"))
+    with _connect(postgres_server) as admin:
         admin.execute(f"drop database if exists {name} with (force)")
         admin.execute(f"create database {name}")
         try:
