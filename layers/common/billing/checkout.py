@@ -75,7 +75,7 @@ class Checkouts:
         except CommetRefused as error:
             self._end("abandon_checkout", attempt)
             raise self._translated(error, user, deadline) from error
-        except BillingError:
+        except Exception:
             # No answer: the next try is this same attempt, with the same idempotency key.
             self._end("release_checkout", attempt, subscription_id=None)
             raise
@@ -137,7 +137,12 @@ class Checkouts:
         """The checkout this attempt has made already, while it is still to be paid."""
         if attempt.subscription_id is None:
             return None
-        found = self._commet.subscription(attempt.subscription_id, deadline)
+        try:
+            found = self._commet.subscription(attempt.subscription_id, deadline)
+        except CommetRefused as error:
+            if error.commet_status != 404:
+                raise
+            return None
         self._record(attempt.user, found)
         if found.status in subscriptions.LIVE:
             raise _already_subscribed(found.status)

@@ -23,8 +23,13 @@ Connection = psycopg.Connection[Row]
 Params = Mapping[str, Any] | Sequence[Any]
 
 # The connection failed, not the statement: worth another one. 57P01..57P03 and 53300 are the
-# server shutting down, starting up and out of connections.
-_CONNECTION_LOST = (psycopg.OperationalError, psycopg.InterfaceError)
+# server shutting down, starting up and out of connections. After a failover the old connection may
+# live on at a server that only reads now.
+_CONNECTION_LOST = (
+    psycopg.OperationalError,
+    psycopg.InterfaceError,
+    psycopg.errors.ReadOnlySqlTransaction,
+)
 _NOT_THE_CONNECTION = (
     psycopg.errors.QueryCanceled,
     psycopg.errors.LockNotAvailable,
