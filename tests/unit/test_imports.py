@@ -1,0 +1,74 @@
+"""What a function loads when it starts: a cold start is designed, not measured after the fact."""
+
+import json
+import os
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+FUNCTIONS = sorted(app.parent.name for app in ROOT.glob("functions/*/app.py"))
+# Powertools looks whether there is a botocore to tell its name to; that imports the package's empty
+# top, a millisecond. Its session is what everything of it needs.
+HEAVY = ("httpx", "boto3", "botocore.session", "pydantic", "commet", "argon2", "zxcvbn", "psycopg")
+
+
+@cache
+def loaded(function: str) -> frozenset[str]:
+    """The heavy packages in a fresh interpreter after importing the function as Lambda does."""
+    program = (
+        "import json, sys; import app; assert callable(app.handler);"
+        f" print(json.dumps([m for m in {HEAVY!r} if m in sys.modules]))"
+    )
+    paths = [ROOT / "functions" / function, ROOT / "layers" / "common"]
+    ran = subprocess.run(
+        [sys.executable, "-c", program],
+        env={
+            "PYTHONPATH": os.pathsep.join(map(str, paths)),
+            "POWERTOOLS_METRICS_NAMESPACE": "test",
+            "POWERTOOLS_SERVICE_NAME": "test",
+        },
+        cwd="/",
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    return frozenset(json.loads(ran.stdout))
+
+
+def test_all_functions_are_looked_at() -> None:
+    """The ten of the design; the list comes from the folders."""
+    assert len(FUNCTIONS) == 10
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_nobody_loads_aws_or_the_sdk(function: str) -> None:
+    """boto3 costs half a second and is needed by nobody at start; the SDK is for tests alone."""
+    assert loaded(function) & {"boto3", "botocore.session", "commet"} == set()
+
+
+@pytest.mark.parametrize("function", ["webhook", "track_usage", "signup", "session", "migrate"])
+def test_who_calls_nobody_loads_no_client(function: str) -> None:
+    """httpx is a fifth of a full start; a rare path that needs it imports it late."""
+    assert "httpx" not in loaded(function)
+
+
+def test_the_webhook_loads_least() -> None:
+    """Commet waits ten seconds, cold start included: no validation, no password hashing."""
+    assert loaded("webhook") == {"psycopg"}
+
+
+@pytest.mark.parametrize("function", [f for f in FUNCTIONS if f not in ("signup", "session")])
+def test_who_hashes(function: str) -> None:
+    """Only signing up and in."""
+    assert loaded(function) & {"argon2", "zxcvbn"} == set()
+
+
+def test_the_list_of_common_passwords_comes_late() -> None:
+    """30,000 strings that only a sign-up needs."""
+    assert "zxcvbn" not in loaded("signup")
