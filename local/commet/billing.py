@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from local.commet import events
+from local.commet.clock import midnight
 from local.commet.deadlines import DUNNING_DAYS, Deadline
 from local.commet.invoices import base_line, close_unpaid, draw_up, overage_lines
 from local.commet.models import Customer, Dunning, Invoice, InvoiceLine, Subscription
@@ -80,7 +81,7 @@ def _convert_trial(world: World, sub: Subscription, customer: Customer) -> Outco
     events.trial_event(world, "trial.expired", sub, customer)
     sub.anchor_day = sub.trial_ends_at.day
     sub.status = "active"
-    open_period(sub, sub.trial_ends_at)
+    open_period(sub, midnight(sub.trial_ends_at))
     sub.updated_at = world.now()
     world.store.subscriptions.put(sub)
     invoice = _invoice_period(world, sub, [base_line(world, sub)])

@@ -36,12 +36,19 @@ def _candidates(sub: Subscription) -> list[Deadline]:
     if sub.cancellation:
         found.append(Deadline(sub.cancellation.effective_at, "cancellation"))
     elif ends := _turning_point(sub):
-        if sub.price_id and not sub.upcoming_noted and sub.status != "past_due":
+        if _deserves_notice(sub, ends.at):
             found.append(Deadline(ends.at - NOTICE, "notice"))
         found.append(ends)
     if sub.allowance:
         found.append(Deadline(sub.allowance.end, "allowance_end"))
     return found
+
+
+def _deserves_notice(sub: Subscription, ends_at: datetime) -> bool:
+    """Once per period, if money follows and the period is long enough to look ahead in."""
+    if not sub.price_id or sub.upcoming_noted or sub.status == "past_due":
+        return False
+    return sub.period_start is not None and ends_at - NOTICE > sub.period_start
 
 
 def _turning_point(sub: Subscription) -> Deadline | None:

@@ -203,7 +203,7 @@ def _begin_trial(world: World, sub: Subscription, customer: Customer) -> None:
     sub.status = "trialing"
     sub.anchor_day = now.day
     open_period(sub, midnight(now))
-    sub.trial_ends_at = midnight(now) + sub.trial_days * DAY
+    sub.trial_ends_at = now + sub.trial_days * DAY
     sub.period_end = sub.trial_ends_at
     if sub.allowance:
         sub.allowance.end = min(sub.allowance.end, sub.trial_ends_at)

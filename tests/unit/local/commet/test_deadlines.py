@@ -79,6 +79,13 @@ def test_a_trial_ends_before_anything_is_renewed() -> None:
     assert _next(**trial, upcoming_noted=True) == ("trial_end", ends)
 
 
+def test_a_trial_too_short_for_a_notice_has_none() -> None:
+    """It would come before the trial itself."""
+    ends = START + 2 * DAY
+    trial = {"status": "trialing", "trial_ends_at": ends, "period_end": ends}
+    assert _next(**trial) == ("trial_end", ends)
+
+
 @pytest.mark.parametrize("status", ["pending_payment", "canceled", "paused", "draft"])
 def test_without_access_time_changes_nothing(status: str) -> None:
     """Nothing is due."""
