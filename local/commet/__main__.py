@@ -95,7 +95,7 @@ def settings_from(arguments: argparse.Namespace) -> Settings:
     )
 
 
-async def _serve(settings: Settings, arguments: argparse.Namespace) -> None:
+async def _serve(settings: Settings, arguments: argparse.Namespace, parent: int) -> None:
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for name in (signal.SIGINT, signal.SIGTERM):
@@ -103,14 +103,15 @@ async def _serve(settings: Settings, arguments: argparse.Namespace) -> None:
             loop.add_signal_handler(name, stopping.set)
     async with running(settings, host=arguments.host, port=arguments.port) as standin:
         _announce(standin, as_json=arguments.json)
-        watch = asyncio.create_task(_watch_parent(stopping)) if arguments.exit_with_parent else None
+        watch = (
+            asyncio.create_task(_watch(parent, stopping)) if arguments.exit_with_parent else None
+        )
         await stopping.wait()
         if watch:
             watch.cancel()
 
 
-async def _watch_parent(stopping: asyncio.Event) -> None:
-    parent = os.getppid()
+async def _watch(parent: int, stopping: asyncio.Event) -> None:
     while os.getppid() == parent:  # noqa: ASYNC110 - nothing tells us; we have to look
         await asyncio.sleep(_PARENT_CHECK_SECONDS)
     stopping.set()
@@ -133,10 +134,11 @@ def _announce(standin: Running, *, as_json: bool) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """Run until told to stop; the exit code."""
+    parent = os.getppid()  # before anything slow: it may be gone by the time we listen
     arguments = build_parser().parse_args(argv)
     logging.basicConfig(format="%(levelname)s %(name)s %(message)s", stream=sys.stderr)
     try:
-        asyncio.run(_serve(settings_from(arguments), arguments))
+        asyncio.run(_serve(settings_from(arguments), arguments, parent))
     except sqlite3.Error as error:
         print(f"local.commet: {arguments.data}: {error}", file=sys.stderr)
         return 1

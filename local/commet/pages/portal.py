@@ -5,7 +5,7 @@ from typing import Any
 
 from aiohttp import web
 
-from local.commet import cards, events, subscriptions
+from local.commet import cards, events, recovery, subscriptions
 from local.commet.cards import CardForm, CardFormError, CardRefusedError
 from local.commet.entitlements import Entitlement, entitlements
 from local.commet.errors import ApiError
@@ -20,6 +20,8 @@ _NOTICES = {
     "cancel_scheduled": "Your subscription will end with the current period.",
     "uncanceled": "Your subscription continues.",
     "card": "Your card has been saved.",
+    "paid": "Your card has been saved and the open invoice is paid.",
+    "still_owed": "Your card has been saved, but the open invoice could not be charged to it.",
 }
 
 
@@ -76,7 +78,17 @@ class PortalPages:
             customer.card = card
             self._world.store.customers.put(customer)
             events.payment_method(self._world, "payment_method.updated", customer, None)
-        return self._back(session, "card")
+            done = self._settle_debt(customer)
+        return self._back(session, done)
+
+    def _settle_debt(self, customer: Customer) -> str:
+        """Who is behind and gives another card means to pay with it."""
+        sub = self._world.current_subscription(customer)
+        if sub is None or sub.status != "past_due":
+            return "card"
+        invoice = recovery.outstanding_invoice(self._world, sub)
+        paid = recovery.collect(self._world, invoice, sub, customer)
+        return "paid" if paid else "still_owed"
 
     def _session(self, request: web.Request) -> PortalSession | None:
         return use_session(self._world, request.match_info["token"])
@@ -123,11 +135,12 @@ class PortalPages:
     def _subscription(self, customer: Customer) -> dict[str, Any]:
         sub = self._world.current_subscription(customer)
         if sub is None:
-            return {"sub": None, "plan": None, "price": None, "usage": []}
+            return {"sub": None, "plan": None, "price": None, "usage": [], "owed": None}
         plan = self._world.plan(sub)
         return {
             "sub": sub,
             "plan": plan,
+            "owed": recovery.outstanding_invoice(self._world, sub) if sub.dunning else None,
             "price": next((p for p in plan.prices if p.id == sub.price_id), None),
             "usage": [
                 _gauge(i)

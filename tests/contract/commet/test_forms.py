@@ -138,6 +138,22 @@ class TestPortal:
         assert httpx.post(f"{portal}/payment-method", data=form).status_code == 402
         assert "ending 4444" in httpx.get(portal).text
 
+    def test_another_card_pays_what_is_owed(
+        self, sdk: Commet, server: StandIn, subscribed: str
+    ) -> None:
+        """Who is behind need not look for the recovery link."""
+        server.control.set_card("usr_1", charge_failure="card_declined")
+        server.control.advance(days=31)
+        portal = sdk.portal.get_url(customer_id="usr_1").portal_url
+        assert "Save card and pay $29.00" in httpx.get(portal).text
+        form = CARD | {"card_number": "4000 0000 0000 0341"}
+        answer = httpx.post(f"{portal}/payment-method", data=form, follow_redirects=True)
+        assert "could not be charged" in answer.text
+        assert sdk.subscriptions.get(subscribed).status == "past_due"
+        answer = httpx.post(f"{portal}/payment-method", data=CARD, follow_redirects=True)
+        assert "open invoice is paid" in answer.text
+        assert sdk.subscriptions.get(subscribed).status == "active"
+
     def test_an_unknown_session(self, server: StandIn) -> None:
         """Says how to get a new one."""
         answer = httpx.get(f"{server.public_url}/portal/ps_unknown")
