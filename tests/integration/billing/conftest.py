@@ -13,8 +13,10 @@ import psycopg
 import pytest
 from psycopg.rows import dict_row
 
+from billing.commet import Commet
 from billing.db import Connection, Database
 from billing.migrations import migrate
+from local.commet.testing import StandIn, standin
 
 START = datetime(2026, 9, 1, tzinfo=UTC)
 NOW = datetime(2026, 9, 10, 12, tzinfo=UTC)
@@ -192,3 +194,44 @@ def booked(db: Database, user_id: str, feature: str = "storage") -> dict[str, De
 def after(**delta: float) -> datetime:
     """A moment later than NOW."""
     return NOW + timedelta(**delta)
+
+
+@pytest.fixture(scope="session")
+def commet_server() -> Iterator[StandIn]:
+    """One stand-in for all tests, which keep to users of their own."""
+    with standin() as running:
+        yield running
+
+
+@pytest.fixture
+def remote(commet_server: StandIn) -> Iterator[StandIn]:
+    """The stand-in, behaving."""
+    commet_server.control.clear_faults()
+    yield commet_server
+    commet_server.control.clear_faults()
+
+
+@pytest.fixture
+def client(remote: StandIn) -> Iterator[Callable[[], Commet]]:
+    """Makes clients of the stand-in, which do not wait between attempts."""
+    made: list[Commet] = []
+
+    def make() -> Commet:
+        made.append(
+            Commet(
+                remote.base_url,
+                lambda *, fresh=False: remote.api_key,  # noqa: ARG005
+                live=False,
+                sleep=lambda _: None,
+            )
+        )
+        return made[-1]
+
+    yield make
+    for each in made:
+        each._http.close()
+
+
+@pytest.fixture
+def commet(client: Callable[[], Commet]) -> Commet:
+    return client()
