@@ -129,7 +129,8 @@ def _announce(standin: Running, *, as_json: bool) -> None:
     print(f"Commet stand-in at {facts['base_url']}")
     print(f"  API key  {facts['api_key']}")
     print(f"  inside   {facts['public_url']}/_standin")
-    print("  try      curl -H 'x-api-key: …' " + f"{facts['base_url']}/plans", flush=True)
+    key = facts["api_key"]
+    print(f"  try      curl -H 'x-api-key: {key}' {facts['base_url']}/plans", flush=True)
 
 
 def main(argv: list[str] | None = None) -> int:
