@@ -1,0 +1,383 @@
+"""Asking Commet: who has just paid gets in at once, and asking is rationed."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from billing import accounts, reconcile, subscriptions
+from billing.access import Access
+from billing.accounts import User
+from billing.checkout import Checkouts
+from billing.clock import wall_clock
+from billing.commet import Commet
+from billing.config import from_env
+from billing.db import Database, Row
+from billing.deadline import Deadline
+from billing.errors import CommetRefused, CommetUnavailable
+from billing.refresh import refresh
+from local.commet.testing import StandIn
+from tests.integration.billing.conftest import add_user, own_database
+from tests.integration.billing.test_checkout import _cancel
+
+Make = Callable[[], Commet]
+SETTINGS = from_env({"COMMET_MODE": "sandbox"})
+
+
+@pytest.fixture
+def pending(shared: Database, commet: Commet, user: str) -> str:
+    """A checkout that was started; its subscription's id."""
+    started = Checkouts(shared, commet, wall_clock).start(
+        User(user, f"{user}@example.com", None),
+        plan_code="usage_pro",
+        billing_interval="monthly",
+        success_url="https://app.example/",
+        deadline=Deadline.after(20),
+    )
+    return started.subscription.id
+
+
+@pytest.fixture
+def access(shared: Database, client: Make) -> Access:
+    return Access(shared, SETTINGS, client, wall_clock)
+
+
+def asked(remote: StandIn, user: str) -> int:
+    """How often Commet was asked for this user's current subscription."""
+    sent = remote.control.requests(method="GET", path="/subscriptions/active")
+    return sum(each["query"].get("customerId") == user for each in sent)
+
+
+def row(db: Database, sub: str) -> Row:
+    found = db.one("select * from subscriptions where id = %s", [sub])
+    assert found is not None
+    return found
+
+
+def mark(db: Database, sub: str) -> None:
+    db.execute(
+        "update subscriptions set refresh_due = now(), checked_at = null where id = %s", [sub]
+    )
+
+
+def granted(db: Database, user: str) -> Any:
+    query = "select count(*) from entitlements where user_id = %s and allowed"
+    return db.value(query, [user])
+
+
+def opened(db: Database, user: str) -> Any:
+    query = "select count(*) from usage_period where user_id = %s and closed_at is null"
+    return db.value(query, [user])
+
+
+def soon() -> Deadline:
+    return Deadline.after(20)
+
+
+class TestAccess:
+    def test_just_paid_and_no_webhook(
+        self, shared: Database, remote: StandIn, access: Access, user: str, pending: str
+    ) -> None:
+        """Back from the checkout page before Commet's webhook: in, with everything that is paid."""
+        remote.control.pay(pending)
+        found, allowed = access.standing(user, soon())
+        assert allowed
+        assert found is not None
+        assert (found.id, found.status) == (pending, "active")
+        assert granted(shared, user) == 1
+        assert opened(shared, user) == 1
+
+    def test_not_paid(self, access: Access, user: str, pending: str) -> None:
+        """Asked, and told no."""
+        found, allowed = access.standing(user, soon())
+        assert not allowed
+        assert found is not None
+        assert found.id == pending
+
+    def test_nobody(self, remote: StandIn, access: Access, user: str) -> None:
+        """No row, no question."""
+        assert access.standing(user, soon()) == (None, False)
+        assert asked(remote, user) == 0
+
+    def test_once_in_ten_seconds(
+        self, remote: StandIn, access: Access, user: str, pending: str
+    ) -> None:
+        """Polling costs Commet one question."""
+        assert pending
+        for _ in range(5):
+            access.standing(user, soon())
+        assert asked(remote, user) == 1
+
+    def test_once_also_at_once(
+        self, migrated_url: str, remote: StandIn, client: Make, user: str, pending: str
+    ) -> None:
+        """From many environments at the same moment, too."""
+        assert pending
+
+        def poll(_: int) -> bool:
+            with own_database(migrated_url) as db:
+                return Access(db, SETTINGS, client, wall_clock).ask(user, soon())
+
+        with ThreadPoolExecutor(6) as pool:
+            assert sum(pool.map(poll, range(12))) == 1
+        assert asked(remote, user) == 1
+
+    def test_who_has_access_is_not_asked_about(
+        self, shared: Database, remote: StandIn, access: Access, user: str, pending: str
+    ) -> None:
+        """Only before a refusal: the mirror is enough to let somebody in."""
+        remote.control.pay(pending)
+        access.standing(user, soon())
+        mark(shared, pending)
+        assert access.standing(user, soon())[1]
+        assert asked(remote, user) == 1
+
+    @pytest.mark.parametrize(
+        "action",
+        [{"reset": "before"}, {"status": 500, "code": "internal_error"}, {"invalid_json": True},
+         {"status": 403, "code": "forbidden"}],
+    )  # fmt: skip
+    def test_commet_in_trouble(
+        self, remote: StandIn, access: Access, user: str, pending: str, action: dict[str, Any]
+    ) -> None:
+        """The mirror answers, and says how old it is."""
+        before, _ = access.standing(user, Deadline.after(0))
+        remote.control.fault(match={"path": "/subscriptions/active"}, action=action, times=None)
+        found, allowed = access.standing(user, soon())
+        assert not allowed
+        assert found == before
+        assert found is not None
+        assert found.id == pending
+
+    @pytest.mark.parametrize("allowed", [True, False])
+    def test_past_due(self, shared: Database, client: Make, user: str, allowed: object) -> None:
+        """The deployer's one setting decides."""
+        shared.execute(
+            "insert into subscriptions (id, user_id, status, created_at, event_at)"
+            " values (%s, %s, 'past_due', now(), now())",
+            [f"sub_{user}", user],
+        )
+        settings = replace(SETTINGS, past_due_has_access=allowed)  # type: ignore[arg-type]
+        standing = Access(shared, settings, client, wall_clock).standing(user, soon())
+        assert standing[1] is allowed
+
+
+class TestRefresh:
+    def run(self, db: Database, commet: Commet, user: str) -> None:
+        refresh(db, commet, user, now=wall_clock(), deadline=soon())
+
+    def test_the_whole_truth(
+        self, shared: Database, commet: Commet, remote: StandIn, user: str, pending: str
+    ) -> None:
+        """Status, plan, period, entitlements; the mark is gone."""
+        remote.control.pay(pending)
+        mark(shared, pending)
+        self.run(shared, commet, user)
+        found = row(shared, pending)
+        assert (found["status"], found["plan_name"], found["refresh_due"]) == (
+            "active",
+            "Usage Pro",
+            None,
+        )
+        assert found["period_start"] < found["period_end"]
+        assert found["confirmed_at"] is not None
+
+    def test_the_end(
+        self, shared: Database, commet: Commet, remote: StandIn, user: str, pending: str
+    ) -> None:
+        """Nothing active: each row believed live is read by its id; nothing may be used."""
+        remote.control.pay(pending)
+        self.run(shared, commet, user)
+        assert (granted(shared, user), opened(shared, user)) == (1, 1)
+        _cancel(remote, pending)
+        self.run(shared, commet, user)
+        assert row(shared, pending)["status"] == "canceled"
+        assert (granted(shared, user), opened(shared, user)) == (0, 0)
+
+    def test_all_or_nothing(
+        self, shared: Database, commet: Commet, remote: StandIn, user: str, pending: str
+    ) -> None:
+        """Entitlements did not answer: the row stays marked, else nobody would ask for them."""
+        remote.control.pay(pending)
+        mark(shared, pending)
+        remote.control.fault(match={"path": "/feature-access"}, action={"reset": "before"}, times=3)
+        with pytest.raises(CommetUnavailable):
+            self.run(shared, commet, user)
+        assert row(shared, pending)["refresh_due"] is not None
+        remote.control.clear_faults()
+        self.run(shared, commet, user)
+        assert granted(shared, user) == 1
+
+    def test_a_key_that_may_not_ask(
+        self, shared: Database, commet: Commet, remote: StandIn, user: str, pending: str
+    ) -> None:
+        """A restricted key says nothing about the customer: entitlements stay."""
+        remote.control.pay(pending)
+        self.run(shared, commet, user)
+        remote.control.fault(
+            match={"path": "/feature-access"}, action={"status": 403, "code": "forbidden"}
+        )
+        with pytest.raises(CommetRefused):
+            self.run(shared, commet, user)
+        assert granted(shared, user) == 1
+
+    @pytest.mark.parametrize(
+        "action",
+        [{"status": 404, "code": "no_active_subscription"}, {"status": 402, "code": "forbidden"}],
+    )
+    def test_a_customer_who_may_use_nothing(
+        self, shared: Database, commet: Commet, remote: StandIn, pending: str,
+        action: dict[str, Any],
+    ) -> None:  # fmt: skip
+        """Commet may answer with an error of its choice: nothing is granted."""
+        user = row(shared, pending)["user_id"]
+        remote.control.pay(pending)
+        self.run(shared, commet, user)
+        remote.control.fault(match={"path": "/feature-access"}, action=action)
+        self.run(shared, commet, user)
+        assert granted(shared, user) == 0
+
+    def test_a_row_that_is_gone(
+        self, shared: Database, commet: Commet, remote: StandIn, user: str, pending: str
+    ) -> None:
+        """One subscription Commet no longer has keeps no other from being confirmed."""
+        remote.control.pay(pending)
+        shared.execute(
+            "insert into subscriptions (id, user_id, status, created_at, event_at)"
+            " values (%s, %s, 'pending_payment', now(), now())",
+            [f"sub_gone_{user}", user],
+        )
+        self.run(shared, commet, user)
+        assert row(shared, pending)["status"] == "active"
+        assert row(shared, f"sub_gone_{user}")["status"] == "pending_payment"
+
+    def test_news_that_came_meanwhile(
+        self, shared: Database, commet: Commet, remote: StandIn, pending: str,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:  # fmt: skip
+        """A webhook between question and answer wins, and the row stays marked."""
+        user = row(shared, pending)["user_id"]
+        remote.control.pay(pending)
+        mark(shared, pending)
+        ask = commet.active_subscription
+
+        def slow(user_id: str, deadline: Deadline) -> Any:
+            answer = ask(user_id, deadline)
+            shared.execute(
+                "select record_subscription(%s, %s, now() + interval '1 minute',"
+                ' \'{"status": "past_due"}\', false)',
+                [user, pending],
+            )
+            return answer
+
+        monkeypatch.setattr(commet, "active_subscription", slow)
+        self.run(shared, commet, user)
+        found = row(shared, pending)
+        assert found["status"] == "past_due"
+        assert found["refresh_due"] is not None
+
+    def test_a_subscription_we_never_heard_of(
+        self, shared: Database, commet: Commet, remote: StandIn, user: str, pending: str
+    ) -> None:
+        """Made in Commet's dashboard: found by asking."""
+        remote.control.pay(pending)
+        shared.execute("delete from subscriptions where id = %s", [pending])
+        self.run(shared, commet, user)
+        assert row(shared, pending)["status"] == "active"
+        assert opened(shared, user) == 1
+
+
+class TestReconcile:
+    def run(self, db: Database, commet: Commet, seconds: float = 20) -> dict[str, int]:
+        return reconcile.run(
+            db, commet, mode="sandbox", clock=wall_clock, deadline=Deadline.after(seconds)
+        )
+
+    @pytest.fixture
+    def paid(self, db: Database, commet: Commet, remote: StandIn) -> list[str]:
+        """Two users who paid while no webhook came."""
+        users = []
+        for _ in range(2):
+            user = add_user(db)
+            started = Checkouts(db, commet, wall_clock).start(
+                User(user, f"{user}@example.com", None),
+                plan_code="usage_pro",
+                billing_interval="monthly",
+                success_url="https://app.example/",
+                deadline=Deadline.after(20),
+            )
+            remote.control.pay(started.subscription.id)
+            users.append(user)
+        return users
+
+    def statuses(self, db: Database, users: list[str]) -> list[str]:
+        found = [subscriptions.current(db, user) for user in users]
+        return [each.status for each in found if each]
+
+    def test_heals_what_no_webhook_told(
+        self, db: Database, commet: Commet, paid: list[str]
+    ) -> None:
+        """Pending checkouts that were paid; a second run has nothing left to do."""
+        assert self.run(db, commet) == {
+            "events_applied": 0, "events_failed": 0, "refreshed": 2, "refresh_failed": 0
+        }  # fmt: skip
+        assert self.statuses(db, paid) == ["active", "active"]
+        assert self.run(db, commet)["refreshed"] == 0
+
+    @pytest.mark.parametrize(
+        "action", [{"status": 500, "code": "internal_error"}, {"status": 403, "code": "forbidden"}]
+    )
+    def test_trouble_of_one(
+        self, db: Database, commet: Commet, remote: StandIn, paid: list[str],
+        action: dict[str, Any],
+    ) -> None:  # fmt: skip
+        """Commet fails for one user: the other is healed, the first comes due again."""
+        tries = 3 if action["status"] == 500 else 1
+        remote.control.fault(match={"path": "/subscriptions/active"}, action=action, times=tries)
+        summary = self.run(db, commet)
+        assert (summary["refreshed"], summary["refresh_failed"]) == (1, 1)
+        assert sorted(self.statuses(db, paid)) == ["active", "pending_payment"]
+        db.execute("update subscriptions set checked_at = checked_at - interval '1 hour'")
+        assert self.run(db, commet)["refreshed"] == 1
+        assert self.statuses(db, paid) == ["active", "active"]
+
+    def test_a_bug_of_one(self, db: Database, commet: Commet, paid: list[str]) -> None:
+        """A row that cannot be written stops nobody else."""
+        db.execute(
+            "create or replace function fail() returns trigger language plpgsql as"
+            " $$ begin raise exception 'a bug'; end $$"
+        )
+        db.execute(
+            "create trigger fail_one before insert on entitlements for each row"
+            f" when (new.user_id = '{paid[0]}') execute function fail()"
+        )
+        try:
+            summary = self.run(db, commet)
+        finally:
+            db.execute("drop trigger fail_one on entitlements")
+        assert (summary["refreshed"], summary["refresh_failed"]) == (1, 1)
+        assert self.statuses(db, [paid[1]]) == ["active"]
+
+    def test_no_time(self, db: Database, commet: Commet, remote: StandIn, paid: list[str]) -> None:
+        """Out of time: nothing is asked, nothing is lost."""
+        summary = self.run(db, commet, seconds=0)
+        assert summary["refreshed"] == 0
+        assert [asked(remote, user) for user in paid] == [0, 0]
+
+    def test_tidies(self, db: Database, commet: Commet) -> None:
+        """Sessions that ended and counters of yesterday go."""
+        user = accounts.User(add_user(db), "a@b.c", None)
+        now = wall_clock()
+        accounts.open_session(db, user, now - timedelta(days=8))
+        good = accounts.open_session(db, user, now)
+        db.execute(
+            "insert into attempts values ('old', %s, 1), ('new', %s, 1)",
+            [now - timedelta(days=2), now],
+        )
+        self.run(db, commet)
+        assert db.value("select count(*) from sessions") == 1
+        assert accounts.user_of_session(db, good.token, now).id == user.id
+        assert [r["key"] for r in db.all("select key from attempts")] == ["new"]
