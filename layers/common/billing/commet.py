@@ -44,7 +44,6 @@ _MAX_ATTEMPTS = 3
 _ATTEMPT_SECONDS = 8.0  # longer than Commet needs, shorter than an API Gateway client waits
 _CONNECT_SECONDS = 3.0
 _MIN_SECONDS = 0.05  # with less than this left a call is not worth starting
-_PAGE_LIMIT = 100
 _MAX_PAGES = 50
 _MAX_ANSWER_BYTES = 10_000_000
 
@@ -182,7 +181,7 @@ class Commet:
         self, path: str, params: Mapping[str, str], shape: type[T], deadline: Deadline
     ) -> list[T]:
         items: list[T] = []
-        query = {**params, "limit": str(_PAGE_LIMIT)}
+        query = dict(params)  # no `limit`: not every list is documented to take one
         for _ in range(_MAX_PAGES):
             page = self._send(_Call("GET", path, params=query), deadline)
             if not isinstance(page, dict) or not isinstance(page.get("data"), list):

@@ -1,0 +1,313 @@
+"""Our client and the official SDK ask the stand-in for the same things: do they say the same?
+
+The stand-in is our reading of Commet's contract, and so is our client; two readings by the same
+people may share a mistake. The SDK is Commet's own.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+import httpx
+import pytest
+from commet import Commet as Sdk
+from commet import CommetAPIError
+
+from billing.commet import Commet
+from billing.commet_models import (
+    Customer,
+    FeatureAccess,
+    Plan,
+    PortalSession,
+    Subscription,
+    UsageEvent,
+)
+from billing.deadline import Deadline
+from billing.errors import CommetRefused, CommetUnavailable
+from local.commet.testing import StandIn, standin
+
+AT = "2026-09-01T10:00:00.000Z"
+USAGE = {
+    "featureCode": "storage",
+    "customerId": "usr_1",
+    "value": 1.5,
+    "eventId": "7:usr_1:storage:1",
+    "timestamp": AT,
+}
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[StandIn]:
+    with standin() as server:
+        yield server
+
+
+@pytest.fixture
+def server(running: StandIn) -> StandIn:
+    """The stand-in, with nothing in it."""
+    running.control.clear_faults()
+    running.control.reset()
+    return running
+
+
+@pytest.fixture
+def ours(server: StandIn) -> Iterator[Commet]:
+    client = Commet(server.base_url, lambda *, fresh=False: server.api_key, live=False)  # noqa: ARG005
+    yield client
+    client._http.close()
+
+
+@pytest.fixture
+def sdk(server: StandIn) -> Iterator[Sdk]:
+    with Sdk(server.api_key, retries=0) as client:
+        client._http._client.base_url = httpx.URL(server.base_url)
+        yield client
+
+
+@pytest.fixture
+def pending(ours: Commet) -> str:
+    """`usr_1` with a subscription to be paid."""
+    ours.create_customer(user_id="usr_1", email="a@b.co", name="Ana", deadline=soon())
+    return subscribe(ours).id
+
+
+@pytest.fixture
+def paid(server: StandIn, pending: str) -> str:
+    server.control.pay(pending)
+    return pending
+
+
+def soon() -> Deadline:
+    return Deadline.after(20)
+
+
+def subscribe(ours: Commet, key: str = "checkout:usr_1:1") -> Subscription:
+    return ours.create_subscription(
+        user_id="usr_1", plan_code="usage_pro", billing_interval="monthly",
+        success_url="https://app.example/", idempotency_key=key, deadline=soon(),
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Same:
+    """One operation, asked for by our client and by the SDK."""
+
+    ours: Callable[[Commet, str], Any]
+    sdk: Callable[[Sdk, str], Any]
+    idempotent: bool = False
+
+
+OPERATIONS = {
+    "create_customer": Same(
+        lambda c, _: c.create_customer(
+            user_id="usr_2", email="b@b.co", name="Bo", deadline=soon()
+        ),
+        lambda s, _: s.customers.create(id="usr_2", email="b@b.co", full_name="Bo"),
+    ),
+    "create_customer without a name": Same(
+        lambda c, _: c.create_customer(
+            user_id="usr_2", email="b@b.co", name=None, deadline=soon()
+        ),
+        lambda s, _: s.customers.create(id="usr_2", email="b@b.co"),
+    ),
+    "find_customer": Same(
+        lambda c, _: c.find_customer("usr_1", soon()),
+        lambda s, _: s.customers.list(external_id="usr_1"),
+    ),
+    "plans": Same(lambda c, _: c.plans(soon()), lambda s, _: s.plans.list()),
+    "create_subscription": Same(
+        lambda c, _: subscribe(c, "ours"),
+        lambda s, _: s.subscriptions.create(
+            customer_id="usr_1", plan_code="usage_pro", billing_interval="monthly",
+            success_url="https://app.example/", idempotency_key="theirs",
+        ),
+        idempotent=True,
+    ),
+    "create_subscription without an interval": Same(
+        lambda c, _: c.create_subscription(
+            user_id="usr_1", plan_code="usage_pro", billing_interval=None,
+            success_url="https://app.example/", idempotency_key="ours", deadline=soon(),
+        ),
+        lambda s, _: s.subscriptions.create(
+            customer_id="usr_1", plan_code="usage_pro", success_url="https://app.example/",
+            idempotency_key="theirs",
+        ),
+        idempotent=True,
+    ),
+    "subscription": Same(
+        lambda c, sub: c.subscription(sub, soon()), lambda s, sub: s.subscriptions.get(sub)
+    ),
+    "active_subscription": Same(
+        lambda c, _: c.active_subscription("usr_1", soon()),
+        lambda s, _: s.subscriptions.get_active(customer_id="usr_1"),
+    ),
+    "feature_access": Same(
+        lambda c, _: c.feature_access("usr_1", soon()),
+        lambda s, _: s.feature_access.list(customer_id="usr_1"),
+    ),
+    "create_portal_session": Same(
+        lambda c, _: c.create_portal_session(
+            user_id="usr_1", return_url="https://app.example/", deadline=soon()
+        ),
+        lambda s, _: s.portal.get_url(customer_id="usr_1", return_url="https://app.example/"),
+    ),
+}  # fmt: skip
+
+
+class TestOnTheWire:
+    def last(self, server: StandIn) -> tuple[dict[str, Any], dict[str, str]]:
+        """What the newest request was, and the headers that matter."""
+        (entry,) = server.control.requests(limit=1)
+        headers = {name.lower(): value for name, value in entry["headers"].items()}
+        compared = {key: entry[key] for key in ("method", "path", "query", "body")}
+        names = ("x-api-key", "commet-version", "content-type", "idempotency-key")
+        return compared, {name: headers[name] for name in names if name in headers}
+
+    @pytest.mark.parametrize("same", OPERATIONS.values(), ids=OPERATIONS)
+    def test_the_sdk_says_the_same(
+        self, server: StandIn, ours: Commet, sdk: Sdk, pending: str, same: Same
+    ) -> None:
+        """Method, path, query, body, key, version and idempotency key are equal."""
+        same.ours(ours, pending)
+        our_request, our_headers = self.last(server)
+        same.sdk(sdk, pending)
+        their_request, their_headers = self.last(server)
+        assert our_request == their_request
+        keys = [each.pop("idempotency-key", None) for each in (our_headers, their_headers)]
+        assert keys == (["ours", "theirs"] if same.idempotent else [None, None])
+        assert our_headers == their_headers
+
+    @pytest.mark.usefixtures("paid")
+    def test_usage(self, server: StandIn, ours: Commet, sdk: Sdk) -> None:
+        """A stored delivery is what the SDK would have sent, its key included."""
+        ours.track_usage(json.dumps(USAGE), idempotency_key="e:1", deadline=soon())
+        our_request, our_headers = self.last(server)
+        with pytest.raises(CommetAPIError) as caught:
+            sdk.usage.track(
+                feature_code="storage", customer_id="usr_1", value=1.5, timestamp=AT,
+                event_id="7:usr_1:storage:1", idempotency_key="e:2",
+            )  # fmt: skip
+        assert caught.value.code == "duplicate"  # told by the event's id, whoever sends it
+        assert self.last(server) == (our_request, our_headers | {"idempotency-key": "e:2"})
+
+    def test_every_method_is_compared(self) -> None:
+        """A call that is added to the client is added here."""
+        methods = {name for name in vars(Commet) if not name.startswith("_")}
+        assert methods == {name.split()[0] for name in OPERATIONS} | {"track_usage"}
+
+
+class TestAnswers:
+    def test_customers(self, ours: Commet) -> None:
+        """The same id twice is the same customer; found by our id, and nobody else is."""
+        made = ours.create_customer(user_id="usr_1", email="a@b.co", name="Ana", deadline=soon())
+        again = ours.create_customer(user_id="usr_1", email="x@b.co", name=None, deadline=soon())
+        assert isinstance(made, Customer)
+        assert (made.external_id, again.id) == ("usr_1", made.id)
+        assert ours.find_customer("usr_1", soon()) == made
+        assert ours.find_customer("usr_2", soon()) is None
+
+    def test_plans(self, ours: Commet) -> None:
+        """The seed catalogue, money in minor units, unit prices in rate scale."""
+        plans = {plan.code: plan for plan in ours.plans(soon())}
+        pro = plans["usage_pro"]
+        assert isinstance(pro, Plan)
+        assert {p.billing_interval: p.price for p in pro.prices}["monthly"] == 2900
+        (storage,) = (f for f in pro.features if f.code == "storage")
+        assert (storage.included_amount, storage.unit_name) == (100, "GB")
+        assert storage.overage is not None
+        assert storage.overage.unit_price == 1000
+        assert any(plan.is_free for plan in plans.values())
+
+    def test_a_subscription(self, server: StandIn, ours: Commet, pending: str) -> None:
+        """Pending with an address, then active with a period, then gone from `active`."""
+        waiting = ours.subscription(pending, soon())
+        assert isinstance(waiting, Subscription)
+        assert (waiting.status, waiting.current_period) == ("pending_payment", None)
+        assert waiting.checkout_url
+        server.control.pay(pending)
+        active = ours.active_subscription("usr_1", soon())
+        assert active is not None
+        assert (active.id, active.status, active.plan.name) == (pending, "active", "Usage Pro")
+        assert active.current_period is not None
+        assert active.current_period.start < active.current_period.end
+        assert isinstance(active.updated_at, datetime)
+        assert active.updated_at.tzinfo is not None
+
+    @pytest.mark.usefixtures("paid")
+    def test_access_usage_and_portal(self, ours: Commet) -> None:
+        """What may be used, using it, and where to manage it."""
+        tracked = ours.track_usage(json.dumps(USAGE), idempotency_key="e:1", deadline=soon())
+        assert isinstance(tracked, UsageEvent)
+        assert tracked.event_id == USAGE["eventId"]
+        (access,) = (a for a in ours.feature_access("usr_1", soon()) if a.code == "storage")
+        assert isinstance(access, FeatureAccess)
+        assert access.consumption is not None
+        assert access.consumption.units_used == Decimal("1.5")
+        assert access.consumption.overage is not None
+        price = access.consumption.overage.unit_price
+        assert price is not None
+        assert (price.amount, price.currency) == (Decimal(1000), "usd")
+        portal = ours.create_portal_session(
+            user_id="usr_1", return_url="https://app.example/", deadline=soon()
+        )
+        assert isinstance(portal, PortalSession)
+        assert portal.portal_url.startswith("http")
+
+    def test_nobody(self, ours: Commet) -> None:
+        """A customer without a subscription, and one that is not there."""
+        ours.create_customer(user_id="usr_1", email="a@b.co", name=None, deadline=soon())
+        assert ours.active_subscription("usr_1", soon()) is None
+        with pytest.raises(CommetRefused, match="subscription_not_found"):
+            ours.subscription("sub_none", soon())
+        with pytest.raises(CommetRefused, match="customer_not_found"):
+            ours.create_portal_session(
+                user_id="usr_none", return_url="https://app.example/", deadline=soon()
+            )
+
+    @pytest.mark.usefixtures("paid")
+    def test_refusals_by_code(self, ours: Commet) -> None:
+        """What Commet says no to keeps its code."""
+        with pytest.raises(CommetRefused, match="already_has_active_subscription"):
+            subscribe(ours, "another")
+        ours.track_usage(json.dumps(USAGE), idempotency_key="e:1", deadline=soon())
+        with pytest.raises(CommetRefused, match="duplicate"):
+            ours.track_usage(json.dumps(USAGE), idempotency_key="e:2", deadline=soon())
+        body = json.dumps(USAGE | {"value": 2})
+        with pytest.raises(CommetRefused, match="idempotency_key_mismatch"):
+            ours.track_usage(body, idempotency_key="e:1", deadline=soon())
+
+    def test_a_wrong_key(self, server: StandIn) -> None:
+        """Refused, after it was read once more."""
+        reads = []
+
+        def key(*, fresh: bool = False) -> str:
+            reads.append(fresh)
+            return server.api_key if len(reads) == 4 else "ck_sandbox_wrong"
+
+        ours = Commet(server.base_url, key, live=False)
+        with pytest.raises(CommetRefused, match="unauthorized"):
+            ours.plans(soon())
+        assert ours.plans(soon())
+        assert reads == [False, True, False, True]
+        ours._http.close()
+
+    def test_the_other_mode(self, server: StandIn) -> None:
+        """A live stack refuses what a sandbox says."""
+        ours = Commet(server.base_url, lambda *, fresh=False: server.api_key, live=True)  # noqa: ARG005
+        with pytest.raises(CommetUnavailable):
+            ours.plans(soon())
+        ours._http.close()
+
+    def test_rate_limited(self) -> None:
+        """The stand-in's 429 says how long to wait, which is longer than we have."""
+        with standin(rate_limit=1) as server:
+            ours = Commet(server.base_url, lambda *, fresh=False: server.api_key, live=False)  # noqa: ARG005
+            ours.plans(soon())
+            with pytest.raises(CommetUnavailable) as caught:
+                ours.plans(Deadline.after(2))
+            ours._http.close()
+        assert caught.value.commet_code == "rate_limited"
+        assert caught.value.asked_retry_after
