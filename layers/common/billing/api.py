@@ -70,6 +70,8 @@ def resolver(*, max_body_bytes: int = 64 * 1024) -> APIGatewayHttpResolver:
     def check_request(app: APIGatewayHttpResolver, call_next: NextMiddleware) -> Response[Any]:
         _admit(app)
         _check_body(app, max_body_bytes)
+        # Powertools looks at the type too, even of no body, and knows it in lower case only.
+        app.current_event.raw_event["headers"]["content-type"] = "application/json"
         response: Response[Any] = call_next(app)
         response.headers.setdefault("Cache-Control", "no-store")
         return response
