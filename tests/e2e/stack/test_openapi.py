@@ -2,11 +2,12 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, settings
-from local.stack import LocalStack
 from schemathesis.checks import (
     content_type_conformance,
     not_a_server_error,
@@ -15,6 +16,7 @@ from schemathesis.checks import (
 )
 
 from local.openapi import render
+from local.stack import LocalStack
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "openapi.json"
 
@@ -28,8 +30,6 @@ def test_the_document_is_what_the_code_says() -> None:
 
 @pytest.fixture(scope="module")
 def session(stack: LocalStack) -> str:
-    import httpx
-
     answer = httpx.post(
         f"{stack.api}/signup",
         json={"email": "fuzz@example.com", "password": "a long walk home"},
@@ -46,7 +46,7 @@ def session(stack: LocalStack) -> str:
     suppress_health_check=list(HealthCheck),
 )
 def test_every_answer_is_a_documented_one(
-    case: schemathesis.Case, stack: LocalStack, session: str
+    case: schemathesis.Case[Any], stack: LocalStack, session: str
 ) -> None:
     """Whatever is sent: a documented status, content type and shape, and never a 500."""
     if case.operation.path == "/logout":
