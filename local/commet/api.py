@@ -33,6 +33,7 @@ from local.commet.schemas import (
     read,
 )
 from local.commet.store import Table
+from local.commet.wire import Encoded
 from local.commet.world import World
 
 R = TypeVar("R", bound=Record)
@@ -65,7 +66,7 @@ class Call:
 class Answer:
     """What to send back."""
 
-    body: Shape | None
+    body: Shape | Encoded | None
     status: int = 200
 
 
@@ -138,9 +139,13 @@ def list_customers(call: Call) -> Answer:
 
 def list_plans(call: Call) -> Answer:
     private = call.query.get("includePrivate") == "true"
-    plans = [p for p in call.world.catalogue.plans if p.is_public or private]
-    plans.sort(key=lambda p: p.sort_order)
-    return Answer(render.listing([render.plan(call.world, p) for p in plans], None))
+
+    def listing() -> Shape:
+        plans = [p for p in call.world.catalogue.plans if p.is_public or private]
+        plans.sort(key=lambda p: p.sort_order)
+        return render.listing([render.plan(call.world, p) for p in plans], None)
+
+    return Answer(call.world.written_once(("plans", private), listing))
 
 
 def get_plan(call: Call) -> Answer:

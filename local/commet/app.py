@@ -15,7 +15,6 @@ from aiohttp import web
 
 from local.commet import control, wire
 from local.commet.api import ROUTES, Answer, Call, Handler
-from local.commet.clock import iso
 from local.commet.delivery import Courier
 from local.commet.errors import ApiError, code_for_status, error_body, invalid, phrase
 from local.commet.faults import RequestAction
@@ -34,7 +33,6 @@ log = logging.getLogger("commet.api")
 
 MAX_BODY = 4 * 1024 * 1024
 _WRITES = frozenset({"POST", "PUT", "PATCH"})
-_SHOWN_HEADERS = ("commet-version", "idempotency-key", "user-agent", "content-type")
 
 
 @dataclass(slots=True)
@@ -79,11 +77,11 @@ class Api:
     def _entry(self, request: web.Request, path: str, raw: bytes) -> Entry:
         entry = Entry(
             id=new_id("req"),
-            at=iso(self.world.now()),
+            at=self.world.now(),
             method=request.method,
             path=path,
-            query=dict(request.query),
-            headers={n: request.headers[n] for n in _SHOWN_HEADERS if n in request.headers},
+            query=request.query,
+            headers=request.headers,
             body=raw,
         )
         self.journal.add(entry)

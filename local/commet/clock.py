@@ -10,8 +10,8 @@ DAY = timedelta(days=1)
 
 def iso(moment: datetime) -> str:
     """The moment as Commet writes it: UTC, milliseconds, `Z`."""
-    utc = moment.astimezone(UTC)
-    return f"{utc:%Y-%m-%dT%H:%M:%S}.{utc.microsecond // 1000:03d}Z"
+    # strftime takes ten times as long, and an answer has many timestamps.
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
 
 
 def iso_or_none(moment: datetime | None) -> str | None:

@@ -1,25 +1,29 @@
 """The last requests, as they came and as they were answered; kept in memory only."""
 
 from collections import deque
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from local.commet import wire
+from local.commet.clock import iso
 
 _KEPT = 2_000
 _UNREADABLE_SHOWN = 2_000
+_SHOWN_HEADERS = ("commet-version", "idempotency-key", "user-agent", "content-type")
 
 
 @dataclass(slots=True)
 class Entry:
-    """One request to the API."""
+    """One request to the API, kept as it is: few are looked at, but all take time."""
 
     id: str
-    at: str
+    at: datetime
     method: str
     path: str
-    query: dict[str, str]
-    headers: dict[str, str]
+    query: Mapping[str, str]
+    headers: Mapping[str, str]
     body: bytes
     status: int | None = None
     response: bytes = b""
@@ -28,10 +32,20 @@ class Entry:
     fault: dict[str, Any] | None = None
 
     def shown(self) -> dict[str, Any]:
-        """The entry with its bodies parsed."""
-        return asdict(self) | {
+        """The entry with its bodies parsed, and the headers that tell something."""
+        return {
+            "id": self.id,
+            "at": iso(self.at),
+            "method": self.method,
+            "path": self.path,
+            "query": dict(self.query),
+            "headers": {n: self.headers[n] for n in _SHOWN_HEADERS if n in self.headers},
             "body": _readable(self.body),
+            "status": self.status,
             "response": _readable(self.response),
+            "duration_ms": self.duration_ms,
+            "replayed": self.replayed,
+            "fault": self.fault,
         }
 
 

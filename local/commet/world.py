@@ -15,6 +15,7 @@ from local.commet.ids import new_id, new_secret
 from local.commet.models import Customer, Delivery, Event, Subscription
 from local.commet.settings import Settings
 from local.commet.store import Store
+from local.commet.wire import Encoded, dumps
 
 MILLISECOND = timedelta(milliseconds=1)
 
@@ -36,6 +37,7 @@ class World:
         self._order = random.Random(settings.shuffle_seed)  # noqa: S311 - order, not secrets
         self._restore_clock()
         self._last_event_at: dict[str | None, datetime] = {}
+        self._written: dict[Any, Encoded] = {}
 
     def _settle_api_key(self) -> str:
         if self.settings.api_key:
@@ -60,6 +62,12 @@ class World:
     def now(self) -> datetime:
         """Simulated time."""
         return self.clock.now()
+
+    def written_once(self, name: Any, make: Callable[[], Any]) -> Encoded:
+        """The JSON of something that never changes while we run, such as the plans."""
+        if name not in self._written:
+            self._written[name] = Encoded(dumps(make()).decode())
+        return self._written[name]
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -148,6 +156,10 @@ class World:
             raise LookupError(f"the catalogue has lost plan {sub.plan_id}")
         return found
 
+    def price(self, sub: Subscription) -> int:
+        """What a subscription costs per period, in the minor unit; free plans cost nothing."""
+        return next((p.price for p in self.plan(sub).prices if p.id == sub.price_id), 0)
+
     def current_subscription(self, customer: Customer) -> Subscription | None:
         """The live relationship of a customer, or None."""
         return self.store.subscriptions.first(
@@ -165,4 +177,8 @@ class World:
         """Where this subscription can be paid; None when there is nothing to pay."""
         if sub.status != "pending_payment" or not sub.checkout_token:
             return None
+        return self.checkout_page(sub)
+
+    def checkout_page(self, sub: Subscription) -> str:
+        """The address of its checkout page, whatever it shows."""
         return f"{self.public_url}/checkout/{sub.checkout_token}"

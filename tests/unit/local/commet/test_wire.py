@@ -2,12 +2,14 @@
 
 import json
 from decimal import Decimal
+from http import HTTPStatus
+from types import MappingProxyType
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from local.commet.wire import dumps, loads
+from local.commet.wire import Encoded, dumps, loads
 
 JSON_VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),
@@ -48,6 +50,14 @@ class TestDumps:
         with pytest.raises(TypeError):
             dumps({"value": 0.1})
 
+    def test_subclasses_are_what_they_extend(self) -> None:
+        """An enumeration's text is text, a read-only mapping is an object."""
+        assert dumps([HTTPStatus.OK, MappingProxyType({"a": (1, 2)})]) == b'[200,{"a":[1,2]}]'
+
+    def test_what_is_encoded_already_is_not_encoded_again(self) -> None:
+        """So that an answer can be written once and sent often."""
+        assert dumps({"data": Encoded('{"a":1}')}) == b'{"data":{"a":1}}'
+
 
 class TestLoads:
     def test_fractions_are_decimals(self) -> None:
@@ -59,3 +69,8 @@ class TestLoads:
         """Python's own extensions included."""
         with pytest.raises(ValueError):  # noqa: PT011 - json has its own subclass, we promise none
             loads(text)
+
+    def test_a_byte_order_mark_is_refused(self) -> None:
+        """In either form, like anything else before the first brace."""
+        with pytest.raises(ValueError):  # noqa: PT011 - as above
+            loads("\ufeff{}")
