@@ -8,7 +8,16 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import Any, TypeVar
 
-from local.commet import customers, portal, recovery, render, subscriptions, usage, webhooks
+from local.commet import (
+    customers,
+    plan_changes,
+    portal,
+    recovery,
+    render,
+    subscriptions,
+    usage,
+    webhooks,
+)
 from local.commet.clock import iso, parse_iso
 from local.commet.delivery import Courier
 from local.commet.entitlements import entitlement, entitlements
@@ -19,6 +28,7 @@ from local.commet.scheduler import Scheduler
 from local.commet.schemas import (
     AdvanceClock,
     CancelSubscription,
+    ChangePlan,
     CheckUsage,
     CreateCustomer,
     CreateCustomers,
@@ -26,6 +36,7 @@ from local.commet.schemas import (
     CreateSubscription,
     CreateWebhook,
     Page,
+    PreviewChange,
     SetUsage,
     TrackUsage,
     UpdateCustomer,
@@ -221,10 +232,69 @@ def reactivate_subscription(call: Call) -> Answer:
     invoice, paid = recovery.reactivate(call.world, sub)
     if paid:
         return Answer(render.reactivation(sub, invoice))
+    return _declined({"recoveryUrl": recovery_url(call.world, invoice)})
+
+
+def change_plan(call: Call) -> Answer:
+    request = read(ChangePlan, call.body)
+    changed = plan_changes.change(
+        call.world,
+        subscriptions.find(call.world, call.path["id"]),
+        request.new_plan_id,
+        request.new_billing_interval,
+        success_url=request.success_url,
+    )
+    match changed.outcome:
+        case "requires_checkout":
+            url = call.world.checkout_page(changed.sub)
+            return Answer(render.plan_change_checkout(url))
+        case "scheduled":
+            return Answer(render.plan_change_scheduled(call.world, changed.sub))
+        case "declined":
+            return _declined()
+        case "completed":
+            return _changed(call, changed)
+
+
+def _changed(call: Call, changed: plan_changes.Changed) -> Answer:
+    quote = changed.quote
+    if quote is None:
+        raise LookupError("a plan was changed without a quote")
+    shape = render.plan_change_completed(
+        call.world,
+        changed.sub,
+        changed.previous,
+        changed.invoice,
+        credit=quote.credit_applied,
+        price=quote.target.amount,
+        total=quote.total,
+    )
+    return Answer(shape)
+
+
+def _declined(details: Any = None) -> Answer:
     # Answered, not raised: the failed charge and its events are to be kept.
-    details = {"recoveryUrl": recovery_url(call.world, invoice)}
     refusal = ApiError("charge_failed", "The charge was declined", details=details)
     return Answer(refusal.body(), refusal.status)
+
+
+def preview_change(call: Call) -> Answer:
+    request = read(PreviewChange, call.body)
+    sub = subscriptions.find(call.world, call.path["id"])
+    quote, effective = plan_changes.preview(
+        call.world, sub, request.plan_id, request.billing_interval
+    )
+    shape = render.plan_change_preview(
+        currency=call.world.settings.currency,
+        credit=quote.credit_applied,
+        price=quote.target.amount,
+        total=quote.total,
+        effective=effective,
+        days_remaining=quote.days_remaining,
+        total_days=quote.total_days,
+        is_upgrade=quote.is_upgrade,
+    )
+    return Answer(shape)
 
 
 def create_recovery_link(call: Call) -> Answer:
@@ -394,6 +464,8 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("GET", "/subscriptions/{id}", get_subscription),
     ("POST", "/subscriptions/{id}/cancel", cancel_subscription),
     ("POST", "/subscriptions/{id}/uncancel", uncancel_subscription),
+    ("POST", "/subscriptions/{id}/change-plan", change_plan),
+    ("POST", "/subscriptions/{id}/preview-change", preview_change),
     ("POST", "/subscriptions/{id}/reactivate", reactivate_subscription),
     ("POST", "/subscriptions/{id}/recovery-links", create_recovery_link),
     ("POST", "/usage/events", track_usage),

@@ -1,10 +1,13 @@
 """What time does to a subscription: renewals, trial ends, dunning, cancellations taking effect."""
 
 from dataclasses import dataclass
+from datetime import datetime
 
-from local.commet import events
+from local.commet import events, plan_changes
+from local.commet.catalogue import Plan
 from local.commet.clock import midnight
 from local.commet.deadlines import DUNNING_DAYS, Deadline
+from local.commet.events import PlanChangeAmounts
 from local.commet.invoices import base_line, close_unpaid, draw_up, overage_lines
 from local.commet.models import Customer, Dunning, Invoice, InvoiceLine, Subscription
 from local.commet.payments import charge
@@ -55,17 +58,44 @@ def _renew(world: World, sub: Subscription, customer: Customer) -> Outcome:
     """Bill the next period in advance and the last allowance in arrears."""
     if sub.period_end is None:
         raise LookupError(f"subscription {sub.id} has no period")
+    if sub.scheduled_change and sub.scheduled_change.price_id is None:
+        return _move_to_free(world, sub, customer, sub.period_end)
     lines = overage_lines(world, sub)
+    previous = plan_changes.take_effect(world, sub) if sub.scheduled_change else None
     open_period(sub, sub.period_end)
     sub.updated_at = world.now()
     world.store.subscriptions.put(sub)
     if world.plan(sub).is_free:
         return Outcome("billing_cycle", "reset")
     invoice = _invoice_period(world, sub, [base_line(world, sub), *lines])
-    if charge(world, invoice, customer, "recurring_billing"):
-        return Outcome("billing_cycle", "paid", invoice)
-    _fall_behind(world, sub, customer, invoice)
-    return Outcome("billing_cycle", "declined", invoice)
+    paid = charge(world, invoice, customer, "recurring_billing")
+    if previous:
+        _tell_change(world, sub, customer, previous, invoice)
+    if not paid:
+        _fall_behind(world, sub, customer, invoice)
+    return Outcome("billing_cycle", "paid" if paid else "declined", invoice)
+
+
+def _move_to_free(world: World, sub: Subscription, customer: Customer, start: datetime) -> Outcome:
+    """Bill what is still to be billed, then carry on without a price."""
+    bill_overage(world, sub, customer)
+    previous = plan_changes.take_effect(world, sub)
+    open_period(sub, start)
+    sub.updated_at = world.now()
+    world.store.subscriptions.put(sub)
+    _tell_change(world, sub, customer, previous, None)
+    return Outcome("billing_cycle", "reset")
+
+
+def _tell_change(
+    world: World, sub: Subscription, customer: Customer, previous: Plan, invoice: Invoice | None
+) -> None:
+    """A scheduled change has taken effect; `invoice` is the new plan's first."""
+    amounts = PlanChangeAmounts(
+        charge=world.price(sub), total_charged=invoice.total if invoice and invoice.paid else 0
+    )
+    events.plan_changed(world, sub, customer, previous, amounts)
+    events.state_changed(world, customer, "plan_change")
 
 
 def _invoice_period(world: World, sub: Subscription, lines: list[InvoiceLine]) -> Invoice:
@@ -79,13 +109,20 @@ def _convert_trial(world: World, sub: Subscription, customer: Customer) -> Outco
     if sub.trial_ends_at is None:
         raise LookupError(f"subscription {sub.id} has no trial")
     events.trial_event(world, "trial.expired", sub, customer)
-    sub.anchor_day = sub.trial_ends_at.day
+    start = midnight(sub.trial_ends_at)
+    sub.anchor_day = start.day
     sub.status = "active"
-    open_period(sub, midnight(sub.trial_ends_at))
+    if sub.scheduled_change and sub.scheduled_change.price_id is None:
+        return _move_to_free(world, sub, customer, start)
+    previous = plan_changes.take_effect(world, sub) if sub.scheduled_change else None
+    open_period(sub, start)
     sub.updated_at = world.now()
     world.store.subscriptions.put(sub)
     invoice = _invoice_period(world, sub, [base_line(world, sub)])
-    if not charge(world, invoice, customer, "trial_conversion"):
+    paid = charge(world, invoice, customer, "trial_conversion")
+    if previous:
+        _tell_change(world, sub, customer, previous, invoice)
+    if not paid:
         _fall_behind(world, sub, customer, invoice)
         return Outcome("billing_cycle", "declined", invoice)
     events.activated(world, sub, customer, invoice)

@@ -7,7 +7,7 @@ from typing import Any
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from local.commet import subscriptions, wire
+from local.commet import checkout, subscriptions, wire
 from local.commet.cards import CardForm, CardFormError, CardRefusedError
 from local.commet.clock import iso, parse_iso
 from local.commet.delivery import Courier
@@ -185,15 +185,15 @@ class Control:
         asked = PayRequest.model_validate(await _body(request))
         form = CardForm(asked.card_number, asked.expiry, asked.cvc)
         sub = subscriptions.find(self.world, asked.subscription_id)
-        if sub.status != "pending_payment":
+        if checkout.order(self.world, sub) is None:
             return _json({"error": f"the subscription is {sub.status}"}, status=409)
         try:
             with self.world.transaction():
-                subscriptions.pay_checkout(self.world, sub, form)
+                checkout.pay(self.world, sub, form)
         except CardRefusedError as refusal:
             pending = subscriptions.find(self.world, sub.id)
             with self.world.transaction():
-                subscriptions.note_declined_checkout(self.world, pending, refusal.failure)
+                checkout.note_declined(self.world, pending, refusal.failure)
             return _json({"error": refusal.message, "code": refusal.code}, status=402)
         except CardFormError as wrong:
             return _json({"error": str(wrong)}, status=400)

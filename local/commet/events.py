@@ -4,9 +4,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, get_args
 
+from local.commet.catalogue import Plan
 from local.commet.clock import iso, iso_or_none
 from local.commet.entitlements import entitlements
-from local.commet.models import Customer, Invoice, Subscription, UsageRecord
+from local.commet.models import Customer, Invoice, Pause, Subscription, UsageRecord
 from local.commet.render import customer_fields, feature_access_fields, plan_ref
 from local.commet.world import World
 
@@ -87,9 +88,12 @@ Trigger = Literal[
     "subscription_created",
     "subscription_activated",
     "subscription_canceled",
+    "subscription_paused",
+    "subscription_resumed",
     "plan_change",
     "past_due",
     "trial_started",
+    "trial_converted",
     "trial_expired",
     "cancellation_scheduled",
     "cancellation_revoked",
@@ -101,7 +105,9 @@ ChargeReason = Literal[
     "first_subscription_payment",
     "trial_conversion",
     "recurring_billing",
+    "plan_change",
     "reactivation",
+    "subscription_resume",
     "overage",
 ]
 
@@ -122,6 +128,15 @@ class Recovery:
             "attempt": self.attempt,
             "maxAttempts": self.max_attempts,
         }
+
+
+@dataclass(frozen=True, slots=True)
+class PlanChangeAmounts:
+    """What a plan change has cost, in the minor unit."""
+
+    credit: int = 0
+    charge: int = 0
+    total_charged: int = 0
 
 
 def _about(sub: Subscription, customer: Customer) -> dict[str, Any]:
@@ -225,6 +240,105 @@ def past_due(world: World, sub: Subscription, customer: Customer, invoice: Invoi
     """subscription.past_due."""
     data = {"status": sub.status, "invoiceId": invoice.id, "invoiceNumber": invoice.number}
     world.emit("subscription.past_due", customer, _about(sub, customer) | data)
+
+
+def plan_changed(
+    world: World,
+    sub: Subscription,
+    customer: Customer,
+    previous: Plan,
+    amounts: PlanChangeAmounts,
+) -> None:
+    """subscription.plan_changed; `sub` is on its new plan already."""
+    data = {
+        "previousPlan": plan_ref(previous),
+        "currentPlan": plan_ref(world.plan(sub)),
+        "billingInterval": sub.billing_interval,
+        "credit": amounts.credit,
+        "charge": amounts.charge,
+        "totalCharged": amounts.total_charged,
+    }
+    world.emit("subscription.plan_changed", customer, _about(sub, customer) | data)
+
+
+def plan_change_scheduled(world: World, sub: Subscription, customer: Customer) -> None:
+    """subscription.plan_change_scheduled: what `scheduled_change` says."""
+    data = _planned(world, sub, "scheduledPlan", "scheduledBillingInterval")
+    data["effectiveAt"] = iso_or_none(sub.period_end)
+    world.emit("subscription.plan_change_scheduled", customer, _about(sub, customer) | data)
+
+
+def plan_change_revoked(world: World, sub: Subscription, customer: Customer) -> None:
+    """subscription.plan_change_revoked: what `scheduled_change` says, before it is replaced."""
+    data = _planned(world, sub, "revokedPlan", "revokedBillingInterval")
+    world.emit("subscription.plan_change_revoked", customer, _about(sub, customer) | data)
+
+
+def _planned(world: World, sub: Subscription, plan: str, interval: str) -> dict[str, Any]:
+    change = sub.scheduled_change
+    target = world.catalogue.plan(change.plan_id) if change else None
+    if change is None or target is None:
+        raise LookupError(f"subscription {sub.id} has no scheduled change")
+    return {
+        "status": sub.status,
+        "currentPlan": plan_ref(world.plan(sub)),
+        plan: plan_ref(target),
+        "billingInterval": sub.billing_interval,
+        interval: change.billing_interval,
+    }
+
+
+def pause_scheduled(world: World, sub: Subscription, customer: Customer, pause: Pause) -> None:
+    """subscription.pause_scheduled."""
+    data = {"status": sub.status, "mode": pause.mode} | _pause_dates(pause)
+    world.emit("subscription.pause_scheduled", customer, _about(sub, customer) | data)
+
+
+def pause_updated(world: World, sub: Subscription, customer: Customer, pause: Pause) -> None:
+    """subscription.pause_updated."""
+    data = {"status": sub.status} | _pause_dates(pause)
+    world.emit("subscription.pause_updated", customer, _about(sub, customer) | data)
+
+
+def pause_revoked(world: World, sub: Subscription, customer: Customer) -> None:
+    """subscription.pause_revoked."""
+    data = _about(sub, customer) | {"status": sub.status}
+    world.emit("subscription.pause_revoked", customer, data)
+
+
+def paused(world: World, sub: Subscription, customer: Customer, pause: Pause) -> None:
+    """subscription.paused."""
+    data = {"status": sub.status, "mode": pause.mode} | _pause_dates(pause)
+    world.emit("subscription.paused", customer, _about(sub, customer) | data)
+
+
+def _pause_dates(pause: Pause) -> dict[str, Any]:
+    return {"effectiveAt": iso(pause.effective_at), "resumeAt": iso_or_none(pause.resume_at)}
+
+
+def resumed(
+    world: World, sub: Subscription, customer: Customer, mode: str, invoice: Invoice | None
+) -> None:
+    """subscription.resumed."""
+    data = {
+        "status": sub.status,
+        "mode": mode,
+        "resumedAt": iso(world.now()),
+        "invoiceId": invoice.id if invoice else None,
+    }
+    world.emit("subscription.resumed", customer, _about(sub, customer) | data)
+
+
+def resume_failed(world: World, sub: Subscription, customer: Customer, invoice: Invoice) -> None:
+    """subscription.resume_failed."""
+    data = {"status": sub.status, "invoiceId": invoice.id, "failedAt": iso(world.now())}
+    world.emit("subscription.resume_failed", customer, _about(sub, customer) | data)
+
+
+def trial_converted(world: World, sub: Subscription, customer: Customer) -> None:
+    """trial.converted: a plan change has ended the trial."""
+    data = {"status": sub.status, "planId": sub.plan_id, "planName": world.plan(sub).name}
+    world.emit("trial.converted", customer, _about(sub, customer) | data)
 
 
 def trial_event(world: World, name: str, sub: Subscription, customer: Customer) -> None:

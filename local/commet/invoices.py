@@ -26,7 +26,7 @@ def overage_amount(units: Decimal, unit_price: int) -> int:
 def base_line(world: World, sub: Subscription) -> InvoiceLine:
     """The plan's price, paid in advance."""
     plan = world.plan(sub)
-    price = next((p.price for p in plan.prices if p.id == sub.price_id), 0)
+    price = world.price(sub)
     return InvoiceLine(
         line_type="plan_base",
         description=f"{plan.name} ({sub.billing_interval or 'free'})",
@@ -34,6 +34,17 @@ def base_line(world: World, sub: Subscription) -> InvoiceLine:
         unit_amount=price,
         amount=price,
         charge_type="advance",
+    )
+
+
+def credit_line(plan_name: str, amount: int, days: int, of_days: int) -> InvoiceLine:
+    """What is given back for the rest of a period that a plan change cuts short."""
+    return InvoiceLine(
+        line_type="credit",
+        description=f"Unused time on {plan_name} ({days} of {of_days} days)",
+        quantity=1,
+        unit_amount=-amount,
+        amount=-amount,
     )
 
 
@@ -69,7 +80,7 @@ def draw_up(
     sub: Subscription,
     lines: list[InvoiceLine],
     *,
-    kind: Literal["recurring", "overage", "plan_change", "reactivation"] = "recurring",
+    kind: Literal["recurring", "overage", "plan_change", "reactivation", "resume"] = "recurring",
     period: tuple[datetime, datetime],
 ) -> Invoice:
     """A new outstanding invoice, announced by invoice.created."""

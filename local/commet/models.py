@@ -1,6 +1,6 @@
 """What the stand-in remembers. Each record is stored whole; the store indexes a few fields."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
@@ -83,6 +83,34 @@ class Dunning(BaseModel):
     attempts: int = 0
 
 
+class ScheduledChange(BaseModel):
+    """A plan change that waits for the end of the period. No price: the target is free."""
+
+    kind: Literal["plan_downgrade", "interval_change"]
+    plan_id: str
+    price_id: str | None
+    billing_interval: str | None
+
+
+class PlanCheckout(BaseModel):
+    """A change from a free to a paid plan that waits for its payment."""
+
+    plan_id: str
+    price_id: str
+    success_url: str | None
+
+
+class Pause(BaseModel):
+    """A pause, scheduled or in effect. `resume_at` is None when it is open-ended."""
+
+    status: Literal["scheduled", "active"]
+    mode: Literal["immediate", "period_end"]
+    requested_at: datetime
+    effective_at: datetime
+    resume_at: datetime | None
+    was_trialing: bool = False
+
+
 class Subscription(Record):
     """A customer's relationship to one plan."""
 
@@ -103,6 +131,8 @@ class Subscription(Record):
     anchor_day: int
     period_start: datetime | None = None
     period_end: datetime | None = None
+    paused_for: timedelta = timedelta(0)
+    """How much of the current period has passed in pauses and was given back at its end."""
     allowance: Allowance | None = None
     trial_days: int = 0
     trial_ends_at: datetime | None = None
@@ -115,6 +145,9 @@ class Subscription(Record):
     """Why it ended when nobody asked for it, such as `dunning_exhausted`."""
     end_date: datetime | None = None
     dunning: Dunning | None = None
+    scheduled_change: ScheduledChange | None = None
+    plan_checkout: PlanCheckout | None = None
+    pause: Pause | None = None
     upcoming_noted: bool = False
     """Whether the notice before the next renewal or trial end has been sent."""
 
@@ -159,9 +192,12 @@ class UsageRecord(Record):
 
 
 class InvoiceLine(BaseModel):
-    """A line of an invoice. Amounts are minor units; `unit_amount` of overage is rate scale."""
+    """A line of an invoice. Amounts are minor units; `unit_amount` of overage is rate scale.
 
-    line_type: Literal["plan_base", "feature_overage"]
+    Only credits are negative.
+    """
+
+    line_type: Literal["plan_base", "feature_overage", "credit"]
     feature_name: str | None = None
     description: str
     quantity: int
@@ -193,6 +229,11 @@ class Invoice(Record):
     transaction_id: str | None = None
     recovery_token: str
     """Names the page on which it can be paid when charging the saved card has failed."""
+
+    @property
+    def paid(self) -> bool:
+        """Whether it is settled."""
+        return self.status == "paid"
 
     @property
     def total(self) -> int:

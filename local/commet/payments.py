@@ -14,10 +14,12 @@ def charge(
     reason: ChargeReason,
     *,
     recovery: Recovery | None = None,
+    payable_later: bool = True,
 ) -> bool:
     """Charge the customer's card for an invoice; tells payment.received or payment.failed.
 
-    An invoice of nothing is settled without a charge and without an event.
+    An invoice of nothing is settled without a charge and without an event. With `payable_later`
+    a decline tells where the invoice can be paid by hand.
     """
     if invoice.total == 0:
         invoices.settle(world, invoice)
@@ -33,7 +35,7 @@ def charge(
         customer,
         reason,
         failure,
-        recovery_url=recovery_url(world, invoice),
+        recovery_url=recovery_url(world, invoice) if payable_later else None,
         recovery=recovery,
     )
     return False

@@ -26,6 +26,7 @@ def open_period(sub: Subscription, start: datetime) -> None:
     """Begin a billing period, and its first allowance."""
     sub.period_start = start
     sub.period_end = period_end(start, sub.billing_interval, sub.anchor_day)
+    sub.paused_for = timedelta(0)
     sub.upcoming_noted = False
     open_allowance(sub, start)
 

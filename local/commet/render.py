@@ -1,6 +1,6 @@
 """Records as Commet shows them: every key of every shape, times and numbers in its forms."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
@@ -163,7 +163,7 @@ def _subscription_base(world: World, sub: Subscription) -> Shape:
         "currentPeriod": _current_period(world, sub),
         "cancellation": _cancellation(sub),
         "cancelAtPeriodEnd": bool(sub.cancellation) and sub.status != "canceled",
-        "scheduledPlanChange": None,
+        "scheduledPlanChange": _scheduled_change(world, sub),
         "startDate": iso(sub.start_date),
         "endDate": iso_or_none(sub.end_date),
         "billingDayOfMonth": sub.anchor_day,
@@ -198,6 +198,112 @@ def _cancellation(sub: Subscription) -> Shape | None:
     }
 
 
+def _scheduled_change(world: World, sub: Subscription) -> Shape | None:
+    change = sub.scheduled_change
+    target = world.catalogue.plan(change.plan_id) if change else None
+    if change is None or target is None:
+        return None
+    return {
+        "changeType": change.kind,
+        "newPlanId": target.id,
+        "newPlanName": target.name,
+        "newBillingInterval": change.billing_interval,
+        "scheduledFor": iso_or_none(sub.period_end),
+    }
+
+
+def plan_change_scheduled(world: World, sub: Subscription) -> Shape:
+    """A PlanChange that waits for the end of the period."""
+    change = sub.scheduled_change
+    target = world.catalogue.plan(change.plan_id) if change else None
+    if change is None or target is None:
+        raise LookupError(f"subscription {sub.id} has no scheduled change")
+    fields: Shape = {
+        "outcome": "scheduled",
+        "id": sub.id,
+        "scheduled": True,
+        "scheduledFor": iso_or_none(sub.period_end),
+        "changeType": f"subscription.{change.kind}",
+        "customerId": world.owner(sub).public_id,
+        "newPlanId": target.id,
+        "newPlanName": target.name,
+    }
+    if change.billing_interval:
+        fields["newBillingInterval"] = change.billing_interval
+    return _resource("plan_change", fields)
+
+
+def plan_change_checkout(url: str) -> Shape:
+    """A PlanChange that has to be paid first."""
+    fields = {"outcome": "requires_checkout", "requiresCheckout": True, "checkoutUrl": url}
+    return _resource("plan_change", fields)
+
+
+def plan_change_completed(
+    world: World,
+    sub: Subscription,
+    previous: Plan,
+    invoice: Invoice | None,
+    *,
+    credit: int,
+    price: int,
+    total: int,
+) -> Shape:
+    """A PlanChange that has happened; amounts are minor units.
+
+    `charge` is the new price. `creditsApplied` would be a customer's account credits, which the
+    stand-in does not have. Free plans turn over monthly.
+    """
+    fields: Shape = {
+        "outcome": "completed",
+        "id": sub.id,
+        "scheduled": False,
+        "customerId": world.owner(sub).public_id,
+        "previousPlan": plan_ref(previous),
+        "currentPlan": plan_ref(world.plan(sub)) | {"price": price},
+        "billingInterval": sub.billing_interval or "monthly",
+        "billing": {
+            "credit": credit,
+            "creditsApplied": 0,
+            "charge": price,
+            "taxAmount": 0,
+            "netAmount": total,
+            "totalCharged": total,
+            "remainingCreditBalance": 0,
+        },
+    }
+    if invoice:
+        fields["invoiceId"] = invoice.id
+    return _resource("plan_change", fields)
+
+
+def plan_change_preview(
+    *,
+    currency: str,
+    credit: int,
+    price: int,
+    total: int,
+    effective: datetime,
+    days_remaining: int,
+    total_days: int,
+    is_upgrade: bool,
+) -> Shape:
+    """A PreviewChange; amounts are minor units, the total includes usage to be billed."""
+    return _resource(
+        "plan_change_preview",
+        {
+            "currency": currency,
+            "currentPlanCredit": credit,
+            "newPlanCharge": price,
+            "estimatedTotal": total,
+            "effectiveDate": iso(effective),
+            "daysRemaining": days_remaining,
+            "totalDays": total_days,
+            "isUpgrade": is_upgrade,
+        },
+    )
+
+
 def created_subscription(world: World, sub: Subscription) -> Shape:
     """A CreatedSubscription, with the checkout's provider."""
     provider = "stripe" if sub.status == "pending_payment" else None
@@ -214,12 +320,11 @@ def subscription_summary(world: World, sub: Subscription) -> Shape:
 def subscription(world: World, sub: Subscription) -> Shape:
     """A Subscription with its features and their use."""
     record = world.plan(sub)
-    price = next((p.price for p in record.prices if p.id == sub.price_id), 0)
     return _resource(
         "subscription",
         _subscription_base(world, sub)
         | {
-            "plan": plan_ref(record) | {"basePrice": price},
+            "plan": plan_ref(record) | {"basePrice": world.price(sub)},
             "consumptionModel": "metered",
             "features": [_subscription_feature(item) for item in entitlements(world, sub)],
             "credits": None,

@@ -67,6 +67,8 @@ Moment = Annotated[str, AfterValidator(_check_moment)]
 Url = Annotated[str, Field(max_length=2048), AfterValidator(_check_url)]
 Quantity = Annotated[Decimal, BeforeValidator(_check_number)]
 
+RecurringInterval = Literal["weekly", "monthly", "quarterly", "semiannual", "yearly"]
+
 B = TypeVar("B", bound=BaseModel)
 
 
@@ -153,6 +155,21 @@ class CancelSubscription(_Body):
 
     reason: str | None = Field(default=None, max_length=1000)
     immediate: bool = False
+
+
+class ChangePlan(_Body):
+    """POST /subscriptions/{id}/change-plan."""
+
+    new_plan_id: str | None = None
+    new_billing_interval: RecurringInterval | None = None
+    success_url: Url | None = None
+
+
+class PreviewChange(_Body):
+    """POST /subscriptions/{id}/preview-change."""
+
+    plan_id: str
+    billing_interval: Interval | None = None
 
 
 class UsageProperty(_Body):

@@ -297,7 +297,7 @@ def end(world: World, sub: Subscription) -> None:
     now = world.now()
     sub.status = "canceled"
     sub.end_date = sub.updated_at = now
-    sub.dunning = None
+    sub.dunning = sub.scheduled_change = sub.plan_checkout = None
     world.store.subscriptions.put(sub)
     events.canceled(world, sub, customer)
     events.state_changed(world, customer, "subscription_canceled")

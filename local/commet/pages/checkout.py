@@ -4,8 +4,9 @@ from typing import Any
 
 from aiohttp import web
 
-from local.commet import subscriptions
+from local.commet import checkout
 from local.commet.cards import CardForm, CardFormError, CardRefusedError
+from local.commet.checkout import Order
 from local.commet.models import Subscription
 from local.commet.pages import view
 from local.commet.world import World
@@ -24,9 +25,8 @@ class CheckoutPages:
         sub = self._find(request)
         if sub is None or sub.status == "canceled":
             return _dead_link()
-        if sub.status != "pending_payment":
-            return self._done(sub)
-        return self._form(sub)
+        order = checkout.order(self._world, sub)
+        return self._form(sub, order) if order else self._done(sub)
 
     async def pay(self, request: web.Request) -> web.Response:
         """Charge the card; on success go on to where the seller wants the buyer."""
@@ -35,17 +35,18 @@ class CheckoutPages:
         sub = self._find(request)
         if sub is None or sub.status == "canceled":
             return _dead_link()
-        if sub.status != "pending_payment":
+        order, success_url = checkout.order(self._world, sub), checkout.success_url(sub)
+        if order is None:
             # A second click on Pay: the first one has paid, nothing is charged again.
-            return self._leave(sub)
+            return self._leave(sub, success_url)
         try:
             with self._world.transaction():
-                subscriptions.pay_checkout(self._world, sub, CardForm(**values))
+                checkout.pay(self._world, sub, CardForm(**values))
         except CardFormError as wrong:
-            return self._form(sub, values, problems=wrong.problems, status=422)
+            return self._form(sub, order, values, problems=wrong.problems, status=422)
         except CardRefusedError as refusal:
-            return self._declined(request, values, refusal)
-        return self._leave(sub)
+            return self._declined(request, order, values, refusal)
+        return self._leave(sub, success_url)
 
     def _find(self, request: web.Request) -> Subscription | None:
         return self._world.store.subscriptions.first(
@@ -53,19 +54,18 @@ class CheckoutPages:
         )
 
     def _declined(
-        self, request: web.Request, values: dict[str, str], refusal: CardRefusedError
+        self, request: web.Request, order: Order, values: dict[str, str], refusal: CardRefusedError
     ) -> web.Response:
         # Read again: the attempt has changed the copy in hand, and its transaction is undone.
         sub = self._find(request)
         if sub is None:
             return _dead_link()
         with self._world.transaction():
-            subscriptions.note_declined_checkout(self._world, sub, refusal.failure)
-        return self._form(sub, values, alert=refusal.message, status=402)
+            checkout.note_declined(self._world, sub, refusal.failure)
+        return self._form(sub, order, values, alert=refusal.message, status=402)
 
-    def _leave(self, sub: Subscription) -> web.Response:
-        where = sub.success_url or f"{self._world.public_url}/checkout/{sub.checkout_token}"
-        return view.see_other(where)
+    def _leave(self, sub: Subscription, success_url: str | None) -> web.Response:
+        return view.see_other(success_url or self._world.checkout_page(sub))
 
     def _done(self, sub: Subscription) -> web.Response:
         plan = self._world.plan(sub).name
@@ -80,6 +80,7 @@ class CheckoutPages:
     def _form(
         self,
         sub: Subscription,
+        order: Order,
         values: dict[str, str] | None = None,
         *,
         problems: dict[str, str] | None = None,
@@ -93,19 +94,17 @@ class CheckoutPages:
             values=kept,
             problems=problems or {},
             alert=alert,
-            **self._order(sub),
+            **self._order(sub, order),
         )
 
-    def _order(self, sub: Subscription) -> dict[str, Any]:
+    def _order(self, sub: Subscription, order: Order) -> dict[str, Any]:
         world = self._world
-        plan = world.plan(sub)
-        price = next(p for p in plan.prices if p.id == sub.price_id)
-        granted = [(world.catalogue.feature(grant.code), grant) for grant in plan.features]
+        granted = [(world.catalogue.feature(grant.code), grant) for grant in order.plan.features]
         return {
-            "plan": plan,
-            "price": price,
+            "plan": order.plan,
+            "price": order.price,
             "currency": world.settings.currency,
-            "trial_days": sub.trial_days,
+            "trial_days": order.trial_days,
             "features": [(feature, grant) for feature, grant in granted if feature],
             "customer": world.owner(sub),
         }
