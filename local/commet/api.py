@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from local.commet import (
     customers,
+    pauses,
     plan_changes,
     portal,
     recovery,
@@ -32,6 +33,7 @@ from local.commet.schemas import (
     CheckUsage,
     CreateCustomer,
     CreateCustomers,
+    CreatePause,
     CreatePortalSession,
     CreateSubscription,
     CreateWebhook,
@@ -40,6 +42,7 @@ from local.commet.schemas import (
     SetUsage,
     TrackUsage,
     UpdateCustomer,
+    UpdatePause,
     UpdateWebhook,
     read,
 )
@@ -297,6 +300,33 @@ def preview_change(call: Call) -> Answer:
     return Answer(shape)
 
 
+def pause_subscription(call: Call) -> Answer:
+    request = read(CreatePause, call.body)
+    sub = subscriptions.find(call.world, call.path["id"])
+    paused = pauses.create(call.world, sub, request.mode, request.duration_days)
+    return Answer(render.subscription(call.world, paused))
+
+
+def update_pause(call: Call) -> Answer:
+    request = read(UpdatePause, call.body)
+    sub = subscriptions.find(call.world, call.path["id"])
+    updated = pauses.update(call.world, sub, request.duration_days)
+    return Answer(render.subscription(call.world, updated))
+
+
+def revoke_pause(call: Call) -> Answer:
+    sub = subscriptions.find(call.world, call.path["id"])
+    return Answer(render.subscription(call.world, pauses.revoke(call.world, sub)))
+
+
+def resume_subscription(call: Call) -> Answer:
+    sub = subscriptions.find(call.world, call.path["id"])
+    invoice, resumed = pauses.resume(call.world, sub)
+    if resumed or invoice is None:
+        return Answer(render.resume(sub, invoice))
+    return _declined({"recoveryUrl": recovery_url(call.world, invoice)})
+
+
 def create_recovery_link(call: Call) -> Answer:
     sub = subscriptions.find(call.world, call.path["id"])
     invoice = recovery.outstanding_invoice(call.world, sub)
@@ -466,6 +496,10 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("POST", "/subscriptions/{id}/uncancel", uncancel_subscription),
     ("POST", "/subscriptions/{id}/change-plan", change_plan),
     ("POST", "/subscriptions/{id}/preview-change", preview_change),
+    ("POST", "/subscriptions/{id}/pause", pause_subscription),
+    ("PATCH", "/subscriptions/{id}/pause", update_pause),
+    ("DELETE", "/subscriptions/{id}/pause", revoke_pause),
+    ("POST", "/subscriptions/{id}/resume", resume_subscription),
     ("POST", "/subscriptions/{id}/reactivate", reactivate_subscription),
     ("POST", "/subscriptions/{id}/recovery-links", create_recovery_link),
     ("POST", "/usage/events", track_usage),

@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from local.commet import events, plan_changes
+from local.commet import events, pauses, plan_changes
 from local.commet.catalogue import Plan
 from local.commet.clock import midnight
 from local.commet.deadlines import DUNNING_DAYS, Deadline
-from local.commet.events import PlanChangeAmounts
+from local.commet.events import PlanChangeAmounts, Recovery
 from local.commet.invoices import base_line, close_unpaid, draw_up, overage_lines
 from local.commet.models import Customer, Dunning, Invoice, InvoiceLine, Subscription
 from local.commet.payments import charge
@@ -25,7 +25,9 @@ class Outcome:
     invoice: Invoice | None = None
 
 
-def process(world: World, sub: Subscription, deadline: Deadline) -> Outcome:
+def process(  # noqa: PLR0911 - one line per kind of deadline
+    world: World, sub: Subscription, deadline: Deadline
+) -> Outcome:
     """Process one deadline of a subscription. Call inside a transaction, at its time."""
     customer = world.owner(sub)
     match deadline.kind:
@@ -42,6 +44,10 @@ def process(world: World, sub: Subscription, deadline: Deadline) -> Outcome:
             return _turn_allowance(world, sub, customer)
         case "dunning_retry":
             return _retry(world, sub, customer)
+        case "pause":
+            return _pause(world, sub)
+        case "resume":
+            return _resume(world, sub, customer)
 
 
 def _notice(world: World, sub: Subscription, customer: Customer) -> Outcome:
@@ -85,6 +91,16 @@ def _move_to_free(world: World, sub: Subscription, customer: Customer, start: da
     world.store.subscriptions.put(sub)
     _tell_change(world, sub, customer, previous, None)
     return Outcome("billing_cycle", "reset")
+
+
+def _pause(world: World, sub: Subscription) -> Outcome:
+    pauses.take_effect(world, sub)
+    return Outcome("billing_cycle", "paused")
+
+
+def _resume(world: World, sub: Subscription, customer: Customer) -> Outcome:
+    invoice, resumed = pauses.attempt(world, sub, customer)
+    return Outcome("billing_cycle", "resumed" if resumed else "declined", invoice)
 
 
 def _tell_change(
@@ -161,15 +177,7 @@ def _retry(world: World, sub: Subscription, customer: Customer) -> Outcome:
     if invoice is None:
         raise LookupError(f"invoice {sub.dunning.invoice_id} is gone")
     world.store.subscriptions.put(sub)
-    paid = charge(
-        world,
-        invoice,
-        customer,
-        "recurring_billing",
-        recovery=events.Recovery(attempt, len(DUNNING_DAYS)),
-    )
-    if paid:
-        recover(world, sub, customer, invoice)
+    if collect(world, invoice, sub, customer, events.Recovery(attempt, len(DUNNING_DAYS))):
         return Outcome("dunning_retry", "paid", invoice)
     if attempt == len(DUNNING_DAYS):
         _give_up(world, sub, customer, invoice)
@@ -177,7 +185,19 @@ def _retry(world: World, sub: Subscription, customer: Customer) -> Outcome:
     return Outcome("dunning_retry", "declined", invoice)
 
 
-def recover(world: World, sub: Subscription, customer: Customer, invoice: Invoice) -> None:
+def collect(
+    world: World, invoice: Invoice, sub: Subscription, customer: Customer, recovery: Recovery
+) -> bool:
+    """Charge again for what was declined; when that works, what it was for goes ahead."""
+    if sub.status == "paused":
+        return pauses.collect(world, invoice, sub, customer, recovery)
+    paid = charge(world, invoice, customer, "recurring_billing", recovery=recovery)
+    if paid:
+        _recover(world, sub, customer, invoice)
+    return paid
+
+
+def _recover(world: World, sub: Subscription, customer: Customer, invoice: Invoice) -> None:
     """The debt is paid: back to active, on the same anchor."""
     sub.status = "active"
     sub.dunning = None

@@ -9,7 +9,16 @@ from local.commet.models import Subscription
 NOTICE = timedelta(days=3)
 DUNNING_DAYS = (1, 3, 5, 7)
 
-Kind = Literal["dunning_retry", "notice", "trial_end", "cancellation", "renewal", "allowance_end"]
+Kind = Literal[
+    "dunning_retry",
+    "resume",
+    "notice",
+    "trial_end",
+    "cancellation",
+    "pause",
+    "renewal",
+    "allowance_end",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,14 +36,15 @@ def next_deadline(sub: Subscription) -> Deadline | None:
 
 
 def _candidates(sub: Subscription) -> list[Deadline]:
+    if sub.status == "paused":
+        return _retry(sub) or _resume(sub)
     if not sub.has_access:
         return []
-    found: list[Deadline] = []
-    if sub.dunning and sub.dunning.attempts < len(DUNNING_DAYS):
-        days = DUNNING_DAYS[sub.dunning.attempts]
-        found.append(Deadline(sub.dunning.declined_at + timedelta(days=days), "dunning_retry"))
+    found = _retry(sub)
     if sub.cancellation:
         found.append(Deadline(sub.cancellation.effective_at, "cancellation"))
+    elif sub.pause:
+        found.append(Deadline(sub.pause.effective_at, "pause"))
     elif ends := _turning_point(sub):
         if _deserves_notice(sub, ends.at):
             found.append(Deadline(ends.at - NOTICE, "notice"))
@@ -42,6 +52,19 @@ def _candidates(sub: Subscription) -> list[Deadline]:
     if sub.allowance:
         found.append(Deadline(sub.allowance.end, "allowance_end"))
     return found
+
+
+def _retry(sub: Subscription) -> list[Deadline]:
+    if sub.dunning is None or sub.dunning.attempts >= len(DUNNING_DAYS):
+        return []
+    days = DUNNING_DAYS[sub.dunning.attempts]
+    return [Deadline(sub.dunning.declined_at + timedelta(days=days), "dunning_retry")]
+
+
+def _resume(sub: Subscription) -> list[Deadline]:
+    if sub.pause is None or sub.pause.resume_at is None:
+        return []
+    return [Deadline(sub.pause.resume_at, "resume")]
 
 
 def _deserves_notice(sub: Subscription, ends_at: datetime) -> bool:

@@ -1,34 +1,44 @@
 """Collecting what is owed, and bringing back what has ended."""
 
+from typing import Literal
+
 from local.commet import events
-from local.commet.billing import recover
+from local.commet.billing import collect
 from local.commet.cards import CardForm, CardRefusedError, accept
 from local.commet.clock import midnight
 from local.commet.errors import ApiError
 from local.commet.events import Recovery
 from local.commet.invoices import base_line, close_unpaid, draw_up
-from local.commet.models import Customer, Invoice, Subscription
-from local.commet.payments import charge
+from local.commet.models import Card, Customer, Invoice, Subscription
+from local.commet.payments import charge, recovery_url
 from local.commet.periods import open_period
 from local.commet.world import World
 
 
 def outstanding_invoice(world: World, sub: Subscription) -> Invoice:
     """The renewal a past due subscription owes. Raises ApiError: no_outstanding_invoice."""
-    invoice = world.store.invoices.get(sub.dunning.invoice_id) if sub.dunning else None
+    invoice = owed(world, sub)
     if invoice is None or sub.status != "past_due":
         raise ApiError("no_outstanding_invoice", "Subscription has no outstanding invoice")
     return invoice
 
 
+def owed(world: World, sub: Subscription) -> Invoice | None:
+    """The invoice dunning is about: a renewal, or the resume of a paused subscription."""
+    return world.store.invoices.get(sub.dunning.invoice_id) if sub.dunning else None
+
+
 def payable(world: World, token: str) -> tuple[Invoice, Subscription] | None:
-    """The owed renewal a recovery link leads to; None when there is nothing to pay any more."""
+    """What a recovery link leads to: a renewal or a resume that was declined.
+
+    None when there is nothing to pay any more.
+    """
     invoice = world.store.invoices.first("recovery_token = ?", token)
     sub = world.store.subscriptions.get(invoice.subscription_id or "") if invoice else None
     if invoice is None or sub is None or invoice.status != "outstanding":
         return None
-    owed = sub.status == "past_due" and sub.dunning and sub.dunning.invoice_id == invoice.id
-    return (invoice, sub) if owed else None
+    due = sub.dunning and sub.dunning.invoice_id == invoice.id
+    return (invoice, sub) if due else None
 
 
 def pay_with(world: World, invoice: Invoice, sub: Subscription, form: CardForm) -> None:
@@ -40,15 +50,36 @@ def pay_with(world: World, invoice: Invoice, sub: Subscription, form: CardForm) 
     customer.card = card
     world.store.customers.put(customer)
     events.payment_method(world, "payment_method.updated", customer, None)
-    collect(world, invoice, sub, customer)
+    collect(world, invoice, sub, customer, Recovery())
 
 
-def collect(world: World, invoice: Invoice, sub: Subscription, customer: Customer) -> bool:
-    """Charge the saved card for what is owed, outside the schedule of retries."""
-    paid = charge(world, invoice, customer, "recurring_billing", recovery=Recovery())
-    if paid:
-        recover(world, sub, customer, invoice)
-    return paid
+def note_declined(
+    world: World, invoice: Invoice, sub: Subscription, failure: tuple[str, str]
+) -> None:
+    """Tell of another card that was declined; the link stays valid."""
+    events.payment_failed(
+        world,
+        invoice,
+        world.owner(sub),
+        "subscription_resume" if sub.status == "paused" else "recurring_billing",
+        failure,
+        recovery_url=recovery_url(world, invoice),
+        recovery=Recovery(),
+    )
+
+
+def replace_card(
+    world: World, customer: Customer, card: Card
+) -> Literal["saved", "paid", "still_owed"]:
+    """Charge another card from now on, and at once for a renewal that is owed."""
+    customer.card = card
+    world.store.customers.put(customer)
+    events.payment_method(world, "payment_method.updated", customer, None)
+    sub = world.current_subscription(customer)
+    if sub is None or sub.status != "past_due":
+        return "saved"
+    invoice = outstanding_invoice(world, sub)
+    return "paid" if collect(world, invoice, sub, customer, Recovery()) else "still_owed"
 
 
 def reactivate(world: World, sub: Subscription) -> tuple[Invoice, bool]:
@@ -61,7 +92,7 @@ def reactivate(world: World, sub: Subscription) -> tuple[Invoice, bool]:
     customer = world.owner(sub)
     if sub.status == "past_due":
         invoice = outstanding_invoice(world, sub)
-        return invoice, collect(world, invoice, sub, customer)
+        return invoice, collect(world, invoice, sub, customer, Recovery())
     if sub.status != "canceled" or sub.period_start is None:
         raise ApiError("invalid_subscription_status", f"Subscription is {sub.status}")
     if world.current_subscription(customer):

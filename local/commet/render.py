@@ -149,7 +149,7 @@ def feature(world: World, record: Feature) -> Shape:
 
 def _subscription_base(world: World, sub: Subscription) -> Shape:
     owner = world.owner(sub)
-    renews = sub.status in {"active", "trialing", "past_due"} and not sub.cancellation
+    renews = sub.has_access and not sub.cancellation and not sub.pause
     turn = sub.trial_ends_at if sub.status == "trialing" else sub.period_end
     return {
         "id": sub.id,
@@ -172,7 +172,7 @@ def _subscription_base(world: World, sub: Subscription) -> Shape:
         "createdAt": iso(sub.created_at),
         "updatedAt": iso(sub.updated_at),
         "offerApplications": [],
-        "pause": None,
+        "pause": _pause(sub),
         "priceId": sub.price_id,
     }
 
@@ -180,7 +180,9 @@ def _subscription_base(world: World, sub: Subscription) -> Shape:
 def _current_period(world: World, sub: Subscription) -> Shape | None:
     if not sub.period_start or not sub.period_end:
         return None
-    left = (sub.period_end - world.now()) // timedelta(days=1)
+    paused = sub.pause is not None and sub.pause.status == "active"
+    now = sub.pause.effective_at if sub.pause and paused else world.now()
+    left = (sub.period_end - now) // timedelta(days=1)
     return {
         "start": iso(sub.period_start),
         "end": iso(sub.period_end),
@@ -196,6 +198,30 @@ def _cancellation(sub: Subscription) -> Shape | None:
         "reason": sub.cancellation.reason,
         "effectiveAt": iso(sub.cancellation.effective_at),
     }
+
+
+def _pause(sub: Subscription) -> Shape | None:
+    if sub.pause is None:
+        return None
+    return {
+        "status": sub.pause.status,
+        "mode": sub.pause.mode,
+        "requestedAt": iso(sub.pause.requested_at),
+        "effectiveAt": iso(sub.pause.effective_at),
+        "resumeAt": iso_or_none(sub.pause.resume_at),
+    }
+
+
+def resume(sub: Subscription, invoice: Invoice | None) -> Shape:
+    """A SubscriptionResume; a charge is settled when this is answered."""
+    return _resource(
+        "subscription_resume",
+        {
+            "subscriptionId": sub.id,
+            "invoiceId": invoice.id if invoice else None,
+            "status": "succeeded",
+        },
+    )
 
 
 def _scheduled_change(world: World, sub: Subscription) -> Shape | None:

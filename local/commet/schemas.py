@@ -172,6 +172,19 @@ class PreviewChange(_Body):
     billing_interval: Interval | None = None
 
 
+class CreatePause(_Body):
+    """POST /subscriptions/{id}/pause; `durationDays` must be given, null for an open end."""
+
+    mode: Literal["immediate", "period_end"]
+    duration_days: int | None = Field(gt=0, le=3650, strict=True)
+
+
+class UpdatePause(_Body):
+    """PATCH /subscriptions/{id}/pause."""
+
+    duration_days: int | None = Field(gt=0, le=3650, strict=True)
+
+
 class UsageProperty(_Body):
     """A label of a usage event."""
 

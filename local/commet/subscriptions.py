@@ -238,7 +238,7 @@ def cancel(world: World, sub: Subscription, *, reason: str | None, immediate: bo
 
     Only a paid one in good standing waits for the end of its period; every other ends at once.
     Raises ApiError: subscription_already_canceled, already_scheduled,
-    one_time_subscription_not_cancelable.
+    invalid_subscription_status (a pause is scheduled), one_time_subscription_not_cancelable.
     """
     if sub.status == "canceled":
         raise ApiError("subscription_already_canceled", "Subscription is already canceled")
@@ -246,6 +246,8 @@ def cancel(world: World, sub: Subscription, *, reason: str | None, immediate: bo
         raise ApiError(
             "one_time_subscription_not_cancelable", "One-time subscriptions cannot be canceled"
         )
+    if sub.pause and sub.pause.status == "scheduled":
+        raise ApiError("invalid_subscription_status", "Revoke the scheduled pause before canceling")
     can_wait = sub.status in {"active", "trialing"} and sub.price_id is not None
     if can_wait and not immediate and sub.period_end:
         return _schedule_cancellation(world, sub, reason)
@@ -291,13 +293,13 @@ def uncancel(world: World, sub: Subscription) -> Subscription:
 def end(world: World, sub: Subscription) -> None:
     """End it now: bill the overage so far, close what is unpaid, revoke access."""
     customer = world.owner(sub)
-    if sub.status == "active":
+    if sub.status in {"active", "paused"}:
         bill_overage(world, sub, customer)
     _close_open_invoices(world, sub, customer)
     now = world.now()
     sub.status = "canceled"
     sub.end_date = sub.updated_at = now
-    sub.dunning = sub.scheduled_change = sub.plan_checkout = None
+    sub.dunning = sub.scheduled_change = sub.plan_checkout = sub.pause = None
     world.store.subscriptions.put(sub)
     events.canceled(world, sub, customer)
     events.state_changed(world, customer, "subscription_canceled")

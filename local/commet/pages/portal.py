@@ -5,7 +5,7 @@ from typing import Any
 
 from aiohttp import web
 
-from local.commet import cards, events, recovery, subscriptions
+from local.commet import cards, recovery, subscriptions
 from local.commet.cards import CardForm, CardFormError, CardRefusedError
 from local.commet.entitlements import Entitlement, entitlements
 from local.commet.errors import ApiError
@@ -19,7 +19,7 @@ _NOTICES = {
     "canceled": "Your subscription has ended.",
     "cancel_scheduled": "Your subscription will end with the current period.",
     "uncanceled": "Your subscription continues.",
-    "card": "Your card has been saved.",
+    "saved": "Your card has been saved.",
     "paid": "Your card has been saved and the open invoice is paid.",
     "still_owed": "Your card has been saved, but the open invoice could not be charged to it.",
 }
@@ -75,20 +75,8 @@ class PortalPages:
             return self._page(session, alert=refusal.message, status=402)
         with self._world.transaction():
             customer = self._world.customer(session.customer_id)
-            customer.card = card
-            self._world.store.customers.put(customer)
-            events.payment_method(self._world, "payment_method.updated", customer, None)
-            done = self._settle_debt(customer)
+            done = recovery.replace_card(self._world, customer, card)
         return self._back(session, done)
-
-    def _settle_debt(self, customer: Customer) -> str:
-        """Who is behind and gives another card means to pay with it."""
-        sub = self._world.current_subscription(customer)
-        if sub is None or sub.status != "past_due":
-            return "card"
-        invoice = recovery.outstanding_invoice(self._world, sub)
-        paid = recovery.collect(self._world, invoice, sub, customer)
-        return "paid" if paid else "still_owed"
 
     def _session(self, request: web.Request) -> PortalSession | None:
         return use_session(self._world, request.match_info["token"])
@@ -140,7 +128,7 @@ class PortalPages:
         return {
             "sub": sub,
             "plan": plan,
-            "owed": recovery.outstanding_invoice(self._world, sub) if sub.dunning else None,
+            "owed": recovery.owed(self._world, sub) if sub.status == "past_due" else None,
             "price": next((p for p in plan.prices if p.id == sub.price_id), None),
             "usage": [
                 _gauge(i)

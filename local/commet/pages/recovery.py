@@ -2,12 +2,10 @@
 
 from aiohttp import web
 
-from local.commet import events
 from local.commet.cards import CardForm, CardFormError, CardRefusedError
 from local.commet.models import Invoice, Subscription
 from local.commet.pages import view
-from local.commet.payments import recovery_url
-from local.commet.recovery import pay_with, payable
+from local.commet.recovery import note_declined, pay_with, payable
 from local.commet.world import World
 
 
@@ -43,15 +41,7 @@ class RecoveryPages:
         self, invoice: Invoice, sub: Subscription, refusal: CardRefusedError
     ) -> web.Response:
         with self._world.transaction():
-            events.payment_failed(
-                self._world,
-                invoice,
-                self._world.owner(sub),
-                "recurring_billing",
-                refusal.failure,
-                recovery_url=recovery_url(self._world, invoice),
-                recovery=events.Recovery(),
-            )
+            note_declined(self._world, invoice, sub, refusal.failure)
         return self._form(invoice, sub, alert=refusal.message, status=402)
 
     def _form(
