@@ -67,6 +67,7 @@ class Api:
             entry.fault = _told(action)
             return _reset(request)
         reply = await self._reply(request, handler, raw, action)
+            await _wait(action)
         entry.status, entry.response = reply.status, reply.body
         entry.replayed = reply.replayed
         entry.duration_ms = round((time.monotonic() - started) * 1000)

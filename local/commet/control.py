@@ -130,7 +130,10 @@ class Control:
         delivery = self.world.store.deliveries.get(request.match_info["id"])
         if delivery is None:
             return _json({"error": "no such delivery"}, status=404)
-        return _json(_dump([await self.courier.redeliver(delivery)])[0])
+        try:
+            return _json(_dump([await self.courier.redeliver(delivery)])[0])
+        except LookupError as gone:
+            return _json({"error": str(gone)}, status=409)
 
     async def requests(self, request: web.Request) -> web.Response:
         """API requests and answers, newest first; `?method=` and `?path=` filter."""

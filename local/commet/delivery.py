@@ -5,11 +5,12 @@ import hashlib
 import hmac
 import logging
 import time
-from datetime import timedelta
+from datetime import datetime, timedelta
+from typing import Literal
 
 import aiohttp
 
-from local.commet import wire
+from local.commet import webhooks, wire
 from local.commet.clock import iso
 from local.commet.events import state_snapshot
 from local.commet.faults import WebhookAction
@@ -26,6 +27,11 @@ MAX_ATTEMPTS = len(RETRY_MINUTES) + 1
 EXHAUSTED_EVENTS_UNTIL_DISABLED = 3
 _RESPONSE_KEPT = 2_000
 
+Kind = Literal["scheduled", "copy", "manual", "test"]
+_ONE: tuple[Kind, ...] = ("scheduled",)
+_BOTH: tuple[Kind, ...] = ("copy", "scheduled")
+_HELD = "status = 'pending' AND next_at IS NULL"
+
 
 def sign(body: bytes, secret: str) -> str:
     """Commet's signature: lower-case hex HMAC-SHA256 of the raw body under the whole secret."""
@@ -40,9 +46,14 @@ class Courier:
         self._in_flight: dict[str, asyncio.Task[None]] = {}
         self._slots = asyncio.Semaphore(world.settings.webhook_concurrency)
         self._session: aiohttp.ClientSession | None = None
+        self._held: list[str] = []
+        world.faults.on_clear = self._let_go
 
     async def start(self) -> None:
         """Open the HTTP client; needs a running loop."""
+        # What a rule held back when we were stopped; rules are not kept.
+        self._held = [d.id for d in self._world.store.deliveries.find(_HELD, newest=False)]
+        self._let_go()
         timeout = aiohttp.ClientTimeout(total=self._world.settings.webhook_timeout)
         self._session = aiohttp.ClientSession(timeout=timeout, auto_decompress=True)
 
@@ -106,29 +117,64 @@ class Courier:
         action = world.faults.for_delivery(event.name, endpoint.url) or WebhookAction()
         if action.drop:
             self._put(delivery, "dropped")
+        elif action.disable:
+            with world.store.transaction():
+                self._switch_off(endpoint)
+        elif action.reorder and not delivery.delayed:
+            await self._hold(delivery, action.reorder)
+        elif action.delay_ms and not delivery.delayed:
+            self._postpone(delivery, world.now() + timedelta(milliseconds=action.delay_ms))
+        else:
+            await self._send_as_told(delivery, event, endpoint, action)
+
+    def _postpone(self, delivery: Delivery, until: datetime | None) -> None:
+        """Serve an injected delay, once; None: until somebody lets it go."""
+        delivery.delayed, delivery.next_at = True, until
+        self._world.store.deliveries.put(delivery)
+
+    async def _hold(self, delivery: Delivery, count: int) -> None:
+        """Hold a delivery back; the last of `count` sends them all, beginning with itself."""
+        self._postpone(delivery, None)
+        self._held.append(delivery.id)
+        if len(self._held) < count:
             return
-        if action.delay_ms and not delivery.delayed:
-            delivery.delayed = True
-            delivery.next_at = world.now() + timedelta(milliseconds=action.delay_ms)
-            world.store.deliveries.put(delivery)
+        together, self._held = self._held, []
+        for delivery_id in reversed(together):
+            await self._send_held(delivery_id)
+
+    async def _send_held(self, delivery_id: str) -> None:
+        held = self._world.store.deliveries.get(delivery_id)
+        if held is None or held.status != "pending":
             return
-        await self._send_as_told(delivery, event, endpoint, action)
+        endpoint = self._world.store.endpoints.get(held.endpoint_id)
+        event = self._world.store.events.get(held.event_id)
+        if endpoint is not None and event is not None:
+            await self._send_as_told(held, event, endpoint, WebhookAction())
+
+    def _let_go(self) -> None:
+        """Send what is still held back, in its natural order."""
+        held, self._held = self._held, []
+        for delivery_id in held:
+            delivery = self._world.store.deliveries.get(delivery_id)
+            if delivery is not None and delivery.status == "pending":
+                self._postpone(delivery, self._world.now())
+        if held:
+            self._world.on_commit()
 
     async def _send_as_told(
         self, delivery: Delivery, event: Event, endpoint: Endpoint, action: WebhookAction
     ) -> None:
         body, headers = self._request(event, endpoint, action)
         delivery.request_headers, delivery.request_body = headers, body.decode()
-        if action.concurrent:
-            attempt, _ = await asyncio.gather(
-                self._send(delivery, endpoint.url, body, headers),
-                self._send(delivery, endpoint.url, body, headers),
+        attempts = await asyncio.gather(
+            *(
+                self._send(endpoint.url, body, headers, kind)
+                for kind in (_BOTH if action.concurrent else _ONE)
             )
-        else:
-            attempt = await self._send(delivery, endpoint.url, body, headers)
+        )
         if action.duplicate:
-            attempt = await self._send(delivery, endpoint.url, body, headers)
-        self._conclude(delivery, attempt)
+            attempts.append(await self._send(endpoint.url, body, headers, "copy"))
+        self._conclude(delivery, attempts)
 
     def _request(
         self, event: Event, endpoint: Endpoint, action: WebhookAction
@@ -167,9 +213,7 @@ class Courier:
         customer = self._world.customer(event.customer_id)
         return state_snapshot(self._world, customer, str(event.data["trigger"]))
 
-    async def _send(
-        self, delivery: Delivery, url: str, body: bytes, headers: dict[str, str]
-    ) -> Attempt:
+    async def _send(self, url: str, body: bytes, headers: dict[str, str], kind: Kind) -> Attempt:
         if self._session is None:
             raise RuntimeError("the courier has not been started")
         started, at = time.monotonic(), self._world.now()
@@ -184,28 +228,46 @@ class Courier:
             error = f"no answer within {self._world.settings.webhook_timeout:g} s"
         except (aiohttp.ClientError, OSError) as failure:
             error = f"{type(failure).__name__}: {failure}"
-        attempt = Attempt(
-            number=len(delivery.attempts) + 1,
+        return Attempt(
+            number=0,
+            kind=kind,
             at=at,
             duration_ms=round((time.monotonic() - started) * 1000),
             status=status,
             error=error,
             response=text,
         )
-        delivery.attempts.append(attempt)
-        return attempt
 
-    def _conclude(self, delivery: Delivery, attempt: Attempt) -> None:
+    def _conclude(self, delivery: Delivery, attempts: list[Attempt]) -> None:
+        """Write down how it went; the last answer decides."""
         with self._world.store.transaction():
-            if attempt.error is None and attempt.status and 200 <= attempt.status < 300:
+            delivery = self._logged(delivery, attempts)
+            made = sum(attempt.kind == "scheduled" for attempt in delivery.attempts)
+            if attempts[-1].succeeded:
                 self._put(delivery, "delivered")
                 self._reset_streak(delivery.endpoint_id)
-            elif len(delivery.attempts) >= MAX_ATTEMPTS:
+            elif delivery.status != "pending":
+                # Given up, or sent by hand with success, while this was under way.
+                self._put(delivery, delivery.status)
+            elif made >= MAX_ATTEMPTS:
                 self._put(delivery, "exhausted")
                 self._lengthen_streak(delivery.endpoint_id)
             else:
-                delivery.next_at = self._world.now() + self._backoff(len(delivery.attempts))
+                delivery.next_at = self._world.now() + self._backoff(made)
                 self._world.store.deliveries.put(delivery)
+
+    def _logged(self, sent: Delivery, attempts: list[Attempt]) -> Delivery:
+        """The delivery as it is now, with the request just made and its attempts in the log.
+
+        Read again: somebody may have sent it by hand meanwhile.
+        """
+        delivery = self._world.store.deliveries.get(sent.id) or sent
+        delivery.request_headers = sent.request_headers
+        delivery.request_body = sent.request_body
+        for attempt in attempts:
+            attempt.number = len(delivery.attempts) + 1
+            delivery.attempts.append(attempt)
+        return delivery
 
     def _backoff(self, attempts: int) -> timedelta:
         minutes = RETRY_MINUTES[attempts - 1]
@@ -227,8 +289,14 @@ class Courier:
             return
         endpoint.exhausted_in_a_row += 1
         if endpoint.exhausted_in_a_row >= EXHAUSTED_EVENTS_UNTIL_DISABLED:
-            endpoint.is_active = False
-        self._world.store.endpoints.put(endpoint)
+            self._switch_off(endpoint)
+        else:
+            self._world.store.endpoints.put(endpoint)
+
+    def _switch_off(self, endpoint: Endpoint) -> None:
+        """Send nothing more there; what waits is given up, so that nothing is replayed later."""
+        self._world.store.endpoints.put(endpoint.model_copy(update={"is_active": False}))
+        webhooks.abandon_pending(self._world, endpoint)
 
     async def test(self, endpoint: Endpoint, event: Event) -> Delivery:
         """Send one event now, whatever the endpoint subscribes to, and do not retry it."""
@@ -241,21 +309,27 @@ class Courier:
             next_at=None,
             created_at=self._world.now(),
         )
-        body, headers = self._request(event, endpoint, WebhookAction())
-        delivery.request_headers, delivery.request_body = headers, body.decode()
-        attempt = await self._send(delivery, endpoint.url, body, headers)
-        good = attempt.error is None and attempt.status and 200 <= attempt.status < 300
-        delivery.status = "delivered" if good else "exhausted"
+        delivery = await self._send_by_hand(delivery, event, endpoint, "test")
+        delivery.status = "delivered" if delivery.attempts[-1].succeeded else "exhausted"
         return self._world.store.deliveries.put(delivery)
 
     async def redeliver(self, delivery: Delivery) -> Delivery:
-        """One more attempt by hand, of a delivery in any state."""
+        """One more attempt by hand, of a delivery in any state; it does not count as one of eight.
+
+        Raises LookupError when its endpoint has been deleted.
+        """
         endpoint = self._world.store.endpoints.get(delivery.endpoint_id)
         event = self._world.store.events.get(delivery.event_id)
         if endpoint is None or event is None:
-            return delivery
-        body, headers = self._request(event, endpoint, WebhookAction())
-        attempt = await self._send(delivery, endpoint.url, body, headers)
-        if attempt.error is None and attempt.status and 200 <= attempt.status < 300:
+            raise LookupError("its endpoint has been deleted")
+        delivery = await self._send_by_hand(delivery, event, endpoint, "manual")
+        if delivery.attempts[-1].succeeded:
             delivery.status, delivery.next_at = "delivered", None
         return self._world.store.deliveries.put(delivery)
+
+    async def _send_by_hand(
+        self, delivery: Delivery, event: Event, endpoint: Endpoint, kind: Kind
+    ) -> Delivery:
+        body, headers = self._request(event, endpoint, WebhookAction())
+        delivery.request_headers, delivery.request_body = headers, body.decode()
+        return self._logged(delivery, [await self._send(endpoint.url, body, headers, kind)])

@@ -99,13 +99,13 @@ def meter(world: World, sub: Subscription, code: str) -> Meter:
 
 
 def _visible(world: World, current: Meter) -> Decimal:
-    """What reads show as used: everything, or everything older than the configured lag."""
-    if world.settings.usage_lag <= 0:
+    """What reads show as used: everything, or everything but what a lag still hides."""
+    if world.longest_usage_lag <= 0:
         return current.used
     return current.used - _still_hidden(world, current, world.now())
 
 
 def _still_hidden(world: World, current: Meter, now: datetime) -> Decimal:
-    since = now - timedelta(seconds=world.settings.usage_lag)
+    since = now - timedelta(seconds=world.longest_usage_lag)
     recent = world.store.usage.find("meter_id = ? AND created_at > ?", current.id, stamp(since))
-    return sum((record.value for record in recent if record.kind == "event"), Decimal(0))
+    return sum((r.value for r in recent if r.shows_at and r.shows_at > now), Decimal(0))

@@ -506,7 +506,7 @@ def payment_method(world: World, name: str, customer: Customer, sub: Subscriptio
 
 
 def usage_recorded(
-    world: World, record: UsageRecord, sub: Subscription, customer: Customer
+    world: World, record: UsageRecord, sub: Subscription, customer: Customer, *, delay: float
 ) -> None:
     """usage.recorded."""
     world.emit(
@@ -519,15 +519,21 @@ def usage_recorded(
             "value": record.value,
             "ts": iso(record.ts),
         },
-        delay=world.settings.usage_lag,
+        delay=delay,
     )
 
 
 def quota_event(
-    world: World, name: str, sub: Subscription, customer: Customer, data: dict[str, Any]
+    world: World,
+    name: str,
+    sub: Subscription,
+    customer: Customer,
+    data: dict[str, Any],
+    *,
+    delay: float,
 ) -> None:
     """quota.threshold_reached and quota.exceeded."""
-    world.emit(name, customer, _about(sub, customer) | data, delay=world.settings.usage_lag)
+    world.emit(name, customer, _about(sub, customer) | data, delay=delay)
 
 
 def state_changed(world: World, customer: Customer, trigger: Trigger) -> None:

@@ -1,7 +1,8 @@
-"""Misbehaviour on demand: rules that make chosen requests or webhooks go wrong."""
+"""Misbehaviour on demand: rules that make chosen requests, webhooks or usage go wrong."""
 
+from collections.abc import Callable
 from fnmatch import fnmatchcase
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -23,10 +24,13 @@ class _Rule(BaseModel):
         if self.skip > 0:
             self.skip -= 1
             return False
-        if self.times is not None and self.hits >= self.times:
+        if self.times is not None and self.hits >= self.times * self._occasions_per_strike():
             return False
         self.hits += 1
         return True
+
+    def _occasions_per_strike(self) -> int:
+        return 1
 
 
 class RequestMatch(BaseModel):
@@ -45,7 +49,10 @@ class RequestMatch(BaseModel):
 
 
 class RequestAction(BaseModel):
-    """What goes wrong. `after` lets the request take effect before its answer is spoiled."""
+    """What goes wrong. `after` lets the request take effect before its answer is spoiled.
+
+    They can be combined: latency with anything, a status with a body that is no JSON or ends early.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
@@ -53,7 +60,8 @@ class RequestAction(BaseModel):
     status: int | None = Field(default=None, ge=200, le=599)
     code: str | None = None
     message: str | None = None
-    retry_after: int | None = None
+    retry_after: int | str | None = None
+    """Seconds, or any text, such as an HTTP date."""
     after: bool = False
     reset: Literal["before", "after"] | None = None
     invalid_json: bool = False
@@ -95,6 +103,10 @@ class WebhookAction(BaseModel):
     """Sent twice at the same time."""
     delay_ms: int = Field(default=0, ge=0)
     """Sent this much later, in simulated milliseconds."""
+    reorder: int = Field(default=0, ge=0)
+    """Held back until this many wait, which are then sent one after the other, the last first."""
+    disable: bool = False
+    """The endpoint is switched off, as after three exhausted events, and this is given up."""
     corrupt: Literal["signature", "body"] | None = None
     same_timestamp: bool = False
     """While the rule stands, events may carry equal timestamps."""
@@ -106,43 +118,83 @@ class WebhookFault(_Rule):
     match: WebhookMatch = WebhookMatch()
     webhooks: WebhookAction
 
+    def _occasions_per_strike(self) -> int:
+        return self.webhooks.reorder or 1
+
+
+class UsageMatch(BaseModel):
+    """Which tracked usage: customer (the caller's id or `cus_…`) and feature code."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    customer: str | None = None
+    feature: str | None = None
+
+    def fits(self, customers: set[str], feature: str) -> bool:
+        """Whether usage of one of these customer ids is meant."""
+        return (
+            self.customer is None or any(fnmatchcase(key, self.customer) for key in customers)
+        ) and (self.feature is None or fnmatchcase(feature, self.feature))
+
+
+class UsageAction(BaseModel):
+    """What goes wrong with tracked usage that was accepted."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    late_seconds: float = Field(gt=0, le=86_400 * 365)
+    """Simulated seconds until it shows in reads and its webhooks are sent."""
+
+
+class UsageFault(_Rule):
+    """A rule about tracked usage."""
+
+    match: UsageMatch = UsageMatch()
+    usage: UsageAction
+
+
+Rule = RequestFault | WebhookFault | UsageFault
+
 
 class FaultRequest(BaseModel):
-    """Body of POST /_standin/faults: a rule about requests, or one about webhooks."""
+    """Body of POST /_standin/faults: a rule about requests, webhooks or usage."""
 
     model_config = ConfigDict(extra="forbid")
 
     match: dict[str, str] = {}
     action: RequestAction | None = None
     webhooks: WebhookAction | None = None
+    usage: UsageAction | None = None
     times: int | None = Field(default=None, ge=1)
     skip: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:
-        if (self.action is None) == (self.webhooks is None):
-            raise ValueError("give either action (requests) or webhooks")
+        if sum(part is not None for part in (self.action, self.webhooks, self.usage)) != 1:
+            raise ValueError("give exactly one of action (requests), webhooks and usage")
         return self
 
-    def rule(self) -> RequestFault | WebhookFault:
+    def rule(self) -> Rule:
         """The rule that was asked for. Raises ValidationError for a match that cannot be."""
+        kind: type[Rule]
+        what: dict[str, Any]
         if self.action is not None:
-            match = RequestMatch.model_validate(self.match)
-            return RequestFault(match=match, action=self.action, times=self.times, skip=self.skip)
-        webhook_match = WebhookMatch.model_validate(self.match)
-        return WebhookFault(
-            match=webhook_match,
-            webhooks=self.webhooks or WebhookAction(),
-            times=self.times,
-            skip=self.skip,
-        )
+            kind, what = RequestFault, {"action": self.action}
+        elif self.webhooks is not None:
+            kind, what = WebhookFault, {"webhooks": self.webhooks}
+        else:
+            kind, what = UsageFault, {"usage": self.usage}
+        shared: dict[str, Any] = {"match": self.match, "times": self.times, "skip": self.skip}
+        return kind.model_validate(shared | what)
 
 
 class Faults:
     """The rules in force; the oldest that fits strikes."""
 
     def __init__(self) -> None:
-        self.rules: list[RequestFault | WebhookFault] = []
+        self.rules: list[Rule] = []
+        self.on_clear: Callable[[], None] = lambda: None
+        """Called when rules are forgotten: what they held back is let go."""
 
     @property
     def same_timestamp(self) -> bool:
@@ -163,6 +215,14 @@ class Faults:
                 return rule.webhooks
         return None
 
+    def for_usage(self, customers: set[str], feature: str) -> UsageAction | None:
+        """What should go wrong with this usage, if anything."""
+        for rule in self.rules:
+            if isinstance(rule, UsageFault) and rule.match.fits(customers, feature) and rule.take():
+                return rule.usage
+        return None
+
     def clear(self, rule_id: str | None = None) -> None:
         """Forget one rule, or all."""
         self.rules = [r for r in self.rules if rule_id is not None and r.id != rule_id]
+        self.on_clear()

@@ -187,6 +187,8 @@ class UsageRecord(Record):
     event_id: str | None
     ts: datetime
     created_at: datetime
+    shows_at: datetime | None = None
+    """When reads begin to count it; None: at once."""
     properties: list[dict[str, str]] = []
     reason: str | None = None
 
@@ -276,11 +278,19 @@ class Attempt(BaseModel):
     """One try to deliver an event."""
 
     number: int
+    """Place in the log."""
+    kind: Literal["scheduled", "copy", "manual", "test"] = "scheduled"
+    """Only scheduled ones count; a copy is what a fault rule sent besides."""
     at: datetime
     duration_ms: int
     status: int | None = None
     error: str | None = None
     response: str | None = None
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether the receiver has acknowledged it."""
+        return self.error is None and self.status is not None and 200 <= self.status < 300
 
 
 class Delivery(Record):
@@ -292,7 +302,7 @@ class Delivery(Record):
     status: Literal["pending", "delivered", "exhausted", "abandoned", "dropped"]
     next_at: datetime | None
     delayed: bool = False
-    """Whether an injected delay has already been served."""
+    """Whether an injected delay, or being held back, has already been served."""
     attempts: list[Attempt] = []
     request_headers: dict[str, str] = {}
     request_body: str = ""

@@ -10,7 +10,7 @@ with standin() as commet:
 import asyncio
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -97,23 +97,33 @@ class Control:
         match: dict[str, str] | None = None,
         action: dict[str, Any] | None = None,
         webhooks: dict[str, Any] | None = None,
+        usage: dict[str, Any] | None = None,
         times: int | None = 1,
         skip: int = 0,
     ) -> str:
-        """Make requests (`action`) or deliveries (`webhooks`) go wrong; the id of the rule."""
+        """Make requests (`action`), deliveries (`webhooks`) or tracked `usage` go wrong.
+
+        Returns the id of the rule.
+        """
         body = {
             "match": match or {},
             "action": action,
             "webhooks": webhooks,
+            "usage": usage,
             "times": times,
             "skip": skip,
         }
         rule: dict[str, Any] = self._call("POST", "/faults", json=body)
         return str(rule["id"])
 
-    def clear_faults(self) -> None:
-        """Behave again."""
-        self._call("DELETE", "/faults")
+    def faults(self) -> list[dict[str, Any]]:
+        """The rules in force, with their `hits`."""
+        rules: list[dict[str, Any]] = self._call("GET", "/faults")["data"]
+        return rules
+
+    def clear_faults(self, rule_id: str | None = None) -> None:
+        """Forget one rule, or all; what they held back is sent."""
+        self._call("DELETE", f"/faults/{rule_id}" if rule_id else "/faults")
 
     def set_card(self, customer_id: str, *, charge_failure: str | None) -> None:
         """Decide how later charges of the customer's card end; None: they succeed."""
@@ -221,6 +231,8 @@ class Receiver:
         """Answers to come, first to last; after them the `default`."""
         self.default = 200
         self.url = ""
+        self.before_answer: Callable[[], object] = lambda: None
+        """Called in the thread of each request, before it is answered."""
 
     def events(self) -> list[str]:
         """Names of the received events, in the order they came."""
@@ -229,6 +241,7 @@ class Receiver:
     def answer(self, received: Received) -> int:
         """Remember a request; the status to answer with."""
         self.received.append(received)
+        self.before_answer()
         return self.statuses.pop(0) if self.statuses else self.default
 
 

@@ -1,5 +1,6 @@
 """Counting what customers use, and refusing what their plan does not allow."""
 
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -35,9 +36,10 @@ def track(world: World, request: TrackUsage) -> tuple[UsageRecord, Customer]:
     value = request.value if request.value is not None else Decimal(1)
     if not item.fits(value):
         raise _limit_reached(item, value)
-    record = _record(world, request, sub, item.meter, value)
-    events.usage_recorded(world, record, sub, customer)
-    _count(world, sub, customer, item, value)
+    lag = world.usage_lag(customer, request.feature_code)
+    record = _record(world, request, sub, item.meter, value, lag=lag)
+    events.usage_recorded(world, record, sub, customer, delay=lag)
+    _count(world, sub, customer, item, value, delay=lag)
     return record, customer
 
 
@@ -92,6 +94,8 @@ def _record(
     sub: Subscription,
     current: Meter,
     value: Decimal,
+    *,
+    lag: float,
 ) -> UsageRecord:
     now = world.now()
     return world.store.usage.put(
@@ -105,25 +109,33 @@ def _record(
             event_id=request.event_id,
             ts=parse_iso(request.timestamp) if request.timestamp else now,
             created_at=now,
+            shows_at=now + timedelta(seconds=lag) if lag else None,
             properties=[p.model_dump() for p in request.properties],
         )
     )
 
 
 def _count(
-    world: World, sub: Subscription, customer: Customer, item: Entitlement, value: Decimal
+    world: World,
+    sub: Subscription,
+    customer: Customer,
+    item: Entitlement,
+    value: Decimal,
+    *,
+    delay: float = 0.0,
 ) -> Meter:
     """Add to the running total, and tell when it crosses 80 % or what is included."""
     current = item.meter
     current.used += value
     if not item.grant.unlimited:
-        _note_thresholds(world, sub, customer, item, current)
+        _note_thresholds(world, sub, customer, item, delay)
     return world.store.meters.put(current)
 
 
 def _note_thresholds(
-    world: World, sub: Subscription, customer: Customer, item: Entitlement, current: Meter
+    world: World, sub: Subscription, customer: Customer, item: Entitlement, delay: float
 ) -> None:
+    current = item.meter
     quota = _quota(sub, item, current)
     exhausted = not item.overage_enabled and current.used >= item.included
     if (current.used > item.included or exhausted) and not current.exceeded_noted:
@@ -131,12 +143,12 @@ def _note_thresholds(
         current.exceeded_noted = current.threshold_noted = True
         extra = {"overageEnabled": item.overage_enabled}
         world.store.meters.put(current)
-        events.quota_event(world, "quota.exceeded", sub, customer, quota | extra)
+        events.quota_event(world, "quota.exceeded", sub, customer, quota | extra, delay=delay)
         if not item.overage_enabled:
             events.state_changed(world, customer, "quota_exceeded")
     elif current.used >= item.included * THRESHOLD and not current.threshold_noted:
         current.threshold_noted = True
-        events.quota_event(world, "quota.threshold_reached", sub, customer, quota)
+        events.quota_event(world, "quota.threshold_reached", sub, customer, quota, delay=delay)
 
 
 def _quota(sub: Subscription, item: Entitlement, current: Meter) -> dict[str, Any]:

@@ -37,6 +37,7 @@ class World:
         self._order = random.Random(settings.shuffle_seed)  # noqa: S311 - order, not secrets
         self._restore_clock()
         self._last_event_at: dict[str | None, datetime] = {}
+        self.longest_usage_lag = float(self.store.kept("number:longest_usage_lag") or 0)
         self._written: dict[Any, Encoded] = {}
 
     def _settle_api_key(self) -> str:
@@ -58,6 +59,15 @@ class World:
         """Remember where simulated time stands, for the next start."""
         for name, value in self.clock.snapshot().items():
             self.store.keep(f"clock:{name}", value)
+
+    def usage_lag(self, customer: Customer, feature_code: str) -> float:
+        """Simulated seconds until usage tracked now shows; the longest ever is remembered."""
+        told = self.faults.for_usage({customer.id, customer.public_id}, feature_code)
+        lag = told.late_seconds if told else self.settings.usage_lag
+        if lag > self.longest_usage_lag:
+            self.longest_usage_lag = lag
+            self.store.keep("number:longest_usage_lag", repr(lag))
+        return lag
 
     def now(self) -> datetime:
         """Simulated time."""

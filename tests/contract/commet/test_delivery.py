@@ -2,12 +2,16 @@
 
 from datetime import timedelta
 from itertools import pairwise
+from threading import Barrier, Event
 
+import httpx
 import pytest
 from commet import Commet
 
 from local.commet.clock import parse_iso
-from local.commet.testing import Receiver, StandIn, receiver
+from local.commet.settings import Settings
+from local.commet.testing import Receiver, StandIn, receiver, standin
+from tests.contract.commet.conftest import connect
 
 RETRY_MINUTES = [1, 5, 15, 30, 60, 60, 60]
 
@@ -91,6 +95,72 @@ def test_nobody_there_is_a_failure_too(sdk: Commet, server: StandIn) -> None:
     assert "Cannot connect" in attempt["error"]
 
 
+def test_each_endpoint_gets_its_own_signature(
+    sdk: Commet, server: StandIn, webhooks: Receiver
+) -> None:
+    """The same event under two secrets; the SDK verifies each with its own only."""
+    with receiver() as other:
+        secrets = {
+            box: sdk.webhooks.create(url=box.url, events=["customer.created"]).secret_key
+            for box in (webhooks, other)
+        }
+        _customer(sdk)
+        server.control.settle()
+        assert webhooks.received[0].body == other.received[0].body
+        for box, own in secrets.items():
+            for secret in secrets.values():
+                request = box.received[0]
+                verified = sdk.webhooks.verify(
+                    payload=request.body.decode(),
+                    signature=request.headers["x-commet-signature"],
+                    secret=secret,
+                )
+                assert verified == (secret == own)
+
+
+def test_one_endpoint_does_not_suffer_from_another(
+    sdk: Commet, server: StandIn, webhooks: Receiver
+) -> None:
+    """Retries are each endpoint's own."""
+    with receiver() as other:
+        other.default = 500
+        for box in (webhooks, other):
+            sdk.webhooks.create(url=box.url, events=["customer.created"])
+        _customer(sdk)
+        server.control.settle()
+        server.control.advance(seconds=61)
+        assert (len(webhooks.received), len(other.received)) == (1, 2)
+
+
+def test_events_are_sent_side_by_side(sdk: Commet, server: StandIn, webhooks: Receiver) -> None:
+    """Two different ones reach the receiver before either is answered."""
+    meet = Barrier(2, timeout=10)
+    webhooks.before_answer = meet.wait
+    sdk.webhooks.create(url=webhooks.url, events=["customer.created"])
+    _customer(sdk, 1)
+    _customer(sdk, 2)
+    server.control.settle()
+    assert not meet.broken
+    assert {r.json["data"]["externalId"] for r in webhooks.received} == {"usr_1", "usr_2"}
+
+
+def test_no_answer_in_time_is_a_failure() -> None:
+    """Ten seconds, unless told otherwise; a late 200 does not help."""
+    assert Settings().webhook_timeout == 10
+    late = Event()
+    with standin(webhook_timeout=0.2) as server, connect(server) as sdk, receiver() as box:
+        box.before_answer = lambda: late.wait(30)
+        sdk.webhooks.create(url=box.url, events=["customer.created"])
+        _customer(sdk)
+        server.control.settle()
+        late.set()
+        delivery = server.control.deliveries()[0]
+        assert delivery["attempts"][0]["error"] == "no answer within 0.2 s"
+        assert delivery["status"] == "pending"
+        server.control.advance(seconds=61)
+        assert server.control.deliveries()[0]["status"] == "delivered"
+
+
 class TestDisabling:
     def _exhaust(self, sdk: Commet, server: StandIn, *numbers: int) -> None:
         for number in numbers:
@@ -115,6 +185,28 @@ class TestDisabling:
         _customer(sdk, 5)
         server.control.settle()
         assert [r.json["data"]["externalId"] for r in webhooks.received] == ["usr_5"]
+
+    def test_what_waits_for_a_retry_is_given_up_with_it(
+        self, sdk: Commet, server: StandIn, webhooks: Receiver
+    ) -> None:
+        """Also when the endpoint is on again before the retry would have been due."""
+        endpoint = sdk.webhooks.create(url=webhooks.url, events=["customer.created"])
+        webhooks.default = 500
+        self._exhaust(sdk, server, 1, 2)
+        _customer(sdk, 3)
+        server.control.settle()
+        server.control.advance(seconds=13_800)  # the last of eight attempts is at 13,860 s
+        _customer(sdk, 4)
+        server.control.settle()
+        server.control.advance(seconds=70)
+        assert not sdk.webhooks.get(endpoint.id).is_active
+        webhooks.default = 200
+        webhooks.received.clear()
+        sdk.webhooks.update(endpoint.id, is_active=True)
+        server.control.advance(days=1)
+        assert webhooks.received == []
+        statuses = [d["status"] for d in server.control.deliveries()]
+        assert statuses == ["exhausted", "exhausted", "exhausted", "abandoned"]
 
     def test_a_success_in_between_starts_the_count_anew(
         self, sdk: Commet, server: StandIn, webhooks: Receiver
@@ -170,6 +262,55 @@ def test_a_delivery_can_be_sent_again_by_hand(
     again = server.control.redeliver(delivery["id"])
     assert [a["status"] for a in again["attempts"]] == [200, 200]
     assert webhooks.received[0].json["id"] == webhooks.received[1].json["id"]
+
+
+def test_sending_by_hand_uses_up_no_attempt(
+    sdk: Commet, server: StandIn, webhooks: Receiver
+) -> None:
+    """A failed one leaves the schedule alone; a good one after the end makes it delivered."""
+    sdk.webhooks.create(url=webhooks.url, events=["customer.created"])
+    webhooks.default = 500
+    _customer(sdk)
+    server.control.settle()
+    delivery = server.control.deliveries()[0]
+    assert server.control.redeliver(delivery["id"])["next_at"] == delivery["next_at"]
+    server.control.advance(days=1)
+    exhausted = server.control.deliveries()[0]
+    kinds = [attempt["kind"] for attempt in exhausted["attempts"]]
+    assert (kinds.count("scheduled"), kinds.count("manual")) == (8, 1)
+    webhooks.default = 200
+    assert server.control.redeliver(delivery["id"])["status"] == "delivered"
+
+
+def test_sending_by_hand_while_an_attempt_is_under_way(
+    sdk: Commet, server: StandIn, webhooks: Receiver
+) -> None:
+    """Both are in the log, whichever ends first."""
+    meet = Barrier(2, timeout=10)
+    webhooks.before_answer = meet.wait
+    sdk.webhooks.create(url=webhooks.url, events=["customer.created"])
+    _customer(sdk)
+    while not webhooks.received:
+        pass
+    again = server.control.redeliver(server.control.deliveries()[0]["id"])
+    server.control.settle()
+    attempts = server.control.deliveries()[0]["attempts"]
+    assert not meet.broken
+    assert sorted(a["kind"] for a in attempts) == ["manual", "scheduled"]
+    assert [a["number"] for a in attempts] == [1, 2]
+    assert again["status"] == "delivered"
+
+
+def test_to_a_deleted_endpoint_nothing_can_be_sent(
+    sdk: Commet, server: StandIn, webhooks: Receiver
+) -> None:
+    """Asking for it is a conflict, not silence."""
+    endpoint = sdk.webhooks.create(url=webhooks.url, events=["customer.created"])
+    _customer(sdk)
+    server.control.settle()
+    sdk.webhooks.delete(endpoint.id)
+    with pytest.raises(httpx.HTTPStatusError, match="409"):
+        server.control.redeliver(server.control.deliveries()[0]["id"])
 
 
 def test_the_log_shows_request_and_response(

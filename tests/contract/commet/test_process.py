@@ -79,6 +79,21 @@ def test_pending_deliveries_survive_a_restart(tmp_path: Path) -> None:
     _same_event_twice(box)
 
 
+def test_what_a_rule_held_back_is_sent_after_a_restart(tmp_path: Path) -> None:
+    """Rules are not kept, so nothing else would let it go."""
+    data = str(tmp_path / "commet.sqlite")
+    with receiver() as box:
+        with process("--data", data) as first, connect(first) as sdk:
+            sdk.webhooks.create(url=box.url, events=["customer.created"])
+            first.control.fault(webhooks={"reorder": 2})
+            sdk.customers.create(email="ana@example.com", id="usr_1")
+            first.control.settle()
+        assert box.received == []
+        with process("--data", data) as second:
+            second.control.settle()
+        assert box.events() == ["customer.created"]
+
+
 def _same_event_twice(box: Receiver) -> None:
     assert len({request.json["id"] for request in box.received}) == 1
     assert len(box.received) == 2
