@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from local.commet import (
     customers,
+    links,
     pauses,
     plan_changes,
     portal,
@@ -43,6 +44,7 @@ from local.commet.schemas import (
     TrackUsage,
     UpdateCustomer,
     UpdatePause,
+    UpdatePaymentMethod,
     UpdateWebhook,
     read,
 )
@@ -327,6 +329,13 @@ def resume_subscription(call: Call) -> Answer:
     return _declined({"recoveryUrl": recovery_url(call.world, invoice)})
 
 
+def update_payment_method(call: Call) -> Answer:
+    request = read(UpdatePaymentMethod, call.body)
+    sub = subscriptions.find(call.world, call.path["id"])
+    url = links.payment_method_url(call.world, sub, request.success_url)
+    return Answer(render.payment_method_update(url), 201)
+
+
 def create_recovery_link(call: Call) -> Answer:
     sub = subscriptions.find(call.world, call.path["id"])
     invoice = recovery.outstanding_invoice(call.world, sub)
@@ -406,10 +415,19 @@ def list_invoices(call: Call) -> Answer:
 
 
 def get_invoice(call: Call) -> Answer:
-    invoice: Invoice | None = call.world.store.invoices.get(call.path["id"])
+    return Answer(render.invoice(call.world, _find_invoice(call)))
+
+
+def create_download_link(call: Call) -> Answer:
+    url, expires_at = links.invoice_url(call.world, _find_invoice(call))
+    return Answer(render.invoice_download(url, expires_at), 201)
+
+
+def _find_invoice(call: Call) -> Invoice:
+    invoice = call.world.store.invoices.get(call.path["id"])
     if invoice is None:
         raise ApiError("invoice_not_found", "Invoice not found", param="id")
-    return Answer(render.invoice(call.world, invoice))
+    return invoice
 
 
 # Webhook endpoints
@@ -500,6 +518,7 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("PATCH", "/subscriptions/{id}/pause", update_pause),
     ("DELETE", "/subscriptions/{id}/pause", revoke_pause),
     ("POST", "/subscriptions/{id}/resume", resume_subscription),
+    ("POST", "/subscriptions/{id}/payment-method/update", update_payment_method),
     ("POST", "/subscriptions/{id}/reactivate", reactivate_subscription),
     ("POST", "/subscriptions/{id}/recovery-links", create_recovery_link),
     ("POST", "/usage/events", track_usage),
@@ -510,6 +529,7 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("POST", "/portal/sessions", create_portal_session),
     ("GET", "/invoices", list_invoices),
     ("GET", "/invoices/{id}", get_invoice),
+    ("POST", "/invoices/{id}/download-links", create_download_link),
     ("POST", "/webhooks", create_webhook),
     ("GET", "/webhooks", list_webhooks),
     ("GET", "/webhooks/{id}", get_webhook),

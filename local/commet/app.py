@@ -22,6 +22,8 @@ from local.commet.idempotency import MAX_KEY_LENGTH, Claim, IdempotencyStore
 from local.commet.ids import new_id
 from local.commet.journal import Entry, Journal
 from local.commet.pages import checkout as checkout_page
+from local.commet.pages import invoice as invoice_page
+from local.commet.pages import payment_method as payment_method_page
 from local.commet.pages import portal as portal_page
 from local.commet.pages import recovery as recovery_page
 from local.commet.ratelimit import RateLimit
@@ -258,6 +260,8 @@ def build_app(world: World, courier: Courier, scheduler: Scheduler) -> web.Appli
     checkout_page.add_routes(app, world)
     portal_page.add_routes(app, world)
     recovery_page.add_routes(app, world)
+    payment_method_page.add_routes(app, world)
+    invoice_page.add_routes(app, world)
     return app
 
 

@@ -577,6 +577,16 @@ def reactivation(sub: Subscription, invoice: Invoice) -> Shape:
     )
 
 
+def payment_method_update(url: str) -> Shape:
+    """A PaymentMethodUpdateCheckout."""
+    return _resource("checkout_session", {"checkoutUrl": url})
+
+
+def invoice_download(url: str, expires_at: str) -> Shape:
+    """An InvoiceDownload."""
+    return _resource("invoice_download_link", {"url": url, "expiresAt": expires_at})
+
+
 def recovery_link(url: str, token: str) -> Shape:
     """A RecoveryLink."""
     return _resource("recovery_link", {"url": url, "token": token})

@@ -185,6 +185,12 @@ class UpdatePause(_Body):
     duration_days: int | None = Field(gt=0, le=3650, strict=True)
 
 
+class UpdatePaymentMethod(_Body):
+    """POST /subscriptions/{id}/payment-method/update."""
+
+    success_url: Url | None = None
+
+
 class UsageProperty(_Body):
     """A label of a usage event."""
 

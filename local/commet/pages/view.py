@@ -34,7 +34,8 @@ def money(minor: int, currency: str) -> str:
     places = 0 if currency in _ZERO_DECIMAL else 2
     amount = Decimal(minor).scaleb(-places)
     symbol = _SYMBOLS.get(currency, f"{currency.upper()} ")
-    return f"{symbol}{amount:,.{places}f}"
+    sign = "\N{MINUS SIGN}" if minor < 0 else ""
+    return f"{sign}{symbol}{abs(amount):,.{places}f}"
 
 
 def rate(scaled: int, currency: str) -> str:

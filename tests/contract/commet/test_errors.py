@@ -72,6 +72,28 @@ def _customer(sdk: Commet) -> None:
             404,
         ),
         (lambda c: c.invoices.get("inv_none"), "invoice_not_found", 404),
+        (lambda c: c.invoices.get_download_url("inv_none"), "invoice_not_found", 404),
+        (
+            lambda c: c.subscriptions.update_payment_method("sub_none"),
+            "subscription_not_found",
+            404,
+        ),
+        (
+            lambda c: c.subscriptions.change_plan("sub_none", new_plan_id="pln_free"),
+            "subscription_not_found",
+            404,
+        ),
+        (
+            lambda c: c.subscriptions.preview_change("sub_none", plan_id="pln_free"),
+            "subscription_not_found",
+            404,
+        ),
+        (
+            lambda c: c.subscriptions.pause("sub_none", mode="immediate", duration_days=1),
+            "subscription_not_found",
+            404,
+        ),
+        (lambda c: c.subscriptions.resume("sub_none"), "subscription_not_found", 404),
         (lambda c: c.webhooks.get("whe_none"), "webhook_not_found", 404),
         (lambda c: c.webhooks.delete("whe_none"), "webhook_not_found", 404),
         (lambda c: c.portal.get_url(email="nobody@example.com"), "customer_not_found", 404),

@@ -2,7 +2,7 @@
 
 import httpx
 import pytest
-from commet import Commet
+from commet import Commet, CommetAPIError
 
 from local.commet.testing import StandIn
 
@@ -89,6 +89,79 @@ class TestCheckout:
         sub = sdk.subscriptions.create(customer_id="usr_1", plan_code="usage_pro")
         form = CARD | {"name": '"><script>x</script>', "cvc": ""}
         assert "<script>x" not in httpx.post(str(sub.checkout_url), data=form).text
+
+
+class TestPaymentMethod:
+    def test_saves_another_card(self, sdk: Commet, subscribed: str, server: StandIn) -> None:
+        """Refused cards and unfinished forms change nothing; a good one is used from now on."""
+        session = sdk.subscriptions.update_payment_method(
+            subscribed, success_url="https://app.example.com/done"
+        )
+        assert "Visa ending 4242" in httpx.get(session.checkout_url).text
+        for change, status in (({"card_number": "4000000000000002"}, 402), ({"cvc": ""}, 422)):
+            assert httpx.post(session.checkout_url, data=CARD | change).status_code == status
+        assert server.control.events("payment_method.updated") == []
+        answer = httpx.post(session.checkout_url, data=CARD | {"card_number": "5555555555554444"})
+        assert answer.headers["Location"] == "https://app.example.com/done"
+        told = server.control.events("payment_method.updated")[0]["data"]
+        assert told["card"]["last4"] == "4444"
+
+    def test_pays_what_is_owed(self, sdk: Commet, subscribed: str, server: StandIn) -> None:
+        """Without a success URL the page says so itself."""
+        server.control.set_card("usr_1", charge_failure="card_declined")
+        server.control.advance(days=31)
+        url = sdk.subscriptions.update_payment_method(subscribed).checkout_url
+        assert "Save card and pay $29.00" in httpx.get(url).text
+        form = CARD | {"card_number": "4000 0000 0000 0341"}
+        answer = httpx.post(url, data=form)
+        assert (answer.status_code, "could not be charged" in answer.text) == (402, True)
+        assert "Card saved" in httpx.post(url, data=CARD).text
+        assert sdk.subscriptions.get(subscribed).status == "active"
+
+    def test_only_while_there_is_access(self, sdk: Commet, subscribed: str) -> None:
+        """The link dies with the subscription, and none is given out any more."""
+        url = sdk.subscriptions.update_payment_method(subscribed).checkout_url
+        sdk.subscriptions.cancel(subscribed, immediate=True)
+        assert httpx.get(url).status_code == 404
+        assert httpx.post(url, data=CARD).status_code == 404
+        with pytest.raises(CommetAPIError) as caught:
+            sdk.subscriptions.update_payment_method(subscribed)
+        assert (caught.value.code, caught.value.status_code) == ("subscription_not_active", 409)
+
+    def test_tokens_are_signed(self, sdk: Commet, subscribed: str, server: StandIn) -> None:
+        """One of another kind, or with anything changed, opens nothing."""
+        url = sdk.subscriptions.update_payment_method(subscribed).checkout_url
+        token = url.rpartition("/")[2]
+        for path in (
+            f"payment-method/{token[:-1]}x",
+            "payment-method/x",
+            f"payment-method/A{token}",
+        ):
+            assert httpx.get(f"{server.public_url}/{path}").status_code == 404
+        assert httpx.get(f"{server.public_url}/invoices/{token}").status_code == 410
+
+
+class TestInvoice:
+    def test_can_be_read_for_seven_days(
+        self, sdk: Commet, subscribed: str, server: StandIn
+    ) -> None:
+        """Number, who it is for, each line and the total."""
+        sdk.usage.track(feature_code="storage", customer_id="usr_1", value=130)
+        sdk.subscriptions.change_plan(subscribed, new_plan_id="pln_usagemax")
+        newest = sdk.invoices.list(customer_id="usr_1").data[0]
+        link = sdk.invoices.get_download_url(newest.id)
+        text = httpx.get(link.url).text
+        for words in (
+            "INV-0002",
+            "Ana Ruiz",
+            "Usage Max (monthly)",
+            "$3.00",
+            "\N{MINUS SIGN}$29.00",
+            "$73.00",
+        ):
+            assert words in text
+        server.control.advance(days=8)
+        assert httpx.get(link.url).status_code == 410
 
 
 class TestPortal:

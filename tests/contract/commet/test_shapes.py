@@ -125,6 +125,10 @@ class TestSubscriptions:
         complete(sdk.subscriptions.reactivate(subscribed))
         complete(sdk.subscriptions.get(subscribed))
 
+    def test_update_payment_method(self, sdk: Commet, complete: Complete, subscribed: str) -> None:
+        """A checkout session."""
+        complete(sdk.subscriptions.update_payment_method(subscribed))
+
     def test_null_when_there_is_none(self, sdk: Commet, last_answer: LastAnswer) -> None:
         """No relationship is JSON null, not an error."""
         sdk.customers.create(email="ana@example.com", id="usr_1")
@@ -193,6 +197,7 @@ class TestBilling:
         assert invoice.status == "paid"
         assert invoice.total == 2900
         assert [line.line_type for line in invoice.line_items] == ["plan_base"]
+        complete(sdk.invoices.get_download_url(invoice.id))
 
     def test_portal(self, sdk: Commet, complete: Complete, server: StandIn) -> None:
         """A portal address of ours, by either identifier."""

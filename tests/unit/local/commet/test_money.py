@@ -42,6 +42,7 @@ def test_overage_is_within_half_a_cent(units: Decimal, unit_price: int) -> None:
     ("minor", "currency", "text"),
     [
         (2900, "usd", "$29.00"),
+        (-1450, "usd", "\N{MINUS SIGN}$14.50"),
         (0, "usd", "$0.00"),
         (123456789, "eur", "€1,234,567.89"),
         (5000, "jpy", "JPY 5,000"),
