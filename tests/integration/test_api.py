@@ -271,7 +271,10 @@ class TestAdmission:
         assert "errors" not in answer.json
 
     def test_the_body_comes_second(self, token: str) -> None:
-        """The same request by somebody we know is about the body."""
+        """A stranger learns nothing of type and size either; who we know is told."""
+        for sent in ({"text": "x", "content_type": "text/plain"}, {"text": "x" * 100_000}):
+            assert call("POST", "/checkout", **sent).status == 401  # type: ignore[arg-type]
+            assert call("POST", "/checkout", **sent, token=token).status in (413, 415)  # type: ignore[arg-type]
         assert call("POST", "/checkout", text="{nonsense", token=token).code == "invalid_json"
 
     def test_each_kind_at_its_place(self, token: str) -> None:

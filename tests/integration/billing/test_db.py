@@ -63,12 +63,24 @@ class TestAnswers:
 
 class TestConnectionLost:
     def test_killed_while_idle(
-        self, database: Database, opened: list[Connection], shared: Database
+        self,
+        database: Database,
+        opened: list[Connection],
+        shared: Database,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        """A backend that is gone is noticed before the statement, which runs once."""
-        database.execute("create temp sequence runs")
-        shared.execute("select pg_terminate_backend(%s)", [database.value(PID)])
+        """A backend that is gone is noticed before the statement, which is sent once."""
+        sent = []
+        run = Database._run
+
+        def counted(connection: Connection, statement: str, params: Any) -> Any:
+            sent.append(statement)
+            return run(connection, statement, params)
+
+        shared.execute("select pg_terminate_backend(%s, 5000)", [database.value(PID)])
+        monkeypatch.setattr(Database, "_run", staticmethod(counted))
         assert database.value("select 1") == 1
+        assert sent == ["select 1"]
         assert len(opened) == 2
 
     def test_killed_while_busy(self, database: Database, opened: list[Connection]) -> None:

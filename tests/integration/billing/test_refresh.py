@@ -361,6 +361,15 @@ class TestReconcile:
         assert (summary["refreshed"], summary["refresh_failed"]) == (1, 1)
         assert self.statuses(db, [paid[1]]) == ["active"]
 
+    @pytest.mark.usefixtures("remote")
+    def test_more_than_a_batch(
+        self, db: Database, commet: Commet, paid: list[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It goes on until nothing is due."""
+        monkeypatch.setattr(reconcile, "_BATCH", 1)
+        assert self.run(db, commet)["refreshed"] == 2
+        assert self.statuses(db, paid) == ["active", "active"]
+
     def test_no_time(self, db: Database, commet: Commet, remote: StandIn, paid: list[str]) -> None:
         """Out of time: nothing is asked, nothing is lost."""
         summary = self.run(db, commet, seconds=0)

@@ -277,6 +277,17 @@ class TestFailedEvents:
         with ThreadPoolExecutor(4) as pool:
             assert sum(pool.map(run, range(4))) == 6
 
+    def test_a_lease_that_ran_out(self, db: Database, user: str, sub: str) -> None:
+        """Two runs with the same event: the slower one applies nothing and counts nothing."""
+        broken(db, sub)
+        event_id = webhooks.receive(db, state(user, sub, 1), mode="sandbox", now=NOW).event_id
+        mended(db, sub)
+        payload = bytes(stored(db, event_id)["payload"])
+        outcomes = [
+            webhooks._retry(db, event_id, payload, mode="sandbox", now=NOW) for _ in range(2)
+        ]
+        assert outcomes == ["applied", None]
+
     def test_no_time_left(self, db: Database, user: str, sub: str) -> None:
         """What was not come to is not lost."""
         broken(db, sub)
