@@ -1,11 +1,13 @@
 """The stand-in as a process: command line, restart on the same data, being killed."""
 
+import itertools
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +16,7 @@ import httpx
 import pytest
 
 from local.commet.testing import Control, Receiver, StandIn, receiver
-from tests.contract.commet.conftest import connect
+from tests.contract.commet.conftest import connect, storage
 
 ROOT = Path(__file__).parents[3]
 
@@ -60,6 +62,38 @@ def test_state_survives_a_restart(tmp_path: Path, stop: signal.Signals) -> None:
         assert after.features == before.features
         assert second.control.now() >= now
         assert [e["event"] for e in second.control.events("usage.recorded")] == ["usage.recorded"]
+
+
+def test_what_was_acknowledged_survives_being_killed_at_work(tmp_path: Path) -> None:
+    """Killed between two writes, or in one: the counts agree, and nothing confirmed is missing."""
+    data = str(tmp_path / "commet.sqlite")
+    acknowledged: list[str] = []
+    enough = threading.Event()
+
+    def keep_writing(server: StandIn) -> None:
+        event = {"customerId": "usr_1", "featureCode": "storage", "value": 1}
+        headers = {"x-api-key": server.api_key}
+        with httpx.Client(base_url=server.base_url, headers=headers) as http:
+            for number in itertools.count():
+                try:
+                    answer = http.post("/usage/events", json=event | {"eventId": f"e{number}"})
+                except httpx.TransportError:
+                    return
+                acknowledged.append(answer.raise_for_status().json()["eventId"])
+                if number == 200:
+                    enough.set()
+
+    with process("--data", data, stop=signal.SIGKILL) as first, connect(first) as sdk:
+        sdk.customers.create(email="ana@example.com", id="usr_1")
+        first.control.pay(sdk.subscriptions.create(customer_id="usr_1", plan_code="usage_pro").id)
+        writer = threading.Thread(target=keep_writing, args=[first])
+        writer.start()
+        assert enough.wait(30)
+    writer.join()
+    with process("--data", data) as second, connect(second) as sdk:
+        told = second.control.events("usage.recorded", limit=10_000)
+        assert storage(sdk).consumption.units_used == len(told)
+        assert len(told) - len(acknowledged) in {0, 1}
 
 
 def test_pending_deliveries_survive_a_restart(tmp_path: Path) -> None:
