@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from billing import events
@@ -304,6 +304,7 @@ json_values = st.recursive(
 
 
 class TestHostileEvents:
+    @settings(max_examples=60)
     @given(
         event=st.sampled_from([*events._RULES, *["customer.state_changed"] * 30]),
         data=st.dictionaries(st.sampled_from([*STATE, *PLAN, "currentPlan"]), json_values),
