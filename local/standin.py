@@ -20,7 +20,7 @@ _ROOT = Path(__file__).resolve().parent.parent
 _START_SECONDS = 60.0
 _END_SECONDS = 10.0
 
-# What billing.events reads; a test compares the two.
+# billing.events.HANDLED, which is not on this process's path; a test compares the two.
 EVENTS = (
     "subscription.created",
     "subscription.activated",

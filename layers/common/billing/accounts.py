@@ -45,20 +45,22 @@ def sign_up(
     now: datetime,
 ) -> tuple[User, Session]:
     """A new user with a first session; raises Conflict `email_taken`."""
+    session = _new_session(now)
     row = db.one(
-        queries("accounts")["insert_user"],
+        queries("accounts")["sign_up"],
         {
             "id": f"usr_{secrets.token_hex(12)}",
             "email": email,
             "name": name,
             "password_hash": password_hash,
             "now": now,
+            "token_sha256": _digest(session.token),
+            "expires_at": session.expires_at,
         },
     )
     if row is None:
         raise email_taken()
-    user = _user(row)
-    return user, open_session(db, user, now)
+    return _user(row), session
 
 
 def email_taken() -> Conflict:
@@ -84,13 +86,17 @@ def sign_in(
 
 def open_session(db: Database, user: User, now: datetime) -> Session:
     """A new session of this user."""
-    token = TOKEN_PREFIX + secrets.token_hex(32)
-    expires_at = now + SLIDING
+    session = _new_session(now)
     db.execute(
         queries("accounts")["insert_session"],
-        {"token_sha256": _digest(token), "user_id": user.id, "now": now, "expires_at": expires_at},
+        {
+            "token_sha256": _digest(session.token),
+            "user_id": user.id,
+            "now": now,
+            "expires_at": session.expires_at,
+        },
     )
-    return Session(token, expires_at)
+    return session
 
 
 def user_of_session(db: Database, token: str, now: datetime) -> User:
@@ -141,6 +147,10 @@ def user_by_id(db: Database, user_id: str) -> User:
 
 def _user(row: Row) -> User:
     return User(row["id"], row["email"], row["name"])
+
+
+def _new_session(now: datetime) -> Session:
+    return Session(TOKEN_PREFIX + secrets.token_hex(32), now + SLIDING)
 
 
 def _digest(token: str) -> bytes:

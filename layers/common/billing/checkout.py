@@ -172,9 +172,21 @@ class Checkouts:
     def _ensure_customer(self, user: User, deadline: Deadline) -> None:
         if self._db.value(queries("subscriptions")["customer_id"], {"user_id": user.id}):
             return
-        customer = self._commet.create_customer(
-            user_id=user.id, email=user.email, name=user.name, deadline=deadline
-        )
+        try:
+            customer = self._commet.create_customer(
+                user_id=user.id, email=user.email, name=user.name, deadline=deadline
+            )
+        except CommetRefused as error:
+            if error.commet_code != "duplicate":
+                raise
+            # Commet may know our id, or the email as another customer's.
+            found = self._commet.find_customer(user.id, deadline)
+            if found is None:
+                raise Conflict(
+                    "Another customer is billed at this email address already.",
+                    code="billing_email_taken",
+                ) from error
+            customer = found
         self._db.execute(
             queries("subscriptions")["link_customer"],
             {"user_id": user.id, "customer_id": customer.id},

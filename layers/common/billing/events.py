@@ -160,6 +160,10 @@ _RULES: dict[str, _Rule] = {
 }
 
 
+# What the webhook endpoint is to be registered for: everything that changes something here.
+HANDLED = (*_RULES, "customer.state_changed")
+
+
 def _state_changed(data: Data) -> News:
     """A snapshot of everything the customer has, at the moment of the event."""
     subscription_id = _text(data, "subscriptionId")

@@ -98,6 +98,30 @@ class TestStart:
         linked = "select commet_customer_id from users where id = %s"
         assert str(shared.value(linked, [buyer.id])).startswith("cus_")
 
+    def test_a_customer_that_commet_already_has_is_linked(
+        self, shared: Database, remote: StandIn, checkouts: Checkouts, buyer: User, commet: Commet
+    ) -> None:
+        """ "Duplicate" of our own id is no obstacle: the customer is found and linked."""
+        commet.create_customer(
+            user_id=buyer.id, email=buyer.email, name=None, deadline=Deadline.after(20)
+        )
+        duplicate = {"status": 409, "code": "duplicate"}
+        remote.control.fault(match={"method": "POST", "path": "/customers"}, action=duplicate)
+        assert start(checkouts, buyer).created
+        linked = "select commet_customer_id from users where id = %s"
+        assert str(shared.value(linked, [buyer.id])).startswith("cus_")
+
+    def test_an_email_that_another_customer_is_billed_at(
+        self, shared: Database, remote: StandIn, checkouts: Checkouts, buyer: User
+    ) -> None:
+        """Said in words, and the lease is given back."""
+        duplicate = {"status": 409, "code": "duplicate"}
+        remote.control.fault(match={"method": "POST", "path": "/customers"}, action=duplicate)
+        with pytest.raises(Conflict) as refused:
+            start(checkouts, buyer)
+        assert refused.value.code == "billing_email_taken"
+        assert not leased(shared, buyer)
+
     def test_again(self, remote: StandIn, checkouts: Checkouts, buyer: User) -> None:
         """The same plan again is the same checkout, at its current address."""
         first, second = start(checkouts, buyer), start(checkouts, buyer)

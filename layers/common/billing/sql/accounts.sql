@@ -1,11 +1,19 @@
 -- Users and sessions.
 
--- Nobody is inserted where id or email is taken; then no row comes back.
--- name: insert_user
-insert into users (id, email, name, password_hash, created_at)
-values (%(id)s, %(email)s, %(name)s, %(password_hash)s, %(now)s)
-on conflict do nothing
-returning id, email, name
+-- A user and their first session, or neither: nobody is inserted where id or email is taken, and
+-- then no row comes back.
+-- name: sign_up
+with signed_up as (
+    insert into users (id, email, name, password_hash, created_at)
+    values (%(id)s, %(email)s, %(name)s, %(password_hash)s, %(now)s)
+    on conflict do nothing
+    returning id, email, name
+), session as (
+    insert into sessions (token_sha256, user_id, created_at, last_seen_at, expires_at)
+    select %(token_sha256)s, id, %(now)s, %(now)s, %(expires_at)s
+    from signed_up
+)
+select id, email, name from signed_up
 
 -- name: user_by_email
 select id, email, name, password_hash
