@@ -122,6 +122,28 @@ def resolve(
     return target
 
 
+def offers(world: World, sub: Subscription) -> list[Target]:
+    """What a customer can change to, in the order plans are shown; the booked change is not."""
+    try:
+        _check_changeable(sub)
+    except ApiError:
+        return []
+    current, booked = world.plan(sub), sub.scheduled_change
+    plans = sorted(world.catalogue.plans, key=lambda plan: plan.sort_order)
+    reachable = [p for p in plans if p is current or (p.is_public and same_group(p, current))]
+    targets = [target for plan in reachable for target in _ways_to_pay(plan)]
+    taken = {(sub.plan_id, sub.billing_interval)}
+    if booked:
+        taken.add((booked.plan_id, booked.billing_interval))
+    return [t for t in targets if (t.plan.id, t.billing_interval) not in taken]
+
+
+def _ways_to_pay(plan: Plan) -> list[Target]:
+    if plan.is_free:
+        return [Target(plan, None)]
+    return [Target(plan, p) for p in plan.prices if p.billing_interval in INTERVALS]
+
+
 def _check_changeable(sub: Subscription) -> None:
     if sub.status not in {"active", "trialing"}:
         raise ApiError("subscription_not_active", f"Subscription is {sub.status}")

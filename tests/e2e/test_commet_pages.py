@@ -190,6 +190,67 @@ def test_cancelling_at_period_end_and_changing_ones_mind(
     assert api.status(order["id"]) == "canceled"
 
 
+def test_changing_the_plan(page: Page, server: StandIn, api: Api, order: dict[str, str]) -> None:
+    """What it costs is shown first; then up at once, and down again at the end of the period."""
+    _open_portal(page, server, api, order)
+    page.locator("summary", has_text="Change plan").click()
+    page.get_by_role("button", name="Choose Usage Max per month").click()
+    expect(page.get_by_role("heading", name="Change to Usage Max")).to_be_visible()
+    expect(page.get_by_text("Storage: 30 GB beyond 100")).to_be_visible()
+    expect(page.get_by_test_id("total")).to_have_text("$73.00")
+    page.get_by_role("button", name="Pay $73.00 and change").click()
+    expect(page.get_by_role("status")).to_contain_text("has been changed")
+    expect(page.get_by_role("heading", name="Usage Max")).to_be_visible()
+
+    page.locator("summary", has_text="Change plan").click()
+    page.get_by_role("button", name="Choose Usage Pro per month").click()
+    page.get_by_role("link", name="Keep Usage Max").click()
+    expect(page.get_by_test_id("next-plan")).to_have_count(0)
+    page.locator("summary", has_text="Change plan").click()
+    page.get_by_role("button", name="Choose Usage Pro per month").click()
+    page.get_by_role("button", name="Change on").click()
+    expect(page.get_by_test_id("next-plan")).to_contain_text("Usage Pro from")
+    invoice = page.get_by_role("link", name="INV-0002")
+    page.goto(str(invoice.get_attribute("href")))
+    expect(page.get_by_role("heading", name="Invoice INV-0002")).to_be_visible()
+
+
+def test_resuming_and_coming_back(
+    page: Page, server: StandIn, api: Api, order: dict[str, str]
+) -> None:
+    """A pause can be ended, and so can an end."""
+    server.control.pay(order["id"])
+    api.post(f"/subscriptions/{order['id']}/pause", mode="immediate", durationDays=7)
+    page.goto(api.post("/portal/sessions", customerId="usr_1")["portalUrl"])
+    expect(page.get_by_test_id("status")).to_have_text("Paused")
+    page.get_by_label("Length in days").fill("14")
+    page.get_by_role("button", name="Change length").click()
+    expect(page.get_by_label("Length in days")).to_have_value("14")
+    page.get_by_role("button", name="Resume").click()
+    expect(page.get_by_test_id("status")).to_have_text("Active")
+
+    api.post(f"/subscriptions/{order['id']}/cancel", immediate=True)
+    page.reload()
+    page.get_by_role("button", name="Reactivate for $29.00 per month").click()
+    expect(page.get_by_role("status")).to_contain_text("Welcome back")
+    assert api.status(order["id"]) == "active"
+
+
+def test_replacing_the_card(page: Page, server: StandIn, api: Api, order: dict[str, str]) -> None:
+    """By its own link, back to the seller."""
+    server.control.pay(order["id"])
+    link = api.post(
+        f"/subscriptions/{order['id']}/payment-method/update",
+        successUrl=f"{server.public_url}/healthz",
+    )
+    page.goto(link["checkoutUrl"])
+    page.get_by_label("Card number").fill("5555555555554444")
+    page.get_by_label("Expiry").fill("12/34")
+    page.get_by_label("Security code").fill("123")
+    page.get_by_role("button", name="Save card").click()
+    expect(page).to_have_url(SUCCESS)
+
+
 def test_pages_fit_a_phone(browser: Browser, server: StandIn, api: Api) -> None:
     """Nothing has to be scrolled sideways to be read."""
     sub = api.post("/subscriptions", customerId="usr_1", planCode="usage_pro")
@@ -198,6 +259,11 @@ def test_pages_fit_a_phone(browser: Browser, server: StandIn, api: Api) -> None:
         page.goto(sub["checkoutUrl"])
         assert _overflow(page) == 0
         _open_portal(page, server, api, sub)
+        assert _overflow(page) == 0
+        table = page.get_by_role("region", name="Invoices").locator(".scroll")
+        assert table.evaluate("table => table.scrollWidth - table.clientWidth") == 0
+        page.locator("summary", has_text="Change plan").click()
+        page.get_by_role("button", name="Choose Usage Max per month").click()
         assert _overflow(page) == 0
 
 

@@ -1,8 +1,11 @@
 """The page behind a recovery link: pay an overdue renewal with another card."""
 
+from datetime import datetime
+
 from aiohttp import web
 
 from local.commet.cards import CardForm, CardFormError, CardRefusedError
+from local.commet.deadlines import next_deadline
 from local.commet.models import Invoice, Subscription
 from local.commet.pages import view
 from local.commet.recovery import note_declined, pay_with, payable
@@ -58,9 +61,16 @@ class RecoveryPages:
             status=status,
             invoice=invoice,
             plan=self._world.plan(sub),
+            paused=sub.status == "paused",
+            next_try=_next_try(sub),
             problems=problems or {},
             alert=alert,
         )
+
+
+def _next_try(sub: Subscription) -> datetime | None:
+    deadline = next_deadline(sub)
+    return deadline.at if deadline and deadline.kind == "dunning_retry" else None
 
 
 def _paid() -> web.Response:

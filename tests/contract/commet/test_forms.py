@@ -227,6 +227,115 @@ class TestPortal:
         assert "open invoice is paid" in answer.text
         assert sdk.subscriptions.get(subscribed).status == "active"
 
+    def test_changing_the_plan_now(self, sdk: Commet, portal: str, subscribed: str) -> None:
+        """First what it costs, then the change."""
+        assert "Change plan" in httpx.get(portal).text
+        wanted = {"plan": "pln_usagemax", "interval": "monthly"}
+        confirm = httpx.get(f"{portal}/change-plan", params=wanted).text
+        for words in (
+            "Change to Usage Max",
+            "$99.00",
+            "\N{MINUS SIGN}$29.00",
+            "Pay $70.00 and change",
+        ):
+            assert words in confirm
+        assert len(sdk.invoices.list(customer_id="usr_1").data) == 1
+        answer = httpx.post(f"{portal}/change-plan", data=wanted, follow_redirects=True)
+        assert "Your plan has been changed." in answer.text
+        assert sdk.subscriptions.get(subscribed).plan.id == "pln_usagemax"  # type: ignore[union-attr]
+        assert sdk.invoices.list(customer_id="usr_1").data[0].total == 7000
+
+    def test_changing_the_plan_later(self, sdk: Commet, portal: str, subscribed: str) -> None:
+        """What was paid for is used up; the page shows what comes."""
+        confirm = httpx.get(f"{portal}/change-plan", params={"plan": "pln_free"}).text
+        assert "You keep Usage Pro until" in confirm
+        answer = httpx.post(
+            f"{portal}/change-plan", data={"plan": "pln_free"}, follow_redirects=True
+        )
+        assert "will change with the next period" in answer.text
+        assert "Free from" in answer.text
+        assert sdk.subscriptions.get(subscribed).scheduled_plan_change is not None
+
+    def test_a_declined_change_says_so(
+        self, sdk: Commet, server: StandIn, portal: str, subscribed: str
+    ) -> None:
+        """The attempt is kept, the plan stays."""
+        server.control.set_card("usr_1", charge_failure="card_declined")
+        wanted = {"plan": "pln_usagemax", "interval": "monthly"}
+        answer = httpx.post(f"{portal}/change-plan", data=wanted, follow_redirects=True)
+        assert "nothing has changed" in answer.text
+        assert len(server.control.events("payment.failed")) == 1
+        assert sdk.subscriptions.get(subscribed).plan.id == "pln_usagepro"  # type: ignore[union-attr]
+
+    @pytest.mark.parametrize(
+        ("wanted", "status"),
+        [
+            ({"plan": "pln_usagepro", "interval": "monthly"}, 400),
+            ({"plan": "pln_none"}, 404),
+            ({"plan": "pln_fixedbox"}, 400),
+            ({}, 404),
+        ],
+    )
+    def test_a_change_that_cannot_be(
+        self, portal: str, wanted: dict[str, str], status: int
+    ) -> None:
+        """Refused with a reason, before and at the change."""
+        assert httpx.post(f"{portal}/change-plan", data=wanted).status_code == status
+        if wanted:
+            assert httpx.get(f"{portal}/change-plan", params=wanted).status_code == status
+
+    def test_from_a_free_plan(self, sdk: Commet) -> None:
+        """Through the checkout, and back to the portal."""
+        sdk.customers.create(email="ana@example.com", id="usr_1")
+        sdk.subscriptions.create(customer_id="usr_1", plan_code="free")
+        portal = sdk.portal.get_url(customer_id="usr_1").portal_url
+        wanted = {"plan": "pln_usagepro", "interval": "yearly"}
+        assert "Continue to payment" in httpx.get(f"{portal}/change-plan", params=wanted).text
+        checkout = httpx.post(f"{portal}/change-plan", data=wanted).headers["Location"]
+        assert "Pay $290.00" in httpx.get(checkout).text
+        answer = httpx.post(checkout, data=CARD, follow_redirects=True)
+        assert str(answer.url) == f"{portal}?done=changed"
+        assert "Usage Pro" in answer.text
+
+    def test_a_pause(self, sdk: Commet, server: StandIn, portal: str, subscribed: str) -> None:
+        """Shown, changed, revoked; in effect it can be resumed for its price."""
+        sdk.subscriptions.pause(subscribed, mode="period_end", duration_days=30)
+        text = httpx.get(portal).text
+        assert "A pause is scheduled" in text
+        assert "Cancel subscription" not in text
+        assert "Change plan" not in text
+        assert httpx.post(f"{portal}/pause", data={"days": "0"}).status_code == 400
+        httpx.post(f"{portal}/pause", data={"days": ""})
+        assert sdk.subscriptions.get(subscribed).pause.resume_at is None  # type: ignore[union-attr]
+        httpx.post(f"{portal}/pause/revoke")
+        assert sdk.subscriptions.get(subscribed).pause is None
+        sdk.subscriptions.pause(subscribed, mode="period_end", duration_days=None)
+        server.control.advance(days=31)
+        portal = sdk.portal.get_url(customer_id="usr_1").portal_url
+        assert "Resume and pay $29.00" in httpx.get(portal).text
+        server.control.set_card("usr_1", charge_failure="card_declined")
+        answer = httpx.post(f"{portal}/resume", follow_redirects=True)
+        assert "declined" in answer.text
+        server.control.set_card("usr_1", charge_failure=None)
+        answer = httpx.post(f"{portal}/resume", follow_redirects=True)
+        assert "active again" in answer.text
+        assert sdk.subscriptions.get(subscribed).status == "active"
+
+    def test_reactivating(self, sdk: Commet, server: StandIn, portal: str, subscribed: str) -> None:
+        """What has ended can begin anew from here; a declined charge changes nothing."""
+        sdk.subscriptions.cancel(subscribed, immediate=True)
+        assert "Reactivate for $29.00 per month" in httpx.get(portal).text
+        server.control.set_card("usr_1", charge_failure="card_declined")
+        answer = httpx.post(f"{portal}/reactivate", follow_redirects=True)
+        assert "declined" in answer.text
+        assert sdk.subscriptions.get(subscribed).status == "canceled"
+        answer = httpx.post(f"{portal}/payment-method", data=CARD, follow_redirects=True)
+        assert "has been saved" in answer.text
+        answer = httpx.post(f"{portal}/reactivate", follow_redirects=True)
+        assert "Welcome back" in answer.text
+        assert sdk.subscriptions.get(subscribed).status == "active"
+        assert httpx.post(f"{portal}/reactivate").status_code == 409
+
     def test_an_unknown_session(self, server: StandIn) -> None:
         """Says how to get a new one."""
         answer = httpx.get(f"{server.public_url}/portal/ps_unknown")
