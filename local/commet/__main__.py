@@ -62,6 +62,13 @@ def _add_time(group: argparse._ArgumentGroup) -> None:
 def _add_readings(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--shuffle-seed", type=int, help="shuffle the events of one moment")
     group.add_argument("--repeated-event-id", choices=("conflict", "replay"), default="conflict")
+    group.add_argument("--usage-period", choices=("now", "timestamp"), default="now")
+    group.add_argument("--repeated-email", choices=("create", "conflict"), default="create")
+    group.add_argument(
+        "--access-without-subscription",
+        choices=("no_active_subscription", "feature_not_in_plan", "subscription_required"),
+        default="no_active_subscription",
+    )
     group.add_argument("--active-lookup", choices=("any", "live"), default="any")
     group.add_argument("--state-snapshot", choices=("delivery", "emission"), default="delivery")
 
@@ -91,6 +98,9 @@ def settings_from(arguments: argparse.Namespace) -> Settings:
         rate_limit=arguments.rate_limit,
         shuffle_seed=arguments.shuffle_seed,
         repeated_event_id=arguments.repeated_event_id,
+        usage_period=arguments.usage_period,
+        repeated_email=arguments.repeated_email,
+        access_without_subscription=arguments.access_without_subscription,
         active_lookup=arguments.active_lookup,
         state_snapshot=arguments.state_snapshot,
     )

@@ -376,7 +376,9 @@ def get_feature_access(call: Call) -> Answer:
     sub = call.world.current_subscription(customer)
     if sub is None:
         raise ApiError(
-            "no_active_subscription", "Customer has no active subscription", param="customerId"
+            call.world.settings.access_without_subscription,
+            "Customer has no active subscription",
+            param="customerId",
         )
     item = entitlement(call.world, sub, code)
     if item is None:

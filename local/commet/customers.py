@@ -15,12 +15,15 @@ from local.commet.world import World
 def create(world: World, request: CreateCustomer) -> tuple[Customer, bool]:
     """The customer, and whether it is new: the caller's own id makes creation idempotent.
 
-    An existing customer is returned unchanged, whatever else the request says.
+    An existing customer is returned unchanged, whatever else the request says. Raises ApiError:
+    duplicate, when emails are set to be unique.
     """
     own_id = request.own_id
     known = own_id and world.store.customers.first("external_id = ?", own_id)
     if known:
         return known, False
+    if world.settings.repeated_email == "conflict":
+        _check_email_is_new(world, request.email)
     now = world.now()
     customer = Customer(
         id=new_id("cus"),
@@ -39,6 +42,11 @@ def create(world: World, request: CreateCustomer) -> tuple[Customer, bool]:
     return customer, True
 
 
+def _check_email_is_new(world: World, email: str) -> None:
+    if world.store.customers.first("email = ?", email):
+        raise ApiError("duplicate", "Another customer has this email", param="email")
+
+
 def create_many(world: World, entries: list[dict[str, Any]]) -> dict[str, Any]:
     """A CustomerBatch: each entry succeeds or fails by itself."""
     successful: list[dict[str, Any]] = []
@@ -50,6 +58,8 @@ def create_many(world: World, entries: list[dict[str, Any]]) -> dict[str, Any]:
             problem = error.errors(include_url=False, include_input=False)[0]
             message = f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
             failed.append({"index": index, "error": message, "data": entry})
+        except ApiError as error:
+            failed.append({"index": index, "error": error.message, "data": entry})
         else:
             successful.append(
                 {"id": customer.id, "externalId": customer.external_id, "email": customer.email}

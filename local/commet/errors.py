@@ -28,7 +28,8 @@ _TYPES = {
     "not_found_error": (
         "customer_not_found plan_not_found price_not_found feature_not_found"
         " subscription_not_found invoice_not_found webhook_not_found not_found"
-        " no_active_subscription endpoint_deprecated endpoint_not_available"
+        " offer_not_found promo_code_not_found no_active_subscription"
+        " endpoint_deprecated endpoint_not_available"
     ),
     "conflict_error": (
         "already_has_active_subscription subscription_not_active invalid_subscription_status"

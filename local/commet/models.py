@@ -134,10 +134,14 @@ class Subscription(Record):
     paused_for: timedelta = timedelta(0)
     """How much of the current period has passed in pauses and was given back at its end."""
     allowance: Allowance | None = None
+    past_allowances: list[Allowance] = []
+    """The last year's, oldest first: where usage reported late may be booked."""
     trial_days: int = 0
     trial_ends_at: datetime | None = None
     checkout_token: str | None = None
     success_url: str | None = None
+    cancel_when_active: bool = False
+    """Whether it was asked for to end with its first period."""
     first_invoice_id: str | None = None
     cancellation: Cancellation | None = None
     canceled_at: datetime | None = None

@@ -16,7 +16,7 @@ from local.commet.ids import new_id
 from local.commet.invoices import base_line, draw_up
 from local.commet.models import Customer, Dunning, Invoice, Pause, Subscription
 from local.commet.payments import charge
-from local.commet.periods import open_period, period_end
+from local.commet.periods import close_allowance, open_period, period_end
 from local.commet.subscriptions import bill_overage
 from local.commet.world import World
 
@@ -111,6 +111,7 @@ def take_effect(world: World, sub: Subscription) -> None:
         bill_overage(world, sub, customer)
     if sub.allowance:
         # What was used is billed: a new meter, so that nothing bills it again.
+        close_allowance(sub)
         sub.allowance.id = new_id("alw")
     _begin(world, sub, customer, pause)
 

@@ -7,6 +7,7 @@ from local.commet.ids import new_id
 from local.commet.models import Allowance, Subscription
 
 _MONTHS = {"monthly": 1, "quarterly": 3, "semiannual": 6, "yearly": 12}
+_KEPT = 12
 WEEK = timedelta(days=7)
 
 
@@ -31,10 +32,17 @@ def open_period(sub: Subscription, start: datetime) -> None:
     open_allowance(sub, start)
 
 
+def close_allowance(sub: Subscription) -> None:
+    """Remember the allowance that is about to be replaced."""
+    if sub.allowance:
+        sub.past_allowances = [*sub.past_allowances, sub.allowance.model_copy()][-_KEPT:]
+
+
 def open_allowance(sub: Subscription, start: datetime) -> None:
     """Begin an allowance: a week on weekly plans, else a month, never past the period's end."""
     weekly = sub.billing_interval == "weekly"
     end = start + WEEK if weekly else add_months(start, 1, sub.anchor_day)
     if sub.period_end:
         end = min(end, sub.period_end)
+    close_allowance(sub)
     sub.allowance = Allowance(id=new_id("alw"), start=start, end=end)

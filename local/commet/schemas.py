@@ -142,6 +142,9 @@ class CreateSubscription(_Body):
     success_url: Url | None = None
     custom_trial_days: int | None = Field(default=None, ge=0, le=730)
     skip_trial: bool | None = None
+    cancel_at_period_end: bool = False
+    offer_id: str | None = None
+    promo_code: str | None = None
 
     @model_validator(mode="after")
     def _one_plan(self) -> Self:

@@ -35,6 +35,15 @@ class Settings:
     """Shuffles the events of one moment, whose order Commet does not promise."""
     repeated_event_id: Literal["conflict", "replay"] = "conflict"
     """A usage eventId seen before: 409 `duplicate`, or the first answer again."""
+    usage_period: Literal["now", "timestamp"] = "now"
+    """Where a usage event with an old timestamp counts: in the allowance that is open, or in the
+    one it belongs to, which has been billed."""
+    repeated_email: Literal["create", "conflict"] = "create"
+    """A second customer with the same email: another customer, or 409 `duplicate`."""
+    access_without_subscription: Literal[
+        "no_active_subscription", "feature_not_in_plan", "subscription_required"
+    ] = "no_active_subscription"
+    """The error of GET /feature-access/{code} for a customer without a subscription."""
     active_lookup: Literal["any", "live"] = "any"
     """Whether GET /subscriptions/active also answers with one that waits for payment."""
     state_snapshot: Literal["delivery", "emission"] = "delivery"

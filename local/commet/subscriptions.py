@@ -24,6 +24,7 @@ class _Order:
     plan: Plan
     price: Price | None
     trial_days: int
+    cancel_at_period_end: bool
 
     @property
     def terms(self) -> dict[str, Any]:
@@ -32,16 +33,23 @@ class _Order:
             "planId": self.plan.id,
             "priceId": self.price.id if self.price else None,
             "trialDays": self.trial_days,
+            "cancelAtPeriodEnd": self.cancel_at_period_end,
         }
 
 
 def create(world: World, request: CreateSubscription) -> tuple[Subscription, bool]:
     """Start a subscription; True when it is new, False when a pending checkout was reused.
 
-    Raises ApiError: customer_not_found, plan_not_found, price_not_found, no_prices_configured,
+    Raises ApiError: customer_not_found, offer_not_found, promo_code_not_found, plan_not_found,
+    price_not_found, no_prices_configured,
     already_has_active_subscription.
     """
     customer = world.customer(request.customer_id)
+    # Offers are not for sale here, so every one that is named is unknown.
+    if request.offer_id:
+        raise ApiError("offer_not_found", "Offer not found", param="offerId")
+    if request.promo_code:
+        raise ApiError("promo_code_not_found", "Promo code not found", param="promoCode")
     order = _resolve(world, request)
     if world.current_subscription(customer):
         raise ApiError(
@@ -65,12 +73,12 @@ def _resolve(world: World, request: CreateSubscription) -> _Order:
     ):
         raise ApiError("plan_not_found", "Plan not found", param=field)
     if plan.is_free:
-        return _Order(plan, None, 0)
+        return _Order(plan, None, 0, cancel_at_period_end=False)
     if not plan.prices:
         raise ApiError("no_prices_configured", "The plan has no prices", param=field)
     price = _pick_price(plan, request)
     trial_days = 0 if request.skip_trial else request.custom_trial_days or price.trial_days
-    return _Order(plan, price, trial_days)
+    return _Order(plan, price, trial_days, request.cancel_at_period_end)
 
 
 def _pick_price(plan: Plan, request: CreateSubscription) -> Price:
@@ -128,6 +136,7 @@ def _start(
         anchor_day=now.day,
         trial_days=order.trial_days,
         success_url=request.success_url,
+        cancel_when_active=order.cancel_at_period_end,
     )
     if order.plan.is_free:
         _activate_free(world, sub, customer)
@@ -182,6 +191,8 @@ def pay_checkout(world: World, sub: Subscription, form: CardForm) -> None:
         _begin_trial(world, sub, customer)
     else:
         _begin_paid(world, sub, customer)
+    if sub.cancel_when_active and sub.billing_interval != "one_time":
+        _schedule_cancellation(world, sub, None)
 
 
 def note_declined_checkout(world: World, sub: Subscription, failure: tuple[str, str]) -> None:

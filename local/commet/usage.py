@@ -7,9 +7,9 @@ from typing import Any
 from local.commet import events
 from local.commet.clock import iso, parse_iso
 from local.commet.entitlements import Entitlement, entitlement
-from local.commet.errors import ApiError
+from local.commet.errors import ApiError, invalid
 from local.commet.ids import new_id
-from local.commet.models import Customer, Meter, Subscription, UsageRecord
+from local.commet.models import Allowance, Customer, Meter, Subscription, UsageRecord, meter_id
 from local.commet.schemas import SetUsage, TrackUsage
 from local.commet.world import World
 
@@ -17,7 +17,7 @@ THRESHOLD = Decimal("0.8")
 
 
 def track(world: World, request: TrackUsage) -> tuple[UsageRecord, Customer]:
-    """Record a usage event in the current allowance, whatever its timestamp says.
+    """Record a usage event in the current allowance, whatever its timestamp says unless so set.
 
     Raises ApiError: customer_not_found, no_active_subscription, feature_not_found,
     feature_not_in_plan, feature_disabled, included_limit_reached, pricing_mode_mismatch,
@@ -34,6 +34,8 @@ def track(world: World, request: TrackUsage) -> tuple[UsageRecord, Customer]:
         )
     sub, item = metered(world, customer, request.feature_code)
     value = request.value if request.value is not None else Decimal(1)
+    if past := _past_allowance(world, sub, request):
+        return _book_late(world, request, sub, past, value), customer
     if not item.fits(value):
         raise _limit_reached(item, value)
     lag = world.usage_lag(customer, request.feature_code)
@@ -41,6 +43,35 @@ def track(world: World, request: TrackUsage) -> tuple[UsageRecord, Customer]:
     events.usage_recorded(world, record, sub, customer, delay=lag)
     _count(world, sub, customer, item, value, delay=lag)
     return record, customer
+
+
+def _past_allowance(world: World, sub: Subscription, request: TrackUsage) -> Allowance | None:
+    """The allowance an old event belongs to, if it is to count there.
+
+    Raises ApiError: validation_error when it is older than what is remembered.
+    """
+    if world.settings.usage_period == "now" or request.timestamp is None or sub.allowance is None:
+        return None
+    ts = parse_iso(request.timestamp)
+    if ts >= sub.allowance.start:
+        return None
+    found = [past for past in sub.past_allowances if past.start <= ts < past.end]
+    if not found:
+        raise invalid("timestamp", "is before the allowances of this subscription")
+    return found[-1]
+
+
+def _book_late(
+    world: World, request: TrackUsage, sub: Subscription, past: Allowance, value: Decimal
+) -> UsageRecord:
+    """Count usage where it belongs. That is over and billed: no limit, no notice, no charge."""
+    key = meter_id(past.id, request.feature_code)
+    current = world.store.meters.get(key) or Meter(id=key)
+    current.used += value
+    world.store.meters.put(current)
+    record = _record(world, request, sub, current, value, lag=0)
+    events.usage_recorded(world, record, sub, world.owner(sub), delay=0)
+    return record
 
 
 def _repeated(world: World, known: UsageRecord, customer: Customer) -> tuple[UsageRecord, Customer]:

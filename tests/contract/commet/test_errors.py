@@ -6,8 +6,9 @@ from typing import Any
 import httpx
 import pytest
 from commet import Commet, CommetAPIError, CommetValidationError
+from commet.types import BatchCreateCustomersParamsCustomersItem
 
-from local.commet.testing import StandIn
+from local.commet.testing import StandIn, standin
 from tests.contract.commet.conftest import connect
 
 Call = Callable[[Commet], Any]
@@ -94,6 +95,20 @@ def _customer(sdk: Commet) -> None:
             404,
         ),
         (lambda c: c.subscriptions.resume("sub_none"), "subscription_not_found", 404),
+        (
+            lambda c: c.subscriptions.create(
+                customer_id="usr_1", plan_code="usage_pro", offer_id="ofr_none"
+            ),
+            "offer_not_found",
+            404,
+        ),
+        (
+            lambda c: c.subscriptions.create(
+                customer_id="usr_1", plan_code="usage_pro", promo_code="NONE"
+            ),
+            "promo_code_not_found",
+            404,
+        ),
         (lambda c: c.webhooks.get("whe_none"), "webhook_not_found", 404),
         (lambda c: c.webhooks.delete("whe_none"), "webhook_not_found", 404),
         (lambda c: c.portal.get_url(email="nobody@example.com"), "customer_not_found", 404),
@@ -156,6 +171,33 @@ def test_validation_errors_name_the_field(sdk: Commet, call: Call, field: str) -
         call(sdk)
     assert caught.value.status_code == 400
     assert field in caught.value.validation_errors
+
+
+@pytest.mark.parametrize(
+    ("setting", "status"),
+    [("no_active_subscription", 404), ("feature_not_in_plan", 402), ("subscription_required", 409)],
+)
+def test_access_without_a_subscription_can_fail_in_other_ways(setting: str, status: int) -> None:
+    """Commet does not say how; a client has to cope with any."""
+    with standin(access_without_subscription=setting) as server, connect(server) as sdk:
+        _customer(sdk)
+        with pytest.raises(CommetAPIError) as caught:
+            sdk.feature_access.get("storage", customer_id="usr_1")
+        assert (caught.value.code, caught.value.status_code) == (setting, status)
+        assert sdk.feature_access.list(customer_id="usr_1").data == []
+
+
+def test_emails_can_be_unique() -> None:
+    """By a switch; the caller's own id still finds the same customer."""
+    with standin(repeated_email="conflict") as server, connect(server) as sdk:
+        _customer(sdk)
+        _customer(sdk)
+        with pytest.raises(CommetAPIError) as caught:
+            sdk.customers.create(email="ana@example.com", id="usr_2")
+        assert (caught.value.code, caught.value.status_code) == ("duplicate", 409)
+        entry = BatchCreateCustomersParamsCustomersItem(email="ana@example.com", id="usr_3")
+        batch = sdk.customers.create_batch(customers=[entry])
+        assert [item.index for item in batch.failed] == [0]
 
 
 def test_a_wrong_key_is_unauthorized(server: StandIn) -> None:

@@ -103,6 +103,17 @@ class TestCheckout:
 
 
 class TestCancel:
+    def test_asked_for_from_the_start(self, sdk: Commet, ana: str, server: StandIn) -> None:
+        """It ends with its first period, as if it had been cancelled once it was paid."""
+        sub = sdk.subscriptions.create(
+            customer_id=ana, plan_code="usage_pro", cancel_at_period_end=True
+        )
+        server.control.pay(sub.id)
+        paid = sdk.subscriptions.get(sub.id)
+        assert (paid.status, paid.cancel_at_period_end) == ("active", True)
+        server.control.advance(days=MONTH)
+        assert sdk.subscriptions.get(sub.id).status == "canceled"
+
     def test_at_period_end(self, sdk: Commet, subscribed: str, server: StandIn) -> None:
         """Access stays until the period is over, then ends by itself."""
         sdk.subscriptions.cancel(subscribed)

@@ -1,6 +1,9 @@
 """Counting usage: totals, limits, dedupe, thresholds, visibility."""
 
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from decimal import Decimal
+from functools import partial
 
 import pytest
 from commet import Commet, CommetAPIError
@@ -70,6 +73,35 @@ class TestTrack:
         with pytest.raises(CommetAPIError) as caught:
             sdk.usage.track(feature_code="storage", customer_id="usr_1")
         assert caught.value.code == "no_active_subscription"
+
+
+class TestOldTimestamps:
+    def test_count_now(self, server: StandIn, sdk: Commet) -> None:
+        """Unless told otherwise, an event counts in the allowance that is open."""
+        _on_plan(server, sdk, "usage_pro")
+        then = server.control.now().isoformat()
+        server.control.advance(days=31)
+        sdk.usage.track(feature_code="storage", customer_id="usr_1", value=3, timestamp=then)
+        assert _used(sdk) == 3
+
+    def test_can_count_where_they_belong(self) -> None:
+        """By a switch: in the allowance of their time, which is billed and over."""
+        with standin(usage_period="timestamp") as server, connect(server) as sdk:
+            _on_plan(server, sdk, "usage_pro")
+            then = server.control.now()
+            server.control.advance(days=31)
+            track = partial(sdk.usage.track, feature_code="storage", customer_id="usr_1", value=130)
+            event = track(timestamp=then.isoformat())
+            assert event.ts[:16] == then.isoformat()[:16]
+            assert _used(sdk) == 0
+            assert server.control.events("quota.exceeded") == []
+            meters = server.control.state()["meters"]
+            assert [Decimal(str(meter["used"])) for meter in meters] == [130]
+            server.control.advance(days=31)
+            assert {i.total for i in sdk.invoices.list(customer_id="usr_1").data} == {2900}
+            with pytest.raises(CommetAPIError) as caught:
+                track(timestamp=(then - timedelta(days=40)).isoformat())
+            assert caught.value.code == "validation_error"
 
 
 class TestLimits:
