@@ -146,7 +146,7 @@ def _announce(standin: Running, *, as_json: bool) -> None:
         return
     print(f"Commet stand-in at {facts['base_url']}")
     print(f"  API key  {facts['api_key']}")
-    print(f"  inside   {facts['public_url']}/_standin")
+    print(f"  inside   {facts['public_url']}/_standin/")
     key = facts["api_key"]
     print(f"  try      curl -H 'x-api-key: {key}' {facts['base_url']}/plans", flush=True)
 

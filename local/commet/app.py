@@ -22,6 +22,7 @@ from local.commet.idempotency import MAX_KEY_LENGTH, Claim, IdempotencyStore
 from local.commet.ids import new_id
 from local.commet.journal import Entry, Journal
 from local.commet.pages import checkout as checkout_page
+from local.commet.pages import inspection as inspection_page
 from local.commet.pages import invoice as invoice_page
 from local.commet.pages import payment_method as payment_method_page
 from local.commet.pages import portal as portal_page
@@ -67,9 +68,9 @@ class Api:
         entry = self._entry(request, path, raw)
         if action and action.reset == "before":
             entry.fault = _told(action)
+            await _wait(action)
             return _reset(request)
         reply = await self._reply(request, handler, raw, action)
-            await _wait(action)
         entry.status, entry.response = reply.status, reply.body
         entry.replayed = reply.replayed
         entry.duration_ms = round((time.monotonic() - started) * 1000)
@@ -256,7 +257,9 @@ def build_app(world: World, courier: Courier, scheduler: Scheduler) -> web.Appli
         app.router.add_route(method, API_PREFIX + path, _bound(api, handler))
     app.router.add_route("*", API_PREFIX + "/{tail:.*}", _bound(api, _unknown))
     app.router.add_get("/healthz", _healthz)
-    control.add_routes(app, control.Control(world, courier, scheduler, api.journal))
+    inside = control.Control(world, courier, scheduler, api.journal)
+    inspection_page.add_routes(app, inside)
+    control.add_routes(app, inside)
     checkout_page.add_routes(app, world)
     portal_page.add_routes(app, world)
     recovery_page.add_routes(app, world)

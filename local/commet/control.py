@@ -11,10 +11,12 @@ from local.commet import checkout, subscriptions, wire
 from local.commet.cards import CardForm, CardFormError, CardRefusedError
 from local.commet.clock import iso, parse_iso
 from local.commet.delivery import Courier
+from local.commet.entitlements import entitlements
 from local.commet.errors import ApiError
 from local.commet.faults import FaultRequest
 from local.commet.journal import Journal
-from local.commet.models import Card, Record
+from local.commet.models import Card, Customer, Record
+from local.commet.render import feature_access_fields
 from local.commet.scheduler import Scheduler
 from local.commet.schemas import validation_error
 from local.commet.store import Table
@@ -60,8 +62,10 @@ class Control:
     scheduler: Scheduler
     journal: Journal
 
-    async def index(self, _: web.Request) -> web.Response:
-        """What there is."""
+    async def index(self, request: web.Request) -> web.Response:
+        """What there is; browsers are led to the page that shows it."""
+        if "text/html" in request.headers.get("Accept", ""):
+            raise web.HTTPSeeOther(f"{PREFIX}/")
         world = self.world
         return _json(
             {
@@ -95,6 +99,11 @@ class Control:
                 "clockRuns": _dump(store.clock_runs.find(limit=10)),
             }
         )
+
+    async def customer(self, request: web.Request) -> web.Response:
+        """One customer, by either id, with everything that is theirs."""
+        customer = self.world.customer(request.match_info["id"])
+        return _json(customer_state(self.world, customer))
 
     async def events(self, request: web.Request) -> web.Response:
         """Events, newest first; `?event=` picks one name, `?limit=` how many."""
@@ -226,12 +235,33 @@ def _json(body: Any, status: int = 200) -> web.Response:
     )
 
 
+def customer_state(world: World, customer: Customer) -> dict[str, Any]:
+    """A customer with subscriptions (the live one first), its use, invoices and last events."""
+    store = world.store
+    subs = store.subscriptions.find("customer_id = ?", customer.id)
+    subs.sort(key=lambda sub: not sub.is_live)
+    events = store.events.find("customer_id = ?", customer.id, limit=20)
+    return {
+        "customer": plain(customer) | {"public_id": customer.public_id},
+        "subscriptions": [plain(sub) | {"plan": world.plan(sub).name} for sub in subs],
+        "features": [
+            feature_access_fields(world, item)
+            for sub in subs[:1]
+            for item in entitlements(world, sub)
+            if item.feature.type == "boolean" or item.allowance
+        ],
+        "invoices": _dump(store.invoices.find("customer_id = ?", customer.id)),
+        "events": [{"id": e.id, "event": e.name, "timestamp": iso(e.timestamp)} for e in events],
+    }
+
+
 def _dump(records: list[Any]) -> list[dict[str, Any]]:
     """Records as JSON-ready dictionaries, free-form JSON included as it is."""
-    return [_plain(record) for record in records]
+    return [plain(record) for record in records]
 
 
-def _plain(record: BaseModel) -> dict[str, Any]:
+def plain(record: BaseModel) -> dict[str, Any]:
+    """A record as a JSON-ready dictionary."""
     shown: dict[str, Any] = wire.loads(record.model_dump_json())
     if isinstance(record, Record):
         # Free-form JSON is stored as text; here it is shown as what it is.
@@ -258,9 +288,16 @@ async def _body(request: web.Request) -> Any:
     return wire.loads(raw) if raw.strip() else {}
 
 
+def is_foreign(request: web.Request) -> bool:
+    """Whether a browser sends this for a page of another site, which has no business here."""
+    return request.headers.get("Sec-Fetch-Site") == "cross-site" and request.method != "GET"
+
+
 @web.middleware
 async def _explain(request: web.Request, handler: Any) -> web.StreamResponse:
     """Mistakes in control requests as JSON, too."""
+    if is_foreign(request):
+        return _json({"error": "not from another site"}, status=403)
     try:
         response: web.StreamResponse = await handler(request)
     except ApiError as error:
@@ -291,6 +328,7 @@ def add_routes(app: web.Application, control: Control) -> None:
             web.post("/clock", control.advance),
             web.post("/settle", control.settle),
             web.post("/pay", control.pay),
+            web.get("/customers/{id}", control.customer),
             web.post("/customers/{id}/card", control.set_card),
             web.post("/reset", control.reset),
         ]

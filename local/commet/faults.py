@@ -24,10 +24,15 @@ class _Rule(BaseModel):
         if self.skip > 0:
             self.skip -= 1
             return False
-        if self.times is not None and self.hits >= self.times * self._occasions_per_strike():
+        if self.used_up:
             return False
         self.hits += 1
         return True
+
+    @property
+    def used_up(self) -> bool:
+        """Whether it has struck as often as it should."""
+        return self.times is not None and self.hits >= self.times * self._occasions_per_strike()
 
     def _occasions_per_strike(self) -> int:
         return 1
@@ -142,7 +147,7 @@ class UsageAction(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    late_seconds: float = Field(gt=0, le=86_400 * 365)
+    late_seconds: int = Field(gt=0, le=86_400 * 365)
     """Simulated seconds until it shows in reads and its webhooks are sent."""
 
 
