@@ -6,16 +6,15 @@ import json
 from collections.abc import Iterator
 from functools import cache
 from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
 import pytest
 from commet import Commet
 from jsonschema import Draft202012Validator
 
-from local.commet.catalogue import DEFAULT_FILE
 from local.commet.events import EVENT_NAMES
 from local.commet.testing import Receiver, StandIn, receiver, standin
+from tests.contract.commet.catalogues import with_price
 from tests.contract.commet.conftest import connect
 
 IN_SCOPE = {
@@ -30,7 +29,17 @@ IN_SCOPE = {
     "subscription.cancellation_revoked",
     "subscription.past_due",
     "subscription.reactivated",
+    "subscription.plan_changed",
+    "subscription.plan_change_scheduled",
+    "subscription.plan_change_revoked",
+    "subscription.pause_scheduled",
+    "subscription.pause_updated",
+    "subscription.pause_revoked",
+    "subscription.paused",
+    "subscription.resumed",
+    "subscription.resume_failed",
     "trial.started",
+    "trial.converted",
     "trial.will_end",
     "trial.expired",
     "trial.checkout_ready",
@@ -76,7 +85,9 @@ def _problems(body: dict[str, Any]) -> list[str]:
 def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Receiver]:
     """Lives of customers that between them tell every event in scope."""
     with (
-        standin(catalogue=_catalogue_with_a_trial(tmp_path_factory.mktemp("c"))) as server,
+        standin(
+            catalogue=with_price(tmp_path_factory.mktemp("c"), "usage_pro", 1, trialDays=14)
+        ) as server,
         connect(server) as sdk,
         receiver() as box,
     ):
@@ -85,17 +96,10 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Receiver]:
         _a_declining_card(server, sdk)
         _trials(server, sdk)
         _changes_of_mind(server, sdk)
+        _changes_of_plan(server, sdk)
+        _pauses(server, sdk)
         server.control.settle()
         yield box
-
-
-def _catalogue_with_a_trial(folder: Path) -> Path:
-    catalogue = json.loads(DEFAULT_FILE.read_text())
-    yearly = next(p for p in catalogue["plans"] if p["code"] == "usage_pro")["prices"][1]
-    yearly["trialDays"] = 14
-    file = folder / "catalogue.json"
-    file.write_text(json.dumps(catalogue))
-    return file
 
 
 def _subscribe(server: StandIn, sdk: Commet, customer: str, **order: Any) -> str:
@@ -147,6 +151,31 @@ def _changes_of_mind(server: StandIn, sdk: Commet) -> None:
     portal = sdk.portal.get_url(customer_id="kim").portal_url
     _save_card(portal)
     _subscribe(server, sdk, "joe", plan_code="free")
+
+
+def _changes_of_plan(server: StandIn, sdk: Commet) -> None:
+    sub = _subscribe(server, sdk, "pat", plan_code="usage_pro")
+    for plan in ("pln_usagemax", "pln_usagepro", "pln_free"):
+        sdk.subscriptions.change_plan(sub, new_plan_id=plan)
+    server.control.advance(days=31)
+    sdk.subscriptions.change_plan(sub, new_plan_id="pln_usagemax")
+    server.control.pay(sub)
+    trial = _subscribe(server, sdk, "ted", plan_code="usage_pro", billing_interval="yearly")
+    sdk.subscriptions.change_plan(trial, new_plan_id="pln_usagemax")
+
+
+def _pauses(server: StandIn, sdk: Commet) -> None:
+    sub = _subscribe(server, sdk, "zoe", plan_code="usage_pro")
+    sdk.subscriptions.pause(sub, mode="period_end", duration_days=5)
+    sdk.subscriptions.update_pause(sub, duration_days=None)
+    sdk.subscriptions.revoke_pause(sub)
+    sdk.subscriptions.pause(sub, mode="immediate", duration_days=None)
+    sdk.subscriptions.resume(sub)
+    sdk.subscriptions.pause(sub, mode="period_end", duration_days=5)
+    server.control.set_card("zoe", charge_failure="card_declined")
+    server.control.advance(days=37)
+    server.control.set_card("zoe", charge_failure=None)
+    sdk.subscriptions.resume(sub)
 
 
 def _save_card(portal: str) -> None:
