@@ -30,7 +30,7 @@ demo: $(STAMP)-run  ## tell the whole story through HTTP and check every step of
 ##@ Work on it
 .PHONY: test check format openapi bench
 test: $(STAMP)-dev  ## all tests: unit, contract, integration on a real Postgres, end to end
-	@$(BIN)/pytest $(ARGS)
+	@$(BIN)/pytest -n auto --dist loadfile $(ARGS)
 
 check: $(STAMP)-dev  ## formatting, lint, types, import rules, template, OpenAPI document
 	@$(BIN)/ruff format --check $(CODE)
