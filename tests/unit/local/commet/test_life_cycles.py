@@ -67,6 +67,13 @@ class Life(RuleBasedStateMachine):
         self.statuses_are_legal()
         self.pay(name="ana", number="4242424242424242")
 
+    @initialize()
+    def bob_tries_it_out(self) -> None:
+        """So that trials are changed, paused and ended as well."""
+        self.subscribe(name="bob", plan="usage_pro", interval="monthly", trial=14)
+        self.statuses_are_legal()
+        self.pay(name="bob", number="4242424242424242")
+
     def teardown(self) -> None:
         self.world.store.close()
 
@@ -270,6 +277,20 @@ class Life(RuleBasedStateMachine):
         self.change_card(name=name, fails=True)
         self.wait(days=32)
 
+    @rule(name=NAMES)
+    def a_bad_upgrade(self, name: str) -> None:
+        """A change that is declined."""
+        self.change_card(name=name, fails=True)
+        self.change_plan(name=name, plan="pln_usagemax", interval="yearly")
+
+    @rule(name=NAMES, days=st.sampled_from([4, 12]))
+    def a_bad_return(self, name: str, days: int) -> None:
+        """A resume that is declined, until it is given up or a good card is there."""
+        self.pause(name=name, mode="period_end", days=3)
+        self.change_card(name=name, fails=True)
+        self.wait(days=32)
+        self.wait(days=days)
+
     def _due(self, target: object) -> Iterator[Subscription]:
         while True:
             found = self.world.store.subscriptions.find(
@@ -383,7 +404,7 @@ def test_random_lives() -> None:
     run_state_machine_as_test(
         Life,
         settings=settings(
-            max_examples=60,
+            max_examples=120,
             stateful_step_count=50,
             deadline=None,
             suppress_health_check=[HealthCheck.too_slow],
