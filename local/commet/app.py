@@ -152,7 +152,8 @@ class Api:
     def _execute_at_once(self, handler: Handler, call: Call, claim: Claim | None) -> Reply:
         """Effect, events and the kept answer in one transaction; a refusal keeps nothing else."""
         if not call.writes:
-            return self._keep(None, cast("Answer", handler(call)))
+            with self.world.store.shared_reads():
+                return self._keep(None, cast("Answer", handler(call)))
         try:
             with self.world.transaction():
                 return self._keep(claim, cast("Answer", handler(call)))

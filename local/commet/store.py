@@ -8,6 +8,7 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, Generic, TypeVar
 
 from local.commet.deadlines import next_deadline
@@ -27,12 +28,22 @@ from local.commet.models import (
 )
 
 R = TypeVar("R", bound=Record)
+_PARSED_KEPT = 4096
 Column = Callable[[R], Any]
 
 
 def stamp(moment: datetime | None) -> str | None:
     """A moment as text that sorts by time; every moment here is UTC."""
     return None if moment is None else moment.isoformat(timespec="microseconds")
+
+
+class Sharing:
+    """Whether records are read to be looked at only, and may be the same objects each time."""
+
+    __slots__ = ("on",)
+
+    def __init__(self) -> None:
+        self.on = False
 
 
 class Table(Generic[R]):
@@ -45,6 +56,7 @@ class Table(Generic[R]):
         model: type[R],
         columns: dict[str, Column[R]] | None = None,
         *,
+        sharing: Sharing | None = None,
         unique: tuple[str, ...] = (),
         indexes: tuple[str, ...] | None = None,
     ) -> None:
@@ -52,6 +64,8 @@ class Table(Generic[R]):
         self._db = db
         self.name = name
         self._model = model
+        self._sharing = sharing or Sharing()
+        self._parsed = lru_cache(maxsize=_PARSED_KEPT)(model.model_validate_json)
         self._columns = columns or {}
         self._create(unique, tuple(self._columns) if indexes is None else indexes)
         names = ["id", *self._columns, "doc"]
@@ -100,7 +114,7 @@ class Table(Generic[R]):
             f"SELECT doc FROM {self.name} WHERE {condition} ORDER BY {order} LIMIT ?",  # noqa: S608
             [*values, limit],
         )
-        return [self._model.model_validate_json(row[0]) for row in rows]
+        return [self._record(row[0]) for row in rows]
 
     def page(
         self, condition: str, values: list[Any], *, before: int | None, limit: int
@@ -111,8 +125,11 @@ class Table(Generic[R]):
             " ORDER BY seq DESC LIMIT ?",
             [*values, before if before is not None else 2**62, limit + 1],
         ).fetchall()
-        records = [self._model.model_validate_json(doc) for _, doc in rows[:limit]]
+        records = [self._record(doc) for _, doc in rows[:limit]]
         return records, rows[limit - 1][0] if len(rows) > limit else None
+
+    def _record(self, doc: str) -> R:
+        return self._parsed(doc) if self._sharing.on else self._model.model_validate_json(doc)
 
     def count(self, condition: str = "1", *values: Any) -> int:
         """How many records fit."""
@@ -149,12 +166,14 @@ class Store:
         self._db.execute("PRAGMA wal_autocheckpoint = 8000")
         self._db.execute("CREATE TABLE IF NOT EXISTS kept (name TEXT PRIMARY KEY, value TEXT)")
         db = self._db
+        self._sharing = sharing = Sharing()
         self.customers = Table(
             db,
             "customers",
             Customer,
             {"external_id": lambda c: c.external_id, "email": lambda c: c.email},
             unique=("external_id",),
+            sharing=sharing,
         )
         self.subscriptions = Table(
             db,
@@ -166,8 +185,9 @@ class Store:
                 "checkout_token": lambda s: s.checkout_token,
                 "due_at": next_due,
             },
+            sharing=sharing,
         )
-        self.meters = Table(db, "meters", Meter)
+        self.meters = Table(db, "meters", Meter, sharing=sharing)
         self.usage = Table(
             db,
             "usage_records",
@@ -190,6 +210,7 @@ class Store:
                 "status": lambda i: i.status,
                 "recovery_token": lambda i: i.recovery_token,
             },
+            sharing=sharing,
         )
         self.portal_sessions = Table(db, "portal_sessions", PortalSession)
         self.endpoints = Table(db, "endpoints", Endpoint, {"is_active": lambda e: e.is_active})
@@ -233,6 +254,18 @@ class Store:
             self._db.execute("ROLLBACK")
             raise
         self._db.execute("COMMIT")
+
+    @contextmanager
+    def shared_reads(self) -> Iterator[None]:
+        """Records found in here are not to be changed: the next to ask gets the same objects.
+
+        Parsing them is a good part of an answer's work. Never await in here.
+        """
+        before, self._sharing.on = self._sharing.on, True
+        try:
+            yield
+        finally:
+            self._sharing.on = before
 
     def kept(self, name: str) -> str | None:
         """A small value remembered by name."""

@@ -91,6 +91,11 @@ class Control:
         state: dict[str, Any] = self._call("GET", "/state")
         return state
 
+    def customer(self, customer_id: str) -> dict[str, Any]:
+        """One customer, by either id: subscriptions, features, invoices, last events."""
+        found: dict[str, Any] = self._call("GET", f"/customers/{customer_id}")
+        return found
+
     def fault(
         self,
         *,

@@ -23,7 +23,8 @@ def track(world: World, request: TrackUsage) -> tuple[UsageRecord, Customer]:
     feature_not_in_plan, feature_disabled, included_limit_reached, pricing_mode_mismatch,
     duplicate (an eventId seen before).
     """
-    customer = world.customer(request.customer_id)
+    with world.store.shared_reads():
+        customer = world.customer(request.customer_id)
     if request.event_id is not None:
         known = world.store.usage.first("event_id = ?", request.event_id)
         if known:
@@ -85,13 +86,15 @@ def metered(
 ) -> tuple[Subscription, Entitlement]:
     """The customer's subscription with access and its metered feature, with its exact total.
 
+    The subscription is one of shared reads: not to be changed.
     Raises ApiError: feature_not_found, no_active_subscription, feature_not_in_plan,
     feature_disabled.
     """
     feature = world.catalogue.feature(feature_code)
     if feature is None:
         raise ApiError("feature_not_found", "Feature not found", param="featureCode")
-    sub = world.current_subscription(customer)
+    with world.store.shared_reads():
+        sub = world.current_subscription(customer)
     if sub is None or not sub.has_access:
         raise ApiError(
             "no_active_subscription", "Customer has no active subscription", param="customerId"
@@ -130,7 +133,7 @@ def _record(
 ) -> UsageRecord:
     now = world.now()
     return world.store.usage.put(
-        UsageRecord(
+        UsageRecord.model_construct(  # checked already, and there are many
             id=new_id("evt"),
             customer_id=sub.customer_id,
             subscription_id=sub.id,

@@ -72,3 +72,21 @@ def test_forgetting_everything_keeps_who_we_are(store: Store) -> None:
     assert store.kept("api_key") == "ck_sandbox_1"
     assert store.next_number("number:invoice") == 1
     store.close()
+
+
+def test_shared_reads_find_one_object_until_it_changes(store: Store) -> None:
+    """Outside of them everybody has a copy to change; a change is seen by all."""
+    store.customers.put(_customer(1))
+    with store.shared_reads():
+        first = store.customers.get("cus_1")
+        assert store.customers.get("cus_1") is first
+    own = store.customers.get("cus_1")
+    assert own == first
+    assert own is not first
+    assert own is not None
+    store.customers.put(own.model_copy(update={"email": "new@example.com"}))
+    with store.shared_reads(), store.shared_reads():
+        changed = store.customers.get("cus_1")
+    assert changed is not None
+    assert changed.email == "new@example.com"
+    store.close()
