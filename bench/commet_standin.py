@@ -153,17 +153,17 @@ def stand_in(name: str, job: Job, *arguments: str) -> Iterator[Server]:
                 replace(ask, name="GET /plans", url=f"{base}/plans"),
                 replace(
                     ask,
-                    name="GET /subscriptions/active",
+                    name="GET …/active",
                     url=f"{base}/subscriptions/active?customerId={CUSTOMER}",
                 ),
                 replace(
                     ask,
-                    name="GET /feature-access/storage",
+                    name="GET …/storage",
                     url=f"{base}/feature-access/storage?customerId={CUSTOMER}",
                 ),
                 replace(
                     ask,
-                    name="POST /usage/events",
+                    name="POST …/events",
                     method="POST",
                     url=f"{base}/usage/events",
                     body=event,
@@ -289,7 +289,7 @@ def _table(results: dict[tuple[str, str], Result]) -> Table:
     table = Table(title="The Commet stand-in", title_justify="left")
     for heading in ("server", "request"):
         table.add_column(heading, no_wrap=True)
-    for heading in ("per second", "", "p50", "p99", "CPU ms", "ratio"):
+    for heading in ("per s", "", "p50", "p99", "CPU ms", "ratio"):
         table.add_column(heading, justify="right", no_wrap=True)
     shown = ""
     for (server, request), result in results.items():

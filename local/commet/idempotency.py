@@ -55,7 +55,7 @@ class IdempotencyStore:
         now = self._world.now()
         answers = self._world.store.answers
         answers.put(
-            StoredAnswer.model_construct(  # our own values: nothing to check
+            StoredAnswer(
                 id=claim.key,
                 fingerprint=claim.fingerprint,
                 status=status,

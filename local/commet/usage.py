@@ -133,7 +133,7 @@ def _record(
 ) -> UsageRecord:
     now = world.now()
     return world.store.usage.put(
-        UsageRecord.model_construct(  # checked already, and there are many
+        UsageRecord(
             id=new_id("evt"),
             customer_id=sub.customer_id,
             subscription_id=sub.id,

@@ -95,7 +95,7 @@ class World:
         self, name: str, customer: Customer | None, data: dict[str, Any], *, delay: float = 0.0
     ) -> None:
         """Tell an event at the end of the transaction, `delay` simulated seconds later."""
-        event = Event.model_construct(  # our own values: nothing to check
+        event = Event(
             id=new_id("whev"),
             name=name,
             timestamp=self.now(),
