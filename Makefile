@@ -8,6 +8,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory
+PARAMETERS ?=
 
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
@@ -61,8 +62,8 @@ build: $(STAMP)-run  ## build the artifacts of `sam deploy`, compiled for the La
 	@echo "Compiling for the runtime: an import from .pyc costs a third less of a cold start."
 	@$(BIN)/python -m compileall -q --invalidation-mode unchecked-hash .aws-sam/build
 
-build-id:  ## print the digest that `sam deploy` needs as BuildId
-	@git ls-files -s functions layers template.yaml samconfig.toml | sha256sum | cut -c1-16
+build-id:  ## print the digest that `sam deploy` needs as BuildId (PARAMETERS="A=b ...")
+	@$(PYTHON) local/build_id.py $(PARAMETERS)
 
 ##@ House
 .PHONY: setup clean help
@@ -86,6 +87,7 @@ $(STAMP)-%: requirements/%.txt $(REQUIREMENTS)
 		echo "This Python cannot make a virtual environment. On Debian and Ubuntu: apt install python3-venv"; \
 		exit 1; }
 	@echo "Installing what 'make $*' needs into .venv (about a minute, only once):"
-	@$(BIN)/python -m pip install --no-input -r $< -c requirements/constraints.txt 2> .venv/pip.log | \
-		sed -un 's/^Collecting \([A-Za-z0-9._-]*\).*/  \1/p' || { cat .venv/pip.log; exit 1; }
+	@$(BIN)/python -m pip install --no-input -r $< -c requirements/constraints.txt 2>&1 | \
+		tee .venv/pip.log | sed -un 's/^Collecting \([A-Za-z0-9._-]*\).*/  \1/p' || \
+		{ grep -v '^\(Collecting\|Downloading\|  \)' .venv/pip.log | tail -n 30; exit 1; }
 	@touch $@

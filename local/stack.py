@@ -300,7 +300,7 @@ class LocalStack:
 
     def _template_parameters(self, port: int, database: Database) -> dict[str, str]:
         return {
-            "BuildId": "local",
+            "BuildId": "0" * 16,
             "CommetBaseUrl": self.commet,
             "CommetMode": "sandbox",
             "CommetSecretArn": "local/commet",

@@ -55,7 +55,11 @@ def _answer(event: dict[str, Any], outcome: dict[str, str]) -> None:
         "LogicalResourceId": event["LogicalResourceId"],
     }
     request = Request(  # noqa: S310 - CloudFormation's own presigned https address
-        event["ResponseURL"], data=json.dumps(body).encode(), method="PUT"
+        event["ResponseURL"],
+        data=json.dumps(body).encode(),
+        method="PUT",
+        # The address is signed for no content type, and urllib would name one.
+        headers={"Content-Type": ""},
     )
     with urlopen(request, timeout=10) as answer:  # noqa: S310
         answer.read()

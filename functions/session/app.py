@@ -1,5 +1,6 @@
 """POST /login and POST /logout: sessions begin and end."""
 
+import time
 from typing import Annotated, Any
 
 from aws_lambda_powertools.event_handler import Response
@@ -7,7 +8,6 @@ from aws_lambda_powertools.event_handler.openapi.params import Body
 
 from billing import accounts, api, passwords, sign_in_http, wiring
 from billing.deadline import LambdaContext
-from billing.errors import InvalidCredentials
 from billing.schemas import SignedIn, SignIn
 
 app = api.resolver()
@@ -17,19 +17,15 @@ app = api.resolver()
 def login(body: Annotated[SignIn, Body()]) -> Response[SignedIn]:
     """Sign in. Always opens a new session."""
     now = wiring.clock()()
-    attempts = sign_in_http.attempts()
-    attempts.sign_in(api.client_address(app), body.email, now)
-    try:
-        user, session = accounts.sign_in(
-            wiring.database(),
-            email=body.email,
-            password=body.password,
-            verify=passwords.verify_password,
-            now=now,
-        )
-    except InvalidCredentials:
-        attempts.wrong_password(body.email, now)
-        raise
+    delay = sign_in_http.attempts().sign_in(api.client_address(app), body.email, now)
+    time.sleep(delay.total_seconds())
+    user, session = accounts.sign_in(
+        wiring.database(),
+        email=body.email,
+        password=body.password,
+        verify=passwords.verify_password,
+        now=now,
+    )
     return sign_in_http.signed_in(user, session, in_cookie=body.cookie, status=200)
 
 

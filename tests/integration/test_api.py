@@ -587,6 +587,14 @@ class TestWebhook:
         assert seen["subscription"]["status"] == "active"
         assert [(u["feature"], u["included"]) for u in seen["usage"]] == [("storage", "100")]
 
+    def test_a_row_that_somebody_holds(self, migrated_url: str) -> None:  # noqa: F811
+        """Acknowledged within the function's time and kept for reconcile, not timed out."""
+        user = signed_up().json["user"]["id"]
+        with psycopg.connect(migrated_url) as holder:
+            holder.execute("select from users where id = %s for update", [user])
+            answer = self.send(state(user, f"sub_{user}", 1))
+        assert (answer.status, answer.json["outcome"]) == (200, "failed")
+
     @pytest.mark.parametrize("signature", ["", "0" * 64, "é", "\ud800", "x" * 100_000])
     def test_not_signed(self, signature: str) -> None:
         """401, and nothing is stored."""

@@ -144,6 +144,19 @@ class TestRoutes:
 
 
 class TestTranslated:
+    def test_a_second_stack_can_stand_beside_it(self, translated: dict[str, Any]) -> None:
+        """No resource has a name of its own, which could be taken in the account."""
+        named = ("Name", "FunctionName", "LayerName", "RoleName", "ScheduleName")
+        owners = ("AWS::Scheduler::Schedule", "AWS::Lambda::Function", "AWS::IAM::Role")
+        found = [
+            (name, key)
+            for name, resource in translated.items()
+            if resource["Type"] in owners
+            for key in named
+            if key in resource["Properties"]
+        ]
+        assert found == []
+
     def test_every_function_is_called_through_its_alias(self, translated: dict[str, Any]) -> None:
         """A deployment is complete before the first request reaches it."""
         aliases = [r for r in translated.values() if r["Type"] == "AWS::Lambda::Alias"]

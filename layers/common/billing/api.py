@@ -23,6 +23,7 @@ from aws_lambda_powertools.event_handler.middlewares.openapi_validation import (
 )
 from aws_lambda_powertools.event_handler.openapi.exceptions import RequestValidationError
 from aws_lambda_powertools.event_handler.openapi.types import OpenAPIResponse
+from psycopg.errors import DeadlockDetected, LockNotAvailable, QueryCanceled
 from pydantic import BaseModel
 
 from billing import accounts, problems, wiring
@@ -31,6 +32,7 @@ from billing.config import origin_of
 from billing.deadline import Deadline, LambdaContext
 from billing.errors import (
     BillingError,
+    DatabaseUnavailable,
     FieldError,
     Forbidden,
     InvalidRequest,
@@ -97,6 +99,10 @@ def resolver(*, max_body_bytes: int = 64 * 1024) -> APIGatewayHttpResolver:
     @app.exception_handler(NotFoundError)
     def _unknown_route(_: NotFoundError) -> Response[Any]:
         return _problem(app, NotFound())
+
+    @app.exception_handler([QueryCanceled, LockNotAvailable, DeadlockDetected])
+    def _held_up(error: Exception) -> Response[Any]:
+        return _problem(app, DatabaseUnavailable(), cause=error)
 
     @app.exception_handler(Exception)
     def _unexpected(error: Exception) -> Response[Any]:

@@ -6,8 +6,8 @@ stored as HMAC, IPv6 by its /64. When the count cannot be written nobody gets in
 Limits per fixed window:
 - by address: stops one machine from trying many accounts;
 - by address and account: stops one machine from guessing one password;
-- by account, generous: delays a distributed guess, and is only applied after a wrong password, so
-  that strangers cannot lock the right one out.
+- by account, generous: past it every password is looked at a second late, the right one too, so
+  strangers can slow an account down but not lock its owner out.
 """
 
 import hashlib
@@ -29,7 +29,8 @@ class Limit:
 
 BY_ADDRESS = Limit(60, timedelta(minutes=5))
 BY_ADDRESS_AND_ACCOUNT = Limit(10, timedelta(minutes=5))
-WRONG_BY_ACCOUNT = Limit(100, timedelta(hours=1))
+BY_ACCOUNT = Limit(100, timedelta(hours=1))
+ACCOUNT_DELAY = timedelta(seconds=1)
 _HOUR = timedelta(hours=1)
 
 
@@ -41,38 +42,43 @@ class Attempts:
         self._key = key.encode()
         self._sign_ups = Limit(sign_ups_per_hour, _HOUR)
 
-    def sign_in(self, address: str, email: str, now: datetime) -> None:
-        """Counts one sign-in; raises TooManyRequests where a limit is passed."""
-        network = _network(address)
-        self._count(
-            {
-                self._hash("in", network): BY_ADDRESS,
-                self._hash("in", network, email.lower()): BY_ADDRESS_AND_ACCOUNT,
-            },
-            now,
-        )
+    def sign_in(self, address: str, email: str, now: datetime) -> timedelta:
+        """Counts one sign-in; how long to wait before the password is looked at.
 
-    def wrong_password(self, email: str, now: datetime) -> None:
-        """Counts a failed sign-in; raises TooManyRequests instead of telling that it failed."""
-        self._count({self._hash("wrong", email.lower()): WRONG_BY_ACCOUNT}, now)
+        Raises TooManyRequests where a limit of this address is passed.
+        """
+        network = _network(address)
+        account = self._hash("account", email.lower())
+        limits = {
+            self._hash("in", network): BY_ADDRESS,
+            self._hash("in", network, email.lower()): BY_ADDRESS_AND_ACCOUNT,
+            account: BY_ACCOUNT,
+        }
+        passed = self._passed(limits, now)
+        self._refuse({key: end for key, end in passed.items() if key != account}, now)
+        return ACCOUNT_DELAY if account in passed else timedelta()
 
     def sign_up(self, address: str, now: datetime) -> None:
         """Counts one sign-up; raises TooManyRequests where the limit is passed."""
-        self._count({self._hash("up", _network(address)): self._sign_ups}, now)
+        self._refuse(self._passed({self._hash("up", _network(address)): self._sign_ups}, now), now)
 
-    def _count(self, limits: dict[str, Limit], now: datetime) -> None:
+    def _passed(self, limits: dict[str, Limit], now: datetime) -> dict[str, datetime]:
+        """Counts one attempt against each limit; the passed ones, with the end of their window."""
         starts = {key: _window_start(now, limit.window) for key, limit in limits.items()}
         rows = self._db.all(
             queries("accounts")["count_attempts"],
             {"keys": list(limits), "windows": [starts[key] for key in limits]},
         )
-        ends = [
-            starts[row["key"]] + limits[row["key"]].window
+        return {
+            row["key"]: starts[row["key"]] + limits[row["key"]].window
             for row in rows
             if row["count"] > limits[row["key"]].count
-        ]
-        if ends:
-            seconds = max(1, int((max(ends) - now).total_seconds()))
+        }
+
+    @staticmethod
+    def _refuse(passed: dict[str, datetime], now: datetime) -> None:
+        if passed:
+            seconds = max(1, int((max(passed.values()) - now).total_seconds()))
             raise TooManyRequests("Too many attempts. Wait a little.", retry_after=seconds)
 
     def _hash(self, *parts: str) -> str:

@@ -7,7 +7,7 @@ that ended without an answer is repeated as the same one.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from billing import commet_news, plans, refresh, subscriptions
 from billing.accounts import User
@@ -109,7 +109,7 @@ class Checkouts:
         plan = plans.catalogue(self._db, self._commet, now=now, deadline=deadline).find(code)
         if plan is None:  # it may be newer than what we keep
             plan = plans.catalogue(
-                self._db, self._commet, now=now, deadline=deadline, max_age=timedelta()
+                self._db, self._commet, now=now, deadline=deadline, max_age=plans.RECENT
             ).find(code)
         if plan is None:
             raise NotFound("There is no public plan with this code.", code="plan_not_found")

@@ -36,9 +36,12 @@ from billing.commet_models import (
     UsageEvent,
 )
 from billing.deadline import Deadline
-from billing.errors import CommetRefused, CommetUnavailable
+from billing.errors import CommetRefused, CommetUnavailable, Unavailable
 
 API_VERSION = "2026-08-27"
+
+# Anything else would end up in the message of the HTTP library that refuses it.
+_KEY = re.compile(r"[!-~]{1,500}")
 
 _MAX_ATTEMPTS = 3
 _ATTEMPT_SECONDS = 8.0  # longer than Commet needs, shorter than an API Gateway client waits
@@ -203,7 +206,7 @@ class Commet:
             raise CommetUnavailable(nonsense=True) from error
 
     def _send(self, call: "_Call", deadline: Deadline) -> Any:
-        key = self._api_key()
+        key = self._key()
         reread = False
         attempt = 1
         while True:
@@ -214,7 +217,7 @@ class Commet:
                 failure.__cause__ = error
             else:
                 if reply.status == 401 and not reread:
-                    key, reread = self._api_key(fresh=True), True
+                    key, reread = self._key(fresh=True), True
                     continue
                 if 200 <= reply.status < 300:
                     return _json(reply)
@@ -226,6 +229,16 @@ class Commet:
                 raise failure
             self._sleep(pause)
             attempt += 1
+
+    def _key(self, *, fresh: bool = False) -> str:
+        """The API key; raises CommetUnavailable, without it, where it cannot be one."""
+        try:
+            key = self._api_key(fresh=fresh).strip()
+        except Unavailable as error:
+            raise CommetUnavailable from error
+        if not _KEY.fullmatch(key):
+            raise CommetUnavailable("The billing provider is not set up.") from None
+        return key
 
     def _attempt(self, call: "_Call", key: str, deadline: Deadline) -> "_Reply":
         limit = deadline.within(_ATTEMPT_SECONDS)

@@ -26,7 +26,9 @@ Quantity = Annotated[Decimal, Field(gt=-(10**15), lt=10**15)]
 
 
 class Answer(BaseModel):
-    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True)
+    model_config = ConfigDict(
+        alias_generator=to_camel, populate_by_name=True, frozen=True, hide_input_in_errors=True
+    )
 
 
 class Customer(Answer):

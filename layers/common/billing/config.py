@@ -13,6 +13,7 @@ class DatabaseSettings:
     name: str
     sslmode: str
     ca: str  # "aws": the bundle beside this file; "public": the CAs browsers trust
+    pooled: bool  # a pooler stands in between: nothing may be prepared or set on a connection
     secret_id: str  # names the secret {"username", "password"}
 
 
@@ -58,6 +59,7 @@ def from_env(env: Mapping[str, str]) -> Settings:
             name=env.get("DATABASE_NAME", "billing"),
             sslmode=env.get("DATABASE_SSLMODE", "verify-full"),
             ca=env.get("DATABASE_CA", "aws"),
+            pooled=_flag(env, "DATABASE_POOLED", default=False),
             secret_id=env.get("DATABASE_SECRET_ARN", ""),
         ),
         owner_secret_id=env.get("DATABASE_OWNER_SECRET_ARN", ""),

@@ -14,6 +14,7 @@ from billing.errors import CommetRefused, CommetUnavailable
 from billing.sql import queries
 
 FRESH = timedelta(seconds=60)
+RECENT = timedelta(seconds=10)
 
 # With a catalogue at hand nobody waits long for a newer one.
 _PATIENCE_SECONDS = 3.0
@@ -40,6 +41,9 @@ def catalogue(
     """
     known = _cached(db)
     if known and timedelta() <= now - known.as_of < max_age:
+        return known
+    # While Commet is slow or down one request in ten seconds finds out, and no other waits.
+    if known and not db.one(queries("subscriptions")["claim_plans"]):
         return known
     try:
         plans = commet.plans(deadline.within(_PATIENCE_SECONDS) if known else deadline)

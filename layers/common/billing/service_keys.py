@@ -50,8 +50,11 @@ class ServiceKeys:
     def _find(self, key: str, *, fresh: bool) -> Service | None:
         digest = hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
         found = None
-        for entry in self._secrets.fields(self._secret_id, fresh=fresh).get("keys", []):
+        entries = self._secrets.fields(self._secret_id, fresh=fresh).get("keys")
+        for entry in entries if isinstance(entries, list) else []:
+            if not isinstance(entry, dict) or not isinstance(entry.get("scopes"), list):
+                continue  # one that is malformed opens nothing, and closes nothing either
             # All are compared, whichever matches: time tells nothing.
-            if hmac.compare_digest(str(entry["sha256"]).lower(), digest):
-                found = Service(str(entry["name"]), frozenset(map(str, entry["scopes"])))
+            if hmac.compare_digest(str(entry.get("sha256")).lower().encode(), digest.encode()):
+                found = Service(str(entry.get("name")), frozenset(map(str, entry["scopes"])))
         return found

@@ -9,7 +9,13 @@ import pytest
 
 from billing import accounts
 from billing.accounts import User
-from billing.attempts import BY_ADDRESS, BY_ADDRESS_AND_ACCOUNT, WRONG_BY_ACCOUNT, Attempts
+from billing.attempts import (
+    ACCOUNT_DELAY,
+    BY_ACCOUNT,
+    BY_ADDRESS,
+    BY_ADDRESS_AND_ACCOUNT,
+    Attempts,
+)
 from billing.db import Database
 from billing.errors import (
     Conflict,
@@ -275,20 +281,23 @@ class TestAttempts:
         assert refused(1, attempts.sign_up, "192.0.2.1", later) == [False]
 
     def test_a_distributed_guess_never_locks_out(self, attempts: Attempts) -> None:
-        """Only wrong passwords are counted by account, so the right one is never among them."""
-        results = refused(WRONG_BY_ACCOUNT.count + 1, attempts.wrong_password, "a@b.c", NOW)
-        assert results == [False] * WRONG_BY_ACCOUNT.count + [True]
-        assert refused(1, attempts.sign_in, "192.0.2.9", "a@b.c", NOW) == [False]
+        """From many addresses: past the account's limit everybody waits, and nobody is refused."""
+        delays = [
+            attempts.sign_in(f"198.51.{n // 250}.{n % 250}", "a@b.c", NOW)
+            for n in range(BY_ACCOUNT.count + 2)
+        ]
+        assert delays == [timedelta()] * BY_ACCOUNT.count + [ACCOUNT_DELAY] * 2
+        assert attempts.sign_in("192.0.2.9", "other@b.c", NOW) == timedelta()
 
     def test_nothing_readable_is_stored(self, db: Database) -> None:
         """Addresses and accounts as HMAC under a secret."""
         Attempts(db, "key", sign_ups_per_hour=1).sign_in("192.0.2.1", "ana@b.c", NOW)
         keys = [row["key"] for row in db.all("select key from attempts")]
-        assert len(keys) == 2
+        assert len(keys) == 3
         assert all(len(key) == 64 for key in keys)
         other = Attempts(db, "other key", sign_ups_per_hour=1)
         other.sign_in("192.0.2.1", "ana@b.c", NOW)
-        assert db.value("select count(*) from attempts") == 4
+        assert db.value("select count(*) from attempts") == 6
 
     def test_fails_closed(self) -> None:
         """Without a count nobody gets in."""

@@ -456,6 +456,19 @@ class TestPlans:
         remote.control.fault(match={"path": "/plans"}, action=action, times=None)
         assert self.catalogue(db, commet, timedelta(days=3)) == good
 
+    def test_one_request_finds_out_that_commet_is_down(
+        self, db: Database, commet: Commet, remote: StandIn
+    ) -> None:
+        """The others are answered at once, from what is known."""
+        good = self.catalogue(db, commet)
+        db.execute("update plans_cache set tried_at = null")
+        remote.control.fault(match={"path": "/plans"}, action={"reset": "before"}, times=None)
+        before = len(remote.control.requests(path="/plans"))
+        found = [self.catalogue(db, commet, timedelta(days=n)) for n in (1, 2, 3)]
+        assert found == [good] * 3
+        asked = len(remote.control.requests(path="/plans")) - before
+        assert 1 <= asked <= 3  # one call, with its repetitions
+
     def test_never_an_answer(self, db: Database, commet: Commet, remote: StandIn) -> None:
         """Then there is nothing to show."""
         remote.control.fault(match={"path": "/plans"}, action={"reset": "before"}, times=None)

@@ -55,10 +55,10 @@ class TestAnswers:
 
     def test_each_statement_commits(self, database: Database, migrated_url: str) -> None:
         """Nothing is left open between statements."""
-        database.execute("insert into rate_bucket values ('t', 1, now())")
+        database.execute("insert into attempts values ('t', now(), 1)")
         with _connect(migrated_url) as other:
-            other.execute("delete from rate_bucket where name = 't'")
-        assert database.value("select count(*) from rate_bucket where name = 't'") == 0
+            other.execute("delete from attempts where key = 't'")
+        assert database.value("select count(*) from attempts where key = 't'") == 0
 
 
 class TestConnectionLost:
@@ -97,8 +97,8 @@ class TestConnectionLost:
     def test_a_server_that_only_reads(self, database: Database, opened: list[Connection]) -> None:
         """After a failover the old connection may still stand: it is given up."""
         database.execute("set default_transaction_read_only = on")
-        database.execute("insert into rate_bucket values ('ro', 1, now())")
-        database.execute("delete from rate_bucket where name = 'ro'")
+        database.execute("insert into attempts values ('ro', now(), 1)")
+        database.execute("delete from attempts where key = 'ro'")
         assert len(opened) == 2
 
     def test_nobody_there(self) -> None:
@@ -122,7 +122,7 @@ class TestStatementErrors:
             ("select nonsense", psycopg.errors.UndefinedColumn),
             ("select 1/0", psycopg.errors.DivisionByZero),
             ("select '\\x00'::text::jsonb", psycopg.errors.InvalidTextRepresentation),
-            ("insert into rate_bucket (name) values ('x')", psycopg.errors.NotNullViolation),
+            ("insert into attempts (key) values ('x')", psycopg.errors.NotNullViolation),
             ("do $$ begin raise exception using errcode = '40001'; end $$",
              psycopg.errors.SerializationFailure),
             ("do $$ begin raise exception using errcode = '40P01'; end $$",
@@ -165,7 +165,7 @@ class TestConnector:
         parts = urlsplit(migrated_url)
         settings = DatabaseSettings(
             host=parts.hostname or "", port=parts.port or 0, name=parts.path[1:],
-            sslmode="disable", ca="", secret_id="arn",
+            sslmode="disable", ca="", pooled=False, secret_id="arn",
         )  # fmt: skip
         return lambda store: connector(settings, Secrets(store), "unit")
 

@@ -4,6 +4,7 @@ import json
 import socket
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 
 from billing.commet import Commet
 from billing.deadline import Deadline
-from billing.errors import CommetRefused, CommetUnavailable
+from billing.errors import CommetRefused, CommetUnavailable, Unavailable
 
 SUBSCRIPTION = {
     "id": "sub_1",
@@ -305,6 +306,68 @@ NONSENSE = {
     "an error that is text": httpx.Response(400, json={"error": "oops"}),
     "an error that is a list": httpx.Response(400, json=["oops"]),
 }
+
+
+class TestKey:
+    @pytest.mark.parametrize("key", ["", "ck_live_SE\u00c7RET", "ck_live_SECRET more", "x" * 501])
+    def test_one_that_cannot_be_a_key_never_leaves_the_house(self, key: str) -> None:
+        """Neither sent nor quoted: an error's whole chain is logged."""
+        sent: list[httpx.Request] = []
+
+        def take(request: httpx.Request) -> httpx.Response:
+            sent.append(request)
+            return httpx.Response(200, content=b"null")
+
+        client = Commet(
+            "https://commet.test/api/v1",
+            lambda *, fresh=False: key,  # noqa: ARG005
+            live=False,
+            transport=httpx.MockTransport(take),
+        )
+        with pytest.raises(CommetUnavailable) as caught:
+            client.active_subscription("usr_1", later())
+        assert sent == []
+        assert "SECRET" not in "".join(traceback.format_exception(caught.value))
+
+    def test_a_newline_behind_it_is_no_part_of_it(self) -> None:
+        """The usual slip when a secret is pasted."""
+        seen: list[str] = []
+
+        def take(request: httpx.Request) -> httpx.Response:
+            seen.append(request.headers["x-api-key"])
+            return httpx.Response(200, content=b"null")
+
+        client = Commet(
+            "https://commet.test/api/v1",
+            lambda *, fresh=False: "ck_sandbox_1\n",  # noqa: ARG005
+            live=False,
+            transport=httpx.MockTransport(take),
+        )
+        assert client.active_subscription("usr_1", later()) is None
+        assert seen == ["ck_sandbox_1"]
+
+    def test_a_secret_that_cannot_be_read(self) -> None:
+        """One of the two errors the client promises, and no other."""
+
+        def unreadable(*, fresh: bool = False) -> str:  # noqa: ARG001
+            raise Unavailable
+
+        client = Commet("https://commet.test", unreadable, live=False)
+        with pytest.raises(CommetUnavailable):
+            client.plans(later())
+
+    def test_an_answer_in_the_wrong_shape_is_not_quoted(self) -> None:
+        """It may hold the address of somebody's portal."""
+        answer = httpx.Response(200, json={"portalUrl": ["https://portal.test/SECRET"]})
+        client = Commet(
+            "https://commet.test/api/v1",
+            lambda *, fresh=False: "ck_sandbox_1",  # noqa: ARG005
+            live=False,
+            transport=httpx.MockTransport(lambda _: answer),
+        )
+        with pytest.raises(CommetUnavailable) as caught:
+            client.create_portal_session(user_id="u", return_url="https://a", deadline=later())
+        assert "SECRET" not in "".join(traceback.format_exception(caught.value))
 
 
 class TestNonsense:

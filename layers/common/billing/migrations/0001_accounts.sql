@@ -12,7 +12,8 @@ create table users (
     entitlements_at    timestamptz,        -- of the newest whole set of entitlements
     unsubscribed_at    timestamptz         -- when Commet last said: no subscription at all
 );
-create unique index users_email_key on users (lower(email));
+-- "C": the same letters are the same on every server, whatever its locale.
+create unique index users_email_key on users (lower(email collate "C"));
 create unique index users_commet_customer_key on users (commet_customer_id);
 
 -- Only the SHA-256 of a token is stored: a stolen table opens no session.

@@ -3,7 +3,8 @@
 create table plans_cache (
     id        integer primary key check (id = 1),
     catalogue jsonb not null,
-    as_of     timestamptz not null
+    as_of     timestamptz not null,
+    tried_at  timestamptz                -- when Commet was last asked, whatever came of it
 );
 
 -- Serialises checkout per user without holding anything across a call to Commet: whoever gets
@@ -93,16 +94,3 @@ create table webhook_events (
     error       text
 );
 create index webhook_events_due_at on webhook_events (due_at) where due_at is not null;
-create index webhook_events_customer on webhook_events (customer) where status = 'ignored';
-
-create table rate_bucket (
-    name        text collate "C" primary key,
-    tokens      numeric not null,
-    refilled_at timestamptz not null
-);
-
-create table reconcile_cursor (
-    name   text collate "C" primary key,
-    cursor text not null,
-    set_at timestamptz not null default now()
-);

@@ -275,7 +275,7 @@ $$;
 
 -- Takes a webhook: inbox row and its effect, together or not at all. Answers 'duplicate' or the
 -- status the row got. p_news is null where the event changes nothing here; p_status is then what
--- the row gets. An event for nobody we know is 'ignored' too, until that user appears.
+-- the row gets. An event for nobody we know is 'ignored' too.
 create function receive_event(
     p_id text, p_type text, p_mode text, p_customer text, p_at timestamptz, p_payload bytea,
     p_status text, p_news jsonb, p_now timestamptz

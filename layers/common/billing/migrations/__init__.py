@@ -33,6 +33,7 @@ def migrate(
     try:
         with connection.transaction():
             connection.execute("set local lock_timeout = '15s'")
+            connection.execute("set local statement_timeout = 0")
             connection.execute("select pg_advisory_xact_lock(%s)", [_LOCK])
             connection.execute(
                 "create table if not exists schema_migrations ("

@@ -14,11 +14,15 @@ with signed_up as (
     from signed_up
 )
 select id, email, name from signed_up
+union all
+-- The same statement again, after its answer was lost: this id is nobody else's.
+select id, email, name from users
+where id = %(id)s and not exists (select from signed_up)
 
 -- name: user_by_email
 select id, email, name, password_hash
 from users
-where lower(email) = lower(%(email)s)
+where lower(email collate "C") = lower(%(email)s collate "C")
 
 -- name: user_by_id
 select id, email, name
