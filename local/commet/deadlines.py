@@ -71,7 +71,8 @@ def _deserves_notice(sub: Subscription, ends_at: datetime) -> bool:
     """Once per period, if money follows and the period is long enough to look ahead in."""
     if not sub.price_id or sub.upcoming_noted or sub.status == "past_due":
         return False
-    return sub.period_start is not None and ends_at - NOTICE > sub.period_start
+    # A pause lengthens the period, but not what there is of it to look ahead in.
+    return sub.period_start is not None and ends_at - NOTICE > sub.period_start + sub.paused_for
 
 
 def _turning_point(sub: Subscription) -> Deadline | None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from local.commet.deadlines import next_deadline
-from local.commet.models import Allowance, Cancellation, Dunning, Subscription
+from local.commet.models import Allowance, Cancellation, Dunning, Pause, Subscription
 
 START = datetime(2026, 9, 1, tzinfo=UTC)
 END = datetime(2026, 10, 1, tzinfo=UTC)
@@ -84,6 +84,40 @@ def test_a_trial_too_short_for_a_notice_has_none() -> None:
     ends = START + 2 * DAY
     trial = {"status": "trialing", "trial_ends_at": ends, "period_end": ends}
     assert _next(**trial) == ("trial_end", ends)
+
+
+def test_a_pause_does_not_make_a_short_trial_longer() -> None:
+    """It is moved, and still too short for a notice, which would be due in the past."""
+    ends = START + 5 * DAY
+    trial = {"status": "trialing", "trial_ends_at": ends, "period_end": ends}
+    assert _next(**trial, paused_for=3 * DAY) == ("trial_end", ends)
+
+
+def _pause(status: str, resume_at: datetime | None) -> Pause:
+    return Pause.model_validate(
+        {
+            "status": status,
+            "mode": "period_end",
+            "requested_at": START,
+            "effective_at": END,
+            "resume_at": resume_at,
+        }
+    )
+
+
+def test_a_scheduled_pause_takes_the_place_of_the_renewal() -> None:
+    """Without a notice of an invoice that will never come."""
+    assert _next(pause=_pause("scheduled", None)) == ("pause", END)
+
+
+def test_a_pause_ends_when_it_should() -> None:
+    """By itself, by hand, or by the retries of a charge that was declined."""
+    later = END + 9 * DAY
+    assert _next(status="paused", pause=_pause("active", later)) == ("resume", later)
+    assert _next(status="paused", pause=_pause("active", None)) is None
+    dunning = Dunning(invoice_id="inv_1", declined_at=later)
+    tried = _next(status="paused", pause=_pause("active", later), dunning=dunning)
+    assert tried == ("dunning_retry", later + DAY)
 
 
 @pytest.mark.parametrize("status", ["pending_payment", "canceled", "paused", "draft"])
