@@ -53,7 +53,10 @@ class ExtensionStore:
 
 
 class SecretsManagerStore:
-    """Reads from Secrets Manager itself."""
+    """Reads from Secrets Manager itself, or from what stands in for it at `endpoint`."""
+
+    def __init__(self, endpoint: str | None = None) -> None:
+        self._endpoint = endpoint
 
     def get(self, secret_id: str) -> str:
         import boto3
@@ -62,7 +65,7 @@ class SecretsManagerStore:
 
         config = Config(connect_timeout=2, read_timeout=3, retries={"total_max_attempts": 2})
         try:
-            client = boto3.client("secretsmanager", config=config)
+            client = boto3.client("secretsmanager", config=config, endpoint_url=self._endpoint)
             return _text(client.get_secret_value(SecretId=secret_id))
         except (BotoCoreError, ClientError) as error:
             raise Unavailable from error

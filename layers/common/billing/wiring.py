@@ -27,7 +27,9 @@ def settings() -> Settings:
 def secrets() -> Secrets:
     """This environment's secrets."""
     port = settings().secrets_extension_port
-    return Secrets(ExtensionStore(port) if port else SecretsManagerStore())
+    if port:
+        return Secrets(ExtensionStore(port))
+    return Secrets(SecretsManagerStore(settings().secrets_endpoint))
 
 
 @cache
