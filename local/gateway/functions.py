@@ -1,6 +1,7 @@
 """The functions of a template, invoked as Lambda would: pools of workers, limits, reports."""
 
 import json
+import os
 import threading
 import time
 import uuid
@@ -14,6 +15,7 @@ from local.gateway.watch import CodeWatch, Stamp
 from local.gateway.workers import Launcher, Worker
 
 # Idle workers beyond the first are ended after this long.
+_STARTS_AT_ONCE = max(2, os.cpu_count() or 1)
 _IDLE_SECONDS = 120
 _END_SECONDS = 2.0
 
@@ -88,10 +90,12 @@ class Functions:
         request_id = str(uuid.uuid4())
         worker = pool.acquire()
         try:
-            cold = worker.init_ms is None
-            outcome = worker.initialise()
+            cold = not worker.served
+            worker.served = True
             started = time.perf_counter()
-            outcome = outcome or worker.invoke(request_id, payload, trace=trace, routine=routine)
+            outcome = worker.init_failure or worker.invoke(
+                request_id, payload, trace=trace, routine=routine
+            )
             duration_ms = (time.perf_counter() - started) * 1000
         finally:
             pool.release(worker)
@@ -159,22 +163,27 @@ class _Pool:
                 self._forget_unfit(stamp)
                 if self._idle:
                     return self._idle.pop()[0]
-                if len(self._workers) + self._starting < self._max_workers:
+                # More starts at once than cores only make each of them miss its time limit, and
+                # who waits for one may well be served by the next that is free.
+                if (
+                    self._starting < _STARTS_AT_ONCE
+                    and len(self._workers) + self._starting < self._max_workers
+                ):
                     self._starting += 1
                     break
                 if not self._freed.wait(deadline - time.monotonic()):
                     raise TooManyRequestsError(self.spec.name)
         try:
             worker = self._launcher.start(self.spec, stamp)
-        except BaseException:
+            with self._freed:
+                self._workers.add(worker)
+                if self._closed:  # while we were starting
+                    worker.kill()
+            worker.initialise()
+        finally:
             with self._freed:
                 self._starting -= 1
-            raise
-        with self._freed:
-            self._starting -= 1
-            self._workers.add(worker)
-        if self._closed:  # while we were starting
-            worker.kill()
+                self._freed.notify()
         return worker
 
     def release(self, worker: Worker) -> None:

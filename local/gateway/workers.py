@@ -153,6 +153,8 @@ class Worker:
         self.stamp = stamp
         self.max_memory_mb: int | None = None
         self.init_ms: float | None = None
+        self.init_failure: Outcome | None = None
+        self.served = False
         self.fatal = False
         self._started = time.monotonic()
         self._process = process
@@ -165,15 +167,12 @@ class Worker:
     def alive(self) -> bool:
         return not self.fatal and self._process.poll() is None
 
-    def initialise(self) -> Outcome | None:
-        """Waits for the first start to finish. An outcome only if it failed."""
-        if self.init_ms is not None:
-            return None
-        outcome = self._session.wait_ready(self._launcher.init_seconds)
+    def initialise(self) -> None:
+        """Waits for the start to finish; `init_failure` says if it did not end well."""
+        self.init_failure = self._session.wait_ready(self._launcher.init_seconds)
         self.init_ms = (time.monotonic() - self._started) * 1000
-        if outcome:
+        if self.init_failure:
             self._give_up()
-        return outcome
 
     def invoke(
         self, request_id: str, payload: bytes, *, trace: str | None = None, routine: bool = False
