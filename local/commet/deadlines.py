@@ -71,6 +71,9 @@ def _deserves_notice(sub: Subscription, ends_at: datetime) -> bool:
     """Once per period, if money follows and the period is long enough to look ahead in."""
     if not sub.price_id or sub.upcoming_noted or sub.status == "past_due":
         return False
+    booked = sub.scheduled_change
+    if sub.status == "active" and booked and booked.price_id is None:
+        return False
     # A pause lengthens the period, but not what there is of it to look ahead in.
     return sub.period_start is not None and ends_at - NOTICE > sub.period_start + sub.paused_for
 

@@ -64,6 +64,13 @@ def test_a_scheduled_cancellation_takes_the_place_of_the_renewal() -> None:
     assert _next(cancellation=_cancellation()) == ("cancellation", END)
 
 
+def test_a_booked_free_plan_has_no_invoice_to_announce() -> None:
+    """Any other plan has."""
+    change = {"kind": "plan_downgrade", "plan_id": "pln_2", "billing_interval": None}
+    assert _next(scheduled_change=change | {"price_id": None}) == ("renewal", END)
+    assert _next(scheduled_change=change | {"price_id": "pp_2"}) == ("notice", END - 3 * DAY)
+
+
 @pytest.mark.parametrize(("attempts", "day"), [(0, 1), (1, 3), (2, 5), (3, 7)])
 def test_dunning_days(attempts: int, day: int) -> None:
     """Counted from the first decline."""
