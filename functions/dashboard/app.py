@@ -58,7 +58,10 @@ def dashboard_of_user(user_id: UserIdInPath) -> Response[Dashboard]:
     responses=api.answers(UserPut, 200, 403, 409) | api.answers(UserPut, 201),
 )
 def put_user(user_id: UserIdInPath, body: Annotated[PutUser, Body()]) -> Response[UserPut]:
-    """Register a user of your own product, who has no password here (201 where they are new)."""
+    """Register a user of your own product, who has no password here (201 where they are new).
+
+    Whoever signed up here themselves keeps the email and name they chose; the answer shows them.
+    """
     user, created = accounts.put_user(
         wiring.database(), user_id=user_id, email=body.email, name=body.name, now=wiring.clock()()
     )
