@@ -35,7 +35,7 @@ test: $(STAMP)-dev  ## all tests: unit, contract, integration on a real Postgres
 
 check: $(STAMP)-dev  ## formatting, lint, types, import rules, template, OpenAPI document
 	@$(BIN)/ruff format --check $(CODE)
-	@$(BIN)/ruff check $(CODE)
+	@$(BIN)/ruff check --no-cache $(CODE)
 	@$(BIN)/mypy
 	@PYTHONPATH=.:layers/common $(BIN)/lint-imports --no-cache --config pyproject.toml
 	@AWS_DEFAULT_REGION=eu-central-1 $(BIN)/sam validate --lint

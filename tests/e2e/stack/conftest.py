@@ -8,9 +8,9 @@ from typing import Any
 
 import httpx
 import pytest
-from local.stack import LocalStack
 
 from local.commet.testing import Control
+from local.stack import LocalStack
 
 _names = itertools.count(1)
 
