@@ -45,7 +45,7 @@ def main(addresses: Addresses, console: Console | None = None) -> int:
     began = time.monotonic()
     try:
         story.tell()
-    except (NotAsTold, httpx.HTTPError, KeyError, ValueError) as error:
+    except (NotAsTold, httpx.HTTPError, LookupError, TypeError, ValueError) as error:
         console.print(f"\n[bold red]Not as told:[/] {escape(str(error) or repr(error))}")
         return 1
     finally:
@@ -149,7 +149,13 @@ class Story:
 
     def _get_access(self) -> None:
         with self._step("Get access by webhook") as say:
-            board = _until(self._dashboard, lambda board: bool(board["access"] and board["usage"]))
+            # Several webhooks tell of it, in any order: access, allowances, the period.
+            board = _until(
+                self._dashboard,
+                lambda board: bool(
+                    board["access"] and board["usage"] and board["subscription"]["current_period"]
+                ),
+            )
             period = board["subscription"]["current_period"]
             say(f"{board['subscription']['plan']['name']} until {period['end'][:10]}")
 
