@@ -16,7 +16,15 @@ from aiohttp import web
 from local.commet import control, wire
 from local.commet.api import ROUTES, Answer, Call, Handler
 from local.commet.delivery import Courier
-from local.commet.errors import ApiError, code_for_status, error_body, invalid, phrase
+from local.commet.errors import (
+    ERROR_TYPES,
+    ApiError,
+    code_for_status,
+    error_body,
+    invalid,
+    phrase,
+    status_of,
+)
 from local.commet.faults import RequestAction
 from local.commet.idempotency import MAX_KEY_LENGTH, Claim, IdempotencyStore
 from local.commet.ids import new_id
@@ -94,7 +102,7 @@ class Api:
     async def _reply(
         self, request: web.Request, handler: Handler, raw: bytes, action: RequestAction | None
     ) -> Reply:
-        if action and action.status and not action.after:
+        if action and action.answers and not action.after:
             await _wait(action)
             return _injected(action)
         try:
@@ -106,7 +114,7 @@ class Api:
             failure = ApiError("internal_error", "An unexpected error occurred")
             reply = Reply(failure.status, wire.dumps(failure.body()), {})
         reply.headers |= self._rate_limit.headers()
-        return _injected(action) if action and action.status else reply
+        return _injected(action) if action and action.answers else reply
 
     async def _handle(
         self, request: web.Request, handler: Handler, raw: bytes, action: RequestAction | None
@@ -203,10 +211,12 @@ async def _wait(action: RequestAction | None) -> None:
 
 def _injected(action: RequestAction) -> Reply:
     """The answer a fault rule asks for."""
-    status = action.status or 500
+    status = action.status or status_of(action.code or "internal_error")
     code, kind = code_for_status(status)
+    if action.code:
+        code, kind = action.code, ERROR_TYPES.get(action.code, kind)
     message = action.message or phrase(status)
-    body = {} if status < 400 else error_body(action.code or code, kind, message)
+    body = {} if status < 400 else error_body(code, kind, message)
     headers = {} if action.retry_after is None else {"Retry-After": str(action.retry_after)}
     return Reply(status, wire.dumps(body), headers)
 

@@ -62,6 +62,12 @@ _STATUS_BY_CODE = {
 }
 
 
+def status_of(code: str) -> int:
+    """The HTTP status that goes with a code; 500 for one that is not Commet's."""
+    kind = ERROR_TYPES.get(code, "internal_error")
+    return _STATUS_BY_CODE.get(code, _STATUS_BY_TYPE[kind])
+
+
 class ApiError(Exception):
     """An error answer, complete: status, code, type, message and what it is about."""
 
@@ -84,7 +90,7 @@ class ApiError(Exception):
     @property
     def status(self) -> int:
         """The HTTP status that goes with the code."""
-        return _STATUS_BY_CODE.get(self.code, _STATUS_BY_TYPE[ERROR_TYPES[self.code]])
+        return status_of(self.code)
 
     def body(self) -> dict[str, Any]:
         """The JSON body, with the keys Commet sends."""

@@ -64,6 +64,7 @@ class RequestAction(BaseModel):
     latency_ms: int = Field(default=0, ge=0)
     status: int | None = Field(default=None, ge=200, le=599)
     code: str | None = None
+    """Alone, it brings the status and type that go with it."""
     message: str | None = None
     retry_after: int | str | None = None
     """Seconds, or any text, such as an HTTP date."""
@@ -71,6 +72,11 @@ class RequestAction(BaseModel):
     reset: Literal["before", "after"] | None = None
     invalid_json: bool = False
     truncate: bool = False
+
+    @property
+    def answers(self) -> bool:
+        """Whether the rule gives the answer itself."""
+        return self.status is not None or self.code is not None
 
 
 class RequestFault(_Rule):

@@ -8,6 +8,7 @@ import pytest
 from commet import Commet, CommetAPIError, CommetValidationError
 from commet.types import BatchCreateCustomersParamsCustomersItem
 
+from local.commet.errors import ERROR_TYPES
 from local.commet.testing import StandIn, standin
 from tests.contract.commet.conftest import connect
 
@@ -262,3 +263,53 @@ def test_every_answer_is_json_with_our_headers(server: StandIn) -> None:
         assert answer.json()["error"]["type"] == "not_found_error"
         assert answer.headers["x-request-id"]
         assert answer.headers["Commet-Version"] == "2026-08-27"
+
+
+# The catalogue as Commet documents it: type, then status where it is known or inferred, and codes.
+CATALOGUE = [
+    ("validation_error", 400, "plan_change_scheduled plans_not_in_same_group invalid_json"),
+    ("validation_error", 400, "no_change_requested offer_not_applicable"),
+    ("validation_error", 400, "free_plan_change_not_supported validation_error"),
+    ("authentication_error", 401, "unauthorized"),
+    ("authentication_error", 403, "forbidden sandbox_only"),
+    ("not_found_error", 404, "customer_not_found plan_not_found price_not_found"),
+    ("not_found_error", 404, "feature_not_found subscription_not_found invoice_not_found"),
+    ("not_found_error", 404, "webhook_not_found not_found no_active_subscription"),
+    ("not_found_error", 404, "endpoint_not_available"),
+    ("not_found_error", 410, "endpoint_deprecated"),
+    ("conflict_error", 409, "already_has_active_subscription subscription_not_active"),
+    ("conflict_error", 409, "invalid_subscription_status charge_in_progress duplicate"),
+    ("conflict_error", 409, "subscription_already_canceled not_scheduled_for_cancellation"),
+    ("conflict_error", 409, "already_scheduled one_time_subscription_not_cancelable"),
+    ("conflict_error", 409, "no_outstanding_invoice no_prices_configured subscription_required"),
+    ("conflict_error", 409, "idempotency_key_mismatch idempotency_in_progress"),
+    ("conflict_error", 422, "no_payment_method plan_unavailable"),
+    ("billing_error", 402, "charge_failed included_limit_reached insufficient_credits"),
+    ("billing_error", 402, "insufficient_balance feature_not_in_plan feature_disabled"),
+    ("billing_error", 402, "missing_regional_price pricing_mode_mismatch payment_failed"),
+    ("billing_error", 402, "seat_limit_exceeded"),
+    ("rate_limit_error", 429, "rate_limited"),
+    ("internal_error", 500, "internal_error subscription_creation_failed"),
+    ("internal_error", 500, "subscription_activation_failed subscription_cancel_failed"),
+    ("internal_error", 500, "idempotency_unavailable"),
+    ("internal_error", 409, "subscription_uncancel_failed"),
+]
+
+
+def test_every_documented_error_can_be_forced(server: StandIn) -> None:
+    """Those that only Commet's inner life produces, too: by code alone, with type and status."""
+    with connect(server, retries=0) as sdk:
+        for kind, status, codes in CATALOGUE:
+            for code in codes.split():
+                server.control.fault(match={"path": "/plans"}, action={"code": code})
+                with pytest.raises(CommetAPIError) as caught:
+                    sdk.plans.list()
+                error = caught.value
+                assert (error.code, error.type, error.status_code) == (code, kind, status)
+
+
+def test_the_catalogue_is_the_stand_ins() -> None:
+    """No code is known here that is not documented there."""
+    documented = {code for _, _, codes in CATALOGUE for code in codes.split()}
+    assert set(ERROR_TYPES) - documented == {"offer_not_found", "promo_code_not_found"}
+    assert documented <= set(ERROR_TYPES)
