@@ -1,12 +1,14 @@
-"""What a user has, used and owes; registering a backend's user; health; every unknown route."""
+"""What a user has, used and owes; a backend's users; health; the root and every unknown route."""
 
 import math
 from datetime import datetime, timedelta
 from functools import cache
+from pathlib import Path
 from typing import Annotated, Any
 
 from aws_lambda_powertools.event_handler import Response
-from aws_lambda_powertools.event_handler.openapi.params import Body, Path
+from aws_lambda_powertools.event_handler.openapi.params import Body
+from aws_lambda_powertools.event_handler.openapi.params import Path as PathParameter
 
 from billing import accounts, amounts, api, usage_reading, wiring
 from billing.access import Access
@@ -31,7 +33,7 @@ from billing.subscriptions import Subscription
 from billing.usage_reading import FeatureUsage
 
 # Powertools reads the rules of a path parameter from Path itself.
-UserIdInPath = Annotated[str, Path(pattern=USER_ID_PATTERN)]
+UserIdInPath = Annotated[str, PathParameter(pattern=USER_ID_PATTERN)]
 
 app = api.resolver()
 
@@ -73,6 +75,25 @@ def health() -> Response[Health]:
     """200 while the database answers, 503 while it does not."""
     wiring.database().value("select 1")
     return api.json_response(Health(status="ok"))
+
+
+@app.get(
+    "/",
+    responses={
+        200: {
+            "description": "A page",
+            "content": {"text/html": {"schema": {"type": "string"}}},
+        }
+    },
+)
+def welcome() -> Response[str]:
+    """Where people land after checkout while AppUrl is this address."""
+    return Response(
+        200,
+        content_type="text/html; charset=utf-8",
+        body=Path(__file__).with_name("welcome.html").read_text(encoding="utf-8"),
+        headers={"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"},
+    )
 
 
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from local.commet.testing import Control
-from local.demo import Addresses, main
+from local.demo import GOOD_CARD, Addresses, main
 from local.stack import LocalStack
 from tests.e2e.stack.conftest import Person
 
@@ -169,6 +169,20 @@ class TestUsage:
         ).json() == {"user": {"id": user_id, "email": f"{user_id}@example.com", "name": "Bo"}}
         board = backend.get(f"/users/{user_id}/dashboard").json()
         assert (board["access"], board["subscription"], board["usage"]) == (False, None, [])
+
+
+class TestRoot:
+    def test_who_comes_back_from_checkout_finds_a_page(
+        self, person: Person, commet: Control, http: httpx.Client
+    ) -> None:
+        """Where nobody named another address, it is this one."""
+        checkout = person.http.post("/checkout", json={"plan_code": "usage_pro"}).json()
+        paid = http.post(checkout["checkout_url"], data=GOOD_CARD)
+        commet.settle()
+        landed = http.get(paid.headers["location"])
+        assert landed.status_code == 200
+        assert landed.headers["content-type"] == "text/html; charset=utf-8"
+        assert "Your product goes here" in landed.text
 
 
 class TestPortal:
