@@ -487,7 +487,7 @@ class TestAddresses:
 class TestTrouble:
     def test_unknown_routes(self) -> None:
         """Our own 404."""
-        for path in ("/", "/nope", "/dashboard/x", "/users//dashboard"):
+        for path in ("/no", "/nope/", "/dashboard/x", "/users//dashboard"):
             assert call("GET", path).code == "not_found"
 
     def test_a_bug(self, token: str, log: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
