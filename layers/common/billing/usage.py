@@ -16,7 +16,6 @@ from billing.amounts import format_decimal, is_quantity, overage_cost
 from billing.db import Database
 from billing.sql import queries
 
-MAX_EVENTS = 1_000
 MAX_KEY_LENGTH = 200
 MAX_PROPERTIES = 20
 MAX_PROPERTY_LENGTH = 200
