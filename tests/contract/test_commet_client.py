@@ -16,20 +16,23 @@ import pytest
 from commet import Commet as Sdk
 from commet import CommetAPIError
 
-from billing.commet import Commet
+from billing.commet import API_VERSION, Commet
 from billing.commet_models import (
+    CreatedWebhookEndpoint,
     Customer,
     FeatureAccess,
     Plan,
     PortalSession,
     Subscription,
     UsageEvent,
+    WebhookEndpoint,
 )
 from billing.deadline import Deadline
 from billing.errors import CommetRefused, CommetUnavailable
 from local.commet.testing import StandIn, standin
 
 AT = "2026-09-01T10:00:00.000Z"
+HOOK = "https://api.example/webhooks/commet"
 USAGE = {
     "featureCode": "storage",
     "customerId": "usr_1",
@@ -88,6 +91,13 @@ def subscribe(ours: Commet, key: str = "checkout:usr_1:1") -> Subscription:
     return ours.create_subscription(
         user_id="usr_1", plan_code="usage_pro", billing_interval="monthly",
         success_url="https://app.example/", idempotency_key=key, deadline=soon(),
+    )  # fmt: skip
+
+
+def register(ours: Commet, key: str = "webhook:1") -> CreatedWebhookEndpoint:
+    return ours.create_webhook(
+        url=HOOK, events=["subscription.activated", "invoice.created"],
+        description="The billing stack.", idempotency_key=key, deadline=soon(),
     )  # fmt: skip
 
 
@@ -154,6 +164,15 @@ OPERATIONS = {
         ),
         lambda s, _: s.portal.get_url(customer_id="usr_1", return_url="https://app.example/"),
     ),
+    "webhooks": Same(lambda c, _: c.webhooks(soon()), lambda s, _: s.webhooks.list()),
+    "create_webhook": Same(
+        lambda c, _: register(c, "ours"),
+        lambda s, _: s.webhooks.create(
+            url=HOOK, events=["subscription.activated", "invoice.created"],
+            description="The billing stack.", api_version=API_VERSION, idempotency_key="theirs",
+        ),
+        idempotent=True,
+    ),
 }  # fmt: skip
 
 
@@ -193,10 +212,39 @@ class TestOnTheWire:
         assert caught.value.code == "duplicate"  # told by the event's id, whoever sends it
         assert self.last(server) == (our_request, our_headers | {"idempotency-key": "e:2"})
 
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"url": f"{HOOK}/2", "events": ["invoice.created"], "is_active": False},
+            {"is_active": True},
+        ],
+        ids=["everything", "switching it on again"],
+    )
+    def test_update_webhook(
+        self, server: StandIn, ours: Commet, sdk: Sdk, change: dict[str, Any]
+    ) -> None:
+        """Only what is given is sent, and always the version we read."""
+        made = register(ours)
+        ours.update_webhook(made.id, **change, deadline=soon())
+        our_request = self.last(server)
+        sdk.webhooks.update(made.id, **change, api_version=API_VERSION)
+        assert self.last(server) == our_request
+        assert our_request[0]["method"] == "PATCH"
+
+    def test_delete_webhook(self, server: StandIn, ours: Commet, sdk: Sdk) -> None:
+        """The second of us finds nothing, and asks for the same."""
+        made = register(ours)
+        ours.delete_webhook(made.id, soon())
+        our_request = self.last(server)
+        with pytest.raises(CommetAPIError, match="not found"):
+            sdk.webhooks.delete(made.id)
+        assert self.last(server) == our_request
+
     def test_every_method_is_compared(self) -> None:
         """A call that is added to the client is added here."""
         methods = {name for name in vars(Commet) if not name.startswith("_")}
-        assert methods == {name.split()[0] for name in OPERATIONS} | {"track_usage"}
+        compared = {name.split()[0] for name in OPERATIONS}
+        assert methods == compared | {"track_usage", "update_webhook", "delete_webhook"}
 
 
 class TestAnswers:
@@ -255,6 +303,30 @@ class TestAnswers:
         )
         assert isinstance(portal, PortalSession)
         assert portal.portal_url.startswith("http")
+
+    def test_webhook_endpoints(self, ours: Commet) -> None:
+        """Made with a secret that is never shown again, changed, and gone, however often."""
+        made = register(ours)
+        assert isinstance(made, CreatedWebhookEndpoint)
+        assert made.secret_key.get_secret_value().startswith("whsec_")
+        (listed,) = ours.webhooks(soon())
+        assert listed == WebhookEndpoint(
+            id=made.id, url=HOOK, events=["subscription.activated", "invoice.created"],
+            is_active=True, api_version=API_VERSION,
+        )  # fmt: skip
+        changed = ours.update_webhook(
+            made.id, events=["invoice.created"], is_active=False, deadline=soon()
+        )
+        assert (changed.url, changed.events, changed.is_active) == (
+            HOOK,
+            ["invoice.created"],
+            False,
+        )
+        ours.delete_webhook(made.id, soon())
+        assert ours.webhooks(soon()) == []
+        ours.delete_webhook(made.id, soon())
+        with pytest.raises(CommetRefused, match="webhook_not_found"):
+            ours.update_webhook(made.id, is_active=True, deadline=soon())
 
     def test_nobody(self, ours: Commet) -> None:
         """A customer without a subscription, and one that is not there."""

@@ -16,7 +16,7 @@ import logging
 import random
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Protocol, TypeVar
@@ -28,12 +28,14 @@ from pydantic import ValidationError
 from billing import timed_transport
 from billing.commet_models import (
     Answer,
+    CreatedWebhookEndpoint,
     Customer,
     FeatureAccess,
     Plan,
     PortalSession,
     Subscription,
     UsageEvent,
+    WebhookEndpoint,
 )
 from billing.deadline import Deadline
 from billing.errors import CommetRefused, CommetUnavailable, Unavailable
@@ -166,6 +168,68 @@ class Commet:
             deadline=deadline,
         )
 
+    # --- webhook endpoints --------------------------------------------------------------------
+
+    def webhooks(self, deadline: Deadline) -> list[WebhookEndpoint]:
+        """All endpoints of the account, whoever registered them; never with their secrets."""
+        return self._list("/webhooks", {}, WebhookEndpoint, deadline)
+
+    def create_webhook(
+        self,
+        *,
+        url: str,
+        events: Sequence[str],
+        description: str,
+        idempotency_key: str,
+        deadline: Deadline,
+    ) -> CreatedWebhookEndpoint:
+        """A new endpoint, active at once; the only answer that ever shows its secret."""
+        body = {
+            "url": url,
+            "events": list(events),
+            "description": description,
+            "apiVersion": API_VERSION,
+        }
+        return self._write(
+            "/webhooks",
+            body,
+            CreatedWebhookEndpoint,
+            idempotency_key=idempotency_key,
+            deadline=deadline,
+        )
+
+    def update_webhook(
+        self,
+        endpoint_id: str,
+        *,
+        url: str | None = None,
+        events: Sequence[str] | None = None,
+        is_active: bool | None = None,
+        deadline: Deadline,
+    ) -> WebhookEndpoint:
+        """The endpoint with what is given changed, and sending the shapes this client reads.
+
+        Its secret stays. Switching it on again sends nothing that was missed.
+        """
+        changes = {
+            "url": url,
+            "events": None if events is None else list(events),
+            "isActive": is_active,
+            "apiVersion": API_VERSION,
+        }
+        body = {name: value for name, value in changes.items() if value is not None}
+        # No idempotency key: the same change twice is the same endpoint.
+        call = _Call("PATCH", _webhook_path(endpoint_id), content=json.dumps(body))
+        return self._parse(WebhookEndpoint, self._send(call, deadline))
+
+    def delete_webhook(self, endpoint_id: str, deadline: Deadline) -> None:
+        """Forgets the endpoint; fine when it is gone already."""
+        try:
+            self._send(_Call("DELETE", _webhook_path(endpoint_id)), deadline)
+        except CommetRefused as refused:
+            if refused.commet_status != 404:
+                raise
+
     # --- the wire ---------------------------------------------------------------------------
 
     def _write(
@@ -272,6 +336,12 @@ class Commet:
         if failure.asked_retry_after is not None:
             return float(failure.asked_retry_after)
         return float(0.2 * 2**attempt) * (0.5 + self._jitter() / 2)
+
+
+def _webhook_path(endpoint_id: str) -> str:
+    if not endpoint_id:
+        raise ValueError("An empty id would address the list.")
+    return f"/webhooks/{quote(endpoint_id, safe='')}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 from pydantic.alias_generators import to_camel
 
 
@@ -130,3 +130,15 @@ class PortalSession(Answer):
 class UsageEvent(Answer):
     id: Text
     event_id: Text | None = None
+
+
+class WebhookEndpoint(Answer):
+    id: Text
+    url: Text
+    events: list[Text]
+    is_active: bool
+    api_version: Text | None = None  # null follows the account's
+
+
+class CreatedWebhookEndpoint(WebhookEndpoint):
+    secret_key: SecretStr = Field(min_length=1)  # shown this once, and hidden from any log

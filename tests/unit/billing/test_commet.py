@@ -25,6 +25,16 @@ SUBSCRIPTION = {
     "updatedAt": "2026-09-01T10:00:00.000Z",
     "livemode": False,
 }
+ENDPOINT = {
+    "id": "whe_1",
+    "url": "https://api.example/hook",
+    "events": ["invoice.created"],
+    "description": None,
+    "isActive": True,
+    "apiVersion": "2026-08-27",
+    "createdAt": "2026-09-01T10:00:00.000Z",
+    "livemode": False,
+}
 Answer = httpx.Response | Exception
 
 
@@ -129,6 +139,36 @@ class TestRequests:
         script = Script(httpx.Response(200, json={"id": "evt_1", "livemode": False}))
         script.client().track_usage(body, idempotency_key="e:1", deadline=later())
         assert script.requests[0].content == body.encode()
+
+    def test_an_endpoint_is_never_addressed_by_nothing(self) -> None:
+        """An empty id is the path of the list."""
+        script = Script(listing())
+        with pytest.raises(ValueError, match="empty"):
+            script.client().delete_webhook("", later())
+        with pytest.raises(ValueError, match="empty"):
+            script.client().update_webhook("", is_active=True, deadline=later())
+        assert script.requests == []
+
+    def test_deleting_what_is_gone(self) -> None:
+        """Is done; any other refusal is not."""
+        script = Script(error(404, "webhook_not_found"), error(403, "forbidden"))
+        script.client().delete_webhook("whe_1/x", later())
+        assert script.requests[0].url.raw_path == b"/api/v1/webhooks/whe_1%2Fx"
+        with pytest.raises(CommetRefused, match="forbidden"):
+            script.client().delete_webhook("whe_1", later())
+
+    def test_changing_an_endpoint(self) -> None:
+        """What is not given stays; the version we read is always asked for."""
+        script = Script(httpx.Response(200, json=ENDPOINT))
+        changed = script.client().update_webhook("whe_1", is_active=True, deadline=later())
+        (request,) = script.requests
+        assert (request.method, request.url.path) == ("PATCH", "/api/v1/webhooks/whe_1")
+        assert json.loads(request.content) == {"isActive": True, "apiVersion": "2026-08-27"}
+        assert (changed.id, changed.events, changed.is_active) == (
+            "whe_1",
+            ["invoice.created"],
+            True,
+        )
 
     def test_pages(self) -> None:
         """A list is read to its end."""
@@ -355,6 +395,26 @@ class TestKey:
         client = Commet("https://commet.test", unreadable, live=False)
         with pytest.raises(CommetUnavailable):
             client.plans(later())
+
+    def test_the_secret_of_an_endpoint_is_not_printed(self) -> None:
+        """It is shown once, to who asks for it by name."""
+        answer = httpx.Response(201, json=ENDPOINT | {"secretKey": "whsec_S3CRET"})
+        made = Script(answer).client().create_webhook(
+            url="https://api.example/hook", events=["invoice.created"], description="Ours.",
+            idempotency_key="k", deadline=later(),
+        )  # fmt: skip
+        assert made.secret_key.get_secret_value() == "whsec_S3CRET"
+        assert "S3CRET" not in f"{made!r} {made} {made.model_dump()} {made.model_dump_json()}"
+
+    @pytest.mark.parametrize("secret", [{}, {"secretKey": ""}, {"secretKey": None}])
+    def test_an_endpoint_without_a_secret(self, secret: dict[str, Any]) -> None:
+        """Nothing it sends could ever be believed."""
+        script = Script(httpx.Response(201, json=ENDPOINT | secret))
+        with pytest.raises(CommetUnavailable):
+            script.client().create_webhook(
+                url="https://api.example/hook", events=["invoice.created"], description="Ours.",
+                idempotency_key="k", deadline=later(),
+            )  # fmt: skip
 
     def test_an_answer_in_the_wrong_shape_is_not_quoted(self) -> None:
         """It may hold the address of somebody's portal."""
