@@ -1,5 +1,6 @@
 """Migrations: all or nothing, once, by one runner at a time, and never backwards."""
 
+import hashlib
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +18,9 @@ from billing.db import Connection
 from billing.migrations import MigrationChanged, migrate
 
 SHIPPED = Path(billing.migrations.__file__).parent
-NAMES = sorted(each.name for each in SHIPPED.glob("*.sql"))
+FILES = sorted(each.name for each in SHIPPED.glob("*.sql"))
+ROUTINES = sorted(f"routines/{each.name}" for each in SHIPPED.glob("routines/*.sql"))
+NAMES = FILES + ROUTINES
 
 Connect = Callable[[], Connection]
 
@@ -74,10 +77,35 @@ class TestMigrate:
             migrate(opens(url), "postgres", folder)
         assert "more" not in tables(opens(url))
 
+    def test_a_file_that_owns_up(self, url: str, folder: Path) -> None:
+        """Where it names the text it was, databases that have that one go on."""
+        file = folder / "9000_more.sql"
+        file.write_text(text := "create table more (id integer)")
+        migrate(opens(url), "postgres", folder)
+        was = hashlib.sha256(text.encode()).hexdigest()
+        file.write_text(f"-- was: {was}\n{text}; select 1;")
+        assert migrate(opens(url), "postgres", folder) == []
+
+    def test_a_changed_routine(self, url: str, folder: Path) -> None:
+        """It is made again, and again only when it changes once more."""
+        migrate(opens(url), "postgres", folder)
+        (folder / "routines/answer.sql").write_text(
+            "create function answer() returns int language sql as 'select 41'"
+        )
+        assert migrate(opens(url), "postgres", folder) == ["routines/answer.sql"]
+        (folder / "routines/answer.sql").write_text(
+            "create or replace function answer() returns int language sql as 'select 42'"
+        )
+        assert migrate(opens(url), "postgres", folder) == ["routines/answer.sql"]
+        assert migrate(opens(url), "postgres", folder) == []
+        with opens(url)() as connection:
+            assert connection.execute("select answer() as n").fetchone() == {"n": 42}
+
     def test_older_code(self, url: str, folder: Path) -> None:
         """A deployment that is rolled back leaves a newer database alone, and succeeds."""
         migrate(opens(url), "postgres", folder)
-        (folder / NAMES[-1]).unlink()
+        (folder / FILES[-1]).unlink()
+        (folder / ROUTINES[0]).write_text("select no_such()")
         before = tables(opens(url))
         assert migrate(opens(url), "postgres", folder) == []
         assert tables(opens(url)) == before

@@ -1,6 +1,12 @@
-"""Brings the tables up to date: forward only, all or nothing, one runner at a time."""
+"""Brings the tables up to date: forward only, all or nothing, one runner at a time.
+
+Two kinds of files. Numbered ones change tables: each is applied once and then never changes. Those
+in `routines/` hold functions and views, written as `create or replace` and applied again whenever
+their text has changed, so that what runs is always what can be read here.
+"""
 
 import hashlib
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +16,8 @@ from billing.db import Connection
 
 # Any constant of our own: every runner of this project takes the same lock.
 _LOCK = 7_262_815_501
+# How a numbered file owns up to an earlier text that left the same tables behind.
+_WAS = re.compile(r"^-- was: ([0-9a-f]{64})$", re.MULTILINE)
 
 
 class MigrationChanged(Exception):
@@ -23,12 +31,14 @@ def migrate(
 
     Everything happens in one transaction, so a failure leaves the tables as they were. Two
     runners at once are serialised by an advisory lock that ends with the transaction, even when
-    the process is killed. A database that is ahead of this code is left alone, so rolling back a
-    deployment succeeds. Afterwards `app_role` may read and write rows and nothing more.
+    the process is killed. A database that is ahead of this code is left alone, routines included,
+    so rolling back a deployment succeeds. Afterwards `app_role` may read and write rows and nothing
+    more.
 
     Raises MigrationChanged, or psycopg's error of the statement that failed.
     """
-    files = sorted((folder or Path(__file__).parent).glob("*.sql"))
+    folder = folder or Path(__file__).parent
+    files = sorted(folder.glob("*.sql"))
     connection = connect()
     try:
         with connection.transaction():
@@ -44,7 +54,10 @@ def migrate(
                 row["name"]: row["sha256"]
                 for row in connection.execute("select name, sha256 from schema_migrations")
             }
+            ahead = {n for n in done if "/" not in n} - {file.name for file in files}
             applied = [file.name for file in files if _apply(connection, file, done)]
+            if not ahead:
+                applied += _apply_routines(connection, folder / "routines", done)
             _grant(connection, app_role)
     finally:
         connection.close()
@@ -53,16 +66,36 @@ def migrate(
 
 def _apply(connection: Connection, file: Path, done: dict[str, str]) -> bool:
     text = file.read_text(encoding="utf-8")
-    digest = hashlib.sha256(text.encode()).hexdigest()
     if file.name in done:
-        if done[file.name] != digest:
+        if done[file.name] not in {_digest(text), *_WAS.findall(text)}:
             raise MigrationChanged(f"{file.name} was changed after it had been applied.")
         return False
     connection.execute(text)
-    connection.execute(
-        "insert into schema_migrations (name, sha256) values (%s, %s)", [file.name, digest]
-    )
+    _note(connection, file.name, text)
     return True
+
+
+def _apply_routines(connection: Connection, folder: Path, done: dict[str, str]) -> list[str]:
+    texts = {f"routines/{file.name}": file.read_text("utf-8") for file in folder.glob("*.sql")}
+    changed = sorted(name for name, text in texts.items() if done.get(name) != _digest(text))
+    # They may call each other, in whichever order they are made.
+    connection.execute("set local check_function_bodies = off")
+    for name in changed:
+        connection.execute(texts[name])
+        _note(connection, name, texts[name])
+    return changed
+
+
+def _note(connection: Connection, name: str, text: str) -> None:
+    connection.execute(
+        "insert into schema_migrations (name, sha256) values (%s, %s)"
+        " on conflict (name) do update set sha256 = excluded.sha256, applied_at = now()",
+        [name, _digest(text)],
+    )
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _grant(connection: Connection, app_role: str) -> None:

@@ -1,4 +1,4 @@
--- Taking usage and reading what was used. The rules themselves are functions in 0004_usage.sql.
+-- Taking usage and reading what was used. The rules themselves are functions in migrations/routines/usage.sql.
 
 -- One word per event, in the order given.
 -- name: accept

@@ -1,0 +1,194 @@
+-- Taking usage. The rules of locking are told at the top of 0004_usage.sql.
+
+-- Whether a number reaches Commet unchanged: it reads JSON numbers as doubles, which keep any 15
+-- significant digits.
+create or replace function fits_double(p_number numeric) returns boolean
+language sql immutable as $$
+    select abs(p_number) < power(10::numeric, 15 - min_scale(p_number))
+$$;
+
+-- How users stand with features right now: one row per pair asked for, numbered as asked. `code`
+-- says why usage of any amount is refused; `cap` is the limit where nothing beyond it is billed.
+-- A period that has ended shows as it is; nothing has been used yet in the one that follows.
+-- The limits of 1 change no answer: they hold each look-up to one probe of an index per pair, where
+-- a planner without statistics would rather join whole tables.
+create or replace function usage_standing(
+    p_users text[], p_features text[], p_now timestamptz, p_statuses text[]
+) returns table (
+    pair bigint, feature text, code text, name text, unit text,
+    period bigint, starts_at timestamptz, ends_at timestamptz, used numeric, included numeric,
+    unlimited boolean, overage boolean, cap numeric, unit_price numeric, currency text
+)
+language sql stable as $$
+    select
+        q.pair, q.feature,
+        case
+            when u.id is null then 'unknown_user'
+            when s.status is null or s.status <> all (p_statuses) then 'subscription_required'
+            when e.granted and not e.metered then 'feature_not_metered'
+            when p.id is null and (
+                e.granted or not exists (
+                    select from entitlements n where n.user_id = q.user_id and n.allowed
+                )
+            ) then 'access_unconfirmed'  -- paid, and the news of what for are still on their way
+            when e.granted is not true then 'feature_not_in_plan'
+        end,
+        e.name, e.unit, p.id, p.starts_at, p.ends_at,
+        case when p.ends_at > p_now then coalesce(t.total, 0) else 0 end,
+        e.included, coalesce(e.unlimited, false), coalesce(e.overage, false),
+        case when not e.unlimited and not e.overage then coalesce(e.included, 0) end,
+        e.unit_price, e.currency
+    from unnest(p_users, p_features) with ordinality as q (user_id, feature, pair)
+    left join lateral (
+        select n.id from users n where n.id = q.user_id limit 1
+    ) as u on true
+    left join lateral (
+        select n.status, n.billing_interval from current_subscription n
+        where n.user_id = q.user_id limit 1
+    ) as s on true
+    left join lateral (
+        select
+            n.name, n.unit, n.included, n.unlimited, n.unit_price, n.currency,
+            n.type = 'usage' and n.model is not distinct from 'metered' as metered,
+            -- Commet says "not allowed" of a used-up allowance too, which is a limit, not a lack.
+            n.allowed or (n.included > 0 and not n.unlimited and not n.overage_enabled) as granted,
+            -- Neither a trial nor a free plan is ever billed for more.
+            n.overage_enabled and s.status <> 'trialing' and s.billing_interval is not null
+                as overage
+        from entitlements n
+        where n.user_id = q.user_id and n.feature = q.feature limit 1
+    ) as e on true
+    left join lateral (
+        select n.id, n.starts_at, n.ends_at from usage_period n
+        where n.user_id = q.user_id and n.closed_at is null limit 1
+    ) as p on true
+    left join lateral (
+        select n.total from usage_total n where n.period = p.id and n.feature = q.feature limit 1
+    ) as t on true
+$$;
+
+-- Takes usage: ledger rows and their totals, or a refusal, for each event in the order given; the
+-- same as taking them one by one. Answers one word per event: 'accepted', 'duplicate', 'conflict'
+-- or the code of the refusal. A refused event leaves no trace, so its key is free.
+--
+-- What is asked comes as two tables. Pairs, all distinct: p_users, p_features. Events: p_pairs
+-- (which pair it is of), p_keys, p_firsts (the first event in here with the same user and key),
+-- p_quantities, p_occurred, p_fingerprints, p_properties.
+create or replace function accept_usage(
+    p_users text[], p_features text[],
+    p_pairs integer[], p_keys text[], p_firsts integer[], p_quantities numeric[],
+    p_occurred timestamptz[], p_fingerprints bytea[], p_properties text[],
+    p_now timestamptz, p_statuses text[]
+) returns text[]
+language plpgsql
+-- The shape of these arrays says nothing worth planning for, and a plan made while the tables
+-- were small must not scan them once they are large.
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+as $$
+declare
+    -- by pair
+    v_codes text[] := array_fill(null::text, array[cardinality(p_users)]);
+    v_periods bigint[] := array_fill(null::bigint, array[cardinality(p_users)]);
+    v_starts timestamptz[] := array_fill(null::timestamptz, array[cardinality(p_users)]);
+    v_caps numeric[] := array_fill(null::numeric, array[cardinality(p_users)]);
+    v_totals numeric[] := array_fill(null::numeric, array[cardinality(p_users)]);
+    -- by event
+    v_known bytea[] := array_fill(null::bytea, array[cardinality(p_keys)]);
+    v_verdicts text[] := array_fill(null::text, array[cardinality(p_keys)]);
+    v_ended boolean;
+    v_any boolean := false;
+    v_verdict text;
+    v_total numeric;
+    r record;
+begin
+    -- A statement of its own: joined to anything, rows that find no partner are never locked.
+    perform from users where id = any (p_users) order by id for no key update;
+
+    loop
+        v_ended := false;
+        for r in
+            select pair, code, period, starts_at, ends_at, used, cap
+            from usage_standing(p_users, p_features, p_now, p_statuses)
+        loop
+            v_codes[r.pair] := r.code;
+            v_periods[r.pair] := r.period;
+            v_starts[r.pair] := r.starts_at;
+            v_caps[r.pair] := r.cap;
+            v_totals[r.pair] := r.used;
+            v_ended := v_ended or (r.code is null and r.ends_at <= p_now);
+        end loop;
+        exit when not v_ended;
+        perform roll_over_periods(p_users, p_now, p_statuses);
+    end loop;
+
+    for r in
+        select e.first, l.fingerprint
+        from unnest(p_pairs, p_keys, p_firsts) as e (pair, key, first)
+        cross join lateral (
+            select n.fingerprint from usage_event n
+            where n.user_id = p_users[e.pair] and n.idempotency_key = e.key limit 1
+        ) as l
+    loop
+        v_known[r.first] := r.fingerprint;
+    end loop;
+
+    for i in 1 .. cardinality(p_keys) loop
+        v_total := v_totals[p_pairs[i]] + p_quantities[i];
+        v_verdict := case
+            when v_known[p_firsts[i]] = p_fingerprints[i] then 'duplicate'
+            when v_known[p_firsts[i]] is not null then 'conflict'
+            when p_occurred[i] < p_now - interval '35 days' then 'too_old'
+            when p_occurred[i] > p_now + interval '5 minutes' then 'in_future'
+            when v_codes[p_pairs[i]] is not null then v_codes[p_pairs[i]]
+            when v_total > v_caps[p_pairs[i]] then 'limit_reached'
+            when v_total > 999999999 and not fits_double(v_total) then 'total_too_large'
+            else 'accepted'
+        end;
+        v_verdicts[i] := v_verdict;
+        if v_verdict = 'accepted' then
+            v_totals[p_pairs[i]] := v_total;
+            v_known[p_firsts[i]] := p_fingerprints[i];
+            v_any := true;
+        end if;
+    end loop;
+
+    if v_any then
+        with accepted as (
+            select e.*
+            from unnest(
+                v_verdicts, p_pairs, p_keys, p_quantities, p_occurred, p_fingerprints, p_properties
+            ) as e (verdict, pair, key, quantity, occurred_at, fingerprint, properties)
+            where e.verdict = 'accepted'
+        ),
+        ledger as (
+            insert into usage_event (
+                user_id, idempotency_key, fingerprint, feature, quantity, occurred_at,
+                booked_at, period, late, properties
+            )
+            select p_users[pair], key, fingerprint, p_features[pair], quantity,
+                   coalesce(occurred_at, p_now), p_now, v_periods[pair],
+                   coalesce(occurred_at < v_starts[pair], false), properties::jsonb
+            from accepted
+        ),
+        growth as (
+            select v_periods[pair] as period, p_features[pair] as feature, sum(quantity) as quantity
+            from accepted
+            group by pair
+        ),
+        daily as (
+            insert into usage_daily as d (period, feature, day, quantity)
+            select period, feature, (p_now at time zone 'UTC')::date, quantity
+            from growth
+            on conflict (period, feature, day) do update set
+                quantity = d.quantity + excluded.quantity
+        )
+        insert into usage_total as t (period, feature, total)
+        select period, feature, quantity
+        from growth
+        on conflict (period, feature) do update set
+            total = t.total + excluded.total, settled = false;
+    end if;
+    return v_verdicts;
+end
+$$;
