@@ -317,6 +317,7 @@ class LocalStack:
             "AllowedOrigins": f"http://127.0.0.1:{port},http://localhost:{port}",
             "AllowSelfReportedUsage": "true",
             "DeliveryIntervalSeconds": "2",
+            "CommetCallsPerSecond": "200",
         } | self._parameters
 
     def _wire_webhook(self, kept: Kept) -> str:

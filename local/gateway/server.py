@@ -15,6 +15,7 @@ import threading
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -49,7 +50,7 @@ from local.gateway.routing import Router
 from local.gateway.runtime_api import LOOPBACK, MAX_PAYLOAD_BYTES
 from local.gateway.schedules import Scheduler
 from local.gateway.sidecar import Clock, Sidecar
-from local.gateway.template import Cors, FunctionUrl, HttpApi, Template
+from local.gateway.template import Cors, FunctionSpec, FunctionUrl, HttpApi, Template
 from local.gateway.workers import Launcher, Sidecars
 
 if TYPE_CHECKING:
@@ -216,7 +217,10 @@ class Gateway:
             )
             self._closing.callback(launcher.close)
             self._functions = Functions(
-                template.functions, launcher, max_workers=max_workers, queue_seconds=queue_seconds
+                {name: self._told_urls(spec) for name, spec in template.functions.items()},
+                launcher,
+                max_workers=max_workers,
+                queue_seconds=queue_seconds,
             )
             self._closing.callback(self._functions.close)
             self._sidecar.functions = self._functions
@@ -272,6 +276,10 @@ class Gateway:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+    def _told_urls(self, spec: FunctionSpec) -> FunctionSpec:
+        urls = {name: self.function_url(owner) for name, owner in spec.url_variables.items()}
+        return replace(spec, environment={**spec.environment, **urls})
 
     def _serve(self, application: "WSGIApplication") -> Any:
         return create_server(

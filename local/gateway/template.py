@@ -89,6 +89,8 @@ class FunctionSpec:
     timeout_seconds: float = 3
     runtime: str = "python3.13"
     environment: Mapping[str, str] = field(default_factory=dict)
+    # Variables that hold the URL of a function: known only where that is served.
+    url_variables: Mapping[str, str] = field(default_factory=dict)
     logging: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -160,6 +162,9 @@ def _function(function: Any, root: Path) -> FunctionSpec:
         timeout_seconds=float(function.timeout or 3),
         runtime=function.runtime,
         environment={name: _text(value) for name, value in variables.items()},
+        url_variables={
+            name: owner for name, value in variables.items() if (owner := _url_owner(value))
+        },
         logging={name: _text(value) for name, value in (function.logging_config or {}).items()},
     )
 
@@ -169,6 +174,14 @@ def _text(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     return "" if value is None or isinstance(value, (dict, list)) else str(value)
+
+
+def _url_owner(value: object) -> str | None:
+    """The function whose URL a value asks for, by the name SAM gives that resource."""
+    asked = value.get("Fn::GetAtt") if isinstance(value, dict) else None
+    if isinstance(asked, list) and len(asked) == 2 and asked[1] == "FunctionUrl":
+        return str(asked[0]).removesuffix("Url")
+    return None
 
 
 def _apis(functions: Iterable[Any], resources: Mapping[str, Any]) -> tuple[HttpApi, ...]:

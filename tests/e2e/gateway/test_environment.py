@@ -44,6 +44,13 @@ def test_lambdas_own_variables_are_there(served: Served) -> None:
     assert environment["FLAG"] == "true"
 
 
+def test_a_variable_may_hold_the_url_of_a_function(served: Served) -> None:
+    """`!GetAtt ProbeUrl.FunctionUrl` is the address at which this gateway serves it."""
+    url = served.get().json()["environment"]["PROBE_URL"]
+    assert url == served.gateway.function_url("Probe")
+    assert httpx.get(url).status_code == 200
+
+
 class TestSecrets:
     def test_a_function_reads_a_secret_by_the_extensions_protocol(self, served: Served) -> None:
         """A rotated one is seen at once."""

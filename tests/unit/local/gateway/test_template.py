@@ -75,7 +75,9 @@ class TestLoadTemplate:
             "ORIGINS": "http://a,http://b",
             "RECORD": "",
             "FLAG": "true",
+            "PROBE_URL": "",
         }
+        assert probe.url_variables == {"PROBE_URL": "Probe"}
 
     def test_each_api_has_its_own_routes_and_cors(self, fixture: Template) -> None:
         """SAM CLI knows one CORS object for all of them."""
