@@ -29,9 +29,12 @@ demo: $(STAMP)-run  ## tell the whole story through HTTP and check every step of
 	@$(BIN)/python -m local demo
 
 ##@ Work on it
-.PHONY: test check format openapi bench
+.PHONY: test prove check format openapi bench
 test: $(STAMP)-dev  ## all tests: unit, contract, integration on a real Postgres, end to end
 	@$(BIN)/pytest -n auto --dist loadfile $(ARGS)
+
+prove: $(STAMP)-dev  ## the long proofs at full size: concurrency, crashes, random histories (minutes)
+	@PROOF=full $(BIN)/pytest tests/proof $(ARGS)
 
 check: $(STAMP)-dev  ## formatting, lint, types, import rules, template, OpenAPI document
 	@$(BIN)/ruff format --check $(CODE)

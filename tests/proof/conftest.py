@@ -1,0 +1,74 @@
+"""What the proofs share: databases they may break, and the local stack, which they do break."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+from uuid import uuid4
+
+import pytest
+
+from billing.db import Connection, Database
+from billing.migrations import migrate
+from local.commet.testing import Control
+from local.stack import LocalStack
+from tests.proof.delivering import connect
+
+
+@pytest.fixture(scope="session")
+def proof_template(postgres_server: str) -> Iterator[str]:
+    """The name of a migrated database to copy."""
+    name = f"billing_proof_{os.getpid()}"
+    with connect(postgres_server) as admin:
+        admin.execute(f"create database {name}")
+        try:
+            migrate(lambda: connect(_at(postgres_server, name)), "postgres")
+            yield name
+        finally:
+            admin.execute(f"drop database {name} with (force)")
+
+
+@pytest.fixture
+def proof_url(postgres_server: str, proof_template: str) -> Iterator[str]:
+    """A migrated database of this test's own."""
+    name = f"{proof_template}_{uuid4().hex[:8]}"
+    with connect(postgres_server) as admin:
+        admin.execute(f"create database {name} template {proof_template} strategy file_copy")
+        try:
+            yield _at(postgres_server, name)
+        finally:
+            admin.execute(f"drop database {name} with (force)")
+
+
+@pytest.fixture
+def proof_db(proof_url: str) -> Iterator[Database]:
+    database = Database(lambda: connect(proof_url))
+    yield database
+    database.close()
+
+
+def _at(server: str, name: str) -> str:
+    return urlunsplit(urlsplit(server)._replace(path=f"/{name}"))
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
+    """The local stack, its Postgres safe against a crash; schedules run when a test says so."""
+    place = Path(tmp_path_factory.mktemp("proof"))
+    with LocalStack(data_dir=place, schedule_minute_seconds=None) as running:
+        yield running
+
+
+@pytest.fixture
+def remote(stack: LocalStack) -> Iterator[Control]:
+    """The control endpoints of the stack's stand-in."""
+    control = Control(stack.commet.removesuffix("/api/v1"))
+    yield control
+    control.clear_faults()
+    control.close()
+
+
+@pytest.fixture
+def mirror(stack: LocalStack) -> Callable[[], Connection]:
+    """Opens connections to the stack's database, as its owner."""
+    return lambda: connect(stack.database_url)
