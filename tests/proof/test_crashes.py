@@ -16,6 +16,7 @@ import threading
 from collections import Counter, deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from uuid import uuid4
 
 import httpx
@@ -50,6 +51,10 @@ class Sender:
     def finish(self) -> None:
         """No new events."""
         self._finishing.set()
+
+    def has_got(self, count: int) -> bool:
+        """Whether so many were acknowledged."""
+        return len(self.acknowledged) >= count
 
     def run(self) -> None:
         """One thread's work."""
@@ -153,7 +158,7 @@ def test_killed_in_the_middle(
             done = cut = 0
             while done < kills:
                 before = len(sender.acknowledged)
-                eventually(lambda seen=before: len(sender.acknowledged) > seen + 20)
+                eventually(partial(sender.has_got, before + 20))
                 if victim == "function":
                     kill_functions(stack)
                 elif victim == "backend":
@@ -162,7 +167,7 @@ def test_killed_in_the_middle(
                 else:
                     kill_postgres(stack, mirror)
                 # A kill that met nobody at work proves nothing and is done again.
-                eventually(lambda seen=before: len(sender.acknowledged) > seen + 40)
+                eventually(partial(sender.has_got, before + 40))
                 done, cut = done + (sender.cut > cut), sender.cut
         finally:
             sender.finish()
