@@ -1,76 +1,27 @@
 """What the template promises, read from the template and from what SAM makes of it."""
 
 import json
-import os
-from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
-from samtranslator.public.translator import ManagedPolicyLoader
-from samtranslator.translator.transform import transform
 
-ROOT = Path(__file__).parents[2]
-
-
-class _Loader(yaml.SafeLoader):
-    """Reads CloudFormation's short forms: !Ref X becomes {"Ref": "X"}."""
-
-
-def _intrinsic(loader: _Loader, suffix: str, node: yaml.Node) -> object:
-    name = suffix if suffix in ("Ref", "Condition") else f"Fn::{suffix}"
-    if isinstance(node, yaml.ScalarNode):
-        value: object = loader.construct_scalar(node)
-        if suffix == "GetAtt":
-            value = str(value).split(".", 1)
-    elif isinstance(node, yaml.SequenceNode):
-        value = loader.construct_sequence(node, deep=True)
-    else:
-        assert isinstance(node, yaml.MappingNode)
-        value = loader.construct_mapping(node, deep=True)
-    return {name: value}
-
-
-_Loader.add_multi_constructor("!", _intrinsic)
+from tests.unit.cloudformation import ROOT, TEMPLATE, Resources, load, of_type, translate
 
 
 @pytest.fixture(scope="module")
 def template() -> dict[str, Any]:
-    loaded = yaml.load((ROOT / "template.yaml").read_text(encoding="utf-8"), _Loader)  # noqa: S506
-    assert isinstance(loaded, dict)
-    return loaded
+    return load(TEMPLATE)
 
 
 @pytest.fixture(scope="module")
 def functions(template: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    return {
-        name: resource["Properties"]
-        for name, resource in template["Resources"].items()
-        if resource["Type"] == "AWS::Serverless::Function"
-    }
+    return of_type(template["Resources"], "AWS::Serverless::Function")
 
 
 @pytest.fixture(scope="module")
-def translated(template: dict[str, Any]) -> dict[str, Any]:
+def translated(template: dict[str, Any]) -> Resources:
     """CloudFormation as SAM deploys it."""
-    os.environ.setdefault("AWS_DEFAULT_REGION", "eu-central-1")
-    packaged = json.loads(json.dumps(template))
-    for resource in packaged["Resources"].values():
-        for key in ("CodeUri", "ContentUri"):
-            if key in resource.get("Properties", {}):
-                resource["Properties"][key] = "s3://bucket/key"
-    values = {"BuildId": "0123456789abcdef", "AllowedOrigins": "https://a.example"}
-
-    class NoPolicies(ManagedPolicyLoader):  # type: ignore[misc]  # untyped
-        def __init__(self) -> None:
-            """Asks IAM nothing."""
-
-        def load(self) -> dict[str, str]:
-            return {}
-
-    resources = transform(packaged, values, NoPolicies())["Resources"]
-    assert isinstance(resources, dict)
-    return resources
+    return translate(template)
 
 
 class TestFunctions:
@@ -99,20 +50,6 @@ class TestFunctions:
             named = [v for v in variables if any(word in v for word in telling)]
             assert [v for v in named if not v.endswith("_ARN")] == [], name
 
-    def test_each_may_read_exactly_the_secrets_it_is_told_of(
-        self, template: dict[str, Any], functions: dict[str, dict[str, Any]]
-    ) -> None:
-        """Least privilege: a policy for every secret in the environment, and no other."""
-        shared = template["Globals"]["Function"]["Environment"]["Variables"]
-        for name, function in functions.items():
-            variables = shared | function["Environment"]["Variables"]
-            told = [json.dumps(v) for k, v in variables.items() if k.endswith("_SECRET_ARN")]
-            allowed = [
-                json.dumps(p["AWSSecretsManagerGetSecretValuePolicy"]["SecretArn"])
-                for p in function["Policies"]
-            ]
-            assert sorted(told) == sorted(allowed), name
-
 
 class TestRoutes:
     def test_they_are_those_of_the_openapi_document(
@@ -137,14 +74,14 @@ class TestRoutes:
         }
         assert served == described
 
-    def test_everything_else_is_answered_by_us(self, translated: dict[str, Any]) -> None:
+    def test_everything_else_is_answered_by_us(self, translated: Resources) -> None:
         """A $default route renders our own 404."""
         default = translated["Api"]["Properties"]["Body"]["paths"]["/$default"]
         assert default["x-amazon-apigateway-any-method"]["isDefaultRoute"] is True
 
 
 class TestTranslated:
-    def test_a_second_stack_can_stand_beside_it(self, translated: dict[str, Any]) -> None:
+    def test_a_second_stack_can_stand_beside_it(self, translated: Resources) -> None:
         """No resource has a name of its own, which could be taken in the account."""
         named = ("Name", "FunctionName", "LayerName", "RoleName", "ScheduleName")
         owners = ("AWS::Scheduler::Schedule", "AWS::Lambda::Function", "AWS::IAM::Role")
@@ -157,19 +94,19 @@ class TestTranslated:
         ]
         assert found == []
 
-    def test_every_function_is_called_through_its_alias(self, translated: dict[str, Any]) -> None:
+    def test_every_function_is_called_through_its_alias(self, translated: Resources) -> None:
         """A deployment is complete before the first request reaches it."""
         aliases = [r for r in translated.values() if r["Type"] == "AWS::Lambda::Alias"]
         assert len(aliases) == 10
 
-    def test_another_build_id_is_another_version(self, translated: dict[str, Any]) -> None:
+    def test_another_build_id_is_another_version(self, translated: Resources) -> None:
         """The logical ids of versions end in the build id, so CloudFormation publishes new ones."""
         versions = [n for n, r in translated.items() if r["Type"] == "AWS::Lambda::Version"]
         assert len(versions) == 10
         assert all(name.endswith("0123456789") for name in versions)
 
     def test_the_webhook_has_a_url_that_needs_no_aws_signature(
-        self, translated: dict[str, Any]
+        self, translated: Resources
     ) -> None:
         """Commet cannot sign for AWS; its own signature is checked by us."""
         url = translated["WebhookFunctionUrl"]["Properties"]
