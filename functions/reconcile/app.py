@@ -1,11 +1,17 @@
-"""Repairs what webhooks could not. Called by a schedule; {} by hand does the same."""
+"""Repairs what webhooks could not: called by a schedule, and by a person with a command.
+
+{}                                                        what the schedule does
+{"command": "sweep"}                                      read everything again, from now on
+{"command": "redrive", "what": "events", "id"?, "user"?}  try dead events again
+{"command": "show", "user": "usr_..."}                    everything known of one user
+"""
 
 from typing import Any
 
 from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 
-from billing import reconcile, wiring
+from billing import commands, reconcile, wiring
 from billing.deadline import Deadline, LambdaContext
 
 logger = Logger()
@@ -13,16 +19,19 @@ metrics = Metrics()
 
 
 @metrics.log_metrics
-def handler(_: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    """What was healed in this run."""
+def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
+    """What was healed in this run, or what a command found or did."""
+    if "command" in event:
+        return commands.obey(wiring.database(), event, now=wiring.clock()())
     summary = reconcile.run(
         wiring.database(),
         wiring.commet(),
-        mode=wiring.settings().commet_mode,
+        wiring.settings(),
         clock=wiring.clock(),
         deadline=Deadline.of_invocation(context, reserve=5),
     )
     for name, count in summary.items():
-        metrics.add_metric(f"Reconcile{name.title().replace('_', '')}", MetricUnit.Count, count)
+        unit = MetricUnit.Seconds if name.endswith("_seconds") else MetricUnit.Count
+        metrics.add_metric(name.title().replace("_", ""), unit, count)
     logger.info("reconcile.done", extra=summary)
-    return dict(summary)
+    return summary

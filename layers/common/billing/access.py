@@ -1,6 +1,7 @@
 """May this user use what they pay for? Somebody who has just paid is never told to pay."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -9,13 +10,34 @@ from billing.config import Settings
 from billing.db import Database
 from billing.deadline import Deadline
 from billing.errors import CommetRefused, CommetUnavailable
+from billing.rate import Budget
 from billing.subscriptions import Subscription
 
 if TYPE_CHECKING:
     from billing.commet import Commet
 
-# What a request may spend on making sure before it refuses; the mirror answers otherwise.
+# What a request may spend on making sure of one user before it refuses, and of several; the mirror
+# answers otherwise.
 _BUDGET_SECONDS = 4.0
+_SEVERAL_SECONDS = 6.0
+
+# A request asks about so many users; the rest may come again.
+_ASK_AT_MOST = 5
+
+# What a question costs: see refresh.CALLS, which would bring in httpx.
+_CALLS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Doubts:
+    """What came of asking about users who would be refused.
+
+    Of `answered` the mirror may say something else now. To refuse the `unconfirmed` for good would
+    be wrong: they may have paid. With each, how old the newest that is known of them is.
+    """
+
+    answered: Collection[str]
+    unconfirmed: Mapping[str, datetime]
 
 
 class Access:
@@ -35,6 +57,7 @@ class Access:
         self._settings = settings
         self._commet = commet
         self._clock = clock
+        self._budget = Budget(db, settings.commet_calls_per_second)
 
     def standing(self, user_id: str, deadline: Deadline) -> tuple[Subscription | None, bool]:
         """The subscription that speaks for the user, and whether it gives access."""
@@ -43,13 +66,25 @@ class Access:
             return found
         return self._read(user_id)
 
+    def settle(self, users: Collection[str], deadline: Deadline) -> Doubts:
+        """Asks about users who would be refused for want of access: at most five of them."""
+        deadline = deadline.within(_SEVERAL_SECONDS)
+        askable = subscriptions.askable(self._db, users, self._clock())
+        answered = {user for user in askable[:_ASK_AT_MOST] if self.ask(user, deadline)}
+        open_questions = subscriptions.unanswered(self._db, users, self._clock())
+        unconfirmed = {
+            user: as_of for user, as_of in open_questions.items() if user not in answered
+        }
+        return Doubts(answered, unconfirmed)
+
     def ask(self, user_id: str, deadline: Deadline) -> bool:
         """Asks Commet about the user where something may have changed; whether it answered.
 
-        At most once in ten seconds per user, whoever asks, and not at all without a row that
-        could have changed.
+        At most once in ten seconds per user, whoever asks; not at all without a row that could
+        have changed, nor beyond the budget of the whole stack.
         """
-        if not subscriptions.claim_refresh(self._db, user_id, self._clock()):
+        now = self._clock()
+        if not subscriptions.claim_refresh(self._db, user_id, now) or not self._budget.take(_CALLS):
             return False
         from billing.refresh import refresh  # late: brings in httpx
 
@@ -58,10 +93,14 @@ class Access:
                 self._db,
                 self._commet(),
                 user_id,
-                now=self._clock(),
+                now=now,
                 deadline=deadline.within(_BUDGET_SECONDS),
             )
-        except (CommetUnavailable, CommetRefused):
+        except CommetUnavailable as error:
+            if error.asked_retry_after is not None:
+                self._budget.pause(error.asked_retry_after)
+            return False
+        except CommetRefused:
             return False
         return True
 

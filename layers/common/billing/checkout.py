@@ -6,6 +6,7 @@ that ended without an answer is repeated as the same one.
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -18,6 +19,7 @@ from billing.deadline import Deadline
 from billing.errors import (
     BillingError,
     CommetRefused,
+    CommetUnavailable,
     Conflict,
     FieldError,
     InvalidRequest,
@@ -126,9 +128,11 @@ class Checkouts:
         current = subscriptions.current(self._db, user.id)
         if current is None or current.status not in subscriptions.LIVE:
             return
-        # It may have ended without our hearing of it: then they may buy again.
+        # It may have ended without our hearing of it: then they may buy again. While Commet
+        # does not say, the mirror answers.
         if subscriptions.claim_refresh(self._db, user.id, self._clock()):
-            self._refresh(user, deadline)
+            with suppress(CommetUnavailable, CommetRefused):
+                self._refresh(user, deadline)
             current = subscriptions.current(self._db, user.id)
         if current is not None and current.status in subscriptions.LIVE:
             raise _already_subscribed(current.status)
@@ -153,7 +157,7 @@ class Checkouts:
     def _create(self, attempt: "_Attempt", deadline: Deadline) -> Started:
         user = attempt.user
         self._ensure_customer(user, deadline)
-        known = {row_id for row_id, _ in subscriptions.refreshable(self._db, user.id)}
+        known = {row.id for row in subscriptions.refreshable(self._db, user.id)}
         answer = self._commet.create_subscription(
             user_id=user.id,
             plan_code=attempt.plan_code,

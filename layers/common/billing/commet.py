@@ -138,6 +138,13 @@ class Commet:
         path = f"/subscriptions/{quote(subscription_id, safe='')}"
         return self._parse(Subscription, self._send(_Call("GET", path), deadline))
 
+    def list_subscriptions(
+        self, *, status: str, cursor: str | None, deadline: Deadline
+    ) -> tuple[list[Subscription], str | None]:
+        """A page of everybody's subscriptions in this status, and the cursor of the next if any."""
+        query = {"status": status} | ({"cursor": cursor} if cursor else {})
+        return self._page("/subscriptions", query, Subscription, deadline)
+
     def active_subscription(self, user_id: str, deadline: Deadline) -> Subscription | None:
         """What Commet calls the current subscription, which may well be unpaid; or None."""
         call = _Call("GET", "/subscriptions/active", params={"customerId": user_id})
@@ -250,14 +257,23 @@ class Commet:
         items: list[T] = []
         query = dict(params)  # no `limit`: not every list is documented to take one
         for _ in range(_MAX_PAGES):
-            page = self._send(_Call("GET", path, params=query), deadline)
-            if not isinstance(page, dict) or not isinstance(page.get("data"), list):
-                raise CommetUnavailable(nonsense=True)
-            items += [self._parse(shape, item) for item in page["data"]]
-            if not page.get("hasMore") or not page.get("nextCursor"):
+            page, cursor = self._page(path, query, shape, deadline)
+            items += page
+            if cursor is None:
                 return items
-            query["cursor"] = str(page["nextCursor"])
+            query["cursor"] = cursor
         raise CommetUnavailable(nonsense=True)
+
+    def _page(
+        self, path: str, query: Mapping[str, str], shape: type[T], deadline: Deadline
+    ) -> tuple[list[T], str | None]:
+        page = self._send(_Call("GET", path, params=dict(query)), deadline)
+        if not isinstance(page, dict) or not isinstance(page.get("data"), list):
+            raise CommetUnavailable(nonsense=True)
+        cursor = str(page["nextCursor"]) if page.get("hasMore") and page.get("nextCursor") else None
+        if cursor is not None and cursor == query.get("cursor"):
+            raise CommetUnavailable(nonsense=True)  # it would go round for ever
+        return [self._parse(shape, item) for item in page["data"]], cursor
 
     def _parse(self, shape: type[T], answer: object) -> T:
         if isinstance(answer, dict) and answer.get("livemode") not in (None, self._live):

@@ -48,6 +48,7 @@ class Period(Answer):
 
 class Subscription(Answer):
     id: Text
+    customer_id: Text | None = None  # ours, or Commet's own for a customer made in its dashboard
     status: Text
     plan: PlanRef
     billing_interval: Text | None = None  # null on a free plan

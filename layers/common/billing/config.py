@@ -41,6 +41,10 @@ class Settings:
     secrets_endpoint: str | None
     clock_url: str
     function: str
+    webhook_url: str  # where Commet's webhooks come in, as it was registered
+    commet_calls_per_second: int  # of the whole stack together
+    inbox_payload_age: timedelta  # webhooks older than that lose their payload
+    inbox_id_age: timedelta  # and these their row
 
     @property
     def live_statuses(self) -> frozenset[str]:
@@ -82,6 +86,10 @@ def from_env(env: Mapping[str, str]) -> Settings:
         secrets_endpoint=env.get("SECRETS_ENDPOINT_URL") or None,
         clock_url=env.get("CLOCK_URL", ""),
         function=env.get("POWERTOOLS_SERVICE_NAME", "billing"),
+        webhook_url=env.get("WEBHOOK_URL", ""),
+        commet_calls_per_second=_integer(env, "COMMET_CALLS_PER_SECOND", 20),
+        inbox_payload_age=timedelta(days=_integer(env, "INBOX_PAYLOAD_DAYS", 30)),
+        inbox_id_age=timedelta(days=_integer(env, "INBOX_ID_DAYS", 400)),
     )
 
 

@@ -178,9 +178,12 @@ def _state_changed(data: Data) -> News:
         "plan_name": _text(plan, "name"),
         "billing_interval": _text(data, "billingInterval"),
     }
+    known = {column: value for column, value in known.items() if value is not None}
+    if _is_null(data, "billingInterval"):
+        known["billing_interval"] = None  # how Commet says that the plan is free
     return News(
         subscription_id,
-        {column: value for column, value in known.items() if value is not None},
+        known,
         mark=status is None or features is None,
         features=features,
         period=_allowance_period(data, subscription_id) if subscription_id else None,

@@ -1,68 +1,175 @@
-"""What a schedule repairs: events that could not be applied, rows Commet must be asked about."""
+"""What a schedule repairs, because webhooks alone cannot.
 
-from collections.abc import Callable
-from datetime import datetime, timedelta
+In this order, each within its share of the time, so that none starves another: events that could
+not be applied, an endpoint Commet has switched off, a round through everything Commet has, rows
+Commet must be asked about, and what is old.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 
 from aws_lambda_powertools import Logger
 
-from billing import subscriptions, webhooks
+from billing import endpoint_watch, housekeeping, refresh, subscriptions, sweep, webhooks
 from billing.commet import Commet
+from billing.config import Settings
 from billing.db import Database
 from billing.deadline import Deadline
+from billing.endpoint_watch import Endpoint
 from billing.errors import CommetRefused, CommetUnavailable, DatabaseUnavailable
-from billing.refresh import refresh
+from billing.rate import Budget
+from billing.refresh import Truth
 from billing.sql import queries
+from billing.subscriptions import Refreshable
 
 logger = Logger(child=True)
 
-_BATCH = 50
+Clock = Callable[[], datetime]
+Summary = dict[str, int]
+
+# Users asked about side by side: Commet's answers take longer than writing them down.
+_AT_ONCE = 8
 _REFRESH_SECONDS = 10.0
-_KEEP_ATTEMPTS = timedelta(days=1)
+_ENDPOINT_SECONDS = 5.0
+
+# Shares of the time that is left when their turn comes.
+_INBOX_SHARE = 0.4
+_SWEEP_SHARE = 0.4
+_REFRESH_SHARE = 0.8
 
 
 def run(
-    db: Database, commet: Commet, *, mode: str, clock: Callable[[], datetime], deadline: Deadline
-) -> dict[str, int]:
-    """Works until nothing is due or the time is up; what it did, as counts.
+    db: Database, commet: Commet, settings: Settings, *, clock: Clock, deadline: Deadline
+) -> Summary:
+    """One run: works until nothing is due or time is up; what it did, as counts.
 
     One user's trouble never stops another's: it is logged, and their row comes due again later.
+    Raises DatabaseUnavailable.
     """
-    summary = {"events_applied": 0, "events_failed": 0, "refreshed": 0, "refresh_failed": 0}
-    for outcome, count in webhooks.retry_failed(
-        db, mode=mode, clock=clock, limit=_BATCH, has_time=lambda: deadline.remaining() > 0
-    ).items():
-        applied = outcome in ("applied", "ignored")
-        summary["events_applied" if applied else "events_failed"] += count
-    while deadline.remaining() > 0:
-        users = subscriptions.claim_refreshes(db, clock(), limit=_BATCH)
-        for user_id in users:
-            done = _refresh(db, commet, user_id, clock(), deadline)
-            summary["refreshed" if done else "refresh_failed"] += 1
-        if len(users) < _BATCH:
-            break
-    _tidy(db, clock())
-    return summary
+    budget = Budget(db, settings.commet_calls_per_second)
+    summary = _inbox(db, settings, clock, _share(deadline, _INBOX_SHARE))
+    summary |= _endpoint(db, commet, settings, deadline.within(_ENDPOINT_SECONDS))
+    summary |= _sweep(db, commet, budget, clock, _share(deadline, _SWEEP_SHARE))
+    summary |= _refresh_due(db, commet, budget, clock, _share(deadline, _REFRESH_SHARE))
+    housekeeping.tidy_sign_ins(db, clock())
+    summary["payloads_pruned"] = housekeeping.prune_inbox(
+        db,
+        payload_age=settings.inbox_payload_age,
+        id_age=settings.inbox_id_age,
+        deadline=deadline,
+    )
+    return summary | _health(db)
 
 
-def _refresh(db: Database, commet: Commet, user_id: str, now: datetime, deadline: Deadline) -> bool:
+def _share(deadline: Deadline, share: float) -> Deadline:
+    return deadline.within(deadline.remaining() * share)
+
+
+def _inbox(db: Database, settings: Settings, clock: Clock, deadline: Deadline) -> Summary:
+    outcomes = webhooks.retry_failed(db, mode=settings.commet_mode, clock=clock, deadline=deadline)
+    return {
+        "events_applied": outcomes.get("applied", 0) + outcomes.get("ignored", 0),
+        "events_failed": outcomes.get("failed", 0),
+        "events_died": outcomes.get("dead", 0),
+    }
+
+
+def _health(db: Database) -> Summary:
+    """What waits in the inbox for a later run, and what for a person."""
+    row = db.one(queries("webhooks")["inbox_health"])
+    assert row is not None  # noqa: S101 - a row of counts
+    return {
+        "inbox_failed": row["failed"],
+        "inbox_dead": row["dead"],
+        "inbox_age_seconds": row["oldest_seconds"],
+    }
+
+
+def _endpoint(db: Database, commet: Commet, settings: Settings, deadline: Deadline) -> Summary:
+    found = Endpoint.UNKNOWN
     try:
-        refresh(db, commet, user_id, now=now, deadline=deadline.within(_REFRESH_SECONDS))
+        found = endpoint_watch.look_after(commet, settings.webhook_url, deadline)
     except (CommetUnavailable, CommetRefused) as error:
-        logger.warning(
-            "reconcile.refresh_failed",
-            user_id=user_id,
-            commet_code=error.commet_code,
-            commet_request_id=error.request_id,
-        )
-        return False
-    except DatabaseUnavailable:
-        raise
-    except Exception:  # whatever it is, it is this user's trouble alone
-        logger.exception("reconcile.refresh_broken", user_id=user_id)
-        return False
-    return True
+        _log("reconcile.endpoint_unseen", error)
+    if found is Endpoint.ENABLED_AGAIN:
+        logger.warning("reconcile.endpoint_enabled_again")
+        sweep.request(db)
+    elif found is Endpoint.MISSING:
+        logger.error("reconcile.endpoint_missing")
+    return {
+        "webhook_endpoint_disabled": int(found is Endpoint.ENABLED_AGAIN),
+        "webhook_endpoint_missing": int(found is Endpoint.MISSING),
+    }
 
 
-def _tidy(db: Database, now: datetime) -> None:
-    db.execute(queries("accounts")["delete_expired_sessions"], {"now": now})
-    db.execute(queries("accounts")["delete_old_attempts"], {"before": now - _KEEP_ATTEMPTS})
+def _sweep(
+    db: Database, commet: Commet, budget: Budget, clock: Clock, deadline: Deadline
+) -> Summary:
+    swept = sweep.Swept()
+    try:
+        swept = sweep.run(db, commet, budget, clock=clock, deadline=deadline)
+    except (CommetUnavailable, CommetRefused) as error:
+        _log("reconcile.sweep_stopped", error)
+    return {
+        "swept_subscriptions": swept.compared,
+        "swept_differing": swept.differing,
+        "swept_missing": swept.missing,
+    }
+
+
+def _refresh_due(
+    db: Database, commet: Commet, budget: Budget, clock: Clock, deadline: Deadline
+) -> Summary:
+    """Asks about whoever is due; stops for this run once Commet answers nobody."""
+    counts = Counter(refreshed=0, refresh_failed=0, healed=0)
+    with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="ask") as pool:
+        while deadline.remaining() > 0:
+            users = subscriptions.claim_refreshes(db, clock(), limit=_AT_ONCE)
+            if not users or not budget.wait(len(users) * refresh.CALLS, deadline):
+                break  # who was claimed in vain comes due again in seconds
+            asked = [(user, subscriptions.refreshable(db, user)) for user in users]
+            now, limit = clock(), deadline.within(_REFRESH_SECONDS)
+            questions = [
+                pool.submit(refresh.ask, commet, user, rows, now=now, deadline=limit)
+                for user, rows in asked
+            ]
+            failures: list[Exception] = []
+            for (user, rows), question in zip(asked, questions, strict=True):
+                try:
+                    counts["healed"] += _write(db, rows, question.result)
+                    counts["refreshed"] += 1
+                except DatabaseUnavailable:
+                    raise
+                except Exception as error:  # noqa: BLE001 - it is this user's trouble alone
+                    counts["refresh_failed"] += 1
+                    failures.append(error)
+                    _log_refresh(user, error)
+            if len(users) < _AT_ONCE or _commet_is_down(failures, len(users), budget):
+                break
+    return dict(counts)
+
+
+def _write(db: Database, rows: Sequence[Refreshable], answer: Callable[[], Truth]) -> int:
+    return refresh.write(db, rows, answer())
+
+
+def _commet_is_down(failures: Sequence[Exception], asked: int, budget: Budget) -> bool:
+    silent = [each for each in failures if isinstance(each, CommetUnavailable)]
+    pauses = [each.asked_retry_after for each in silent if each.asked_retry_after is not None]
+    if pauses:
+        budget.pause(max(pauses))
+    return bool(pauses) or len(silent) == asked
+
+
+def _log_refresh(user_id: str, error: Exception) -> None:
+    if isinstance(error, CommetUnavailable | CommetRefused):
+        _log("reconcile.refresh_failed", error, user_id=user_id)
+    else:
+        logger.exception("reconcile.refresh_broken", exc_info=error, user_id=user_id)
+
+
+def _log(event: str, error: CommetUnavailable | CommetRefused, **fields: str) -> None:
+    told = {"commet_code": error.commet_code, "commet_request_id": error.request_id, **fields}
+    logger.warning(event, extra=told)

@@ -1,6 +1,11 @@
-"""Asking Commet for the truth about one user, and writing it down unless newer news came."""
+"""Asking Commet for the truth about one user, and writing it down unless newer news came.
 
-from collections.abc import Collection
+Asking and writing are apart, so that many users can be asked about at once while one connection
+to the database writes.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
 from billing import commet_news, subscriptions
@@ -10,57 +15,107 @@ from billing.db import Database
 from billing.deadline import Deadline
 from billing.errors import CommetRefused
 from billing.news import News
+from billing.subscriptions import Refreshable
+
+# The calls that one user costs, as a rule: the current subscription, another row, what is granted.
+CALLS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Truth:
+    """What Commet answered about a user at `asked_at`."""
+
+    user_id: str
+    asked_at: datetime
+    subscriptions: Sequence[Subscription]
+    unknown: Collection[str]  # ids of ours that Commet does not know
+    entitlements: News
 
 
 def refresh(
     db: Database, commet: Commet, user_id: str, *, now: datetime, deadline: Deadline
-) -> None:
-    """Reads the user's subscriptions and entitlements afresh.
+) -> int:
+    """Reads the user's subscriptions and entitlements afresh; how many rows were wrong.
+
+    Raises CommetUnavailable or CommetRefused, and then what was not confirmed stays marked.
+    """
+    rows = subscriptions.refreshable(db, user_id)
+    return write(db, rows, ask(commet, user_id, rows, now=now, deadline=deadline))
+
+
+def ask(
+    commet: Commet,
+    user_id: str,
+    rows: Sequence[Refreshable],
+    *,
+    now: datetime,
+    deadline: Deadline,
+) -> Truth:
+    """What is true of a user; touches no database, so threads may do it side by side.
 
     "No active subscription" is followed by a read of each row believed live or pending, by id:
-    it says nothing about which of them ended. Raises CommetUnavailable or CommetRefused, and then
-    what was not confirmed stays marked.
+    it says nothing about which of them ended. Everything is asked before anything is written: an
+    answer that stays out takes no mark away. Raises CommetUnavailable or CommetRefused.
     """
-    versions = dict(subscriptions.refreshable(db, user_id))
-    answers = _subscriptions(commet, user_id, versions, deadline)
+    active = commet.active_subscription(user_id, deadline)
+    answers = [active] if active else []
+    unknown = set()
+    for row in rows:
+        if active is None or row.id != active.id:
+            try:
+                answers.append(commet.subscription(row.id, deadline))
+            except CommetRefused as error:
+                if error.commet_status != 404:
+                    raise
+                unknown.add(row.id)
     live = next((a for a in answers if a.status in subscriptions.LIVE), None)
-    # Everything is asked before anything is written: an answer that stays out takes no mark away.
     entitlements = (
         commet_news.entitlement_news(live.id, _features(commet, user_id, deadline))
         if live
         else News(features=[])
     )
-    for answer in answers:
-        _write(db, user_id, answer, versions.get(answer.id), now)
-    # What it says is true at the moment it was asked for, not when it arrived.
-    subscriptions.record_news(db, user_id, entitlements, at=now, now=now)
+    return Truth(user_id, now, answers, unknown, entitlements)
 
 
-def _subscriptions(
-    commet: Commet, user_id: str, known: Collection[str], deadline: Deadline
-) -> list[Subscription]:
-    active = commet.active_subscription(user_id, deadline)
-    answers = [active] if active else []
-    for subscription_id in known:
-        if active is None or subscription_id != active.id:
-            try:
-                answers.append(commet.subscription(subscription_id, deadline))
-            except CommetRefused as error:
-                if error.commet_status != 404:
-                    raise
-                # Gone at Commet: its row stays as it is, and keeps no other from being confirmed.
-    return answers
+def write(db: Database, rows: Sequence[Refreshable], truth: Truth) -> int:
+    """Writes the truth down, row by row where none has changed since; how many were wrong."""
+    known = {row.id: row for row in rows}
+    healed = 0
+    for answer in truth.subscriptions:
+        healed += _write(db, truth, answer, known.get(answer.id))
+    kept = [_settle_unknown(db, truth, known[row_id]) for row_id in truth.unknown]
+    if not any(kept):
+        # What it says is true at the moment it was asked for, not when it arrived.
+        subscriptions.record_news(
+            db, truth.user_id, truth.entitlements, at=truth.asked_at, now=truth.asked_at
+        )
+    return healed
 
 
-def _write(
-    db: Database, user_id: str, answer: Subscription, version: int | None, now: datetime
-) -> None:
-    if version is None:
+def _write(db: Database, truth: Truth, answer: Subscription, row: Refreshable | None) -> bool:
+    if row is None:
         news = commet_news.subscription_news(answer)
-        subscriptions.record_news(db, user_id, news, at=answer.updated_at, now=now)
-    else:
-        known = commet_news.known_of(answer)
-        subscriptions.confirm(db, answer.id, version, known, at=answer.updated_at)
+        subscriptions.record_news(db, truth.user_id, news, at=answer.updated_at, now=truth.asked_at)
+        return True
+    known = commet_news.known_of(answer)
+    outcome = subscriptions.confirm(db, answer.id, row.version, known, at=answer.updated_at)
+    return outcome == "healed"
+
+
+def _settle_unknown(db: Database, truth: Truth, row: Refreshable) -> bool:
+    """Whether a subscription that Commet does not know goes on giving what it gave.
+
+    It does until the end of what was paid for: a key of the wrong organization knows nobody, and
+    must not lock everybody out at once. After that it is over.
+    """
+    live = row.status in subscriptions.LIVE
+    paid_until = row.period_end
+    if live and (paid_until is None or paid_until <= truth.asked_at):
+        ended = News(row.id, {"status": "canceled"})
+        subscriptions.record_news(db, truth.user_id, ended, at=truth.asked_at, now=truth.asked_at)
+        return False
+    subscriptions.keep_unknown(db, row.id, row.version)
+    return live
 
 
 def _features(commet: Commet, user_id: str, deadline: Deadline) -> list[FeatureAccess]:

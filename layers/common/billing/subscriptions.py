@@ -1,6 +1,6 @@
 """The mirror of Commet's subscriptions: what it says, and how news gets into it."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -55,12 +55,13 @@ def record_news(db: Database, user_id: str, news: News, *, at: datetime, now: da
 
 def confirm(
     db: Database, subscription_id: str, version: int, known: dict[str, object], *, at: datetime
-) -> bool:
-    """Writes what Commet itself says of a row read at `version`.
+) -> str:
+    """Writes what Commet itself says of a row read at `version`; what became of it.
 
-    False where something newer was applied meanwhile; the row then stays marked.
+    `confirmed` or, where the row was wrong, `healed`; `stale` where something newer was applied
+    meanwhile: the row then stays marked.
     """
-    return bool(
+    return str(
         db.value(
             queries("subscriptions")["confirm"],
             {
@@ -74,10 +75,26 @@ def confirm(
     )
 
 
-def refreshable(db: Database, user_id: str) -> Sequence[tuple[str, int]]:
-    """Ids and versions of the rows whose truth is worth asking for."""
+def keep_unknown(db: Database, subscription_id: str, version: int) -> None:
+    """Notes that Commet does not know this subscription, which is left as it is."""
+    params = {"id": subscription_id, "version": version}
+    db.execute(queries("subscriptions")["keep_unknown"], params)
+
+
+@dataclass(frozen=True, slots=True)
+class Refreshable:
+    """A row whose truth is worth asking for, as it was read."""
+
+    id: str
+    version: int
+    status: str
+    period_end: datetime | None
+
+
+def refreshable(db: Database, user_id: str) -> list[Refreshable]:
+    """The user's rows that are believed live or pending, or are marked."""
     rows = db.all(queries("subscriptions")["refreshable"], {"user_id": user_id})
-    return [(row["id"], row["version"]) for row in rows]
+    return [Refreshable(**row) for row in rows]
 
 
 def claim_refresh(db: Database, user_id: str, now: datetime) -> bool:
@@ -87,12 +104,22 @@ def claim_refresh(db: Database, user_id: str, now: datetime) -> bool:
 
 
 def claim_refreshes(db: Database, now: datetime, *, limit: int) -> list[str]:
-    """Users whose rows are due, claimed for this caller."""
+    """Users whose rows are due, claimed for this caller; those in doubt come first."""
     rows = db.all(queries("subscriptions")["claim_refreshes"], {"now": now, "limit": limit})
-    return list(dict.fromkeys(row["user_id"] for row in rows))
+    return [row["user_id"] for row in rows]
 
 
 def askable(db: Database, users: Collection[str], now: datetime) -> list[str]:
     """Those of the users about whom asking Commet could tell something new right now."""
     params = {"users": list(users), "now": now}
     return [row["user_id"] for row in db.all(queries("subscriptions")["askable"], params)]
+
+
+def unanswered(db: Database, users: Collection[str], now: datetime) -> dict[str, datetime]:
+    """Those of the users about whom Commet was or is to be asked and has not answered since.
+
+    With each, how old the newest that is known of them is.
+    """
+    params = {"users": list(users), "now": now}
+    rows = db.all(queries("subscriptions")["unanswered"], params)
+    return {row["user_id"]: row["as_of"] for row in rows}

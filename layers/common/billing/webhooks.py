@@ -14,6 +14,7 @@ import psycopg
 
 from billing import events
 from billing.db import Database
+from billing.deadline import Deadline
 from billing.errors import BadSignature, DatabaseUnavailable, PayloadTooLarge
 from billing.events import Event, Unreadable
 from billing.news import News
@@ -23,6 +24,8 @@ from billing.sql import queries
 
 MAX_BODY_BYTES = 1_000_000
 MAX_ATTEMPTS = 12
+
+_BATCH = 50
 
 # A secret that was just rotated in is found, and strangers cannot make us read it more often.
 _REREAD_SECONDS = 60.0
@@ -68,14 +71,15 @@ def receive(db: Database, body: bytes, *, mode: str, now: datetime) -> Receipt:
     """Stores and applies a signed body, once; raises only DatabaseUnavailable.
 
     Events of Commet's other mode (live or sandbox), of unknown types and for unknown customers
-    are stored as `ignored`.
+    are stored as `ignored`; those that a later day may make matter are found again then.
     """
     try:
         event = events.parse(body)
     except Unreadable:
         event = Event(events.body_id(body), "", None, None, None, {})
         return _record(db, event, body, status="unreadable", mode=None, now=now)
-    return _record(db, event, body, status="ignored", mode=mode, now=now)
+    status = "ignored" if _is_of(event, mode) else "other_mode"
+    return _record(db, event, body, status=status, mode=mode, now=now)
 
 
 def _record(
@@ -113,28 +117,39 @@ def _store_failed(db: Database, row: Mapping[str, object], error: Exception) -> 
 
 
 def retry_failed(
-    db: Database,
-    *,
-    mode: str,
-    clock: Callable[[], datetime],
-    limit: int,
-    has_time: Callable[[], bool],
+    db: Database, *, mode: str, clock: Callable[[], datetime], deadline: Deadline
 ) -> dict[str, int]:
     """Applies failed events that are due, in order of occurrence; counts what became of them.
 
-    Events of Commet's other mode end as `ignored`, as they do when they come.
+    Works until none is due or time is up. One that fails again comes due later each time, so it
+    holds up nobody; after the last attempt it is `dead`. Events that were ignored and matter now
+    are among them: their user has appeared, or the mode was set right.
     """
+    db.execute(queries("webhooks")["wake_ignored"], {"mode": mode})
     outcomes: dict[str, int] = {}
-    for row in sorted(
-        db.all(queries("webhooks")["lease_failed_events"], {"limit": limit}),
-        key=lambda row: (row["occurred_at"], row["id"]),
-    ):
-        if not has_time():
+    while deadline.remaining() > 0:
+        leased = db.all(queries("webhooks")["lease_failed_events"], {"limit": _BATCH})
+        leased.sort(key=lambda row: (row["occurred_at"], row["id"]))
+        for position, row in enumerate(leased):
+            if deadline.remaining() <= 0:
+                rest = [each["id"] for each in leased[position:]]
+                db.execute(queries("webhooks")["release_events"], {"ids": rest})
+                break
+            outcome = _retry(db, row["id"], bytes(row["payload"]), mode=mode, now=clock())
+            if outcome is not None:
+                outcomes[outcome] = outcomes.get(outcome, 0) + 1
+        if len(leased) < _BATCH:
             break
-        outcome = _retry(db, row["id"], bytes(row["payload"]), mode=mode, now=clock())
-        if outcome is not None:
-            outcomes[outcome] = outcomes.get(outcome, 0) + 1
     return outcomes
+
+
+def redrive(db: Database, *, event_id: str | None = None, user_id: str | None = None) -> int:
+    """Has reconcile try dead events again, all or those named; how many.
+
+    Events without their payload stay as they are: there is nothing left to apply.
+    """
+    params = {"id": event_id, "user_id": user_id}
+    return len(db.all(queries("webhooks")["redrive_events"], params))
 
 
 def _retry(db: Database, event_id: str, payload: bytes, *, mode: str, now: datetime) -> str | None:
@@ -163,7 +178,11 @@ def _retry(db: Database, event_id: str, payload: bytes, *, mode: str, now: datet
 
 
 def _news_of(event: Event, mode: str | None) -> News | None:
-    return events.news_of(event) if mode is not None and event.mode in (mode, None) else None
+    return events.news_of(event) if mode is not None and _is_of(event, mode) else None
+
+
+def _is_of(event: Event, mode: str) -> bool:
+    return event.mode in (mode, None)
 
 
 def _named(error: Exception) -> str:

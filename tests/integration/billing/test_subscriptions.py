@@ -528,7 +528,7 @@ class TestConfirm:
             "checkout_url": None, "created_at": SEPTEMBER[0],
         }  # fmt: skip
 
-    def confirm(self, db: Database, sub: str, known: dict[str, Any], minutes: float) -> bool:
+    def confirm(self, db: Database, sub: str, known: dict[str, Any], minutes: float) -> str:
         version = row(db, sub)["version"]
         return subscriptions.confirm(db, sub, version, known, at=moment(minutes))
 
@@ -537,7 +537,7 @@ class TestConfirm:
     ) -> None:
         """What Commet itself says fills the row."""
         receive(shared, body("invoice.created", 1, subscriptionId=sub, customerId=user))
-        assert self.confirm(shared, sub, known, 1)
+        assert self.confirm(shared, sub, known, 1) == "healed"
         found = row(shared, sub)
         assert (found["status"], found["plan_id"]) == ("active", "pln_pro")
         assert found["refresh_due"] is None
@@ -551,7 +551,7 @@ class TestConfirm:
         receive(shared, body("invoice.created", 1, **about))
         version = row(shared, sub)["version"]
         receive(shared, body("subscription.canceled", 2, **about))
-        assert not subscriptions.confirm(shared, sub, version, known, at=moment(9))
+        assert subscriptions.confirm(shared, sub, version, known, at=moment(9)) == "stale"
         assert row(shared, sub)["status"] == "canceled"
         assert row(shared, sub)["refresh_due"] is not None
 
@@ -563,7 +563,7 @@ class TestConfirm:
         receive(shared, body("invoice.created", 1, **about))
         version = row(shared, sub)["version"]
         receive(shared, body("payment.recovered", 2, **about))
-        assert not subscriptions.confirm(shared, sub, version, known, at=moment(9))
+        assert subscriptions.confirm(shared, sub, version, known, at=moment(9)) == "stale"
         assert row(shared, sub)["refresh_due"] is not None
 
     def test_loses_against_newer_events(
@@ -571,9 +571,9 @@ class TestConfirm:
     ) -> None:
         """An answer from a replica that lags, contradicting an event, is not written."""
         receive(shared, state(user, sub, 5, "past_due"))
-        assert not self.confirm(shared, sub, known, 1)
+        assert self.confirm(shared, sub, known, 1) == "stale"
         assert row(shared, sub)["status"] == "past_due"
-        assert self.confirm(shared, sub, known, 5 - 4 / 60)
+        assert self.confirm(shared, sub, known, 5 - 4 / 60) != "stale"
 
     def test_wins_where_it_agrees(
         self, shared: Database, user: str, sub: str, known: dict[str, Any]
@@ -581,7 +581,7 @@ class TestConfirm:
         """Events that do not change the subscription leave its `updatedAt` behind."""
         about = {"subscriptionId": sub, "customerId": user}
         receive(shared, state(user, sub, 1), body("trial.will_end", 5, **about, status="active"))
-        assert self.confirm(shared, sub, known, 1)
+        assert self.confirm(shared, sub, known, 1) != "stale"
         assert row(shared, sub)["refresh_due"] is None
         assert row(shared, sub)["period_end"] == datetime.fromisoformat(SEPTEMBER[1])
 
@@ -597,7 +597,27 @@ class TestClaims:
     def test_nothing_due(self, shared: Database, user: str, sub: str) -> None:
         """A live row within its period, unmarked, is the truth as far as we know."""
         receive(shared, state(user, sub, 1))
+        activated = {
+            "status": "active",
+            "currentPeriodStart": SEPTEMBER[0],
+            "currentPeriodEnd": SEPTEMBER[1],
+        }
+        receive(
+            shared,
+            body("subscription.activated", 2, subscriptionId=sub, customerId=user, **activated),
+        )
         assert not self.claims(shared, user)
+
+    def test_a_period_nobody_told(self, shared: Database, user: str, sub: str) -> None:
+        """The event that carries it may be lost."""
+        receive(shared, state(user, sub, 1))
+        assert self.claims(shared, user)
+
+    def test_not_confirmed_for_a_day(self, shared: Database, user: str, sub: str) -> None:
+        """Nothing happened, or nobody told."""
+        self.test_nothing_due(shared, user, sub)
+        shared.execute("update subscriptions set recheck_at = now() where id = %s", [sub])
+        assert self.claims(shared, user)
 
     @pytest.mark.parametrize(
         ("event", "due"),

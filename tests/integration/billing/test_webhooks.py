@@ -1,7 +1,9 @@
 """The inbox: everything signed is kept, applied once, and one bad event stops no other."""
 
 import json
+import time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from itertools import pairwise
 from typing import Any
 from uuid import uuid4
@@ -12,7 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from billing import webhooks
+from billing.clock import Clock
 from billing.db import Connection, Database, Row
+from billing.deadline import Deadline
 from billing.errors import DatabaseUnavailable
 from tests.integration.billing.conftest import NOW, add_user, own_database
 from tests.integration.billing.signed import body, metered, moment, state
@@ -33,10 +37,9 @@ def status(db: Database, sub: str) -> str | None:
     return None if found is None else str(found)
 
 
-def retry(db: Database, *, limit: int = 50) -> dict[str, int]:
-    return webhooks.retry_failed(
-        db, mode="sandbox", clock=lambda: NOW, limit=limit, has_time=lambda: True
-    )
+def retry(db: Database, *, clock: Clock = lambda: NOW, seconds: float = 20) -> dict[str, int]:
+    deadline = Deadline.after(seconds)
+    return webhooks.retry_failed(db, mode="sandbox", clock=clock, deadline=deadline)
 
 
 def broken(db: Database, sub: str) -> None:
@@ -258,13 +261,22 @@ class TestFailedEvents:
         receive(db, state(user, sub, 9, "past_due"))
         receive(db, state(user, sub, 1, "active"))
         mended(db, sub)
-        assert retry(db, limit=1) == {"applied": 1}
-        assert status(db, sub) == "active"
-        assert retry(db, limit=1) == {"applied": 1}
+        before_each = []
+
+        def clock() -> datetime:
+            before_each.append(status(db, sub))
+            return NOW
+
+        assert retry(db, clock=clock) == {"applied": 2}
+        assert before_each == [None, "active"]
         assert status(db, sub) == "past_due"
 
-    def test_two_runs_at_once(self, db: Database, migrated_url: str, user: str, sub: str) -> None:
-        """Each event is worked on by one of them."""
+    def test_two_runs_at_once(
+        self, db: Database, migrated_url: str, user: str, sub: str,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:  # fmt: skip
+        """Each event is worked on by one of them; more than a batch is no matter."""
+        monkeypatch.setattr(webhooks, "_BATCH", 2)
         broken(db, sub)
         for minutes in range(6):
             receive(db, state(user, sub, minutes))
@@ -272,7 +284,7 @@ class TestFailedEvents:
 
         def run(_: int) -> int:
             with own_database(migrated_url) as each:
-                return sum(retry(each, limit=3).values())
+                return sum(retry(each).values())
 
         with ThreadPoolExecutor(4) as pool:
             assert sum(pool.map(run, range(4))) == 6
@@ -293,12 +305,29 @@ class TestFailedEvents:
         broken(db, sub)
         receive(db, state(user, sub, 1))
         mended(db, sub)
-        nothing = webhooks.retry_failed(
-            db, mode="sandbox", clock=lambda: NOW, limit=5, has_time=lambda: False
-        )
-        assert nothing == {}
-        due(db)
+        assert retry(db, seconds=0) == {}
         assert retry(db) == {"applied": 1}
+
+    def test_time_runs_out_in_a_batch(self, db: Database, user: str) -> None:
+        """What was taken and not come to is given back at once, and lost no attempt."""
+        ids = []
+        for minutes in range(3):
+            each = f"sub_{minutes}"
+            broken(db, each)
+            receipt = webhooks.receive(db, state(user, each, minutes), mode="sandbox", now=NOW)
+            ids.append(receipt.event_id)
+            mended(db, each)
+        over = Deadline(time.monotonic() + 3600)
+
+        def clock() -> datetime:
+            over._at = 0  # the first event takes all the time there was
+            return NOW
+
+        assert webhooks.retry_failed(db, mode="sandbox", clock=clock, deadline=over) == {
+            "applied": 1
+        }
+        assert [stored(db, each)["attempts"] for each in ids] == [2, 1, 1]
+        assert retry(db) == {"applied": 2}
 
     def test_the_other_mode(self, db: Database, user: str, sub: str) -> None:
         """A live event that failed on a sandbox stack is not applied by the back door."""

@@ -11,33 +11,35 @@ where user_id = %(user_id)s
 select record_news(%(user_id)s, %(at)s, %(news)s, %(now)s)
 
 -- name: confirm
-select confirm_subscription(%(id)s, %(version)s, %(at)s, %(known)s, %(lag)s)
+select confirm_answer(%(id)s, %(version)s, %(at)s, %(known)s, %(lag)s)
+
+-- name: keep_unknown
+select keep_unknown(%(id)s, %(version)s)
 
 -- What may be asked about now, for one user: at most once in ten seconds, whoever else asks.
 -- name: claim_refresh
+with due as (
+    select s.id from subscriptions s
+    where s.user_id = %(user_id)s and refresh_is_due(s, %(now)s)
+      and not exists (
+          select from subscriptions o
+          where o.user_id = s.user_id and o.checked_at > now() - interval '10 seconds'
+      )
+    order by s.id
+    for update
+)
 update subscriptions s set checked_at = now(), checks = s.checks + 1
-where s.user_id = %(user_id)s and refresh_is_due(s, %(now)s)
-  and not exists (
-      select from subscriptions o
-      where o.user_id = s.user_id and o.checked_at > now() - interval '10 seconds'
-  )
+from due
+where s.id = due.id and refresh_is_due(s, %(now)s)
 returning s.id
 
 -- The same for anybody, for reconcile.
 -- name: claim_refreshes
-update subscriptions s set checked_at = now(), checks = s.checks + 1
-where s.id in (
-    select d.id from subscriptions d
-    where refresh_is_due(d, %(now)s)
-    order by d.refresh_due nulls last, d.id
-    limit %(limit)s
-    for update skip locked
-)
-returning s.user_id
+select claim_refreshes(%(now)s, %(limit)s) as user_id
 
 -- Every row a refresh must look at: believed live or pending, or marked.
 -- name: refreshable
-select id, version
+select id, version, status, period_end
 from subscriptions
 where user_id = %(user_id)s
   and (status <> 'canceled' or refresh_due is not null)
@@ -119,3 +121,13 @@ select distinct s.user_id
 from subscriptions s
 where s.user_id = any (%(users)s) and refresh_is_due(s, %(now)s)
 order by s.user_id
+
+-- Of these users, those in doubt about whom the newest question to Commet has not been answered or
+-- not been asked yet, and how old what we know of them is.
+-- name: unanswered
+select s.user_id, max(greatest(s.event_at, s.confirmed_at)) as as_of
+from subscriptions s
+where s.user_id = any (%(users)s) and is_in_doubt(s, %(now)s)
+  and (s.confirmed_at is null or s.confirmed_at < greatest(s.checked_at, s.refresh_due)
+       or refresh_is_due(s, %(now)s))
+group by s.user_id

@@ -29,6 +29,11 @@ where id in (
 )
 returning id, payload, attempts, occurred_at
 
+-- Gives back what there was no time for, as if it had never been taken.
+-- name: release_events
+update webhook_events set due_at = now(), attempts = attempts - 1
+where id = any (%(ids)s) and status = 'failed'
+
 -- name: retry_event
 select retry_event(%(id)s, %(customer)s, %(occurred_at)s, %(news)s, %(now)s)
 
@@ -41,3 +46,70 @@ update webhook_events set
     error = %(error)s
 where id = %(id)s
 returning status
+
+-- Ignored events that may matter after all: those of a user who appeared at the very moment the
+-- event came in (later ones are woken by the user's own row), and those of the mode that is right
+-- now. What was pruned has nothing left to apply.
+-- name: wake_ignored
+update webhook_events set status = 'failed', due_at = now(), attempts = 0, error = null
+where id in (
+    (select id from webhook_events
+     where status = 'ignored' and error = 'unknown_customer' and payload is not null
+       and received_at > now() - interval '10 minutes' and find_user(customer) is not null
+     limit 1000)
+    union all
+    (select id from webhook_events
+     where status = 'ignored' and error = 'other_mode' and payload is not null
+       and mode = %(mode)s
+     limit 1000)
+)
+
+-- A dead event is tried again as if it had just come.
+-- name: redrive_events
+update webhook_events set status = 'failed', due_at = now(), attempts = 0
+where status = 'dead'
+  and (%(id)s::text is null or id = %(id)s)
+  and (%(user_id)s::text is null or find_user(customer) = %(user_id)s)
+  and payload is not null
+returning id
+
+-- What waits for a repair or a person: how many rows, and since when the oldest has.
+-- name: inbox_health
+select
+    (select count(*) from webhook_events where status = 'failed' and due_at is not null) as failed,
+    (select count(*) from webhook_events where status = 'dead') as dead,
+    (select coalesce(extract(epoch from now() - min(received_at)), 0)::bigint
+     from webhook_events where status = 'failed' and due_at is not null) as oldest_seconds
+
+-- Takes the payload from the oldest events that still have one; answers how far it came and how
+-- many lost theirs. What has not been applied yet keeps it.
+-- name: prune_payloads
+with old as (
+    select id, received_at from webhook_events
+    where (received_at, id) > (%(received_at)s::timestamptz, %(id)s::text)
+      and received_at <= now() - %(age)s::interval
+    order by received_at, id
+    limit %(limit)s
+),
+pruned as (
+    update webhook_events e set payload = null
+    from old
+    where e.id = old.id and e.status in ('applied', 'ignored', 'unreadable')
+      and e.payload is not null
+    returning 1
+)
+select (select count(*) from old) as looked_at, (select count(*) from pruned) as pruned,
+       last.received_at, last.id
+from (select received_at, id from old order by received_at desc, id desc limit 1) as last
+
+-- Old rows go altogether: nothing as old as that is sent again, and if it were, every word in it
+-- would be older than what is recorded.
+-- name: delete_old_events
+with old as (
+    select id from webhook_events
+    where received_at <= now() - %(age)s::interval and status not in ('failed', 'dead')
+    order by received_at
+    limit %(limit)s
+)
+delete from webhook_events e using old where e.id = old.id
+returning e.id

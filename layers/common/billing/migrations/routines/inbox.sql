@@ -1,8 +1,8 @@
 -- Commet's webhooks: an event is stored and applied in one statement, or neither.
 
--- Takes a webhook: inbox row and its effect, together or not at all. Answers 'duplicate' or the
--- status the row got. p_news is null where the event changes nothing here; p_status is then what
--- the row gets. An event for nobody we know is 'ignored' too.
+-- Takes a webhook. Answers 'duplicate' or the status its row got: 'applied' where it says something
+-- about a user of ours, else p_status ('ignored', 'unreadable', or 'other_mode', which is kept as
+-- ignored). p_news is null where the event changes nothing here.
 create or replace function receive_event(
     p_id text, p_type text, p_mode text, p_customer text, p_at timestamptz, p_payload bytea,
     p_status text, p_news jsonb, p_now timestamptz
@@ -10,16 +10,19 @@ create or replace function receive_event(
 language plpgsql as $$
 declare
     v_user text;
-    v_status text := p_status;
+    v_status text := case when p_status = 'other_mode' then 'ignored' else p_status end;
+    v_why text := case when p_status = 'other_mode' then p_status end;
 begin
     if p_news is not null then
         v_user := find_user(p_customer);
-        if v_user is not null then
+        if v_user is null then
+            v_why := 'unknown_customer';
+        else
             v_status := 'applied';
         end if;
     end if;
-    insert into webhook_events (id, type, mode, customer, occurred_at, payload, status)
-    values (p_id, p_type, p_mode, p_customer, p_at, p_payload, v_status)
+    insert into webhook_events (id, type, mode, customer, occurred_at, payload, status, error)
+    values (p_id, p_type, p_mode, p_customer, p_at, p_payload, v_status, v_why)
     on conflict (id) do nothing;
     if not found then
         return 'duplicate';
@@ -39,6 +42,7 @@ language plpgsql as $$
 declare
     v_user text;
     v_status text := 'ignored';
+    v_why text;
 begin
     perform from webhook_events where id = p_id and status = 'failed' for update;
     if not found then
@@ -46,12 +50,29 @@ begin
     end if;
     if p_news is not null then
         v_user := find_user(p_customer);
-        if v_user is not null then
+        if v_user is null then
+            v_why := 'unknown_customer';
+        else
             v_status := 'applied';
             perform record_news(v_user, p_at, p_news, p_now);
         end if;
     end if;
-    update webhook_events set status = v_status, due_at = null, error = null where id = p_id;
+    update webhook_events set status = v_status, due_at = null, error = v_why where id = p_id;
     return v_status;
 end
 $$;
+
+-- Events of a customer nobody had heard of wait for their user, who has now appeared.
+create or replace function wake_events() returns trigger
+language plpgsql as $$
+begin
+    update webhook_events set status = 'failed', due_at = now(), attempts = 0, error = null
+    where customer in (new.id, new.commet_customer_id)
+      and status = 'ignored' and error = 'unknown_customer' and payload is not null;
+    return null;
+end
+$$;
+
+create or replace trigger wake_events_of_user
+after insert or update of commet_customer_id on users
+for each row execute function wake_events();

@@ -1,0 +1,53 @@
+"""What is thrown away: sessions that ended, counters of yesterday, webhooks of long ago."""
+
+from datetime import datetime, timedelta
+
+from billing import cursor
+from billing.db import Database
+from billing.deadline import Deadline
+from billing.sql import queries
+
+_KEEP_ATTEMPTS = timedelta(days=1)
+_AT_ONCE = 5000
+_PAYLOADS = "inbox_payloads"
+_BEGINNING = {"received_at": "-infinity", "id": ""}
+
+
+def tidy_sign_ins(db: Database, now: datetime) -> None:
+    """Deletes sessions that ended and attempts that no limit looks at any more."""
+    db.execute(queries("accounts")["delete_expired_sessions"], {"now": now})
+    db.execute(queries("accounts")["delete_old_attempts"], {"before": now - _KEEP_ATTEMPTS})
+
+
+def prune_inbox(
+    db: Database, *, payload_age: timedelta, id_age: timedelta, deadline: Deadline
+) -> int:
+    """Takes old webhooks their payload, and much older ones altogether; how many lost theirs.
+
+    Goes on where the last run stopped. What was not applied yet keeps everything. An id is kept far
+    longer than Commet sends an event again, so a repeat is always known as one.
+    """
+    found = cursor.take_up(db, _PAYLOADS, start=_BEGINNING, every=timedelta(0))
+    if found is None:
+        return 0
+    position, pruned = found.position, 0
+    try:
+        while deadline.remaining() > 0:
+            row = db.one(
+                queries("webhooks")["prune_payloads"],
+                {**position, "age": payload_age, "limit": _AT_ONCE},
+            )
+            if row is None:
+                break
+            pruned += row["pruned"]
+            position = {"received_at": row["received_at"].isoformat(), "id": row["id"]}
+            cursor.advance(db, _PAYLOADS, position)
+            if row["looked_at"] < _AT_ONCE:
+                break
+        while deadline.remaining() > 0:
+            params = {"age": id_age, "limit": _AT_ONCE}
+            if len(db.all(queries("webhooks")["delete_old_events"], params)) < _AT_ONCE:
+                break
+    finally:
+        cursor.release(db, _PAYLOADS)
+    return pruned

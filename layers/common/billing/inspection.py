@@ -1,0 +1,68 @@
+"""One user as the operator sees them: rows, events, marks, and what reconcile would do."""
+
+from collections.abc import Iterator
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from billing.db import Database, Row
+from billing.errors import NotFound
+from billing.sql import queries
+
+Plain = dict[str, Any]
+
+
+def of_user(db: Database, who: str, *, now: datetime) -> Plain:
+    """Everything recorded about a user, as plain JSON; times ISO-8601, amounts as text.
+
+    `who` is our id, Commet's customer id or the email address. `would_do` says in sentences what
+    the next run of reconcile has to do for them. Holds personal data: for a person's eyes, not for
+    a log. Raises NotFound `unknown_user`.
+    """
+    user = db.one(queries("inspection")["find"], {"who": who})
+    if user is None:
+        raise NotFound("There is no user with this id or address.", code="unknown_user")
+    ids = {
+        "user_id": user["id"],
+        "customers": [each for each in (user["id"], user["commet_customer_id"]) if each],
+        "now": now,
+    }
+    seen = {
+        part: db.all(queries("inspection")[part], ids)
+        for part in ("subscriptions", "entitlements", "periods", "deliveries", "checkout", "events")
+    }
+    would_do = [*_questions(seen["subscriptions"]), *_retries(seen["events"])]
+    found: Plain = _plain(
+        {"user": user, **seen, "checkout": next(iter(seen["checkout"]), None), "now": now}
+    )
+    return found | {"would_do": would_do or ["nothing: no row is in doubt and no event waits"]}
+
+
+def _questions(rows: list[Row]) -> Iterator[str]:
+    for row in rows:
+        if row["due"]:
+            why = "it is in doubt" if row["in_doubt"] else "it was not confirmed for a day"
+            yield f"ask Commet about {row['id']} now: {why}"
+        elif row["in_doubt"]:
+            yield f"ask Commet about {row['id']} from {_plain(row['next_question'])} on"
+        elif row["status"] != "canceled":
+            yield f"ask Commet about {row['id']} at {_plain(row['recheck_at'])}, as every day"
+
+
+def _retries(rows: list[Row]) -> Iterator[str]:
+    for row in rows:
+        if row["status"] == "failed":
+            yield f"apply event {row['id']} again at {_plain(row['due_at'])}"
+        elif row["status"] == "dead":
+            yield f"nothing about event {row['id']}: it is dead until somebody redrives it"
+
+
+def _plain(value: Any) -> Any:
+    """The same in JSON's own types."""
+    if isinstance(value, dict):
+        return {key: _plain(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_plain(each) for each in value]
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return str(value) if isinstance(value, Decimal) else value

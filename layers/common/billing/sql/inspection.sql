@@ -1,0 +1,61 @@
+-- Everything known of one user, for the person who runs this.
+
+-- name: find
+select id, commet_customer_id, email, created_at, entitlements_at, unsubscribed_at,
+       password_hash is not null as has_password
+from users
+where id = %(who)s or commet_customer_id = %(who)s
+   or lower(email collate "C") = lower(%(who)s collate "C")
+order by id = %(who)s desc
+limit 1
+
+-- name: subscriptions
+select s.id, s.status, s.id = c.id as current, s.plan_id, s.plan_name, s.billing_interval,
+       s.period_start, s.period_end, s.cancel_at_period_end, s.trial_ends_at, s.created_at,
+       s.event_at, s.version, s.confirmed_at, s.checked_at, s.checks, s.refresh_due, s.recheck_at,
+       is_in_doubt(s, %(now)s) is true as in_doubt, refresh_is_due(s, %(now)s) as due,
+       next_question(s) as next_question
+from subscriptions s
+join current_subscription c on c.user_id = s.user_id
+where s.user_id = %(user_id)s
+order by s.created_at desc, s.id
+
+-- name: entitlements
+select feature, type, model, allowed, included, unlimited, overage_enabled, unit_price, currency,
+       event_at, version
+from entitlements
+where user_id = %(user_id)s
+order by feature
+
+-- name: periods
+select p.id, p.subscription_id, p.plan_id, p.starts_at, p.ends_at, p.provisional, p.closed_at,
+       coalesce(jsonb_object_agg(
+           t.feature, jsonb_build_object('total', t.total::text, 'claimed', t.claimed::text)
+       ) filter (where t.feature is not null), '{}') as usage
+from usage_period p
+left join usage_total t on t.period = p.id
+where p.user_id = %(user_id)s
+group by p.id
+order by p.id desc
+limit 6
+
+-- name: deliveries
+select d.event_id, d.state, d.reason, d.quantity, d.generation, d.attempts, d.due_at
+from usage_delivery d
+join usage_period p on p.id = d.period
+where p.user_id = %(user_id)s and d.state <> 'sent'
+order by d.due_at
+limit 50
+
+-- name: checkout
+select attempt, plan_code, billing_interval, started_at, leased_until, subscription_id
+from checkout_attempt
+where user_id = %(user_id)s
+
+-- name: events
+select id, type, status, occurred_at, received_at, attempts, due_at, error,
+       payload is not null as has_payload
+from webhook_events
+where customer = any (%(customers)s)
+order by received_at desc
+limit 50

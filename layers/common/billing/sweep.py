@@ -1,0 +1,139 @@
+"""Going through everything Commet has, once a day and whenever webhooks may have been missed.
+
+Commet's list of subscriptions is held against the mirror page by page: what differs is marked for
+a refresh, and what nobody told us of is recorded. Then every row believed live that the list did
+not confirm is marked too. Where a run ends for want of time the next one goes on.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from psycopg.types.json import Jsonb
+
+from billing import commet_news, cursor, subscriptions
+from billing.clock import Clock
+from billing.commet import Commet
+from billing.commet_models import Subscription
+from billing.cursor import Position, Round
+from billing.db import Database, Row
+from billing.deadline import Deadline
+from billing.news import News
+from billing.rate import Budget
+from billing.sql import queries
+
+NAME = "sweep"
+EVERY = timedelta(days=1)
+
+# Subscriptions that ended need no comparing, nor do checkouts that nobody paid: one that was paid
+# is listed as what it has become.
+_STATUSES = ("active", "trialing", "past_due", "paused")
+_MARK_AT_ONCE = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """What one run saw: rows compared, rows found wrong, subscriptions we had not heard of."""
+
+    compared: int = 0
+    differing: int = 0
+    missing: int = 0
+
+    def __add__(self, other: "Swept") -> "Swept":
+        return Swept(
+            self.compared + other.compared,
+            self.differing + other.differing,
+            self.missing + other.missing,
+        )
+
+
+def request(db: Database) -> None:
+    """Has the next run begin a sweep after which everything live is asked about once more.
+
+    Entitlements are not part of Commet's list, so after an outage comparing alone is not enough.
+    """
+    cursor.request(db, NAME, start=_start(recheck=True))
+
+
+def run(db: Database, commet: Commet, budget: Budget, *, clock: Clock, deadline: Deadline) -> Swept:
+    """Goes on with the round that is due, as far as time and the budget of calls allow.
+
+    Raises CommetUnavailable or CommetRefused; the round then goes on in a later run.
+    """
+    swept = Swept()
+    found = cursor.take_up(db, NAME, start=_start(recheck=False), every=EVERY)
+    if found is None:
+        return swept
+    try:
+        position: Position | None = found.position
+        while position is not None and deadline.remaining() > 0:
+            if "unseen_after" in position:
+                position = _mark_unseen(db, found, position)
+            elif budget.wait(1, deadline):
+                seen, position = _compare_page(
+                    db, commet, position, now=clock(), deadline=deadline
+                )
+                swept += seen
+            else:
+                break
+            if position is None:
+                cursor.finish(db, NAME)
+            else:
+                cursor.advance(db, NAME, position)
+    finally:
+        cursor.release(db, NAME)
+    return swept
+
+
+def _start(*, recheck: bool) -> Position:
+    return {"status": _STATUSES[0], "cursor": None, "recheck": recheck}
+
+
+def _compare_page(
+    db: Database, commet: Commet, position: Position, *, now: datetime, deadline: Deadline
+) -> tuple[Swept, Position]:
+    status = str(position["status"])
+    page, following = commet.list_subscriptions(
+        status=status, cursor=position["cursor"], deadline=deadline
+    )
+    rows = _compare(db, page, recheck=bool(position["recheck"]))
+    missing = {
+        row["id"]: row["user_id"]
+        for row in rows
+        if row["outcome"] == "missing" and row["user_id"] is not None
+    }
+    for answer in page:
+        if answer.id in missing:
+            news = News(answer.id, commet_news.subscription_news(answer).known, mark=True)
+            subscriptions.record_news(db, missing[answer.id], news, at=answer.updated_at, now=now)
+    differing = sum(row["outcome"] == "differs" for row in rows)
+    return Swept(len(page), differing, len(missing)), _next(position, status, following)
+
+
+def _next(position: Position, status: str, following: str | None) -> Position:
+    if following is not None:
+        return {**position, "cursor": following}
+    later = _STATUSES[_STATUSES.index(status) + 1 :]
+    if later:
+        return {**position, "status": later[0], "cursor": None}
+    return {"unseen_after": ""}
+
+
+def _compare(db: Database, page: Sequence[Subscription], *, recheck: bool) -> list[Row]:
+    items = [
+        {"id": a.id, "customer": a.customer_id, "known": commet_news.known_of(a)} for a in page
+    ]
+    params = {"items": Jsonb(items), "recheck": recheck}
+    return db.all(queries("reconcile")["compare"], params)
+
+
+def _mark_unseen(db: Database, found: Round, position: Position) -> Position | None:
+    params = {
+        "after": position["unseen_after"],
+        "since": found.started_at,
+        "limit": _MARK_AT_ONCE,
+    }
+    rows = db.all(queries("reconcile")["mark_unseen"], params)
+    if len(rows) < _MARK_AT_ONCE:
+        return None
+    return {"unseen_after": max(row["id"] for row in rows)}
