@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.event_handler.openapi.params import Body
 
-from billing import amounts, api, commet_models, plans, redirects, wiring
+from billing import amounts, api, commet_models, measures, plans, redirects, wiring
 from billing.checkout import Checkouts
 from billing.deadline import LambdaContext
 from billing.schemas import (
@@ -52,6 +52,8 @@ def start_checkout(body: Annotated[Checkout, Body()]) -> Response[CheckoutReply]
         success_url=redirects.allowed_target(wiring.settings(), body.success_url, "success_url"),
         deadline=api.deadline(app),
     )
+    if started.created:
+        measures.count("CheckoutsStarted")
     subscription = started.subscription
     reply = CheckoutReply(
         subscription=CheckoutSubscription(

@@ -92,7 +92,11 @@ def welcome() -> Response[str]:
         200,
         content_type="text/html; charset=utf-8",
         body=Path(__file__).with_name("welcome.html").read_text(encoding="utf-8"),
-        headers={"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"},
+        headers={
+            "Content-Security-Policy": (
+                "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
+            )
+        },
     )
 
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.event_handler.openapi.params import Body
 
-from billing import api, redirects, wiring
+from billing import api, measures, redirects, wiring
 from billing.deadline import LambdaContext
 from billing.portal import portal_url
 from billing.schemas import Portal, PortalReply
@@ -42,7 +42,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
 
 
 def _portal_url(body: Portal | None) -> str:
-    return portal_url(
+    url = portal_url(
         wiring.database(),
         wiring.commet(),
         api.user(app),
@@ -51,3 +51,5 @@ def _portal_url(body: Portal | None) -> str:
         ),
         deadline=api.deadline(app),
     )
+    measures.count("PortalVisits")
+    return url

@@ -6,8 +6,9 @@ from typing import Annotated, Any
 from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.event_handler.openapi.params import Body
 
-from billing import accounts, api, passwords, sign_in_http, wiring
+from billing import accounts, api, measures, passwords, sign_in_http, wiring
 from billing.deadline import LambdaContext
+from billing.errors import TooManyRequests
 from billing.schemas import SignedIn, SignIn
 
 app = api.resolver()
@@ -17,7 +18,11 @@ app = api.resolver()
 def login(body: Annotated[SignIn, Body()]) -> Response[SignedIn]:
     """Sign in. Always opens a new session."""
     now = wiring.clock()()
-    delay = sign_in_http.attempts().sign_in(api.client_address(app), body.email, now)
+    try:
+        delay = sign_in_http.attempts().sign_in(api.client_address(app), body.email, now)
+    except TooManyRequests:
+        measures.count("SignInRefused")
+        raise
     time.sleep(delay.total_seconds())
     user, session = accounts.sign_in(
         wiring.database(),
@@ -26,6 +31,7 @@ def login(body: Annotated[SignIn, Body()]) -> Response[SignedIn]:
         verify=passwords.verify_password,
         now=now,
     )
+    measures.count("SignedIn")
     return sign_in_http.signed_in(user, session, in_cookie=body.cookie, status=200)
 
 

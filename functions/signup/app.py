@@ -5,8 +5,9 @@ from typing import Annotated, Any
 from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.event_handler.openapi.params import Body
 
-from billing import accounts, api, passwords, sign_in_http, wiring
+from billing import accounts, api, measures, passwords, sign_in_http, wiring
 from billing.deadline import LambdaContext
+from billing.errors import TooManyRequests
 from billing.schemas import SignedIn, SignUp
 
 app = api.resolver()
@@ -16,7 +17,11 @@ app = api.resolver()
 def sign_up(body: Annotated[SignUp, Body()]) -> Response[SignedIn]:
     """Create an account and sign in."""
     now = wiring.clock()()
-    sign_in_http.attempts().sign_up(api.client_address(app), now)
+    try:
+        sign_in_http.attempts().sign_up(api.client_address(app), now)
+    except TooManyRequests:
+        measures.count("SignUpRefused")
+        raise
     user, session = accounts.sign_up(
         wiring.database(),
         email=body.email,
@@ -24,6 +29,7 @@ def sign_up(body: Annotated[SignUp, Body()]) -> Response[SignedIn]:
         name=body.name,
         now=now,
     )
+    measures.count("SignedUp")
     return sign_in_http.signed_in(user, session, in_cookie=body.cookie, status=201)
 
 

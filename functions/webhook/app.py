@@ -13,12 +13,21 @@ from typing import Any
 from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 
-from billing import problems, webhooks, wiring
+from billing import problems, security_headers, webhooks, wiring
 from billing.deadline import LambdaContext
-from billing.errors import BadSignature, BillingError, MethodNotAllowed
+from billing.errors import (
+    BadSignature,
+    BillingError,
+    MethodNotAllowed,
+    NotFound,
+    PayloadTooLarge,
+)
 
 logger = Logger()
 metrics = Metrics()
+
+# The route of a function URL; there is one, for whatever path.
+_FUNCTION_URL = "$default"
 
 # One signature failure in so many is logged: strangers can make as many as they like.
 _LOG_ONE_IN = 100
@@ -31,14 +40,20 @@ def handler(event: dict[str, Any], _: LambdaContext) -> dict[str, Any]:
     request = event["requestContext"]
     logger.append_keys(request_id=request["requestId"])
     try:
+        if request["routeKey"] != _FUNCTION_URL and not wiring.settings().webhook_on_api:
+            raise NotFound
         if request["http"]["method"] != "POST":
             raise MethodNotAllowed
-        return _take(event)
+        answer = _take(event)
     except BillingError as error:
         metrics.add_metric("WebhookRefused", MetricUnit.Count, 1)
+        if isinstance(error, PayloadTooLarge):
+            metrics.add_metric("WebhookTooLarge", MetricUnit.Count, 1)
         if error.status >= 500:
             logger.exception("webhook.unavailable", code=error.code)
-        return problems.response(error, request["requestId"])
+        answer = problems.response(error, request["requestId"])
+    security_headers.add_to(answer["headers"])
+    return answer
 
 
 def _take(event: dict[str, Any]) -> dict[str, Any]:

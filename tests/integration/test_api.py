@@ -7,6 +7,7 @@ import io
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 from urllib.parse import urlsplit
 from uuid import uuid4
@@ -14,7 +15,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from billing import api, sign_in_http, wiring
+from billing import api, attempts, sign_in_http, wiring
 from billing.db import Connection, Database
 from billing.secrets import Secrets
 from functions.checkout import app as checkout
@@ -484,6 +485,80 @@ class TestAddresses:
         assert seen == [expected]
 
 
+class TestBrowsers:
+    """An answer is data: no browser may guess at it, frame it or leave the address behind."""
+
+    def test_every_answer_says_so(self, token: str) -> None:
+        """Good ones, problems, redirects' kin and webhooks."""
+        answers = [
+            call("GET", "/health"),
+            call("GET", "/nowhere"),
+            call("POST", "/logout", token=token),
+            TestWebhook().send(b"{}"),
+            TestWebhook().send(b"{}", "0"),
+        ]
+        assert [a.status for a in answers] == [200, 404, 204, 200, 401]
+        for answer in answers:
+            assert answer.headers["x-content-type-options"] == "nosniff"
+            assert answer.headers["referrer-policy"] == "no-referrer"
+            assert answer.headers["strict-transport-security"] == "max-age=63072000"
+            assert "frame-ancestors 'none'" in answer.headers["content-security-policy"]
+
+    def test_a_page_keeps_its_own_policy(self) -> None:
+        """It has styles, and cannot be framed either."""
+        policy = call("GET", "/").headers["content-security-policy"]
+        assert "style-src 'unsafe-inline'" in policy
+        assert "frame-ancestors 'none'" in policy
+
+
+def counted(capsys: pytest.CaptureFixture[str]) -> dict[str, float]:
+    """The metrics that were written to standard output, by name."""
+    found: dict[str, float] = {}
+    for line in capsys.readouterr().out.splitlines():
+        document = json.loads(line) if line.startswith("{") else {}
+        for directive in document.get("_aws", {}).get("CloudWatchMetrics", []):
+            for metric in directive["Metrics"]:
+                name = metric["Name"]
+                found[name] = found.get(name, 0) + sum(document[name])
+    return found
+
+
+class TestMeasures:
+    def test_sign_ups_and_sign_ins(self, capsys: pytest.CaptureFixture[str]) -> None:
+        email = signed_up().json["user"]["email"]
+        call("POST", "/login", {"email": email, "password": PASSWORD})
+        call("POST", "/login", {"email": email, "password": "wrong"})
+        found = counted(capsys)
+        assert (found["SignedUp"], found["SignedIn"]) == (1, 1)
+
+    def test_refused_attempts(
+        self,
+        environment: Environment,
+        capsys: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """What the abuse alarms look at."""
+        environment(SIGN_UPS_PER_HOUR="1")
+        monkeypatch.setattr(attempts, "BY_ADDRESS", attempts.Limit(1, timedelta(minutes=5)))
+        one = uuid4().hex
+        monkeypatch.setattr(attempts, "_network", lambda _: one)
+        for _ in range(3):  # of which two fall into one window, whenever this runs
+            call("POST", "/signup", {"email": address(), "password": PASSWORD})
+            call("POST", "/login", {"email": "a@b.co", "password": PASSWORD})
+        found = counted(capsys)
+        assert found["SignUpRefused"] >= 1
+        assert found["SignInRefused"] >= 1
+
+    def test_a_database_that_cannot_be_reached(
+        self, environment: Environment, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """Under one name for the whole stack, whichever function met it."""
+        environment(DATABASE_PORT="1")
+        call("GET", "/health")
+        assert '"service":"database"' in (out := capsys.readouterr().out).replace(" ", "")
+        assert "DatabaseUnavailable" in out
+
+
 class TestTrouble:
     def test_unknown_routes(self) -> None:
         """Our own 404."""
@@ -555,7 +630,7 @@ class TestTrouble:
 class TestWebhook:
     def send(
         self, body: bytes | str, signature: str | None = None, *, method: str = "POST",
-        encoded: bool = False,
+        encoded: bool = False, route: str = "$default",
     ) -> Answer:  # fmt: skip
         raw = body if isinstance(body, bytes) else body.encode()
         if signature is None:
@@ -563,6 +638,7 @@ class TestWebhook:
         text = base64.b64encode(raw).decode() if encoded else raw.decode()
         request = event(method, "/", text, {"x-commet-signature": signature}, [])
         request["isBase64Encoded"] = encoded
+        request["requestContext"]["routeKey"] = route
         answer = webhook.handler(request, Context())
         headers = {k.lower(): v for k, v in answer["headers"].items()}
         return Answer(answer["statusCode"], headers, answer["body"], [])
@@ -626,6 +702,19 @@ class TestWebhook:
         """Before the signature is looked at."""
         assert self.send(b"x" * 1_000_001, "0").code == "payload_too_large"
         assert self.send(b'"' + b"x" * 999_998 + b'"').status == 200
+
+    def test_too_large_is_counted(self, capsys: pytest.CaptureFixture[str]) -> None:
+        """An alarm tells: Commet will give up on it."""
+        self.send(b"x" * 1_000_001, "0")
+        assert counted(capsys)["WebhookTooLarge"] == 1
+
+    def test_the_route_on_the_api_can_be_switched_off(self, environment: Environment) -> None:
+        """Then only the function's own URL takes webhooks, and the API says there is nothing."""
+        environment(WEBHOOK_ON_API="false")
+        assert self.send(b"{}", route="ANY /webhooks/commet").code == "not_found"
+        assert self.send(b"{}").status == 200
+        environment(WEBHOOK_ON_API="true")
+        assert self.send(b"{}", route="ANY /webhooks/commet").status == 200
 
     def test_the_database_is_down(
         self, environment: Environment, monkeypatch: pytest.MonkeyPatch

@@ -105,9 +105,7 @@ class TestTranslated:
         assert len(versions) == 10
         assert all(name.endswith("0123456789") for name in versions)
 
-    def test_the_webhook_has_a_url_that_needs_no_aws_signature(
-        self, translated: Resources
-    ) -> None:
+    def test_the_webhook_has_a_url_that_needs_no_aws_signature(self, translated: Resources) -> None:
         """Commet cannot sign for AWS; its own signature is checked by us."""
         url = translated["WebhookFunctionUrl"]["Properties"]
         assert url["AuthType"] == "NONE"

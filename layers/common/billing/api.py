@@ -26,7 +26,7 @@ from aws_lambda_powertools.event_handler.openapi.types import OpenAPIResponse
 from psycopg.errors import DeadlockDetected, LockNotAvailable, QueryCanceled
 from pydantic import BaseModel
 
-from billing import accounts, problems, wiring
+from billing import accounts, problems, security_headers, wiring
 from billing.accounts import User
 from billing.config import origin_of
 from billing.deadline import Deadline, LambdaContext
@@ -118,7 +118,9 @@ def handle(
     logger.remove_keys(["caller"])  # keys outlive an invocation
     logger.append_keys(request_id=_request_id(event))
     app.append_context(deadline=Deadline.of_invocation(context))
-    return app.resolve(event, context)  # type: ignore[arg-type]  # we name what we use of it
+    answer = app.resolve(event, context)  # type: ignore[arg-type]  # we name what we use of it
+    security_headers.add_to(answer["headers"])
+    return answer
 
 
 def deadline(app: APIGatewayHttpResolver) -> Deadline:

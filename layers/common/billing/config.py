@@ -37,6 +37,7 @@ class Settings:
     sign_ups_per_hour: int  # from one address
     trusted_proxy_hops: int
     delivery_interval: timedelta
+    webhook_on_api: bool  # beside the function's own URL
     secrets_extension_port: int | None
     secrets_endpoint: str | None
     clock_url: str
@@ -82,6 +83,7 @@ def from_env(env: Mapping[str, str]) -> Settings:
         sign_ups_per_hour=_integer(env, "SIGN_UPS_PER_HOUR", 100),
         trusted_proxy_hops=_integer(env, "TRUSTED_PROXY_HOPS", 0),
         delivery_interval=timedelta(seconds=_integer(env, "DELIVERY_INTERVAL_SECONDS", 300)),
+        webhook_on_api=_flag(env, "WEBHOOK_ON_API", default=True),
         secrets_extension_port=_integer(env, "PARAMETERS_SECRETS_EXTENSION_HTTP_PORT", 0) or None,
         secrets_endpoint=env.get("SECRETS_ENDPOINT_URL") or None,
         clock_url=env.get("CLOCK_URL", ""),

@@ -116,6 +116,7 @@ class Database:
             self.close()
             if isinstance(error, _NOT_THE_CONNECTION):
                 raise
+            _count_unavailable()
             raise DatabaseUnavailable from error
 
     def one(self, statement: str, params: Params | None = None) -> Row | None:
@@ -149,6 +150,13 @@ class Database:
     def _run(connection: Connection, statement: str, params: Params | None) -> list[Row]:
         cursor = connection.execute(statement, params)
         return cursor.fetchall() if cursor.description else []
+
+
+def _count_unavailable() -> None:
+    """One number for the whole stack: its database is the same for every function."""
+    from billing import measures  # late: costs every cold start, and is for the rare one
+
+    measures.count("DatabaseUnavailable", service="database")
 
 
 def _is_stale(connection: Connection) -> bool:
