@@ -1,38 +1,58 @@
-"""POST /usage and POST /usage/check: what was used, and what may be."""
+"""Usage: what was used, what may be, what is held, what is corrected, and the ledger of it all."""
 
 from collections.abc import Sequence
-from functools import cache
-from typing import Annotated, Any
+from datetime import timedelta
+from decimal import Decimal
+from functools import partial
+from typing import Annotated, Any, Literal
+from urllib.parse import urlencode
 
 from aws_lambda_powertools import Metrics
 from aws_lambda_powertools.event_handler import Response
-from aws_lambda_powertools.event_handler.openapi.params import Body
+from aws_lambda_powertools.event_handler.openapi.params import Body, Query
+from aws_lambda_powertools.event_handler.openapi.params import Path as PathParameter
 from aws_lambda_powertools.metrics import MetricUnit
 from pydantic import Discriminator, Tag, TypeAdapter, ValidationError
 
-from billing import amounts, api, subscriptions, usage, wiring
-from billing.access import Access
+from billing import amounts, api, corrections, ledger, reservations, subscriptions, usage, wiring
 from billing.accounts import User
+from billing.corrections import Booking, Corrected, Correction
 from billing.deadline import LambdaContext
-from billing.errors import (
-    BillingError,
-    Conflict,
-    FieldError,
-    Forbidden,
-    InvalidRequest,
-    NotFound,
-    PaymentRequired,
-    Unavailable,
-)
+from billing.errors import Forbidden, InvalidRequest, Unauthenticated
+from billing.reservations import Outcome, Reservation
 from billing.schemas import (
+    FEATURE_PATTERN,
+    USER_ID_PATTERN,
+    Confirm,
+    Correct,
+    CorrectionTaken,
+    LedgerEntry,
+    LedgerPage,
+    NeedsCredit,
+    OccurredAt,
+    Release,
+    ReservationReply,
+    Reserve,
     UsageAllowed,
     UsageBatch,
     UsageCheck,
     UsageEvent,
+    UsagePeriodReply,
     UsageTaken,
     UsageVerdict,
 )
-from billing.usage import Event, Verdict
+from billing.service_keys import Service
+from billing.usage import Allowance, Event, Verdict
+from billing.usage_http import (
+    BY_BACKEND_OR_USER,
+    UNSURE,
+    access,
+    log_refusals,
+    make_sure,
+    refusal,
+    reporter,
+    user_id,
+)
 
 MAX_BODY_BYTES = 4 * 1024 * 1024
 
@@ -40,12 +60,11 @@ MAX_BODY_BYTES = 4 * 1024 * 1024
 _ASK_AT_MOST = 5
 _ASKING_SECONDS = 6.0
 
-_BY_BACKEND_OR_USER: api.Security = [*api.by_service("usage:write"), *api.BY_USER]
-_UNSURE = frozenset({"subscription_required", "access_unconfirmed"})
-
 app = api.resolver(max_body_bytes=MAX_BODY_BYTES)
 metrics = Metrics()
 _event = TypeAdapter(UsageEvent)
+
+ReservationId = Annotated[str, PathParameter(pattern=r"^[A-Za-z0-9_]{1,100}$")]
 
 
 def _form(body: Any) -> str:
@@ -61,7 +80,7 @@ UsageBody = Annotated[
 @app.post(
     "/usage",
     status_code=202,
-    security=_BY_BACKEND_OR_USER,
+    security=BY_BACKEND_OR_USER,
     responses=api.answers(UsageTaken, 202, 402, 403, 404, 409, 413) | api.answers(UsageTaken, 200),
 )
 def take_usage(body: Annotated[UsageBody, Body()]) -> Response[UsageTaken]:
@@ -69,7 +88,7 @@ def take_usage(body: Annotated[UsageBody, Body()]) -> Response[UsageTaken]:
 
     Sending an event again with the same key is safe: it is counted once (200 `duplicate`).
     """
-    reported_by = _reporter()
+    reported_by = reporter(app)
     if isinstance(body, UsageEvent):
         event = _to_event(body, reported_by)
         (verdict,) = _decide([event])
@@ -79,15 +98,13 @@ def take_usage(body: Annotated[UsageBody, Body()]) -> Response[UsageTaken]:
 
 @app.post(
     "/usage/check",
-    security=_BY_BACKEND_OR_USER,
+    security=BY_BACKEND_OR_USER,
     responses=api.answers(UsageAllowed, 200, 403),
 )
 def check_usage(body: Annotated[UsageCheck, Body()]) -> Response[UsageAllowed]:
     """May this much be used now, and what would it cost? Books and holds nothing."""
-    user_id = _user_id(body.user_id, _reporter())
-    found = _check(user_id, body)
-    if found.code in _UNSURE and _access().ask(user_id, api.deadline(app)):
-        found = _check(user_id, body)
+    whose = user_id(body.user_id, reporter(app))
+    found = make_sure(app, whose, partial(_check, whose, body), lambda allowance: allowance.code)
     return api.json_response(
         UsageAllowed(
             allowed=found.allowed,
@@ -100,43 +117,176 @@ def check_usage(body: Annotated[UsageCheck, Body()]) -> Response[UsageAllowed]:
     )
 
 
+@app.post(
+    "/usage/reservations",
+    status_code=201,
+    security=BY_BACKEND_OR_USER,
+    responses=api.answers(ReservationReply, 201, 402, 403, 404, 409)
+    | api.answers(ReservationReply, 200),
+)
+def reserve_usage(body: Annotated[Reserve, Body()]) -> Response[ReservationReply]:
+    """Hold an amount before the work. It counts against the limit until it expires.
+
+    Asking again with the same key answers the same reservation (200).
+    """
+    held = Event(
+        user_id=user_id(body.user_id, reporter(app)),
+        feature=body.feature,
+        quantity=body.quantity,
+        idempotency_key=body.idempotency_key,
+        properties=body.properties,
+    )
+
+    def reserve() -> Outcome:
+        return reservations.reserve(
+            wiring.database(),
+            held,
+            expires_in=timedelta(seconds=body.expires_in),
+            statuses=wiring.settings().live_statuses,
+            now=wiring.clock()(),
+        )
+
+    outcome = make_sure(app, held.user_id, reserve, lambda outcome: outcome.code)
+    return _reservation(outcome, 200 if outcome.repeated else 201)
+
+
+@app.post(
+    "/usage/reservations/<reservation_id>/confirm",
+    security=BY_BACKEND_OR_USER,
+    responses=api.answers(ReservationReply, 200, 402, 403, 404, 409),
+)
+def confirm_reservation(
+    reservation_id: ReservationId, body: Annotated[Confirm, Body()]
+) -> Response[ReservationReply]:
+    """Book what the work really took, which may be less or more than was held.
+
+    Confirming again with the same quantity is safe. After the reservation expired it succeeds only
+    if it still fits (409 `reservation_expired`).
+    """
+    held = _find(reservation_id)
+    quantity = body.quantity or held.quantity
+
+    def confirm() -> Outcome:
+        return reservations.confirm(
+            wiring.database(),
+            held,
+            quantity,
+            statuses=wiring.settings().live_statuses,
+            now=wiring.clock()(),
+        )
+
+    outcome = make_sure(app, held.user_id, confirm, lambda outcome: outcome.code)
+    _count(
+        accepted=int(outcome.code is None and not outcome.repeated),
+        duplicates=int(outcome.repeated),
+    )
+    return _reservation(outcome, 200)
+
+
+@app.post(
+    "/usage/reservations/<reservation_id>/release",
+    security=BY_BACKEND_OR_USER,
+    responses=api.answers(ReservationReply, 200, 403, 404, 409),
+)
+def release_reservation(
+    reservation_id: ReservationId,
+    body: Annotated[Release, Body()],  # noqa: ARG001 - empty
+) -> Response[ReservationReply]:
+    """Give back what is held. Releasing again is safe."""
+    held = _find(reservation_id)
+    return _reservation(reservations.release(wiring.database(), held, now=wiring.clock()()), 200)
+
+
+@app.post(
+    "/usage/corrections",
+    status_code=202,
+    security=api.by_service("usage:correct"),
+    responses=api.answers(CorrectionTaken, 202, 402, 403, 404, 409)
+    | api.answers(CorrectionTaken, 200),
+)
+def correct_usage(body: Annotated[Correct, Body()]) -> Response[CorrectionTaken]:
+    """Add to what a user used, or take off what was counted wrongly; signed, with a reason.
+
+    A total never falls below zero (409 `below_zero`). Where the period that `occurred_at` lies in
+    is over, its invoice stays as it is, and `needs_credit` says what to give back.
+    """
+    correction = Correction(
+        user_id=body.user_id,
+        feature=body.feature,
+        quantity=body.quantity,
+        idempotency_key=body.idempotency_key,
+        reason=body.reason,
+        occurred_at=body.occurred_at,
+    )
+    corrected = make_sure(
+        app, body.user_id, partial(_correct, correction), lambda corrected: corrected.code
+    )
+    if corrected.booking is None:
+        raise _refused(str(corrected.code))
+    _count(accepted=int(not corrected.repeated), duplicates=int(corrected.repeated))
+    return _corrected(correction, corrected.booking, repeated=corrected.repeated)
+
+
+@app.get(
+    "/usage/events",
+    security=api.by_service("read"),
+    responses=api.answers(LedgerPage, 200, 403),
+)
+def list_usage(
+    *,
+    whose: Annotated[str | None, Query(alias="user_id", pattern=USER_ID_PATTERN)] = None,
+    feature: Annotated[str | None, Query(pattern=FEATURE_PATTERN)] = None,
+    since: Annotated[OccurredAt | None, Query(alias="from")] = None,
+    until: Annotated[OccurredAt | None, Query(alias="to")] = None,
+    cursor: Annotated[str | None, Query(max_length=2000)] = None,
+    limit: Annotated[int, Query(ge=1, le=ledger.MAX_PAGE)] = 100,
+    form: Annotated[Literal["json", "csv"] | None, Query(alias="format")] = None,
+) -> Response[LedgerPage | str]:
+    """The ledger in the order of booking: events, confirmed reservations and corrections.
+
+    `from` (inclusive) and `to` (exclusive) are times of booking. Follow `next_cursor`, or the
+    `Link` header, until there is none. `format=csv`, or `Accept: text/csv`, for a spreadsheet.
+    """
+    page = ledger.page(
+        wiring.database(),
+        ledger.Query(user_id=whose, feature=feature, since=since, until=until),
+        cursor=cursor,
+        limit=limit,
+        now=wiring.clock()(),
+    )
+    headers = {}
+    if page.next_cursor is not None:
+        asked = app.current_event.query_string_parameters | {"cursor": page.next_cursor}
+        headers["Link"] = f'</usage/events?{urlencode(asked)}>; rel="next"'
+    accept = app.current_event.headers.get("accept", "")
+    if form == "csv" or (form is None and accept.split(",")[0].split(";")[0] == "text/csv"):
+        return Response(
+            200,
+            content_type="text/csv; charset=utf-8; header=present",
+            body=ledger.to_csv(page.entries),
+            headers=headers | {"Content-Disposition": 'attachment; filename="usage.csv"'},
+        )
+    events = [_entry(entry) for entry in page.entries]
+    return Response(
+        200,
+        content_type="application/json",
+        body=LedgerPage(events=events, next_cursor=page.next_cursor),
+        headers=headers,
+    )
+
+
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     metrics.add_metric("UsageRequests", MetricUnit.Count, 1)
     return api.handle(app, event, context)
 
 
-# --- who reports -----------------------------------------------------------------------------
-
-
-def _reporter() -> User | None:
-    """The signed-in user who reports their own usage, or None for a backend."""
-    caller = api.caller(app)
-    if not isinstance(caller, User):
-        return None
-    if not wiring.settings().allow_self_reported_usage:
-        raise Forbidden(
-            "Usage is reported by the product's backend, with a service key.",
-            code="self_reported_usage_off",
-        )
-    return caller
-
-
-def _user_id(named: str | None, reported_by: User | None) -> str:
-    if reported_by is None:
-        if named is None:
-            raise InvalidRequest(
-                errors=[FieldError("user_id", "missing", "A service key names the user.")]
-            )
-        return named
-    if named not in (None, reported_by.id):
-        raise Forbidden("A session reports usage of its own user only.")
-    return reported_by.id
+# --- one event, or many ----------------------------------------------------------------------
 
 
 def _to_event(body: UsageEvent, reported_by: User | None) -> Event:
     return Event(
-        user_id=_user_id(body.user_id, reported_by),
+        user_id=user_id(body.user_id, reported_by),
         feature=body.feature,
         quantity=body.quantity,
         idempotency_key=body.idempotency_key,
@@ -145,17 +295,9 @@ def _to_event(body: UsageEvent, reported_by: User | None) -> Event:
     )
 
 
-# --- one event, or many ----------------------------------------------------------------------
-
-
 def _single(event: Event, verdict: Verdict) -> Response[UsageTaken]:
-    if verdict.status == "refused":
-        raise _refusal(str(verdict.code))
-    if verdict.status == "conflict":
-        raise Conflict(
-            "This idempotency key was used for different usage. The first one stands.",
-            code="idempotency_conflict",
-        )
+    if verdict.status in ("refused", "conflict"):
+        raise _refused(verdict.code or verdict.status)
     taken = _taken([_verdict(0, event.idempotency_key, verdict)])
     return api.json_response(taken, 202 if verdict.status == "accepted" else 200)
 
@@ -180,20 +322,22 @@ def _batch(body: UsageBatch, reported_by: User | None) -> Response[UsageTaken]:
         events, _decide([event for _, event in events]), strict=True
     ):
         results[index] = _verdict(index, event.idempotency_key, verdict)
-    return api.json_response(_taken([r for r in results if r is not None]), 202)
+    taken = _taken([r for r in results if r is not None])
+    log_refusals(r.code or r.status for r in taken.results if r.status in ("refused", "conflict"))
+    return api.json_response(taken, 202)
 
 
 def _decide(events: Sequence[Event]) -> list[Verdict]:
     """The verdicts, after asking Commet about users who would be refused for want of access."""
     verdicts = _accept(events)
-    unsure = [i for i, verdict in enumerate(verdicts) if verdict.code in _UNSURE]
+    unsure = [i for i, verdict in enumerate(verdicts) if verdict.code in UNSURE]
     if not unsure:
         return verdicts
     askable = subscriptions.askable(
         wiring.database(), {events[i].user_id for i in unsure}, wiring.clock()()
     )
     deadline = api.deadline(app).within(_ASKING_SECONDS)
-    answered = {user for user in askable[:_ASK_AT_MOST] if _access().ask(user, deadline)}
+    answered = {user for user in askable[:_ASK_AT_MOST] if access().ask(user, deadline)}
     again = [i for i in unsure if events[i].user_id in answered]
     for i, verdict in zip(again, _accept([events[i] for i in again]), strict=True):
         verdicts[i] = verdict
@@ -212,10 +356,30 @@ def _accept(events: Sequence[Event]) -> list[Verdict]:
     )
 
 
-def _check(user_id: str, body: UsageCheck) -> usage.Allowance:
+def _verdict(index: int, key: str, verdict: Verdict) -> UsageVerdict:
+    return UsageVerdict(index=index, idempotency_key=key, status=verdict.status, code=verdict.code)
+
+
+def _taken(results: list[UsageVerdict]) -> UsageTaken:
+    accepted = sum(r.status == "accepted" for r in results)
+    duplicates = sum(r.status == "duplicate" for r in results)
+    refused = len(results) - accepted - duplicates
+    _count(accepted=accepted, duplicates=duplicates, refused=refused)
+    return UsageTaken(accepted=accepted, duplicates=duplicates, refused=refused, results=results)
+
+
+def _key_of(item: object) -> str | None:
+    key = item.get("idempotency_key") if isinstance(item, dict) else None
+    return key if isinstance(key, str) and len(key) <= usage.MAX_KEY_LENGTH else None
+
+
+# --- the rest ---------------------------------------------------------------------------------
+
+
+def _check(whose: str, body: UsageCheck) -> Allowance:
     return usage.check(
         wiring.database(),
-        user_id=user_id,
+        user_id=whose,
         feature=body.feature,
         quantity=body.quantity,
         statuses=wiring.settings().live_statuses,
@@ -224,51 +388,98 @@ def _check(user_id: str, body: UsageCheck) -> usage.Allowance:
     )
 
 
-@cache
-def _access() -> Access:
-    return Access(wiring.database(), wiring.settings(), wiring.commet, wiring.clock())
+def _find(reservation_id: str) -> Reservation:
+    reported_by = reporter(app)
+    found = reservations.find(
+        wiring.database(),
+        reservation_id,
+        user_id=reported_by.id if reported_by else None,
+        now=wiring.clock()(),
+    )
+    if found is None:
+        raise refusal("reservation_not_found")
+    return found
 
 
-# --- what is answered ---------------------------------------------------------------------------
-
-
-def _verdict(index: int, key: str, verdict: Verdict) -> UsageVerdict:
-    return UsageVerdict(index=index, idempotency_key=key, status=verdict.status, code=verdict.code)
-
-
-def _taken(results: list[UsageVerdict]) -> UsageTaken:
-    accepted = sum(r.status == "accepted" for r in results)
-    duplicates = sum(r.status == "duplicate" for r in results)
-    metrics.add_metric("UsageEventsAccepted", MetricUnit.Count, accepted)
-    return UsageTaken(
-        accepted=accepted,
-        duplicates=duplicates,
-        refused=len(results) - accepted - duplicates,
-        results=results,
+def _reservation(outcome: Outcome, status: int) -> Response[ReservationReply]:
+    held = outcome.reservation
+    if outcome.code is not None or held is None:
+        raise _refused(str(outcome.code))
+    return api.json_response(
+        ReservationReply(
+            id=held.id,
+            user_id=held.user_id,
+            feature=held.feature,
+            idempotency_key=held.idempotency_key,
+            quantity=amounts.format_decimal(held.quantity),
+            expires_at=held.expires_at,
+            state=held.state,
+            booked=None if held.booked is None else amounts.format_decimal(held.booked),
+        ),
+        status,
     )
 
 
-def _key_of(item: object) -> str | None:
-    key = item.get("idempotency_key") if isinstance(item, dict) else None
-    return key if isinstance(key, str) and len(key) <= usage.MAX_KEY_LENGTH else None
+def _correct(correction: Correction) -> Corrected:
+    author = api.caller(app)
+    if not isinstance(author, Service):
+        raise Unauthenticated
+    return corrections.correct(
+        wiring.database(),
+        correction,
+        author=author.name,
+        statuses=wiring.settings().live_statuses,
+        now=wiring.clock()(),
+    )
 
 
-def _refusal(code: str) -> BillingError:
-    kind, detail = _REFUSALS[code]
-    return kind(detail, code=code)
+def _corrected(
+    correction: Correction, booking: Booking, *, repeated: bool
+) -> Response[CorrectionTaken]:
+    period = UsagePeriodReply(start=booking.period_start, end=booking.period_end)
+    credit = NeedsCredit(quantity=_plain(-correction.quantity), period=period)
+    return api.json_response(
+        CorrectionTaken(
+            idempotency_key=correction.idempotency_key,
+            status="duplicate" if repeated else "accepted",
+            quantity=_plain(correction.quantity),
+            period=period,
+            used=_plain(booking.used),
+            needs_credit=credit if booking.needs_credit else None,
+        ),
+        200 if repeated else 202,
+    )
 
 
-_REFUSALS: dict[str, tuple[type[BillingError], str]] = {
-    "unknown_user": (NotFound, "There is no user with this id."),
-    "subscription_required": (
-        PaymentRequired,
-        "The user has no subscription that gives access.",
-    ),
-    "limit_reached": (PaymentRequired, "What the plan includes is used up."),
-    "feature_not_in_plan": (PaymentRequired, "The user's plan does not have this feature."),
-    "access_unconfirmed": (Unavailable, "The subscription is being confirmed. Try again."),
-    "feature_not_metered": (InvalidRequest, "This feature is not counted."),
-    "too_old": (InvalidRequest, "The event occurred more than 35 days ago."),
-    "in_future": (InvalidRequest, "The event lies more than 5 minutes ahead."),
-    "total_too_large": (InvalidRequest, "The running total would become too large."),
-}
+def _entry(entry: ledger.Entry) -> LedgerEntry:
+    return LedgerEntry(
+        booked_at=entry.booked_at,
+        occurred_at=entry.occurred_at,
+        user_id=entry.user_id,
+        feature=entry.feature,
+        kind=entry.kind,
+        quantity=_plain(entry.quantity),
+        idempotency_key=entry.idempotency_key,
+        period=UsagePeriodReply(start=entry.period_start, end=entry.period_end),
+        late=entry.late,
+        reason=entry.reason,
+        author=entry.author,
+        needs_credit=entry.needs_credit,
+        properties=dict(entry.properties),
+    )
+
+
+def _plain(value: Decimal) -> str:
+    return amounts.format_decimal(value)
+
+
+def _refused(code: str) -> Exception:
+    _count(refused=1)
+    log_refusals([code])
+    return refusal(code)
+
+
+def _count(*, accepted: int = 0, duplicates: int = 0, refused: int = 0) -> None:
+    metrics.add_metric("UsageEventsAccepted", MetricUnit.Count, accepted)
+    metrics.add_metric("UsageEventsDuplicate", MetricUnit.Count, duplicates)
+    metrics.add_metric("UsageEventsRefused", MetricUnit.Count, refused)

@@ -43,7 +43,8 @@ Email = Annotated[Text, Field(max_length=200, pattern=r"^[^@\s]+@[^@\s]+\.[^@\s]
 Url = Annotated[Text, Field(max_length=2000)]
 USER_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,99}$"  # as long as Commet takes it
 UserId = Annotated[Text, Field(pattern=USER_ID_PATTERN)]
-FeatureCode = Annotated[Text, Field(pattern=r"^[a-z0-9_]{1,100}$")]
+FEATURE_PATTERN = r"^[a-z0-9_]{1,100}$"
+FeatureCode = Annotated[Text, Field(pattern=FEATURE_PATTERN)]
 Time = Annotated[datetime, PlainSerializer(_iso_utc, return_type=str, when_used="json")]
 Amount = Annotated[str, Field(pattern=r"^-?\d+(\.\d+)?$", examples=["30", "2.50"])]
 
@@ -206,13 +207,32 @@ def _only_text(value: object) -> object:
     return value
 
 
+def _not_zero(value: Decimal) -> Decimal:
+    if value == 0:
+        raise ValueError("must not be 0")
+    return value
+
+
 Quantity = Annotated[
     Decimal,
     BeforeValidator(_no_number_in_disguise),
     Field(gt=0, lt=10**9, max_digits=15, decimal_places=6, allow_inf_nan=False),
 ]
 OccurredAt = Annotated[AwareDatetime, BeforeValidator(_only_text)]
+SignedQuantity = Annotated[
+    Decimal,
+    BeforeValidator(_no_number_in_disguise),
+    AfterValidator(_not_zero),
+    Field(gt=-(10**9), lt=10**9, max_digits=15, decimal_places=6, allow_inf_nan=False),
+]
+IdempotencyKey = Annotated[Text, Field(min_length=1, max_length=200)]
 Property = Annotated[Text, Field(max_length=200)]
+Properties = Annotated[dict[Property, Property], Field(max_length=20)]
+
+
+class UsagePeriodReply(Reply):
+    start: Time
+    end: Time
 
 
 class UsageEvent(Request):
@@ -220,10 +240,10 @@ class UsageEvent(Request):
 
     feature: FeatureCode
     quantity: Quantity = Decimal(1)
-    idempotency_key: Annotated[Text, Field(min_length=1, max_length=200)]
+    idempotency_key: IdempotencyKey
     user_id: UserId | None = None
     occurred_at: OccurredAt | None = None
-    properties: Annotated[dict[Property, Property], Field(max_length=20)] = {}
+    properties: Properties = {}
 
 
 class UsageBatch(Request):
@@ -254,11 +274,97 @@ class UsageCheck(Request):
 
 class UsageAllowed(Reply):
     allowed: bool
-    remaining: Amount | None = Field(description="Null where unlimited, or not in the plan.")
+    remaining: Amount | None = Field(
+        description="Included, neither used nor held. Null where unlimited, or not in the plan."
+    )
     overage_quantity: Amount
     cost: Amount
     currency: str
     code: str | None = None
+
+
+class Reserve(Request):
+    """An amount to hold before the work is done."""
+
+    feature: FeatureCode
+    quantity: Quantity = Decimal(1)
+    idempotency_key: IdempotencyKey
+    user_id: UserId | None = None
+    expires_in: Annotated[int, Field(ge=1, le=3600, description="Seconds.")] = 300
+    properties: Properties = {}
+
+
+class ReservationReply(Reply):
+    id: str
+    user_id: str
+    feature: str
+    idempotency_key: str
+    quantity: Amount
+    expires_at: Time
+    state: str = Field(description="held, confirmed, released or expired")
+    booked: Amount | None = Field(description="What the work took, once confirmed.")
+
+
+class Confirm(Request):
+    """What the work took. Leave the quantity out where it took what was held."""
+
+    quantity: Quantity | None = None
+
+
+class Release(Request):
+    """Nothing to say."""
+
+
+class Correct(Request):
+    """What is to be added to what was used, or, below zero, taken off."""
+
+    user_id: UserId
+    feature: FeatureCode
+    quantity: SignedQuantity
+    idempotency_key: IdempotencyKey
+    reason: Annotated[Text, Field(min_length=1, max_length=500)]
+    occurred_at: OccurredAt | None = Field(
+        None, description="Says which period is meant. Left out: the one that runs."
+    )
+
+
+class NeedsCredit(Reply):
+    """The period is over, and its invoice is not changed by this: give the money back in Commet."""
+
+    quantity: Amount
+    period: UsagePeriodReply
+
+
+class CorrectionTaken(Reply):
+    idempotency_key: str
+    status: str = Field(description="accepted or duplicate")
+    quantity: Amount
+    period: UsagePeriodReply
+    used: Amount = Field(description="The total of that period now.")
+    needs_credit: NeedsCredit | None
+
+
+class LedgerEntry(Reply):
+    booked_at: Time
+    occurred_at: Time
+    user_id: str
+    feature: str
+    kind: str = Field(description="event, confirm (of a reservation) or correction")
+    quantity: Amount
+    idempotency_key: str
+    period: UsagePeriodReply
+    late: bool = Field(description="Occurred before the period it was booked in.")
+    reason: str | None
+    author: str | None = Field(description="The name of the service key that corrected.")
+    needs_credit: bool
+    properties: dict[str, str]
+
+
+class LedgerPage(Reply):
+    events: list[LedgerEntry]
+    next_cursor: str | None = Field(
+        description="Null on the last page. A page before it may be short, even empty."
+    )
 
 
 # --- dashboard ------------------------------------------------------------------------------------
@@ -280,11 +386,6 @@ class SubscriptionReply(Reply):
     as_of: Time
 
 
-class UsagePeriodReply(Reply):
-    start: Time
-    end: Time
-
-
 class OverageReply(Reply):
     enabled: bool
     quantity: Amount
@@ -304,6 +405,7 @@ class UsageReply(Reply):
     unit: str | None
     period: UsagePeriodReply
     used: Amount
+    held: Amount = Field(description="What reservations hold beside that.")
     included: Amount | None
     remaining: Amount | None
     unlimited: bool

@@ -132,9 +132,9 @@ def accept(
 class Allowance:
     """Whether a quantity may be used now.
 
-    `remaining` is what is included and still unused, None where the feature is unlimited or the
-    user does not have it. `overage_quantity` is the part of the asked quantity that would be billed
-    on top, `cost` what that part costs, in major units. `code` says why it is not allowed.
+    `remaining` is what is included and neither used nor held, None where the feature is unlimited
+    or the user does not have it. `overage_quantity` is the part of the asked quantity that would be
+    billed on top, `cost` what that part costs, in major units. `code` says why it is not allowed.
     """
 
     allowed: bool
@@ -175,12 +175,13 @@ def check(
     assert row is not None  # noqa: S101 - one pair asked for is one row
     currency = row["currency"] or currency
     included = row["included"] or Decimal(0)
-    remaining = None if row["unlimited"] else max(Decimal(0), included - row["used"])
+    taken = row["used"] + row["held"]
+    remaining = None if row["unlimited"] else max(Decimal(0), included - taken)
     overage = Decimal(0) if remaining is None else max(Decimal(0), quantity - remaining)
     code = row["code"]
     if code:
         remaining = None
-    elif row["cap"] is not None and row["used"] + quantity > row["cap"]:
+    elif row["cap"] is not None and taken + quantity > row["cap"]:
         code = "limit_reached"
     elif row["too_large"]:
         code = "total_too_large"

@@ -40,8 +40,9 @@ class DayOfUse:
 class FeatureUsage:
     """One feature in its allowance period (start inclusive, end exclusive).
 
-    `included` and `remaining` are None where the feature is unlimited. The days, of which only
-    those with use are listed, add up to `used` exactly.
+    `included` and `remaining` are None where the feature is unlimited. `held` is what reservations
+    hold beside `used`. The days, of which only those with use are listed, add up to `used` exactly;
+    one on which less was booked than taken off is below zero.
     """
 
     feature: str
@@ -50,6 +51,7 @@ class FeatureUsage:
     period_start: datetime
     period_end: datetime
     used: Decimal
+    held: Decimal
     included: Decimal | None
     remaining: Decimal | None
     unlimited: bool
@@ -79,6 +81,7 @@ def _feature(row: Row, currency: str) -> FeatureUsage:
         period_start=row["starts_at"],
         period_end=row["ends_at"],
         used=row["used"],
+        held=row["held"],
         included=included,
         remaining=None if included is None else max(Decimal(0), included - row["used"]),
         unlimited=unlimited,

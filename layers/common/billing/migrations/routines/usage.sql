@@ -8,16 +8,19 @@ language sql immutable as $$
 $$;
 
 -- How users stand with features right now: one row per pair asked for, numbered as asked. `code`
--- says why usage of any amount is refused; `cap` is the limit where nothing beyond it is billed.
+-- says why usage of any amount is refused; `cap` is the limit where nothing beyond it is billed,
+-- `held` what reservations count against it.
 -- A period that has ended shows as it is; nothing has been used yet in the one that follows.
 -- The limits of 1 change no answer: they hold each look-up to one probe of an index per pair, where
 -- a planner without statistics would rather join whole tables.
-create or replace function usage_standing(
+drop function if exists usage_standing(text[], text[], timestamptz, text[]);
+create function usage_standing(
     p_users text[], p_features text[], p_now timestamptz, p_statuses text[]
 ) returns table (
     pair bigint, feature text, code text, name text, unit text,
     period bigint, starts_at timestamptz, ends_at timestamptz, used numeric, included numeric,
-    unlimited boolean, overage boolean, cap numeric, unit_price numeric, currency text
+    unlimited boolean, overage boolean, cap numeric, unit_price numeric, currency text,
+    held numeric
 )
 language sql stable as $$
     select
@@ -37,7 +40,14 @@ language sql stable as $$
         case when p.ends_at > p_now then coalesce(t.total, 0) else 0 end,
         e.included, coalesce(e.unlimited, false), coalesce(e.overage, false),
         case when not e.unlimited and not e.overage then coalesce(e.included, 0) end,
-        e.unit_price, e.currency
+        e.unit_price, e.currency,
+        -- Looked up only where the caller asks for it: a batch does where there is a limit.
+        (
+            select coalesce(sum(r.quantity), 0)
+            from usage_reservation r
+            where r.user_id = q.user_id and r.feature = q.feature and r.state = 'held'
+              and r.expires_at > p_now
+        )
     from unnest(p_users, p_features) with ordinality as q (user_id, feature, pair)
     left join lateral (
         select n.id from users n where n.id = q.user_id limit 1
@@ -65,6 +75,52 @@ language sql stable as $$
     left join lateral (
         select n.total from usage_total n where n.period = p.id and n.feature = q.feature limit 1
     ) as t on true
+$$;
+
+-- How one user stands with one feature, under that user's lock and in the period that holds p_now.
+create or replace function lock_standing(
+    p_user text, p_feature text, p_now timestamptz, p_statuses text[],
+    out code text, out period bigint, out ends_at timestamptz, out used numeric, out cap numeric,
+    out held numeric
+)
+language plpgsql as $$
+begin
+    perform from users where id = p_user for no key update;
+    loop
+        select s.code, s.period, s.ends_at, s.used, s.cap, s.held
+        into code, period, ends_at, used, cap, held
+        from usage_standing(array[p_user], array[p_feature], p_now, p_statuses) as s;
+        exit when code is not null or ends_at > p_now;
+        perform roll_over_periods(array[p_user], p_now, p_statuses);
+    end loop;
+end
+$$;
+
+-- Books one entry: ledger, total and day. Only under the user's lock, with everything decided.
+create or replace function book_usage(
+    p_user text, p_key text, p_fingerprint bytea, p_feature text, p_quantity numeric,
+    p_occurred timestamptz, p_period bigint, p_kind text, p_now timestamptz,
+    p_late boolean default false, p_reason text default null, p_author text default null,
+    p_needs_credit boolean default false, p_properties jsonb default null
+) returns void
+language sql as $$
+    insert into usage_event (
+        user_id, idempotency_key, fingerprint, feature, quantity, occurred_at, booked_at, period,
+        late, kind, reason, author, needs_credit, properties
+    )
+    values (
+        p_user, p_key, p_fingerprint, p_feature, p_quantity, p_occurred, p_now, p_period,
+        p_late, p_kind, p_reason, p_author, p_needs_credit, p_properties
+    );
+    insert into usage_daily as d (period, feature, day, quantity)
+    values (p_period, p_feature, (p_now at time zone 'UTC')::date, p_quantity)
+    on conflict (period, feature, day) do update set quantity = d.quantity + excluded.quantity;
+    -- Two steps: a row below zero is refused before anybody sees that it has been there already.
+    insert into usage_total (period, feature, total) values (p_period, p_feature, 0)
+    on conflict (period, feature) do nothing;
+    -- What needs a credit leaves nothing to send, so it unsettles nothing.
+    update usage_total set total = total + p_quantity, settled = settled and p_needs_credit
+    where period = p_period and feature = p_feature;
 $$;
 
 -- Takes usage: ledger rows and their totals, or a refusal, for each event in the order given; the
@@ -108,8 +164,9 @@ begin
     loop
         v_ended := false;
         for r in
-            select pair, code, period, starts_at, ends_at, used, cap
-            from usage_standing(p_users, p_features, p_now, p_statuses)
+            select s.pair, s.code, s.period, s.starts_at, s.ends_at, s.used,
+                   case when s.cap is not null then s.cap - s.held end as cap
+            from usage_standing(p_users, p_features, p_now, p_statuses) as s
         loop
             v_codes[r.pair] := r.code;
             v_periods[r.pair] := r.period;

@@ -1,0 +1,112 @@
+"""Correcting what was booked: signed, with a reason and an author, in the ledger.
+
+Less usage lowers the total of the period it was booked in; what Commet has been told already
+stays, and deliveries resume once the total has passed it again. After a period is over Commet
+cannot be told any more: such a correction `needs_credit`. The rules are in
+`migrations/routines/corrections.sql`.
+"""
+
+import json
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from hashlib import blake2b
+
+from billing.amounts import format_decimal, is_quantity
+from billing.db import Database
+from billing.sql import queries
+
+MAX_REASON_LENGTH = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Correction:
+    """What is to be added to (above zero) or taken off (below) what a user used.
+
+    `occurred_at` says which period is meant, None the one that runs. Raises ValueError for no
+    quantity.
+    """
+
+    user_id: str
+    feature: str
+    quantity: Decimal
+    idempotency_key: str
+    reason: str
+    occurred_at: datetime | None = None
+
+    def __post_init__(self) -> None:
+        if not is_quantity(abs(self.quantity)):
+            raise ValueError("quantity must not be 0, with at most 9 integer and 6 decimal digits")
+
+    @property
+    def fingerprint(self) -> bytes:
+        """The same for two corrections exactly if their callers supplied the same."""
+        supplied = [
+            "correction",
+            self.user_id,
+            self.feature,
+            format_decimal(self.quantity),
+            self.occurred_at and self.occurred_at.astimezone(UTC).isoformat(),
+            self.reason,
+        ]
+        return blake2b(json.dumps(supplied).encode(), digest_size=16).digest()
+
+
+@dataclass(frozen=True, slots=True)
+class Booking:
+    """Where a correction was booked, and what the total of that period is now.
+
+    `needs_credit` tells that the period is over at Commet, so that what was taken off has to be
+    given back as money.
+    """
+
+    period_start: datetime
+    period_end: datetime
+    used: Decimal
+    needs_credit: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Corrected:
+    """What became of a correction: a booking, or a code that says why it was refused.
+
+    Codes: those of `usage.Verdict`, and `conflict below_zero no_period`. `repeated` tells that it
+    had been booked before.
+    """
+
+    booking: Booking | None
+    code: str | None = None
+    repeated: bool = False
+
+
+def correct(
+    db: Database,
+    correction: Correction,
+    *,
+    author: str,
+    statuses: Collection[str],
+    now: datetime,
+) -> Corrected:
+    """Books a correction; `author` says who made it. The same key again changes nothing."""
+    row = db.one(
+        queries("ledger")["correct"],
+        {
+            "user_id": correction.user_id,
+            "feature": correction.feature,
+            "key": correction.idempotency_key,
+            "quantity": correction.quantity,
+            "occurred_at": correction.occurred_at,
+            "fingerprint": correction.fingerprint,
+            "reason": correction.reason,
+            "author": author,
+            "now": now,
+            "statuses": list(statuses),
+        },
+    )
+    assert row is not None  # noqa: S101 - the function answers one row
+    verdict = str(row["verdict"])
+    if verdict not in ("accepted", "duplicate"):
+        return Corrected(None, code=verdict)
+    booking = Booking(row["period_start"], row["period_end"], row["used"], row["needs_credit"])
+    return Corrected(booking, repeated=verdict == "duplicate")

@@ -1,0 +1,66 @@
+-- Correcting what was booked. The rules of locking are told at the top of 0004_usage.sql.
+
+-- Books a signed adjustment, or says why not. `verdict` is 'accepted', 'duplicate', 'conflict' or
+-- the code of a refusal; `entry` the ledger row with this key, if there is one; `booked_in` its
+-- period, and `used` what is now the total there.
+--
+-- More usage is usage: it goes into the open period and is held to its limit. Less usage goes into
+-- the period that held p_occurred (the newest one where that is null). Commet can only be told of
+-- that while the period runs; afterwards the entry needs a credit.
+create or replace function correct_usage(
+    p_user text, p_feature text, p_key text, p_quantity numeric, p_occurred timestamptz,
+    p_fingerprint bytea, p_reason text, p_author text, p_now timestamptz, p_statuses text[],
+    out verdict text, out entry usage_event, out booked_in usage_period, out used numeric
+)
+language plpgsql
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+as $$
+declare
+    v_now record;
+begin
+    v_now := lock_standing(p_user, p_feature, p_now, p_statuses);
+    select * into entry from usage_event where user_id = p_user and idempotency_key = p_key;
+    if entry.user_id is not null then
+        verdict := case when entry.fingerprint = p_fingerprint then 'duplicate' else 'conflict' end;
+        select * into booked_in from usage_period where id = entry.period;
+        select t.total into used from usage_total t
+        where t.period = entry.period and t.feature = entry.feature;
+        return;
+    end if;
+
+    if p_quantity > 0 then
+        select * into booked_in from usage_period where id = v_now.period;
+    else
+        select * into booked_in from usage_period
+        where user_id = p_user and starts_at <= coalesce(p_occurred, 'infinity')
+        order by starts_at desc, id desc
+        limit 1;
+    end if;
+    select t.total into used from usage_total t
+    where t.period = booked_in.id and t.feature = p_feature;
+    used := coalesce(used, 0) + p_quantity;
+    verdict := case
+        when v_now.code = 'unknown_user' then v_now.code
+        when p_occurred > p_now + interval '5 minutes' then 'in_future'
+        when p_quantity < 0 and booked_in.id is null then 'no_period'
+        when p_quantity < 0 and used < 0 then 'below_zero'
+        when p_quantity > 0 and p_occurred < p_now - interval '35 days' then 'too_old'
+        when p_quantity > 0 and v_now.code is not null then v_now.code
+        when p_quantity > 0 and used + v_now.held > v_now.cap then 'limit_reached'
+        when not fits_double(used) then 'total_too_large'
+        else 'accepted'
+    end;
+    if verdict = 'accepted' then
+        perform book_usage(
+            p_user, p_key, p_fingerprint, p_feature, p_quantity, coalesce(p_occurred, p_now),
+            booked_in.id, 'correction', p_now,
+            p_late => coalesce(p_quantity > 0 and p_occurred < booked_in.starts_at, false),
+            p_reason => p_reason, p_author => p_author,
+            p_needs_credit => p_quantity < 0
+                and (booked_in.closed_at is not null or booked_in.ends_at <= p_now)
+        );
+        select * into entry from usage_event where user_id = p_user and idempotency_key = p_key;
+    end if;
+end
+$$;

@@ -1,0 +1,126 @@
+-- Holding an amount before the work, and booking what it really took. The rules of locking are told
+-- at the top of 0004_usage.sql.
+
+-- Holds p_quantity, or says why not. `verdict` is 'reserved', 'duplicate', 'conflict' or the code of
+-- a refusal; `reservation` the one with this key, if there is one. A refusal leaves no trace.
+create or replace function reserve_usage(
+    p_id text, p_user text, p_feature text, p_key text, p_quantity numeric, p_fingerprint bytea,
+    p_properties text, p_expires_at timestamptz, p_now timestamptz, p_statuses text[],
+    out verdict text, out reservation usage_reservation
+)
+language plpgsql
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+as $$
+declare
+    v_now record;
+begin
+    v_now := lock_standing(p_user, p_feature, p_now, p_statuses);
+    select * into reservation from usage_reservation
+    where user_id = p_user and idempotency_key = p_key;
+    verdict := case
+        when reservation.fingerprint = p_fingerprint then 'duplicate'
+        when reservation.id is not null then 'conflict'
+        when exists (
+            select from usage_event where user_id = p_user and idempotency_key = p_key
+        ) then 'conflict'  -- this work has been counted
+        when v_now.code is not null then v_now.code
+        when v_now.used + v_now.held + p_quantity > v_now.cap then 'limit_reached'
+        when not fits_double(v_now.used + p_quantity) then 'total_too_large'
+        else 'reserved'
+    end;
+    if verdict = 'reserved' then
+        insert into usage_reservation (
+            id, user_id, idempotency_key, fingerprint, feature, quantity, properties,
+            created_at, expires_at
+        )
+        values (
+            p_id, p_user, p_key, p_fingerprint, p_feature, p_quantity, p_properties::jsonb,
+            p_now, p_expires_at
+        )
+        returning * into reservation;
+    end if;
+end
+$$;
+
+-- Books what was held, or however much it really took. `verdict` is 'confirmed', 'duplicate',
+-- 'conflict', 'reservation_not_found', 'reservation_released', 'reservation_expired' or the code of a
+-- refusal, after which the hold is as it was. p_fingerprint is that of an event which reports the
+-- same usage directly: the two are the same work and count once.
+create or replace function confirm_reservation(
+    p_id text, p_user text, p_quantity numeric, p_fingerprint bytea, p_now timestamptz,
+    p_statuses text[], out verdict text, out reservation usage_reservation
+)
+language plpgsql
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+as $$
+declare
+    v_now record;
+    v_booked bytea;
+    v_holds boolean;
+begin
+    perform from users where id = p_user for no key update;
+    select * into reservation from usage_reservation where id = p_id and user_id = p_user;
+    if reservation.id is null then
+        verdict := 'reservation_not_found';
+        return;
+    end if;
+    select fingerprint into v_booked from usage_event
+    where user_id = p_user and idempotency_key = reservation.idempotency_key;
+    v_now := lock_standing(p_user, reservation.feature, p_now, p_statuses);
+    v_holds := reservation.state = 'held' and reservation.expires_at > p_now;
+    verdict := case
+        when reservation.state = 'confirmed' and reservation.booked = p_quantity then 'duplicate'
+        when reservation.state = 'confirmed' then 'conflict'
+        when reservation.state = 'released' then 'reservation_released'
+        when v_booked = p_fingerprint then 'duplicate'  -- reported directly meanwhile
+        when v_booked is not null then 'conflict'
+        when v_now.code is not null then v_now.code
+        -- The total never passes the limit. Up to what was held, a hold gives way to no other;
+        -- for more than that, and once it has expired, what others hold counts first.
+        when v_holds and p_quantity <= reservation.quantity then
+            case when v_now.used + p_quantity > v_now.cap then 'limit_reached' end
+        when v_holds then
+            case when v_now.used + v_now.held - reservation.quantity + p_quantity > v_now.cap
+                 then 'limit_reached' end
+        when v_now.used + v_now.held + p_quantity > v_now.cap then 'reservation_expired'
+    end;
+    if verdict is null and not fits_double(v_now.used + p_quantity) then
+        verdict := 'total_too_large';
+    end if;
+    if verdict is null then
+        verdict := 'confirmed';
+        perform book_usage(
+            p_user, reservation.idempotency_key, p_fingerprint, reservation.feature, p_quantity,
+            p_now, v_now.period, 'confirm', p_now,
+            p_properties => reservation.properties
+        );
+    end if;
+    if verdict = 'confirmed' or (verdict = 'duplicate' and reservation.state <> 'confirmed') then
+        update usage_reservation set
+            state = 'confirmed', booked = p_quantity, concluded_at = p_now
+        where id = p_id
+        returning * into reservation;
+    end if;
+end
+$$;
+
+-- Gives back what was held and not used. `verdict` is 'released', 'reservation_not_found' or
+-- 'reservation_confirmed'. Again is the same; an expired one is released too.
+create or replace function release_reservation(
+    p_id text, p_user text, p_now timestamptz, out verdict text, out reservation usage_reservation
+)
+language plpgsql as $$
+begin
+    perform from users where id = p_user for no key update;
+    update usage_reservation set state = 'released', concluded_at = p_now
+    where id = p_id and user_id = p_user and state in ('held', 'expired');
+    select * into reservation from usage_reservation where id = p_id and user_id = p_user;
+    verdict := case
+        when reservation.id is null then 'reservation_not_found'
+        when reservation.state = 'confirmed' then 'reservation_confirmed'
+        else 'released'
+    end;
+end
+$$;

@@ -1,0 +1,247 @@
+"""Correcting what was booked: where it goes, what is refused, what has to be given back."""
+
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+import pytest
+
+from billing.corrections import Corrected, Correction, correct
+from billing.db import Database
+from billing.delivery import claim
+from billing.reservations import reserve
+from billing.usage import Event, accept
+from tests.integration.billing.conftest import (
+    NOW,
+    START,
+    STATUSES,
+    Subscribe,
+    after,
+    booked,
+)
+
+END = datetime(2026, 10, 1, tzinfo=UTC)
+OCTOBER = after(days=25)
+
+
+def use(db: Database, quantity: str, *, key: str = "e", now: datetime = NOW) -> str:
+    event = Event("usr_ana", "storage", Decimal(quantity), f"{key}-{quantity}-{now}")
+    (verdict,) = accept(db, [event], statuses=STATUSES, now=now)
+    return verdict.code or verdict.status
+
+
+def adjust(
+    db: Database,
+    quantity: str,
+    *,
+    key: str = "fix",
+    user: str = "usr_ana",
+    now: datetime = NOW,
+    occurred_at: datetime | None = None,
+    author: str = "support",
+) -> Corrected:
+    correction = Correction(user, "storage", Decimal(quantity), key, "sent twice", occurred_at)
+    return correct(db, correction, author=author, statuses=STATUSES, now=now)
+
+
+def totals(db: Database) -> list[tuple[object, ...]]:
+    """Total and claimed of each period, oldest first."""
+    rows = db.all("select total, claimed from usage_total order by period")
+    return [(row["total"], row["claimed"]) for row in rows]
+
+
+class TestLess:
+    def test_lowers_the_total(self, db: Database, subscribe: Subscribe) -> None:
+        """At once, in ledger, total and day; with who did it and why."""
+        subscribe()
+        use(db, "30")
+        done = adjust(db, "-10.5", now=after(days=1))
+        assert done.booking is not None
+        assert (done.booking.used, done.booking.needs_credit) == (Decimal("19.5"), False)
+        assert (done.booking.period_start, done.booking.period_end) == (START, END)
+        assert set(booked(db, "usr_ana").values()) == {Decimal("19.5")}
+        assert db.one(
+            "select kind, reason, author, quantity from usage_event where kind <> 'event'"
+        ) == {
+            "kind": "correction",
+            "reason": "sent twice",
+            "author": "support",
+            "quantity": Decimal("-10.5"),
+        }
+
+    def test_never_below_zero(self, db: Database, subscribe: Subscribe) -> None:
+        """Refused whole, and the key stays free."""
+        subscribe()
+        assert adjust(db, "-1").code == "below_zero"
+        use(db, "5")
+        assert adjust(db, "-5.000001").code == "below_zero"
+        assert adjust(db, "-5").code is None
+        assert totals(db) == [(0, 0)]
+
+    def test_makes_room(self, db: Database, subscribe: Subscribe) -> None:
+        """What was taken off may be used."""
+        subscribe(overage_enabled=False)
+        use(db, "100")
+        adjust(db, "-40")
+        assert use(db, "40") == "accepted"
+        assert use(db, "0.000001") == "limit_reached"
+
+    def test_deliveries_wait_until_it_is_passed_again(
+        self, db: Database, subscribe: Subscribe
+    ) -> None:
+        """Commet keeps what it was told; only what exceeds that is sent."""
+        subscribe()
+        use(db, "30")
+        assert claim(db, now=NOW, interval=timedelta(0)) == 1
+        adjust(db, "-10")
+        assert totals(db) == [(20, 30)]
+        use(db, "10")
+        assert claim(db, now=NOW, interval=timedelta(0)) == 0
+        use(db, "0.5")
+        assert claim(db, now=NOW, interval=timedelta(0)) == 1
+        assert db.value("select quantity from usage_delivery where seq = 2") == Decimal("0.5")
+
+    def test_without_access(self, db: Database, subscribe: Subscribe) -> None:
+        """A mistake is put right whatever became of the subscription."""
+        subscribe()
+        use(db, "30")
+        db.execute("update subscriptions set status = 'past_due'")
+        done = correct(
+            db,
+            Correction("usr_ana", "storage", Decimal(-10), "fix", "sent twice"),
+            author="support",
+            statuses={"active"},
+            now=NOW,
+        )
+        assert done.code is None
+
+
+class TestAPeriodThatIsOver:
+    def test_needs_a_credit(self, db: Database, subscribe: Subscribe) -> None:
+        """The time it happened says which period; Commet cannot be told any more."""
+        subscribe()
+        use(db, "30")
+        use(db, "7", now=OCTOBER)
+        done = adjust(db, "-10", now=OCTOBER, occurred_at=NOW)
+        assert done.booking is not None
+        assert (done.booking.period_start, done.booking.needs_credit) == (START, True)
+        assert totals(db) == [(20, 0), (7, 0)]
+        assert db.value("select needs_credit from usage_event where kind = 'correction'") is True
+
+    def test_leaves_nothing_to_send(self, db: Database, subscribe: Subscribe) -> None:
+        """Everything of that period was claimed, and still is."""
+        subscribe()
+        use(db, "30")
+        use(db, "7", now=OCTOBER)
+        claim(db, now=OCTOBER, interval=timedelta(0))
+        adjust(db, "-10", now=OCTOBER, occurred_at=NOW)
+        assert claim(db, now=OCTOBER, interval=timedelta(0)) == 0
+        assert db.value("select settled from usage_total order by period limit 1") is True
+
+    def test_is_not_guessed(self, db: Database, subscribe: Subscribe) -> None:
+        """Without a time the running period is meant, where so much was not used."""
+        subscribe()
+        use(db, "30")
+        assert adjust(db, "-10", now=OCTOBER).code == "below_zero"
+
+    def test_whose_end_nobody_noticed(self, db: Database, subscribe: Subscribe) -> None:
+        """A paused subscription does not turn over, yet its period has ended."""
+        subscribe()
+        use(db, "30")
+        db.execute("update subscriptions set status = 'paused'")
+        done = adjust(db, "-10", now=OCTOBER)
+        assert done.booking is not None
+        assert done.booking.needs_credit
+
+    def test_the_newer_of_two_that_began_together(self, db: Database, subscribe: Subscribe) -> None:
+        """After a plan change on the first day the running period is the one that is meant."""
+        subscribe()
+        use(db, "30")
+        db.execute("update usage_period set closed_at = %s", [NOW])
+        db.execute(
+            "insert into usage_period (user_id, subscription_id, starts_at, ends_at)"
+            " values ('usr_ana', 'sub_usr_ana', %s, %s)",
+            [START, END],
+        )
+        use(db, "8", now=after(hours=1))
+        assert adjust(db, "-8", now=after(hours=1), occurred_at=NOW).code is None
+        assert totals(db) == [(30, 0), (0, 0)]
+
+    def test_before_anything_was_counted(self, db: Database, subscribe: Subscribe) -> None:
+        """There is no period to correct."""
+        subscribe()
+        assert adjust(db, "-1", occurred_at=START - timedelta(days=1)).code == "no_period"
+        subscribe("usr_new", starts_at=None)
+        assert adjust(db, "-1", user="usr_new").code == "no_period"
+
+
+class TestMore:
+    def test_is_usage(self, db: Database, subscribe: Subscribe) -> None:
+        """It raises the total of the open period and is sent like any other."""
+        subscribe()
+        assert adjust(db, "5", occurred_at=START - timedelta(days=1)).code is None
+        assert claim(db, now=NOW, interval=timedelta(0)) == 1
+        assert db.value("select late from usage_event") is True
+
+    def test_and_held_to_the_limit(self, db: Database, subscribe: Subscribe) -> None:
+        """Beside what is used and what is held."""
+        subscribe(overage_enabled=False)
+        use(db, "50")
+        reserve(db, Event("usr_ana", "storage", Decimal(30), "job"), statuses=STATUSES, now=NOW)
+        assert adjust(db, "20.000001").code == "limit_reached"
+        assert adjust(db, "20").code is None
+
+    @pytest.mark.parametrize(
+        ("age", "code"),
+        [
+            (timedelta(days=35), None),
+            (timedelta(days=35, microseconds=1), "too_old"),
+            (timedelta(minutes=-5, microseconds=-1), "in_future"),
+        ],
+    )
+    def test_bounds(
+        self, db: Database, subscribe: Subscribe, age: timedelta, code: str | None
+    ) -> None:
+        """As old as usage may be, and no more ahead."""
+        subscribe()
+        assert adjust(db, "1", occurred_at=NOW - age).code == code
+
+    def test_refusals_are_those_of_usage(self, db: Database, subscribe: Subscribe) -> None:
+        """Unknown users, missing access and missing features."""
+        assert adjust(db, "1", user="usr_nobody").code == "unknown_user"
+        assert adjust(db, "-1", user="usr_nobody").code == "unknown_user"
+        subscribe(status="paused")
+        assert adjust(db, "1").code == "subscription_required"
+
+    def test_too_much_for_commet(self, db: Database, subscribe: Subscribe) -> None:
+        """A total of more than 15 digits is refused, upwards and downwards."""
+        subscribe()
+        use(db, "999999999.999999")
+        use(db, "0.000001")
+        assert adjust(db, "0.000001").code == "total_too_large"
+        use(db, "999999999")
+        assert adjust(db, "-0.000001").code == "total_too_large"
+
+
+class TestKeys:
+    def test_again_changes_nothing(self, db: Database, subscribe: Subscribe) -> None:
+        """The same answer, also to another key of the backend's."""
+        subscribe()
+        use(db, "30")
+        first = adjust(db, "-10")
+        again = adjust(db, "-10.0", author="rotated", now=after(days=1))
+        assert (again.booking, again.repeated) == (first.booking, True)
+        assert totals(db) == [(20, 0)]
+
+    def test_another_amount_is_a_conflict(self, db: Database, subscribe: Subscribe) -> None:
+        """So is a key that reported usage."""
+        subscribe()
+        use(db, "30")
+        adjust(db, "-10")
+        assert adjust(db, "-11").code == "conflict"
+        assert adjust(db, "-1", key=f"e-30-{NOW}").code == "conflict"
+
+    @pytest.mark.parametrize("quantity", ["0", "0.0000001", "-1000000000", "NaN"])
+    def test_no_quantity(self, quantity: str) -> None:
+        """What could not be booked is no correction."""
+        with pytest.raises(ValueError, match="quantity"):
+            Correction("usr_ana", "storage", Decimal(quantity), "fix", "reason")
