@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 from commet import Commet as Sdk
-from commet import CommetAPIError
+from commet import CommetAPIError, SubscriptionStatus
 
 from billing.commet import API_VERSION, Commet
 from billing.commet_models import (
@@ -150,6 +150,10 @@ OPERATIONS = {
     "subscription": Same(
         lambda c, sub: c.subscription(sub, soon()), lambda s, sub: s.subscriptions.get(sub)
     ),
+    "list_subscriptions": Same(
+        lambda c, _: c.list_subscriptions(status="pending_payment", cursor=None, deadline=soon()),
+        lambda s, _: s.subscriptions.list(status=SubscriptionStatus.PENDING_PAYMENT),
+    ),
     "active_subscription": Same(
         lambda c, _: c.active_subscription("usr_1", soon()),
         lambda s, _: s.subscriptions.get_active(customer_id="usr_1"),
@@ -283,6 +287,26 @@ class TestAnswers:
         assert active.current_period.start < active.current_period.end
         assert isinstance(active.updated_at, datetime)
         assert active.updated_at.tzinfo is not None
+
+    def test_pages_of_subscriptions(self, ours: Commet) -> None:
+        """Everybody's, page by page, each with its customer, until there is no more."""
+        made = set()
+        for number in range(30):
+            user = f"usr_{number}"
+            ours.create_customer(user_id=user, email=f"{number}@b.co", name=None, deadline=soon())
+            subscription = ours.create_subscription(
+                user_id=user, plan_code="free", billing_interval=None,
+                success_url="https://app.example/", idempotency_key=user, deadline=soon(),
+            )  # fmt: skip
+            made.add((subscription.id, user))
+        first, cursor = ours.list_subscriptions(status="active", cursor=None, deadline=soon())
+        assert cursor is not None
+        rest, end = ours.list_subscriptions(status="active", cursor=cursor, deadline=soon())
+        assert end is None
+        assert {(each.id, each.customer_id) for each in [*first, *rest]} == made
+        assert len(first) + len(rest) == len(made)
+        nobody = ours.list_subscriptions(status="paused", cursor=None, deadline=soon())
+        assert nobody == ([], None)
 
     @pytest.mark.usefixtures("paid")
     def test_access_usage_and_portal(self, ours: Commet) -> None:

@@ -12,8 +12,10 @@ from billing.db import Database
 from billing.deadline import Deadline
 from billing.sql import queries
 
-# The bucket holds so many seconds' worth of calls, and background work leaves this part of it.
+# The bucket holds so many seconds' worth of calls, at least the second number whatever the rate,
+# and background work leaves this part of it.
 _BURST_SECONDS = 2
+_SMALLEST_BURST = 32  # what is asked for at once has to fit beside what is kept
 _KEPT_FOR_PEOPLE = Decimal("0.25")
 _LONGEST_NAP_SECONDS = 1.0
 # What Commet may ask for at most: a number gone wrong must not silence the stack for days.
@@ -32,6 +34,7 @@ class Budget:
     ) -> None:
         self._db = db
         self._rate = calls_per_second
+        self._burst = max(calls_per_second * _BURST_SECONDS, _SMALLEST_BURST)
         self._sleep = sleep
 
     def take(self, calls: int) -> bool:
@@ -41,7 +44,7 @@ class Budget:
     def wait(self, calls: int, deadline: Deadline) -> bool:
         """The same for work in the background: waits its turn, False where time runs out first."""
         while True:
-            seconds = self._take(calls, keep=self._burst(calls) * _KEPT_FOR_PEOPLE)
+            seconds = self._take(calls, keep=self._burst * _KEPT_FOR_PEOPLE)
             if seconds == 0:
                 return True
             if seconds >= deadline.remaining():
@@ -59,10 +62,6 @@ class Budget:
             "count": calls,
             "keep": keep,
             "rate": self._rate,
-            "burst": self._burst(calls),
+            "burst": self._burst,
         }
         return Decimal(self._db.value(queries("rate")["take"], values))
-
-    def _burst(self, calls: int) -> int:
-        # However slow the rate, what is asked for at once must fit beside what is kept.
-        return max(self._rate * _BURST_SECONDS, calls * 2)

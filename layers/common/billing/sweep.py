@@ -70,9 +70,7 @@ def run(db: Database, commet: Commet, budget: Budget, *, clock: Clock, deadline:
             if "unseen_after" in position:
                 position = _mark_unseen(db, found, position)
             elif budget.wait(1, deadline):
-                seen, position = _compare_page(
-                    db, commet, position, now=clock(), deadline=deadline
-                )
+                seen, position = _compare_page(db, commet, position, now=clock(), deadline=deadline)
                 swept += seen
             else:
                 break
