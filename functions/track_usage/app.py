@@ -227,11 +227,11 @@ def correct_usage(body: Annotated[Correct, Body()]) -> Response[CorrectionTaken]
     return _corrected(correction, corrected.booking, repeated=corrected.repeated)
 
 
-@app.get(
-    "/usage/events",
-    security=api.by_service("read"),
-    responses=api.answers(LedgerPage, 200, 403),
-)
+_LEDGER_ANSWERS = api.answers(LedgerPage, 200, 403)
+_LEDGER_ANSWERS[200]["content"]["text/csv"] = {"schema": {"type": "string"}}
+
+
+@app.get("/usage/events", security=api.by_service("read"), responses=_LEDGER_ANSWERS)
 def list_usage(
     *,
     whose: Annotated[str | None, Query(alias="user_id", pattern=USER_ID_PATTERN)] = None,

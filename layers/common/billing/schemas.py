@@ -3,6 +3,7 @@
 Quantities and money are decimal strings, times ISO-8601 UTC.
 """
 
+import re
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Annotated, Any
@@ -201,9 +202,9 @@ def _no_number_in_disguise(value: object) -> object:
 
 
 def _only_text(value: object) -> object:
-    # pydantic would take a number for seconds since 1970.
-    if not isinstance(value, str):
-        raise ValueError("must be an ISO-8601 time")  # noqa: TRY004 - what pydantic asks for
+    # pydantic would take a number for seconds since 1970, and one in quotes too.
+    if not isinstance(value, str) or not re.match(r"\d{4}-\d", value):
+        raise ValueError("must be an ISO-8601 time")
     return value
 
 
