@@ -8,6 +8,7 @@ from aws_lambda_powertools.metrics import MetricUnit
 
 from billing import delivery, wiring
 from billing.deadline import Deadline, LambdaContext
+from billing.rate import Budget
 
 logger = Logger()
 metrics = Metrics()
@@ -15,17 +16,23 @@ metrics = Metrics()
 
 @metrics.log_metrics
 def handler(_: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    """What was delivered in this run; the rest comes due again by itself."""
-    summary = asdict(
-        delivery.deliver(
-            wiring.database(),
-            wiring.commet(),
-            clock=wiring.clock(),
-            deadline=Deadline.of_invocation(context, reserve=5),
-            interval=wiring.settings().delivery_interval,
-        )
+    """What was delivered in this run, and how the outbox stands; the rest comes due by itself."""
+    settings = wiring.settings()
+    done = delivery.deliver(
+        wiring.database(),
+        wiring.commet(),
+        clock=wiring.clock(),
+        deadline=Deadline.of_invocation(context, reserve=5),
+        interval=settings.delivery_interval,
+        budget=Budget(wiring.database(), settings.commet_calls_per_second),
+        workers=settings.delivery_workers,
     )
-    for name, count in summary.items():
-        metrics.add_metric(f"Delivery{name.title().replace('_', '')}", MetricUnit.Count, count)
+    stands = delivery.gauges(wiring.database())
+    for name in ("claimed", "sent", "postponed", "parked"):
+        metrics.add_metric(f"Deliveries{name.title()}", MetricUnit.Count, getattr(done, name))
+    metrics.add_metric("OutboxAgeSeconds", MetricUnit.Seconds, stands.outbox_age_seconds)
+    metrics.add_metric("ParkedDeliveries", MetricUnit.Count, stands.parked_deliveries)
+    metrics.add_metric("UsageDrift", MetricUnit.Count, stands.usage_drift)
+    summary = asdict(done) | asdict(stands)
     logger.info("deliver_usage.done", extra=summary)
     return summary

@@ -3,6 +3,9 @@
 {}                                                        what the schedule does
 {"command": "sweep"}                                      read everything again, from now on
 {"command": "redrive", "what": "events", "id"?, "user"?}  try dead events again
+{"command": "redrive", "what": "deliveries", "id"?, "user"?, "reason"?}    send parked usage again
+{"command": "resolve", "user", "id", "note", "delivered"?}  a parked delivery was dealt with by hand
+{"command": "repair_drift", "user"?}                      replace Commet's totals that differ
 {"command": "show", "user": "usr_..."}                    everything known of one user
 """
 

@@ -24,6 +24,7 @@ from billing.commet_models import (
     Plan,
     PortalSession,
     Subscription,
+    UsageAdjustment,
     UsageEvent,
     WebhookEndpoint,
 )
@@ -40,6 +41,7 @@ USAGE = {
     "eventId": "7:usr_1:storage:1",
     "timestamp": AT,
 }
+TOTAL = {"customerId": "usr_1", "featureCode": "storage", "value": 130, "reason": "drift"}
 
 
 @pytest.fixture(scope="module")
@@ -216,6 +218,17 @@ class TestOnTheWire:
         assert caught.value.code == "duplicate"  # told by the event's id, whoever sends it
         assert self.last(server) == (our_request, our_headers | {"idempotency-key": "e:2"})
 
+    @pytest.mark.usefixtures("paid")
+    def test_set_usage(self, server: StandIn, ours: Commet, sdk: Sdk) -> None:
+        """A stored replacement of a total is what the SDK would have sent."""
+        ours.set_usage(json.dumps(TOTAL), idempotency_key="e:1", deadline=soon())
+        our_request, our_headers = self.last(server)
+        sdk.usage.set(
+            feature_code="storage", customer_id="usr_1", value=130, reason="drift",
+            idempotency_key="e:2",
+        )  # fmt: skip
+        assert self.last(server) == (our_request, our_headers | {"idempotency-key": "e:2"})
+
     @pytest.mark.parametrize(
         "change",
         [
@@ -248,7 +261,12 @@ class TestOnTheWire:
         """A call that is added to the client is added here."""
         methods = {name for name in vars(Commet) if not name.startswith("_")}
         compared = {name.split()[0] for name in OPERATIONS}
-        assert methods == compared | {"track_usage", "update_webhook", "delete_webhook"}
+        assert methods == compared | {
+            "track_usage",
+            "set_usage",
+            "update_webhook",
+            "delete_webhook",
+        }
 
 
 class TestAnswers:
@@ -327,6 +345,15 @@ class TestAnswers:
         )
         assert isinstance(portal, PortalSession)
         assert portal.portal_url.startswith("http")
+
+    @pytest.mark.usefixtures("paid")
+    def test_replacing_a_total(self, ours: Commet) -> None:
+        """Commet tells the total before and after; the same key once more changes nothing."""
+        ours.track_usage(json.dumps(USAGE), idempotency_key="e:1", deadline=soon())
+        for _ in range(2):
+            done = ours.set_usage(json.dumps(TOTAL), idempotency_key="e:2", deadline=soon())
+            assert isinstance(done, UsageAdjustment)
+            assert (done.previous_value, done.value) == (Decimal("1.5"), Decimal(130))
 
     def test_webhook_endpoints(self, ours: Commet) -> None:
         """Made with a secret that is never shown again, changed, and gone, however often."""

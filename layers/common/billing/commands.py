@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from billing import inspection, sweep, webhooks
+from billing import delivery, drift, inspection, sweep, webhooks
 from billing.db import Database
 from billing.errors import InvalidRequest
 
@@ -56,9 +56,39 @@ def _redrive_events(asked: _Asked) -> int:
     return webhooks.redrive(asked.db, event_id=asked.text("id"), user_id=asked.text("user"))
 
 
-_REDRIVES: dict[str, Callable[[_Asked], int]] = {"events": _redrive_events}
+def _redrive_deliveries(asked: _Asked) -> int:
+    return delivery.redrive(
+        asked.db,
+        event_id=asked.text("id"),
+        user_id=asked.text("user"),
+        reason=asked.text("reason"),
+    )
+
+
+def _resolve(asked: _Asked) -> dict[str, Any]:
+    user, event_id, note = asked.text("user"), asked.text("id"), asked.text("note")
+    if not user or not event_id or not note:
+        raise InvalidRequest("Say which delivery, by `user` and `id`, and in a `note` why.")
+    delivered = asked.event.get("delivered") is True
+    return {
+        "resolved": delivery.resolve(
+            asked.db, user_id=user, event_id=event_id, note=note, delivered=delivered
+        )
+    }
+
+
+def _repair_drift(asked: _Asked) -> dict[str, Any]:
+    return {"repairing": drift.repair(asked.db, user_id=asked.text("user"))}
+
+
+_REDRIVES: dict[str, Callable[[_Asked], int]] = {
+    "events": _redrive_events,
+    "deliveries": _redrive_deliveries,
+}
 _COMMANDS: dict[str, Callable[[_Asked], dict[str, Any]]] = {
     "show": _show,
     "redrive": _redrive,
     "sweep": _sweep,
+    "resolve": _resolve,
+    "repair_drift": _repair_drift,
 }

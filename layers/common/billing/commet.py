@@ -34,6 +34,7 @@ from billing.commet_models import (
     Plan,
     PortalSession,
     Subscription,
+    UsageAdjustment,
     UsageEvent,
     WebhookEndpoint,
 )
@@ -158,9 +159,22 @@ class Commet:
         return self._list("/feature-access", {"customerId": user_id}, FeatureAccess, deadline)
 
     def track_usage(self, body: str, *, idempotency_key: str, deadline: Deadline) -> UsageEvent:
-        """Reports usage. `body` is the JSON as stored when it was claimed, sent unchanged."""
-        call = _Call("POST", "/usage/events", content=body, idempotency_key=idempotency_key)
+        """Reports usage. `body` is the JSON as stored when it was claimed, sent unchanged.
+
+        Being asked to wait ends the call: delivery waits, and with it the whole stack.
+        """
+        call = _Call(
+            "POST", "/usage/events", content=body, idempotency_key=idempotency_key, patient=False
+        )
         return self._parse(UsageEvent, self._send(call, deadline))
+
+    def set_usage(self, body: str, *, idempotency_key: str, deadline: Deadline) -> UsageAdjustment:
+        """Replaces the total of a feature in the period that is running, in whole units.
+
+        `body` as of `track_usage`: whoever sends it again must not have changed it.
+        """
+        call = _Call("PUT", "/usage", content=body, idempotency_key=idempotency_key, patient=False)
+        return self._parse(UsageAdjustment, self._send(call, deadline))
 
     def create_portal_session(
         self, *, user_id: str, return_url: str, deadline: Deadline
@@ -304,6 +318,8 @@ class Commet:
                 failure = _failure(reply)
                 if reply.status == 429 and failure.asked_retry_after is None:
                     raise failure
+                if failure.asked_retry_after is not None and not call.patient:
+                    raise failure
             pause = self._pause(failure, attempt)
             if attempt == _MAX_ATTEMPTS or pause + _MIN_SECONDS > deadline.remaining():
                 raise failure
@@ -367,6 +383,7 @@ class _Call:
     params: Mapping[str, str] | None = None
     content: str | None = None
     idempotency_key: str | None = None
+    patient: bool = True  # whether it waits, inside its deadline, where Commet asks for that
 
 
 @dataclass(frozen=True, slots=True)

@@ -143,3 +143,9 @@ class WebhookEndpoint(Answer):
 
 class CreatedWebhookEndpoint(WebhookEndpoint):
     secret_key: SecretStr = Field(min_length=1)  # shown this once, and hidden from any log
+
+
+class UsageAdjustment(Answer):
+    id: Text
+    value: Quantity  # the total now
+    previous_value: Quantity

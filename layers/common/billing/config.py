@@ -38,6 +38,7 @@ class Settings:
     trusted_proxy_hops: int
     delivery_interval: timedelta
     webhook_on_api: bool  # beside the function's own URL
+    delivery_workers: int  # calls to Commet at a time
     secrets_extension_port: int | None
     secrets_endpoint: str | None
     clock_url: str
@@ -84,6 +85,7 @@ def from_env(env: Mapping[str, str]) -> Settings:
         trusted_proxy_hops=_integer(env, "TRUSTED_PROXY_HOPS", 0),
         delivery_interval=timedelta(seconds=_integer(env, "DELIVERY_INTERVAL_SECONDS", 300)),
         webhook_on_api=_flag(env, "WEBHOOK_ON_API", default=True),
+        delivery_workers=_integer(env, "DELIVERY_WORKERS", 8),
         secrets_extension_port=_integer(env, "PARAMETERS_SECRETS_EXTENSION_HTTP_PORT", 0) or None,
         secrets_endpoint=env.get("SECRETS_ENDPOINT_URL") or None,
         clock_url=env.get("CLOCK_URL", ""),

@@ -29,7 +29,15 @@ def of_user(db: Database, who: str, *, now: datetime) -> Plain:
     }
     seen = {
         part: db.all(queries("inspection")[part], ids)
-        for part in ("subscriptions", "entitlements", "periods", "deliveries", "checkout", "events")
+        for part in (
+            "subscriptions",
+            "entitlements",
+            "periods",
+            "deliveries",
+            "drift",
+            "checkout",
+            "events",
+        )
     }
     would_do = [*_questions(seen["subscriptions"]), *_retries(seen["events"])]
     found: Plain = _plain(

@@ -2,7 +2,7 @@
 
 In this order, each within its share of the time, so that none starves another: events that could
 not be applied, an endpoint Commet has switched off, a round through everything Commet has, rows
-Commet must be asked about, and what is old.
+Commet must be asked about, totals of usage, and what is old.
 """
 
 from collections import Counter
@@ -12,7 +12,7 @@ from datetime import datetime
 
 from aws_lambda_powertools import Logger
 
-from billing import endpoint_watch, housekeeping, refresh, subscriptions, sweep, webhooks
+from billing import drift, endpoint_watch, housekeeping, refresh, subscriptions, sweep, webhooks
 from billing.commet import Commet
 from billing.config import Settings
 from billing.db import Database
@@ -37,7 +37,8 @@ _ENDPOINT_SECONDS = 5.0
 # Shares of the time that is left when their turn comes.
 _INBOX_SHARE = 0.4
 _SWEEP_SHARE = 0.4
-_REFRESH_SHARE = 0.8
+_REFRESH_SHARE = 0.6
+_DRIFT_SHARE = 0.6
 
 
 def run(
@@ -53,6 +54,7 @@ def run(
     summary |= _endpoint(db, commet, settings, deadline.within(_ENDPOINT_SECONDS))
     summary |= _sweep(db, commet, budget, clock, _share(deadline, _SWEEP_SHARE))
     summary |= _refresh_due(db, commet, budget, clock, _share(deadline, _REFRESH_SHARE))
+    summary |= _drift(db, commet, budget, clock, _share(deadline, _DRIFT_SHARE))
     housekeeping.tidy_sign_ins(db, clock())
     summary["payloads_pruned"] = housekeeping.prune_inbox(
         db,
@@ -149,6 +151,17 @@ def _refresh_due(
             if len(users) < _AT_ONCE or _commet_is_down(failures, len(users), budget):
                 break
     return dict(counts)
+
+
+def _drift(
+    db: Database, commet: Commet, budget: Budget, clock: Clock, deadline: Deadline
+) -> Summary:
+    done = drift.compare(db, commet, budget, clock, deadline)
+    return {
+        "totals_compared": done.users,
+        "totals_differing": done.differing,
+        "deliveries_decided": done.decided,
+    }
 
 
 def _write(db: Database, rows: Sequence[Refreshable], answer: Callable[[], Truth]) -> int:

@@ -9,6 +9,7 @@ start half a second. The local stack serves the extension's protocol too.
 import http.client
 import json
 import os
+import threading
 from typing import Any, Protocol
 from urllib.parse import quote
 
@@ -80,19 +81,28 @@ def _text(answer: object) -> str:
 
 
 class Secrets:
-    """Secrets by id, kept for the life of the environment and read again on demand."""
+    """Secrets by id, kept for the life of the environment and read again on demand.
+
+    Safe for threads, of which one at a time reads a store: boto3's default session is not.
+    """
 
     def __init__(self, store: SecretStore) -> None:
         self._store = store
         self._values: dict[str, str] = {}
+        self._lock = threading.Lock()
 
     def text(self, secret_id: str, *, fresh: bool = False) -> str:
         """The secret as it is stored. `fresh` reads it again: it may have been rotated."""
         if not secret_id:
             raise RuntimeError("This function was not told where that secret is.")
-        if fresh or secret_id not in self._values:
-            self._values[secret_id] = self._store.get(secret_id)
-        return self._values[secret_id]
+        known = self._values.get(secret_id)
+        if known is not None and not fresh:
+            return known
+        with self._lock:
+            # Whoever had to wait here takes what was read meanwhile: it is as fresh as can be.
+            if self._values.get(secret_id) in (None, known):
+                self._values[secret_id] = self._store.get(secret_id)
+            return self._values[secret_id]
 
     def fields(self, secret_id: str, *, fresh: bool = False) -> dict[str, Any]:
         """A secret that is a JSON object; raises Unavailable when it is not one."""

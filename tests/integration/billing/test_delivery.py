@@ -7,14 +7,27 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from itertools import count
+from threading import Barrier, Lock
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from psycopg.types.json import Jsonb
 
 from billing.db import Database
 from billing.deadline import Deadline
-from billing.delivery import Summary, claim, deliver, lease, send
+from billing.delivery import (
+    Gauges,
+    Summary,
+    attempt,
+    claim,
+    deliver,
+    gauges,
+    lease,
+    record,
+    redrive,
+    resolve,
+)
 from billing.errors import CommetRefused, CommetUnavailable
 from billing.usage import Event, accept
 from tests.integration.billing.conftest import NOW, STATUSES, Subscribe, after
@@ -41,9 +54,28 @@ class StandIn:
     lost: list[Exception] = field(default_factory=list)
     calls: list[tuple[str, str]] = field(default_factory=list)
     events: dict[str, dict[str, object]] = field(default_factory=dict)
+    totals: list[dict[str, object]] = field(default_factory=list)
+    together: Barrier | None = None
+    _lock: Lock = field(default_factory=Lock)
 
     def track_usage(self, body: str, *, idempotency_key: str, deadline: Deadline) -> Tracked:
         assert deadline.remaining() > 0
+        if self.together:
+            self.together.wait(timeout=10)
+        with self._lock:
+            return self._track(body, idempotency_key)
+
+    def set_usage(self, body: str, *, idempotency_key: str, deadline: Deadline) -> Tracked:
+        assert deadline.remaining() > 0
+        with self._lock:
+            self.calls.append((idempotency_key, body))
+            answer = self.answers.pop(0) if self.answers else None
+            if answer:
+                raise answer
+            self.totals.append(json.loads(body))
+            return Tracked(f"adj_{idempotency_key}")
+
+    def _track(self, body: str, idempotency_key: str) -> Tracked:
         self.calls.append((idempotency_key, body))
         answer = self.answers.pop(0) if self.answers else None
         if (
@@ -72,6 +104,24 @@ def use(db: Database, quantity: str, *, user: str = "usr_ana", now: datetime = N
     assert verdict.status == "accepted"
 
 
+@dataclass
+class Allowed:
+    """A budget of so many calls; None: no end of them."""
+
+    calls: int | None = None
+    pauses: list[float] = field(default_factory=list)
+
+    def wait(self, calls: int, deadline: Deadline) -> bool:  # noqa: ARG002
+        if self.pauses or (self.calls is not None and calls > self.calls):
+            return False
+        if self.calls is not None:
+            self.calls -= calls
+        return True
+
+    def pause(self, seconds: float) -> None:
+        self.pauses.append(seconds)
+
+
 def run(
     db: Database,
     commet: StandIn,
@@ -79,8 +129,20 @@ def run(
     now: datetime = NOW,
     seconds: float = 60,
     interval: timedelta = INTERVAL,
+    workers: int = 1,
+    budget: Allowed | None = None,
 ) -> Summary:
-    return deliver(db, commet, lambda: now, Deadline.after(seconds), interval, jitter=lambda: 1.0)
+    return deliver(
+        db,
+        commet,
+        lambda: now,
+        Deadline.after(seconds),
+        interval,
+        budget=budget or Allowed(),
+        workers=workers,
+        quiet=timedelta(0),
+        jitter=lambda: 1.0,
+    )
 
 
 def rows(db: Database) -> list[dict[str, object]]:
@@ -290,8 +352,7 @@ class TestDeliver:
         use(db, "1")
         claim(db, now=NOW, interval=INTERVAL)
         commet = StandIn()
-        leased = lease(db)
-        assert leased is not None
+        (leased,) = lease(db)
         commet.track_usage(
             leased.body, idempotency_key=leased.idempotency_key, deadline=Deadline.after(1)
         )
@@ -411,10 +472,9 @@ class TestDeliver:
         subscribe()
         use(db, "1")
         claim(db, now=NOW, interval=INTERVAL)
-        leased = lease(db)
-        assert leased is not None
+        (leased,) = lease(db)
         db.execute("update usage_delivery set state = 'parked', reason = 'unconfirmed'")
-        send(db, StandIn(), leased, Deadline.after(1))
+        record(db, [attempt(StandIn(), leased, Deadline.after(1), now=NOW)], now=NOW)
         assert (rows(db)[0]["state"], rows(db)[0]["reason"]) == ("sent", None)
 
     def test_runs_that_overlap(
@@ -429,6 +489,222 @@ class TestDeliver:
             done = list(pool.map(lambda _: run(connect(), commet), range(4)))
         assert sum(s.claimed for s in done) == 40
         assert sum(s.sent for s in done) == len(commet.calls) == commet.total == 40
+
+
+class TestSideBySide:
+    def test_as_many_calls_as_workers(self, db: Database, subscribe: Subscribe) -> None:
+        """Four are under way at the same time: none would get through without the others."""
+        for n in range(8):
+            subscribe(f"usr_{n}")
+            use(db, "1", user=f"usr_{n}")
+        commet = StandIn(together=Barrier(4))
+        assert run(db, commet, workers=4) == Summary(claimed=8, sent=8, drained=True)
+        assert commet.total == 8
+
+    def test_a_slow_one_keeps_nobody_waiting(self, db: Database, subscribe: Subscribe) -> None:
+        """One call hangs until all the others are answered and written down."""
+        for n in range(6):
+            subscribe(f"usr_{n}")
+            use(db, "1", user=f"usr_{n}")
+        commet = StandIn()
+
+        class Slow(StandIn):
+            def track_usage(
+                self, body: str, *, idempotency_key: str, deadline: Deadline
+            ) -> Tracked:
+                while "usr_0" in body and len(commet.events) < 5:
+                    assert deadline.remaining() > 0
+                return commet.track_usage(body, idempotency_key=idempotency_key, deadline=deadline)
+
+        assert run(db, Slow(), workers=2).sent == 6
+
+    def test_a_bug_of_one(self, db: Database, subscribe: Subscribe) -> None:
+        """Whatever is wrong with one delivery, the others are sent."""
+        for user in ("usr_a", "usr_b", "usr_c"):
+            subscribe(user)
+            use(db, "1", user=user)
+        commet = StandIn([RuntimeError("unthinkable")])
+        assert run(db, commet, workers=3) == Summary(claimed=3, sent=2, postponed=1, drained=True)
+
+
+class TestBudget:
+    def test_spent(self, db: Database, subscribe: Subscribe) -> None:
+        """A run sends what the stack may and leaves the rest to the next, as it was."""
+        for n in range(5):
+            subscribe(f"usr_{n}")
+            use(db, "1", user=f"usr_{n}")
+        commet = StandIn()
+        assert run(db, commet, workers=2, budget=Allowed(3)) == Summary(claimed=5, sent=3)
+        assert [r["attempts"] for r in rows(db)].count(0) == 2
+        assert run(db, commet, workers=2, budget=Allowed(9)).sent == 2
+
+    def test_a_pause_is_everybodys(self, db: Database, subscribe: Subscribe) -> None:
+        """What Commet asks for is told to the whole stack; untold it is a few seconds."""
+        for user in ("usr_a", "usr_b", "usr_c"):
+            subscribe(user)
+            use(db, "1", user=user)
+        told, untold = Allowed(), Allowed()
+        limited = CommetUnavailable(retry_after=90, commet_code="rate_limited")
+        assert run(db, StandIn([limited]), budget=told) == Summary(claimed=3, postponed=1)
+        assert told.pauses == [90]
+        run(db, StandIn([CommetUnavailable(commet_code="rate_limited")]), budget=untold)
+        assert untold.pauses == [5]
+
+    def test_in_progress_is_not_a_pause(self, db: Database, subscribe: Subscribe) -> None:
+        """Commet is still answering somebody else about this one: the others need not wait."""
+        for user in ("usr_a", "usr_b"):
+            subscribe(user)
+            use(db, "1", user=user)
+        budget = Allowed()
+        busy = CommetUnavailable(retry_after=2, commet_code="idempotency_in_progress")
+        assert run(db, StandIn([busy]), budget=budget).sent == 1
+        assert budget.pauses == []
+
+
+class TestCommetIsDown:
+    def test_one_users_trouble_is_not_it(self, db: Database, subscribe: Subscribe) -> None:
+        """Many deliveries of one user fail in a row, and the others' still go out."""
+        for feature in range(20):
+            subscribe("usr_a", feature=f"f{feature}")
+            accept(
+                db,
+                [Event("usr_a", f"f{feature}", Decimal(1), f"k{feature}")],
+                statuses=STATUSES,
+                now=NOW,
+            )
+        claim(db, now=NOW, interval=INTERVAL)
+        subscribe("usr_b")
+        use(db, "1", user="usr_b")
+        commet = StandIn([CommetUnavailable() for _ in range(20)])
+        assert run(db, commet) == Summary(claimed=1, sent=1, postponed=20, drained=True)
+
+
+class TestLostToCancellation:
+    @pytest.fixture
+    def canceled(self, db: Database, subscribe: Subscribe) -> None:
+        """95 of the 100 included were sent; 3, 4 and 5 more were not when all was over."""
+        subscribe()
+        use(db, "95")
+        run(db, StandIn())
+        for quantity in ("3", "4", "5"):
+            use(db, quantity)
+            claim(db, now=NOW, interval=timedelta(0))
+        db.execute("update subscriptions set status = 'canceled'")
+        db.execute("update usage_period set closed_at = %s", [NOW])
+
+    def refused(self) -> StandIn:
+        return StandIn([CommetRefused("no_active_subscription", commet_status=404)] * 3)
+
+    @pytest.mark.usefixtures("canceled")
+    def test_with_its_money_value(self, db: Database) -> None:
+        """What lies beyond the included, in the order it was counted, at the unit price."""
+        assert run(db, self.refused()).parked == 3
+        lost = [r for r in rows(db) if r["state"] == "parked"]
+        assert {r["reason"] for r in lost} == {"lost_to_cancellation"}
+        amounts = [(r["quantity"], r["amount"], r["currency"]) for r in lost]
+        assert amounts == [(3, 0, "usd"), (4, Decimal("0.2"), "usd"), (5, Decimal("0.5"), "usd")]
+
+    @pytest.mark.usefixtures("canceled")
+    def test_the_terms_are_those_of_then(self, db: Database) -> None:
+        """Although the entitlement is gone by the time Commet refuses."""
+        news = {"features": [], "ends_all": True}
+        db.execute(
+            "select record_news('usr_ana', %s, %s, %s)", [after(seconds=1), Jsonb(news), NOW]
+        )
+        run(db, self.refused())
+        assert db.value("select sum(amount) from usage_delivery") == Decimal("0.7")
+
+    def test_the_subscription_may_come_back(self, db: Database, subscribe: Subscribe) -> None:
+        """Refused while it is only past due or paused: nothing is lost yet."""
+        subscribe()
+        use(db, "1")
+        db.execute("update subscriptions set status = 'paused'")
+        run(db, self.refused())
+        assert rows(db)[0]["reason"] == "no_active_subscription"
+        db.execute("update subscriptions set status = 'canceled'")
+        run(db, StandIn())
+        assert rows(db)[0]["reason"] == "lost_to_cancellation"
+
+
+class TestRedrive:
+    @pytest.fixture
+    def parked(self, db: Database, subscribe: Subscribe) -> None:
+        """Refused usage of two users."""
+        for user in ("usr_a", "usr_b"):
+            subscribe(user)
+            use(db, "1", user=user)
+        refusal = CommetRefused("included_limit_reached", commet_status=402)
+        assert run(db, StandIn([refusal, refusal])).parked == 2
+
+    @pytest.mark.usefixtures("parked")
+    def test_under_another_key(self, db: Database) -> None:
+        """The old key would replay the refusal; the event id stays, so it counts once."""
+        assert redrive(db) == 2
+        commet = StandIn()
+        assert run(db, commet) == Summary(sent=2, drained=True)
+        assert sorted(key for key, _ in commet.calls) == sorted(
+            f"{r['event_id']}:2" for r in rows(db)
+        )
+        assert redrive(db) == 0
+
+    @pytest.mark.usefixtures("parked")
+    def test_one_user_or_one_delivery(self, db: Database) -> None:
+        """Only what was asked for."""
+        assert redrive(db, user_id="usr_a") == 1
+        other = next(str(r["event_id"]) for r in rows(db) if r["state"] == "parked")
+        assert redrive(db, event_id="nothing") == 0
+        assert redrive(db, event_id=other) == 1
+
+    @pytest.mark.usefixtures("parked")
+    @pytest.mark.parametrize("reason", ["unconfirmed", "lost_to_cancellation"])
+    def test_what_must_be_named(self, db: Database, reason: str) -> None:
+        """What may count twice, or on somebody's next bill, is not redriven in passing."""
+        db.execute("update usage_delivery set reason = %s", [reason])
+        assert redrive(db) == redrive(db, user_id="usr_a") == 0
+        assert redrive(db, reason=reason) == 2
+
+    @pytest.mark.usefixtures("parked")
+    def test_a_late_answer_to_the_old_key(self, db: Database) -> None:
+        """A worker that slept through the redrive does not park it again."""
+        db.execute("update usage_delivery set state = 'pending', due_at = now()")
+        slow, _ = lease(db, 2)
+        db.execute("update usage_delivery set state = 'parked'")
+        redrive(db)
+        refusal = CommetRefused("included_limit_reached", commet_status=402)
+        record(db, [attempt(StandIn([refusal]), slow, Deadline.after(1), now=NOW)], now=NOW)
+        assert {r["state"] for r in rows(db)} == {"pending"}
+
+    @pytest.mark.usefixtures("parked")
+    def test_dealt_with_by_hand(self, db: Database) -> None:
+        """Off the list, with a note; it is not redriven any more."""
+        assert gauges(db).parked_deliveries == 2
+        (first, second) = rows(db)
+        user, event = str(first["user_id"]), str(first["event_id"])
+        assert resolve(db, user_id=user, event_id=event, note="Waived.")
+        assert not resolve(db, user_id=user, event_id=event, note="Waived again.")
+        assert gauges(db).parked_deliveries == 1
+        assert redrive(db) == 1
+        assert [r["note"] for r in rows(db)] == ["Waived.", None]
+        assert second["note"] is None
+
+
+class TestGauges:
+    def test_how_the_outbox_stands(self, db: Database, subscribe: Subscribe) -> None:
+        """The age of the oldest that is due, and what waits for a human."""
+        assert gauges(db) == Gauges(0, 0, 0)
+        subscribe()
+        use(db, "1")
+        claim(db, now=NOW, interval=INTERVAL)
+        age(db, timedelta(minutes=10))
+        assert 600 <= gauges(db).outbox_age_seconds < 700
+        db.execute("update usage_delivery set due_at = now() + interval '1 hour'")
+        assert gauges(db).outbox_age_seconds == 0
+        db.execute(
+            "update usage_delivery set state = 'parked', reason = 'unconfirmed', compare_at = now()"
+        )
+        assert gauges(db).parked_deliveries == 0  # totals are compared first
+        db.execute("update usage_delivery set compare_at = null")
+        assert gauges(db).parked_deliveries == 1
 
 
 _failures: list[Callable[[], Exception | None]] = [
@@ -490,8 +766,8 @@ class TestInvariants:
                 leased = lease(db)
                 if leased and detail:
                     commet.track_usage(
-                        leased.body,
-                        idempotency_key=leased.idempotency_key,
+                        leased[0].body,
+                        idempotency_key=leased[0].idempotency_key,
                         deadline=Deadline.after(1),
                     )
                 make_due(db)

@@ -15,6 +15,7 @@ with due as (
     from usage_total t
     join usage_period p on p.id = t.period
     where not t.settled and t.total > t.claimed
+      and (t.held_until is null or t.held_until <= now())
       and (
           t.claimed_at is null
           or t.claimed_at <= now() - %(interval)s::interval
@@ -31,8 +32,7 @@ claimed as (
     where t.period = due.period and t.feature = due.feature
 ),
 named as (
-    select due.*,
-           concat_ws(':', period, user_id, feature, seq) as name,
+    select due.*, delivery_name(period, user_id, feature, seq) as event_id,
            greatest(starts_at, least(
                %(now)s::timestamptz,
                ends_at - interval '1 millisecond',
@@ -45,21 +45,15 @@ named as (
 ),
 inserted as (
     insert into usage_delivery (period, feature, seq, user_id, quantity, event_id, body)
-    select period, feature, seq, user_id, quantity, e.event_id,
+    select period, feature, seq, user_id, quantity, event_id,
            json_build_object(
                'featureCode', feature,
                'customerId', user_id,
                'value', trim_scale(quantity),
-               'eventId', e.event_id,
+               'eventId', event_id,
                'timestamp', to_char(at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')
            )::text
     from named
-    cross join lateral (
-        -- Commet takes at most 200 characters, and this travels in a header too.
-        select case when length(name) <= 180 then name
-                    else concat_ws(':', period, md5(concat_ws(':', user_id, feature)), seq)
-               end as event_id
-    ) as e
     returning 1
 )
 select count(*) as claimed from inserted
@@ -76,45 +70,152 @@ from (
 ) as done
 where t.period = done.period and t.feature = done.feature
 
--- The delivery that has waited longest, for this long ours alone. Whoever dies with it leaves it
--- to be sent again, unchanged. Commet forgets an idempotency key after a day: what was tried and
--- never confirmed by then is no longer sent, because it might count twice.
+-- Corrections have taken back more than was sent since: what is still so shortly before the end of
+-- a period is set right while Commet still takes it.
+-- name: begin_sets
+select begin_set(n.period, n.feature, %(now)s, %(quiet)s, %(margin)s, 'correction') as begun
+from (
+    select t.period, t.feature
+    from usage_total t
+    join usage_period p on p.id = t.period
+    where not t.settled and t.total < t.claimed and p.closed_at is null
+      and p.ends_at <= %(now)s::timestamptz + %(closing)s::interval
+      and p.ends_at > %(now)s::timestamptz + %(margin)s::interval
+      and t.held_until is distinct from 'infinity'
+    limit %(limit)s
+) as n
+
+-- name: credit_closed_periods
+select credit_closed_periods(%(limit)s)
+
+-- name: mark_lost
+select mark_lost()
+
+-- The deliveries that have waited longest, for this long ours alone. Whoever dies with them leaves
+-- them to be sent again, unchanged. Commet forgets an idempotency key after a day: what was tried
+-- and never confirmed by then is no longer sent, because it might count twice. It waits for the
+-- totals to be compared.
 -- name: lease
 update usage_delivery d set
     due_at = now() + %(lease)s::interval,
     attempts = d.attempts + case when next.expired then 0 else 1 end,
     uncertain_since = coalesce(d.uncertain_since, now()),
     state = case when next.expired then 'parked' else d.state end,
-    reason = case when next.expired then 'unconfirmed' else d.reason end
+    reason = case when next.expired then 'unconfirmed' else d.reason end,
+    compare_at = case when next.expired then now() else d.compare_at end
 from (
-    select n.period, n.feature, n.seq, n.uncertain_since,
+    select n.period, n.feature, n.seq, n.uncertain_since, p.ends_at,
            coalesce(
                n.uncertain_since + %(key_lifetime)s::interval <= now() + %(lease)s::interval, false
            ) as expired
     from usage_delivery n
+    join usage_period p on p.id = n.period
     where n.state = 'pending' and n.due_at <= now()
     order by n.due_at
-    limit 1
-    for update skip locked
+    limit %(limit)s
+    for update of n skip locked
 ) as next
 where d.period = next.period and d.feature = next.feature and d.seq = next.seq
-returning d.period, d.feature, d.seq, d.event_id, d.generation, d.body, d.attempts,
-          next.uncertain_since as uncertain_before, next.expired
+returning d.period, d.feature, d.seq, d.user_id, d.kind, d.event_id, d.generation, d.body,
+          d.attempts, next.ends_at, next.uncertain_since as uncertain_before, next.expired
 
--- Commet has it. True too of one that was parked while the answer was on its way.
+-- Commet has them. True too of one that was parked while the answer was on its way. Where an
+-- answer came so late that a period may have ended before it, the totals will tell which one
+-- Commet booked it in.
 -- name: mark_sent
-update usage_delivery set
-    state = 'sent', sent_at = now(), remote_id = %(remote_id)s, reason = null
-where period = %(period)s and feature = %(feature)s and seq = %(seq)s and state <> 'sent'
+with answered as (
+    select a.*, p.closed_at is null and p.ends_at > %(answered_at)s::timestamptz + %(margin)s::interval
+           as inside
+    from jsonb_to_recordset(%(rows)s) as a (period bigint, feature text, seq integer, remote_id text)
+    join usage_period p on p.id = a.period
+),
+sent as (
+    update usage_delivery d set
+        state = 'sent', sent_at = now(), remote_id = a.remote_id, reason = null,
+        answered_at = %(answered_at)s, resolved_at = null,
+        billed_period = case when a.inside or d.kind = 'set' then d.period end,
+        compare_at = case when not a.inside and d.kind <> 'set' then now() end
+    from answered a
+    where d.period = a.period and d.feature = a.feature and d.seq = a.seq and d.state <> 'sent'
+    returning d.period, d.feature, d.kind
+)
+update usage_total t set held_until = null
+from sent
+where sent.kind = 'set' and t.period = sent.period and t.feature = sent.feature
 
 -- Later. Where this attempt certainly had no effect, it does not count towards the day.
 -- name: postpone
-update usage_delivery set
-    due_at = now() + make_interval(secs => %(seconds)s),
-    uncertain_since = case when %(no_effect)s then %(uncertain_before)s::timestamptz
-                           else uncertain_since end
-where period = %(period)s and feature = %(feature)s and seq = %(seq)s and state = 'pending'
+update usage_delivery d set
+    due_at = now() + make_interval(secs => a.seconds),
+    uncertain_since = case when a.no_effect then a.uncertain_before else d.uncertain_since end
+from jsonb_to_recordset(%(rows)s) as a (
+    period bigint, feature text, seq integer, generation integer, seconds double precision,
+    no_effect boolean, uncertain_before timestamptz
+)
+where d.period = a.period and d.feature = a.feature and d.seq = a.seq
+  and d.generation = a.generation and d.state = 'pending'
 
 -- name: park
-update usage_delivery set state = 'parked', reason = %(reason)s
-where period = %(period)s and feature = %(feature)s and seq = %(seq)s and state = 'pending'
+update usage_delivery d set state = 'parked', reason = a.reason, uncertain_since = null
+from jsonb_to_recordset(%(rows)s) as a (
+    period bigint, feature text, seq integer, generation integer, reason text
+)
+where d.period = a.period and d.feature = a.feature and d.seq = a.seq
+  and d.generation = a.generation and d.state = 'pending'
+
+-- name: undo_set
+select undo_set(%(period)s, %(feature)s, %(seq)s, %(reason)s)
+
+-- Sent again under another key, because the old one would replay the refusal. What may have been
+-- counted, and what belongs to a subscription that is over, only where it is named. A total that
+-- is being replaced is left alone: its row is locked, so that a replacement sees this or this sees
+-- the replacement.
+-- name: redrive
+update usage_delivery d set
+    state = 'pending', generation = d.generation + 1, reason = null, due_at = now(), attempts = 0,
+    uncertain_since = null, compare_at = null, amount = null, currency = null
+from (
+    select n.period, n.feature, n.seq
+    from usage_delivery n
+    join usage_total t on t.period = n.period and t.feature = n.feature
+    where n.state = 'parked' and n.kind = 'event' and n.resolved_at is null
+      and (t.held_until is null or t.held_until <= now())
+      and n.user_id = coalesce(%(user_id)s, n.user_id)
+      and case
+          when %(event_id)s::text is not null then n.event_id = %(event_id)s
+          when %(reason)s::text is not null then n.reason = %(reason)s
+          else n.reason not in ('unconfirmed', 'lost_to_cancellation')
+      end
+    limit %(limit)s
+    for update of n skip locked
+    for share of t
+) as parked
+where d.period = parked.period and d.feature = parked.feature and d.seq = parked.seq
+returning d.event_id
+
+-- A human has dealt with it: a credit given, a loss accepted, or Commet found to have it.
+-- name: resolve
+with resolved as (
+    update usage_delivery d set
+        resolved_at = now(), note = %(note)s, compare_at = null,
+        state = case when %(delivered)s then 'sent' else d.state end,
+        sent_at = case when %(delivered)s then now() else d.sent_at end,
+        billed_period = case when %(delivered)s then d.period else d.billed_period end
+    where d.event_id = %(event_id)s and d.user_id = %(user_id)s
+      and d.state = 'parked' and d.resolved_at is null
+    returning d.period, d.feature, d.kind
+),
+released as (
+    update usage_total t set held_until = null
+    from resolved r
+    where r.kind = 'set' and t.period = r.period and t.feature = r.feature
+)
+select count(*) from resolved
+
+-- name: gauges
+select
+    (select coalesce(extract(epoch from now() - min(due_at)), 0)::float from usage_delivery
+     where state = 'pending' and due_at <= now()) as outbox_age_seconds,
+    (select count(*) from usage_delivery
+     where state = 'parked' and resolved_at is null and compare_at is null) as parked_deliveries,
+    (select count(*) from usage_drift) as usage_drift

@@ -40,12 +40,18 @@ order by p.id desc
 limit 6
 
 -- name: deliveries
-select d.event_id, d.state, d.reason, d.quantity, d.generation, d.attempts, d.due_at
+select d.event_id, d.kind, d.state, d.reason, d.quantity, d.generation, d.attempts, d.due_at,
+       d.compare_at, d.excess, d.amount, d.currency
 from usage_delivery d
-join usage_period p on p.id = d.period
-where p.user_id = %(user_id)s and d.state <> 'sent'
+where d.user_id = %(user_id)s and d.state <> 'sent' and d.resolved_at is null
 order by d.due_at
 limit 50
+
+-- name: drift
+select period, feature, ours, theirs, found_at, checked_at, repair, reason
+from usage_drift
+where user_id = %(user_id)s
+order by period, feature
 
 -- name: checkout
 select attempt, plan_code, billing_interval, started_at, leased_until, subscription_id

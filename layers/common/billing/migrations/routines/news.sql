@@ -239,6 +239,7 @@ begin
                 refresh_due = coalesce(refresh_due, now()), version = version + 1
             where user_id = p_user and status <> 'canceled';
         end if;
+        perform keep_terms(p_user, p_now);
         perform record_entitlements(p_user, p_at, p_news->'features');
         update users set entitlements_at = p_at where id = p_user;
         perform record_period(

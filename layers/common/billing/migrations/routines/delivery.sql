@@ -1,0 +1,261 @@
+-- What can be said of usage and its deliveries beside single rows. How sending, doubt and repair go
+-- together is told in docs/usage-delivery.md.
+
+-- What usage beyond the included costs, in major units; unit prices are in the rate scale.
+create or replace function overage_value(p_used numeric, p_included numeric, p_unit_price numeric)
+returns numeric
+language sql immutable as $$
+    select coalesce(greatest(p_used - p_included, 0) * p_unit_price / 10000, 0)
+$$;
+
+-- On what terms a total is billed: as its period ended, or as they are now. `included` is null
+-- where it is unlimited, `unit_price` where nothing beyond it is billed.
+create or replace view usage_terms as
+select t.period, t.feature,
+       case when k.kept then t.included
+            when not e.unlimited then coalesce(e.included, 0) end as included,
+       case when k.kept then t.unit_price when e.overage_enabled then e.unit_price end as unit_price,
+       case when k.kept then t.currency else e.currency end as currency
+from usage_total t
+join usage_period p on p.id = t.period
+cross join lateral (select coalesce(t.terms_at >= p.closed_at, false) as kept) as k
+left join entitlements e on e.user_id = p.user_id and e.feature = t.feature;
+
+-- Keeps the terms of what was counted so far: they are about to be replaced. A period that is over
+-- keeps the first it gets, those it ended with.
+create or replace function keep_terms(p_user text, p_now timestamptz) returns void
+language sql as $$
+    update usage_total t set
+        included = case when not e.unlimited then coalesce(e.included, 0) end,
+        unit_price = case when e.overage_enabled then e.unit_price end,
+        currency = e.currency,
+        terms_at = p_now
+    from usage_period p
+    join entitlements e on e.user_id = p.user_id
+    where p.user_id = p_user and t.period = p.id and t.feature = e.feature
+      and (p.closed_at is null or t.terms_at is null or t.terms_at < p.closed_at)
+      and (e.allowed or e.included > 0 or e.unlimited or e.overage_enabled)
+$$;
+
+-- Begins to replace Commet's total of an open period by ours (PUT /usage). Commet takes whole
+-- units there: what is left becomes growth again and follows as usage. Only with nothing of that
+-- user and feature in flight, and from then on nothing is claimed until Commet has answered.
+-- Answers 'begun', 'waiting' (something is in flight: new deliveries are held back for a few
+-- minutes, ask again) or 'over' (the period has ended, or is about to: too late for that).
+create or replace function begin_set(
+    p_period bigint, p_feature text, p_now timestamptz, p_quiet interval, p_margin interval,
+    p_reason text
+) returns text
+language plpgsql as $$
+declare
+    v_period usage_period;
+    v_total usage_total;
+    v_here numeric;       -- Commet's total of this period, as far as it came from here
+    v_moved numeric;      -- of that, what was counted in an earlier period
+    v_elsewhere numeric;  -- what this period counts and Commet booked in another
+    v_parked numeric;
+    v_value numeric;
+    v_delta numeric;
+begin
+    select * into v_period from usage_period where id = p_period;
+    if v_period.closed_at is not null or p_now >= v_period.ends_at - p_margin then
+        return 'over';
+    end if;
+    -- The row is written, not only locked: a claim that was waiting for it looks at it again.
+    insert into usage_total as t (period, feature, total, held_until)
+    values (p_period, p_feature, 0, now() + interval '5 minutes')
+    on conflict (period, feature) do update set held_until = excluded.held_until
+    where t.held_until is distinct from 'infinity'
+    returning * into v_total;
+    if v_total is null
+       or exists (
+           select from usage_delivery d
+           where d.user_id = v_period.user_id and d.feature = p_feature
+             and (d.state = 'pending' or d.compare_at is not null)
+       )
+       or exists (
+           select from usage_delivery d
+           where d.period = p_period and d.feature = p_feature and d.sent_at > now() - p_quiet
+       ) then
+        return 'waiting';
+    end if;
+
+    select coalesce(sum(d.quantity) filter (where d.state = 'sent' and d.billed_period = p_period), 0),
+           coalesce(sum(d.quantity) filter (where d.state = 'sent' and d.billed_period <> p_period), 0),
+           coalesce(sum(d.quantity) filter (where d.state = 'parked'), 0)
+    into v_here, v_elsewhere, v_parked
+    from usage_delivery d
+    where d.period = p_period and d.feature = p_feature;
+    select coalesce(sum(d.quantity), 0) into v_moved
+    from usage_delivery d
+    where d.billed_period = p_period and d.feature = p_feature and d.period <> p_period;
+
+    -- What is parked is not Commet's to know, and is added when it is driven again.
+    v_value := greatest(
+        floor(v_total.total - v_parked - v_elsewhere + v_moved), 0
+    );
+    v_delta := v_value - v_moved - v_here;
+    update usage_total set
+        claimed = claimed + v_delta, seq = seq + 1, held_until = 'infinity'
+    where period = p_period and feature = p_feature
+    returning * into v_total;
+    insert into usage_delivery (period, feature, seq, user_id, kind, quantity, event_id, body)
+    values (
+        p_period, p_feature, v_total.seq, v_period.user_id, 'set', v_delta,
+        delivery_name(p_period, v_period.user_id, p_feature, v_total.seq),
+        json_build_object(
+            'customerId', v_period.user_id, 'featureCode', p_feature,
+            'value', v_value, 'reason', p_reason
+        )::text
+    );
+    return 'begun';
+end
+$$;
+
+-- Takes back a replacement that had no effect; claiming goes on.
+create or replace function undo_set(p_period bigint, p_feature text, p_seq integer, p_reason text)
+returns void
+language plpgsql as $$
+declare
+    v_quantity numeric;
+begin
+    delete from usage_delivery
+    where period = p_period and feature = p_feature and seq = p_seq and kind = 'set'
+      and state <> 'sent'
+    returning quantity into v_quantity;
+    if found then
+        update usage_total set claimed = claimed - v_quantity, held_until = null
+        where period = p_period and feature = p_feature;
+        update usage_drift set repair = 'refused', reason = p_reason
+        where period = p_period and feature = p_feature and repair = 'sent';
+    end if;
+end
+$$;
+
+-- What Commet counts a delivery once by: at most 200 characters, and it travels in a header too.
+create or replace function delivery_name(
+    p_period bigint, p_user text, p_feature text, p_seq integer
+) returns text
+language sql immutable as $$
+    select case
+        when octet_length(p_user) + octet_length(p_feature) <= 150
+             and (p_user || p_feature) ~ '^[!-~]*$'
+            then concat_ws(':', p_period, p_user, p_feature, p_seq)
+        else concat_ws(':', p_period, md5(concat_ws(':', p_user, p_feature)), p_seq)
+    end
+$$;
+
+-- Growth that can no longer shrink away: a period that is over and was billed for more than it
+-- counted. Commet takes no correction of it, so it is parked as a credit a human has to give.
+create or replace function credit_closed_periods(p_limit integer) returns bigint
+language sql as $$
+    with over as (
+        select t.period, t.feature, t.total, t.claimed, t.seq + 1 as seq, p.user_id
+        from usage_total t
+        join usage_period p on p.id = t.period
+        where not t.settled and t.total < t.claimed and p.closed_at is not null
+          and (t.held_until is null or t.held_until <= now())
+        limit p_limit
+        for update of t skip locked
+    ),
+    settled as (
+        update usage_total t set claimed = over.total, seq = over.seq
+        from over
+        where t.period = over.period and t.feature = over.feature
+    ),
+    credited as (
+        insert into usage_delivery (
+            period, feature, seq, user_id, kind, quantity, event_id, body, state, reason,
+            excess, amount, currency
+        )
+        select o.period, o.feature, o.seq, o.user_id, 'credit', o.total - o.claimed,
+               delivery_name(o.period, o.user_id, o.feature, o.seq), '', 'parked', 'needs_credit',
+               o.claimed - o.total,
+               overage_value(o.claimed, w.included, w.unit_price)
+               - overage_value(o.total, w.included, w.unit_price),
+               w.currency
+        from over o
+        join usage_terms w on w.period = o.period and w.feature = o.feature
+        returning 1
+    )
+    select count(*) from credited
+$$;
+
+-- A difference that stood when its period ended cannot be repaired: a human has to see to the
+-- money. Our own books are right, so its quantity in them is nothing.
+create or replace function close_drift(p_limit integer) returns bigint
+language sql as $$
+    with over as (
+        select f.period, f.feature, f.user_id, f.ours, f.theirs, t.seq + 1 as seq
+        from usage_drift f
+        join usage_period p on p.id = f.period
+        join usage_total t on t.period = f.period and t.feature = f.feature
+        where p.closed_at is not null and t.settled
+          and not exists (
+              select from usage_delivery d
+              where d.user_id = f.user_id and d.feature = f.feature and d.period = f.period
+                and (d.state = 'pending' or d.compare_at is not null)
+          )
+        limit p_limit
+        for update of f, t skip locked
+    ),
+    numbered as (
+        update usage_total t set seq = o.seq
+        from over o
+        where t.period = o.period and t.feature = o.feature
+    ),
+    forgotten as (
+        delete from usage_drift f using over o
+        where f.period = o.period and f.feature = o.feature
+    ),
+    told as (
+        insert into usage_delivery (
+            period, feature, seq, user_id, kind, quantity, event_id, body, state, reason,
+            excess, amount, currency
+        )
+        select o.period, o.feature, o.seq, o.user_id, 'credit', 0,
+               delivery_name(o.period, o.user_id, o.feature, o.seq), '', 'parked',
+               case when o.theirs > o.ours then 'needs_credit' else 'not_billed' end,
+               o.theirs - o.ours,
+               overage_value(o.theirs, w.included, w.unit_price)
+               - overage_value(o.ours, w.included, w.unit_price),
+               w.currency
+        from over o
+        join usage_terms w on w.period = o.period and w.feature = o.feature
+        returning 1
+    )
+    select count(*) from told
+$$;
+
+-- What is left unsent of a subscription that has ended is lost, and what it was worth is told:
+-- the part beyond the included, in the order it was counted.
+create or replace function mark_lost() returns bigint
+language sql as $$
+    with refused as (
+        select d.period, d.feature, d.seq, d.quantity,
+               sum(d.quantity) over (partition by d.period, d.feature order by d.seq) as upto
+        from usage_delivery d
+        join usage_period p on p.id = d.period
+        join subscriptions s on s.id = p.subscription_id
+        where d.state = 'parked' and d.reason = 'no_active_subscription'
+          and s.status = 'canceled'
+    ),
+    lost as (
+        update usage_delivery d set
+            reason = 'lost_to_cancellation',
+            amount = overage_value(b.before + r.upto, w.included, w.unit_price)
+                     - overage_value(b.before + r.upto - r.quantity, w.included, w.unit_price),
+            currency = w.currency
+        from refused r
+        join usage_terms w on w.period = r.period and w.feature = r.feature
+        cross join lateral (
+            select coalesce(sum(n.quantity), 0) as before
+            from usage_delivery n
+            where n.period = r.period and n.feature = r.feature
+              and (n.state = 'sent' or n.reason = 'lost_to_cancellation')
+        ) as b
+        where d.period = r.period and d.feature = r.feature and d.seq = r.seq
+        returning 1
+    )
+    select count(*) from lost
+$$;

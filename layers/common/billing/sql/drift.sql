@@ -1,0 +1,143 @@
+-- Comparing what Commet counts with what it was told.
+
+-- What Commet was told of a user's open period, by feature: `sent` as far as it is known to be
+-- booked there, `fresh` of that so lately that Commet may not show it yet. `pending` deliveries are
+-- on their way, `maybe` is what of them may have arrived. `in_place` is false while a total is
+-- being replaced. One row without a feature where nothing was used.
+-- name: books
+select p.id as period, p.starts_at, t.feature,
+       coalesce(d.sent, 0) + coalesce(m.sent, 0) as sent,
+       coalesce(d.fresh, 0) + coalesce(m.fresh, 0) as fresh,
+       coalesce(d.newest, 0) + coalesce(m.newest, 0) + coalesce(f.pending, 0) as in_flight,
+       coalesce(f.maybe, 0) as maybe,
+       coalesce(f.in_place, true) as in_place
+from usage_period p
+left join usage_total t on t.period = p.id
+left join lateral (
+    select sum(n.quantity) as sent,
+           sum(n.quantity) filter (where n.sent_at > now() - %(quiet)s::interval) as fresh,
+           count(*) filter (where n.sent_at > now() - %(quiet)s::interval) as newest
+    from usage_delivery n
+    where n.period = p.id and n.feature = t.feature and n.state = 'sent'
+      and n.billed_period = p.id
+) as d on true
+left join lateral (
+    select sum(n.quantity) as sent,
+           sum(n.quantity) filter (where n.sent_at > now() - %(quiet)s::interval) as fresh,
+           count(*) filter (where n.sent_at > now() - %(quiet)s::interval) as newest
+    from usage_delivery n
+    where n.billed_period = p.id and n.feature = t.feature and n.period <> n.billed_period
+) as m on true
+left join lateral (
+    select count(*) as pending, sum(n.quantity) filter (where n.attempts > 0) as maybe,
+           bool_and(n.kind <> 'set') as in_place
+    from usage_delivery n
+    where n.user_id = p.user_id and n.feature = t.feature and n.state = 'pending'
+) as f on true
+where p.user_id = %(user_id)s and p.closed_at is null
+
+-- Deliveries of which it is not known whether, or in which period, Commet booked them, in the order
+-- they were answered. Where a plan change ended a period early, the last of it are among them.
+-- `fresh`: Commet may not show it yet. `overdue`: it has been tried for long enough.
+-- name: in_doubt
+select d.period, d.feature, d.seq, d.kind, d.quantity, d.state, d.event_id,
+       coalesce(d.sent_at > now() - %(quiet)s::interval, false) as fresh,
+       coalesce(d.sent_at, d.uncertain_since + %(key_lifetime)s::interval)
+           <= now() - %(patience)s::interval as overdue
+from usage_delivery d
+where d.user_id = %(user_id)s and d.compare_at is not null
+union all
+select d.period, d.feature, d.seq, d.kind, d.quantity, d.state, d.event_id, false, true
+from usage_period p
+join usage_total t on t.period = p.id
+join usage_delivery d on d.period = p.id and d.feature = t.feature
+where p.user_id = %(user_id)s and p.closed_at < p.ends_at
+  and p.closed_at > %(now)s::timestamptz - interval '1 day'
+  and d.state = 'sent' and d.kind = 'event' and d.billed_period = d.period
+  and d.compare_at is null and d.answered_at > p.closed_at - interval '10 minutes'
+order by period, seq
+
+-- name: users_in_doubt
+select user_id from usage_delivery
+where compare_at <= now()
+group by user_id
+order by min(compare_at)
+limit %(limit)s
+
+-- Commet booked it in that period.
+-- name: place
+update usage_delivery set
+    state = 'sent', sent_at = coalesce(sent_at, now()), reason = null, compare_at = null,
+    billed_period = %(billed_period)s
+where period = %(period)s and feature = %(feature)s and seq = %(seq)s
+  and (state = 'sent' or compare_at is not null)
+
+-- Commet has it not: sent again, under another key because Commet's memory of the old is over.
+-- name: resend
+update usage_delivery set
+    state = 'pending', generation = generation + 1, reason = null, due_at = now(), attempts = 0,
+    uncertain_since = null, compare_at = null
+where period = %(period)s and feature = %(feature)s and seq = %(seq)s
+  and state = 'parked' and compare_at is not null
+
+-- A replaced total is in place: claiming goes on.
+-- name: release
+update usage_total set held_until = null
+where period = %(period)s and feature = %(feature)s and %(seq)s > 0
+
+-- It cannot be told. What was sent stays so, what is unconfirmed is for a human.
+-- name: give_up
+update usage_delivery set compare_at = null
+where period = %(period)s and feature = %(feature)s and seq = %(seq)s
+
+-- name: ask_later
+update usage_delivery set compare_at = now() + %(after)s::interval
+where user_id = %(user_id)s and compare_at is not null
+
+-- True where this difference is news.
+-- name: note_drift
+insert into usage_drift as f
+    (period, feature, user_id, ours, theirs, found_at, checked_at)
+values (%(period)s, %(feature)s, %(user_id)s, %(ours)s, %(theirs)s, %(now)s, %(now)s)
+on conflict (period, feature) do update set
+    ours = excluded.ours, theirs = excluded.theirs, checked_at = excluded.checked_at,
+    -- A repair that left a difference behind has to be asked for again.
+    repair = case when f.repair = 'sent' then null else f.repair end
+returning xmax = 0 as is_new
+
+-- name: forget_drift
+delete from usage_drift
+where period = %(period)s and feature = %(feature)s
+returning ours, theirs
+
+-- name: ask_repair
+update usage_drift f set repair = 'asked', reason = null
+from usage_period p
+where p.id = f.period and p.closed_at is null
+  and f.user_id = coalesce(%(user_id)s, f.user_id) and f.repair is distinct from 'sent'
+returning f.user_id, f.feature
+
+-- name: begin_repairs
+with tried as (
+    select f.period, f.feature,
+           begin_set(f.period, f.feature, %(now)s, %(quiet)s, %(margin)s, 'drift') as answer
+    from usage_drift f
+    where f.repair = 'asked'
+    limit %(limit)s
+)
+update usage_drift f set repair = 'sent'
+from tried
+where f.period = tried.period and f.feature = tried.feature and tried.answer = 'begun'
+returning f.user_id, f.feature
+
+-- name: close_drift
+select close_drift(%(limit)s)
+
+-- Users with use in an open period, in the order of their ids.
+-- name: users_after
+select p.user_id
+from usage_period p
+where p.closed_at is null and p.user_id > %(after)s
+  and exists (select from usage_total t where t.period = p.id)
+order by p.user_id
+limit %(limit)s
