@@ -124,7 +124,8 @@ _RULES: dict[str, _Rule] = {
     "subscription.activated": _Rule(_period),
     "subscription.reactivated": _Rule(_period, mark=True),
     "subscription.updated": _Rule(_status, mark=True),
-    "subscription.canceled": _Rule(lambda _: {"status": "canceled"}),
+    # What it ended with: a plan or a period we never heard of would be shown for good.
+    "subscription.canceled": _Rule(lambda _: {"status": "canceled"}, mark=True),
     "subscription.cancellation_scheduled": _Rule(
         lambda data: _status(data) | {"cancel_at_period_end": True}
     ),

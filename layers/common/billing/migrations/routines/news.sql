@@ -221,10 +221,11 @@ begin
         v_user.unsubscribed_at := p_at;
         update users set unsubscribed_at = p_at where id = p_user;
     end if;
-    -- "No subscription at all" ends what was live before, those we had not heard of included.
+    -- "No subscription at all" ends what was live before, those we had not heard of included. How
+    -- they ended is to be asked.
     update subscriptions set
         status = 'canceled', event_at = greatest(event_at, v_user.unsubscribed_at),
-        version = version + 1
+        version = version + 1, refresh_due = coalesce(refresh_due, now())
     where user_id = p_user and status in ('active', 'trialing', 'past_due', 'paused')
       and coalesce((told->>'status')::numeric, '-Infinity')
           < extract(epoch from v_user.unsubscribed_at);
