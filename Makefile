@@ -14,7 +14,8 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 STAMP := .venv/.installed
-REQUIREMENTS := $(wildcard requirements/*.txt) layers/common/requirements.txt
+REQUIREMENTS := $(filter-out %/checkov.txt,$(wildcard requirements/*.txt)) layers/common/requirements.txt
+CHECKOV := .venv/checkov/bin/checkov
 CODE := layers functions local tests bench
 
 export SAM_CLI_TELEMETRY := 0
@@ -36,12 +37,14 @@ test: $(STAMP)-dev  ## all tests: unit, contract, integration on a real Postgres
 prove: $(STAMP)-dev  ## the long proofs at full size: concurrency, crashes, random histories (minutes)
 	@PROOF=full $(BIN)/pytest tests/proof $(ARGS)
 
-check: $(STAMP)-dev  ## formatting, lint, types, import rules, template, OpenAPI document
+check: $(STAMP)-dev $(CHECKOV)  ## formatting, lint, types, import rules, templates, OpenAPI document
 	@$(BIN)/ruff format --check $(CODE)
 	@$(BIN)/ruff check --no-cache $(CODE)
 	@$(BIN)/mypy
 	@PYTHONPATH=.:layers/common $(BIN)/lint-imports --no-cache --config pyproject.toml
 	@AWS_DEFAULT_REGION=eu-central-1 $(BIN)/sam validate --lint
+	@$(BIN)/cfn-lint --regions eu-central-1 --template template.yaml --template database.yaml
+	@$(CHECKOV)
 	@$(BIN)/python -m local.openapi --check docs/openapi.json
 
 format: $(STAMP)-dev  ## put the code into shape
@@ -82,6 +85,12 @@ help:
 		/^[a-z-]+:.*##/ {printf "  \033[36m%-9s\033[0m %s\n", $$1, $$2}' Makefile | \
 		if [ -t 1 ] && [ -z "$${NO_COLOR:-}" ]; then cat; else sed 's/\x1b\[[0-9;]*m//g'; fi
 	@echo
+
+$(CHECKOV): requirements/checkov.txt $(STAMP)-dev
+	@echo "Installing checkov into an environment of its own (about a minute, only once):"
+	@rm -rf .venv/checkov && $(BIN)/python -m venv .venv/checkov
+	@.venv/checkov/bin/python -m pip install --quiet --no-input -r $< 2>&1 | grep -v '^WARNING: Location' || true
+	@test -x $@ && touch $@
 
 $(STAMP)-%: requirements/%.txt $(REQUIREMENTS)
 	@if [ -z "$(PYTHON)" ]; then \
