@@ -86,14 +86,12 @@ language sql stable as $$
                  or (s.period_end is null and not s.told ? 'period_end')))
 $$;
 
--- When Commet may be asked about this row again. The pause between two questions grows from ten
+-- When Commet may be asked about this row again, null where it never was. The pause between two questions grows from ten
 -- seconds to ten minutes and starts anew when news arrives.
 create or replace function next_question(s subscriptions) returns timestamptz
 language sql stable as $$
-    select coalesce(
-        s.checked_at + least(interval '10 minutes', interval '10 seconds' * 2 ^ least(s.checks, 6)),
-        '-infinity'
-    )
+    select s.checked_at
+           + least(interval '10 minutes', interval '10 seconds' * 2 ^ least(s.checks, 6))
 $$;
 
 -- Whether Commet is to be asked about this row now: it is in doubt, or was not confirmed for a day.
@@ -101,7 +99,7 @@ create or replace function refresh_is_due(s subscriptions, p_now timestamptz) re
 language sql stable as $$
     select coalesce(
         is_in_doubt(s, p_now) or (s.status <> 'canceled' and s.recheck_at <= now()), false
-    ) and next_question(s) <= now()
+    ) and coalesce(next_question(s) <= now(), true)
 $$;
 
 -- Takes the right to ask Commet about somebody: up to p_limit users, those in doubt before those
