@@ -1,6 +1,7 @@
 """Usage: what was used, what may be, what is held, what is corrected, and the ledger of it all."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 from functools import partial
@@ -14,11 +15,11 @@ from aws_lambda_powertools.event_handler.openapi.params import Path as PathParam
 from aws_lambda_powertools.metrics import MetricUnit
 from pydantic import Discriminator, Tag, TypeAdapter, ValidationError
 
-from billing import amounts, api, corrections, ledger, reservations, subscriptions, usage, wiring
+from billing import amounts, api, corrections, ledger, reservations, usage, wiring
 from billing.accounts import User
 from billing.corrections import Booking, Corrected, Correction
 from billing.deadline import LambdaContext
-from billing.errors import Forbidden, InvalidRequest, Unauthenticated
+from billing.errors import AccessUnconfirmed, Forbidden, InvalidRequest, Unauthenticated
 from billing.reservations import Outcome, Reservation
 from billing.schemas import (
     FEATURE_PATTERN,
@@ -56,10 +57,6 @@ from billing.usage_http import (
 
 MAX_BODY_BYTES = 4 * 1024 * 1024
 
-# Before users are refused, Commet is asked about so many of them; the rest may come again.
-_ASK_AT_MOST = 5
-_ASKING_SECONDS = 6.0
-
 app = api.resolver(max_body_bytes=MAX_BODY_BYTES)
 metrics = Metrics()
 _event = TypeAdapter(UsageEvent)
@@ -91,7 +88,9 @@ def take_usage(body: Annotated[UsageBody, Body()]) -> Response[UsageTaken]:
     reported_by = reporter(app)
     if isinstance(body, UsageEvent):
         event = _to_event(body, reported_by)
-        (verdict,) = _decide([event])
+        verdict = make_sure(
+            app, event.user_id, lambda: _accept([event])[0], lambda verdict: verdict.code
+        )
         return _single(event, verdict)
     return _batch(body, reported_by)
 
@@ -104,7 +103,11 @@ def take_usage(body: Annotated[UsageBody, Body()]) -> Response[UsageTaken]:
 def check_usage(body: Annotated[UsageCheck, Body()]) -> Response[UsageAllowed]:
     """May this much be used now, and what would it cost? Books and holds nothing."""
     whose = user_id(body.user_id, reporter(app))
-    found = make_sure(app, whose, partial(_check, whose, body), lambda allowance: allowance.code)
+    check = partial(_check, whose, body)
+    try:
+        found = make_sure(app, whose, check, lambda allowance: allowance.code)
+    except AccessUnconfirmed:
+        found = replace(check(), code="access_unconfirmed")
     return api.json_response(
         UsageAllowed(
             allowed=found.allowed,
@@ -333,16 +336,12 @@ def _decide(events: Sequence[Event]) -> list[Verdict]:
     unsure = [i for i, verdict in enumerate(verdicts) if verdict.code in UNSURE]
     if not unsure:
         return verdicts
-    askable = subscriptions.askable(
-        wiring.database(), {events[i].user_id for i in unsure}, wiring.clock()()
-    )
-    deadline = api.deadline(app).within(_ASKING_SECONDS)
-    answered = {user for user in askable[:_ASK_AT_MOST] if access().ask(user, deadline)}
-    again = [i for i in unsure if events[i].user_id in answered]
+    doubts = access().settle({events[i].user_id for i in unsure}, api.deadline(app))
+    again = [i for i in unsure if events[i].user_id in doubts.answered]
     for i, verdict in zip(again, _accept([events[i] for i in again]), strict=True):
         verdicts[i] = verdict
     for i in unsure:
-        if events[i].user_id in askable and events[i].user_id not in answered:
+        if events[i].user_id in doubts.unconfirmed:
             verdicts[i] = Verdict("refused", "access_unconfirmed")
     return verdicts
 

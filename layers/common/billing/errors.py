@@ -15,6 +15,7 @@
     ├── TooManyRequests             429  try again after `retry_after` seconds
     ├── CommetRefused               502  Commet said no; the same request will not do better
     └── Unavailable                 503  a dependency does not answer; trying again may help
+        ├── AccessUnconfirmed       503  they may have paid, and Commet does not say
         ├── DatabaseUnavailable
         └── CommetUnavailable       503  network, timeout, 5xx, rate limit, or nonsense (502)
 
@@ -24,6 +25,7 @@ not safe to show (SQL, Commet's messages) stays in `__cause__` and the log.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +144,20 @@ class Unavailable(BillingError):
 class DatabaseUnavailable(Unavailable):
     code = "database_unavailable"
     title = "The database does not answer right now"
+
+
+class AccessUnconfirmed(Unavailable):
+    """Refusing for want of a subscription would be wrong: Commet was asked and has not answered.
+
+    `as_of` is how old the newest that is known of the user is.
+    """
+
+    code = "access_unconfirmed"
+    title = "The subscription is being confirmed"
+
+    def __init__(self, as_of: datetime | None = None) -> None:
+        super().__init__("The subscription is being confirmed. Try again.")
+        self.as_of = as_of
 
 
 class CommetUnavailable(Unavailable):

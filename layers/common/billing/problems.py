@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from billing.errors import BillingError, MethodNotAllowed
+from billing.errors import AccessUnconfirmed, BillingError, MethodNotAllowed
 
 CONTENT_TYPE = "application/problem+json"
 
@@ -22,6 +22,8 @@ def document(error: BillingError, request_id: str) -> dict[str, Any]:
         problem["errors"] = [
             {"field": e.field, "code": e.code, "message": e.message} for e in error.errors
         ]
+    if isinstance(error, AccessUnconfirmed) and error.as_of is not None:
+        problem["as_of"] = error.as_of.isoformat()
     return problem
 
 

@@ -63,7 +63,10 @@ class Reply(BaseModel):
 
 
 class Problem(Reply):
-    """RFC 9457 problem document. `code` is stable; `errors` name fields, never their values."""
+    """RFC 9457 problem document. `code` is stable; `errors` name fields, never their values.
+
+    `as_of` comes with `access_unconfirmed`: how old is what we know of the subscription.
+    """
 
     class Field(Reply):
         field: str
@@ -77,6 +80,7 @@ class Problem(Reply):
     code: str
     request_id: str
     errors: list[Field] = []
+    as_of: datetime | None = None
 
 
 # --- accounts ---------------------------------------------------------------------------------

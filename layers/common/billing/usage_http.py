@@ -11,6 +11,7 @@ from billing import api, wiring
 from billing.access import Access
 from billing.accounts import User
 from billing.errors import (
+    AccessUnconfirmed,
     BillingError,
     Conflict,
     FieldError,
@@ -67,11 +68,17 @@ def make_sure(
     decide: Callable[[], Answer],
     code_of: Callable[[Answer], str | None],
 ) -> Answer:
-    """What `decide` answers; where it refuses for want of access, after asking Commet."""
+    """What `decide` answers; where it refuses for want of access, after asking Commet.
+
+    Raises AccessUnconfirmed where Commet was to be asked and has not answered.
+    """
     answer = decide()
-    if code_of(answer) in UNSURE and access().ask(user_id, api.deadline(app)):
-        answer = decide()
-    return answer
+    if code_of(answer) not in UNSURE:
+        return answer
+    doubts = access().settle({user_id}, api.deadline(app))
+    if user_id in doubts.unconfirmed:
+        raise AccessUnconfirmed(doubts.unconfirmed[user_id])
+    return decide() if user_id in doubts.answered else answer
 
 
 def log_refusals(codes: Iterable[str | None]) -> None:

@@ -18,6 +18,7 @@ from billing.config import from_env
 from billing.db import Database, Row
 from billing.deadline import Deadline
 from billing.errors import CommetRefused, CommetUnavailable
+from billing.rate import Budget
 from billing.refresh import refresh
 from local.commet.testing import StandIn
 from tests.integration.billing.conftest import add_user, own_database
@@ -163,6 +164,80 @@ class TestAccess:
         settings = replace(SETTINGS, past_due_has_access=allowed)  # type: ignore[arg-type]
         standing = Access(shared, settings, client, wall_clock).standing(user, soon())
         assert standing[1] is allowed
+
+
+class TestSettle:
+    def test_silence_is_no_refusal(
+        self, shared: Database, remote: StandIn, access: Access, user: str, pending: str
+    ) -> None:
+        """Until Commet has answered, nobody who may have paid is told to pay."""
+        remote.control.fault(
+            match={"path": "/subscriptions/active"}, action={"status": 500}, times=None
+        )
+        first = access.settle({user}, soon())
+        assert (set(first.answered), set(first.unconfirmed)) == (set(), {user})
+        assert first.unconfirmed[user] == row(shared, pending)["event_at"]
+        again = access.settle({user}, soon())  # too soon to ask, and still no answer
+        assert set(again.unconfirmed) == {user}
+        remote.control.clear_faults()
+        shared.execute("update subscriptions set checked_at = null where id = %s", [pending])
+        answered = access.settle({user}, soon())
+        assert (set(answered.answered), dict(answered.unconfirmed)) == ({user}, {})
+        after = access.settle({user}, soon())  # asked and told no, ten seconds have not passed
+        assert (set(after.answered), dict(after.unconfirmed)) == (set(), {})
+
+    def test_who_never_bought_is_refused_at_once(
+        self, remote: StandIn, access: Access, user: str
+    ) -> None:
+        """No row, no question, no doubt."""
+        doubts = access.settle({user}, soon())
+        assert (set(doubts.answered), dict(doubts.unconfirmed)) == (set(), {})
+        assert asked(remote, user) == 0
+
+    def test_five_of_many(self, shared: Database, remote: StandIn, access: Access) -> None:
+        """A batch asks about five of its users; the others may come again."""
+        users = {add_user(shared) for _ in range(8)}
+        for user in users:
+            shared.execute(
+                "insert into subscriptions (id, user_id, status, created_at, event_at)"
+                " values (%s, %s, 'pending_payment', now(), now())",
+                [f"sub_{user}", user],
+            )
+            access._commet().create_customer(
+                user_id=user, email=f"{user}@example.com", name=None, deadline=soon()
+            )
+        doubts = access.settle(users, soon())
+        assert len(doubts.answered) == 5
+        assert set(doubts.unconfirmed) == users - set(doubts.answered)
+        assert sum(asked(remote, user) for user in users) == 5
+
+    def test_the_budget_is_spent(
+        self, shared: Database, remote: StandIn, access: Access, user: str, pending: str
+    ) -> None:
+        """However many users are in doubt, the whole stack asks no more than its budget."""
+        assert pending
+        Budget(shared, SETTINGS.commet_calls_per_second).pause(60)
+        try:
+            assert set(access.settle({user}, soon()).unconfirmed) == {user}
+        finally:
+            shared.execute("delete from rate_bucket")
+        assert asked(remote, user) == 0
+
+    def test_commet_asks_for_a_pause(
+        self, shared: Database, remote: StandIn, access: Access, user: str, pending: str
+    ) -> None:
+        """One answer of 429 is heard by everybody."""
+        assert pending
+        remote.control.fault(
+            match={"path": "/subscriptions/active"},
+            action={"status": 429, "code": "rate_limited", "retry_after": 60},
+            times=None,
+        )
+        try:
+            assert set(access.settle({user}, soon()).unconfirmed) == {user}
+            assert not Budget(shared, 100).take(1)
+        finally:
+            shared.execute("delete from rate_bucket")
 
 
 class TestRefresh:
@@ -327,21 +402,39 @@ class TestReconcile:
         assert self.run(db, commet)["refreshed"] == 0
 
     @pytest.mark.parametrize(
-        "action", [{"status": 500, "code": "internal_error"}, {"status": 403, "code": "forbidden"}]
+        "trouble", [CommetUnavailable(), CommetRefused("forbidden", commet_status=403)]
     )
     def test_trouble_of_one(
-        self, db: Database, commet: Commet, remote: StandIn, paid: list[str],
-        action: dict[str, Any],
+        self, db: Database, commet: Commet, paid: list[str], trouble: Exception,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:  # fmt: skip
         """Commet fails for one user: the other is healed, the first comes due again."""
-        tries = 3 if action["status"] == 500 else 1
-        remote.control.fault(match={"path": "/subscriptions/active"}, action=action, times=tries)
+        ask = commet.active_subscription
+
+        def fails_for_one(user_id: str, deadline: Deadline) -> Any:
+            if user_id == paid[0]:
+                raise trouble
+            return ask(user_id, deadline)
+
+        monkeypatch.setattr(commet, "active_subscription", fails_for_one)
         summary = self.run(db, commet)
         assert (summary["refreshed"], summary["refresh_failed"]) == (1, 1)
-        assert sorted(self.statuses(db, paid)) == ["active", "pending_payment"]
+        assert self.statuses(db, paid) == ["pending_payment", "active"]
+        monkeypatch.undo()
         db.execute("update subscriptions set checked_at = checked_at - interval '1 hour'")
         assert self.run(db, commet)["refreshed"] == 1
         assert self.statuses(db, paid) == ["active", "active"]
+
+    def test_commet_is_down(
+        self, db: Database, commet: Commet, remote: StandIn, paid: list[str],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:  # fmt: skip
+        """It answers nobody: the run stops asking instead of sitting out one user after another."""
+        monkeypatch.setattr(reconcile, "_AT_ONCE", 1)
+        remote.control.fault(action={"status": 500}, times=None)
+        summary = self.run(db, commet)
+        assert (summary["refreshed"], summary["refresh_failed"]) == (0, 1)
+        assert sum(asked(remote, user) > 0 for user in paid) == 1
 
     def test_a_bug_of_one(self, db: Database, commet: Commet, paid: list[str]) -> None:
         """A row that cannot be written stops nobody else."""

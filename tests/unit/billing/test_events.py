@@ -201,6 +201,15 @@ def state(**changes: Any) -> News:
 
 
 class TestStateChanged:
+    def test_a_free_plan(self) -> None:
+        """No interval is what Commet says of a free plan; not to say is something else."""
+        assert state(billingInterval=None).known["billing_interval"] is None
+        silent = news("customer.state_changed", **{
+            name: value for name, value in STATE.items() if name != "billingInterval"
+        })  # fmt: skip
+        assert silent is not None
+        assert "billing_interval" not in silent.known
+
     def test_the_whole_state(self) -> None:
         """Subscription, entitlements and allowance period at once."""
         found = state()
