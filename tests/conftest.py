@@ -1,9 +1,12 @@
-"""What tests of every level may need: a real Postgres, one for the whole session."""
+"""What tests of every level may need: a real Postgres and a Secrets Manager, one per session."""
 
 import os
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+from uuid import uuid4
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -25,3 +28,42 @@ def postgres_server() -> Iterator[str]:
         Path(place).chmod(0o755)  # as root, Postgres runs as somebody else
         with EmbeddedPostgres(Path(place), fast=True) as server:
             yield server.url()
+
+
+@dataclass(frozen=True)
+class SecretsManager:
+    """moto's, over HTTP. `url` is what SECRETS_ENDPOINT_URL names."""
+
+    url: str
+    client: Any
+
+    def create(self, text: str) -> str:
+        """The ARN of a new secret."""
+        return str(self.client.create_secret(Name=f"s-{uuid4().hex}", SecretString=text)["ARN"])
+
+    def put(self, arn: str, text: str, *stages: str) -> None:
+        """Another value: current, or what the stages say."""
+        chosen = {"VersionStages": list(stages)} if stages else {}
+        self.client.put_secret_value(SecretId=arn, SecretString=text, **chosen)
+
+    def text(self, arn: str) -> str:
+        """The current value."""
+        return str(self.client.get_secret_value(SecretId=arn)["SecretString"])
+
+
+@pytest.fixture(scope="session")
+def secrets_manager() -> Iterator[SecretsManager]:
+    """An empty Secrets Manager; whoever asks AWS for credentials gets worthless ones."""
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    url = f"http://{host}:{port}"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
+        patch.setenv("AWS_ACCESS_KEY_ID", "test")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+        yield SecretsManager(url, boto3.client("secretsmanager", endpoint_url=url))
+    server.stop()

@@ -65,7 +65,7 @@ class Store:
             "commet": {"api_key": "ck_sandbox_x"},
         }
 
-    def get(self, secret_id: str) -> str:
+    def get(self, secret_id: str, *_: str) -> str:
         return "app secret" if secret_id == "app" else json.dumps(self._values[secret_id])
 
 

@@ -48,7 +48,8 @@ def connector(
 ) -> Callable[[], Connection]:
     """Opens connections as the role a secret names, by default the functions' own.
 
-    The secret is read again after a refused login: it may have been rotated.
+    The secret is read again after a refused login: it may have been rotated. And between the
+    database's learning the next password and the secret's naming it, the next one is tried.
     """
     login = secret_id or settings.secret_id
 
@@ -56,11 +57,22 @@ def connector(
         try:
             return _connect(settings, secrets.fields(login), application)
         except psycopg.OperationalError as error:
-            if "password" not in str(error):  # servers and proxies put it in different words
+            if not _is_refused_login(error):
                 raise
-        return _connect(settings, secrets.fields(login, fresh=True), application)
+        try:
+            return _connect(settings, secrets.fields(login, fresh=True), application)
+        except psycopg.OperationalError as error:
+            next_one = secrets.pending(login) if _is_refused_login(error) else None
+            if next_one is None:
+                raise
+        return _connect(settings, next_one, application)
 
     return connect
+
+
+def _is_refused_login(error: psycopg.OperationalError) -> bool:
+    """Servers and proxies put it in different words, and libpq keeps no code of it."""
+    return any(word in str(error) for word in ("password", "credentials"))
 
 
 def _connect(settings: DatabaseSettings, login: Mapping[str, Any], application: str) -> Connection:

@@ -1,4 +1,4 @@
-"""The only module that reads secrets.
+"""The only module that reads and writes secrets.
 
 Environment variables name secrets; values come, on first use, from the AWS Parameters and Secrets
 Lambda extension where it is there (it answers only while an invocation runs, so nothing here is
@@ -10,17 +10,21 @@ import http.client
 import json
 import os
 import threading
-from typing import Any, Protocol
+import time
+from typing import Any, Literal, Protocol
 from urllib.parse import quote
 
 from billing.errors import Unavailable
+
+# While a secret is rotated the next value is there as AWSPENDING, before it becomes AWSCURRENT.
+Stage = Literal["AWSCURRENT", "AWSPENDING"]
 
 
 class SecretStore(Protocol):
     """Where secrets come from."""
 
-    def get(self, secret_id: str) -> str:
-        """The current value; raises Unavailable when it cannot be read."""
+    def get(self, secret_id: str, stage: Stage = "AWSCURRENT", /) -> str:
+        """The value at that stage; raises Unavailable when it cannot be read."""
 
 
 class ExtensionStore:
@@ -32,12 +36,15 @@ class ExtensionStore:
     def __init__(self, port: int) -> None:
         self._port = port
 
-    def get(self, secret_id: str) -> str:
+    def get(self, secret_id: str, stage: Stage = "AWSCURRENT", /) -> str:
+        wanted = f"secretId={quote(secret_id, safe='')}"
+        if stage != "AWSCURRENT":
+            wanted += f"&versionStage={stage}"
         connection = http.client.HTTPConnection("localhost", self._port, timeout=3)
         try:
             connection.request(
                 "GET",
-                f"/secretsmanager/get?secretId={quote(secret_id, safe='')}",
+                f"/secretsmanager/get?{wanted}",
                 headers={"X-Aws-Parameters-Secrets-Token": os.environ.get("AWS_SESSION_TOKEN", "")},
             )
             answer = connection.getresponse()
@@ -54,12 +61,19 @@ class ExtensionStore:
 
 
 class SecretsManagerStore:
-    """Reads from Secrets Manager itself, or from what stands in for it at `endpoint`."""
+    """Secrets Manager itself, or what stands in for it at `endpoint`."""
 
     def __init__(self, endpoint: str | None = None) -> None:
         self._endpoint = endpoint
 
-    def get(self, secret_id: str) -> str:
+    def get(self, secret_id: str, stage: Stage = "AWSCURRENT", /) -> str:
+        return _text(self._call("get_secret_value", SecretId=secret_id, VersionStage=stage))
+
+    def put(self, secret_id: str, text: str) -> None:
+        """Makes `text` the current value; raises Unavailable when it cannot be written."""
+        self._call("put_secret_value", SecretId=secret_id, SecretString=text)
+
+    def _call(self, operation: str, **arguments: str) -> object:
         import boto3
         from botocore.config import Config
         from botocore.exceptions import BotoCoreError, ClientError
@@ -67,7 +81,7 @@ class SecretsManagerStore:
         config = Config(connect_timeout=2, read_timeout=3, retries={"total_max_attempts": 2})
         try:
             client = boto3.client("secretsmanager", config=config, endpoint_url=self._endpoint)
-            return _text(client.get_secret_value(SecretId=secret_id))
+            return getattr(client, operation)(**arguments)
         except (BotoCoreError, ClientError) as error:
             raise Unavailable from error
 
@@ -89,28 +103,60 @@ class Secrets:
     def __init__(self, store: SecretStore) -> None:
         self._store = store
         self._values: dict[str, str] = {}
+        self._read_at: dict[str, float] = {}
         self._lock = threading.Lock()
 
-    def text(self, secret_id: str, *, fresh: bool = False) -> str:
-        """The secret as it is stored. `fresh` reads it again: it may have been rotated."""
+    def text(
+        self, secret_id: str, *, fresh: bool = False, max_age_seconds: float | None = None
+    ) -> str:
+        """The secret as it is stored. `fresh` reads it again: it may have been rotated.
+
+        One that was read longer than `max_age_seconds` ago is read again too, because what was
+        taken out of it shall not be believed for ever; where that fails, what is known stays.
+        """
         if not secret_id:
             raise RuntimeError("This function was not told where that secret is.")
         known = self._values.get(secret_id)
-        if known is not None and not fresh:
+        if known is not None and not fresh and not self._is_old(secret_id, max_age_seconds):
             return known
         with self._lock:
             # Whoever had to wait here takes what was read meanwhile: it is as fresh as can be.
             if self._values.get(secret_id) in (None, known):
-                self._values[secret_id] = self._store.get(secret_id)
+                try:
+                    self._values[secret_id] = self._store.get(secret_id)
+                except Unavailable:
+                    if known is None or fresh:
+                        raise
+                # Also where that failed: a store that is out of reach is not asked every time.
+                self._read_at[secret_id] = time.monotonic()
             return self._values[secret_id]
 
-    def fields(self, secret_id: str, *, fresh: bool = False) -> dict[str, Any]:
+    def fields(
+        self, secret_id: str, *, fresh: bool = False, max_age_seconds: float | None = None
+    ) -> dict[str, Any]:
         """A secret that is a JSON object; raises Unavailable when it is not one."""
+        return parse(self.text(secret_id, fresh=fresh, max_age_seconds=max_age_seconds))
+
+    def pending(self, secret_id: str) -> dict[str, Any] | None:
+        """What is about to become current while it is being rotated; None at other times."""
         try:
-            value = json.loads(self.text(secret_id, fresh=fresh))
-        except ValueError:
-            # Not chained: the decoder's message would carry the secret into a log.
-            raise Unavailable("A secret of this stack is not valid JSON.") from None
-        if not isinstance(value, dict):
-            raise Unavailable("A secret of this stack is not a JSON object.")
-        return value
+            return parse(self._store.get(secret_id, "AWSPENDING"))
+        except Unavailable:
+            return None
+
+    def _is_old(self, secret_id: str, max_age_seconds: float | None) -> bool:
+        if max_age_seconds is None:
+            return False
+        return time.monotonic() - self._read_at[secret_id] >= max_age_seconds
+
+
+def parse(text: str) -> dict[str, Any]:
+    """A secret that is a JSON object; raises Unavailable when it is not one."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        # Not chained: the decoder's message would carry the secret into a log.
+        raise Unavailable("A secret of this stack is not valid JSON.") from None
+    if not isinstance(value, dict):
+        raise Unavailable("A secret of this stack is not a JSON object.")
+    return value

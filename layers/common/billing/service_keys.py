@@ -2,7 +2,8 @@
 
 A key reads `svc_<name>_<64 hex digits>`; the secret `ServiceKeys` holds only SHA-256 hashes:
 `{"keys": [{"name": "...", "sha256": "...", "scopes": ["usage:write", "read"]}]}`. To rotate, add
-the new key's hash, move callers over, remove the old one.
+the new key's hash, wait a minute, move callers over, remove the old one: it opens nothing any more
+five minutes later.
 """
 
 import hashlib
@@ -18,6 +19,7 @@ PREFIX = "svc_"
 # A key that was just added is found at once, and a stranger cannot make us read the secret
 # more often than this.
 _REREAD_SECONDS = 60.0
+_MAX_AGE_SECONDS = 300.0  # for how long a key that was taken out opens something yet
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,10 @@ class ServiceKeys:
     def _find(self, key: str, *, fresh: bool) -> Service | None:
         digest = hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
         found = None
-        entries = self._secrets.fields(self._secret_id, fresh=fresh).get("keys")
+        fields = self._secrets.fields(
+            self._secret_id, fresh=fresh, max_age_seconds=_MAX_AGE_SECONDS
+        )
+        entries = fields.get("keys")
         for entry in entries if isinstance(entries, list) else []:
             if not isinstance(entry, dict) or not isinstance(entry.get("scopes"), list):
                 continue  # one that is malformed opens nothing, and closes nothing either

@@ -13,6 +13,7 @@ from datetime import datetime
 import psycopg
 
 from billing import events
+from billing.clock import Clock, wall_clock
 from billing.db import Database
 from billing.deadline import Deadline
 from billing.errors import BadSignature, DatabaseUnavailable, PayloadTooLarge
@@ -21,6 +22,7 @@ from billing.news import News
 from billing.secrets import Secrets
 from billing.signatures import is_signed
 from billing.sql import queries
+from billing.webhook_secret import WebhookSecret
 
 MAX_BODY_BYTES = 1_000_000
 MAX_ATTEMPTS = 12
@@ -29,6 +31,7 @@ _BATCH = 50
 
 # A secret that was just rotated in is found, and strangers cannot make us read it more often.
 _REREAD_SECONDS = 60.0
+_MAX_AGE_SECONDS = 300.0  # for how long one that was taken out is believed yet
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +46,10 @@ class Receipt:
 class Verifier:
     """Checks signatures against the current secrets."""
 
-    def __init__(self, secrets: Secrets, secret_id: str) -> None:
+    def __init__(self, secrets: Secrets, secret_id: str, clock: Clock = wall_clock) -> None:
         self._secrets = secrets
         self._secret_id = secret_id
+        self._clock = clock
         self._reread_at = float("-inf")
 
     def verify(self, body: bytes, signature: str) -> None:
@@ -62,9 +66,10 @@ class Verifier:
         raise BadSignature
 
     def _current(self, *, fresh: bool) -> Iterable[str]:
-        found = self._secrets.fields(self._secret_id, fresh=fresh).get("secrets")
-        # Only a list of texts: the letters of one text, or the word "None", are guessed at once.
-        return [each for each in found if isinstance(each, str)] if isinstance(found, list) else []
+        fields = self._secrets.fields(
+            self._secret_id, fresh=fresh, max_age_seconds=_MAX_AGE_SECONDS
+        )
+        return WebhookSecret.of(fields).valid(self._clock())
 
 
 def receive(db: Database, body: bytes, *, mode: str, now: datetime) -> Receipt:

@@ -12,6 +12,7 @@ from billing.clock import Clock, test_clock, wall_clock
 from billing.config import Settings, from_env
 from billing.db import Database, connector
 from billing.secrets import ExtensionStore, Secrets, SecretsManagerStore
+from billing.webhook_secret import Vault
 
 if TYPE_CHECKING:
     from billing.commet import Commet
@@ -54,3 +55,8 @@ def commet() -> "Commet":
         return str(secrets().fields(settings().commet_secret_id, fresh=fresh).get("api_key", ""))
 
     return Commet(settings().commet_base_url, api_key, live=settings().commet_mode == "live")
+
+
+def webhook_vault() -> Vault:
+    """Where the webhook secret is kept, for who registers the endpoint: no extension can write."""
+    return Vault(SecretsManagerStore(settings().secrets_endpoint), settings().webhook_secret_id)

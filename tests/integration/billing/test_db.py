@@ -152,7 +152,7 @@ class Store:
         self.passwords = list(passwords)
         self.reads = 0
 
-    def get(self, _: str) -> str:
+    def get(self, *_: str) -> str:
         password = self.passwords[min(self.reads, len(self.passwords) - 1)]
         self.reads += 1
         return f'{{"username": "billing_login", "password": "{password}"}}'

@@ -144,7 +144,7 @@ class Store:
         self.value = value
         self.reads = 0
 
-    def get(self, _: str) -> str:
+    def get(self, *_: str) -> str:
         self.reads += 1
         if self.value is None:
             raise Unavailable

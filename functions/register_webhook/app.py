@@ -1,0 +1,73 @@
+"""Registers our webhook at Commet: called by each deployment, or by hand with {"url": "..."}."""
+
+from typing import Any
+
+from aws_lambda_powertools import Logger
+
+from billing import custom_resource, wiring
+from billing.clock import wall_clock
+from billing.custom_resource import Done, Request
+from billing.deadline import Deadline, LambdaContext
+from billing.errors import BillingError, CommetRefused
+from billing.webhook_endpoint import Registration
+
+logger = Logger()
+
+# What a registration is called that never came about; Commet's own ids never look like this.
+_NONE = "not-registered"
+
+
+def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
+    """The id of the endpoint; raises what went wrong, unless CloudFormation is told instead."""
+    deadline = Deadline.of_invocation(context, reserve=15)
+    if not custom_resource.is_request(event):
+        registration = _registration(str(event["url"]), deadline)
+        rotation = str(event.get("rotation", ""))
+        return {
+            "endpoint_id": registration.ensure(request_id=context.aws_request_id, rotation=rotation)
+        }
+    return custom_resource.fulfil(
+        event,
+        context,
+        lambda request: _fulfil(request, deadline),
+        resource_id=_NONE,
+        reason=_reason,
+        log=logger,
+    )
+
+
+def _fulfil(request: Request, deadline: Deadline) -> Done:
+    registration = _registration(request.properties["Url"], deadline)
+    if request.kind == "Delete":
+        return _remove(request, registration)
+    endpoint_id = registration.ensure(
+        request_id=request.id, rotation=request.properties.get("Rotation", "")
+    )
+    logger.info("webhook_endpoint.registered", endpoint_id=endpoint_id)
+    # An endpoint that had to be replaced keeps the resource's name: CloudFormation would otherwise
+    # have the "old resource" deleted, and a Delete has to mean that the stack lets go of it.
+    return Done(request.resource_id or endpoint_id, data={"EndpointId": endpoint_id})
+
+
+def _remove(request: Request, registration: Registration) -> Done:
+    resource_id = request.resource_id or _NONE
+    try:
+        registration.remove(None if resource_id == _NONE else resource_id)
+    except CommetRefused as refused:
+        # A key that was revoked before the stack was deleted must not keep it from going.
+        logger.warning("webhook_endpoint.left", endpoint_id=resource_id, code=refused.commet_code)
+        return Done(resource_id, f"Remove the endpoint at Commet yourself: {refused}"[:500])
+    return Done(resource_id)
+
+
+def _registration(url: str, deadline: Deadline) -> Registration:
+    # Wall time: how long a secret stays valid has nothing to do with billing periods.
+    return Registration(wiring.commet(), wiring.webhook_vault(), url, wall_clock, deadline)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, CommetRefused):
+        return f"Commet refused to register the webhook: {error}."
+    if isinstance(error, BillingError):
+        return f"The webhook could not be registered: {error}. {error.__cause__ or ''}".strip()
+    return f"The webhook could not be registered: {type(error).__name__}; see the function's log."

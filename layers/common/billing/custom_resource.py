@@ -1,0 +1,143 @@
+"""Answering CloudFormation: it waits for one PUT to a presigned address, whatever happens.
+
+An answer is given in any case, once: success, a failure with a reason that a person can read, or,
+just before the function's own time limit, that it took too long. What went wrong is logged and not
+raised: Lambda would run the request again after CloudFormation has long rolled it back.
+"""
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from threading import Lock, Timer
+from typing import Any, Literal, Protocol
+from urllib.error import URLError
+from urllib.request import Request as HttpRequest
+from urllib.request import urlopen
+
+from billing.deadline import LambdaContext
+
+_MAX_REASON = 1000  # the whole answer may have 4096 bytes
+_RESERVE_SECONDS = 10.0
+_ATTEMPTS = 3
+
+
+class Log(Protocol):
+    """What we need of a logger."""
+
+    def exception(self, msg: str) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What CloudFormation asks for. `id` is the same when it is delivered twice."""
+
+    kind: Literal["Create", "Update", "Delete"]
+    id: str
+    resource_id: str | None  # what we called the resource before; None on Create
+    properties: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A request fulfilled. Another `resource_id` on Update has the old resource deleted.
+
+    `data` are attributes for the template, which prints them: never a secret.
+    """
+
+    resource_id: str
+    said: str = ""
+    data: Mapping[str, str] = field(default_factory=dict)
+
+
+def is_request(event: Mapping[str, Any]) -> bool:
+    """Whether CloudFormation sent this, and not a person by hand."""
+    return "ResponseURL" in event
+
+
+def fulfil(
+    event: Mapping[str, Any],
+    context: LambdaContext,
+    work: Callable[[Request], Done],
+    *,
+    resource_id: str,
+    reason: Callable[[Exception], str],
+    log: Log,
+) -> dict[str, Any]:
+    """Does the work and answers; returns the answer.
+
+    `resource_id` names a resource that could not be made. `reason` says what an error means to the
+    person who deploys. Raises OSError where the answer itself could not be delivered.
+    """
+    answer = _Answer(event, resource_id)
+    seconds = context.get_remaining_time_in_millis() / 1000 - _RESERVE_SECONDS
+    watch = Timer(max(seconds, 0), answer.give, ["FAILED", "It took too long; see its log."])
+    watch.daemon = True
+    watch.start()
+    status, said, done = "FAILED", "It ended unexpectedly; see the function's log.", None
+    try:
+        done = work(_request(event))
+        status, said = "SUCCESS", done.said
+    except Exception as error:  # whatever it is, CloudFormation has to be told
+        log.exception("custom_resource.failed")
+        said = reason(error)
+    finally:
+        watch.cancel()
+        answer.give(status, said, done)  # or CloudFormation waits for as long as it may
+    return answer.given
+
+
+def _request(event: Mapping[str, Any]) -> Request:
+    properties = event.get("ResourceProperties") or {}
+    return Request(
+        event["RequestType"],
+        event["RequestId"],
+        event.get("PhysicalResourceId"),
+        {name: str(value) for name, value in properties.items()},
+    )
+
+
+class _Answer:
+    """The one answer to a request; whoever comes second is not heard."""
+
+    def __init__(self, event: Mapping[str, Any], resource_id: str) -> None:
+        self._event = event
+        self._resource_id = event.get("PhysicalResourceId", resource_id)
+        self._lock = Lock()
+        self.given: dict[str, Any] = {}
+
+    def give(self, status: str, said: str, done: Done | None = None) -> None:
+        with self._lock:
+            if self.given:
+                return
+            answer: dict[str, Any] = {
+                "Status": status,
+                "Reason": said[:_MAX_REASON],
+                "PhysicalResourceId": done.resource_id if done else self._resource_id,
+                "StackId": self._event["StackId"],
+                "RequestId": self._event["RequestId"],
+                "LogicalResourceId": self._event["LogicalResourceId"],
+            }
+            if done and done.data:
+                answer["Data"] = dict(done.data)
+            _put(self._event["ResponseURL"], json.dumps(answer).encode())
+            self.given = answer
+
+
+def _put(url: str, body: bytes) -> None:
+    request = HttpRequest(  # noqa: S310 - CloudFormation's own presigned https address
+        url,
+        data=body,
+        method="PUT",
+        # The address is signed for no content type, and urllib would name one.
+        headers={"Content-Type": ""},
+    )
+    for attempt in range(1, _ATTEMPTS + 1):
+        try:
+            with urlopen(request, timeout=3) as answer:  # noqa: S310
+                answer.read()
+                return
+        except (URLError, TimeoutError, ConnectionError):
+            if attempt == _ATTEMPTS:
+                raise
+            time.sleep(0.2 * attempt)

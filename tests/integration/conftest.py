@@ -1,0 +1,87 @@
+"""What functions that CloudFormation calls are tested with."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+from typing import Any
+
+import pytest
+
+
+@dataclass
+class CloudFormation:
+    """Takes answers at a presigned address, as S3 does: for no content type.
+
+    The next `refuses` answers meet a 503.
+    """
+
+    url: str = ""
+    answers: list[dict[str, Any]] = field(default_factory=list)
+    content_types: list[str | None] = field(default_factory=list)
+    refuses: int = 0
+
+    def event(
+        self,
+        kind: str,
+        resource_id: str | None = None,
+        *,
+        request_id: str = "request-1",
+        logical_id: str = "Resource",
+        **properties: str,
+    ) -> dict[str, Any]:
+        """What CloudFormation sends to the function of a custom resource."""
+        event = {
+            "RequestType": kind,
+            "ResponseURL": self.url,
+            "StackId": "arn:aws:cloudformation:eu-central-1:123456789012:stack/billing/1",
+            "RequestId": request_id,
+            "LogicalResourceId": logical_id,
+            "ResourceProperties": {"ServiceToken": "arn:function"} | properties,
+        }
+        return event | ({"PhysicalResourceId": resource_id} if resource_id else {})
+
+    @property
+    def answer(self) -> dict[str, Any]:
+        """The one that was given; there must not be a second."""
+        (answer,) = self.answers
+        self.answers.clear()
+        return answer
+
+
+@dataclass
+class Context:
+    """Of an invocation that ends in so many seconds."""
+
+    seconds: float = 60.0
+    aws_request_id: str = "invocation-1"
+
+    def get_remaining_time_in_millis(self) -> int:
+        return int(self.seconds * 1000)
+
+
+@pytest.fixture
+def cloudformation() -> Iterator[CloudFormation]:
+    stack = CloudFormation()
+
+    class Bucket(BaseHTTPRequestHandler):
+        def do_PUT(self) -> None:
+            body = self.rfile.read(int(self.headers["content-length"]))
+            if stack.refuses:
+                stack.refuses -= 1
+                self.send_response(503)
+            else:
+                stack.content_types.append(self.headers.get("content-type"))
+                stack.answers.append(json.loads(body))
+                self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Not into the test's output."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Bucket) as server:
+        stack.url = f"http://127.0.0.1:{server.server_port}/answer"
+        Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        yield stack
+        server.shutdown()
