@@ -220,7 +220,7 @@ def _become_function(url: str, ready: Barrier) -> None:
     }
 
     class Store:
-        def get(self, secret_id: str) -> str:
+        def get(self, secret_id: str, *_: str) -> str:
             return json.dumps(known[secret_id])
 
     secrets = Secrets(Store())

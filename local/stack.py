@@ -29,14 +29,16 @@ from local.gateway.template import load_template
 from local.locks import HeldError, hold
 from local.ports import Port, free_port
 from local.postgres import EmbeddedPostgres
-from local.standin import StandIn, StandInClock, register_webhook
+from local.standin import StandIn, StandInClock
 from local.state import Kept, hide, show
 
 ROOT = Path(__file__).resolve().parent.parent
 TEMPLATE = ROOT / "template.yaml"
 WEBHOOK_FUNCTION = "WebhookFunction"
 MIGRATE_FUNCTION = "MigrateFunction"
+REGISTER_WEBHOOK_FUNCTION = "RegisterWebhookFunction"
 
+_WEBHOOK_SECRET = "local/webhook"  # noqa: S105 - its name
 _DATABASE, _OWNER, _APP = "billing", "billing_owner", "billing_app"
 _POLL_SECONDS = 0.5
 
@@ -216,13 +218,13 @@ class LocalStack:
         )
         self._closing.callback(self._gateway.close)
         with ThreadPoolExecutor() as pool:
-            migrations = pool.submit(self.invoke, MIGRATE_FUNCTION, {"action": "migrate"})
-            self.webhook_secret = self._wire_webhook(kept)
+            migrations = pool.submit(self.invoke, MIGRATE_FUNCTION)
+            if self.uses_standin:
+                self.invoke(REGISTER_WEBHOOK_FUNCTION)
+                kept["webhook_secret"] = secrets[_WEBHOOK_SECRET]
             applied = migrations.result().get("applied") or []
         self._say(f"Migrations: {len(applied)} applied." if applied else "Migrations: up to date.")
-        # Without one nothing is accepted: any word in its place would be a secret that is known.
-        known = [self.webhook_secret] if self.webhook_secret else []
-        secrets["local/webhook"] = json.dumps({"secrets": known})
+        self.webhook_secret = next(iter(json.loads(secrets[_WEBHOOK_SECRET])["secrets"]), "")
         self._gateway.start()
         self._closing.callback(hide, self.data_dir)
         show(self.data_dir, self.facts())
@@ -290,7 +292,12 @@ class LocalStack:
             self._say(f"Port {wish.number} is taken; {what} listens on {port} instead.")
 
     def _secrets(self, kept: Kept, database: Database) -> dict[str, str]:
+        # Without one nothing is accepted: any word in its place would be a secret that is known.
+        relayed = [self._webhook_secret] if self._webhook_secret else []
         return {
+            _WEBHOOK_SECRET: (
+                kept["webhook_secret"] if self.uses_standin else json.dumps({"secrets": relayed})
+            ),
             "local/app": kept["app_secret"],
             "local/commet": json.dumps({"api_key": self.commet_api_key}),
             "local/database": json.dumps(database.app),
@@ -304,7 +311,7 @@ class LocalStack:
             "CommetBaseUrl": self.commet,
             "CommetMode": "sandbox",
             "CommetSecretArn": "local/commet",
-            "WebhookSecretArn": "local/webhook",
+            "WebhookSecretArn": _WEBHOOK_SECRET,
             "ServiceKeysSecretArn": "local/service-keys",
             "AppSecretArn": "local/app",
             "DatabaseHost": database.host,
@@ -319,11 +326,6 @@ class LocalStack:
             "DeliveryIntervalSeconds": "2",
             "CommetCallsPerSecond": "200",
         } | self._parameters
-
-    def _wire_webhook(self, kept: Kept) -> str:
-        if self._standin is None:
-            return self._webhook_secret or ""
-        return register_webhook(self.commet, self.commet_api_key, self.function_url, kept)
 
 
 def _users_own_database(url: str) -> Database:

@@ -1,4 +1,4 @@
-"""The Commet stand-in as a process of the local stack: start it, wire it, ask it the time."""
+"""The Commet stand-in as a process of the local stack: start it, end it, ask it the time."""
 
 import contextlib
 import json
@@ -14,49 +14,14 @@ from typing import Any, Self
 import httpx
 
 from local.gateway.logs import Log
-from local.state import Kept
 
 _ROOT = Path(__file__).resolve().parent.parent
 _START_SECONDS = 60.0
 _END_SECONDS = 10.0
 
-# billing.events.HANDLED, which is not on this process's path; a test compares the two.
-EVENTS = (
-    "subscription.created",
-    "subscription.activated",
-    "subscription.reactivated",
-    "subscription.updated",
-    "subscription.canceled",
-    "subscription.cancellation_scheduled",
-    "subscription.cancellation_revoked",
-    "subscription.past_due",
-    "subscription.plan_changed",
-    "subscription.plan_change_scheduled",
-    "subscription.plan_change_revoked",
-    "subscription.pause_scheduled",
-    "subscription.pause_updated",
-    "subscription.pause_revoked",
-    "subscription.paused",
-    "subscription.resumed",
-    "subscription.resume_failed",
-    "trial.started",
-    "trial.will_end",
-    "trial.expired",
-    "trial.converted",
-    "trial.checkout_ready",
-    "checkout.ready",
-    "invoice.created",
-    "payment.recovered",
-    "plan_grant.created",
-    "plan_grant.updated",
-    "plan_grant.expired",
-    "plan_grant.revoked",
-    "customer.state_changed",
-)
-
 
 class StandInError(Exception):
-    """The stand-in did not start, or refused what it was asked."""
+    """The stand-in did not start."""
 
 
 class StandIn:
@@ -154,33 +119,3 @@ class StandInClock:
 
     def close(self) -> None:
         self._http.close()
-
-
-def register_webhook(base_url: str, api_key: str, url: str, kept: Kept) -> str:
-    """Makes sure Commet sends its events to `url`, and returns the secret it signs them with.
-
-    The secret is shown once, at creation; an endpoint whose secret we do not know, or whose
-    address has changed with our port, is replaced. Raises StandInError.
-    """
-    with httpx.Client(
-        base_url=base_url, headers={"x-api-key": api_key}, timeout=10, trust_env=False
-    ) as http:
-        known = kept.webhook or {}
-        for endpoint in _call(http, "GET", "/webhooks", params={"limit": 100})["data"]:
-            if endpoint["id"] == known.get("id") and endpoint["url"] == url:
-                if not endpoint["isActive"] or set(endpoint["events"]) != set(EVENTS):
-                    change = {"isActive": True, "events": EVENTS}
-                    _call(http, "PATCH", f"/webhooks/{endpoint['id']}", json=change)
-                return known["secret"]
-            if endpoint["url"] == url or endpoint["id"] == known.get("id"):
-                _call(http, "DELETE", f"/webhooks/{endpoint['id']}")
-        made = _call(http, "POST", "/webhooks", json={"url": url, "events": EVENTS})
-    kept.webhook = {"id": made["id"], "url": url, "secret": made["secretKey"]}
-    return str(made["secretKey"])
-
-
-def _call(http: httpx.Client, method: str, path: str, **arguments: Any) -> Any:
-    try:
-        return http.request(method, path, **arguments).raise_for_status().json()
-    except (httpx.HTTPError, ValueError) as error:
-        raise StandInError(f"Registering the webhook failed: {error}") from error

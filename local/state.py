@@ -28,7 +28,7 @@ class Kept:
     def __init__(self, directory: Path) -> None:
         self._path = directory / _KEPT
         try:
-            self._values: dict[str, Any] = json.loads(self._path.read_text())
+            self._values: dict[str, str] = json.loads(self._path.read_text())
         except FileNotFoundError:
             self._values = {}
         made = {
@@ -36,24 +36,20 @@ class Kept:
             "app_secret": secrets.token_urlsafe(32),
             "owner_password": secrets.token_urlsafe(24),
             "app_password": secrets.token_urlsafe(24),
+            # The secret of the webhook function, empty until an endpoint is registered.
+            "webhook_secret": '{"secrets": []}',
         }
         if made.keys() - self._values.keys():
             self._values = made | self._values
             self._save()
 
     def __getitem__(self, name: str) -> str:
-        return str(self._values[name])
+        return self._values[name]
 
-    @property
-    def webhook(self) -> dict[str, str] | None:
-        """The endpoint registered last: id, url and secret."""
-        found: dict[str, str] | None = self._values.get("webhook")
-        return found
-
-    @webhook.setter
-    def webhook(self, endpoint: dict[str, str]) -> None:
-        self._values["webhook"] = endpoint
-        self._save()
+    def __setitem__(self, name: str, value: str) -> None:
+        if self._values.get(name) != value:
+            self._values[name] = value
+            self._save()
 
     def service_keys(self) -> str:
         """The secret of the functions: names, scopes and hashes, never the key."""

@@ -1,4 +1,4 @@
-"""Registers our webhook at Commet: called by each deployment, or by hand with {"url": "..."}."""
+"""Registers our webhook at Commet: called by each deployment, or by hand with {}."""
 
 from typing import Any
 
@@ -21,11 +21,8 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     """The id of the endpoint; raises what went wrong, unless CloudFormation is told instead."""
     deadline = Deadline.of_invocation(context, reserve=15)
     if not custom_resource.is_request(event):
-        registration = _registration(str(event["url"]), deadline)
-        rotation = str(event.get("rotation", ""))
-        return {
-            "endpoint_id": registration.ensure(request_id=context.aws_request_id, rotation=rotation)
-        }
+        registration = _registration(wiring.settings().webhook_url, deadline)
+        return {"endpoint_id": registration.ensure(request_id=context.aws_request_id)}
     return custom_resource.fulfil(
         event,
         context,

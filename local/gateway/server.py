@@ -12,7 +12,7 @@ import secrets as random
 import socket
 import tempfile
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import replace
@@ -183,7 +183,7 @@ class Gateway:
         template: Template,
         *,
         listener: socket.socket | None = None,
-        secrets: Mapping[str, str] | None = None,
+        secrets: MutableMapping[str, str] | None = None,
         clock: Clock | None = None,
         log: Log | None = None,
         python: str | None = None,

@@ -2,6 +2,7 @@
 
 - `GET /secretsmanager/get?secretId=...` is the protocol of the AWS Parameters and Secrets Lambda
   extension, so the functions read secrets here as they do in AWS.
+- `POST /` is Secrets Manager's own protocol, for functions that write a secret.
 - `GET /clock` answers the time the functions are to believe in.
 - `POST /2015-03-31/functions/{name}/invocations` is Lambda's own API, so any AWS SDK or
   `aws lambda invoke --endpoint-url` can call a function that has no route.
@@ -11,7 +12,7 @@ import hmac
 import json
 import threading
 import urllib.parse
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, MutableMapping
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -26,6 +27,7 @@ from local.gateway.runtime_api import LOOPBACK, MAX_PAYLOAD_BYTES
 from local.gateway.template import ACCOUNT_ID, REGION
 
 TOKEN_HEADER = "X-Aws-Parameters-Secrets-Token"  # noqa: S105 - a header's name
+_AWS_TOKEN_HEADER = "X-Amz-Security-Token"  # noqa: S105 - the same, as AWS SDKs send it
 _INVOKE, _INVOCATIONS = "/2015-03-31/functions/", "/invocations"
 
 Answer = tuple[int, bytes, dict[str, str]]
@@ -38,7 +40,7 @@ class Sidecar(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, secrets: Mapping[str, str], token: str, clock: Clock | None) -> None:
+    def __init__(self, secrets: MutableMapping[str, str], token: str, clock: Clock | None) -> None:
         super().__init__((LOOPBACK, 0), _Handler)
         self.functions: Functions | None = None
         self._secrets = secrets
@@ -61,28 +63,40 @@ class Sidecar(ThreadingHTTPServer):
         self.server_close()
 
     def secret(self, query: str, token: str) -> Answer:
-        if not hmac.compare_digest(token.encode(), self._token.encode()):
+        """What the extension answers."""
+        if not self._knows(token):
             return _json(401, {"message": f"{TOKEN_HEADER} is missing or wrong"})
-        wanted = urllib.parse.parse_qs(query).get("secretId", [""])[0]
+        asked = urllib.parse.parse_qs(query)
+        stage = asked.get("versionStage", ["AWSCURRENT"])[0]
+        return self._secret(asked.get("secretId", [""])[0], stage)
+
+    def secrets_manager(self, target: str, body: bytes, token: str) -> Answer:
+        """What Secrets Manager answers; `target` names the operation."""
+        if not self._knows(token):
+            return _secrets_error("UnrecognizedClientException", "The security token is invalid.")
+        try:
+            asked = json.loads(body)
+            wanted = str(asked["SecretId"])
+            operation = target.rpartition(".")[2]
+            if operation == "PutSecretValue":
+                self._secrets[wanted] = str(asked["SecretString"])
+                return _json(200, _described(wanted))
+        except (ValueError, KeyError, TypeError):
+            return _secrets_error("InvalidRequestException", "SecretId or SecretString is missing.")
+        if operation == "GetSecretValue":
+            return self._secret(wanted, str(asked.get("VersionStage", "AWSCURRENT")))
+        return _secrets_error("UnknownOperationException", f"{operation} is not served locally.")
+
+    def _knows(self, token: str) -> bool:
+        return hmac.compare_digest(token.encode(), self._token.encode())
+
+    def _secret(self, wanted: str, stage: str) -> Answer:
         value = self._secrets.get(wanted)
-        if value is None:
-            return _json(
-                400,
-                {
-                    "__type": "ResourceNotFoundException",
-                    "Message": "Secrets Manager can't find the specified secret.",
-                },
+        if value is None or stage != "AWSCURRENT":  # nothing is ever half rotated here
+            return _secrets_error(
+                "ResourceNotFoundException", "Secrets Manager can't find the specified secret."
             )
-        return _json(
-            200,
-            {
-                "ARN": f"arn:aws:secretsmanager:{REGION}:{ACCOUNT_ID}:secret:{wanted}",
-                "Name": wanted,
-                "SecretString": value,
-                "VersionId": "local",
-                "VersionStages": ["AWSCURRENT"],
-            },
-        )
+        return _json(200, _described(wanted) | {"SecretString": value})
 
     def now(self) -> Answer:
         if self._clock is None:
@@ -115,6 +129,19 @@ def _invoked(result: InvocationResult) -> Answer:
     if result.failed:
         headers["X-Amz-Function-Error"] = "Unhandled"
     return 200, result.payload, headers
+
+
+def _described(secret_id: str) -> dict[str, Any]:
+    return {
+        "ARN": f"arn:aws:secretsmanager:{REGION}:{ACCOUNT_ID}:secret:{secret_id}",
+        "Name": secret_id,
+        "VersionId": "local",
+        "VersionStages": ["AWSCURRENT"],
+    }
+
+
+def _secrets_error(kind: str, message: str) -> Answer:
+    return _json(400, {"__type": kind, "Message": message})
 
 
 def _json(status: int, document: Mapping[str, Any]) -> Answer:
@@ -150,7 +177,10 @@ class _Handler(BaseHTTPRequestHandler):
             self._reply(_json(403, {"message": "Forbidden"}))
             return
         event = self.rfile.read(length)
-        if path.startswith(_INVOKE) and path.endswith(_INVOCATIONS):
+        if target := self.headers.get("X-Amz-Target"):
+            token = self.headers.get(_AWS_TOKEN_HEADER, "")
+            self._reply(self.server.secrets_manager(target, event, token))
+        elif path.startswith(_INVOKE) and path.endswith(_INVOCATIONS):
             name = urllib.parse.unquote(path[len(_INVOKE) : -len(_INVOCATIONS)])
             kind = self.headers.get("X-Amz-Invocation-Type", "RequestResponse")
             # An ARN is as good as a name, in Lambda too.

@@ -123,6 +123,7 @@ def worker_environment(spec: FunctionSpec, runtime_api: str, sidecars: Sidecars)
         "PYTHONPATH": os.pathsep.join(map(str, [spec.code, *map(import_root, spec.layers)])),
         "TZ": ":UTC",
         "PARAMETERS_SECRETS_EXTENSION_HTTP_PORT": str(sidecars.secrets_port),
+        "SECRETS_ENDPOINT_URL": f"http://{LOOPBACK}:{sidecars.secrets_port}",
     }
     if spec.logging.get("LogFormat") == "JSON":
         environment["AWS_LAMBDA_LOG_FORMAT"] = "JSON"

@@ -29,7 +29,7 @@ class TestArtifacts:
     def test_there_is_one_per_function_and_the_layer(self, artifacts: Path) -> None:
         """A function is its app.py; everything else is in the layer."""
         folders = {path.name for path in artifacts.iterdir() if path.is_dir()}
-        assert len(folders) == 11
+        assert len(folders) == 12
         assert "CommonLayer" in folders
         for folder in folders - {"CommonLayer"}:
             sources = {p.name for p in (artifacts / folder).rglob("*.py")}

@@ -10,6 +10,7 @@ import pytest
 
 import functions.register_webhook.app as function
 from billing import wiring
+from billing.errors import CommetRefused
 from billing.events import HANDLED
 from local.commet.testing import StandIn, standin
 from tests.conftest import SecretsManager
@@ -66,6 +67,7 @@ def ask(
         "COMMET_SECRET_ARN": secrets.key,
         "WEBHOOK_SECRET_ARN": secrets.webhook,
         "SECRETS_ENDPOINT_URL": secrets.manager.url,
+        "WEBHOOK_URL": URL,
         "PARAMETERS_SECRETS_EXTENSION_HTTP_PORT": "",
     }
     for name, value in variables.items():
@@ -219,9 +221,14 @@ class TestDelete:
 
 
 class TestByHand:
-    def test_register(self, ask: Ask, commet: StandIn) -> None:  # noqa: ARG002 - the environment
-        """As the local stack does; what goes wrong is raised."""
-        answer = function.handler({"url": URL}, Context())
-        assert answer == {"endpoint_id": endpoints(commet)[0]["id"]}
-        with pytest.raises(KeyError):
+    def test_register(self, ask: Ask, commet: StandIn) -> None:
+        """As the local stack does, and without undoing a rotation."""
+        made = ask("Create", Rotation="2026-10")["PhysicalResourceId"]
+        assert function.handler({}, Context()) == {"endpoint_id": made}
+        assert [each["url"] for each in endpoints(commet)] == [URL]
+
+    @pytest.mark.usefixtures("ask")
+    def test_what_goes_wrong_is_raised(self, commet: StandIn) -> None:
+        commet.control.fault(action={"code": "forbidden"}, times=9)
+        with pytest.raises(CommetRefused):
             function.handler({}, Context())

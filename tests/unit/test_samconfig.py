@@ -25,7 +25,7 @@ class TestLocal:
         given = environments["local"]["local_start_api"]["parameters"]["parameter_overrides"]
         parameters = dict(each.split("=", 1) for each in given)
         template = load_template(ROOT / "template.yaml", parameters)
-        assert len(template.functions) == 10
+        assert len(template.functions) == 11
         for spec in template.functions.values():
             settings = from_env(spec.environment)
             assert settings.database.host == "host.docker.internal"

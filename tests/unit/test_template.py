@@ -29,7 +29,7 @@ class TestFunctions:
         """No folder without a function and no function without a folder."""
         folders = {f"functions/{p.parent.name}" for p in ROOT.glob("functions/*/app.py")}
         assert {f["CodeUri"] for f in functions.values()} == folders
-        assert len(folders) == 10
+        assert len(folders) == 11
 
     def test_a_new_build_makes_new_versions(self, functions: dict[str, dict[str, Any]]) -> None:
         """All logic is in the layer, and SAM looks at the function's own code only."""
@@ -97,12 +97,12 @@ class TestTranslated:
     def test_every_function_is_called_through_its_alias(self, translated: Resources) -> None:
         """A deployment is complete before the first request reaches it."""
         aliases = [r for r in translated.values() if r["Type"] == "AWS::Lambda::Alias"]
-        assert len(aliases) == 10
+        assert len(aliases) == 11
 
     def test_another_build_id_is_another_version(self, translated: Resources) -> None:
         """The logical ids of versions end in the build id, so CloudFormation publishes new ones."""
         versions = [n for n, r in translated.items() if r["Type"] == "AWS::Lambda::Version"]
-        assert len(versions) == 10
+        assert len(versions) == 11
         assert all(name.endswith("0123456789") for name in versions)
 
     def test_the_webhook_has_a_url_that_needs_no_aws_signature(self, translated: Resources) -> None:

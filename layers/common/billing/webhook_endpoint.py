@@ -35,26 +35,27 @@ class Registration:
     deadline: Deadline
     events: Sequence[str] = HANDLED
 
-    def ensure(self, *, request_id: str, rotation: str = "") -> str:
+    def ensure(self, *, request_id: str, rotation: str | None = None) -> str:
         """The id of the one endpoint that sends to our URL, active, with a secret we have.
 
-        Safe to repeat, also at the same time. Another `rotation` than the stored one replaces the
-        endpoint and with it its secret; the old secret is believed for another day. Where the new
-        one cannot be stored, its endpoint is removed again.
+        Safe to repeat, also at the same time. A `rotation`, where it is another than the stored
+        one, replaces the endpoint and with it its secret; the old secret is believed for another
+        day. Where the new one cannot be stored, its endpoint is removed again.
         """
         for _ in range(_ROUNDS):
             kept = self.vault.read()
+            wanted = kept.rotation if rotation is None else rotation
             listed = self.commet.webhooks(self.deadline)
             ours = next((each for each in listed if each.id == kept.endpoint_id), None)
             others = {each.id for each in listed if each.url == self.url} - {kept.endpoint_id}
-            if ours is not None and kept.valid(self.clock()) and kept.rotation == rotation:
+            if ours is not None and kept.valid(self.clock()) and kept.rotation == wanted:
                 self._put_right(ours)
                 # What else sends to our address signs with a secret that nobody knows.
                 self._delete(others)
                 return ours.id
             replaced = others | ({ours.id} if ours else set())
             made = self._make(replaced, kept, request_id)
-            self._keep(kept, made, rotation)
+            self._keep(kept, made, wanted)
             self._delete(replaced - {made.id})
             # Looked at once more: another run may have stored its own endpoint meanwhile, or
             # removed this one; and Commet repeats its answer about one that is gone by now.

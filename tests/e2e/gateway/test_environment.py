@@ -7,6 +7,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from billing.errors import Unavailable
+from billing.secrets import SecretsManagerStore
 from local.gateway.template import Template
 from tests.e2e.gateway.conftest import Served, asking, serve
 
@@ -78,6 +80,41 @@ class TestSecrets:
         )
         assert response.status_code == 400
         assert response.json()["__type"] == "ResourceNotFoundException"
+
+
+class TestSecretsManager:
+    """Its own protocol, which a function needs that writes a secret."""
+
+    @pytest.fixture
+    def store(self, served: Served, monkeypatch: pytest.MonkeyPatch) -> SecretsManagerStore:
+        """Ours, as a function has it."""
+        environment = served.get().json()["environment"]
+        for name in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY", "SESSION_TOKEN", "DEFAULT_REGION"):
+            monkeypatch.setenv(f"AWS_{name}", environment[f"AWS_{name}"])
+        monkeypatch.setattr("boto3.DEFAULT_SESSION", None)  # it remembers credentials
+        return SecretsManagerStore(environment["SECRETS_ENDPOINT_URL"])
+
+    def test_what_is_written_is_read(self, served: Served, store: SecretsManagerStore) -> None:
+        """Here, through the extension, and by whoever runs the gateway."""
+        store.put("written", "by a function")
+        assert store.get("written") == served.secrets["written"] == "by a function"
+        read = served.get(params=asking("fetch", secret="written")).json()
+        assert read["SecretString"] == "by a function"
+
+    def test_refusals(self, store: SecretsManagerStore, monkeypatch: pytest.MonkeyPatch) -> None:
+        """What is not there, at no stage but the current one, and for nobody without the token."""
+        store.put("written", "first")
+        with pytest.raises(Unavailable):
+            store.get("nowhere")
+        with pytest.raises(Unavailable):
+            store.get("written", "AWSPENDING")
+        with pytest.raises(Unavailable):
+            store._call("describe_secret", SecretId="written")
+        monkeypatch.setenv("AWS_SESSION_TOKEN", "wrong")
+        monkeypatch.setattr("boto3.DEFAULT_SESSION", None)
+        for act in (lambda: store.get("written"), lambda: store.put("written", "second")):
+            with pytest.raises(Unavailable):
+                act()
 
 
 def test_the_clock_is_the_one_the_gateway_was_given(served: Served) -> None:

@@ -26,11 +26,11 @@ class TestKept:
         assert entry["scopes"] == ["usage:write", "usage:correct", "read"]
         assert kept["service_key"] not in kept.service_keys()
 
-    def test_the_webhook_endpoint_is_kept(self, tmp_path: Path) -> None:
-        """Its secret is shown only once."""
-        assert Kept(tmp_path).webhook is None
-        Kept(tmp_path).webhook = {"id": "whe_1", "url": "u", "secret": "s"}
-        assert Kept(tmp_path).webhook == {"id": "whe_1", "url": "u", "secret": "s"}
+    def test_the_secret_of_the_webhook_is_kept(self, tmp_path: Path) -> None:
+        """Commet shows it only once."""
+        assert json.loads(Kept(tmp_path)["webhook_secret"]) == {"secrets": []}
+        Kept(tmp_path)["webhook_secret"] = '{"secrets": ["whsec_1"]}'
+        assert Kept(tmp_path)["webhook_secret"] == '{"secrets": ["whsec_1"]}'
 
 
 def test_files_are_for_us_alone(tmp_path: Path) -> None:
