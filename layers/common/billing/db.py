@@ -59,11 +59,12 @@ def connector(
         except psycopg.OperationalError as error:
             if not _is_refused_login(error):
                 raise
+        current = secrets.fields(login, fresh=True)
         try:
-            return _connect(settings, secrets.fields(login, fresh=True), application)
+            return _connect(settings, current, application)
         except psycopg.OperationalError as error:
             next_one = secrets.pending(login) if _is_refused_login(error) else None
-            if next_one is None:
+            if next_one in (None, current):
                 raise
         return _connect(settings, next_one, application)
 

@@ -123,12 +123,14 @@ class Secrets:
             # Whoever had to wait here takes what was read meanwhile: it is as fresh as can be.
             if self._values.get(secret_id) in (None, known):
                 try:
-                    self._values[secret_id] = self._store.get(secret_id)
+                    value = self._store.get(secret_id)
                 except Unavailable:
                     if known is None or fresh:
                         raise
+                    value = known
                 # Also where that failed: a store that is out of reach is not asked every time.
                 self._read_at[secret_id] = time.monotonic()
+                self._values[secret_id] = value
             return self._values[secret_id]
 
     def fields(

@@ -57,7 +57,7 @@ class Store:
             "commet": {"api_key": "ck_sandbox_x"},
         }
 
-    def get(self, secret_id: str) -> str:
+    def get(self, secret_id: str, *_: str) -> str:
         return json.dumps(self._values[secret_id])
 
 

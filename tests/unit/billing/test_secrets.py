@@ -173,6 +173,46 @@ class TestSecrets:
             secrets.text("id", fresh=True)
         assert secrets.text("id") == "old"
 
+    def test_too_old(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """What was taken out of a secret is not believed for ever; nor is every use a read."""
+        moment = [0.0]
+        monkeypatch.setattr("billing.secrets.time.monotonic", lambda: moment[0])
+        store = Store("old")
+        secrets = Secrets(store)
+        secrets.text("id", max_age_seconds=60)
+        store.value = "new"
+        moment[0] = 59.9
+        assert secrets.text("id", max_age_seconds=60) == "old"
+        moment[0] = 60
+        assert secrets.text("id") == "old"
+        assert [secrets.text("id", max_age_seconds=60) for _ in range(3)] == ["new"] * 3
+        assert store.reads == 2
+
+    def test_too_old_and_out_of_reach(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """What is known serves on, and the store is left in peace for a while."""
+        moment = [0.0]
+        monkeypatch.setattr("billing.secrets.time.monotonic", lambda: moment[0])
+        store = Store("old")
+        secrets = Secrets(store)
+        secrets.text("id", max_age_seconds=60)
+        store.value = None
+        moment[0] = 60
+        assert [secrets.text("id", max_age_seconds=60) for _ in range(3)] == ["old"] * 3
+        assert store.reads == 2
+        store.value, moment[0] = "new", 120
+        assert secrets.text("id", max_age_seconds=60) == "new"
+
+    def test_pending(self) -> None:
+        """The next value while there is one, at no other time, and not what cannot be read."""
+
+        class Rotating(Store):
+            def get(self, *asked: str) -> str:
+                return super().get(asked[0]) if "AWSPENDING" in asked else "{}"
+
+        assert Secrets(Rotating('{"password": "next"}')).pending("id") == {"password": "next"}
+        assert Secrets(Rotating(None)).pending("id") is None
+        assert Secrets(Rotating("no json")).pending("id") is None
+
     def test_not_told_where(self) -> None:
         """A function that was given no such secret is a mistake of ours, not an empty secret."""
         with pytest.raises(RuntimeError):
