@@ -29,6 +29,17 @@ run: $(STAMP)-run  ## start everything on this machine: http://127.0.0.1:3000
 demo: $(STAMP)-run  ## tell the whole story through HTTP and check every step of it
 	@$(BIN)/python -m local demo
 
+##@ Look into it while it runs
+.PHONY: show redrive sweep
+show: $(STAMP)-run  ## show one user: rows, events, what would be done (user=usr_... or an address)
+	@$(BIN)/python -m local show $(if $(user),"$(user)",$(error Say which: make show user=usr_...))
+
+redrive: $(STAMP)-run  ## try dead webhooks again, or parked deliveries (what=deliveries, user=, id=)
+	@$(BIN)/python -m local redrive $(or $(what),events) $(if $(id),--id "$(id)") $(if $(user),--user "$(user)")
+
+sweep: $(STAMP)-run  ## read everything that Commet has again
+	@$(BIN)/python -m local sweep
+
 ##@ Work on it
 .PHONY: test prove check format openapi bench
 test: $(STAMP)-dev  ## all tests: unit, contract, integration on a real Postgres, end to end

@@ -9,14 +9,16 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from rich.console import Console
 from rich.markup import escape
 
+from local import operate
 from local.commet_key import KeyRefusedError
 from local.gateway.logs import Log
 from local.gateway.template import UnsupportedTemplateError
+from local.operate import OperateError
 from local.ports import Port, PortTakenError
 from local.postgres import PostgresError, PostgresNotFoundError
 from local.postgres.account import UnsafePlaceError
@@ -29,6 +31,7 @@ _DEMO_LOG_LINES = 30
 # What goes wrong for reasons the person at the terminal can do something about.
 _EXPECTED = (
     KeyRefusedError,
+    OperateError,
     PortTakenError,
     PostgresError,
     PostgresNotFoundError,
@@ -67,6 +70,7 @@ def build_parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     commands.add_parser(
         "demo", help="tell the whole story through HTTP, on free ports and throw-away data"
     )
+    _add_operator_commands(commands)
     _add_run_flags(parser)
     _add_run_flags(run)
     # Not defaults of the flags: those of `run` would overwrite what was said before it.
@@ -81,6 +85,27 @@ def build_parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
         verbose=False,
     )
     return parser
+
+
+def _add_operator_commands(commands: "argparse._SubParsersAction[Any]") -> None:
+    """What is asked of a stack that runs already."""
+    show = commands.add_parser(
+        "show", help="show one user of the running stack: rows, events, what would be done"
+    )
+    show.add_argument("user", help="our id, Commet's customer id or the email address")
+    show.add_argument("--json", action="store_true", help="as JSON")
+    redrive = commands.add_parser(
+        "redrive", help="try again what was given up: dead webhooks, parked deliveries"
+    )
+    redrive.add_argument("what", nargs="?", default="events", choices=["events", "deliveries"])
+    redrive.add_argument("--id", help="only this one")
+    redrive.add_argument("--user", help="only those of this user")
+    sweep = commands.add_parser("sweep", help="read everything Commet has again, from now on")
+    for each in (show, redrive, sweep):
+        each.add_argument(
+            "--data-dir", type=Path, metavar="DIR", default=argparse.SUPPRESS,
+            help="of the running stack (.local)",
+        )  # fmt: skip
 
 
 def _add_run_flags(parser: argparse.ArgumentParser) -> None:
@@ -145,7 +170,7 @@ def main(arguments: list[str] | None = None) -> int:
         signal.signal(number, _interrupt)
     console = Console(highlight=False, soft_wrap=True)
     try:
-        return _demo(console) if asked.command == "demo" else _run(console, asked)
+        return _COMMANDS.get(asked.command, _run)(console, asked)
     except _EXPECTED as error:
         Console(stderr=True, highlight=False, soft_wrap=True).print(
             f"[bold red]Stopped:[/] {escape(str(error))}"
@@ -220,7 +245,29 @@ def _explain_relay(console: Console, stack: LocalStack) -> None:
         )
 
 
-def _demo(console: Console) -> int:
+def _show(console: Console, asked: argparse.Namespace) -> int:
+    found = operate.ask(asked.data_dir, {"command": "show", "user": asked.user})
+    if asked.json:
+        console.print_json(data=found)
+    else:
+        operate.draw(console, found)
+    return 0
+
+
+def _redrive(console: Console, asked: argparse.Namespace) -> int:
+    named = {name: value for name in ("id", "user") if (value := getattr(asked, name))}
+    answer = operate.ask(asked.data_dir, {"command": "redrive", "what": asked.what, **named})
+    console.print(f"{answer['redriven']} {asked.what} will be tried again.")
+    return 0
+
+
+def _sweep(console: Console, asked: argparse.Namespace) -> int:
+    operate.ask(asked.data_dir, {"command": "sweep"})
+    console.print("The next run of reconcile reads everything again.")
+    return 0
+
+
+def _demo(console: Console, _: argparse.Namespace) -> int:
     # Late: the other commands do not need it.
     from local.demo import Addresses
     from local.demo import main as tell
@@ -241,6 +288,9 @@ def _demo(console: Console) -> int:
             console.print("\n[dim]The functions' last words:[/]")
             console.print("\n".join(log.getvalue().splitlines()[-_DEMO_LOG_LINES:]), markup=False)
         return code
+
+
+_COMMANDS = {"demo": _demo, "show": _show, "redrive": _redrive, "sweep": _sweep}
 
 
 if __name__ == "__main__":

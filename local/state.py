@@ -66,6 +66,15 @@ def show(directory: Path, facts: dict[str, Any]) -> None:
     write_private(directory / _SHOWN, facts)
 
 
+def shown(directory: Path) -> dict[str, Any] | None:
+    """What the stack that runs in this directory has shown; None where none does."""
+    try:
+        facts: dict[str, Any] = json.loads((directory / _SHOWN).read_text())
+    except FileNotFoundError:
+        return None
+    return facts
+
+
 def hide(directory: Path) -> None:
     """Removes it: what it names is no longer there."""
     with contextlib.suppress(FileNotFoundError):
