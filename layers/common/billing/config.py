@@ -47,6 +47,8 @@ class Settings:
     commet_calls_per_second: int  # of the whole stack together
     inbox_payload_age: timedelta  # webhooks older than that lose their payload
     inbox_id_age: timedelta  # and these their row
+    delivery_age: timedelta  # deliveries of periods closed that long ago are merged
+    ledger_age: timedelta  # and ledger rows replaced by their keys
 
     @property
     def live_statuses(self) -> frozenset[str]:
@@ -94,6 +96,8 @@ def from_env(env: Mapping[str, str]) -> Settings:
         commet_calls_per_second=_integer(env, "COMMET_CALLS_PER_SECOND", 20),
         inbox_payload_age=timedelta(days=_integer(env, "INBOX_PAYLOAD_DAYS", 30)),
         inbox_id_age=timedelta(days=_integer(env, "INBOX_ID_DAYS", 400)),
+        delivery_age=timedelta(days=_integer(env, "DELIVERY_DAYS", 35)),
+        ledger_age=timedelta(days=_integer(env, "LEDGER_DAYS", 400)),
     )
 
 

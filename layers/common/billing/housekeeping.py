@@ -1,4 +1,7 @@
-"""What is thrown away: sessions that ended, counters of yesterday, webhooks of long ago."""
+"""What is thrown away: sessions that ended, counters of yesterday, what is over and done.
+
+Webhooks, ledger rows and deliveries of long ago shrink to what can still be asked for.
+"""
 
 from datetime import datetime, timedelta
 
@@ -10,6 +13,9 @@ from billing.sql import queries
 _KEEP_ATTEMPTS = timedelta(days=1)
 _AT_ONCE = 5000
 _PAYLOADS = "inbox_payloads"
+_LEDGER = "ledger"
+_PERIODS_AT_ONCE = 20
+_DAILY = timedelta(days=1)
 _BEGINNING = {"received_at": "-infinity", "id": ""}
 
 
@@ -50,4 +56,46 @@ def prune_inbox(
                 break
     finally:
         cursor.release(db, _PAYLOADS)
+    return pruned
+
+
+def compact_deliveries(db: Database, *, before: datetime, deadline: Deadline) -> int:
+    """Merges the sent deliveries of periods closed before then; of how many periods."""
+    compacted = 0
+    params = {"before": before, "limit": _PERIODS_AT_ONCE}
+    while deadline.remaining() > 0:
+        count = int(db.value(queries("delivery")["compact"], params))
+        compacted += count
+        if count < _PERIODS_AT_ONCE:
+            break
+    return compacted
+
+
+def prune_ledger(db: Database, *, before: datetime, deadline: Deadline) -> int:
+    """Replaces ledger rows booked before then by their keys, which stay for good; how many.
+
+    Once a day, in a round that goes on where the last run stopped. Rows of which something is left
+    to send, to decide or to give back keep everything.
+    """
+    start = {"booked_at": "-infinity", "user_id": "", "key": ""}
+    found = cursor.take_up(db, _LEDGER, start=start, every=_DAILY)
+    if found is None:
+        return 0
+    position, pruned = found.position, 0
+    while deadline.remaining() > 0:
+        row = db.one(
+            queries("delivery")["prune_ledger"],
+            {**position, "before": before, "limit": _AT_ONCE},
+        )
+        pruned += row["pruned"] if row else 0
+        if row is None or row["looked_at"] < _AT_ONCE:
+            cursor.finish(db, _LEDGER)
+            return pruned
+        position = {
+            "booked_at": row["booked_at"].isoformat(),
+            "user_id": row["user_id"],
+            "key": row["key"],
+        }
+        cursor.advance(db, _LEDGER, position)
+    cursor.release(db, _LEDGER)
     return pruned

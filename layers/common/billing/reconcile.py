@@ -62,6 +62,12 @@ def run(
         id_age=settings.inbox_id_age,
         deadline=deadline,
     )
+    summary["periods_compacted"] = housekeeping.compact_deliveries(
+        db, before=clock() - settings.delivery_age, deadline=deadline
+    )
+    summary["ledger_pruned"] = housekeeping.prune_ledger(
+        db, before=clock() - settings.ledger_age, deadline=deadline
+    )
     return summary | _health(db)
 
 

@@ -128,14 +128,14 @@ class TestAPeriodThatIsOver:
         assert db.value("select needs_credit from usage_event where kind = 'correction'") is True
 
     def test_leaves_nothing_to_send(self, db: Database, subscribe: Subscribe) -> None:
-        """Everything of that period was claimed, and still is."""
+        """Everything of that period was claimed; delivery looks at it again and notes a credit."""
         subscribe()
         use(db, "30")
         use(db, "7", now=OCTOBER)
         claim(db, now=OCTOBER, interval=timedelta(0))
         adjust(db, "-10", now=OCTOBER, occurred_at=NOW)
         assert claim(db, now=OCTOBER, interval=timedelta(0)) == 0
-        assert db.value("select settled from usage_total order by period limit 1") is True
+        assert db.value("select settled from usage_total order by period limit 1") is False
 
     def test_is_not_guessed(self, db: Database, subscribe: Subscribe) -> None:
         """Without a time the running period is meant, where so much was not used."""

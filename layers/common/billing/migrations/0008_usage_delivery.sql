@@ -58,10 +58,6 @@ create table usage_key (
     fingerprint uuid not null
 );
 
-alter table usage_period
-    add column compacted_at timestamptz,          -- its sent deliveries are merged
-    add column pruned_at    timestamptz;          -- its ledger rows are replaced by their keys
+alter table usage_period add column compacted_at timestamptz;  -- its sent deliveries are merged
 create index usage_period_uncompacted on usage_period (closed_at)
     where closed_at is not null and compacted_at is null;
-create index usage_period_unpruned on usage_period (closed_at)
-    where closed_at is not null and pruned_at is null;

@@ -219,3 +219,11 @@ select
     (select count(*) from usage_delivery
      where state = 'parked' and resolved_at is null and compare_at is null) as parked_deliveries,
     (select count(*) from usage_drift) as usage_drift
+
+-- name: compact
+select compact_deliveries(%(before)s, %(limit)s)
+
+-- name: prune_ledger
+select * from prune_ledger(
+    %(before)s, %(booked_at)s, %(user_id)s, %(key)s, %(limit)s
+)

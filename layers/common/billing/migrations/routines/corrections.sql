@@ -28,6 +28,10 @@ begin
         where t.period = entry.period and t.feature = entry.feature;
         return;
     end if;
+    if pruned_fingerprint(p_user, p_key) is not null then
+        verdict := 'conflict';  -- used long ago, and what for is no longer kept
+        return;
+    end if;
 
     if p_quantity > 0 then
         select * into booked_in from usage_period where id = v_now.period;

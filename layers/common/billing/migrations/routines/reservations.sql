@@ -24,6 +24,7 @@ begin
         when exists (
             select from usage_event where user_id = p_user and idempotency_key = p_key
         ) then 'conflict'  -- this work has been counted
+        when pruned_fingerprint(p_user, p_key) is not null then 'conflict'  -- and long ago
         when v_now.code is not null then v_now.code
         when v_now.used + v_now.held + p_quantity > v_now.cap then 'limit_reached'
         when not fits_double(v_now.used + p_quantity) then 'total_too_large'

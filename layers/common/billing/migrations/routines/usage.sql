@@ -118,8 +118,7 @@ language sql as $$
     -- Two steps: a row below zero is refused before anybody sees that it has been there already.
     insert into usage_total (period, feature, total) values (p_period, p_feature, 0)
     on conflict (period, feature) do nothing;
-    -- What needs a credit leaves nothing to send, so it unsettles nothing.
-    update usage_total set total = total + p_quantity, settled = settled and p_needs_credit
+    update usage_total set total = total + p_quantity, settled = false
     where period = p_period and feature = p_feature;
 $$;
 
@@ -189,6 +188,18 @@ begin
     loop
         v_known[r.first] := r.fingerprint;
     end loop;
+    -- The keys of rows that are gone, looked for after the rows: a row that is replaced by its key
+    -- meanwhile is found in one place or the other.
+    if exists (select from usage_key) then
+        for r in
+            select e.first, k.fingerprint
+            from unnest(p_pairs, p_keys, p_firsts, v_known) as e (pair, key, first, known)
+            cross join lateral pruned_fingerprint(p_users[e.pair], e.key) as k (fingerprint)
+            where v_known[e.first] is null and k.fingerprint is not null
+        loop
+            v_known[r.first] := r.fingerprint;
+        end loop;
+    end if;
 
     for i in 1 .. cardinality(p_keys) loop
         v_total := v_totals[p_pairs[i]] + p_quantities[i];

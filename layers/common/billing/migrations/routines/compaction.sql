@@ -1,0 +1,122 @@
+-- Keeping what grows with every event small, without ever freeing a key
+-- (docs/decisions/0015-how-the-ledger-stays-small.md).
+
+-- A ledger row's place among the keys that outlive it: 48 bits of the user's hash, so that one
+-- user's keys lie together, and 80 of user and key, which no two events of this world share.
+create or replace function usage_key_of(p_user text, p_key text) returns uuid
+language sql immutable as $$
+    select encode(
+        substr(sha256(convert_to(p_user, 'UTF8')), 1, 6)
+        || substr(sha256(convert_to(octet_length(p_user) || ':' || p_user || p_key, 'UTF8')), 1, 10),
+        'hex'
+    )::uuid
+$$;
+
+-- The fingerprint of a ledger row that is gone; null where this key was never used, or is in the
+-- ledger still.
+create or replace function pruned_fingerprint(p_user text, p_key text) returns bytea
+language sql stable as $$
+    select uuid_send(fingerprint) from usage_key where key = usage_key_of(p_user, p_key)
+$$;
+
+-- Replaces ledger rows booked before p_before by their keys, among the next p_limit rows after the
+-- place given, in the order of booking. Only of periods that were over by then and of which nothing
+-- is left to send, to decide or to give back. Answers how many were looked at and replaced, and the
+-- place of the last one; no row where there is none.
+create or replace function prune_ledger(
+    p_before timestamptz, p_after_time timestamptz, p_after_user text, p_after_key text,
+    p_limit integer
+) returns table (looked_at bigint, pruned bigint, booked_at timestamptz, user_id text, key text)
+language sql as $$
+    with seen as materialized (
+        select e.user_id, e.idempotency_key, e.booked_at, e.period,
+               row_number() over (order by e.booked_at, e.user_id, e.idempotency_key) as position
+        from (
+            select n.user_id, n.idempotency_key, n.booked_at, n.period
+            from usage_event n
+            where n.booked_at >= p_after_time and n.booked_at < p_before
+              and (n.booked_at, n.user_id, n.idempotency_key)
+                  > (p_after_time, p_after_user, p_after_key)
+            order by n.booked_at, n.user_id, n.idempotency_key
+            limit p_limit
+        ) as e
+    ),
+    done as materialized (
+        select p.id
+        from usage_period p
+        where p.id in (select s.period from seen s) and p.closed_at < p_before
+          and not exists (
+              select from usage_total t where t.period = p.id and not t.settled
+          )
+          and not exists (
+              select from usage_delivery d
+              where d.period = p.id
+                and (d.state <> 'sent' and d.resolved_at is null or d.compare_at is not null)
+          )
+    ),
+    gone as (
+        delete from usage_event e
+        using seen s
+        where e.user_id = s.user_id and e.idempotency_key = s.idempotency_key
+          and s.period in (select id from done)
+        returning e.user_id, e.idempotency_key, e.fingerprint
+    ),
+    kept as (
+        insert into usage_key (key, fingerprint)
+        select usage_key_of(g.user_id, g.idempotency_key), encode(g.fingerprint, 'hex')::uuid
+        from gone g
+        on conflict (key) do nothing
+    )
+    select s.position, (select count(*) from gone), s.booked_at, s.user_id, s.idempotency_key
+    from seen s
+    order by s.position desc
+    limit 1
+$$;
+
+-- Merges the sent deliveries of periods closed before p_before, of which nothing is left to send or
+-- to decide, into one for each feature and period they were billed in; answers how many periods.
+-- Their sums, which is what totals are compared with, stay; their event ids follow from the numbers.
+create or replace function compact_deliveries(p_before timestamptz, p_limit integer)
+returns integer
+language plpgsql as $$
+declare
+    v_periods bigint[];
+begin
+    select array_agg(n.id) into v_periods
+    from (
+        select p.id
+        from usage_period p
+        where p.closed_at < p_before and p.compacted_at is null
+          and not exists (
+              select from usage_total t where t.period = p.id and not t.settled
+          )
+          and not exists (
+              select from usage_delivery d
+              where d.period = p.id
+                and (d.state <> 'sent' and d.resolved_at is null or d.compare_at is not null)
+          )
+        order by p.closed_at
+        limit p_limit
+        for update of p skip locked
+    ) as n;
+
+    with sent as (
+        delete from usage_delivery d
+        where d.period = any (v_periods) and d.state = 'sent'
+        returning d.*
+    )
+    insert into usage_delivery (
+        period, feature, seq, user_id, kind, quantity, event_id, body, state, claimed_at, due_at,
+        sent_at, answered_at, billed_period, note
+    )
+    select s.period, s.feature, max(s.seq), s.user_id, 'merged', sum(s.quantity),
+           delivery_name(s.period, s.user_id, s.feature, max(s.seq)), '', 'sent', min(s.claimed_at),
+           max(s.due_at), max(s.sent_at), max(s.answered_at), s.billed_period,
+           'merged from ' || count(*)
+    from sent s
+    group by s.period, s.feature, s.user_id, s.billed_period;
+
+    update usage_period set compacted_at = now() where id = any (v_periods);
+    return coalesce(cardinality(v_periods), 0);
+end
+$$;
