@@ -26,6 +26,14 @@ from billing.errors import (
 logger = Logger()
 metrics = Metrics()
 
+_MEASURES = {
+    "applied": "WebhookApplied",
+    "duplicate": "WebhookDuplicate",
+    "failed": "WebhookFailed",
+    "ignored": "WebhookIgnored",
+    "unreadable": "WebhookUnreadable",
+}
+
 # The route of a function URL; there is one, for whatever path.
 _FUNCTION_URL = "$default"
 
@@ -66,7 +74,7 @@ def _take(event: dict[str, Any]) -> dict[str, Any]:
     receipt = webhooks.receive(
         wiring.database(), body, mode=wiring.settings().commet_mode, now=wiring.clock()()
     )
-    metrics.add_metric(f"Webhook{receipt.outcome.capitalize()}", MetricUnit.Count, 1)
+    metrics.add_metric(_MEASURES[receipt.outcome], MetricUnit.Count, 1)
     logger.info(
         "webhook.received",
         event_id=receipt.event_id,

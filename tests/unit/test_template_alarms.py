@@ -1,0 +1,243 @@
+"""Whoever is woken up finds out why, where to look and what to do; and nothing rings for a metric
+that nobody writes."""
+
+import ast
+import json
+import re
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.unit.cloudformation import ROOT, TEMPLATE, load, of_type
+
+BILLING = ROOT / "layers" / "common" / "billing"
+RUNBOOK = ROOT / "docs" / "operations.md"
+NAMESPACE = {"Fn::Sub": "UsageBilling/${AWS::StackName}"}
+# What AWS writes by itself, as its own documentation names it.
+AWS_METRICS = {
+    "AWS/ApiGateway": {"Count", "4xx", "5xx", "Latency"},
+    "AWS/Lambda": {
+        "ConcurrentExecutions", "Duration", "Errors", "Invocations", "Throttles",
+        "Url4xxCount", "Url5xxCount", "UrlRequestCount",
+    },
+    "AWS/RDS": {"DatabaseConnections", "ACUUtilization"},
+    "AWS/SQS": {"ApproximateNumberOfMessagesVisible"},
+}  # fmt: skip
+
+
+# --- what the code writes --------------------------------------------------------------------
+
+
+def parse(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def modules_of(path: Path) -> set[Path]:
+    """A module, and every one of the package that it imports, however far down and late."""
+    found: set[Path] = set()
+    waiting = [path]
+    while waiting:
+        module = waiting.pop()
+        if module in found:
+            continue
+        found.add(module)
+        for node in ast.walk(parse(module)):
+            names: list[str] = []
+            if isinstance(node, ast.ImportFrom) and node.module == "billing":
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("billing."):
+                names = [str(node.module).split(".")[1]]
+            waiting += [p for n in names if (p := BILLING / f"{n}.py").exists()]
+    return found
+
+
+def words_of(path: Path) -> Iterator[str]:
+    """The names a module could give a metric: its strings, and the keys of what it counts."""
+    strings: list[str] = []
+    prefixes: list[str] = []
+    for node in ast.walk(parse(path)):
+        match node:
+            case ast.Constant(value=str(text)):
+                strings.append(text)
+            case ast.keyword(arg=str(name)):
+                strings.append(name)
+            case ast.JoinedStr(values=[ast.Constant(value=str(prefix)), ast.FormattedValue()]):
+                prefixes.append(prefix)
+    for text in strings:
+        camel = text.title().replace("_", "")
+        yield text
+        yield camel
+        yield from (prefix + camel for prefix in prefixes)
+
+
+@cache
+def written_by(service: str) -> frozenset[str]:
+    if service == "database":
+        return frozenset(words_of(BILLING / "db.py"))
+    paths = modules_of(ROOT / "functions" / service / "app.py")
+    return frozenset(word for path in paths for word in words_of(path))
+
+
+# --- what the templates ask for ---------------------------------------------------------------
+
+
+def alarms() -> Iterator[tuple[str, dict[str, Any]]]:
+    for path in (TEMPLATE, ROOT / "database.yaml"):
+        yield from of_type(load(path)["Resources"], "AWS::CloudWatch::Alarm").items()
+
+
+ALARMS = dict(alarms())
+
+
+def metrics_of(alarm: Mapping[str, Any]) -> list[tuple[object, str, list[dict[str, Any]]]]:
+    """Namespace, name and dimensions of every metric an alarm looks at."""
+    if "MetricName" in alarm:
+        return [(alarm["Namespace"], alarm["MetricName"], alarm["Dimensions"])]
+    stats = [m["MetricStat"]["Metric"] for m in alarm["Metrics"] if "MetricStat" in m]
+    return [(m["Namespace"], m["MetricName"], m["Dimensions"]) for m in stats]
+
+
+def is_written(namespace: object, name: str, dimensions: Mapping[str, object]) -> bool:
+    if namespace in (NAMESPACE, NAMESPACE["Fn::Sub"]):
+        return set(dimensions) == {"service"} and name in written_by(str(dimensions["service"]))
+    return name in AWS_METRICS.get(str(namespace), set())
+
+
+def dashboard() -> dict[str, Any]:
+    properties = load(TEMPLATE)["Resources"]["Dashboard"]["Properties"]
+    body: dict[str, Any] = json.loads(properties["DashboardBody"]["Fn::Sub"])
+    return body
+
+
+def charted() -> Iterator[tuple[str, str, dict[str, object]]]:
+    """Every metric of the dashboard, with CloudWatch's abbreviations ('.' and '...') spelt out."""
+    for widget in dashboard()["widgets"]:
+        before: list[Any] = []
+        for line in widget["properties"].get("metrics", []):
+            given = [part for part in line if not isinstance(part, dict)]
+            if given == ["..."]:
+                given = before
+            given = [b if g == "." else g for g, b in zip(given, before or given, strict=True)]
+            before = given
+            yield given[0], given[1], dict(zip(given[2::2], given[3::2], strict=True))
+
+
+@pytest.fixture(scope="module")
+def sections() -> dict[str, str]:
+    """The runbook by anchor, as GitHub makes them."""
+    text = RUNBOOK.read_text(encoding="utf-8")
+    parts = re.split(r"^#{2,4} (.+)$", text, flags=re.MULTILINE)[1:]
+    return {
+        re.sub(r"[^\w\- ]", "", title.lower()).strip().replace(" ", "-"): body
+        for title, body in zip(parts[::2], parts[1::2], strict=True)
+    }
+
+
+@pytest.mark.parametrize("name", ALARMS)
+class TestAlarms:
+    def test_it_tells_somebody(self, name: str) -> None:
+        """When it starts, and when it is over."""
+        alarm = ALARMS[name]
+        assert alarm["AlarmActions"] == alarm["OKActions"] == [{"Ref": "AlarmTopic"}]
+
+    def test_it_says_what_is_wrong_and_where_to_read_on(
+        self, name: str, sections: dict[str, str]
+    ) -> None:
+        """The place exists, and answers the three questions."""
+        says = ALARMS[name]["AlarmDescription"]["Fn::Sub"]
+        match = re.fullmatch(r"[A-Z].+\. \$\{RunbookUrl\}#([a-z0-9-]+)", says)
+        assert match, says
+        section = sections[match[1]]
+        for question in ("**Means.**", "**Look.**", "**Do.**"):
+            assert question in section, (name, question)
+
+    def test_somebody_writes_what_it_looks_at(self, name: str) -> None:
+        """Under the very name and service; an alarm on anything else never rings."""
+        for namespace, metric, dimensions in metrics_of(ALARMS[name]):
+            told = {d["Name"]: d["Value"] for d in dimensions}
+            assert is_written(namespace, metric, told), (metric, told)
+
+    def test_silence_has_a_meaning(self, name: str) -> None:
+        """Said for each, since CloudWatch's own default is neither good nor bad."""
+        expected = {"SchedulesSilentAlarm": "breaching", "DatabaseCapacityAlarm": "missing"}
+        assert ALARMS[name]["TreatMissingData"] == expected.get(name, "notBreaching")
+
+
+class TestMetrics:
+    def test_a_metric_nobody_writes_is_found_out(self) -> None:
+        """These tests can fail."""
+        assert is_written(NAMESPACE, "InboxDead", {"service": "reconcile"})
+        assert is_written(NAMESPACE, "DeliveriesSent", {"service": "deliver_usage"})
+        assert not is_written(NAMESPACE, "InboxDead", {"service": "portal"})
+        assert not is_written(NAMESPACE, "InboxBuried", {"service": "reconcile"})
+        assert not is_written("AWS/Lambda", "Mistakes", {})
+
+    def test_two_stacks_in_one_account_do_not_add_up(self) -> None:
+        """The functions write where the alarms look: into a namespace with the stack's name."""
+        template = load(TEMPLATE)
+        variables = template["Globals"]["Function"]["Environment"]["Variables"]
+        assert variables["POWERTOOLS_METRICS_NAMESPACE"] == NAMESPACE
+
+    def test_each_service_is_a_function(self) -> None:
+        """A service is what a function is told to call itself."""
+        functions = of_type(load(TEMPLATE)["Resources"], "AWS::Serverless::Function")
+        for function in functions.values():
+            service = function["Environment"]["Variables"]["POWERTOOLS_SERVICE_NAME"]
+            assert function["CodeUri"] == f"functions/{service}"
+
+
+class TestDashboard:
+    def test_somebody_writes_all_it_shows(self) -> None:
+        shown = list(charted())
+        assert len(shown) > 50
+        assert [one for one in shown if not is_written(*one)] == []
+
+    def test_what_it_names_exists(self) -> None:
+        """A resource that is renamed would leave a hole."""
+        template = load(TEMPLATE)
+        text = template["Resources"]["Dashboard"]["Properties"]["DashboardBody"]["Fn::Sub"]
+        named = {m.split(".")[0] for m in re.findall(r"\$\{(\w[\w.]*)\}", text)}
+        assert named - template["Resources"].keys() == set()
+
+    def test_every_alarm_is_on_it(self) -> None:
+        """At the top."""
+        first = dashboard()["widgets"][0]
+        assert first["type"] == "alarm"
+        own = of_type(load(TEMPLATE)["Resources"], "AWS::CloudWatch::Alarm")
+        assert set(first["properties"]["alarms"]) == {f"${{{name}.Arn}}" for name in own}
+
+    def test_business_is_above_technique(self) -> None:
+        headings = {
+            widget["properties"]["markdown"]: widget["y"]
+            for widget in dashboard()["widgets"]
+            if widget["type"] == "text"
+        }
+        assert headings["## Business"] < headings["## Technical"]
+
+    def test_widgets_fit_the_grid(self) -> None:
+        """24 columns, nothing on top of another."""
+        taken: set[tuple[int, int]] = set()
+        for widget in dashboard()["widgets"]:
+            cells = {
+                (widget["x"] + x, widget["y"] + y)
+                for x in range(widget["width"])
+                for y in range(widget["height"])
+            }
+            assert max(x for x, _ in cells) < 24
+            assert not cells & taken
+            taken |= cells
+
+
+class TestTopic:
+    def test_it_is_encrypted_with_a_key_that_cloudwatch_may_use(self) -> None:
+        """With SNS's own key alarms would fail silently: CloudWatch may not use that."""
+        for path, key in ((TEMPLATE, "AlarmKey"), (ROOT / "database.yaml", "Key")):
+            resources = load(path)["Resources"]
+            policy = resources[key]["Properties"]["KeyPolicy"]["Statement"]
+            allowed = [s for s in policy if "cloudwatch.amazonaws.com" in json.dumps(s)]
+            assert allowed[0]["Action"] == ["kms:Decrypt", "kms:GenerateDataKey*"]
+            topic = resources["AlarmTopic"]["Properties"]["KmsMasterKeyId"]
+            assert key in json.dumps(topic)
