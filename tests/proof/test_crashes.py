@@ -14,7 +14,7 @@ import signal
 import subprocess
 import threading
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from uuid import uuid4
@@ -91,7 +91,8 @@ class Sender:
 
 
 @pytest.fixture
-def users(mirror: Mirror) -> list[str]:
+def users(mirror: Mirror) -> Iterator[list[str]]:
+    """People Commet does not know, so they go again: reconcile would ask about them for ever."""
     names = [f"usr_{uuid4().hex[:12]}" for _ in range(USERS)]
     with mirror() as db:
         for name in names:
@@ -99,7 +100,10 @@ def users(mirror: Mirror) -> list[str]:
                 "insert into users (id, email, created_at) values (%s, %s, now())",
                 [name, f"{name}@example.com"],
             )
-    return names
+    yield names
+    with mirror() as db:
+        db.execute("delete from subscriptions where user_id = any (%s)", [names])
+        db.execute("delete from users where id = any (%s)", [names])
 
 
 def kill_functions(stack: LocalStack) -> None:

@@ -1,0 +1,163 @@
+"""However webhooks arrive, the mirror ends in Commet's truth."""
+
+import base64
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, note, settings
+from hypothesis import strategies as st
+
+from billing import reconcile, wiring
+from billing.commet import Commet
+from billing.db import Database
+from billing.deadline import Deadline
+from billing.secrets import Secrets
+from functions.webhook import app
+from local.commet.testing import receiver, standin
+from tests.proof.histories import AT_COMMET, BEGINNING, LOSS, ON_THE_WAY, SETTINGS, History, Step
+from tests.proof.scale import FULL, scaled
+
+EXAMPLES = settings(
+    max_examples=scaled(600, 12),
+    derandomize=not FULL,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+
+
+@dataclass(frozen=True)
+class Tale:
+    """A history to be, and the readings of Commet's contract under which it takes place."""
+
+    steps: list[Step]
+    seed: int
+    same_timestamps: bool
+    options: dict[str, Any]
+
+
+def tales(*others: "st.SearchStrategy[Step]") -> "st.SearchStrategy[Tale]":
+    """Histories, mostly of things that happen at Commet."""
+    step = st.one_of(AT_COMMET, AT_COMMET, ON_THE_WAY, *others)
+    return st.builds(
+        Tale,
+        steps=st.lists(step, min_size=4, max_size=25),
+        seed=st.integers(0, 9999),
+        same_timestamps=st.booleans(),
+        options=st.fixed_dictionaries(
+            {
+                "state_snapshot": st.sampled_from(["delivery", "emission"]),
+                "active_lookup": st.sampled_from(["any", "live"]),
+                "shuffle_seed": st.none() | st.integers(0, 99),
+            }
+        ),
+    )
+
+
+class Handler:
+    """The webhook function in this process; also the store of its one secret."""
+
+    def __init__(self) -> None:
+        self._secret = ""
+
+    def know(self, secret: str) -> None:
+        """From now on this secret is the right one."""
+        self._secret = secret
+        app.verifier.cache_clear()
+
+    def get(self, _: str) -> str:
+        """Every secret of the stack is the webhook's."""
+        return json.dumps({"secrets": [self._secret]})
+
+    def __call__(self, body: bytes, signature: str) -> int:
+        """Delivers through HTTP, as far as Lambda sees it; the status of the answer."""
+        event = {
+            "requestContext": {
+                "requestId": "1",
+                "routeKey": "$default",
+                "http": {"method": "POST"},
+            },
+            "headers": {"x-commet-signature": signature},
+            "body": base64.b64encode(body).decode(),
+            "isBase64Encoded": True,
+        }
+        return int(app.handler(event, None)["statusCode"])
+
+
+@pytest.fixture
+def handler(proof_db: Database, monkeypatch: pytest.MonkeyPatch) -> Iterator[Handler]:
+    made = Handler()
+    monkeypatch.setenv("COMMET_MODE", "sandbox")
+    monkeypatch.setenv("WEBHOOK_SECRET_ARN", "webhook")
+    monkeypatch.setattr(app.metrics.provider, "namespace", "test")
+    monkeypatch.setattr(wiring, "database", lambda: proof_db)
+    monkeypatch.setattr(wiring, "secrets", lambda: Secrets(made))
+    wiring.settings.cache_clear()
+    yield made
+    wiring.settings.cache_clear()
+    app.verifier.cache_clear()
+
+
+@contextmanager
+def taking_place(tale: Tale, db: Database, handler: Handler) -> Iterator[History]:
+    """The history, up to where all that is left is to deliver the rest, in an empty mirror."""
+    tables = db.value(
+        "select string_agg(quote_ident(tablename), ', ') from pg_tables"
+        " where schemaname = 'public' and tablename <> 'schema_migrations'"
+    )
+    db.execute(f"truncate {tables} restart identity")
+    with standin(**tale.options) as remote, receiver() as hooks:
+        commet = Commet(
+            remote.base_url,
+            lambda *, fresh=False: remote.api_key,  # noqa: ARG005
+            live=False,
+            sleep=lambda _: None,
+        )
+        if tale.same_timestamps:
+            remote.control.fault(webhooks={"same_timestamp": True}, times=None)
+        history = History(db, remote, hooks, commet, handler)
+        handler.know(history.secret)
+        try:
+            for step in BEGINNING + tale.steps:
+                note(repr(step))
+                history.run(step)
+            yield history
+        finally:
+            history.close()
+            commet._http.close()
+
+
+def run_reconcile(db: Database, history: History) -> None:
+    """A few scheduled runs, with all pauses between two questions over."""
+    for _ in range(3):
+        history.make_due()
+        summary = reconcile.run(
+            db, history.commet, SETTINGS, clock=history.clock, deadline=Deadline.after(60)
+        )
+        assert summary["refresh_failed"] == 0
+
+
+@EXAMPLES
+@given(tale=tales())
+def test_nothing_lost(proof_db: Database, handler: Handler, tale: Tale) -> None:
+    """Late, shuffled, twice: webhooks and the questions they lead to are enough."""
+    with taking_place(tale, proof_db, handler) as history:
+        history.deliver_all(tale.seed)
+        # As if it had just been swept: nothing is read but what is marked.
+        proof_db.execute("insert into reconcile_cursor (name, started_at) values ('sweep', now())")
+        run_reconcile(proof_db, history)
+        assert history.differences() == []
+
+
+@EXAMPLES
+@given(tale=tales(LOSS))
+def test_any_lost(proof_db: Database, handler: Handler, tale: Tale) -> None:
+    """Whatever never arrived, a day of reconcile finds it out."""
+    with taking_place(tale, proof_db, handler) as history:
+        history.lose(tale.seed)
+        history.deliver_all(tale.seed)
+        proof_db.execute("update subscriptions set recheck_at = now()")
+        run_reconcile(proof_db, history)
+        assert history.differences() == []
