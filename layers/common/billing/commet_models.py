@@ -114,6 +114,14 @@ class Consumption(Answer):
     overage: AccessOverage | None = None
 
 
+class UnitsUsed(Answer):
+    """What seats and quotas tell instead of a consumption."""
+
+    included_units: Quantity | None = None
+    unlimited: bool = False
+    overage: AccessOverage | None = None
+
+
 class FeatureAccess(Answer):
     code: Text
     name: Text
@@ -122,6 +130,7 @@ class FeatureAccess(Answer):
     allowed: bool
     enabled: bool = True  # of a boolean feature, beside allowed: both have to hold
     consumption: Consumption | None = None
+    usage: UnitsUsed | None = None
 
 
 class PortalSession(Answer):

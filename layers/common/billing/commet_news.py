@@ -42,19 +42,19 @@ def entitlement_news(subscription_id: str, features: Sequence[FeatureAccess]) ->
 
 
 def _entitlement(access: FeatureAccess) -> dict[str, Any]:
-    consumption = access.consumption
-    overage = consumption.overage if consumption else None
+    units = access.consumption or access.usage
+    overage = units.overage if units else None
     price = overage.unit_price if overage else None
-    included = consumption.included_units if consumption else None
+    included = units.included_units if units else None
     return entitlement(
         feature=access.code,
         name=access.name,
         type=access.type,
         unit=access.unit_name,
         allowed=access.allowed and access.enabled,
-        model=consumption.model if consumption else None,
+        model=access.consumption.model if access.consumption else None,
         included=str(included) if included is not None else None,
-        unlimited=consumption.unlimited if consumption else False,
+        unlimited=units.unlimited if units else False,
         overage_enabled=overage.enabled if overage else False,
         unit_price=str(price.amount) if price else None,
         currency=price.currency if price else None,

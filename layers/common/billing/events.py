@@ -206,7 +206,8 @@ def _features(data: Data) -> list[dict[str, Any]] | None:
 
 def _entitlement(data: Data, code: str) -> dict[str, Any]:
     consumption = _object(data, "consumption")
-    overage = _object(consumption, "overage")
+    units = consumption or _object(data, "usage")  # what seats and quotas have
+    overage = _object(units, "overage")
     price = _object(overage, "unitPrice")
     return entitlement(
         feature=code,
@@ -216,8 +217,8 @@ def _entitlement(data: Data, code: str) -> dict[str, Any]:
         # A boolean feature says `enabled` beside `allowed`; both have to hold.
         allowed=data.get("allowed") is True and data.get("enabled") is not False,
         model=_text(consumption, "model"),
-        included=_number(consumption, "includedUnits"),
-        unlimited=consumption.get("unlimited") is True,
+        included=_number(units, "includedUnits"),
+        unlimited=units.get("unlimited") is True,
         overage_enabled=overage.get("enabled") is True,
         unit_price=_number(price, "amount"),
         currency=_text(price, "currency"),

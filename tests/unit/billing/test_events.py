@@ -201,6 +201,22 @@ def state(**changes: Any) -> News:
 
 
 class TestStateChanged:
+    def test_seats(self) -> None:
+        """They tell what is included beside `usage`, in the words that metered features use."""
+        seats = {
+            "code": "seats", "name": "Seats", "unitName": None, "allowed": True, "type": "seats",
+            "usage": {"period": PERIOD, "unitsUsed": 2, "includedUnits": 5, "unlimited": False,
+                      "overage": {"enabled": True, "units": 0, "unitPrice": {
+                          "amount": 50000, "currency": "usd", "scale": 10000}}},
+        }  # fmt: skip
+        assert state(features=[seats]).features == [
+            {
+                "feature": "seats", "name": "Seats", "type": "seats", "unit": None,
+                "allowed": True, "model": None, "included": "5", "unlimited": False,
+                "overage_enabled": True, "unit_price": "50000", "currency": "usd",
+            }
+        ]  # fmt: skip
+
     def test_a_free_plan(self) -> None:
         """No interval is what Commet says of a free plan; not to say is something else."""
         assert state(billingInterval=None).known["billing_interval"] is None
