@@ -18,15 +18,19 @@ from pydantic import (
     PlainSerializer,
 )
 
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
 
 def _plain(text: str) -> str:
     # Postgres text cannot hold NUL; the other control characters have no place in a name either.
-    if any(ord(c) < 32 or ord(c) == 127 for c in text):
+    if _CONTROL.search(text):
         raise ValueError("must not contain control characters")
     return _encodable(text)
 
 
 def _encodable(text: str) -> str:
+    if text.isascii():
+        return text
     try:
         text.encode()
     except UnicodeEncodeError:  # its own message would quote the text
@@ -43,9 +47,9 @@ Name = Annotated[Text, Field(min_length=1, max_length=200)]
 Email = Annotated[Text, Field(max_length=200, pattern=r"^[^@\s]+@[^@\s]+\.[^@\s]+$")]
 Url = Annotated[Text, Field(max_length=2000)]
 USER_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,99}$"  # as long as Commet takes it
-UserId = Annotated[Text, Field(pattern=USER_ID_PATTERN)]
+UserId = Annotated[str, Field(pattern=USER_ID_PATTERN)]
 FEATURE_PATTERN = r"^[a-z0-9_]{1,100}$"
-FeatureCode = Annotated[Text, Field(pattern=FEATURE_PATTERN)]
+FeatureCode = Annotated[str, Field(pattern=FEATURE_PATTERN)]
 Time = Annotated[datetime, PlainSerializer(_iso_utc, return_type=str, when_used="json")]
 Amount = Annotated[str, Field(pattern=r"^-?\d+(\.\d+)?$", examples=["30", "2.50"])]
 
@@ -218,17 +222,18 @@ def _not_zero(value: Decimal) -> Decimal:
     return value
 
 
+# The bounds stand beside the type: behind a function, pydantic would check them in Python.
 Quantity = Annotated[
     Decimal,
-    BeforeValidator(_no_number_in_disguise),
     Field(gt=0, lt=10**9, max_digits=15, decimal_places=6, allow_inf_nan=False),
+    BeforeValidator(_no_number_in_disguise),
 ]
 OccurredAt = Annotated[AwareDatetime, BeforeValidator(_only_text)]
 SignedQuantity = Annotated[
     Decimal,
+    Field(gt=-(10**9), lt=10**9, max_digits=15, decimal_places=6, allow_inf_nan=False),
     BeforeValidator(_no_number_in_disguise),
     AfterValidator(_not_zero),
-    Field(gt=-(10**9), lt=10**9, max_digits=15, decimal_places=6, allow_inf_nan=False),
 ]
 IdempotencyKey = Annotated[Text, Field(min_length=1, max_length=200)]
 Property = Annotated[Text, Field(max_length=200)]
@@ -248,7 +253,7 @@ class UsageEvent(Request):
     idempotency_key: IdempotencyKey
     user_id: UserId | None = None
     occurred_at: OccurredAt | None = None
-    properties: Properties = {}
+    properties: Properties = Field(default_factory=dict)
 
 
 class UsageBatch(Request):
@@ -296,7 +301,7 @@ class Reserve(Request):
     idempotency_key: IdempotencyKey
     user_id: UserId | None = None
     expires_in: Annotated[int, Field(ge=1, le=3600, description="Seconds.")] = 300
-    properties: Properties = {}
+    properties: Properties = Field(default_factory=dict)
 
 
 class ReservationReply(Reply):

@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import cache
 from hashlib import blake2b
 from typing import Literal, cast
 
@@ -52,15 +53,9 @@ class Event:
         for text in (*self.properties, *self.properties.values()):
             if len(text) > MAX_PROPERTY_LENGTH:
                 raise ValueError(f"a property has at most {MAX_PROPERTY_LENGTH} characters")
-        for text in (
-            self.user_id,
-            self.feature,
-            self.idempotency_key,
-            *self.properties,
-            *self.properties.values(),
-        ):
-            if not _storable(text):
-                raise ValueError("text must be valid Unicode without NUL")
+        texts = (self.user_id, self.feature, self.idempotency_key)
+        if not _storable("".join((*texts, *self.properties, *self.properties.values()))):
+            raise ValueError("text must be valid Unicode without NUL")
 
     @property
     def fingerprint(self) -> bytes:
@@ -69,10 +64,12 @@ class Event:
             self.user_id,
             self.feature,
             format_decimal(self.quantity),
-            self.occurred_at and self.occurred_at.astimezone(UTC).isoformat(),
-            sorted(self.properties.items()),
+            self.occurred_at.astimezone(UTC).isoformat() if self.occurred_at else "",
         ]
-        return blake2b(json.dumps(supplied).encode(), digest_size=16).digest()
+        for item in sorted(self.properties.items()):
+            supplied += item
+        # No text holds NUL, so no two lists read the same.
+        return blake2b("\0".join(supplied).encode(), digest_size=16).digest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,11 +111,11 @@ def accept(
             "keys": _array(e.idempotency_key for e in events),
             "firsts": _array(str(firsts[e.user_id, e.idempotency_key]) for e in events),
             "quantities": _array(format(e.quantity, "f") for e in events),
-            "occurred": _array(
+            "occurred": _array_with_nulls(
                 e.occurred_at.isoformat() if e.occurred_at else None for e in events
             ),
             "fingerprints": _array("\\x" + e.fingerprint.hex() for e in events),
-            "properties": _array(
+            "properties": _array_with_nulls(
                 json.dumps(dict(e.properties)) if e.properties else None for e in events
             ),
             "now": now,
@@ -197,17 +194,21 @@ def check(
     )
 
 
-def _array(values: Iterable[str | None]) -> str:
+def _array(values: Iterable[str]) -> str:
     """A Postgres array literal. The driver's own lists cost a single event a third of its time."""
-    return "{" + ",".join("NULL" if v is None else _quoted(v) for v in values) + "}"
+    texts = list(values)
+    joined = '","'.join(texts)
+    # Looking once at all of them is a tenth of looking at each: hardly any has to be escaped.
+    if "\\" in joined or joined.count('"') != 2 * (len(texts) - 1):
+        joined = '","'.join(t.replace("\\", "\\\\").replace('"', '\\"') for t in texts)
+    return f'{{"{joined}"}}' if texts else "{}"
 
 
-def _quoted(text: str) -> str:
-    if "\\" in text or '"' in text:
-        text = text.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{text}"'
+def _array_with_nulls(values: Iterable[str | None]) -> str:
+    return "{" + ",".join("NULL" if v is None else _array([v])[1:-1] for v in values) + "}"
 
 
+@cache
 def _verdict(word: str) -> Verdict:
     if word in ("accepted", "duplicate", "conflict"):
         return Verdict(cast("Status", word))

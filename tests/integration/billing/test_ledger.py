@@ -139,7 +139,7 @@ class TestPage:
         for name in ("page_of_user", "page_of_all"):
             plan = filled.all("explain " + queries("ledger")[name], values)
             text = "\n".join(str(row["QUERY PLAN"]) for row in plan)
-            assert "usage_event_user_booked" in text or "usage_event_booked" in text, text
+            assert "usage_event_period_booked" in text or "usage_event_booked" in text, text
 
     @settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(text=st.one_of(st.text(), st.from_regex(r"[A-Za-z0-9_=-]{1,80}")))

@@ -17,7 +17,8 @@ create table usage_reservation (
                     ('held', 'confirmed', 'released', 'expired')),
     booked          numeric(15,6),            -- what it really took, once confirmed
     concluded_at    timestamptz,
-    unique (user_id, idempotency_key),
+    -- The user comes second, so that nobody looks for what a user holds in here.
+    unique (idempotency_key, user_id),
     check ((state = 'confirmed') = (booked is not null))
 );
 create index usage_reservation_held on usage_reservation (user_id, feature) where state = 'held';
@@ -26,7 +27,9 @@ create index usage_reservation_expires_at on usage_reservation (expires_at);
 -- A period that is closed cannot be corrected at Commet: somebody has to give the money back.
 alter table usage_event add needs_credit boolean not null default false;
 
--- The ledger in the order of booking, of one user and of all. Ties are sorted while reading: with
+-- The ledger in the order of booking: of one user, by their periods, and of all. None may start
+-- with the user: before the table has statistics, a planner would take it for the primary key and
+-- look through everything a user ever did to find one key. Ties are sorted while reading: with
 -- the key in them these indexes would be as large as the primary key.
-create index usage_event_user_booked on usage_event (user_id, booked_at);
+create index usage_event_period_booked on usage_event (period, booked_at);
 create index usage_event_booked on usage_event (booked_at);

@@ -15,10 +15,17 @@ with seen as materialized (
     select e.*, e.feature = coalesce(%(feature)s, e.feature) as wanted,
            row_number() over (order by e.booked_at, e.idempotency_key) as position
     from (
-        select * from usage_event
-        where user_id = %(user_id)s and booked_at >= %(since)s and booked_at < %(until)s
-          and (booked_at, idempotency_key) > (%(after_time)s, %(after_key)s)
-        order by booked_at, idempotency_key
+        select n.*
+        from usage_period p
+        cross join lateral (
+            select * from usage_event
+            where period = p.id and booked_at >= %(since)s and booked_at < %(until)s
+              and (booked_at, idempotency_key) > (%(after_time)s, %(after_key)s)
+            order by booked_at, idempotency_key
+            limit %(look_at)s
+        ) as n
+        where p.user_id = %(user_id)s
+        order by n.booked_at, n.idempotency_key
         limit %(look_at)s
     ) as e
 )

@@ -1,0 +1,70 @@
+"""A line chart over a logarithmic axis, as SVG: small enough to read, and nothing to install."""
+
+import math
+from collections.abc import Mapping, Sequence
+from html import escape
+
+_WIDTH, _HEIGHT = 760, 380
+_LEFT, _RIGHT, _TOP, _BOTTOM = 70, 200, 50, 50
+_COLOURS = ("#1b6ca8", "#c2410c", "#15803d", "#7e22ce", "#b91c1c", "#0f766e")
+
+
+def line_chart(
+    title: str, x_label: str, y_label: str, series: Mapping[str, Sequence[tuple[float, float]]]
+) -> str:
+    """Lines of (x, y), x above 0 and drawn logarithmically, y from 0."""
+    points = [point for line in series.values() for point in line]
+    x_low, x_high = min(x for x, _ in points), max(x for x, _ in points)
+    y_high = max(y for _, y in points) * 1.1 or 1.0
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        along = math.log(x / x_low) / (math.log(x_high / x_low) or 1)
+        return (
+            _LEFT + along * (_WIDTH - _LEFT - _RIGHT),
+            _HEIGHT - _BOTTOM - y / y_high * (_HEIGHT - _TOP - _BOTTOM),
+        )
+
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}"'
+        ' font-family="system-ui, sans-serif" font-size="12" role="img">',
+        f"<title>{escape(title)}</title>",
+        '<rect width="100%" height="100%" fill="white"/>',
+        f'<text x="{_LEFT}" y="26" font-size="16" font-weight="600">{escape(title)}</text>',
+    ]
+    for tick in range(5):
+        value = y_high * tick / 4
+        x, y = place(x_low, value)
+        parts.append(f'<path d="M{x:.0f} {y:.1f}H{_WIDTH - _RIGHT}" stroke="#e5e7eb"/>')
+        parts.append(f'<text x="{x - 8:.0f}" y="{y + 4:.1f}" text-anchor="end">{value:.3g}</text>')
+    for value in sorted({x for x, _ in points}):
+        x, y = place(value, 0)
+        parts.append(
+            f'<text x="{x:.0f}" y="{y + 18:.1f}" text-anchor="middle">{_short(value)}</text>'
+        )
+    parts.append(
+        f'<text x="{(_LEFT + _WIDTH - _RIGHT) / 2:.0f}" y="{_HEIGHT - 12}"'
+        f' text-anchor="middle">{escape(x_label)}</text>'
+    )
+    parts.append(
+        f'<text transform="translate(18 {_HEIGHT / 2:.0f}) rotate(-90)"'
+        f' text-anchor="middle">{escape(y_label)}</text>'
+    )
+    for number, (name, line) in enumerate(series.items()):
+        colour = _COLOURS[number % len(_COLOURS)]
+        path = " ".join("{:.1f},{:.1f}".format(*place(x, y)) for x, y in line)
+        parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
+        for x, y in (place(*point) for point in line):
+            parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>')
+        legend = _TOP + 20 * number
+        parts.append(
+            f'<rect x="{_WIDTH - _RIGHT + 16}" y="{legend - 9}" width="10" height="10"'
+            f' fill="{colour}"/><text x="{_WIDTH - _RIGHT + 32}" y="{legend}">{escape(name)}</text>'
+        )
+    return "\n".join([*parts, "</svg>", ""])
+
+
+def _short(value: float) -> str:
+    for size, suffix in ((1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return f"{value / size:g}{suffix}"
+    return f"{value:g}"

@@ -1,0 +1,442 @@
+"""What taking usage costs, beside what Postgres allows, and whether the ledger may grow.
+
+Single events: `billing.usage.accept` and the whole handler, beside pgbench calling the same SQL
+function on the same server, and beside pgbench inserting into ledger and total with nothing
+decided, which is less than anybody could do. Batches of 1,000: the whole handler, beside that same
+bare statement by unnest over the same driver. Everything takes turns, in rounds; ratios are medians
+over the rounds, each within its own round. Growth: the ledger is filled tenfold from step to step,
+and everything that must not notice is timed.
+
+    PYTHONPATH=.:layers/common python -m bench.usage [--rounds N] [--ledger ROWS] [--plot FILE]
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import statistics
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from functools import partial
+from itertools import count
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from rich.console import Console
+from rich.table import Table
+
+from bench.database import connect, migrated_database
+from bench.plot import line_chart
+from billing import ledger, usage
+from billing.db import Database
+from billing.usage import Event
+from billing.usage_reading import usage_of_user
+from local.postgres.binaries import find_binaries
+
+USERS = 1_000
+FEATURES = ("api", "storage", "tokens")
+KEY = "svc_bench_" + "0" * 64
+STATUSES = frozenset({"active", "trialing", "past_due"})
+TARGET = 0.6
+TARGET_BATCH = 25_000
+TARGET_GROWTH = 1.3
+BATCH = 1_000
+USERS_OF_A_BATCH = 100
+
+_keys = count()
+
+_BARE_SINGLE = """
+with e as (
+    insert into usage_event (user_id, idempotency_key, fingerprint, feature, quantity, occurred_at,
+                             booked_at, period, late)
+    values (:user, :key, '\\x00', 'storage', 1, now(), now(), :period, false)
+    on conflict do nothing
+    returning period, feature, quantity
+)
+insert into usage_total as t (period, feature, total) select period, feature, quantity from e
+on conflict (period, feature) do update set total = t.total + excluded.total
+"""
+
+_BARE_BATCH = """
+with e as (
+    insert into usage_event (user_id, idempotency_key, fingerprint, feature, quantity, occurred_at,
+                             booked_at, period, late)
+    select u, k, '\\x00', f, 1, now(), now(), p, false
+    from unnest(%s::text[], %s::text[], %s::text[], %s::bigint[]) as t (u, k, f, p)
+    order by u, k
+    on conflict do nothing
+    returning period, feature, quantity
+)
+insert into usage_total as t (period, feature, total)
+select period, feature, sum(quantity) from e group by period, feature order by period, feature
+on conflict (period, feature) do update set total = t.total + excluded.total
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """A way to do the work: what it is called, and how many units a second a turn of it reached."""
+
+    name: str
+    turn: Callable[[], float]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.usage",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--rounds", type=int, default=5, help="turns of each (default: 5)")
+    parser.add_argument("--events", type=int, default=2000, help="per turn (default: 2000)")
+    parser.add_argument("--batches", type=int, default=20, help="per turn (default: 20)")
+    parser.add_argument(
+        "--ledger", type=int, default=10_000_000, help="rows to grow to (default: 10,000,000)"
+    )
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="write the growth as SVG")
+    options = parser.parse_args(arguments)
+    console = Console()
+    with migrated_database() as url, _environment(url), connect(url) as admin:
+        _populate(admin)
+        database = Database(lambda: connect(url))
+        singles = [
+            Way("accept()", lambda: _accepting(database, options.events, 1, USERS)),
+            Way("the handler", lambda: _handling(options.events, 1, USERS)),
+            Way("pgbench, the same function", lambda: _pgbench(url, options.events, _same())),
+            Way("pgbench, two bare inserts", lambda: _pgbench(url, options.events, _bare())),
+        ]
+        with console.status("single events"):
+            reached = _in_turns(singles, options.rounds)
+        console.print(_table("Single events, one at a time", reached, singles[2].name))
+        for users in (USERS_OF_A_BATCH, USERS):
+            batches = [
+                Way("accept()", partial(_accepting, database, options.batches, BATCH, users)),
+                Way("the handler", partial(_handling, options.batches, BATCH, users)),
+                Way(
+                    "bare inserts by unnest", partial(_inserting, database, options.batches, users)
+                ),
+            ]
+            with console.status(f"batches of {users} users"):
+                reached = _in_turns(batches, options.rounds)
+            title = f"Events in batches of {BATCH:,}, of {users:,} users each"
+            console.print(_table(title, reached, batches[2].name))
+        console.print(
+            f"Targets: single events {TARGET} of pgbench with the same function; batches through"
+            f" the handler {TARGET_BATCH:,} a second or {TARGET} of the bare statement."
+        )
+        grown = _growth(console, admin, database, options.ledger)
+        console.print(_growth_table(grown))
+        if options.plot:
+            options.plot.write_text(
+                line_chart(
+                    "The same cost however long the ledger is",
+                    "rows in the ledger",
+                    "milliseconds, median",
+                    grown,
+                ),
+                encoding="utf-8",
+            )
+            console.print(f"Wrote {options.plot}.")
+    return 0
+
+
+# --- one turn of each --------------------------------------------------------------------------
+
+
+def _in_turns(ways: Sequence[Way], rounds: int) -> dict[str, list[float]]:
+    for way in ways:
+        way.turn()  # plans, caches, connections
+    turns = [{way.name: way.turn() for way in ways} for _ in range(rounds)]
+    return {way.name: [turn[way.name] for turn in turns] for way in ways}
+
+
+def _per_second(size: int, work: Callable[[Any], None], prepared: Sequence[Any]) -> float:
+    began = time.perf_counter()
+    for each in prepared:
+        work(each)
+    return size * len(prepared) / (time.perf_counter() - began)
+
+
+def _events(size: int, users: int) -> list[Event]:
+    return [
+        Event(f"usr_{_user(users)}", FEATURES[n % 3], Decimal(1), f"bench-{next(_keys)}")
+        for n in range(size)
+    ]
+
+
+def _user(users: int = USERS) -> int:
+    return next(_keys) * 7919 % users
+
+
+def _accepting(database: Database, times: int, size: int, users: int) -> float:
+    prepared = [_events(size, users) for _ in range(times)]
+    return _per_second(size, partial(_accept, database), prepared)
+
+
+def _accept(database: Database, events: Sequence[Event]) -> None:
+    verdicts = usage.accept(database, events, statuses=STATUSES, now=datetime.now(UTC))
+    if any(verdict.status != "accepted" for verdict in verdicts):
+        raise RuntimeError(f"not accepted: {verdicts[0]}")
+
+
+def _handling(times: int, size: int, users: int) -> float:
+    prepared = []
+    for _ in range(times):
+        events = [
+            {
+                "user_id": event.user_id,
+                "feature": event.feature,
+                "quantity": "1",
+                "idempotency_key": event.idempotency_key,
+            }
+            for event in _events(size, users)
+        ]
+        prepared.append(json.dumps(events[0] if size == 1 else {"events": events}))
+    with Path(os.devnull).open("w", encoding="utf-8") as nowhere, redirect_stdout(nowhere):
+        return _per_second(size, partial(_handle, size), prepared)
+
+
+def _handle(size: int, body: str) -> None:
+    from functions.track_usage import app
+
+    answer = app.handler(_request(body), _Context())
+    if answer["statusCode"] != 202 or f'"accepted":{size}' not in answer["body"]:
+        raise RuntimeError(answer["body"][:500])
+
+
+def _inserting(database: Database, times: int, users: int) -> float:
+    prepared = [
+        [
+            [event.user_id for event in events],
+            [event.idempotency_key for event in events],
+            [event.feature for event in events],
+            [int(event.user_id.removeprefix("usr_")) + 1 for event in events],
+        ]
+        for events in [_events(BATCH, users) for _ in range(times)]
+    ]
+    return _per_second(BATCH, partial(database.execute, _BARE_BATCH), prepared)
+
+
+class _Context:
+    aws_request_id = "bench"
+    function_name = "track_usage"
+    memory_limit_in_mb = 512
+    invoked_function_arn = "arn:aws:lambda:eu-central-1:1:function:bench"
+
+    def get_remaining_time_in_millis(self) -> int:
+        return 20_000
+
+
+def _request(body: str) -> dict[str, Any]:
+    return {
+        "version": "2.0", "routeKey": "POST /usage", "rawPath": "/usage", "rawQueryString": "",
+        "headers": {"content-type": "application/json", "authorization": f"Bearer {KEY}"},
+        "requestContext": {
+            "accountId": "1", "apiId": "a", "domainName": "d", "domainPrefix": "d",
+            "http": {"method": "POST", "path": "/usage", "protocol": "HTTP/1.1",
+                     "sourceIp": "192.0.2.1", "userAgent": "bench"},
+            "requestId": "bench", "routeKey": "POST /usage", "stage": "$default", "time": "",
+            "timeEpoch": 0,
+        },
+        "body": body, "isBase64Encoded": False,
+    }  # fmt: skip
+
+
+def _same() -> str:
+    """One event, as `billing.usage` calls for it."""
+    return (
+        "\\set n random(0, 999)\n"
+        "\\set key random(1, 9000000000000000000)\n"
+        "select accept_usage(array['usr_' || :n], '{storage}', '{1}', array['p-' || :key], '{1}',"
+        " '{1}', '{NULL}', array['\\x00000000000000000000000000000000'::bytea], '{NULL}',"
+        " clock_timestamp(), '{active,trialing,past_due}');\n"
+    )
+
+
+def _bare() -> str:
+    statement = _BARE_SINGLE.replace(":user", "'usr_' || :n").replace(":key", "'p-' || :key")
+    return (
+        "\\set n random(0, 999)\n"
+        "\\set key random(1, 9000000000000000000)\n"
+        + statement.replace(":period", ":n + 1").strip()
+        + ";\n"
+    )
+
+
+def _pgbench(url: str, transactions: int, script: str) -> float:
+    with tempfile.TemporaryDirectory(prefix="pgbench-") as place:
+        file = Path(place) / "script.sql"
+        file.write_text(script, encoding="utf-8")
+        done = subprocess.run(
+            [
+                *(find_binaries() / "pgbench", "--no-vacuum", "--protocol=prepared"),
+                *(f"--transactions={transactions}", f"--file={file}", url),
+            ],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    if done.returncode:
+        raise RuntimeError(f"pgbench: {done.stderr}")
+    line = next(line for line in done.stdout.splitlines() if line.startswith("tps"))
+    return float(line.split()[2])
+
+
+# --- growth -------------------------------------------------------------------------------------
+
+
+def _growth(
+    console: Console, admin: Any, database: Database, rows: int
+) -> dict[str, list[tuple[float, float]]]:
+    """Median milliseconds of each kind of work, by the rows in the ledger."""
+    works: dict[str, Callable[[], object]] = {
+        "one event": lambda: _accept(database, _events(1, USERS)),
+        "a batch of 1,000": lambda: _accept(database, _events(BATCH, USERS_OF_A_BATCH)),
+        "a dashboard": lambda: usage_of_user(
+            database, user_id=f"usr_{_user()}", currency="usd", now=datetime.now(UTC)
+        ),
+        "a page of a user's ledger": lambda: ledger.page(
+            database, ledger.Query(user_id=f"usr_{_user()}"), now=datetime.now(UTC)
+        ),
+        "a page of the last hour's": lambda: ledger.page(
+            database,
+            ledger.Query(since=datetime.now(UTC) - timedelta(hours=1)),
+            now=datetime.now(UTC),
+        ),
+    }
+    grown: dict[str, list[tuple[float, float]]] = {name: [] for name in works}
+    size = 10_000
+    while size <= rows:
+        with console.status(f"{size:,} rows"):
+            _fill(admin, size)
+            for name, work in works.items():
+                times = 15 if "batch" in name else 300
+                grown[name].append((size, _median_ms(work, times)))
+        size *= 10
+    return grown
+
+
+def _median_ms(work: Callable[[], object], times: int) -> float:
+    for _ in range(times // 5 + 1):
+        work()
+    taken = []
+    for _ in range(times):
+        began = time.perf_counter()
+        work()
+        taken.append(time.perf_counter() - began)
+    return statistics.median(taken) * 1000
+
+
+def _fill(admin: Any, size: int) -> None:
+    """Tops the ledger up, over the last 300 days; totals are as many as before."""
+    (row,) = admin.execute("select count(*) as n from usage_event").fetchall()
+    admin.execute(
+        "insert into usage_event (user_id, idempotency_key, fingerprint, feature, quantity,"
+        " occurred_at, booked_at, period, late)"
+        " select 'usr_' || n %% %(users)s, 'fill-' || n || '-' || md5(n::text), '\\x00', 'storage',"
+        " 1, t, t, n %% %(users)s + 1, false"
+        " from generate_series(%(from)s::bigint, %(to)s::bigint) as n,"
+        " lateral (select now() - interval '300 days' * (1 - n / %(to)s::float8)"
+        " - interval '1 day' as t) as at",
+        {"users": USERS, "from": row["n"] + 1, "to": size},
+    )
+    admin.execute("vacuum (analyze) usage_event")
+    admin.execute("checkpoint")
+
+
+# --- the world ------------------------------------------------------------------------------------
+
+
+def _populate(admin: Any) -> None:
+    """Users who pay for three features, in a period that runs."""
+    for statement in (
+        "delete from users",
+        "insert into users (id, email, created_at)"
+        " select 'usr_' || n, n || '@example.com', now() from generate_series(0, %(last)s) as n",
+        "insert into subscriptions (id, user_id, status, billing_interval, created_at, event_at)"
+        " select 'sub_' || id, id, 'active', 'monthly', now(), now() from users",
+        "insert into usage_period (id, user_id, subscription_id, starts_at, ends_at)"
+        " overriding system value select n + 1, 'usr_' || n, 'sub_usr_' || n,"
+        " now() - interval '10 days', now() + interval '20 days'"
+        " from generate_series(0, %(last)s) as n",
+        "insert into entitlements (user_id, feature, name, type, model, allowed, included,"
+        " overage_enabled, unit_price, currency, event_at)"
+        " select id, f, f, 'usage', 'metered', true, 1000000, f <> 'storage', 1000, 'usd', now()"
+        " from users, unnest(%(features)s::text[]) as f",
+    ):
+        admin.execute(statement, {"last": USERS - 1, "features": list(FEATURES)})
+    admin.execute("vacuum (analyze)")
+
+
+@contextmanager
+def _environment(url: str) -> Iterator[None]:
+    """An environment of the function, its log going nowhere."""
+    from billing import api, wiring
+    from billing.secrets import Secrets
+
+    parts = urlsplit(url)
+    os.environ |= {
+        "APP_URL": "http://127.0.0.1",
+        "COMMET_MODE": "sandbox",
+        "DATABASE_HOST": str(parts.hostname),
+        "DATABASE_PORT": str(parts.port),
+        "DATABASE_NAME": parts.path[1:],
+        "DATABASE_SSLMODE": "disable",
+        "DATABASE_SECRET_ARN": "database",
+        "SERVICE_KEYS_SECRET_ARN": "keys",
+        "POWERTOOLS_SERVICE_NAME": "track_usage",
+        "POWERTOOLS_METRICS_NAMESPACE": "UsageBilling",
+    }
+    digest = hashlib.sha256(KEY.encode()).hexdigest()
+    known: dict[str, Any] = {
+        "database": {"username": parts.username, "password": parts.password},
+        "keys": {"keys": [{"name": "bench", "sha256": digest, "scopes": ["usage:write"]}]},
+    }
+
+    class Store:
+        def get(self, secret_id: str) -> str:
+            return json.dumps(known[secret_id])
+
+    secrets = Secrets(Store())
+    wiring.secrets = lambda: secrets  # type: ignore[assignment]
+    api.logger.setLevel("CRITICAL")
+    yield
+    wiring.database().close()
+
+
+# --- what is said -------------------------------------------------------------------------------
+
+
+def _table(title: str, reached: dict[str, list[float]], reference: str) -> Table:
+    table = Table(title=title, title_justify="left")
+    table.add_column("")
+    table.add_column("events a second", justify="right")
+    table.add_column("ratio", justify="right")
+    for name, turns in reached.items():
+        ratio = statistics.median(a / b for a, b in zip(turns, reached[reference], strict=True))
+        table.add_row(name, f"{statistics.median(turns):,.0f}", f"{ratio:.2f}")
+    return table
+
+
+def _growth_table(grown: dict[str, list[tuple[float, float]]]) -> Table:
+    table = Table(title="Median milliseconds, by rows in the ledger", title_justify="left")
+    table.add_column("")
+    for size, _ in next(iter(grown.values())):
+        table.add_column(f"{size:,.0f}", justify="right")
+    table.add_column(f"last / first (target {TARGET_GROWTH})", justify="right")
+    for name, line in grown.items():
+        ratio = line[-1][1] / line[0][1]
+        table.add_row(name, *(f"{ms:.2f}" for _, ms in line), f"{ratio:.2f}")
+    return table
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
