@@ -3,10 +3,8 @@
 import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
 from typing import Any
 from uuid import uuid4
 
@@ -22,7 +20,7 @@ from billing.secrets import SecretsManagerStore
 from billing.signatures import is_signed
 from billing.webhook_endpoint import Registration
 from billing.webhook_secret import Vault
-from local.commet.testing import StandIn
+from local.commet.testing import Receiver, StandIn, receiver
 from tests.conftest import SecretsManager
 
 Believed = Callable[[str, list[str]], list[str]]
@@ -42,36 +40,13 @@ def vault(secrets_manager: SecretsManager, secret: str) -> Vault:
 
 
 @pytest.fixture(scope="module")
-def inbox() -> Iterator["Inbox"]:
-    box = Inbox()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["content-length"]))
-            box.received.append((body, self.headers["x-commet-signature"]))
-            self.send_response(200)
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None:
-            """Say nothing."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        box.url = f"http://127.0.0.1:{server.server_port}"
-        Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+def inbox() -> Iterator[Receiver]:
+    with receiver() as box:
         yield box
-        server.shutdown()
-
-
-@dataclass
-class Inbox:
-    """What was delivered: bodies and their signatures."""
-
-    url: str = ""
-    received: list[tuple[bytes, str]] = field(default_factory=list)
 
 
 @pytest.fixture
-def believed(remote: StandIn, inbox: Inbox) -> Believed:
+def believed(remote: StandIn, inbox: Receiver) -> Believed:
     """Has an endpoint send something, and says which of the secrets signed it."""
 
     def ask(endpoint_id: str, secrets: list[str]) -> list[str]:
@@ -81,14 +56,17 @@ def believed(remote: StandIn, inbox: Inbox) -> Believed:
             headers={"x-api-key": remote.api_key},
             trust_env=False,
         ).raise_for_status()
-        ((body, signature),) = inbox.received
-        return [secret for secret in secrets if is_signed(body, signature, [secret])]
+        (sent,) = inbox.received
+        signature = sent.headers["x-commet-signature"]
+        return [secret for secret in secrets if is_signed(sent.body, signature, [secret])]
 
     return ask
 
 
 @pytest.fixture
-def wanted(remote: StandIn, commet: Commet, vault: Vault, inbox: Inbox) -> Iterator[Registration]:
+def wanted(
+    remote: StandIn, commet: Commet, vault: Vault, inbox: Receiver
+) -> Iterator[Registration]:
     """A registration for a URL of this test's own."""
     url = f"{inbox.url}/{uuid4().hex}/"
     yield Registration(commet, vault, url, lambda: NOW, soon())
