@@ -124,7 +124,7 @@ def _store_failed(db: Database, row: Mapping[str, object], error: Exception) -> 
 def retry_failed(
     db: Database, *, mode: str, clock: Callable[[], datetime], deadline: Deadline
 ) -> dict[str, int]:
-    """Applies failed events that are due, in order of occurrence; counts what became of them.
+    """Applies failed events that are due, those tried least first; counts what became of them.
 
     Works until none is due or time is up. One that fails again comes due later each time, so it
     holds up nobody; after the last attempt it is `dead`. Events that were ignored and matter now
@@ -134,7 +134,7 @@ def retry_failed(
     outcomes: dict[str, int] = {}
     while deadline.remaining() > 0:
         leased = db.all(queries("webhooks")["lease_failed_events"], {"limit": _BATCH})
-        leased.sort(key=lambda row: (row["occurred_at"], row["id"]))
+        leased.sort(key=lambda row: (row["attempts"], row["occurred_at"], row["id"]))
         for position, row in enumerate(leased):
             if deadline.remaining() <= 0:
                 rest = [each["id"] for each in leased[position:]]

@@ -16,14 +16,15 @@ values
      %(error)s)
 on conflict (id) do nothing
 
--- Takes failed events that are due, oldest occurrence first, and holds each for a minute so that
--- two runs do not work on the same one.
+-- Takes failed events that are due, those tried least first, so that however many of one user fail
+-- again and again hold up nobody else's; among these the oldest occurrence first. Holds each for a
+-- minute so that two runs do not work on the same one.
 -- name: lease_failed_events
 update webhook_events set due_at = now() + interval '1 minute', attempts = attempts + 1
 where id in (
     select id from webhook_events
     where status = 'failed' and due_at <= now()
-    order by occurred_at nulls last
+    order by attempts, occurred_at nulls last
     limit %(limit)s
     for update skip locked
 )
