@@ -38,6 +38,15 @@ begin
            or (p_start < v_open.starts_at and not v_open.provisional) then
             return;  -- news of an earlier period
         end if;
+        -- What we opened ourselves was a guess. Where Commet's period began is corrected in place:
+        -- a new period would give away a new allowance for what has been used since.
+        if v_open.provisional and v_open.subscription_id = p_subscription
+           and v_open.plan_id is not distinct from coalesce(p_plan, v_open.plan_id)
+           and p_start < v_open.ends_at then
+            update usage_period set starts_at = p_start, ends_at = p_end, provisional = false
+            where id = v_open.id;
+            return;
+        end if;
         update usage_period set closed_at = p_now where id = v_open.id;
     else
         -- A subscription that was over for a moment comes back in the period it left.
