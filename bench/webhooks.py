@@ -261,7 +261,7 @@ def _request(number: int) -> dict[str, Any]:
     signed = body(number % KINDS, 1 + number // KINDS % USERS, unique)
     signature = hmac.new(SECRET.encode(), signed, hashlib.sha256).hexdigest()
     return {
-        "requestContext": {"requestId": unique, "http": {"method": "POST"}},
+        "requestContext": {"requestId": unique, "routeKey": "$default", "http": {"method": "POST"}},
         "headers": {"x-commet-signature": signature, "content-type": "application/json"},
         "body": base64.b64encode(signed).decode(),
         "isBase64Encoded": True,
