@@ -402,7 +402,7 @@ def _environment(url: str) -> Iterator[None]:
     }
 
     class Store:
-        def get(self, secret_id: str) -> str:
+        def get(self, secret_id: str, *_: str) -> str:
             return json.dumps(known[secret_id])
 
     secrets = Secrets(Store())

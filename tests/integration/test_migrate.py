@@ -1,20 +1,33 @@
 """The function that CloudFormation calls: it always answers, and migrates when it should."""
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import psycopg
 import pytest
 
 import functions.migrate.app as migrate_function
-from billing.migrations import MigrationChanged
+from billing import wiring
+from billing.migrations import _LOCK, MigrationChanged, migrate
+from tests.conftest import SecretsManager
+from tests.integration.billing.test_migrations import (  # noqa: F401 - two are fixtures
+    folder,
+    opens,
+    tables,
+    url,
+)
 from tests.integration.conftest import CloudFormation, Context
+
+Ask = Callable[..., dict[str, Any]]
 
 
 @pytest.fixture
-def ask(
-    cloudformation: CloudFormation, monkeypatch: pytest.MonkeyPatch
-) -> Callable[..., dict[str, Any]]:
+def ask(cloudformation: CloudFormation, monkeypatch: pytest.MonkeyPatch) -> Ask:
     def request(
         kind: str, outcome: list[str] | Exception, resource_id: str | None = None
     ) -> dict[str, Any]:
@@ -31,16 +44,16 @@ def ask(
 
 
 class TestCustomResource:
-    def test_create(self, ask: Callable[..., dict[str, Any]]) -> None:
+    def test_create(self, ask: Ask) -> None:
         answer = ask("Create", ["0001_accounts.sql"])
         assert (answer["Status"], answer["Reason"]) == ("SUCCESS", "1 applied")
         assert answer["PhysicalResourceId"] == "migrations"
 
-    def test_update_keeps_the_resource(self, ask: Callable[..., dict[str, Any]]) -> None:
+    def test_update_keeps_the_resource(self, ask: Ask) -> None:
         """Another physical id would make CloudFormation delete the old one."""
         assert ask("Update", [], "migrations-of-old")["PhysicalResourceId"] == "migrations-of-old"
 
-    def test_delete_leaves_the_data_alone(self, ask: Callable[..., dict[str, Any]]) -> None:
+    def test_delete_leaves_the_data_alone(self, ask: Ask) -> None:
         """Nothing is run: were it, this would fail."""
         assert ask("Delete", AssertionError("ran"), "migrations")["Status"] == "SUCCESS"
 
@@ -51,15 +64,133 @@ class TestCustomResource:
             MigrationChanged("0001_accounts.sql was changed after it had been applied."),
         ],
     )
-    def test_a_failure_rolls_back_with_a_reason(
-        self, ask: Callable[..., dict[str, Any]], failure: Exception
-    ) -> None:
+    def test_a_failure_rolls_back_with_a_reason(self, ask: Ask, failure: Exception) -> None:
         answer = ask("Update", failure)
         assert answer["Status"] == "FAILED"
         assert str(failure) in answer["Reason"]
 
-    def test_a_bug_is_answered_too(self, ask: Callable[..., dict[str, Any]]) -> None:
+    def test_a_bug_is_answered_too(self, ask: Ask) -> None:
         """Or CloudFormation would wait for the whole time-out. What a bug says may be secret."""
         answer = ask("Create", RuntimeError("password 123"))
         assert answer["Status"] == "FAILED"
         assert answer["Reason"] == "RuntimeError; see the function's log."
+
+
+class TestOnADatabase:
+    """The whole way: CloudFormation's event, secrets, a real Postgres, the answer."""
+
+    @pytest.fixture(autouse=True)
+    def _environment(
+        self,
+        url: str,  # noqa: F811
+        secrets_manager: SecretsManager,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> Iterator[None]:
+        parts = urlsplit(url)
+        login = {"username": parts.username, "password": parts.password or ""}
+        arn = secrets_manager.create(json.dumps(login))
+        variables = {
+            "DATABASE_HOST": str(parts.hostname),
+            "DATABASE_PORT": str(parts.port),
+            "DATABASE_NAME": parts.path[1:],
+            "DATABASE_SSLMODE": "disable",
+            "DATABASE_SECRET_ARN": arn,
+            "DATABASE_OWNER_SECRET_ARN": arn,
+            "SECRETS_ENDPOINT_URL": secrets_manager.url,
+            "PARAMETERS_SECRETS_EXTENSION_HTTP_PORT": "",
+        }
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        for cached in (wiring.settings, wiring.secrets):
+            cached.cache_clear()
+        yield
+        for cached in (wiring.settings, wiring.secrets):
+            cached.cache_clear()
+
+    @pytest.fixture
+    def build(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:  # noqa: F811
+        """The migrations of the build that is deployed, to be changed."""
+        monkeypatch.setattr(migrate_function, "migrate", partial(migrate, folder=folder))
+        return folder
+
+    def asking(self, cloudformation: CloudFormation, kind: str, **more: str) -> dict[str, Any]:
+        resource = None if kind == "Create" else "migrations"
+        event = cloudformation.event(kind, resource, **more)
+        return migrate_function.handler(event, Context())
+
+    def test_the_life_of_a_stack(
+        self,
+        cloudformation: CloudFormation,
+        build: Path,
+        url: str,  # noqa: F811
+    ) -> None:
+        """Created, deployed again with nothing new and with something, and deleted."""
+        first = self.asking(cloudformation, "Create")
+        assert first["Status"] == "SUCCESS"
+        assert first["Reason"] != "0 applied"
+        assert self.asking(cloudformation, "Update")["Reason"] == "0 applied"
+        (build / "9000_more.sql").write_text("create table more (id integer)")
+        assert self.asking(cloudformation, "Update")["Reason"] == "1 applied"
+        before = tables(opens(url))
+        assert self.asking(cloudformation, "Delete")["Status"] == "SUCCESS"
+        assert tables(opens(url)) == before
+
+    def test_a_deployment_that_fails_and_is_rolled_back(
+        self,
+        cloudformation: CloudFormation,
+        build: Path,
+        url: str,  # noqa: F811
+    ) -> None:
+        """The reason is Postgres's, the tables are as they were, and the old build goes on."""
+        self.asking(cloudformation, "Create")
+        before = tables(opens(url))
+        bad = build / "9000_bad.sql"
+        bad.write_text("create table more (id integer); alter table nowhere add x integer")
+        failed = self.asking(cloudformation, "Update")
+        assert failed["Status"] == "FAILED"
+        assert 'relation "nowhere" does not exist' in failed["Reason"]
+        assert tables(opens(url)) == before
+        bad.unlink()  # CloudFormation now asks for the build before
+        assert self.asking(cloudformation, "Update")["Status"] == "SUCCESS"
+
+    def test_a_rollback_after_tables_have_changed(
+        self,
+        cloudformation: CloudFormation,
+        build: Path,
+        url: str,  # noqa: F811
+    ) -> None:
+        """A later step of the deployment failed: the old build leaves the newer tables alone."""
+        new = build / "9000_more.sql"
+        new.write_text("create table more (id integer)")
+        self.asking(cloudformation, "Create")
+        new.unlink()
+        assert self.asking(cloudformation, "Update")["Reason"] == "0 applied"
+        assert "more" in tables(opens(url))
+
+    def test_the_same_request_twice_at_once(self, cloudformation: CloudFormation) -> None:
+        """Both succeed; one of them has done it."""
+        with ThreadPoolExecutor(2) as pool:
+            runs = [pool.submit(self.asking, cloudformation, "Create") for _ in range(2)]
+            answers = [run.result() for run in runs]
+        assert [answer["Status"] for answer in answers] == ["SUCCESS"] * 2
+        assert min(answer["Reason"] for answer in answers) == "0 applied"
+
+    def test_one_that_has_to_wait(
+        self,
+        cloudformation: CloudFormation,
+        url: str,  # noqa: F811
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """However long another one takes, waiting for it is no failure."""
+        monkeypatch.setattr("billing.migrations._LOCK_WAIT_MS", 10)
+        waiting = (
+            "select pid from pg_stat_activity where wait_event = 'advisory'"
+            " and application_name = 'migrate' and now() - query_start > interval '100 ms'"
+        )
+        with opens(url)() as other, ThreadPoolExecutor(1) as pool:
+            other.execute("select pg_advisory_lock(%s)", [_LOCK])
+            second = pool.submit(self.asking, cloudformation, "Create")
+            while not other.execute(waiting).fetchall() and not second.done():
+                pass
+            other.execute("select pg_advisory_unlock(%s)", [_LOCK])
+            assert second.result()["Status"] == "SUCCESS"

@@ -16,6 +16,8 @@ from billing.db import Connection
 
 # Any constant of our own: every runner of this project takes the same lock.
 _LOCK = 7_262_815_501
+# For a table that is in use. Longer, and all who come after us would wait as well.
+_LOCK_WAIT_MS = 15_000
 # How a numbered file owns up to an earlier text that left the same tables behind.
 _WAS = re.compile(r"^-- was: ([0-9a-f]{64})$", re.MULTILINE)
 
@@ -42,9 +44,11 @@ def migrate(
     connection = connect()
     try:
         with connection.transaction():
-            connection.execute("set local lock_timeout = '15s'")
             connection.execute("set local statement_timeout = 0")
+            # Waits without a limit: who comes second must not call a failure what is going well.
+            connection.execute("set local lock_timeout = 0")
             connection.execute("select pg_advisory_xact_lock(%s)", [_LOCK])
+            connection.execute(f"set local lock_timeout = {_LOCK_WAIT_MS}")
             connection.execute(
                 "create table if not exists schema_migrations ("
                 " name text primary key, sha256 text not null,"
