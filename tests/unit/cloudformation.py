@@ -51,7 +51,8 @@ def translate(template: dict[str, Any], parameters: Mapping[str, str] | None = N
         for key in ("CodeUri", "ContentUri"):
             if key in resource.get("Properties", {}):
                 resource["Properties"][key] = "s3://bucket/key"
-    values = {"BuildId": "0123456789abcdef", "AllowedOrigins": "https://a.example"}
+    # CloudFormation hands a list over as one.
+    values = {"BuildId": "0123456789abcdef", "AllowedOrigins": ["https://a.example"]}
 
     class NoPolicies(ManagedPolicyLoader):  # type: ignore[misc]  # untyped
         def __init__(self) -> None:

@@ -1,11 +1,16 @@
 """What the template promises, read from the template and from what SAM makes of it."""
 
 import json
+import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from local.build_id import PARTS, build_id
 from tests.unit.cloudformation import ROOT, TEMPLATE, Resources, load, of_type, translate
+
+NOTHING = {"Ref": "AWS::NoValue"}
 
 
 @pytest.fixture(scope="module")
@@ -42,13 +47,221 @@ class TestFunctions:
         for name in functions.keys() - {"MigrateFunction"}:
             assert template["Resources"][name]["DependsOn"] == "Migrations", name
 
-    def test_no_secret_is_in_an_environment(self, functions: dict[str, dict[str, Any]]) -> None:
-        """What is called a secret, key or password is the name of one."""
+
+def answers_http(function: dict[str, Any]) -> bool:
+    return any(event["Type"] == "HttpApi" for event in function.get("Events", {}).values())
+
+
+class TestCompute:
+    def test_one_parameter_says_for_which_processors(self, template: dict[str, Any]) -> None:
+        """Functions, layer and the build of the layer: one that differs would not start."""
+        architecture = {"Ref": "Architecture"}
+        layer = template["Resources"]["CommonLayer"]
+        assert template["Globals"]["Function"]["Architectures"] == [architecture]
+        assert layer["Properties"]["CompatibleArchitectures"] == [architecture]
+        assert layer["Metadata"]["BuildArchitecture"] == architecture
+
+    def test_who_answers_http_starts_from_a_snapshot_and_moves_gently(
+        self, template: dict[str, Any], functions: dict[str, dict[str, Any]]
+    ) -> None:
+        """The others are waited for by nobody, and CloudFormation calls what it has just put up."""
+        shared = template["Globals"]["Function"]
+        assert shared["SnapStart"] == {"ApplyOn": {"Ref": "SnapStart"}}
+        assert shared["DeploymentPreference"]["Type"] == {"Ref": "Canary"}
         for name, function in functions.items():
-            variables = function["Environment"]["Variables"]
-            telling = ("SECRET", "KEY", "PASSWORD", "TOKEN")
-            named = [v for v in variables if any(word in v for word in telling)]
-            assert [v for v in named if not v.endswith("_ARN")] == [], name
+            own = (function.get("SnapStart"), function.get("DeploymentPreference"))
+            if not answers_http(function):
+                assert own == ({"ApplyOn": "None"}, {"Enabled": False}), name
+            elif name != "TrackUsageFunction":
+                assert own == (None, None), name
+
+    def test_warm_environments_do_without_a_snapshot(
+        self, template: dict[str, Any], functions: dict[str, dict[str, Any]]
+    ) -> None:
+        """Lambda takes provisioned concurrency or SnapStart, not both."""
+        usage = functions["TrackUsageFunction"]
+        assert usage["ProvisionedConcurrencyConfig"]["Fn::If"][0] == "HasProvisionedConcurrency"
+        assert usage["SnapStart"]["ApplyOn"]["Fn::If"] == [
+            "UsageStartsFromSnapshot",
+            "PublishedVersions",
+            "None",
+        ]
+        condition = template["Conditions"]["UsageStartsFromSnapshot"]["Fn::And"]
+        assert {"Fn::Not": [{"Condition": "HasProvisionedConcurrency"}]} in condition
+
+    def test_nothing_is_reserved_unless_asked_for(
+        self, functions: dict[str, dict[str, Any]]
+    ) -> None:
+        """A new account has no concurrency to reserve: the deployment would fail."""
+        for name, function in functions.items():
+            reserved = function.get("ReservedConcurrentExecutions")
+            assert (reserved is not None) == answers_http(function), name
+            assert reserved is None or reserved["Fn::If"][2] == NOTHING, name
+
+    def test_a_shift_goes_back_when_errors_rise(
+        self, template: dict[str, Any], translated: Resources
+    ) -> None:
+        """And watches nothing where nothing is shifted: a ringing alarm would stop its own cure."""
+        alarms = template["Globals"]["Function"]["DeploymentPreference"]["Alarms"]["Fn::If"]
+        assert alarms[0] == "IsCanary"
+        assert alarms[2] == [NOTHING]
+        watched = {alarm["Ref"] for alarm in alarms[1]}
+        assert watched <= translated.keys()
+        groups = of_type(translated, "AWS::CodeDeploy::DeploymentGroup")
+        assert len(groups) == 7
+        for group in groups.values():
+            rolled_back = group["AutoRollbackConfiguration"]
+            assert "DEPLOYMENT_STOP_ON_ALARM" in rolled_back["Events"]
+
+    def test_every_offered_shift_is_one_of_codedeploys(self, template: dict[str, Any]) -> None:
+        """SAM makes its name of the parameter's value."""
+        for canary in template["Parameters"]["Canary"]["AllowedValues"]:
+            groups = of_type(
+                translate(template, {"Canary": canary}), "AWS::CodeDeploy::DeploymentGroup"
+            )
+            (name,) = {json.dumps(g["DeploymentConfigName"]["Fn::Sub"]) for g in groups.values()}
+            assert canary in name
+
+    def test_all_answer_before_the_api_gives_up(
+        self, template: dict[str, Any], functions: dict[str, dict[str, Any]]
+    ) -> None:
+        """API Gateway waits 30 seconds, Commet 10, the next run of a schedule comes after 60."""
+        for name, function in functions.items():
+            timeout = function.get("Timeout", template["Globals"]["Function"]["Timeout"])
+            if name == "WebhookFunction":
+                assert timeout < 10
+            elif answers_http(function):
+                assert timeout < 30, name
+            elif "Events" in function:
+                assert timeout < 60, name
+
+
+class TestSchedules:
+    def test_nothing_that_fails_is_dropped(self, translated: Resources) -> None:
+        """What cannot be started, and what fails once started, leaves a message in one queue."""
+        queue = {"Fn::GetAtt": ["FailureQueue", "Arn"]}
+        schedules = of_type(translated, "AWS::Scheduler::Schedule")
+        invocations = of_type(translated, "AWS::Lambda::EventInvokeConfig")
+        assert len(schedules) == len(invocations) == 2
+        for name, schedule in schedules.items():
+            target = schedule["Target"]
+            assert target["DeadLetterConfig"] == {"Arn": queue}, name
+            assert target["RetryPolicy"] == {
+                "MaximumRetryAttempts": 2,
+                "MaximumEventAgeInSeconds": 300,
+            }
+        called = {s["Target"]["Arn"]["Ref"].removesuffix("Aliaslive") for s in schedules.values()}
+        assert {i["FunctionName"]["Ref"] for i in invocations.values()} == called
+        for name, invocation in invocations.items():
+            assert invocation["DestinationConfig"] == {"OnFailure": {"Destination": queue}}, name
+            assert invocation["Qualifier"] == "live"
+            # The next minute's run does the work of one that failed.
+            assert invocation["MaximumRetryAttempts"] == 0
+            assert invocation["MaximumEventAgeInSeconds"] == 300
+
+    def test_there_is_no_other_kind_of_source(self, functions: dict[str, dict[str, Any]]) -> None:
+        """HTTP waits for its answer; whatever else is added must say where its failures go."""
+        kinds = {e["Type"] for f in functions.values() for e in f.get("Events", {}).values()}
+        assert kinds == {"HttpApi", "ScheduleV2"}
+
+    def test_the_queue_keeps_them_safe_and_long(self, translated: Resources) -> None:
+        """Encrypted, over TLS alone, for the 14 days SQS allows."""
+        queue = translated["FailureQueue"]["Properties"]
+        assert queue == {"MessageRetentionPeriod": 14 * 86400, "SqsManagedSseEnabled": True}
+        (rule,) = of_type(translated, "AWS::SQS::QueuePolicy")["FailureQueuePolicy"][
+            "PolicyDocument"
+        ]["Statement"]
+        assert (rule["Effect"], rule["Principal"]) == ("Deny", "*")
+        assert rule["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
+
+
+class TestEdge:
+    def test_each_throttle_is_of_a_route(self, translated: Resources) -> None:
+        """API Gateway refuses the whole deployment for one that is not."""
+        stage = translated["ApiApiGatewayDefaultStage"]["Properties"]
+        paths = translated["Api"]["Properties"]["Body"]["paths"]
+        routes = {
+            f"{'ANY' if 'any' in method else method.upper()} {path}"
+            for path, operations in paths.items()
+            for method in operations
+        }
+        assert stage["RouteSettings"].keys() <= routes
+        assert all(
+            set(limits) == {"ThrottlingRateLimit", "ThrottlingBurstLimit"}
+            for limits in [stage["DefaultRouteSettings"], *stage["RouteSettings"].values()]
+        )
+
+    def test_whoever_takes_usage_or_hashes_passwords_has_a_limit_of_its_own(
+        self, translated: Resources
+    ) -> None:
+        """The one for being many, the other for being expensive."""
+        limits = translated["ApiApiGatewayDefaultStage"]["Properties"]["RouteSettings"]
+        paths = translated["Api"]["Properties"]["Body"]["paths"]
+        rates = {
+            f"POST {path}": "UsageRequestsPerSecond"
+            for path in paths
+            if path.startswith("/usage") and "post" in paths[path] and "corrections" not in path
+        }
+        rates |= dict.fromkeys(["POST /signup", "POST /login"], "SignInRequestsPerSecond")
+        for route, parameter in rates.items():
+            assert limits[route]["ThrottlingRateLimit"] == {"Ref": parameter}, route
+
+    def test_the_access_log_tells_of_requests_and_not_of_people(
+        self, translated: Resources
+    ) -> None:
+        """No address, no path (it holds ids), no query (it may hold a token), no header."""
+        settings = translated["ApiApiGatewayDefaultStage"]["Properties"]["AccessLogSettings"]
+        fields = json.loads(settings["Format"])
+        assert fields["request_id"] == "$context.requestId"
+        assert set(fields.values()) == {
+            f"$context.{name}"
+            for name in (
+                "requestTime", "requestId", "routeKey", "status", "responseLatency",
+                "integrationLatency", "integrationStatus", "error.message",
+                "integrationErrorMessage", "responseLength", "protocol",
+            )
+        }  # fmt: skip
+
+    def test_origins_are_a_parameter_and_never_send_cookies(self, translated: Resources) -> None:
+        """A page of another origin has to hold a token itself."""
+        cors = translated["Api"]["Properties"]["Body"]["x-amazon-apigateway-cors"]
+        assert cors["allowOrigins"] == ["https://a.example"]
+        assert not cors.get("allowCredentials")
+
+    def test_a_domain_is_made_only_where_one_is_named(self, template: dict[str, Any]) -> None:
+        conditions = {
+            name: template["Resources"][name].get("Condition")
+            for name in ("ApiDomain", "ApiMapping", "ApiRecord")
+        }
+        assert conditions == {
+            "ApiDomain": "HasDomain",
+            "ApiMapping": "HasDomain",
+            "ApiRecord": "HasDomainRecord",
+        }
+
+
+class TestLogs:
+    def test_each_function_has_its_own_and_none_is_kept_for_ever(
+        self, translated: Resources
+    ) -> None:
+        """Lambda would make one itself, without an end."""
+        groups = of_type(translated, "AWS::Logs::LogGroup")
+        used = [
+            f["LoggingConfig"]["LogGroup"]["Ref"]
+            for f in of_type(translated, "AWS::Lambda::Function").values()
+        ]
+        assert sorted([*used, "AccessLogs"]) == sorted(groups)
+        for name, group in groups.items():
+            assert group["RetentionInDays"] == {"Ref": "LogRetentionDays"}, name
+            assert "${AWS::StackName}" in group["LogGroupName"]["Fn::Sub"], name
+
+    def test_requests_are_traced(self, translated: Resources) -> None:
+        for name, function in of_type(translated, "AWS::Lambda::Function").items():
+            assert function["TracingConfig"] == {"Mode": "Active"}, name
+
+    def test_metrics_cannot_be_filtered_out(self, template: dict[str, Any]) -> None:
+        """Lambda counts a metric's line as INFO, and drops it where only more is wanted."""
+        assert template["Parameters"]["LogLevel"]["AllowedValues"] == ["DEBUG", "INFO"]
 
 
 class TestRoutes:
@@ -80,6 +293,11 @@ class TestRoutes:
         assert default["x-amazon-apigateway-any-method"]["isDefaultRoute"] is True
 
 
+def versions(template: dict[str, Any], build: str) -> set[str]:
+    """The logical ids of the versions; CloudFormation publishes one for each that is new."""
+    return set(of_type(translate(template, {"BuildId": build}), "AWS::Lambda::Version"))
+
+
 class TestTranslated:
     def test_a_second_stack_can_stand_beside_it(self, translated: Resources) -> None:
         """No resource has a name of its own, which could be taken in the account."""
@@ -98,6 +316,32 @@ class TestTranslated:
         """A deployment is complete before the first request reaches it."""
         aliases = [r for r in translated.values() if r["Type"] == "AWS::Lambda::Alias"]
         assert len(aliases) == 11
+
+    @pytest.mark.parametrize(
+        ("changed", "parameters"),
+        [
+            ("layers/common/billing/usage.py", []),
+            ("functions/webhook/app.py", []),
+            ("template.yaml", []),
+            (None, ["PastDueHasAccess=false"]),
+        ],
+    )
+    def test_any_change_is_a_new_version_of_every_function(
+        self, template: dict[str, Any], tmp_path: Path, changed: str | None, parameters: list[str]
+    ) -> None:
+        """Layer, code or one parameter: what is deployed is what answers, everywhere."""
+        for part in PARTS:
+            if (ROOT / part).is_dir():
+                shutil.copytree(ROOT / part, tmp_path / part)
+            else:
+                shutil.copy(ROOT / part, tmp_path / part)
+        before = versions(template, build_id(tmp_path))
+        if changed:
+            with (tmp_path / changed).open("a") as file:
+                file.write("# changed\n")
+        after = versions(template, build_id(tmp_path, parameters))
+        assert len(before) == len(after) == 11
+        assert not before & after
 
     def test_another_build_id_is_another_version(self, translated: Resources) -> None:
         """The logical ids of versions end in the build id, so CloudFormation publishes new ones."""

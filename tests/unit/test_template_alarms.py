@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from tests.unit.cloudformation import ROOT, TEMPLATE, load, of_type
+from tests.unit.source import BILLING, modules_of, parse
 
-BILLING = ROOT / "layers" / "common" / "billing"
 RUNBOOK = ROOT / "docs" / "operations.md"
 NAMESPACE = {"Fn::Sub": "UsageBilling/${AWS::StackName}"}
 # What AWS writes by itself, as its own documentation names it.
@@ -29,29 +29,6 @@ AWS_METRICS = {
 
 
 # --- what the code writes --------------------------------------------------------------------
-
-
-def parse(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"))
-
-
-def modules_of(path: Path) -> set[Path]:
-    """A module, and every one of the package that it imports, however far down and late."""
-    found: set[Path] = set()
-    waiting = [path]
-    while waiting:
-        module = waiting.pop()
-        if module in found:
-            continue
-        found.add(module)
-        for node in ast.walk(parse(module)):
-            names: list[str] = []
-            if isinstance(node, ast.ImportFrom) and node.module == "billing":
-                names = [alias.name for alias in node.names]
-            elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("billing."):
-                names = [str(node.module).split(".")[1]]
-            waiting += [p for n in names if (p := BILLING / f"{n}.py").exists()]
-    return found
 
 
 def words_of(path: Path) -> Iterator[str]:

@@ -1,0 +1,212 @@
+"""What each function may do is what its code does, and nothing else."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.unit.cloudformation import ROOT, TEMPLATE, Resources, load, of_type, translate
+from tests.unit.source import BILLING, modules_of
+
+TEMPLATE_AS_WRITTEN = load(TEMPLATE)
+RESOURCES = TEMPLATE_AS_WRITTEN["Resources"]
+FUNCTIONS = of_type(RESOURCES, "AWS::Serverless::Function")
+SHARED = TEMPLATE_AS_WRITTEN["Globals"]["Function"]["Environment"]["Variables"]
+
+Statement = dict[str, Any]
+
+
+def statements(function: str) -> list[Statement]:
+    """A function's own policy."""
+    role = RESOURCES[FUNCTIONS[function]["Role"]["Fn::GetAtt"][0]]["Properties"]
+    (policy,) = role["Policies"]
+    found: list[Statement] = policy["PolicyDocument"]["Statement"]
+    return found
+
+
+def allowed(function: str, action: str) -> list[str]:
+    """The resources on which a function may do something, as text."""
+    return sorted(
+        json.dumps(resource)
+        for statement in statements(function)
+        if action in as_list(statement.get("Action", []))
+        for resource in as_list(statement["Resource"])
+    )
+
+
+def as_list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def told(function: str) -> dict[str, str]:
+    """The variables that name secrets, and the secrets."""
+    variables = SHARED | FUNCTIONS[function]["Environment"]["Variables"]
+    named = {n: v for n, v in variables.items() if n.endswith("_SECRET_ARN") and v != ""}
+    return {name: json.dumps(value) for name, value in named.items()}
+
+
+def app(function: str) -> Path:
+    return ROOT / str(FUNCTIONS[function]["CodeUri"]) / "app.py"
+
+
+def own(function: str) -> str:
+    return app(function).read_text(encoding="utf-8")
+
+
+def reached(function: str) -> str:
+    """The text of a function and of all it imports, but for the place where everything is built."""
+    paths = modules_of(app(function)) - {BILLING / "wiring.py", BILLING / "config.py"}
+    return "\n".join(path.read_text(encoding="utf-8") for path in sorted(paths))
+
+
+def writes_a_secret(function: str) -> bool:
+    return "wiring.webhook_vault" in own(function)
+
+
+# By which words in its code a function is known to need a secret.
+NEEDS: dict[str, Callable[[str], bool]] = {
+    "DATABASE_SECRET_ARN": lambda f: "wiring.database" in own(f) or "database.secret_id" in own(f),
+    "DATABASE_OWNER_SECRET_ARN": lambda f: "owner_secret_id" in reached(f),
+    "COMMET_SECRET_ARN": lambda f: "wiring.commet" in reached(f),
+    "WEBHOOK_SECRET_ARN": lambda f: "webhook_secret_id" in own(f) or writes_a_secret(f),
+    "SERVICE_KEYS_SECRET_ARN": lambda f: "by_service(" in own(f),
+    "APP_SECRET_ARN": lambda f: "app_secret_id" in reached(f),
+}
+
+
+@pytest.fixture
+def shared() -> list[Statement]:
+    policy = RESOURCES["FunctionBasics"]["Properties"]["PolicyDocument"]
+    found: list[Statement] = policy["Statement"]
+    return found
+
+
+@pytest.fixture(scope="module")
+def translated() -> Resources:
+    return translate(TEMPLATE_AS_WRITTEN)
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+class TestFunction:
+    def test_it_has_a_role_of_its_own(self, function: str) -> None:
+        """What one may do, no other may because of it."""
+        roles = [f["Role"]["Fn::GetAtt"][0] for f in FUNCTIONS.values()]
+        assert roles.count(FUNCTIONS[function]["Role"]["Fn::GetAtt"][0]) == 1
+
+    def test_its_code_needs_the_secrets_it_is_told_of(self, function: str) -> None:
+        """Found out from the code: what it builds and asks for."""
+        assert {name for name, needs in NEEDS.items() if needs(function)} == set(told(function))
+
+    def test_it_may_read_them_and_no_other(self, function: str) -> None:
+        assert allowed(function, "secretsmanager:GetSecretValue") == sorted(told(function).values())
+
+    def test_only_who_keeps_the_webhooks_secret_may_write_one(self, function: str) -> None:
+        kept = [told(function)["WEBHOOK_SECRET_ARN"]] if writes_a_secret(function) else []
+        assert allowed(function, "secretsmanager:PutSecretValue") == kept
+
+    def test_it_writes_its_own_log_and_can_make_none(self, function: str) -> None:
+        """Not AWSLambdaBasicExecutionRole, which writes every log of the account."""
+        logs = FUNCTIONS[function]["LoggingConfig"]["LogGroup"]["Ref"]
+        arn = [json.dumps({"Fn::GetAtt": [logs, "Arn"]})]
+        assert allowed(function, "logs:PutLogEvents") == arn
+        assert allowed(function, "logs:CreateLogStream") == arn
+        assert allowed(function, "logs:CreateLogGroup") == []
+
+    def test_it_may_leave_a_failure_where_it_is_called_asynchronously(self, function: str) -> None:
+        queue = [json.dumps({"Fn::GetAtt": ["FailureQueue", "Arn"]})]
+        asynchronous = "EventInvokeConfig" in FUNCTIONS[function]
+        assert allowed(function, "sqs:SendMessage") == (queue if asynchronous else [])
+
+    def test_nothing_else_is_granted(self, function: str) -> None:
+        """A new action has to be argued for here."""
+        actions = {a for s in statements(function) for a in as_list(s.get("Action", []))}
+        known = {
+            "logs:CreateLogStream",
+            "logs:PutLogEvents",
+            "secretsmanager:GetSecretValue",
+            "secretsmanager:PutSecretValue",
+            "sqs:SendMessage",
+        }
+        assert actions <= known
+
+    def test_nothing_is_granted_on_everything(self, function: str) -> None:
+        for statement in statements(function):
+            if "Action" in statement:
+                assert "*" not in as_list(statement["Resource"])
+
+
+class TestCode:
+    def test_secrets_manager_is_all_of_aws_that_is_called(self) -> None:
+        """So that is all a policy has to allow for the code's own sake."""
+        sources = [*BILLING.rglob("*.py"), *ROOT.glob("functions/*/*.py")]
+        callers = {p.name for p in sources if "boto3.client(" in p.read_text(encoding="utf-8")}
+        assert callers == {"secrets.py"}
+        text = (BILLING / "secrets.py").read_text(encoding="utf-8")
+        assert text.count("boto3.client(") == text.count('boto3.client("secretsmanager"') == 1
+        assert '"get_secret_value"' in text
+        assert '"put_secret_value"' in text
+
+
+class TestShared:
+    """What every function may do: traces, always; the rest only where it is asked for."""
+
+    def test_traces(self, shared: list[Statement]) -> None:
+        assert shared[0]["Action"] == ["xray:PutTraceSegments", "xray:PutTelemetryRecords"]
+
+    def test_network_interfaces_in_a_vpc_only(self, shared: list[Statement]) -> None:
+        condition, granted, otherwise = shared[1]["Fn::If"]
+        assert condition == "HasVpc"
+        assert all(action.startswith("ec2:") for action in granted["Action"])
+        assert otherwise == {"Ref": "AWS::NoValue"}
+
+    def test_the_deployers_key_through_secrets_manager_only(self, shared: list[Statement]) -> None:
+        condition, granted, otherwise = shared[2]["Fn::If"]
+        assert (condition, granted["Action"]) == ("HasKmsKey", "kms:Decrypt")
+        assert "secretsmanager" in json.dumps(granted["Condition"])
+        assert otherwise == {"Ref": "AWS::NoValue"}
+
+    def test_there_is_no_more(self, shared: list[Statement]) -> None:
+        assert len(shared) == 3
+
+
+class TestTranslated:
+    def test_sam_attaches_nothing_to_a_function(self, translated: Resources) -> None:
+        """With a role of its own SAM adds no policy; every function has one."""
+        roles = of_type(translated, "AWS::IAM::Role")
+        for function in of_type(translated, "AWS::Lambda::Function").values():
+            role = roles[function["Role"]["Fn::GetAtt"][0]]
+            assert role["ManagedPolicyArns"] == [{"Ref": "FunctionBasics"}]
+
+    def test_a_schedule_may_start_its_function_and_leave_its_failure(
+        self, translated: Resources
+    ) -> None:
+        for name, schedule in of_type(translated, "AWS::Scheduler::Schedule").items():
+            target = schedule["Target"]
+            role = of_type(translated, "AWS::IAM::Role")[target["RoleArn"]["Fn::GetAtt"][0]]
+            granted = [
+                (s["Action"], s["Resource"])
+                for policy in role["Policies"]
+                for s in policy["PolicyDocument"]["Statement"]
+            ]
+            assert granted == [
+                ("lambda:InvokeFunction", target["Arn"]),
+                ("sqs:SendMessage", target["DeadLetterConfig"]["Arn"]),
+            ], name
+
+    def test_no_environment_holds_a_secret(self, translated: Resources) -> None:
+        """Neither by name nor by what is put there: no dynamic reference, no hidden parameter."""
+        hidden = {n for n, p in TEMPLATE_AS_WRITTEN["Parameters"].items() if p.get("NoEcho")}
+        assert hidden == set()
+        telling = ("SECRET", "KEY", "PASSWORD", "TOKEN")
+        about_reading = {
+            "SECRETS_ENDPOINT_URL",
+            "PARAMETERS_SECRETS_EXTENSION_CACHE_ENABLED",
+            "PARAMETERS_SECRETS_EXTENSION_HTTP_PORT",
+        }
+        for name, function in of_type(translated, "AWS::Lambda::Function").items():
+            variables = function["Environment"]["Variables"]
+            named = {v for v in variables if any(word in v for word in telling)} - about_reading
+            assert [v for v in named if not v.endswith("_SECRET_ARN")] == [], name
+            assert "{{resolve:" not in json.dumps(variables), name
