@@ -194,6 +194,18 @@ class TestSettle:
         assert (set(doubts.answered), dict(doubts.unconfirmed)) == (set(), {})
         assert asked(remote, user) == 0
 
+    def test_who_has_ended_is_refused_at_once(
+        self, shared: Database, remote: StandIn, access: Access, user: str, pending: str
+    ) -> None:
+        """Whatever else is missing of the row, and whether Commet answers or not."""
+        shared.execute("update subscriptions set status = 'canceled' where id = %s", [pending])
+        mark(shared, pending)
+        remote.control.fault(
+            match={"path": "/subscriptions/active"}, action={"status": 500}, times=None
+        )
+        assert dict(access.settle({user}, soon()).unconfirmed) == {}
+        assert asked(remote, user) > 0
+
     def test_five_of_many(self, shared: Database, remote: StandIn, access: Access) -> None:
         """A batch asks about five of its users; the others may come again."""
         users = {add_user(shared) for _ in range(8)}

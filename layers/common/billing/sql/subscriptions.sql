@@ -123,11 +123,12 @@ where s.user_id = any (%(users)s) and refresh_is_due(s, %(now)s)
 order by s.user_id
 
 -- Of these users, those in doubt about whom the newest question to Commet has not been answered or
--- not been asked yet, and how old what we know of them is.
+-- not been asked yet, and how old what we know of them is. That a subscription has ended is Commet's
+-- own word: what else is missing of such a row is no reason to think that it was paid.
 -- name: unanswered
 select s.user_id, max(greatest(s.event_at, s.confirmed_at)) as as_of
 from subscriptions s
-where s.user_id = any (%(users)s) and is_in_doubt(s, %(now)s)
+where s.user_id = any (%(users)s) and s.status <> 'canceled' and is_in_doubt(s, %(now)s)
   and (s.confirmed_at is null or s.confirmed_at < greatest(s.checked_at, s.refresh_due)
        or refresh_is_due(s, %(now)s))
 group by s.user_id
