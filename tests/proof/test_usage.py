@@ -1,0 +1,423 @@
+"""Usage stays exact: whatever is done in whichever order, and however many do it at once."""
+
+import multiprocessing
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from billing import corrections, reservations, usage
+from billing.accounts import User
+from billing.checkout import Checkouts
+from billing.commet import Commet
+from billing.corrections import Correction
+from billing.db import Database
+from billing.deadline import Deadline
+from billing.delivery import deliver
+from billing.refresh import refresh
+from billing.reservations import Reservation
+from billing.usage import Event
+from local.commet.testing import StandIn, standin
+from tests.integration.billing.conftest import STATUSES, add_user, grant_feature
+from tests.proof.delivering import connect, wait_for_all
+from tests.proof.scale import FULL, scaled
+from tests.proof.using import NOW, hold_and_confirm, report
+
+PROCESSES = 8
+CAP = Decimal(50)  # what the plan `fixed_box` includes; beyond it nothing is sold
+CAPPED, OPEN = "usr_capped", "usr_open"
+
+users = st.sampled_from([CAPPED, OPEN])
+# Few keys, so that they meet each other.
+keys = st.sampled_from([f"key-{n}" for n in range(12)])
+quantities = st.sampled_from([Decimal(text) for text in ("1", "2.5", "20", "49.999999", "51")])
+
+
+class Unlimited:
+    """A budget that never runs out."""
+
+    def wait(self, calls: int, deadline: Deadline) -> bool:  # noqa: ARG002
+        return True
+
+    def pause(self, seconds: float) -> None:
+        """Nobody waits in a proof."""
+
+
+class Usage(RuleBasedStateMachine):
+    """Everything that may happen to usage, beside a model of what must have been counted."""
+
+    url: str
+    remote: StandIn
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.db = Database(lambda: connect(self.url))
+        self.commet = Commet(
+            self.remote.base_url,
+            lambda *, fresh=False: self.remote.api_key,  # noqa: ARG005
+            live=False,
+            sleep=lambda _: None,
+        )
+        # What was said to be counted, by user and key: it must be in the ledger, once.
+        self.counted: dict[tuple[str, str], tuple[str, Decimal]] = {}
+        self.reserved: list[Reservation] = []
+
+    @property
+    def now(self) -> datetime:
+        return self.remote.control.now()
+
+    @initialize()
+    def subscribe(self) -> None:
+        """Two customers who pay: one whose plan has a hard limit, one who pays for more."""
+        tables = self.db.value(
+            "select string_agg(quote_ident(tablename), ', ') from pg_tables"
+            " where schemaname = 'public' and tablename <> 'schema_migrations'"
+        )
+        self.db.execute(f"truncate {tables} restart identity")
+        self.remote.control.clear_faults()
+        self.remote.control.reset()
+        for user, plan in ((CAPPED, "fixed_box"), (OPEN, "usage_pro")):
+            add_user(self.db, user)
+            started = Checkouts(self.db, self.commet, lambda: self.now).start(
+                User(user, f"{user}@example.com", None),
+                plan_code=plan,
+                billing_interval="monthly",
+                success_url="https://app.example/",
+                deadline=Deadline.after(20),
+            )
+            self.remote.control.pay(started.subscription.id)
+            self.learn(user)
+
+    # --- what callers do ---------------------------------------------------------------------
+
+    @rule(user=users, key=keys, quantity=quantities, days_ago=st.sampled_from([0, 0, 20]))
+    def report(self, user: str, key: str, quantity: Decimal, days_ago: int) -> None:
+        event = Event(user, "storage", quantity, key)
+        if days_ago:
+            event = Event(user, "storage", quantity, key, self.now - timedelta(days=days_ago))
+        (verdict,) = usage.accept(self.db, [event], statuses=STATUSES, now=self.now)
+        known = self.counted.get((user, key))
+        if verdict.status == "accepted":
+            assert known is None
+            self.counted[user, key] = ("used", quantity)
+        elif verdict.status == "duplicate":
+            assert known == ("used", quantity)
+        elif verdict.status == "conflict":
+            assert known is not None
+        else:
+            assert known is None
+            assert verdict.code != "unknown_user"
+
+    @rule(user=users, batch=st.lists(st.tuples(keys, quantities), min_size=2, max_size=5))
+    def report_many(self, user: str, batch: list[tuple[str, Decimal]]) -> None:
+        events = [Event(user, "storage", quantity, key) for key, quantity in batch]
+        verdicts = usage.accept(self.db, events, statuses=STATUSES, now=self.now)
+        for (key, quantity), verdict in zip(batch, verdicts, strict=True):
+            if verdict.status == "accepted":
+                assert (user, key) not in self.counted
+                self.counted[user, key] = ("used", quantity)
+            elif verdict.status == "duplicate":
+                assert self.counted[user, key] == ("used", quantity)
+
+    @rule(user=users, key=keys, quantity=quantities, seconds=st.sampled_from([1, 300, 3600]))
+    def reserve(self, user: str, key: str, quantity: Decimal, seconds: int) -> None:
+        outcome = reservations.reserve(
+            self.db,
+            Event(user, "storage", quantity, key),
+            expires_in=timedelta(seconds=seconds),
+            statuses=STATUSES,
+            now=self.now,
+        )
+        if outcome.code is None and not outcome.repeated:
+            assert (user, key) not in self.counted
+            assert outcome.reservation is not None
+            self.reserved.append(outcome.reservation)
+
+    @precondition(lambda self: self.reserved)
+    @rule(pick=st.integers(0, 99), quantity=st.none() | quantities)
+    def confirm(self, pick: int, quantity: Decimal | None) -> None:
+        reservation = self.reserved[pick % len(self.reserved)]
+        took = quantity or reservation.quantity
+        outcome = reservations.confirm(self.db, reservation, took, statuses=STATUSES, now=self.now)
+        place = (reservation.user_id, reservation.idempotency_key)
+        if outcome.code is None and not outcome.repeated:
+            assert place not in self.counted
+            self.counted[place] = ("used", took)
+        elif outcome.repeated:
+            assert self.counted[place] == ("used", took)
+        elif outcome.code == "conflict":
+            assert place in self.counted
+
+    @precondition(lambda self: self.reserved)
+    @rule(pick=st.integers(0, 99))
+    def release(self, pick: int) -> None:
+        reservation = self.reserved[pick % len(self.reserved)]
+        outcome = reservations.release(self.db, reservation, now=self.now)
+        assert outcome.code in (None, "reservation_confirmed")
+
+    @rule(
+        user=users,
+        key=keys,
+        quantity=quantities,
+        less=st.booleans(),
+        days_ago=st.sampled_from([None, 0, 25]),
+    )
+    def correct(
+        self, user: str, key: str, quantity: Decimal, *, less: bool, days_ago: int | None
+    ) -> None:
+        signed = -quantity if less else quantity
+        when = None if days_ago is None else self.now - timedelta(days=days_ago)
+        done = corrections.correct(
+            self.db,
+            Correction(user, "storage", signed, key, "a mistake", when),
+            author="proof",
+            statuses=STATUSES,
+            now=self.now,
+        )
+        known = self.counted.get((user, key))
+        if done.booking and not done.repeated:
+            assert known is None
+            assert done.booking.used >= 0
+            self.counted[user, key] = ("corrected", signed)
+        elif done.booking:
+            assert known == ("corrected", signed)
+        elif done.code == "conflict":
+            assert known is not None
+
+    # --- what time, Commet and the network do --------------------------------------------------
+
+    @rule(hours=st.sampled_from([0.1, 2, 24, 24 * 14, 24 * 31, 24 * 65]))
+    def time_passes(self, hours: float) -> None:
+        """Months renew at Commet and nobody tells us."""
+        self.remote.control.advance(seconds=hours * 3600)
+
+    @rule(user=users)
+    def learn(self, user: str) -> None:
+        """What a webhook or a refresh would tell."""
+        refresh(self.db, self.commet, user, now=self.now, deadline=Deadline.after(20))
+
+    @rule(told=st.booleans())
+    def change_plan(self, *, told: bool) -> None:
+        """The open customer goes up or down; up takes effect at once and begins a new period."""
+        row = self.db.one("select id, plan_id from current_subscription where user_id = %s", [OPEN])
+        assert row is not None
+        other = "pln_usagemax" if row["plan_id"] == "pln_usagepro" else "pln_usagepro"
+        httpx.post(
+            f"{self.remote.base_url}/subscriptions/{row['id']}/change-plan",
+            json={"newPlanId": other},
+            headers={"x-api-key": self.remote.api_key},
+            trust_env=False,
+        )
+        if told:
+            self.learn(OPEN)
+
+    @rule(
+        fault=st.sampled_from(
+            [
+                None,
+                {"status": 503},
+                {"status": 503, "after": True},
+                {"reset": "before"},
+                {"reset": "after"},
+                {"truncate": True},
+                {"status": 429, "retry_after": 1},
+                {"code": "idempotency_in_progress"},
+                {"code": "feature_not_in_plan"},
+            ]
+        ),
+        times=st.integers(1, 4),
+    )
+    def send(self, fault: dict[str, Any] | None, times: int) -> None:
+        control = self.remote.control
+        if fault:
+            control.fault(match={"path": "/usage/events"}, action=fault, times=times)
+        self._deliver()
+        control.clear_faults()
+
+    @rule()
+    def tidy(self) -> None:
+        reservations.tidy(self.db, now=self.now)
+
+    def _deliver(self) -> bool:
+        self.db.execute("update usage_delivery set due_at = now() where state = 'pending'")
+        summary = deliver(
+            self.db,
+            self.commet,
+            lambda: self.now,
+            Deadline.after(60),
+            timedelta(0),
+            budget=Unlimited(),
+            workers=2,
+            quiet=timedelta(0),
+            jitter=lambda: 0.0,
+        )
+        return summary.drained and not summary.postponed
+
+    # --- what must hold ------------------------------------------------------------------------
+
+    @invariant()
+    def everything_adds_up(self) -> None:
+        """Ledger, totals, days and deliveries tell the same, per feature and period."""
+        wrong = self.db.all(
+            """
+            select t.*
+            from usage_total t
+            where t.total <> (select coalesce(sum(quantity), 0) from usage_event e
+                              where e.period = t.period and e.feature = t.feature)
+               or t.total <> (select coalesce(sum(quantity), 0) from usage_daily d
+                              where d.period = t.period and d.feature = t.feature)
+               or t.claimed <> (select coalesce(sum(quantity), 0) from usage_delivery d
+                                where d.period = t.period and d.feature = t.feature)
+            """
+        )
+        assert wrong == []
+
+    @invariant()
+    def nothing_accepted_is_lost_or_doubled(self) -> None:
+        rows = self.db.all("select user_id, idempotency_key, quantity from usage_event")
+        ledger = {(row["user_id"], row["idempotency_key"]): row["quantity"] for row in rows}
+        assert ledger == {place: quantity for place, (_, quantity) in self.counted.items()}
+
+    @invariant()
+    def limits_hold(self) -> None:
+        """No period of the capped customer's passes the limit; held amounts count in the open one."""
+        totals = self.db.all(
+            "select t.total, p.closed_at is null as open from usage_total t"
+            " join usage_period p on p.id = t.period where p.user_id = %s",
+            [CAPPED],
+        )
+        held = self.db.value(
+            "select coalesce(sum(quantity), 0) from usage_reservation"
+            " where user_id = %s and state = 'held' and expires_at > %s",
+            [CAPPED, self.now],
+        )
+        assert held <= CAP
+        for row in totals:
+            assert row["total"] + (held if row["open"] else 0) <= CAP
+
+    def teardown(self) -> None:
+        """In the end Commet has what was delivered, and nothing waits that could be sent."""
+        try:
+            self.remote.control.clear_faults()
+            for _ in range(6):
+                if self._deliver():
+                    break
+                self.remote.control.advance(seconds=120)
+            assert self.db.value("select count(*) from usage_delivery where state = 'pending'") == 0
+            sent = self.db.value(
+                "select coalesce(sum(quantity), 0) from usage_delivery where state = 'sent'"
+            )
+            meters = self.remote.control.state()["meters"]
+            assert sum((Decimal(str(m["used"])) for m in meters), Decimal(0)) == sent
+        finally:
+            self.commet._http.close()
+            self.db.close()
+
+
+class TestWhateverHappens:
+    def test_usage_stays_exact(self, proof_url: str) -> None:
+        """Random lives of two customers, with a Commet that loses answers and months that pass."""
+        with standin() as remote:
+            Usage.url, Usage.remote = proof_url, remote
+            run_state_machine_as_test(
+                Usage,
+                settings=settings(
+                    max_examples=scaled(400, 8),
+                    stateful_step_count=scaled(40, 20),
+                    derandomize=not FULL,
+                    deadline=None,
+                    suppress_health_check=list(HealthCheck),
+                ),
+            )
+
+
+class TestManyAtOnce:
+    """Processes of their own, really at once."""
+
+    @contextmanager
+    def _processes(self) -> Iterator[ProcessPoolExecutor]:
+        spawn = multiprocessing.get_context("spawn")
+        ready = spawn.Barrier(PROCESSES)
+        with ProcessPoolExecutor(
+            PROCESSES, mp_context=spawn, initializer=wait_for_all, initargs=(ready,)
+        ) as pool:
+            yield pool
+
+    def _subscribe(self, db: Database, *, included: int) -> None:
+        add_user(db, "usr_ana")
+        db.execute(
+            "insert into subscriptions (id, user_id, status, billing_interval, created_at, event_at)"
+            " values ('sub_ana', 'usr_ana', 'active', 'monthly', %(now)s, %(now)s)",
+            {"now": NOW},
+        )
+        db.execute(
+            "insert into usage_period (user_id, subscription_id, starts_at, ends_at)"
+            " values ('usr_ana', 'sub_ana', %s, %s)",
+            [NOW - timedelta(days=9), NOW + timedelta(days=20)],
+        )
+        grant_feature(db, "usr_ana", "storage", included=Decimal(included), overage_enabled=False)
+
+    def _used(self, db: Database) -> set[Decimal]:
+        """What ledger, total and days say: one number where they agree."""
+        row = db.one(
+            "select (select sum(quantity) from usage_event) as ledger,"
+            " (select sum(total) from usage_total) as total,"
+            " (select sum(quantity) from usage_daily) as daily"
+        )
+        assert row is not None
+        return set(row.values())
+
+    def test_one_key_a_thousand_times(self, proof_url: str, proof_db: Database) -> None:
+        """One sender is told it was accepted; half of them come with something else, and hear so."""
+        self._subscribe(proof_db, included=100)
+        with self._processes() as pool:
+            sent = list(pool.map(report, [proof_url] * PROCESSES, [["k"] * 125] * PROCESSES,
+                                 [["7", "9"]] * PROCESSES))  # fmt: skip
+        words = Counter(word for each in sent for word in each)
+        assert words["accepted"] == 1
+        (used,) = self._used(proof_db)
+        assert used in (7, 9)
+        # Those who sent what stands were told so, and the others that it was something else.
+        same = {Decimal(7): PROCESSES * 63, Decimal(9): PROCESSES * 62}[used]
+        assert (words["duplicate"], words["conflict"]) == (same - 1, 1000 - same)
+
+    def test_five_hundred_for_one_limit(self, proof_url: str, proof_db: Database) -> None:
+        """500 callers for 30 places, single and in batches: 30 get one."""
+        self._subscribe(proof_db, included=30)
+        with self._processes() as pool:
+            shares = [[f"{n}-{m}" for m in range(63)] for n in range(PROCESSES)]
+            sent = list(pool.map(report, [proof_url] * PROCESSES, shares, [["1"]] * PROCESSES))
+        words = Counter(word for each in sent for word in each)
+        assert words == {"accepted": 30, "limit_reached": 8 * 63 - 30}
+        assert self._used(proof_db) == {Decimal(30)}
+
+    @pytest.mark.parametrize("included", [40, 120])
+    def test_reservations_and_confirms(
+        self, proof_url: str, proof_db: Database, included: int
+    ) -> None:
+        """500 jobs hold, then take less, as much or more, or give back: never beyond the limit."""
+        self._subscribe(proof_db, included=included)
+        with self._processes() as pool:
+            told = list(pool.map(hold_and_confirm, [proof_url] * PROCESSES, range(PROCESSES),
+                                 [63] * PROCESSES))  # fmt: skip
+        booked = sum((sum(each, Decimal(0)) for each in told), Decimal(0))
+        assert self._used(proof_db) == {booked}
+        # A hold is at most 3 and every one ended: hardly anything is left unused.
+        assert included - 3 <= booked <= included
+        assert proof_db.value("select count(*) from usage_reservation where state = 'held'") == 0
