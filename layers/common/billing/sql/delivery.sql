@@ -31,7 +31,7 @@ claimed as (
     from due
     where t.period = due.period and t.feature = due.feature
 ),
-named as (
+named as materialized (
     select due.*, delivery_name(period, user_id, feature, seq) as event_id,
            greatest(starts_at, least(
                %(now)s::timestamptz,
@@ -126,8 +126,13 @@ returning d.period, d.feature, d.seq, d.user_id, d.kind, d.event_id, d.generatio
 with answered as (
     select a.*, p.closed_at is null and p.ends_at > %(answered_at)s::timestamptz + %(margin)s::interval
            as inside
-    from jsonb_to_recordset(%(rows)s) as a (period bigint, feature text, seq integer, remote_id text)
-    join usage_period p on p.id = a.period
+    from jsonb_to_recordset(%(rows)s) as a (
+        period bigint, feature text collate "C", seq integer, remote_id text
+    )
+    -- The limit changes no answer: it holds this to one probe of an index per row.
+    cross join lateral (
+        select n.closed_at, n.ends_at from usage_period n where n.id = a.period limit 1
+    ) as p
 ),
 sent as (
     update usage_delivery d set
@@ -149,7 +154,7 @@ update usage_delivery d set
     due_at = now() + make_interval(secs => a.seconds),
     uncertain_since = case when a.no_effect then a.uncertain_before else d.uncertain_since end
 from jsonb_to_recordset(%(rows)s) as a (
-    period bigint, feature text, seq integer, generation integer, seconds double precision,
+    period bigint, feature text collate "C", seq integer, generation integer, seconds double precision,
     no_effect boolean, uncertain_before timestamptz
 )
 where d.period = a.period and d.feature = a.feature and d.seq = a.seq
@@ -158,7 +163,7 @@ where d.period = a.period and d.feature = a.feature and d.seq = a.seq
 -- name: park
 update usage_delivery d set state = 'parked', reason = a.reason, uncertain_since = null
 from jsonb_to_recordset(%(rows)s) as a (
-    period bigint, feature text, seq integer, generation integer, reason text
+    period bigint, feature text collate "C", seq integer, generation integer, reason text
 )
 where d.period = a.period and d.feature = a.feature and d.seq = a.seq
   and d.generation = a.generation and d.state = 'pending'

@@ -4,7 +4,7 @@
 -- A ledger row's place among the keys that outlive it: 48 bits of the user's hash, so that one
 -- user's keys lie together, and 80 of user and key, which no two events of this world share.
 create or replace function usage_key_of(p_user text, p_key text) returns uuid
-language sql immutable as $$
+language sql stable as $$
     select encode(
         substr(sha256(convert_to(p_user, 'UTF8')), 1, 6)
         || substr(sha256(convert_to(octet_length(p_user) || ':' || p_user || p_key, 'UTF8')), 1, 10),

@@ -194,8 +194,11 @@ begin
         for r in
             select e.first, k.fingerprint
             from unnest(p_pairs, p_keys, p_firsts, v_known) as e (pair, key, first, known)
-            cross join lateral pruned_fingerprint(p_users[e.pair], e.key) as k (fingerprint)
-            where v_known[e.first] is null and k.fingerprint is not null
+            cross join lateral (
+                select uuid_send(n.fingerprint) as fingerprint from usage_key n
+                where n.key = usage_key_of(p_users[e.pair], e.key) limit 1
+            ) as k
+            where v_known[e.first] is null
         loop
             v_known[r.first] := r.fingerprint;
         end loop;

@@ -1,0 +1,312 @@
+"""What it costs to turn usage into deliveries, and whether the past makes it dearer.
+
+A million accepted events of 10,000 users and 3 features are claimed, beside the least that any claim
+must do (raise a number, insert a row) in the same database; then delivered, to a receiver that
+answers at once and counts: one call per user and feature. Both claims take turns, in rounds, and
+ratios are medians over the rounds. Growth: ledger, totals and sent deliveries of periods that are
+over grow tenfold from step to step, and the same growth of the running period is claimed.
+
+    PYTHONPATH=.:layers/common python -m bench.delivery [--rounds N] [--ledger ROWS] [--plot FILE]
+"""
+
+import argparse
+import statistics
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from bench.database import connect, migrated_database
+from bench.plot import line_chart
+from billing.db import Connection, Database
+from billing.deadline import Deadline
+from billing.delivery import claim, deliver
+
+USERS = 10_000
+FEATURES = ("api", "storage", "tokens")
+EVENTS = 1_000_000
+WORKERS = 8
+TARGET_SECONDS = 1.0
+TARGET_GROWTH = 1.3
+GROWING = 1_000  # users whose totals grow while the past does
+NOW = datetime.now(UTC)
+AT_ONCE = timedelta(0)
+
+_BARE = """
+with claimed as (
+    update usage_total set claimed = total, seq = seq + 1
+    where total > claimed
+    returning period, feature, seq, total
+)
+insert into usage_delivery (period, feature, seq, user_id, quantity, event_id, body)
+select period, feature, seq, '', total, '', '' from claimed
+"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.delivery",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--rounds", type=int, default=5, help="turns of each (default: 5)")
+    parser.add_argument(
+        "--ledger", type=int, default=10_000_000, help="rows to grow to (default: 10,000,000)"
+    )
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="write the growth as SVG")
+    options = parser.parse_args(arguments)
+    console = Console()
+    with migrated_database() as url, connect(url) as admin:
+        database = Database(lambda: connect(url))
+        with console.status(f"accepting {EVENTS:,} events"):
+            _populate(admin)
+            _accept(admin)
+        with console.status("claiming"):
+            ours, bare, idle = _claims(admin, database, options.rounds)
+        with console.status("delivering"):
+            seconds, calls = _delivering(admin, database)
+        console.print(_table(ours, bare, idle, seconds, calls))
+        grown = _growth(console, admin, database, options.ledger)
+        console.print(_growth_table(grown))
+        if options.plot:
+            options.plot.write_text(
+                line_chart(
+                    "A claim costs the same however much has been",
+                    "rows in the ledger",
+                    "milliseconds, median",
+                    {f"claim of {GROWING * len(FEATURES):,} totals": grown},
+                ),
+                encoding="utf-8",
+            )
+            console.print(f"Wrote {options.plot}.")
+        database.close()
+    return 0
+
+
+# --- a million events ------------------------------------------------------------------------------
+
+
+def _claims(
+    admin: Connection, database: Database, rounds: int
+) -> tuple[list[float], list[float], float]:
+    """Seconds of each round: our claim, the bare one; and of a claim that finds nothing."""
+    ours, bare = [], []
+    for _ in range(rounds):
+        _unclaim(admin)
+        ours.append(_seconds(lambda: claim(database, now=NOW, interval=AT_ONCE)))
+        _unclaim(admin)
+        bare.append(_seconds(lambda: admin.execute(_BARE)))
+    idle = _seconds(lambda: claim(database, now=NOW, interval=AT_ONCE))
+    return ours, bare, idle
+
+
+def _unclaim(admin: Connection) -> None:
+    admin.execute("truncate usage_delivery")
+    admin.execute("update usage_total set claimed = 0, seq = 0, claimed_at = null")
+    admin.execute("vacuum analyze usage_total")
+    admin.execute("checkpoint")
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+@dataclass
+class Receiver:
+    """Answers at once, and counts the calls for each delivery and for each user and feature."""
+
+    events: Counter[str] = field(default_factory=Counter)
+    pairs: Counter[str] = field(default_factory=Counter)
+    id: str = "evt_1"
+    _lock: Lock = field(default_factory=Lock)
+
+    def track_usage(self, body: str, *, idempotency_key: str, deadline: Deadline) -> "Receiver":  # noqa: ARG002
+        event, _, _ = idempotency_key.rpartition(":")
+        pair, _, _ = event.rpartition(":")
+        with self._lock:
+            self.events[event] += 1
+            self.pairs[pair] += 1
+        return self
+
+    set_usage = track_usage
+
+
+class Unlimited:
+    """A budget without an end."""
+
+    def wait(self, calls: int, deadline: Deadline) -> bool:  # noqa: ARG002
+        return True
+
+    def pause(self, seconds: float) -> None: ...
+
+
+def _delivering(admin: Connection, database: Database) -> tuple[float, int]:
+    """Seconds and calls it took to deliver everything. Raises where a pair took more than one."""
+    _unclaim(admin)
+    receiver = Receiver()
+    began = time.perf_counter()
+    while not deliver(
+        database, receiver, lambda: NOW, Deadline.after(50), timedelta(minutes=5),
+        budget=Unlimited(), workers=WORKERS,
+    ).drained:  # fmt: skip
+        pass
+    seconds = time.perf_counter() - began
+    wanted = USERS * len(FEATURES)
+    if set(receiver.pairs.values()) != {1} or len(receiver.pairs) != wanted:
+        raise RuntimeError("not one call per user and feature")
+    return seconds, receiver.events.total()
+
+
+# --- growth -----------------------------------------------------------------------------------------
+
+
+def _growth(
+    console: Console, admin: Connection, database: Database, rows: int
+) -> list[tuple[float, float]]:
+    """Median milliseconds of the same claim, by the rows in the ledger."""
+    for table in ("usage_event", "usage_delivery", "usage_total"):
+        admin.execute(f"truncate {table}")
+    admin.execute("delete from usage_period where user_id >= 'usr_9'")
+    grown = []
+    size = 10_000
+    while size <= rows:
+        with console.status(f"{size:,} rows"):
+            _fill(admin, size)
+            grown.append((float(size), _claim_of_growth(admin, database)))
+        size *= 10
+    return grown
+
+
+def _fill(admin: Connection, size: int) -> None:
+    """Tops up the ledger, and with it periods that are over: a total and a delivery for 30 rows."""
+    (row,) = admin.execute("select count(*) as n from usage_event").fetchall()
+    values = {"users": USERS, "from": row["n"], "to": size}
+    for statement in (
+        "insert into usage_period (user_id, subscription_id, starts_at, ends_at, closed_at)"
+        " select 'usr_' || n %% %(users)s, 'sub_usr_' || n %% %(users)s, now() - interval '60 days',"
+        " now() - interval '30 days', now() - interval '30 days'"
+        " from generate_series(%(from)s::bigint / 30 + 1, %(to)s::bigint / 30) as n",
+        "insert into usage_total (period, feature, total, claimed, seq, claimed_at, settled)"
+        " select p.id, 'storage', 30, 30, 1, now() - interval '30 days', true from usage_period p"
+        " where p.closed_at is not null"
+        " and not exists (select from usage_total t where t.period = p.id)",
+        "insert into usage_delivery (period, feature, seq, user_id, quantity, event_id, body,"
+        " state, sent_at, billed_period)"
+        " select p.id, 'storage', 1, p.user_id, 30, p.id || ':storage:1', repeat('x', 150), 'sent',"
+        " now() - interval '30 days', p.id from usage_period p"
+        " where p.closed_at is not null"
+        " and not exists (select from usage_delivery d where d.period = p.id)",
+        "insert into usage_event (user_id, idempotency_key, fingerprint, feature, quantity,"
+        " occurred_at, booked_at, period, late)"
+        " select 'usr_' || n %% %(users)s, 'fill-' || n, '\\x00', 'storage', 1,"
+        " now() - interval '40 days', now() - interval '40 days', n / 30 + 1, false"
+        " from generate_series(%(from)s::bigint + 1, %(to)s::bigint) as n",
+    ):
+        admin.execute(statement, values)
+    admin.execute("vacuum (analyze)")
+    admin.execute("checkpoint")
+
+
+def _claim_of_growth(admin: Connection, database: Database) -> float:
+    taken = []
+    for _ in range(12):
+        admin.execute(
+            "insert into usage_total as t (period, feature, total)"
+            " select p.id, f, 1 from usage_period p, unnest(%s::text[]) as f"
+            " where p.closed_at is null and p.id <= %s"
+            " on conflict (period, feature) do update set total = t.total + 1",
+            [list(FEATURES), GROWING],
+        )
+        taken.append(_seconds(lambda: claim(database, now=NOW, interval=AT_ONCE)) * 1000)
+    return statistics.median(taken[2:])
+
+
+# --- the world --------------------------------------------------------------------------------------
+
+
+def _populate(admin: Connection) -> None:
+    """Users in a period that runs."""
+    for statement in (
+        "delete from users",
+        "insert into users (id, email, created_at)"
+        " select 'usr_' || n, n || '@example.com', now() from generate_series(0, %(last)s) as n",
+        "insert into subscriptions (id, user_id, status, billing_interval, created_at, event_at)"
+        " select 'sub_' || id, id, 'active', 'monthly', now(), now() from users",
+        "insert into usage_period (user_id, subscription_id, starts_at, ends_at)"
+        " select 'usr_' || n, 'sub_usr_' || n, now() - interval '10 days',"
+        " now() + interval '20 days' from generate_series(0, %(last)s) as n",
+    ):
+        admin.execute(statement, {"last": USERS - 1})
+
+
+def _accept(admin: Connection) -> None:
+    """The ledger and its totals, as acceptance leaves them."""
+    features: dict[str, Any] = {"events": EVENTS, "users": USERS, "features": list(FEATURES)}
+    admin.execute(
+        "insert into usage_event (user_id, idempotency_key, fingerprint, feature, quantity,"
+        " occurred_at, booked_at, period, late)"
+        " select p.user_id, 'bench-' || n, '\\x00', (%(features)s::text[])[n %% 3 + 1], 1,"
+        " now(), now(), p.id, false"
+        " from generate_series(1, %(events)s) as n"
+        " join usage_period p on p.user_id = 'usr_' || n %% %(users)s",
+        features,
+    )
+    admin.execute(
+        "insert into usage_total (period, feature, total)"
+        " select period, feature, sum(quantity) from usage_event group by period, feature"
+    )
+    admin.execute("vacuum (analyze)")
+
+
+# --- what is said -----------------------------------------------------------------------------------
+
+
+def _table(
+    ours: Sequence[float], bare: Sequence[float], idle: float, seconds: float, calls: int
+) -> Table:
+    table = Table(title=f"{EVENTS:,} events of {USERS:,} users and 3 features", title_justify="left")
+    table.add_column("")
+    for heading in ("seconds", "of the bare claim"):
+        table.add_column(heading, justify="right")
+    median = statistics.median(ours)
+    verdict = "[green]✓[/]" if median <= TARGET_SECONDS else "[red]✗[/]"
+    ratio = statistics.median(one / other for one, other in zip(ours, bare, strict=True))
+    table.add_row(
+        "claimed", f"{median:.2f} of {TARGET_SECONDS:.0f} {verdict}", f"{ratio:.1f} times"
+    )
+    table.add_row("the bare claim", f"{statistics.median(bare):.2f}", "")
+    table.add_row("a claim that finds nothing", f"{idle:.3f}", "")
+    table.add_row(
+        f"delivered, in {calls:,} calls", f"{seconds:.1f} ({calls / seconds:,.0f} a second)", ""
+    )
+    return table
+
+
+def _growth_table(grown: Sequence[tuple[float, float]]) -> Table:
+    table = Table(title="The same claim, while the past grows", title_justify="left")
+    table.add_column("")
+    for size, _ in grown:
+        table.add_column(f"{size:,.0f}", justify="right")
+    table.add_column("last of first", justify="right")
+    ratio = grown[-1][1] / grown[0][1]
+    verdict = "[green]✓[/]" if ratio <= TARGET_GROWTH else "[red]✗[/]"
+    table.add_row(
+        f"claim of {GROWING * len(FEATURES):,} totals, ms",
+        *(f"{taken:.1f}" for _, taken in grown),
+        f"{ratio:.2f} of {TARGET_GROWTH} {verdict}",
+    )
+    return table
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
