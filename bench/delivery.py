@@ -1,9 +1,9 @@
 """What it costs to turn usage into deliveries, and whether the past makes it dearer.
 
-A million accepted events of 10,000 users and 3 features are claimed, beside the least that any claim
-must do (raise a number, insert a row) in the same database; then delivered, to a receiver that
-answers at once and counts: one call per user and feature. Both claims take turns, in rounds, and
-ratios are medians over the rounds. Growth: ledger, totals and sent deliveries of periods that are
+A million accepted events of 10,000 users and 3 features are claimed, beside the least that any
+claim must do (raise a number, insert a row) in the same database; then delivered, to a receiver
+that answers at once and counts: one call per user and feature. Both claims take turns, in rounds,
+and ratios are medians over the rounds. Growth: ledger, totals and sent deliveries of periods that are
 over grow tenfold from step to step, and the same growth of the running period is claimed.
 
     PYTHONPATH=.:layers/common python -m bench.delivery [--rounds N] [--ledger ROWS] [--plot FILE]
@@ -91,7 +91,7 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-# --- a million events ------------------------------------------------------------------------------
+# --- a million events ---------------------------------------------------------------------------
 
 
 def _claims(
@@ -167,7 +167,7 @@ def _delivering(admin: Connection, database: Database) -> tuple[float, int]:
     return seconds, receiver.events.total()
 
 
-# --- growth -----------------------------------------------------------------------------------------
+# --- growth -------------------------------------------------------------------------------------
 
 
 def _growth(
@@ -193,8 +193,8 @@ def _fill(admin: Connection, size: int) -> None:
     values = {"users": USERS, "from": row["n"], "to": size}
     for statement in (
         "insert into usage_period (user_id, subscription_id, starts_at, ends_at, closed_at)"
-        " select 'usr_' || n %% %(users)s, 'sub_usr_' || n %% %(users)s, now() - interval '60 days',"
-        " now() - interval '30 days', now() - interval '30 days'"
+        " select 'usr_' || n %% %(users)s, 'sub_usr_' || n %% %(users)s,"
+        " now() - interval '60 days', now() - interval '30 days', now() - interval '30 days'"
         " from generate_series(%(from)s::bigint / 30 + 1, %(to)s::bigint / 30) as n",
         "insert into usage_total (period, feature, total, claimed, seq, claimed_at, settled)"
         " select p.id, 'storage', 30, 30, 1, now() - interval '30 days', true from usage_period p"
@@ -231,7 +231,7 @@ def _claim_of_growth(admin: Connection, database: Database) -> float:
     return statistics.median(taken[2:])
 
 
-# --- the world --------------------------------------------------------------------------------------
+# --- the world ----------------------------------------------------------------------------------
 
 
 def _populate(admin: Connection) -> None:
@@ -268,13 +268,15 @@ def _accept(admin: Connection) -> None:
     admin.execute("vacuum (analyze)")
 
 
-# --- what is said -----------------------------------------------------------------------------------
+# --- what is said -------------------------------------------------------------------------------
 
 
 def _table(
     ours: Sequence[float], bare: Sequence[float], idle: float, seconds: float, calls: int
 ) -> Table:
-    table = Table(title=f"{EVENTS:,} events of {USERS:,} users and 3 features", title_justify="left")
+    table = Table(
+        title=f"{EVENTS:,} events of {USERS:,} users and 3 features", title_justify="left"
+    )
     table.add_column("")
     for heading in ("seconds", "of the bare claim"):
         table.add_column(heading, justify="right")
