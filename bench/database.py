@@ -3,6 +3,7 @@
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import psycopg
@@ -18,19 +19,27 @@ USERS = 32
 @contextmanager
 def migrated_database() -> Iterator[str]:
     """The URL of a database with our tables and `USERS` users; gone at the end."""
+    with migrated_databases("bench") as (url,):
+        yield url
+
+
+@contextmanager
+def migrated_databases(*names: str) -> Iterator[list[str]]:
+    """The same, several of them on one server."""
     with tempfile.TemporaryDirectory(prefix="bench-") as place:
         Path(place).chmod(0o755)  # Postgres may run as somebody else
         with EmbeddedPostgres(Path(place)) as server:
-            url = server.create_database("bench")
-            migrate(lambda: connect(url), "postgres")
-            with connect(url) as db:
-                db.execute(
-                    "insert into users (id, email, created_at)"
-                    " select 'usr_' || n, n || '@example.com', now()"
-                    " from generate_series(1, %s) as n",
-                    [USERS],
-                )
-            yield url
+            urls = [server.create_database(name) for name in names]
+            for url in urls:
+                migrate(partial(connect, url), "postgres")
+                with connect(url) as db:
+                    db.execute(
+                        "insert into users (id, email, created_at)"
+                        " select 'usr_' || n, n || '@example.com', now()"
+                        " from generate_series(1, %s) as n",
+                        [USERS],
+                    )
+            yield urls
 
 
 def connect(url: str) -> Connection:

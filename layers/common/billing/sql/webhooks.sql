@@ -57,6 +57,7 @@ where id in (
     (select id from webhook_events
      where status = 'ignored' and error = 'unknown_customer' and payload is not null
        and received_at > now() - interval '10 minutes' and find_user(customer) is not null
+     order by received_at  -- by the index that knows when, not through all who were ever unknown
      limit 1000)
     union all
     (select id from webhook_events

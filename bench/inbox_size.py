@@ -1,0 +1,202 @@
+"""Whether a full inbox slows anything down: ten million webhooks received against none.
+
+Two databases on one server, alike but for the inbox. Each of the statements that the webhook and
+`reconcile` send to the inbox, and a whole webhook, runs in both by turns; what counts is the ratio
+of the medians.
+
+    PYTHONPATH=.:layers/common python -m bench.inbox_size [--rows N] [--rounds N]
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from uuid import uuid4
+
+from psycopg import sql
+from rich.console import Console
+from rich.table import Table
+
+from bench.database import USERS, connect, migrated_databases
+from bench.webhooks import KINDS, body
+from billing import reconcile as healing
+from billing import subscriptions, webhooks
+from billing.commet import Commet
+from billing.config import from_env
+from billing.db import Database
+from billing.deadline import Deadline
+from billing.sql import queries
+from local.commet.testing import standin
+
+TARGET = 1.2
+_AT_ONCE = 500_000
+_SETTINGS = from_env({"COMMET_MODE": "sandbox"})
+_PAYLOAD_AGE, _ID_AGE = timedelta(days=30), timedelta(days=400)
+
+# What a year brings: most of it applied long ago and pruned, a few that failed, died or were for
+# nobody we know. Ids as Commet's, in no order.
+_FILL = """
+insert into webhook_events
+    (id, type, mode, customer, occurred_at, received_at, payload, status, attempts, due_at, error)
+select 'whev_' || md5(n::text),
+       (array['invoice.created', 'payment.received', 'customer.state_changed',
+              'subscription.updated'])[1 + n %% 4],
+       'sandbox', 'usr_' || (hashint4(n) & 1048575), at, at,
+       case when at > now() - interval '3 days' then convert_to(repeat('x', 600), 'UTF8') end,
+       case when n %% 1000 = 1 then 'ignored' when n %% 200000 = 2 then 'dead'
+            when n %% 200000 = 3 then 'failed' else 'applied' end,
+       1,
+       case when n %% 200000 = 3 then now() + interval '1 hour' end,
+       case when n %% 1000 = 1 then 'unknown_customer' when n %% 200000 in (2, 3) then 'a bug' end
+from generate_series(%(first)s::int, %(last)s::int) as n
+cross join lateral (
+    select now() - interval '365 days' * (1 - n / %(rows)s::float8) as at
+) as moment
+"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.inbox_size",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--rows", type=int, default=10_000_000, help="default: 10,000,000")
+    parser.add_argument("--rounds", type=int, default=300, help="of each, default: 300")
+    options = parser.parse_args(arguments)
+    console = Console()
+    with migrated_databases("empty", "full") as (empty_url, full_url):
+        with console.status(f"filling the inbox with {options.rows:,} webhooks"):
+            fill(full_url, options.rows)
+        empty, full = (Database(partial(connect, url)) for url in (empty_url, full_url))
+        with console.status("measuring"), standin() as remote:
+            commet = Commet(
+                remote.base_url,
+                lambda *, fresh=False: remote.api_key,  # noqa: ARG005
+                live=False,
+            )
+            work = {"reconcile": partial(reconcile, commet)} | WORK
+            figures = {
+                name: _by_turns(partial(act, empty), partial(act, full), options.rounds)
+                for name, act in sorted(work.items(), key=lambda item: item[0] not in MAIN)
+            }
+        empty.close()
+        full.close()
+    console.print(_table(figures))
+    console.print(
+        f"Medians of {options.rounds} by turns; an inbox of {options.rows:,} rows, fsync on."
+    )
+    return 0
+
+
+def fill(url: str, rows: int) -> None:
+    """Webhooks of the last year. Indexes are made at the end: that takes a tenth of the time."""
+    with connect(url) as db:
+        db.execute("set synchronous_commit = off")
+        db.execute("set maintenance_work_mem = '512MB'")
+        indexes = db.execute(
+            "select indexname, indexdef from pg_indexes"
+            " where tablename = 'webhook_events' and indexname <> 'webhook_events_pkey'"
+        ).fetchall()
+        for index in indexes:
+            db.execute(sql.SQL("drop index {}").format(sql.Identifier(index["indexname"])))
+        db.execute("alter table webhook_events drop constraint webhook_events_pkey")
+        for first in range(1, rows + 1, _AT_ONCE):
+            last = min(first + _AT_ONCE - 1, rows)
+            db.execute(_FILL, {"first": first, "last": last, "rows": rows})
+        db.execute("alter table webhook_events add primary key (id)")
+        for index in indexes:
+            db.execute(index["indexdef"].encode())
+        db.execute("vacuum analyze webhook_events")
+        db.execute("checkpoint")
+
+
+def receive(db: Database) -> None:
+    """A webhook, from its body to the row it changes."""
+    chosen = time.perf_counter_ns()
+    signed = body(chosen % KINDS, 1 + chosen // KINDS % USERS, uuid4().hex)
+    outcome = webhooks.receive(db, signed, mode="sandbox", now=datetime.now(UTC)).outcome
+    if outcome != "applied":
+        raise RuntimeError(outcome)
+
+
+def repeat(db: Database) -> None:
+    """A webhook that is there already."""
+    signed = body(0, 1, "repeated")
+    webhooks.receive(db, signed, mode="sandbox", now=datetime.now(UTC))
+
+
+def reconcile(commet: Commet, db: Database) -> None:
+    """A whole run that finds nothing to do."""
+    now = datetime.now(UTC)
+    healing.run(db, commet, _SETTINGS, clock=lambda: now, deadline=Deadline.after(60))
+
+
+def retry(db: Database) -> None:
+    """Finds failed events that are due, and ignored ones that matter now."""
+    webhooks.retry_failed(
+        db, mode="sandbox", clock=lambda: datetime.now(UTC), deadline=Deadline.after(60)
+    )
+
+
+def prune(db: Database) -> None:
+    """Goes on where the last run left off."""
+    since = datetime.now(UTC) - _PAYLOAD_AGE
+    where = {"received_at": since, "id": "", "age": _PAYLOAD_AGE, "limit": 5000}
+    db.all(queries("webhooks")["prune_payloads"], where)
+    db.all(queries("webhooks")["delete_old_events"], {"age": _ID_AGE, "limit": 5000})
+
+
+def health(db: Database) -> None:
+    """The gauges."""
+    db.one(queries("webhooks")["inbox_health"])
+
+
+def due_rows(db: Database) -> None:
+    """Claims whom to ask about."""
+    subscriptions.claim_refreshes(db, datetime.now(UTC), limit=8)
+
+
+MAIN = ("a webhook", "a repeated webhook", "reconcile")
+WORK: dict[str, Callable[[Database], None]] = {
+    "a webhook": receive,
+    "a repeated webhook": repeat,
+    "  failed events": retry,
+    "  prune": prune,
+    "  gauges": health,
+    "  rows due": due_rows,
+}
+
+
+def _by_turns(
+    one: Callable[[], None], other: Callable[[], None], rounds: int
+) -> tuple[float, float]:
+    """The median milliseconds of each; the order changes from round to round."""
+    times: tuple[list[float], list[float]] = ([], [])
+    for number in range(rounds + 10):
+        order = ((0, one), (1, other)) if number % 2 else ((1, other), (0, one))
+        for which, act in order:
+            began = time.perf_counter()
+            act()
+            if number >= 10:  # the first ones plan and connect
+                times[which].append((time.perf_counter() - began) * 1000)
+    return statistics.median(times[0]), statistics.median(times[1])
+
+
+def _table(figures: dict[str, tuple[float, float]]) -> Table:
+    table = Table(title="Inbox", title_justify="left")
+    for heading in ("work", "empty ms", "full ms", "ratio"):
+        table.add_column(heading, justify="left" if heading == "work" else "right")
+    for name, (empty, full) in figures.items():
+        verdict = ""
+        if name in MAIN:
+            verdict = f" of {TARGET} " + ("[green]✓[/]" if full <= empty * TARGET else "[red]✗[/]")
+        table.add_row(name, f"{empty:.3f}", f"{full:.3f}", f"{full / empty:.2f}{verdict}")
+    return table
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
