@@ -296,7 +296,7 @@ class Usage(RuleBasedStateMachine):
 
     @invariant()
     def limits_hold(self) -> None:
-        """No period of the capped customer's passes the limit; held amounts count in the open one."""
+        """No period of the capped customer passes the limit, with what is held in the open one."""
         totals = self.db.all(
             "select t.total, p.closed_at is null as open from usage_total t"
             " join usage_period p on p.id = t.period where p.user_id = %s",
@@ -362,7 +362,8 @@ class TestManyAtOnce:
     def _subscribe(self, db: Database, *, included: int) -> None:
         add_user(db, "usr_ana")
         db.execute(
-            "insert into subscriptions (id, user_id, status, billing_interval, created_at, event_at)"
+            "insert into subscriptions"
+            " (id, user_id, status, billing_interval, created_at, event_at)"
             " values ('sub_ana', 'usr_ana', 'active', 'monthly', %(now)s, %(now)s)",
             {"now": NOW},
         )
@@ -384,7 +385,7 @@ class TestManyAtOnce:
         return set(row.values())
 
     def test_one_key_a_thousand_times(self, proof_url: str, proof_db: Database) -> None:
-        """One sender is told it was accepted; half of them come with something else, and hear so."""
+        """One sender is told it was accepted; half come with something else, and are told that."""
         self._subscribe(proof_db, included=100)
         with self._processes() as pool:
             sent = list(pool.map(report, [proof_url] * PROCESSES, [["k"] * 125] * PROCESSES,
