@@ -183,6 +183,7 @@ class TestAppRole:
                     "statement_timeout",
                     "lock_timeout",
                     "idle_in_transaction_session_timeout",
+                    "idle_session_timeout",
                 )
             }
             allowed = connection.execute(
@@ -193,6 +194,7 @@ class TestAppRole:
             "statement_timeout": ("10s",),
             "lock_timeout": ("5s",),
             "idle_in_transaction_session_timeout": ("30s",),
+            "idle_session_timeout": ("15min",),
         }
         assert allowed == (7, False, False)
 

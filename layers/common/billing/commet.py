@@ -13,12 +13,12 @@ Wire contract: Commet API version 2026-08-27. Retry rules, all inside the caller
 
 import json
 import logging
-import random
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from random import SystemRandom
 from typing import Any, Protocol, TypeVar
 from urllib.parse import quote
 
@@ -42,6 +42,9 @@ from billing.deadline import Deadline
 from billing.errors import CommetRefused, CommetUnavailable, Unavailable
 
 API_VERSION = "2026-08-27"
+
+# The system's, which environments restored from one snapshot do not share.
+_chance = SystemRandom().random
 
 # Anything else would end up in the message of the HTTP library that refuses it.
 _KEY = re.compile(r"[!-~]{1,500}")
@@ -79,7 +82,7 @@ class Commet:
         live: bool,
         transport: httpx.BaseTransport | None = None,
         sleep: Callable[[float], None] = time.sleep,
-        jitter: Callable[[], float] = random.random,
+        jitter: Callable[[], float] = _chance,
     ) -> None:
         self._api_key = api_key
         self._live = live
