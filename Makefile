@@ -69,6 +69,7 @@ bench: $(STAMP)-dev  ## measure: cold starts, the stand-in, webhooks, usage; eac
 	@$(BIN)/python -m bench.cold_start
 	@$(BIN)/python -m bench.commet_standin
 	@PYTHONPATH=.:layers/common $(BIN)/python -m bench.webhooks
+	@PYTHONPATH=.:layers/common $(BIN)/python -m bench.inbox_size
 	@PYTHONPATH=.:layers/common $(BIN)/python -W ignore -m bench.usage --plot docs/usage-growth.svg
 
 ##@ Deploy it

@@ -18,7 +18,7 @@ from typing import Any
 import httpx
 from hypothesis import strategies as st
 
-from billing import webhooks
+from billing import reconcile, subscriptions, webhooks
 from billing.access import Access
 from billing.accounts import User
 from billing.checkout import Checkouts
@@ -28,7 +28,7 @@ from billing.db import Database, Row
 from billing.deadline import Deadline
 from billing.errors import BillingError, CommetRefused
 from billing.events import HANDLED
-from billing.refresh import refresh
+from billing.refresh import ask, refresh, write
 from local.commet.testing import Control, Receiver, StandIn
 
 PEOPLE = ("usr_ana", "usr_bob", "usr_cy")
@@ -82,7 +82,9 @@ ON_THE_WAY = st.one_of(
     _step("deliver", _seed),
     _step("deliver", _seed),
     _step("refresh", _who),
+    _step("slow_refresh", _who, AT_COMMET, _seed),
     _step("ask", _who),
+    _step("reconcile"),
 )
 LOSS = _step("lose", _seed)
 # Half of the people start with something to lose.
@@ -233,6 +235,23 @@ class History:
         with suppress(CommetRefused):
             refresh(self._db, self.commet, who, now=self.clock(), deadline=Deadline.after(20))
 
+    def slow_refresh(self, who: str, meanwhile: Step, seed: int) -> None:
+        """The same, and between question and answer something happens and some of it arrives."""
+        rows = subscriptions.refreshable(self._db, who)
+        with suppress(CommetRefused):
+            truth = ask(self.commet, who, rows, now=self.clock(), deadline=Deadline.after(20))
+            self.run(meanwhile)
+            self.deliver(seed)
+            write(self._db, rows, truth)
+
+    def reconcile(self) -> None:
+        """A scheduled run; all pauses between two questions are over."""
+        self.make_due()
+        summary = reconcile.run(
+            self._db, self.commet, SETTINGS, clock=self.clock, deadline=Deadline.after(60)
+        )
+        assert summary["refresh_failed"] == 0
+
     def ask(self, who: str) -> None:
         """A request does, where it has reason to; its pause since the last time is over."""
         self.make_due()
@@ -366,10 +385,13 @@ def _moment(text: str | None) -> datetime | None:
 
 def _feature(said: dict[str, Any]) -> tuple[Any, ...]:
     if said["type"] == "boolean":
-        return ("boolean", None, False, False)
+        return ("boolean", None, False, False, None)
     use = said["consumption"]
-    return ("usage", use["includedUnits"], use["unlimited"], use["overage"]["enabled"])
+    overage = use["overage"]
+    price = overage["unitPrice"]["amount"] if overage["enabled"] else None
+    return ("usage", use["includedUnits"], use["unlimited"], overage["enabled"], price)
 
 
 def _granted(row: Row) -> tuple[Any, ...]:
-    return (row["type"], row["included"], row["unlimited"], row["overage_enabled"])
+    price = row["unit_price"] if row["overage_enabled"] else None
+    return (row["type"], row["included"], row["unlimited"], row["overage_enabled"], price)
