@@ -1,7 +1,10 @@
 """What the template promises, read from the template and from what SAM makes of it."""
 
 import json
+import re
 import shutil
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +53,34 @@ class TestFunctions:
 
 def answers_http(function: dict[str, Any]) -> bool:
     return any(event["Type"] == "HttpApi" for event in function.get("Events", {}).values())
+
+
+def waits_for(resources: Resources, name: str) -> set[str]:
+    """The resources that must be there before this one, whatever conditions say."""
+    explicit = resources[name].get("DependsOn", [])
+    named = {explicit} if isinstance(explicit, str) else set(explicit)
+    for part in ("Properties", "UpdatePolicy"):
+        named |= set(mentioned(resources[name].get(part)))
+    return named & resources.keys()
+
+
+def mentioned(value: object) -> Iterator[str]:
+    """The names that a value takes something from."""
+    if isinstance(value, list):
+        for each in value:
+            yield from mentioned(each)
+    elif isinstance(value, dict):
+        for kind, what in value.items():
+            if kind == "Ref":
+                yield what
+            elif kind == "Fn::GetAtt":
+                yield what[0]
+            elif kind == "Fn::Sub":
+                text = what if isinstance(what, str) else what[0]
+                yield from re.findall(r"\$\{(\w+)", text)
+                yield from mentioned(what[1:] if isinstance(what, list) else None)
+            else:
+                yield from mentioned(what)
 
 
 class TestCompute:
@@ -112,6 +143,12 @@ class TestCompute:
         for group in groups.values():
             rolled_back = group["AutoRollbackConfiguration"]
             assert "DEPLOYMENT_STOP_ON_ALARM" in rolled_back["Events"]
+
+    def test_nothing_waits_for_itself(self, template: dict[str, Any]) -> None:
+        """CloudFormation refuses circles, through an update policy too, where linters look not."""
+        resources = translate(template, {"Canary": "Linear10PercentEvery1Minute"})
+        order = TopologicalSorter({name: waits_for(resources, name) for name in resources})
+        assert set(order.static_order()) == resources.keys()
 
     def test_every_offered_shift_is_one_of_codedeploys(self, template: dict[str, Any]) -> None:
         """SAM makes its name of the parameter's value."""

@@ -52,8 +52,9 @@ def words_of(path: Path) -> Iterator[str]:
 
 @cache
 def written_by(service: str) -> frozenset[str]:
-    if service == "database":
-        return frozenset(words_of(BILLING / "db.py"))
+    shared = {"database": BILLING / "db.py", "api": BILLING / "api.py"}
+    if service in shared:
+        return frozenset(words_of(shared[service]))
     paths = modules_of(ROOT / "functions" / service / "app.py")
     return frozenset(word for path in paths for word in words_of(path))
 

@@ -26,7 +26,7 @@ from aws_lambda_powertools.event_handler.openapi.types import OpenAPIResponse
 from psycopg.errors import DeadlockDetected, LockNotAvailable, QueryCanceled
 from pydantic import BaseModel
 
-from billing import accounts, problems, security_headers, wiring
+from billing import accounts, measures, problems, security_headers, wiring
 from billing.accounts import User
 from billing.config import origin_of
 from billing.deadline import Deadline, LambdaContext
@@ -294,6 +294,7 @@ def _problem(
     app: APIGatewayHttpResolver, error: BillingError, cause: Exception | None = None
 ) -> Response[Any]:
     if error.status >= 500:
+        measures.count("ServerErrors", service="api")
         logger.error(error.code, exc_info=cause or error)
     document = problems.document(error, _request_id(app.current_event.raw_event))
     return Response(error.status, headers=problems.headers(error), body=json.dumps(document))

@@ -68,9 +68,8 @@ class TestPage:
     def test_memory_and_time_are_the_templates(self) -> None:
         """Beside each the reason for it."""
         page = (ROOT / "docs" / "aws.md").read_text(encoding="utf-8")
-        rows = re.findall(
-            r"^\| ([a-z_, ]+) \| (\d+) \| (\d+|see the template) \|", page, re.MULTILINE
-        )
+        row = r"^\| ([a-z_, ]+) \| (\d+) \| (\d+|see the template) \|"
+        rows = re.findall(row, page, re.MULTILINE)
         told = {
             name: (int(memory), time) for names, memory, time in rows for name in names.split(", ")
         }
