@@ -4,8 +4,8 @@ Single events: `billing.usage.accept` and the whole handler, beside pgbench call
 function on the same server, and beside pgbench inserting into ledger and total with nothing
 decided, which is less than anybody could do. Batches of 1,000: the whole handler, beside that same
 bare statement by unnest over the same driver. Everything takes turns, in rounds; ratios are medians
-over the rounds, each within its own round. Growth: the ledger is filled tenfold from step to step,
-and everything that must not notice is timed.
+over the rounds, each within its own round. Growth: ledgers of 10,000 entries and ten times as many,
+again and again, stand side by side, and what must not notice takes turns on them.
 
     PYTHONPATH=.:layers/common python -m bench.usage [--rounds N] [--ledger ROWS] [--plot FILE]
 """
@@ -27,7 +27,7 @@ from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 from rich.console import Console
 from rich.table import Table
@@ -35,7 +35,8 @@ from rich.table import Table
 from bench.database import connect, migrated_database
 from bench.plot import line_chart
 from billing import ledger, usage
-from billing.db import Database
+from billing.db import Connection, Database
+from billing.migrations import migrate
 from billing.usage import Event
 from billing.usage_reading import usage_of_user
 from local.postgres.binaries import find_binaries
@@ -49,6 +50,8 @@ TARGET_BATCH = 25_000
 TARGET_GROWTH = 1.3
 BATCH = 1_000
 USERS_OF_A_BATCH = 100
+
+Growth = dict[str, list[tuple[float, float]]]
 
 _keys = count()
 
@@ -104,8 +107,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--plot", type=Path, metavar="FILE", help="write the growth as SVG")
     options = parser.parse_args(arguments)
     console = Console()
-    with migrated_database() as url, _environment(url), connect(url) as admin:
-        _populate(admin)
+    with migrated_database() as url, _environment(url):
+        with connect(url) as admin:
+            _populate(admin)
         database = Database(lambda: connect(url))
         singles = [
             Way("accept()", lambda: _accepting(database, options.events, 1, USERS)),
@@ -132,7 +136,7 @@ def main(arguments: list[str] | None = None) -> int:
             f"Targets: single events {TARGET} of pgbench with the same function; batches through"
             f" the handler {TARGET_BATCH:,} a second or {TARGET} of the bare statement."
         )
-        grown = _growth(console, admin, database, options.ledger)
+        grown = _growth(console, url, options.ledger, options.rounds)
         console.print(_growth_table(grown))
         if options.plot:
             options.plot.write_text(
@@ -293,70 +297,94 @@ def _pgbench(url: str, transactions: int, script: str) -> float:
 # --- growth -------------------------------------------------------------------------------------
 
 
-def _growth(
-    console: Console, admin: Any, database: Database, rows: int
-) -> dict[str, list[tuple[float, float]]]:
-    """Median milliseconds of each kind of work, by the rows in the ledger."""
-    works: dict[str, Callable[[], object]] = {
-        "one event": lambda: _accept(database, _events(1, USERS)),
-        "a batch of 1,000": lambda: _accept(database, _events(BATCH, USERS_OF_A_BATCH)),
-        "a dashboard": lambda: usage_of_user(
-            database, user_id=f"usr_{_user()}", currency="usd", now=datetime.now(UTC)
-        ),
-        "a page of a user's ledger": lambda: ledger.page(
-            database, ledger.Query(user_id=f"usr_{_user()}"), now=datetime.now(UTC)
-        ),
-        "a page of the last hour's": lambda: ledger.page(
-            database,
-            ledger.Query(since=datetime.now(UTC) - timedelta(hours=1)),
-            now=datetime.now(UTC),
-        ),
+def _works() -> dict[str, tuple[int, Callable[[Database], object]]]:
+    """What must not notice how long the ledger is, and how often a turn does it."""
+    return {
+        "one event": (100, lambda db: _accept(db, _events(1, USERS))),
+        "a batch of 1,000": (5, lambda db: _accept(db, _events(BATCH, USERS_OF_A_BATCH))),
+        "a dashboard": (100, _read_dashboard),
+        "a page of a user's ledger": (50, _read_page_of_user),
+        "a page of everybody's": (50, _read_page_of_all),
     }
-    grown: dict[str, list[tuple[float, float]]] = {name: [] for name in works}
-    size = 10_000
-    while size <= rows:
-        with console.status(f"{size:,} rows"):
-            _fill(admin, size)
-            for name, work in works.items():
-                times = 15 if "batch" in name else 300
-                grown[name].append((size, _median_ms(work, times)))
-        size *= 10
-    return grown
 
 
-def _median_ms(work: Callable[[], object], times: int) -> float:
-    for _ in range(times // 5 + 1):
-        work()
-    taken = []
-    for _ in range(times):
-        began = time.perf_counter()
-        work()
-        taken.append(time.perf_counter() - began)
-    return statistics.median(taken) * 1000
+def _read_dashboard(db: Database) -> object:
+    return usage_of_user(db, user_id=f"usr_{_user()}", currency="usd", now=datetime.now(UTC))
 
 
-def _fill(admin: Any, size: int) -> None:
-    """Tops the ledger up, over the last 300 days; totals are as many as before."""
-    (row,) = admin.execute("select count(*) as n from usage_event").fetchall()
+def _read_page_of_user(db: Database) -> object:
+    # Even of the shortest ledger there are so many entries of each user.
+    query = ledger.Query(user_id=f"usr_{_user()}")
+    return ledger.page(db, query, limit=10, now=datetime.now(UTC))
+
+
+def _read_page_of_all(db: Database) -> object:
+    since = datetime.now(UTC) - timedelta(days=2 + _user() % 250)
+    return ledger.page(db, ledger.Query(since=since), now=datetime.now(UTC))
+
+
+def _growth(console: Console, url: str, rows: int, rounds: int) -> Growth:
+    """Median milliseconds of each kind of work, by the rows in the ledger.
+
+    There is a database of each size, and they take turns: what else the machine does meanwhile
+    meets all of them alike.
+    """
+    sizes = [size for size in (10_000 * 10**n for n in range(6)) if size <= rows]
+    databases = {}
+    for size in sizes:
+        with console.status(f"filling a ledger of {size:,} rows"):
+            databases[size] = _database_of(url, size)
+    taken: dict[str, dict[int, list[float]]] = {
+        name: {size: [] for size in sizes} for name in _works()
+    }
+    for number in range(rounds + 1):
+        with console.status(f"round {number} of {rounds}"):
+            for name, (times, work) in _works().items():
+                for size, database in databases.items():
+                    for _ in range(times):
+                        began = time.perf_counter()
+                        work(database)
+                        if number:  # the first round warms up
+                            taken[name][size].append((time.perf_counter() - began) * 1000)
+    return {
+        name: [(size, statistics.median(times)) for size, times in by_size.items()]
+        for name, by_size in taken.items()
+    }
+
+
+def _database_of(url: str, size: int) -> Database:
+    """A database of its own, its ledger filled."""
+    own = urlunsplit(urlsplit(url)._replace(path=f"/bench_{size}"))
+    with connect(url) as admin:
+        admin.execute(f"create database bench_{size}".encode())
+    migrate(lambda: connect(own), "postgres")
+    with connect(own) as admin:
+        _populate(admin)
+        _fill(admin, size)
+    return Database(lambda: connect(own))
+
+
+def _fill(admin: Connection, size: int) -> None:
+    """Entries of a year, each user's in the period that was theirs then."""
     admin.execute(
         "insert into usage_event (user_id, idempotency_key, fingerprint, feature, quantity,"
         " occurred_at, booked_at, period, late)"
-        " select 'usr_' || n %% %(users)s, 'fill-' || n || '-' || md5(n::text), '\\x00', 'storage',"
-        " 1, t, t, n %% %(users)s + 1, false"
-        " from generate_series(%(from)s::bigint, %(to)s::bigint) as n,"
-        " lateral (select now() - interval '300 days' * (1 - n / %(to)s::float8)"
-        " - interval '1 day' as t) as at",
-        {"users": USERS, "from": row["n"] + 1, "to": size},
+        " select 'usr_' || u, 'fill-' || n || '-' || md5(n::text), '\\x00', 'storage', 1, t, t,"
+        " 1 + u + %(users)s * least(extract(day from now() - t)::bigint / 30, 11), false"
+        " from generate_series(1, %(size)s::bigint) as n,"
+        " lateral (select n %% %(users)s as u,"
+        " now() - interval '360 days' * (1 - n / %(size)s::float8) as t) as at",
+        {"users": USERS, "size": size},
     )
-    admin.execute("vacuum (analyze) usage_event")
+    admin.execute("vacuum (analyze)")
     admin.execute("checkpoint")
 
 
 # --- the world ------------------------------------------------------------------------------------
 
 
-def _populate(admin: Any) -> None:
-    """Users who pay for three features, in a period that runs."""
+def _populate(admin: Connection) -> None:
+    """Users who have paid for three features for a year, in the last days of a period."""
     for statement in (
         "delete from users",
         "insert into users (id, email, created_at)"
@@ -365,8 +393,13 @@ def _populate(admin: Any) -> None:
         " select 'sub_' || id, id, 'active', 'monthly', now(), now() from users",
         "insert into usage_period (id, user_id, subscription_id, starts_at, ends_at)"
         " overriding system value select n + 1, 'usr_' || n, 'sub_usr_' || n,"
-        " now() - interval '10 days', now() + interval '20 days'"
+        " now() - interval '30 days', now() + interval '1 day'"
         " from generate_series(0, %(last)s) as n",
+        "insert into usage_period (id, user_id, subscription_id, starts_at, ends_at, closed_at)"
+        " overriding system value select p.id + m * (1 + %(last)s), p.user_id, p.subscription_id,"
+        " p.starts_at - m * interval '30 days', p.starts_at - (m - 1) * interval '30 days',"
+        " p.starts_at - (m - 1) * interval '30 days'"
+        " from usage_period p, generate_series(1, 11) as m",
         "insert into entitlements (user_id, feature, name, type, model, allowed, included,"
         " overage_enabled, unit_price, currency, event_at)"
         " select id, f, f, 'usage', 'metered', true, 1000000, f <> 'storage', 1000, 'usd', now()"
@@ -426,7 +459,7 @@ def _table(title: str, reached: dict[str, list[float]], reference: str) -> Table
     return table
 
 
-def _growth_table(grown: dict[str, list[tuple[float, float]]]) -> Table:
+def _growth_table(grown: Growth) -> Table:
     table = Table(title="Median milliseconds, by rows in the ledger", title_justify="left")
     table.add_column("")
     for size, _ in next(iter(grown.values())):
