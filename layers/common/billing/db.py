@@ -161,8 +161,18 @@ class Database:
 
     @staticmethod
     def _run(connection: Connection, statement: str, params: Params | None) -> list[Row]:
-        cursor = connection.execute(statement, params)
-        return cursor.fetchall() if cursor.description else []
+        try:
+            cursor = connection.execute(statement, params)
+            return cursor.fetchall() if cursor.description else []
+        except psycopg.Error as error:
+            _keep_the_row_out(error)
+            raise
+
+
+def _keep_the_row_out(error: psycopg.Error) -> None:
+    """Leaves an error its first line. Postgres quotes the failing row, and errors go into logs."""
+    if error.diag.message_primary:
+        error.args = (error.diag.message_primary,)
 
 
 def _count_unavailable() -> None:

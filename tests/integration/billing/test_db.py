@@ -1,6 +1,7 @@
 """The doorway to Postgres: reconnects, translates, and tells a bad statement from a bad line."""
 
 import socket
+import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import urlsplit
@@ -143,6 +144,26 @@ class TestStatementErrors:
 
 
 Connecting = Callable[["Store"], Callable[[], Connection]]
+
+
+class TestWhatErrorsTell:
+    @pytest.mark.parametrize(
+        "statement",
+        [
+            "insert into users (id, email) values ('usr_a', null)",
+            "insert into users (id, email, name) values ('usr_a', 'ana@example.com', 'Ana'),"
+            " ('usr_a', 'ana@example.com', 'Ana')",
+            "do $$ begin raise exception 'no' using detail = 'ana@example.com'; end $$",
+        ],
+    )
+    def test_not_the_row_it_went_wrong_on(self, database: Database, statement: str) -> None:
+        """Postgres adds the failing row to its message, and messages go into logs."""
+        with pytest.raises(psycopg.Error) as caught:
+            database.execute(statement)
+        written = "".join(traceback.format_exception(caught.value))
+        assert str(caught.value) == caught.value.diag.message_primary
+        assert "ana@example.com" not in written
+        assert "usr_a" not in written
 
 
 class Store:
