@@ -9,6 +9,10 @@ SHELL := bash
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory
 PARAMETERS ?=
+ENVIRONMENT ?= production
+ARCHITECTURE ?= arm64
+BUILD_DIR ?= .aws-sam/build
+KEEP ?= 3
 
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
@@ -16,7 +20,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 REQUIREMENTS := $(filter-out %/checkov.txt,$(wildcard requirements/*.txt)) layers/common/requirements.txt
 CHECKOV := .venv/checkov/bin/checkov
-CODE := layers functions local tests bench
+CODE := layers functions local deploy tests bench
 
 export SAM_CLI_TELEMETRY := 0
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -73,17 +77,25 @@ bench: $(STAMP)-dev  ## measure: cold starts, the stand-in, webhooks, usage; eac
 	@PYTHONPATH=.:layers/common $(BIN)/python -W ignore -m bench.usage --plot docs/usage-growth.svg
 
 ##@ Deploy it
-.PHONY: build build-id
-build: $(STAMP)-run  ## build the artifacts of `sam deploy`, compiled for the Lambda runtime
+.PHONY: build build-id deploy prune
+build: $(STAMP)-run  ## build the artifacts of `sam deploy` (ARCHITECTURE=x86_64 for another one)
 	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 13) and \
 		"make build needs Python 3.13: rm -rf .venv && make build PYTHON=/path/to/python3.13")'
 	@PATH="$(CURDIR)/$(BIN):$$PATH" AWS_DEFAULT_REGION=$${AWS_DEFAULT_REGION:-eu-central-1} \
-		$(BIN)/sam build --cached --parallel $(ARGS)
+		$(BIN)/sam build --cached --parallel --build-dir $(BUILD_DIR) --cache-dir $(BUILD_DIR)-cache \
+		--parameter-overrides Architecture=$(ARCHITECTURE) $(ARGS)
 	@echo "Compiling for the runtime: an import from .pyc costs a third less of a cold start."
-	@$(BIN)/python -m compileall -q --invalidation-mode unchecked-hash .aws-sam/build
+	@$(BIN)/python -m compileall -q --invalidation-mode unchecked-hash $(BUILD_DIR)
 
 build-id:  ## print the digest that `sam deploy` needs as BuildId (PARAMETERS="A=b ...")
-	@$(PYTHON) local/build_id.py $(PARAMETERS)
+	@$(PYTHON) deploy/build_id.py $(PARAMETERS)
+
+deploy: $(STAMP)-run  ## deploy, guided: says what it will do and cost, then asks (DRY_RUN=1 only says it)
+	@$(BIN)/python -m deploy up --environment $(ENVIRONMENT) $(if $(DRY_RUN),--dry-run) \
+		$(if $(YES),--yes) $(PARAMETERS)
+
+prune: $(STAMP)-run  ## delete old versions of functions and layers (KEEP=3, DRY_RUN=1)
+	@$(BIN)/python -m deploy prune --environment $(ENVIRONMENT) --keep $(KEEP) $(if $(DRY_RUN),--dry-run)
 
 ##@ House
 .PHONY: setup clean help

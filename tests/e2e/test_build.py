@@ -1,35 +1,75 @@
-"""What `make build` hands to `sam deploy`."""
+"""What `make build` hands to `sam deploy`: complete, compiled, and running as in Lambda."""
 
+import os
+import platform
+import re
 import subprocess
 import sys
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
+LAYER = "CommonLayer/python"
 MB = 1_000_000
+
+# The machine an ELF file is for, by the number it has at offset 18.
+MACHINES = {"x86_64": 0x3E, "arm64": 0xB7}
+HOST = {"x86_64": "x86_64", "aarch64": "arm64"}.get(platform.machine())
 
 pytestmark = pytest.mark.skipif(
     sys.version_info[:2] != (3, 13), reason="the artifacts are compiled by the runtime's own Python"
 )
 
 
-@pytest.fixture(scope="module")
-def artifacts() -> Path:
-    done = subprocess.run(["make", "build"], cwd=ROOT, capture_output=True, text=True, check=False)
+def build(architecture: str, place: str) -> Path:
+    command = ["make", "build", f"ARCHITECTURE={architecture}", f"BUILD_DIR={place}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    return ROOT / ".aws-sam" / "build"
+    return ROOT / place
+
+
+@pytest.fixture(scope="module")
+def builds() -> dict[str, Path]:
+    """Where each architecture was built; arm64 where `sam deploy` looks for it."""
+    return {
+        "arm64": build("arm64", ".aws-sam/build"),
+        # A tree of its own: SAM CLI keeps one list of what it has built beside each.
+        "x86_64": build("x86_64", ".aws-sam/x86_64/build"),
+    }
+
+
+@pytest.fixture(params=MACHINES)
+def architecture(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def artifacts(builds: dict[str, Path], architecture: str) -> Path:
+    return builds[architecture]
 
 
 def size(files: list[Path]) -> int:
     return sum(file.stat().st_size for file in files)
 
 
+def machines(layer: Path) -> dict[Path, int]:
+    """Of every file that is ELF, whatever it is called, the machine it is for."""
+    heads = {path: path.read_bytes()[:20] for path in layer.rglob("*") if path.is_file()}
+    return {
+        path: int.from_bytes(head[18:20], "little")
+        for path, head in heads.items()
+        if head.startswith(b"\x7fELF")
+    }
+
+
 class TestArtifacts:
     def test_there_is_one_per_function_and_the_layer(self, artifacts: Path) -> None:
         """A function is its app.py; everything else is in the layer."""
         folders = {path.name for path in artifacts.iterdir() if path.is_dir()}
-        assert len(folders) == 12
+        functions = {path.parent.name for path in ROOT.glob("functions/*/app.py")}
+        assert len(folders) == len(functions) + 1
         assert "CommonLayer" in folders
         for folder in folders - {"CommonLayer"}:
             sources = {p.name for p in (artifacts / folder).rglob("*.py")}
@@ -54,7 +94,7 @@ class TestArtifacts:
 
     def test_the_layer_holds_what_the_functions_need_and_no_more(self, artifacts: Path) -> None:
         """boto3 is the runtime's, the official SDK is a test oracle; SQL and CAs are in it."""
-        place = artifacts / "CommonLayer" / "python"
+        place = artifacts / LAYER
         assert not (place / "boto3").exists()
         assert not (place / "commet").exists()
         billing = place / "billing"
@@ -70,3 +110,86 @@ class TestArtifacts:
             if p.is_file() and "__pycache__" not in p.parts
         }
         assert built == expected
+
+    def test_every_package_is_there_at_its_version(self, artifacts: Path) -> None:
+        """All that is pinned and nothing else, so a build is repeatable."""
+        pins = set()
+        for line in (ROOT / "layers/common/requirements.txt").read_text().splitlines():
+            if found := re.match(r"([\w.-]+)(\[binary\])?==([\w.]+)", line):
+                name = re.sub(r"[-_.]+", "_", found[1]).lower()
+                pins |= {(name, found[3])} | ({("psycopg_binary", found[3])} if found[2] else set())
+        installed = {
+            (re.sub(r"[-_.]+", "_", name).lower(), version)
+            for name, version in (
+                path.name.removesuffix(".dist-info").rsplit("-", 1)
+                for path in (artifacts / LAYER).glob("*.dist-info")
+            )
+        }
+        assert installed == pins
+
+    def test_what_is_machine_code_is_for_that_machine(
+        self, artifacts: Path, architecture: str
+    ) -> None:
+        found = machines(artifacts / LAYER)
+        assert len(found) > 10
+        assert set(found.values()) == {MACHINES[architecture]}
+
+
+def test_both_architectures_hold_the_same(builds: dict[str, Path]) -> None:
+    """File by file: what runs on one runs on the other."""
+    modules = {
+        architecture: {
+            re.sub(r"\.cpython-313-\w+-linux-gnu|\.abi3", "", str(p.relative_to(place / LAYER)))
+            for p in (place / LAYER).rglob("*")
+            if p.suffix in (".py", ".so", ".sql", ".pem", ".html", ".txt")
+            and ".dist-info" not in str(p)
+        }
+        for architecture, place in builds.items()
+    }
+    assert any(EXTENSION_SUFFIXES[-1] in name for name in modules["arm64"])
+    assert modules["arm64"] == modules["x86_64"]
+
+
+@pytest.fixture(scope="module")
+def runtime(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An interpreter with what Lambda's own has, the runtime client and boto3, and no more."""
+    place = tmp_path_factory.mktemp("runtime")
+    python = place / "bin" / "python"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", place], check=True)
+    subprocess.run(
+        [
+            *(sys.executable, "-m", "pip", "--python", python, "install", "--quiet"),
+            *("-c", ROOT / "requirements" / "constraints.txt", "awslambdaric", "boto3"),
+        ],
+        check=True,
+    )
+    return python
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux" or HOST is None, reason="what is built is for Linux on x86-64 or ARM"
+)
+class TestInTheRuntime:
+    def test_it_has_nothing_of_ours(self, runtime: Path) -> None:
+        """Otherwise it would prove nothing about the layer."""
+        for package in ("pydantic", "httpx", "psycopg", "aws_lambda_powertools", "billing"):
+            done = subprocess.run(
+                [runtime, "-c", f"import {package}"], cwd="/", capture_output=True, check=False
+            )
+            assert b"ModuleNotFoundError" in done.stderr, package
+
+    def test_the_whole_story(self, builds: dict[str, Path], runtime: Path) -> None:
+        """Sign-up to last bill through the gateway, every function from what was built."""
+        assert HOST is not None
+        command = [*(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"),
+                   *("tests/e2e/stack/test_story.py", "-k", "not TestDemo")]  # fmt: skip
+        done = subprocess.run(
+            command,
+            cwd=ROOT,
+            env=os.environ
+            | {"STACK_TEMPLATE": str(builds[HOST] / "template.yaml"), "STACK_PYTHON": str(runtime)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout[-5000:]

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from local.build_id import PARTS, build_id
+from deploy.build_id import PARTS, build_id
 from tests.unit.cloudformation import ROOT, TEMPLATE, Resources, load, of_type, translate
 
 NOTHING = {"Ref": "AWS::NoValue"}

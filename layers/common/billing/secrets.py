@@ -8,6 +8,7 @@ start half a second. The local stack serves the extension's protocol too.
 
 import http.client
 import json
+import logging
 import os
 import threading
 import time
@@ -15,6 +16,9 @@ from typing import Any, Literal, Protocol
 from urllib.parse import quote
 
 from billing.errors import Unavailable
+
+# It tells at INFO where it has found credentials, which Lambda prints.
+logging.getLogger("botocore").setLevel(logging.WARNING)
 
 # While a secret is rotated the next value is there as AWSPENDING, before it becomes AWSCURRENT.
 Stage = Literal["AWSCURRENT", "AWSPENDING"]

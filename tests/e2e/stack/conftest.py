@@ -1,6 +1,7 @@
 """The whole local stack, once per session: what `make run` starts, on free ports."""
 
 import itertools
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ import httpx
 import pytest
 
 from local.commet.testing import Control
-from local.stack import LocalStack
+from local.stack import TEMPLATE, LocalStack
 
 _names = itertools.count(1)
 
@@ -26,7 +27,12 @@ class Person:
 
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
-    with LocalStack(data_dir=Path(tmp_path_factory.mktemp("stack"))) as running:
+    """Of the sources; or of what STACK_TEMPLATE names, under the interpreter STACK_PYTHON."""
+    with LocalStack(
+        data_dir=Path(tmp_path_factory.mktemp("stack")),
+        template=Path(os.environ.get("STACK_TEMPLATE", TEMPLATE)),
+        python=os.environ.get("STACK_PYTHON"),
+    ) as running:
         yield running
 
 

@@ -1,6 +1,6 @@
 """Prints the digest of everything a deployment is made of, for the template's BuildId.
 
-    python local/build_id.py [Parameter=value ...]
+    python deploy/build_id.py [Parameter=value ...]
 
 The files as they are on disk, committed or not, and the parameters that will be deployed: a change
 of any of them has to publish new versions of the functions.

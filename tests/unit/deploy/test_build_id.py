@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from local.build_id import PARTS, ROOT, build_id
+from deploy.build_id import PARTS, ROOT, build_id
 
 
 @pytest.fixture

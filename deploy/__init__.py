@@ -1,0 +1,1 @@
+"""Bringing the stack to AWS, and tidying up there: `make deploy`, `make prune`."""

@@ -1,0 +1,102 @@
+"""The doorway to AWS: who we are there, and what is deployed. Its errors say what to do."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import boto3
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    NoCredentialsError,
+    NoRegionError,
+    ProfileNotFound,
+    SSOTokenLoadError,
+    TokenRetrievalError,
+)
+
+from deploy.errors import DeployError
+
+_EXPIRED = {"ExpiredToken", "ExpiredTokenException", "RequestExpired", "InvalidClientTokenId"}
+
+
+@dataclass(frozen=True, slots=True)
+class Deployed:
+    """A stack as it is now. `status` is empty where there is none."""
+
+    name: str
+    status: str = ""
+    parameters: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def exists(self) -> bool:
+        return bool(self.status)
+
+
+class Account:
+    """One account and region. Every method raises DeployError."""
+
+    def __init__(self, region: str | None, *, endpoint: str | None = None) -> None:
+        with explained():
+            self._session = boto3.Session(region_name=region)
+        self._endpoint = endpoint
+        if self._session.region_name is None:
+            raise DeployError(
+                "No region is chosen: set AWS_DEFAULT_REGION, or region in samconfig.toml."
+            )
+        self.region = self._session.region_name
+
+    def client(self, service: str) -> Any:
+        return self._session.client(service, endpoint_url=self._endpoint)  # type: ignore[call-overload]
+
+    def identity(self) -> str:
+        """The account and the name under which we act."""
+        with explained():
+            who = self.client("sts").get_caller_identity()
+        return f"{who['Account']} as {who['Arn'].rpartition(':')[2]}"
+
+    def stack(self, name: str) -> Deployed:
+        """The stack of that name, or that there is none."""
+        with explained():
+            try:
+                (found,) = self.client("cloudformation").describe_stacks(StackName=name)["Stacks"]
+            except ClientError as error:
+                if "does not exist" in str(error):
+                    return Deployed(name)
+                raise
+        parameters = {p["ParameterKey"]: p["ParameterValue"] for p in found.get("Parameters", [])}
+        return Deployed(name, found["StackStatus"], parameters)
+
+    def resources(self, stack: str, kind: str) -> list[str]:
+        """The physical ids of a stack's resources of a type."""
+        with explained():
+            pages = self.client("cloudformation").get_paginator("list_stack_resources")
+            return [
+                resource["PhysicalResourceId"]
+                for page in pages.paginate(StackName=stack)
+                for resource in page["StackResourceSummaries"]
+                if resource["ResourceType"] == kind and resource.get("PhysicalResourceId")
+            ]
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Turns what AWS's SDK raises into DeployError."""
+    try:
+        yield
+    except (NoCredentialsError, ProfileNotFound) as error:
+        raise DeployError(
+            f"AWS does not know who you are ({error}). Sign in - aws configure, aws sso login -"
+            " or set AWS_PROFILE."
+        ) from error
+    except (SSOTokenLoadError, TokenRetrievalError) as error:
+        raise DeployError("Your AWS sign-in has expired: aws sso login.") from error
+    except NoRegionError as error:
+        raise DeployError("No region is chosen: set AWS_DEFAULT_REGION.") from error
+    except ClientError as error:
+        if error.response["Error"]["Code"] in _EXPIRED:
+            raise DeployError("Your AWS credentials have expired: sign in again.") from error
+        raise DeployError(f"AWS says no: {error}") from error
+    except BotoCoreError as error:
+        raise DeployError(f"AWS does not answer: {error}") from error

@@ -1,0 +1,221 @@
+"""`make deploy` and `make prune`: what they say, and when they do nothing."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import deploy.__main__ as program
+from deploy.aws import Account, Deployed
+from deploy.build_id import ROOT
+from deploy.errors import DeployError
+from tests.conftest import SecretsManager
+
+GIVEN = [
+    "CommetSecretArn=arn:commet", "ServiceKeysSecretArn=arn:keys", "DatabaseHost=db.example",
+    "DatabaseSecretArn=arn:app", "DatabaseOwnerSecretArn=arn:owner",
+    "AppUrl=https://app.example", "AllowedOrigins=https://app.example",
+]  # fmt: skip
+
+Said = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def said(capsys: pytest.CaptureFixture[str]) -> Said:
+    """Runs the program; its exit code, and what it printed."""
+
+    def run(*arguments: str) -> tuple[int, str]:
+        code = program.main(arguments)
+        out, err = capsys.readouterr()
+        return code, out + err
+
+    return run
+
+
+@pytest.fixture
+def ran(monkeypatch: pytest.MonkeyPatch, secrets_manager: SecretsManager) -> list[list[str]]:
+    """At moto, with everything installed: the commands that would have been run."""
+    commands: list[list[str]] = []
+    monkeypatch.setattr(program, "_check_tools", lambda: None)
+    monkeypatch.setattr(program, "_run", lambda command, _: commands.append(list(command)))
+    monkeypatch.setattr(
+        program, "Account", lambda _: Account("eu-central-1", endpoint=secrets_manager.url)
+    )
+    return commands
+
+
+def stack_is(monkeypatch: pytest.MonkeyPatch, status: str, **parameters: str) -> None:
+    found = Deployed("usage-billing", status, parameters)
+    monkeypatch.setattr(Account, "stack", lambda *_: found)
+
+
+class TestDryRun:
+    def test_it_shows_everything_and_calls_nobody(
+        self, said: Said, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """No credentials, no network, no program."""
+
+        def forbidden(*_: object, **__: object) -> Any:
+            raise AssertionError("was called")
+
+        monkeypatch.setattr(program, "Account", forbidden)
+        monkeypatch.setattr(subprocess, "run", forbidden)
+        code, text = said("up", "--dry-run", *GIVEN, "CommetMode=sandbox", "Architecture=x86_64")
+        assert code == 0
+        for told in (
+            "usage-billing",
+            "Commet (sandbox)",
+            "make build ARCHITECTURE=x86_64",
+            'DatabaseHost="db.example"',
+            "USD with 0 usage events",
+            "nothing was built",
+        ):
+            assert told in text
+
+    def test_what_is_missing_is_said(self, said: Said) -> None:
+        code, text = said("up", "--dry-run")
+        assert code == 0
+        assert "Not in samconfig.toml: CommetSecretArn, ServiceKeysSecretArn" in text
+
+    def test_a_parameter_changes_the_build(self, said: Said) -> None:
+        """As it must, or SAM would publish nothing."""
+        builds = {
+            line.split()[1]
+            for mode in ("live", "sandbox")
+            for line in said("up", "--dry-run", *GIVEN, f"CommetMode={mode}")[1].splitlines()
+            if line.startswith("Build ")
+        }
+        assert len(builds) == 2
+
+
+class TestUp:
+    def test_a_new_stack(self, said: Said, ran: list[list[str]]) -> None:
+        """Built, then deployed, with every value and without SAM's own question."""
+        code, text = said("up", "--yes", *GIVEN)
+        assert code == 0, text
+        assert "is created" in text
+        (build, deploy) = ran
+        assert build == ["make", "build", "ARCHITECTURE=arm64"]
+        assert deploy[:4] == ["sam", "deploy", "--config-env", "production"]
+        assert "--no-confirm-changeset" in deploy
+        assert 'DatabaseHost="db.example"' in deploy
+        assert any(word.startswith('BuildId="') for word in deploy)
+
+    def test_what_was_deployed_before_is_kept(
+        self, said: Said, ran: list[list[str]], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Only what changes has to be said; a parameter that is no more is not sent."""
+        before = dict(word.split("=", 1) for word in GIVEN) | {"BuildId": "0" * 16, "Gone": "x"}
+        stack_is(monkeypatch, "UPDATE_COMPLETE", **before)
+        code, text = said("up", "--yes", "PastDueHasAccess=false")
+        assert code == 0, text
+        assert "is updated" in text
+        assert f"after {'0' * 16}" in text
+        deploy = ran[1]
+        assert 'DatabaseHost="db.example"' in deploy
+        assert 'PastDueHasAccess="false"' in deploy
+        assert not any(word.startswith("Gone") for word in deploy)
+
+    @pytest.mark.parametrize(("answer", "runs"), [("y", 2), ("n", 0), ("", 0)])
+    def test_it_asks(
+        self,
+        said: Said,
+        ran: list[list[str]],
+        monkeypatch: pytest.MonkeyPatch,
+        answer: str,
+        runs: int,
+    ) -> None:
+        """For what is missing, again where it will not do, and whether to go on."""
+        monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
+        answers = iter(["", "app.example", "https://app.example", answer])
+        monkeypatch.setattr("rich.console.Console.input", lambda *_: next(answers))
+        code, text = said("up", *(g for g in GIVEN if not g.startswith("AppUrl")))
+        assert (code == 0, len(ran)) == (runs == 2, runs)
+        assert "AppUrl must look like" in text
+        assert next(answers, None) is None
+
+    @pytest.mark.parametrize(
+        ("status", "told"),
+        [
+            ("UPDATE_IN_PROGRESS", "Wait"),
+            ("ROLLBACK_COMPLETE", "sam delete"),
+            ("UPDATE_ROLLBACK_FAILED", "docs/upgrade.md"),
+        ],
+    )
+    def test_a_stack_that_cannot_be_deployed(
+        self,
+        said: Said,
+        ran: list[list[str]],
+        monkeypatch: pytest.MonkeyPatch,
+        status: str,
+        told: str,
+    ) -> None:
+        stack_is(monkeypatch, status)
+        code, text = said("up", "--yes", *GIVEN)
+        assert (code, ran) == (1, [])
+        assert told in text
+
+    def test_nobody_to_ask(self, said: Said, ran: list[list[str]]) -> None:
+        """A pipeline says --yes, or would hang."""
+        code, text = said("up", *GIVEN)
+        assert (code, ran) == (1, [])
+        assert "--yes" in text
+
+    def test_the_wrong_python(self, said: Said, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(sys, "version_info", (3, 12, 1))
+        code, text = said("up", "--yes", *GIVEN)
+        assert code == 1
+        assert "this is 3.12" in text
+
+    def test_no_sam(self, said: Said, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(sys, "version_info", (3, 13, 1))
+        monkeypatch.setattr(program, "_sam", lambda: None)
+        code, text = said("up", "--yes", *GIVEN)
+        assert code == 1
+        assert "make setup" in text
+
+
+class TestAccount:
+    @pytest.fixture(autouse=True)
+    def _nobody(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+        """Neither keys nor a profile, nor a machine's own role."""
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+            monkeypatch.delenv(name, raising=False)
+        for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+            monkeypatch.setenv(name, str(tmp_path / "none"))
+        monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+
+    def test_no_credentials(self) -> None:
+        with pytest.raises(DeployError, match="aws configure"):
+            Account("eu-central-1").identity()
+
+    def test_no_region(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv("AWS_DEFAULT_REGION", raising=False)
+        with pytest.raises(DeployError, match="AWS_DEFAULT_REGION"):
+            Account(None)
+
+    def test_no_such_profile(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("AWS_PROFILE", "nobody")
+        with pytest.raises(DeployError, match="nobody"):
+            Account("eu-central-1").identity()
+
+
+class TestPrune:
+    def test_no_such_stack(self, said: Said, ran: list[list[str]]) -> None:  # noqa: ARG002 - at moto
+        code, text = said("prune")
+        assert code == 1
+        assert "no stack usage-billing" in text
+
+
+def test_make_hands_on_what_it_is_told() -> None:
+    """The verbs of the Makefile, without running them."""
+    done = subprocess.run(
+        ["make", "-n", "deploy", "prune", "DRY_RUN=1", "ENVIRONMENT=staging", "KEEP=7",
+         "PARAMETERS=CommetMode=sandbox"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert "-m deploy up --environment staging --dry-run" in done.stdout
+    assert "CommetMode=sandbox" in done.stdout
+    assert "-m deploy prune --environment staging --keep 7 --dry-run" in done.stdout

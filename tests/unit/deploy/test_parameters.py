@@ -1,0 +1,118 @@
+"""What a deployment is told, and by whom."""
+
+from pathlib import Path
+
+import pytest
+
+from deploy.build_id import ROOT
+from deploy.errors import DeployError
+from deploy.parameters import (
+    Parameter,
+    as_words,
+    changes,
+    environment,
+    given,
+    of_template,
+    settle,
+)
+
+
+def parameter(name: str, default: str | None = None, *, pattern: str = "") -> Parameter:
+    return Parameter(name, "", default, pattern, ())
+
+
+KNOWN = {p.name: p for p in (parameter("Host"), parameter("Mode", "live"), parameter("Url"))}
+
+
+class TestOfTemplate:
+    def test_the_templates_own(self) -> None:
+        """All but the build id, with what CloudFormation would hold against a value."""
+        known = of_template(ROOT / "template.yaml")
+        assert "BuildId" not in known
+        assert known["DatabaseHost"].default is None
+        assert known["DatabasePort"].default == "5432"
+        with pytest.raises(DeployError, match="live, sandbox"):
+            known["CommetMode"].check("test")
+        with pytest.raises(DeployError, match="AppUrl must look like"):
+            known["AppUrl"].check("app.example")
+
+
+class TestEnvironment:
+    @pytest.fixture
+    def samconfig(self, tmp_path: Path) -> Path:
+        path = tmp_path / "samconfig.toml"
+        path.write_text(
+            "[default.build.parameters]\ncached = true\n"
+            '[one.deploy.parameters]\nstack_name = "s"\nregion = "eu-central-1"\n'
+            'parameter_overrides = ["A=1", "B=x=y"]\n'
+            '[two.deploy.parameters]\nstack_name = "t"\nparameter_overrides = "A=1 B=\\"x y\\""\n'
+        )
+        return path
+
+    def test_both_ways_to_write_overrides(self, samconfig: Path) -> None:
+        one, two = environment(samconfig, "one"), environment(samconfig, "two")
+        assert (one.stack, one.region, one.parameters) == (
+            "s",
+            "eu-central-1",
+            {"A": "1", "B": "x=y"},
+        )
+        assert (two.region, two.parameters) == (None, {"A": "1", "B": "x y"})
+
+    @pytest.mark.parametrize("name", ["three", "default"])
+    def test_one_that_cannot_be_deployed(self, samconfig: Path, name: str) -> None:
+        """The message names those that can."""
+        with pytest.raises(DeployError, match="one, two"):
+            environment(samconfig, name)
+
+    def test_ours_can_be_deployed(self) -> None:
+        assert environment(ROOT / "samconfig.toml", "production").stack == "usage-billing"
+
+
+class TestGiven:
+    @pytest.mark.parametrize("word", ["Mode", "=live", "Mode live", "-x=1", ""])
+    def test_anything_else(self, word: str) -> None:
+        with pytest.raises(DeployError, match="Name=value"):
+            given([word])
+
+
+class TestSettle:
+    def test_who_comes_first(self) -> None:
+        """What is said now, then what was deployed, then what is asked; the rest is the default."""
+        values = settle(
+            KNOWN, {"Host": "new"}, {"Host": "old", "Mode": "sandbox"}, lambda p: f"asked {p.name}"
+        )
+        assert values == {"Host": "new", "Mode": "sandbox", "Url": "asked Url"}
+
+    def test_nobody_to_ask(self) -> None:
+        """Everything that is missing is said at once."""
+        with pytest.raises(DeployError, match="Host, Url"):
+            settle(KNOWN, {}, {}, None)
+
+    def test_a_name_that_is_wrong(self) -> None:
+        """It would be a change that does not happen."""
+        with pytest.raises(DeployError, match="no parameter Hots"):
+            settle(KNOWN, {"Hots": "x"}, {}, None)
+        with pytest.raises(DeployError, match="made here"):
+            settle(KNOWN, {"BuildId": "0"}, {}, None)
+
+    def test_a_value_that_is_wrong(self) -> None:
+        known = {"Url": parameter("Url", pattern="https?://.+")}
+        with pytest.raises(DeployError, match="Url must look like"):
+            settle(known, {"Url": "app.example"}, {}, None)
+
+
+def test_words_are_what_sam_reads_back() -> None:
+    """With spaces, commas and quotes in them."""
+    from samcli.cli.types import CfnParameterOverridesType
+
+    values = {"A": "a b", "B": "x,y", "C": 'say "hi"', "D": "", "E": "back\\slash", "F": "k=v"}
+    read = CfnParameterOverridesType().convert(tuple(as_words(values)), None, None)
+    assert read == values
+
+
+def test_changes() -> None:
+    """New ones and different ones."""
+    assert changes({"A": "1", "B": "2"}, {"A": "1", "B": "3", "C": "4"}) == {
+        "B": ("2", "3"),
+        "C": (None, "4"),
+    }
