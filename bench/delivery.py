@@ -3,8 +3,8 @@
 A million accepted events of 10,000 users and 3 features are claimed, beside the least that any
 claim must do (raise a number, insert a row) in the same database; then delivered, to a receiver
 that answers at once and counts: one call per user and feature. Both claims take turns, in rounds,
-and ratios are medians over the rounds. Growth: ledger, totals and sent deliveries of periods that are
-over grow tenfold from step to step, and the same growth of the running period is claimed.
+and ratios are medians over the rounds. Growth: ledger, totals and sent deliveries of periods that
+are over grow tenfold from step to step, and the same growth of the running period is claimed.
 
     PYTHONPATH=.:layers/common python -m bench.delivery [--rounds N] [--ledger ROWS] [--plot FILE]
 """

@@ -1,0 +1,105 @@
+"""What a crash test runs in processes of their own, to be killed anywhere."""
+
+import os
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from decimal import Decimal
+from pathlib import Path
+
+import psycopg
+
+from billing.clock import wall_clock
+from billing.commet import Commet
+from billing.db import Database
+from billing.deadline import Deadline
+from billing.delivery import deliver
+from billing.errors import DatabaseUnavailable
+from billing.usage import Event, Verdict, accept
+from tests.proof.delivering import connect
+
+STATUSES = frozenset({"active"})
+
+
+class Unlimited:
+    """A budget without an end."""
+
+    def wait(self, calls: int, deadline: Deadline) -> bool:  # noqa: ARG002
+        return True
+
+    def pause(self, seconds: float) -> None: ...
+
+
+def event(worker: int, number: int, users: Sequence[str]) -> Event:
+    """The worker's event of this number: always the same, quarters of a unit."""
+    quantity = Decimal(number % 9 + 1) / 4
+    return Event(users[(worker + number) % len(users)], "storage", quantity, f"{worker}-{number}")
+
+
+def acknowledged(log: Path) -> list[int]:
+    """How many of each acknowledged batch had been counted before they were acknowledged."""
+    lines = log.read_text().split("\n")[:-1] if log.exists() else []
+    return [int(line) for line in lines]
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one process has to take: batches of events of these users; its log has a line for each
+    batch that was acknowledged."""
+
+    worker: int
+    users: Sequence[str]
+    batches: int
+    size: int
+    log: Path
+
+
+def take(url: str, work: Work) -> None:
+    """Sends the batches one after the other, from the first that is not acknowledged.
+
+    What was not acknowledged is sent again, the same.
+    """
+    _be_quiet()
+    db = Database(lambda: connect(url))
+    notes = os.open(work.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    for batch in range(len(acknowledged(work.log)), work.batches):
+        numbers = range(batch * work.size, (batch + 1) * work.size)
+        events = [event(work.worker, number, work.users) for number in numbers]
+        verdicts = _accept(db, events)
+        repeated = sum(verdict.status == "duplicate" for verdict in verdicts)
+        assert repeated in (0, len(events))  # all of a batch or nothing
+        os.write(notes, f"{repeated}\n".encode())
+
+
+def _accept(db: Database, events: Sequence[Event]) -> list[Verdict]:
+    while True:
+        try:
+            verdicts = accept(db, events, statuses=STATUSES, now=wall_clock())
+        except (DatabaseUnavailable, psycopg.Error):
+            time.sleep(0.05)  # Postgres is down
+        else:
+            assert {verdict.status for verdict in verdicts} <= {"accepted", "duplicate"}
+            return verdicts
+
+
+def _be_quiet() -> None:
+    """Metrics and logs go nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def send(url: str, base_url: str, api_key: str, stop: Path) -> None:
+    """Delivers until told to stop, as one environment of the function does run after run."""
+    _be_quiet()
+    db = Database(lambda: connect(url))
+    commet = Commet(base_url, lambda *, fresh=False: api_key, live=False)  # noqa: ARG005
+    while not stop.exists():
+        try:
+            deliver(
+                db, commet, wall_clock, Deadline.after(20), timedelta(seconds=0.5),
+                budget=Unlimited(), workers=4, jitter=random.random,
+            )  # fmt: skip
+        except (DatabaseUnavailable, psycopg.Error):
+            time.sleep(0.05)  # Postgres is down; leases end by themselves
+        time.sleep(0.02)
