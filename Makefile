@@ -111,11 +111,12 @@ help:
 		if [ -t 1 ] && [ -z "$${NO_COLOR:-}" ]; then cat; else sed 's/\x1b\[[0-9;]*m//g'; fi
 	@echo
 
-$(CHECKOV): requirements/checkov.txt $(STAMP)-dev
+$(CHECKOV): requirements/checkov.txt | $(STAMP)-dev
 	@echo "Installing checkov into an environment of its own (about a minute, only once):"
 	@rm -rf .venv/checkov && $(BIN)/python -m venv .venv/checkov
-	@.venv/checkov/bin/python -m pip install --quiet --no-input -r $< 2>&1 | grep -v '^WARNING: Location' || true
-	@test -x $@ && touch $@
+	@.venv/checkov/bin/python -m pip install --no-input -r $< > .venv/checkov.log 2>&1 || { \
+		tail -n 30 .venv/checkov.log; rm -rf .venv/checkov; exit 1; }
+	@touch $@
 
 $(STAMP)-%: requirements/%.txt $(REQUIREMENTS)
 	@if [ -z "$(PYTHON)" ]; then \
