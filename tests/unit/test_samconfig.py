@@ -1,13 +1,21 @@
 """The environments of samconfig.toml fit the template."""
 
+import json
 import tomllib
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
+import yaml
 
 from billing.config import from_env
+from billing.secrets import Secrets, SecretsManagerStore
+from billing.service_keys import ServiceKeys
+from local import sam_local
 from local.gateway.template import load_template
+from tests.conftest import SecretsManager
+from tests.unit.cloudformation import load
 
 ROOT = Path(__file__).parents[2]
 
@@ -17,20 +25,84 @@ def environments() -> dict[str, Any]:
     return tomllib.loads((ROOT / "samconfig.toml").read_text(encoding="utf-8"))
 
 
+@pytest.fixture(scope="module")
+def told() -> dict[str, str]:
+    """What SAM CLI gives each function that has a variable of that name."""
+    document = json.loads((ROOT / "sam-local.env.json").read_text(encoding="utf-8"))
+    given: dict[str, str] = document["Parameters"]
+    return given
+
+
+@pytest.fixture(scope="module")
+def compose() -> dict[str, Any]:
+    loaded = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
+    assert isinstance(loaded, dict)
+    return loaded
+
+
 class TestLocal:
-    def test_its_parameters_make_settings_for_every_function(
-        self, environments: dict[str, Any]
+    def test_it_makes_settings_for_every_function(
+        self, told: dict[str, str], compose: dict[str, Any]
     ) -> None:
         """Nothing stays an intrinsic or a parameter's name, as SAM leaves what is not given."""
-        given = environments["local"]["local_start_api"]["parameters"]["parameter_overrides"]
-        parameters = dict(each.split("=", 1) for each in given)
-        template = load_template(ROOT / "template.yaml", parameters)
-        assert len(template.functions) == 11
+        template = load_template(ROOT / "template.yaml")
+        parameters = load(ROOT / "template.yaml")["Parameters"]
         for spec in template.functions.values():
-            settings = from_env(spec.environment)
-            assert settings.database.host == "host.docker.internal"
-            assert settings.app_url == parameters["AppUrl"]
-            assert settings.secrets_endpoint == parameters["SecretsEndpointUrl"]
+            environment = dict(spec.environment) | {
+                n: v for n, v in told.items() if n in spec.environment
+            }
+            assert not set(environment.values()) & set(parameters)
+            settings = from_env(environment)
+            assert settings.database.host in compose["services"]
+            assert urlsplit(settings.secrets_endpoint or "").hostname in compose["services"]
+            assert settings.secrets_extension_port is None
+
+    def test_it_names_no_variable_that_is_not_there(self, told: dict[str, str]) -> None:
+        """SAM CLI leaves those out without a word."""
+        template = load_template(ROOT / "template.yaml")
+        assert told.keys() <= {n for spec in template.functions.values() for n in spec.environment}
+
+    def test_the_containers_meet(
+        self, environments: dict[str, Any], compose: dict[str, Any]
+    ) -> None:
+        """One network and one env file for both commands."""
+        for command in ("local_start_api", "local_invoke"):
+            parameters = environments["local"][command]["parameters"]
+            assert parameters["docker_network"] == compose["networks"]["default"]["name"]
+            assert (ROOT / parameters["env_vars"]).exists()
+
+    def test_compose_has_the_passwords_that_are_filled_in(self, compose: dict[str, Any]) -> None:
+        postgres = compose["services"]["postgres"]["environment"]
+        assert postgres["POSTGRES_USER"] == sam_local.DATABASE_OWNER["username"]
+        assert postgres["POSTGRES_PASSWORD"] == sam_local.DATABASE_OWNER["password"]
+        roles = compose["configs"]["roles"]["content"]
+        assert sam_local.DATABASE["username"] in roles
+        assert sam_local.DATABASE["password"] in roles
+        assert sam_local.COMMET_KEY in compose["services"]["commet"]["command"]
+
+    def test_it_listens_to_this_machine_alone(self, compose: dict[str, Any]) -> None:
+        ports = [port for s in compose["services"].values() for port in s.get("ports", ())]
+        assert len(ports) == 3
+        assert all(port.startswith("127.0.0.1:") for port in ports)
+
+    def test_every_secret_is_filled_in(
+        self, told: dict[str, str], secrets_manager: SecretsManager
+    ) -> None:
+        """Again without forgetting what Commet has shown only once."""
+        key = sam_local.fill(secrets_manager.client)
+        for name in (v for n, v in told.items() if n.endswith("_SECRET_ARN")):
+            assert secrets_manager.text(name)
+        keys = ServiceKeys(Secrets(SecretsManagerStore(secrets_manager.url)), "local/service-keys")
+        assert keys.authenticate(key).name == "local"
+        secrets_manager.put("local/webhook", '{"secrets": ["whsec_1"]}')
+        before = secrets_manager.text("local/app")
+        assert sam_local.fill(secrets_manager.client) != key
+        assert secrets_manager.text("local/webhook") == '{"secrets": ["whsec_1"]}'
+        assert secrets_manager.text("local/app") == before
+
+    def test_nobody_there(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert sam_local.main(["--endpoint", "http://127.0.0.1:1"]) == 1
+        assert "docker compose up" in capsys.readouterr().err
 
 
 class TestProduction:
