@@ -60,23 +60,30 @@ _who = st.sampled_from(PEOPLE)
 _seed = st.integers(0, 9999)
 _intervals = st.sampled_from([None, "monthly", "yearly"])
 
+_change_plan = _step(
+    "change_plan",
+    _who,
+    st.sampled_from([None, "pln_free", "pln_usagepro", "pln_usagemax"]),
+    _intervals,
+)
+_cancel = _step("cancel", _who, st.booleans())
+_pause = _step(
+    "pause", _who, st.sampled_from(["immediate", "period_end"]), st.sampled_from([None, 3, 40])
+)
+_wait = _step("wait", st.sampled_from([0.1, 1, 3, 8, 32, 100]))
+# First, because a failing history is made simpler by replacing steps with what comes first.
+_nothing = st.just(Step("nothing"))
 AT_COMMET = st.one_of(
     _step("subscribe", _who, st.sampled_from(["free", "usage_pro", "usage_max", "fixed_box"]),
           st.sampled_from(["monthly", "yearly"])),
     _step("subscribe_there", _who, st.sampled_from(["free", "usage_pro", "usage_max"]),
           _intervals, st.sampled_from([0, 2, 14])),
     _step("pay", _who, st.sampled_from([PAYS, PAYS, PAYS, DECLINED, LATER_DECLINED])),
-    _step("cancel", _who, st.booleans()),
-    _step("uncancel", _who),
-    _step("change_plan", _who, st.sampled_from([None, "pln_free", "pln_usagepro", "pln_usagemax"]),
-          _intervals),
-    _step("pause", _who, st.sampled_from(["immediate", "period_end"]),
-          st.sampled_from([None, 3, 40])),
-    _step("end_pause", _who),
-    _step("card", _who, st.booleans()),
-    _step("reactivate", _who),
-    _step("wait", st.sampled_from([0.1, 1, 3, 8, 32, 100])),
-    _step("bad_month", _who),
+    _change_plan, _change_plan,
+    _cancel, _cancel, _step("uncancel", _who), _step("reactivate", _who),
+    _pause, _pause, _step("end_pause", _who),
+    _step("card", _who, st.booleans()), _step("bad_month", _who),
+    _wait, _wait,
 )  # fmt: skip
 ON_THE_WAY = st.one_of(
     _step("deliver", _seed),
@@ -87,12 +94,22 @@ ON_THE_WAY = st.one_of(
     _step("reconcile"),
 )
 LOSS = _step("lose", _seed)
-# Half of the people start with something to lose.
+
+
+def steps(*others: "st.SearchStrategy[Step]") -> "st.SearchStrategy[list[Step]]":
+    """A history, mostly of things that happen at Commet."""
+    step = st.one_of(_nothing, AT_COMMET, AT_COMMET, AT_COMMET, ON_THE_WAY, *others)
+    return st.lists(step, min_size=18, max_size=30)
+
+
+# Everybody starts with something to lose.
 BEGINNING = [
     Step("subscribe", (PEOPLE[0], "usage_pro", "monthly")),
     Step("pay", (PEOPLE[0], PAYS)),
     Step("subscribe_there", (PEOPLE[1], "usage_pro", "monthly", 14)),
     Step("pay", (PEOPLE[1], PAYS)),
+    Step("subscribe", (PEOPLE[2], "usage_max", "yearly")),
+    Step("pay", (PEOPLE[2], PAYS)),
 ]
 
 
@@ -137,6 +154,9 @@ class History:
     def clock(self) -> datetime:
         """Commet's time, which is ours too."""
         return self._control.now()
+
+    def nothing(self) -> None:
+        """What is left of a step that a failure does not need."""
 
     # --- what happens at Commet ----------------------------------------------------------
 

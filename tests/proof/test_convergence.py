@@ -17,11 +17,11 @@ from billing.db import Database
 from billing.secrets import Secrets
 from functions.webhook import app
 from local.commet.testing import receiver, standin
-from tests.proof.histories import AT_COMMET, BEGINNING, LOSS, ON_THE_WAY, History, Step
+from tests.proof.histories import BEGINNING, LOSS, History, Step, steps
 from tests.proof.scale import FULL, scaled
 
 EXAMPLES = settings(
-    max_examples=scaled(600, 12),
+    max_examples=scaled(250, 6),
     derandomize=not FULL,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
@@ -41,11 +41,10 @@ class Tale:
 
 
 def tales(*others: "st.SearchStrategy[Step]") -> "st.SearchStrategy[Tale]":
-    """Histories, mostly of things that happen at Commet."""
-    step = st.one_of(AT_COMMET, AT_COMMET, ON_THE_WAY, *others)
+    """Histories with these steps besides."""
     return st.builds(
         Tale,
-        steps=st.lists(step, min_size=4, max_size=25),
+        steps=steps(*others),
         seed=st.integers(0, 9999),
         same_timestamps=st.booleans(),
         options=st.fixed_dictionaries(
