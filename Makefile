@@ -69,12 +69,13 @@ format: $(STAMP)-dev  ## put the code into shape
 openapi: $(STAMP)-dev  ## write docs/openapi.json from the code
 	@$(BIN)/python -m local.openapi --write docs/openapi.json
 
-bench: $(STAMP)-dev  ## measure: cold starts, the stand-in, webhooks, usage; each beside something to compare with
+bench: $(STAMP)-dev  ## measure: cold starts, the stand-in, webhooks, usage, its delivery; each beside something to compare with
 	@$(BIN)/python -m bench.cold_start
 	@$(BIN)/python -m bench.commet_standin
 	@PYTHONPATH=.:layers/common $(BIN)/python -m bench.webhooks
 	@PYTHONPATH=.:layers/common $(BIN)/python -m bench.inbox_size
 	@PYTHONPATH=.:layers/common $(BIN)/python -W ignore -m bench.usage --plot docs/usage-growth.svg
+	@PYTHONPATH=.:layers/common $(BIN)/python -W ignore -m bench.delivery --plot docs/delivery-growth.svg
 
 ##@ Deploy it
 .PHONY: build build-id deploy prune

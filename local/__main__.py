@@ -100,6 +100,7 @@ def _add_operator_commands(commands: "argparse._SubParsersAction[Any]") -> None:
     redrive.add_argument("what", nargs="?", default="events", choices=["events", "deliveries"])
     redrive.add_argument("--id", help="only this one")
     redrive.add_argument("--user", help="only those of this user")
+    redrive.add_argument("--reason", help="only deliveries parked for this reason")
     sweep = commands.add_parser("sweep", help="read everything Commet has again, from now on")
     for each in (show, redrive, sweep):
         each.add_argument(
@@ -255,7 +256,7 @@ def _show(console: Console, asked: argparse.Namespace) -> int:
 
 
 def _redrive(console: Console, asked: argparse.Namespace) -> int:
-    named = {name: value for name in ("id", "user") if (value := getattr(asked, name))}
+    named = {name: value for name in ("id", "user", "reason") if (value := getattr(asked, name))}
     answer = operate.ask(asked.data_dir, {"command": "redrive", "what": asked.what, **named})
     console.print(f"{answer['redriven']} {asked.what} will be tried again.")
     return 0

@@ -264,6 +264,16 @@ class TestRetries:
         assert (len(script.requests), script.pauses) == (1, [])
         assert (caught.value.retry_after, caught.value.asked_retry_after) == (60, 60)
 
+    @pytest.mark.parametrize("status", [429, 503])
+    def test_deliveries_do_not_wait_here(self, status: int) -> None:
+        """Being asked to wait ends the call: what waits is the whole stack, and not in threads."""
+        script = Script(error(status, "rate_limited", **{"retry-after": "2"}))
+        for send in (script.client().track_usage, script.client().set_usage):
+            with pytest.raises(CommetUnavailable) as caught:
+                send("{}", idempotency_key="k", deadline=later())
+            assert caught.value.asked_retry_after == 2
+        assert (len(script.requests), script.pauses) == (2, [])
+
     @pytest.mark.parametrize("value", [None, "0", "-3", "soon", "1.5", "9" * 5000])
     def test_429_without_a_usable_retry_after(self, value: str | None) -> None:
         """Commet's contract: only with Retry-After is it worth trying again."""

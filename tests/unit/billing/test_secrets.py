@@ -4,6 +4,7 @@ import http.server
 import json
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -162,6 +163,26 @@ class TestSecrets:
         assert secrets.text("id", fresh=True) == "new"
         assert secrets.text("id") == "new"
         assert store.reads == 2
+
+    def test_several_threads(self) -> None:
+        """The store is read by one at a time, and those that waited take what it found."""
+        started = threading.Barrier(4)
+
+        class Slow(Store):
+            def get(self, *_: str) -> str:
+                started.wait(10)  # the others are on their way
+                return super().get()
+
+        secrets = Secrets(store := Slow("old"))
+
+        def read(turn: int) -> str:
+            if turn:
+                started.wait(10)
+            return secrets.text("id")
+
+        with ThreadPoolExecutor(4) as pool:
+            assert list(pool.map(read, range(4))) == ["old"] * 4
+        assert store.reads == 1
 
     def test_out_of_reach(self) -> None:
         """What is known stays known when reading it again fails."""
