@@ -60,6 +60,7 @@ MAX_BODY_BYTES = 4 * 1024 * 1024
 app = api.resolver(max_body_bytes=MAX_BODY_BYTES)
 metrics = Metrics()
 _event = TypeAdapter(UsageEvent)
+_events = TypeAdapter(list[UsageEvent])
 
 ReservationId = Annotated[str, PathParameter(pattern=r"^[A-Za-z0-9_]{1,100}$")]
 
@@ -308,19 +309,18 @@ def _single(event: Event, verdict: Verdict) -> Response[UsageTaken]:
 def _batch(body: UsageBatch, reported_by: User | None) -> Response[UsageTaken]:
     results: list[UsageVerdict | None] = []
     events: list[tuple[int, Event]] = []
-    for index, item in enumerate(body.events):
+    for index, item in enumerate(_read(body.events)):
         try:
-            events.append((index, _to_event(_event.validate_python(item), reported_by)))
-            results.append(None)
-        except (ValidationError, ValueError, InvalidRequest, Forbidden):
-            results.append(
-                UsageVerdict(
-                    index=index,
-                    idempotency_key=_key_of(item),
-                    status="refused",
-                    code="invalid_event",
-                )
-            )
+            if item is not None:
+                events.append((index, _to_event(item, reported_by)))
+                results.append(None)
+                continue
+        except (ValueError, InvalidRequest, Forbidden):
+            pass
+        key = _key_of(body.events[index])
+        results.append(
+            UsageVerdict(index=index, idempotency_key=key, status="refused", code="invalid_event")
+        )
     for (index, event), verdict in zip(
         events, _decide([event for _, event in events]), strict=True
     ):
@@ -328,6 +328,21 @@ def _batch(body: UsageBatch, reported_by: User | None) -> Response[UsageTaken]:
     taken = _taken([r for r in results if r is not None])
     log_refusals(r.code or r.status for r in taken.results if r.status in ("refused", "conflict"))
     return api.json_response(taken, 202)
+
+
+def _read(items: list[Any]) -> Sequence[UsageEvent | None]:
+    """Each event, None for one that is none. One by one costs twice as much as all at once."""
+    try:
+        return _events.validate_python(items)
+    except ValidationError:
+        return [_read_one(item) for item in items]
+
+
+def _read_one(item: object) -> UsageEvent | None:
+    try:
+        return _event.validate_python(item)
+    except ValidationError:
+        return None
 
 
 def _decide(events: Sequence[Event]) -> list[Verdict]:

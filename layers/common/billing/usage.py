@@ -48,13 +48,13 @@ class Event:
             raise ValueError(f"idempotency_key must have 1 to {MAX_KEY_LENGTH} characters")
         if self.occurred_at is not None and self.occurred_at.tzinfo is None:
             raise ValueError("occurred_at must say its offset from UTC")
+        properties = (*self.properties, *self.properties.values())
         if len(self.properties) > MAX_PROPERTIES:
             raise ValueError(f"at most {MAX_PROPERTIES} properties")
-        for text in (*self.properties, *self.properties.values()):
-            if len(text) > MAX_PROPERTY_LENGTH:
-                raise ValueError(f"a property has at most {MAX_PROPERTY_LENGTH} characters")
-        texts = (self.user_id, self.feature, self.idempotency_key)
-        if not _storable("".join((*texts, *self.properties, *self.properties.values()))):
+        if any(len(text) > MAX_PROPERTY_LENGTH for text in properties):
+            raise ValueError(f"a property has at most {MAX_PROPERTY_LENGTH} characters")
+        texts = (self.user_id, self.feature, self.idempotency_key, *properties)
+        if not _storable("".join(texts)):
             raise ValueError("text must be valid Unicode without NUL")
 
     @property
