@@ -45,8 +45,9 @@ MARGIN = timedelta(minutes=1)
 # Commet counts behind our backs for so long after it has taken something.
 QUIET = timedelta(minutes=1)
 
-_CLAIM_LIMIT = 50_000
-_SETTLE_LIMIT = 1_000
+# A statement may take five seconds, on a database that is busy with others too.
+_CLAIM_LIMIT = 10_000
+_CLOSE_LIMIT = 1_000
 _REDRIVE_LIMIT = 10_000
 _CALL_SECONDS = 10.0  # well inside the lease
 _GLANCE_SECONDS = 0.05  # a slow call keeps none of the others waiting for longer
@@ -187,7 +188,7 @@ def deliver(
         jitter=jitter,
     )
     summary = replace(run.until_done(), claimed=claimed)
-    db.execute(queries("delivery")["mark_lost"])
+    db.execute(queries("delivery")["mark_lost"], {"limit": _CLOSE_LIMIT})
     return summary
 
 
@@ -199,18 +200,24 @@ def claim(db: Database, *, now: datetime, interval: timedelta) -> int:
         count = int(db.value(queries("delivery")["claim"], values))
         claimed += count
         if count < _CLAIM_LIMIT:
-            db.execute(queries("delivery")["settle"])
+            _settle(db)
             return claimed
 
 
 def _close(db: Database, now: datetime, quiet: timedelta) -> None:
     """What the end of a period asks for beside sending growth: what shrank is set right."""
-    limit = {"limit": _SETTLE_LIMIT}
+    limit = {"limit": _CLOSE_LIMIT}
     db.execute(
         queries("delivery")["begin_sets"],
         {"now": now, "quiet": quiet, "closing": CLOSING, "margin": MARGIN} | limit,
     )
     db.execute(queries("delivery")["credit_closed_periods"], limit)
+
+
+def _settle(db: Database) -> None:
+    """Takes closed periods of which everything is claimed out of what is looked through."""
+    while len(db.all(queries("delivery")["settle"], {"limit": _CLAIM_LIMIT})) == _CLAIM_LIMIT:
+        pass
 
 
 def lease(db: Database, limit: int = 1) -> list[Delivery]:

@@ -66,9 +66,11 @@ from (
     from usage_total n
     join usage_period p on p.id = n.period
     where not n.settled and n.total = n.claimed and p.closed_at is not null
+    limit %(limit)s
     for update of n skip locked
 ) as done
 where t.period = done.period and t.feature = done.feature
+returning 1
 
 -- Corrections have taken back more than was sent since: what is still so shortly before the end of
 -- a period is set right while Commet still takes it.
@@ -89,7 +91,7 @@ from (
 select credit_closed_periods(%(limit)s)
 
 -- name: mark_lost
-select mark_lost()
+select mark_lost(%(limit)s)
 
 -- The deliveries that have waited longest, for this long ours alone. Whoever dies with them leaves
 -- them to be sent again, unchanged. Commet forgets an idempotency key after a day: what was tried

@@ -233,17 +233,24 @@ language sql as $$
 $$;
 
 -- What is left unsent of a subscription that has ended is lost, and what it was worth is told:
--- the part beyond the included, in the order it was counted.
-create or replace function mark_lost() returns bigint
+-- the part beyond the included, in the order it was counted. So many periods at a time.
+drop function if exists mark_lost();
+create or replace function mark_lost(p_limit integer) returns bigint
 language sql as $$
-    with refused as (
-        select d.period, d.feature, d.seq, d.quantity,
-               sum(d.quantity) over (partition by d.period, d.feature order by d.seq) as upto
+    with ended as (
+        select distinct d.period
         from usage_delivery d
         join usage_period p on p.id = d.period
         join subscriptions s on s.id = p.subscription_id
-        where d.state = 'parked' and d.reason = 'no_active_subscription'
-          and s.status = 'canceled'
+        where d.state = 'parked' and d.reason = 'no_active_subscription' and s.status = 'canceled'
+        limit p_limit
+    ),
+    refused as (
+        select d.period, d.feature, d.seq, d.quantity,
+               sum(d.quantity) over (partition by d.period, d.feature order by d.seq) as upto
+        from usage_delivery d
+        where d.period in (select e.period from ended e)
+          and d.state = 'parked' and d.reason = 'no_active_subscription'
     ),
     lost as (
         update usage_delivery d set
