@@ -64,6 +64,11 @@ class TestExtensionStore:
             ("/secretsmanager/get?secretId=x%26y%3Dz", "token-2"),
         ]
 
+    def test_the_next_value(self, extension: Extension) -> None:
+        """The stage is asked for only where it is not the current one."""
+        assert ExtensionStore(extension.port).get("x", "AWSPENDING") == "s3cret"
+        assert extension.seen[0][0] == "/secretsmanager/get?secretId=x&versionStage=AWSPENDING"
+
     @pytest.mark.parametrize("status", [400, 401, 403, 404, 500, 503, 204])
     def test_refusals(self, extension: Extension, status: int) -> None:
         """Not ready, not allowed, not there: we are not available, whatever the reason."""
@@ -120,6 +125,26 @@ class TestSecretsManagerStore:
         assert (store.get("one"), store.get(arn)) == ("first", "first")
         manager.put_secret_value(SecretId="one", SecretString="second")
         assert store.get(arn) == "second"
+
+    def test_the_next_value(self, manager: Any) -> None:
+        """Only while there is one."""
+        manager.create_secret(Name="rotating", SecretString="first")
+        store = SecretsManagerStore()
+        with pytest.raises(Unavailable):
+            store.get("rotating", "AWSPENDING")
+        manager.put_secret_value(
+            SecretId="rotating", SecretString="second", VersionStages=["AWSPENDING"]
+        )
+        assert (store.get("rotating"), store.get("rotating", "AWSPENDING")) == ("first", "second")
+
+    def test_writes(self, manager: Any) -> None:
+        """What is there; a secret is made by the template and by nobody else."""
+        manager.create_secret(Name="written", SecretString="first")
+        store = SecretsManagerStore()
+        store.put("written", "second")
+        assert store.get("written") == "second"
+        with pytest.raises(Unavailable):
+            store.put("nowhere", "second")
 
     def test_not_there_or_not_text(self, manager: Any) -> None:
         """Both are for the deployer to mend."""
