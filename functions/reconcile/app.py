@@ -37,4 +37,6 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
         unit = MetricUnit.Seconds if name.endswith("_seconds") else MetricUnit.Count
         metrics.add_metric(name.title().replace("_", ""), unit, count)
     logger.info("reconcile.done", extra=summary)
+    if summary["steps_failed"]:
+        raise RuntimeError("Some steps of this run failed: see reconcile.step_failed in the log.")
     return summary

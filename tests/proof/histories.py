@@ -281,7 +281,10 @@ class History:
 
     def make_due(self) -> None:
         """All pauses between two questions are over."""
-        self._db.execute("update subscriptions set checked_at = null")
+        self._db.execute(
+            "update subscriptions set checked_at = null,"
+            " refresh_due = case when refresh_due is not null then now() end"
+        )
 
     # --- the truth and what is believed ------------------------------------------------------
 

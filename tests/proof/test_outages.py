@@ -116,7 +116,10 @@ def reconcile(stack: LocalStack, mirror: Mirror, command: dict[str, Any] | None 
     """One invocation, all pauses over."""
     with mirror() as db:
         db.execute("update webhook_events set due_at = now() where due_at is not null")
-        db.execute("update subscriptions set checked_at = null")
+        db.execute(
+            "update subscriptions set checked_at = null,"
+            " refresh_due = case when refresh_due is not null then now() end"
+        )
     return stack.invoke("ReconcileFunction", command or {})
 
 

@@ -24,9 +24,6 @@ _SEVERAL_SECONDS = 6.0
 # A request asks about so many users; the rest may come again.
 _ASK_AT_MOST = 5
 
-# What a question costs: see refresh.CALLS, which would bring in httpx.
-_CALLS = 3
-
 
 @dataclass(frozen=True, slots=True)
 class Doubts:
@@ -84,18 +81,18 @@ class Access:
         have changed, nor beyond the budget of the whole stack.
         """
         now = self._clock()
-        if not subscriptions.claim_refresh(self._db, user_id, now) or not self._budget.take(_CALLS):
+        if not subscriptions.claim_refresh(self._db, user_id, now):
             return False
-        from billing.refresh import refresh  # late: brings in httpx
+        from billing import refresh  # late: brings in httpx
 
+        rows = subscriptions.refreshable(self._db, user_id)
+        if not self._budget.take(refresh.calls(rows)):
+            subscriptions.release_refresh(self._db, user_id)
+            return False
         try:
-            refresh(
-                self._db,
-                self._commet(),
-                user_id,
-                now=now,
-                deadline=deadline.within(_BUDGET_SECONDS),
-            )
+            deadline = deadline.within(_BUDGET_SECONDS)
+            truth = refresh.ask(self._commet(), user_id, rows, now=now, deadline=deadline)
+            refresh.write(self._db, rows, truth)
         except CommetUnavailable as error:
             if error.asked_retry_after is not None:
                 self._budget.pause(error.asked_retry_after)

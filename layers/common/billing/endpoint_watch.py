@@ -5,6 +5,7 @@ by mail, and replays nothing. So a disabled one is switched on, and whatever may
 meanwhile is read again.
 """
 
+from collections.abc import Callable
 from enum import Enum
 
 from billing.commet import Commet
@@ -20,10 +21,13 @@ class Endpoint(Enum):
     UNKNOWN = "unknown"  # this deployment was not told its own address
 
 
-def look_after(commet: Commet, url: str, deadline: Deadline) -> Endpoint:
+def look_after(
+    commet: Commet, url: str, *, before_enabling: Callable[[], None], deadline: Deadline
+) -> Endpoint:
     """Finds the endpoint with our address and switches it on where it is off.
 
-    Raises CommetUnavailable or CommetRefused.
+    `before_enabling` is called first, so that what has to follow is not forgotten. Raises
+    CommetUnavailable or CommetRefused.
     """
     if not url:
         return Endpoint.UNKNOWN
@@ -32,6 +36,7 @@ def look_after(commet: Commet, url: str, deadline: Deadline) -> Endpoint:
         return Endpoint.MISSING
     if any(each.is_active for each in ours):
         return Endpoint.ACTIVE
+    before_enabling()
     commet.update_webhook(ours[0].id, is_active=True, deadline=deadline)
     return Endpoint.ENABLED_AGAIN
 

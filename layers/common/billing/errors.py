@@ -180,6 +180,7 @@ class CommetUnavailable(Unavailable):
         request_id: str | None = None,
     ) -> None:
         super().__init__(detail, retry_after=retry_after or 5)
+        self.is_nonsense = nonsense
         self.asked_retry_after = retry_after
         self.commet_code = commet_code
         self.request_id = request_id

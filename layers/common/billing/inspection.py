@@ -48,13 +48,11 @@ def of_user(db: Database, who: str, *, now: datetime) -> Plain:
 
 def _questions(rows: list[Row]) -> Iterator[str]:
     for row in rows:
-        if row["due"]:
-            why = "it is in doubt" if row["in_doubt"] else "it was not confirmed for a day"
-            yield f"ask Commet about {row['id']} now: {why}"
-        elif row["in_doubt"]:
-            yield f"ask Commet about {row['id']} from {_plain(row['next_question'])} on"
-        elif row["status"] != "canceled":
-            yield f"ask Commet about {row['id']} at {_plain(row['recheck_at'])}, as every day"
+        if row["schedule_asks_at"] is None:
+            continue
+        why = "it is in doubt" if row["in_doubt"] else "as every day"
+        when = "now" if row["due"] else f"at {_plain(row['schedule_asks_at'])}"
+        yield f"ask Commet about {row['id']} {when}: {why}"
 
 
 def _retries(rows: list[Row]) -> Iterator[str]:

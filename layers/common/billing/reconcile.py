@@ -7,9 +7,11 @@ Commet must be asked about, totals of usage, and what is old.
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from datetime import datetime
 
+import psycopg
 from aws_lambda_powertools import Logger
 
 from billing import drift, endpoint_watch, housekeeping, refresh, subscriptions, sweep, webhooks
@@ -46,29 +48,54 @@ def run(
 ) -> Summary:
     """One run: works until nothing is due or time is up; what it did, as counts.
 
-    One user's trouble never stops another's: it is logged, and their row comes due again later.
-    Raises DatabaseUnavailable.
+    One user's trouble never stops another's: it is logged, and their row comes due again later. Nor
+    does one step stop another: `steps_failed` counts those the database refused. Raises
+    DatabaseUnavailable.
     """
     budget = Budget(db, settings.commet_calls_per_second)
-    summary = _inbox(db, settings, clock, _share(deadline, _INBOX_SHARE))
-    summary |= _endpoint(db, commet, settings, deadline.within(_ENDPOINT_SECONDS))
-    summary |= _sweep(db, commet, budget, clock, _share(deadline, _SWEEP_SHARE))
-    summary |= _refresh_due(db, commet, budget, clock, _share(deadline, _REFRESH_SHARE))
-    summary |= _drift(db, commet, budget, clock, _share(deadline, _DRIFT_SHARE))
-    housekeeping.tidy_sign_ins(db, clock())
-    summary["payloads_pruned"] = housekeeping.prune_inbox(
+    steps: Sequence[Callable[[], Summary]] = (
+        lambda: _inbox(db, settings, clock, _share(deadline, _INBOX_SHARE)),
+        lambda: _endpoint(db, commet, settings, deadline.within(_ENDPOINT_SECONDS)),
+        lambda: _sweep(db, commet, budget, clock, _share(deadline, _SWEEP_SHARE)),
+        lambda: _refresh_due(db, commet, budget, clock, _share(deadline, _REFRESH_SHARE)),
+        lambda: _drift(db, commet, budget, clock, _share(deadline, _DRIFT_SHARE)),
+        lambda: _tidy(db, settings, clock(), deadline),
+        lambda: _health(db),
+    )
+    summary = Counter(steps_failed=0)
+    for step in steps:
+        summary.update(_attempt(step))
+    return dict(summary)
+
+
+def _attempt(step: Callable[[], Summary]) -> Summary:
+    """One step that the database refuses keeps none of the others from being taken."""
+    try:
+        return step()
+    except psycopg.Error:
+        logger.exception("reconcile.step_failed")
+        return {"steps_failed": 1}
+
+
+def _tidy(db: Database, settings: Settings, now: datetime, deadline: Deadline) -> Summary:
+    housekeeping.tidy_sign_ins(db, now)
+    pruned = housekeeping.prune_inbox(
         db,
         payload_age=settings.inbox_payload_age,
         id_age=settings.inbox_id_age,
         deadline=deadline,
     )
-    summary["periods_compacted"] = housekeeping.compact_deliveries(
-        db, before=clock() - settings.delivery_age, deadline=deadline
+    compacted = housekeeping.compact_deliveries(
+        db, before=now - settings.delivery_age, deadline=deadline
     )
-    summary["ledger_pruned"] = housekeeping.prune_ledger(
-        db, before=clock() - settings.ledger_age, deadline=deadline
+    ledger_pruned = housekeeping.prune_ledger(
+        db, before=now - settings.ledger_age, deadline=deadline
     )
-    return summary | _health(db)
+    return {
+        "payloads_pruned": pruned,
+        "periods_compacted": compacted,
+        "ledger_pruned": ledger_pruned,
+    }
 
 
 def _share(deadline: Deadline, share: float) -> Deadline:
@@ -98,12 +125,17 @@ def _health(db: Database) -> Summary:
 def _endpoint(db: Database, commet: Commet, settings: Settings, deadline: Deadline) -> Summary:
     found = Endpoint.UNKNOWN
     try:
-        found = endpoint_watch.look_after(commet, settings.webhook_url, deadline)
+        found = endpoint_watch.look_after(
+            commet,
+            settings.webhook_url,
+            # Before it is switched on: were the answer lost, nobody could tell that it was off.
+            before_enabling=lambda: sweep.request(db),
+            deadline=deadline,
+        )
     except (CommetUnavailable, CommetRefused) as error:
         _log("reconcile.endpoint_unseen", error)
     if found is Endpoint.ENABLED_AGAIN:
         logger.warning("reconcile.endpoint_enabled_again")
-        sweep.request(db)
     elif found is Endpoint.MISSING:
         logger.error("reconcile.endpoint_missing")
     return {
@@ -135,28 +167,42 @@ def _refresh_due(
     with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="ask") as pool:
         while deadline.remaining() > 0:
             users = subscriptions.claim_refreshes(db, clock(), limit=_AT_ONCE)
-            if not users or not budget.wait(len(users) * refresh.CALLS, deadline):
-                break  # who was claimed in vain comes due again in seconds
-            asked = [(user, subscriptions.refreshable(db, user)) for user in users]
-            now, limit = clock(), deadline.within(_REFRESH_SECONDS)
-            questions = [
-                pool.submit(refresh.ask, commet, user, rows, now=now, deadline=limit)
-                for user, rows in asked
-            ]
-            failures: list[Exception] = []
-            for (user, rows), question in zip(asked, questions, strict=True):
-                try:
-                    counts["healed"] += _write(db, rows, question.result)
-                    counts["refreshed"] += 1
-                except DatabaseUnavailable:
-                    raise
-                except Exception as error:  # noqa: BLE001 - it is this user's trouble alone
-                    counts["refresh_failed"] += 1
-                    failures.append(error)
-                    _log_refresh(user, error)
-            if len(users) < _AT_ONCE or _commet_is_down(failures, len(users), budget):
+            asked: list[_Asked] = []
+            for user in users:
+                rows = subscriptions.refreshable(db, user)
+                if not budget.wait(refresh.calls(rows), deadline):
+                    subscriptions.release_refreshes(db, users[len(asked) :])
+                    break
+                limit = deadline.within(_REFRESH_SECONDS)
+                question = pool.submit(refresh.ask, commet, user, rows, now=clock(), deadline=limit)
+                asked.append(_Asked(user, rows, question))
+            failures = _write_down(db, asked, counts)
+            if len(asked) < len(users) or not users or _is_down(failures, len(asked), budget):
                 break
     return dict(counts)
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    user_id: str
+    rows: Sequence[Refreshable]
+    answer: "Future[Truth]"
+
+
+def _write_down(db: Database, asked: Sequence[_Asked], counts: "Counter[str]") -> list[Exception]:
+    """Writes what was answered and counts it; what went wrong, each for one user alone."""
+    failures: list[Exception] = []
+    for each in asked:
+        try:
+            counts["healed"] += refresh.write(db, each.rows, each.answer.result())
+            counts["refreshed"] += 1
+        except DatabaseUnavailable:
+            raise
+        except Exception as error:  # noqa: BLE001 - it is this user's trouble alone
+            counts["refresh_failed"] += 1
+            failures.append(error)
+            _log_refresh(each.user_id, error)
+    return failures
 
 
 def _drift(
@@ -170,11 +216,7 @@ def _drift(
     }
 
 
-def _write(db: Database, rows: Sequence[Refreshable], answer: Callable[[], Truth]) -> int:
-    return refresh.write(db, rows, answer())
-
-
-def _commet_is_down(failures: Sequence[Exception], asked: int, budget: Budget) -> bool:
+def _is_down(failures: Sequence[Exception], asked: int, budget: Budget) -> bool:
     silent = [each for each in failures if isinstance(each, CommetUnavailable)]
     pauses = [each.asked_retry_after for each in silent if each.asked_retry_after is not None]
     if pauses:

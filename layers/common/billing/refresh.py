@@ -4,9 +4,10 @@ Asking and writing are apart, so that many users can be asked about at once whil
 to the database writes.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import TypeVar
 
 from billing import commet_news, subscriptions
 from billing.commet import Commet
@@ -17,8 +18,15 @@ from billing.errors import CommetRefused
 from billing.news import News
 from billing.subscriptions import Refreshable
 
-# The calls that one user costs, as a rule: the current subscription, another row, what is granted.
-CALLS = 3
+Answer = TypeVar("Answer")
+
+# How long a live subscription that Commet does not know is believed without a word about its end.
+_GRACE = timedelta(days=1)
+
+
+def calls(rows: Sequence[Refreshable]) -> int:
+    """What asking about a user with these rows costs at most: the current one, each, the access."""
+    return len(rows) + 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,17 +65,16 @@ def ask(
     it says nothing about which of them ended. Everything is asked before anything is written: an
     answer that stays out takes no mark away. Raises CommetUnavailable or CommetRefused.
     """
-    active = commet.active_subscription(user_id, deadline)
+    active = _unless_unknown(commet.active_subscription, user_id, deadline)
     answers = [active] if active else []
     unknown = set()
     for row in rows:
         if active is None or row.id != active.id:
-            try:
-                answers.append(commet.subscription(row.id, deadline))
-            except CommetRefused as error:
-                if error.commet_status != 404:
-                    raise
+            answer = _unless_unknown(commet.subscription, row.id, deadline)
+            if answer is None:
                 unknown.add(row.id)
+            else:
+                answers.append(answer)
     live = next((a for a in answers if a.status in subscriptions.LIVE), None)
     entitlements = (
         commet_news.entitlement_news(live.id, _features(commet, user_id, deadline))
@@ -80,26 +87,31 @@ def ask(
 def write(db: Database, rows: Sequence[Refreshable], truth: Truth) -> int:
     """Writes the truth down, row by row where none has changed since; how many were wrong."""
     known = {row.id: row for row in rows}
-    healed = 0
-    for answer in truth.subscriptions:
-        healed += _write(db, truth, answer, known.get(answer.id))
+    outcomes = [_write(db, truth, each, known.get(each.id)) for each in truth.subscriptions]
     kept = [_settle_unknown(db, truth, known[row_id]) for row_id in truth.unknown]
-    if not any(kept):
+    # What somebody may use belongs to the subscriptions it was asked for with: where one of them
+    # has changed since, the newer news of it have brought theirs.
+    if not any(kept) and "stale" not in outcomes:
         # What it says is true at the moment it was asked for, not when it arrived.
         subscriptions.record_news(
             db, truth.user_id, truth.entitlements, at=truth.asked_at, now=truth.asked_at
         )
-    return healed
+    return outcomes.count("healed")
 
 
-def _write(db: Database, truth: Truth, answer: Subscription, row: Refreshable | None) -> bool:
+def _write(db: Database, truth: Truth, answer: Subscription, row: Refreshable | None) -> str:
     if row is None:
         news = commet_news.subscription_news(answer)
         subscriptions.record_news(db, truth.user_id, news, at=answer.updated_at, now=truth.asked_at)
-        return True
-    known = commet_news.known_of(answer)
-    outcome = subscriptions.confirm(db, answer.id, row.version, known, at=answer.updated_at)
-    return outcome == "healed"
+        return "healed"
+    return subscriptions.confirm(
+        db,
+        answer.id,
+        row.version,
+        commet_news.known_of(answer),
+        at=answer.updated_at,
+        asked_at=truth.asked_at,
+    )
 
 
 def _settle_unknown(db: Database, truth: Truth, row: Refreshable) -> bool:
@@ -109,13 +121,24 @@ def _settle_unknown(db: Database, truth: Truth, row: Refreshable) -> bool:
     must not lock everybody out at once. After that it is over.
     """
     live = row.status in subscriptions.LIVE
-    paid_until = row.period_end
-    if live and (paid_until is None or paid_until <= truth.asked_at):
+    if live and (row.period_end or row.event_at + _GRACE) <= truth.asked_at:
         ended = News(row.id, {"status": "canceled"})
         subscriptions.record_news(db, truth.user_id, ended, at=truth.asked_at, now=truth.asked_at)
         return False
     subscriptions.keep_unknown(db, row.id, row.version)
     return live
+
+
+def _unless_unknown(
+    ask: Callable[[str, Deadline], Answer], of: str, deadline: Deadline
+) -> Answer | None:
+    """The answer, or None where Commet knows no such customer or subscription."""
+    try:
+        return ask(of, deadline)
+    except CommetRefused as error:
+        if error.commet_status != 404:
+            raise
+        return None
 
 
 def _features(commet: Commet, user_id: str, deadline: Deadline) -> list[FeatureAccess]:

@@ -17,6 +17,9 @@ PENDING = frozenset({"pending_payment", "draft", "unknown"})
 # An answer that is older than the newest event by more than this is old news.
 READ_LAG = timedelta(seconds=5)
 
+# Each costs a call to Commet.
+_ROWS_AT_ONCE = 10
+
 
 @dataclass(frozen=True, slots=True)
 class Subscription:
@@ -54,12 +57,18 @@ def record_news(db: Database, user_id: str, news: News, *, at: datetime, now: da
 
 
 def confirm(
-    db: Database, subscription_id: str, version: int, known: dict[str, object], *, at: datetime
+    db: Database,
+    subscription_id: str,
+    version: int,
+    known: dict[str, object],
+    *,
+    at: datetime,
+    asked_at: datetime,
 ) -> str:
-    """Writes what Commet itself says of a row read at `version`; what became of it.
+    """Writes what Commet itself says, as of `at`, of a row read at `version`; what became of it.
 
     `confirmed` or, where the row was wrong, `healed`; `stale` where something newer was applied
-    meanwhile: the row then stays marked.
+    meanwhile: the row then is marked.
     """
     return str(
         db.value(
@@ -68,6 +77,7 @@ def confirm(
                 "id": subscription_id,
                 "version": version,
                 "at": at,
+                "asked_at": asked_at,
                 "known": Jsonb(known),
                 "lag": READ_LAG,
             },
@@ -88,12 +98,17 @@ class Refreshable:
     id: str
     version: int
     status: str
+    event_at: datetime  # of the newest news
     period_end: datetime | None
 
 
 def refreshable(db: Database, user_id: str) -> list[Refreshable]:
-    """The user's rows that are believed live or pending, or are marked."""
-    rows = db.all(queries("subscriptions")["refreshable"], {"user_id": user_id})
+    """The user's rows that are believed live or pending, or are marked: ten, the live ones first.
+
+    Somebody with more has left many checkouts unpaid; which of them are asked about takes turns.
+    """
+    params = {"user_id": user_id, "limit": _ROWS_AT_ONCE}
+    rows = db.all(queries("subscriptions")["refreshable"], params)
     return [Refreshable(**row) for row in rows]
 
 
@@ -107,6 +122,16 @@ def claim_refreshes(db: Database, now: datetime, *, limit: int) -> list[str]:
     """Users whose rows are due, claimed for this caller; those in doubt come first."""
     rows = db.all(queries("subscriptions")["claim_refreshes"], {"now": now, "limit": limit})
     return [row["user_id"] for row in rows]
+
+
+def release_refresh(db: Database, user_id: str) -> None:
+    """Gives back a claim that came to nothing: whoever comes next may ask at once."""
+    db.execute(queries("subscriptions")["release_refresh"], {"user_id": user_id})
+
+
+def release_refreshes(db: Database, users: Collection[str]) -> None:
+    """Gives back claims of the schedule."""
+    db.execute(queries("subscriptions")["release_refreshes"], {"users": list(users)})
 
 
 def askable(db: Database, users: Collection[str], now: datetime) -> list[str]:

@@ -18,6 +18,7 @@ from billing.commet_models import Subscription
 from billing.cursor import Position, Round
 from billing.db import Database, Row
 from billing.deadline import Deadline
+from billing.errors import CommetRefused, CommetUnavailable
 from billing.news import News
 from billing.rate import Budget
 from billing.sql import queries
@@ -28,7 +29,11 @@ EVERY = timedelta(days=1)
 # Subscriptions that ended need no comparing, nor do checkouts that nobody paid: one that was paid
 # is listed as what it has become.
 _STATUSES = ("active", "trialing", "past_due", "paused")
-_MARK_AT_ONCE = 1000
+_LOOK_AT_ONCE = 5000
+
+# A status whose list cannot be read to the end this often is given up for this round: its rows then
+# count as unseen, and each is asked about by itself.
+_TRIES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +63,8 @@ def request(db: Database) -> None:
 def run(db: Database, commet: Commet, budget: Budget, *, clock: Clock, deadline: Deadline) -> Swept:
     """Goes on with the round that is due, as far as time and the budget of calls allow.
 
-    Raises CommetUnavailable or CommetRefused; the round then goes on in a later run.
+    Raises CommetUnavailable or CommetRefused; the round then goes on in a later run, and no page
+    that cannot be read holds it up for ever.
     """
     swept = Swept()
     found = cursor.take_up(db, NAME, start=_start(recheck=False), every=EVERY)
@@ -70,7 +76,14 @@ def run(db: Database, commet: Commet, budget: Budget, *, clock: Clock, deadline:
             if "unseen_after" in position:
                 position = _mark_unseen(db, found, position)
             elif budget.wait(1, deadline):
-                seen, position = _compare_page(db, commet, position, now=clock(), deadline=deadline)
+                try:
+                    seen, position = _compare_page(
+                        db, commet, position, now=clock(), deadline=deadline
+                    )
+                except (CommetRefused, CommetUnavailable) as error:
+                    if isinstance(error, CommetRefused) or error.is_nonsense:
+                        cursor.advance(db, NAME, _stumbled(position))
+                    raise
                 swept += seen
             else:
                 break
@@ -113,8 +126,16 @@ def _next(position: Position, status: str, following: str | None) -> Position:
         return {**position, "cursor": following}
     later = _STATUSES[_STATUSES.index(status) + 1 :]
     if later:
-        return {**position, "status": later[0], "cursor": None}
+        return {"status": later[0], "cursor": None, "recheck": position["recheck"]}
     return {"unseen_after": ""}
+
+
+def _stumbled(position: Position) -> Position:
+    """Where to go on after a page that Commet would not give: a cursor may have grown old."""
+    tries = int(position.get("tries", 0)) + 1
+    if tries == _TRIES:
+        return _next(position, str(position["status"]), None)
+    return {**position, "cursor": None, "tries": tries}
 
 
 def _compare(db: Database, page: Sequence[Subscription], *, recheck: bool) -> list[Row]:
@@ -129,9 +150,7 @@ def _mark_unseen(db: Database, found: Round, position: Position) -> Position | N
     params = {
         "after": position["unseen_after"],
         "since": found.started_at,
-        "limit": _MARK_AT_ONCE,
+        "limit": _LOOK_AT_ONCE,
     }
-    rows = db.all(queries("reconcile")["mark_unseen"], params)
-    if len(rows) < _MARK_AT_ONCE:
-        return None
-    return {"unseen_after": max(row["id"] for row in rows)}
+    last = db.value(queries("reconcile")["mark_unseen"], params)
+    return None if last is None else {"unseen_after": last}

@@ -8,7 +8,7 @@ may be answered with an error. What could not be applied waits in the inbox for 
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import psycopg
 
@@ -24,10 +24,14 @@ from billing.signatures import is_signed
 from billing.sql import queries
 from billing.webhook_secret import WebhookSecret
 
-MAX_BODY_BYTES = 1_000_000
+MAX_BODY_BYTES = 1_100_000  # a megabyte of text, and the event around it
 MAX_ATTEMPTS = 12
 
 _BATCH = 50
+_REDRIVE_AT_ONCE = 5000
+
+# An event that claims to come from later than this would outdo every true one until then.
+_AHEAD = timedelta(minutes=5)
 
 # A secret that was just rotated in is found, and strangers cannot make us read it more often.
 _REREAD_SECONDS = 60.0
@@ -95,7 +99,7 @@ def _record(
         "type": event.type,
         "mode": event.mode,
         "customer": event.customer,
-        "occurred_at": event.occurred_at or now,
+        "occurred_at": _occurred_at(event, now),
         "payload": body,
     }
     try:
@@ -153,8 +157,13 @@ def redrive(db: Database, *, event_id: str | None = None, user_id: str | None = 
 
     Events without their payload stay as they are: there is nothing left to apply.
     """
-    params = {"id": event_id, "user_id": user_id}
-    return len(db.all(queries("webhooks")["redrive_events"], params))
+    params = {"id": event_id, "user_id": user_id, "limit": _REDRIVE_AT_ONCE}
+    driven = 0
+    while True:
+        count = len(db.all(queries("webhooks")["redrive_events"], params))
+        driven += count
+        if count < _REDRIVE_AT_ONCE:
+            return driven
 
 
 def _retry(db: Database, event_id: str, payload: bytes, *, mode: str, now: datetime) -> str | None:
@@ -167,7 +176,7 @@ def _retry(db: Database, event_id: str, payload: bytes, *, mode: str, now: datet
             {
                 "id": event_id,
                 "customer": event.customer,
-                "occurred_at": event.occurred_at or now,
+                "occurred_at": _occurred_at(event, now),
                 "news": news.parameter() if news else None,
                 "now": now,
             },
@@ -180,6 +189,10 @@ def _retry(db: Database, event_id: str, payload: bytes, *, mode: str, now: datet
             {"id": event_id, "max_attempts": MAX_ATTEMPTS, "error": _named(error)},
         )
     return None if outcome is None else str(outcome)
+
+
+def _occurred_at(event: Event, now: datetime) -> datetime:
+    return min(event.occurred_at or now, now + _AHEAD)
 
 
 def _news_of(event: Event, mode: str | None) -> News | None:

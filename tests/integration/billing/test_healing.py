@@ -3,11 +3,13 @@
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
+from itertools import pairwise
 from typing import Any
 
 import pytest
 
-from billing import commet_news, cursor, reconcile, subscriptions, sweep
+from billing import commet_news, cursor, reconcile, refresh, subscriptions, sweep
+from billing.access import Access
 from billing.accounts import User
 from billing.checkout import Checkouts
 from billing.clock import wall_clock
@@ -15,7 +17,7 @@ from billing.commet import Commet
 from billing.config import from_env
 from billing.db import Database
 from billing.deadline import Deadline
-from billing.errors import CommetUnavailable
+from billing.errors import CommetRefused, CommetUnavailable
 from billing.rate import Budget
 from local.commet.testing import StandIn
 from tests.integration.billing.conftest import add_user
@@ -42,10 +44,10 @@ def remote(remote: StandIn) -> StandIn:
 
 @pytest.fixture
 def run(db: Database, commet: Commet) -> Callable[..., dict[str, int]]:
-    """A run of reconcile for which every row may be asked about again."""
+    """A run of reconcile for which every pause is over."""
 
     def once(seconds: float = 20, **changes: Any) -> dict[str, int]:
-        db.execute("update subscriptions set checked_at = null")
+        pauses_are_over(db)
         return reconcile.run(
             db, commet, replace(SETTINGS, **changes),
             clock=wall_clock, deadline=Deadline.after(seconds),
@@ -75,10 +77,15 @@ def buy(db: Database, commet: Commet, remote: StandIn) -> Buy:
     return make
 
 
-def heal(db: Database, commet: Commet, user: str) -> None:
-    from billing.refresh import refresh
+def pauses_are_over(db: Database) -> None:
+    db.execute(
+        "update subscriptions set checked_at = null,"
+        " refresh_due = case when refresh_due is not null then now() end"
+    )
 
-    refresh(db, commet, user, now=wall_clock(), deadline=soon())
+
+def heal(db: Database, commet: Commet, user: str) -> None:
+    refresh.refresh(db, commet, user, now=wall_clock(), deadline=soon())
 
 
 def status(db: Database, sub: str) -> Any:
@@ -113,6 +120,22 @@ class TestEndpoint:
         assert status(db, sub) == "active"
 
     @pytest.mark.usefixtures("remote")
+    def test_switched_on_and_nobody_heard(
+        self, db: Database, commet: Commet, remote: StandIn, buy: Buy, run: Run
+    ) -> None:
+        """The change took effect, its answer was lost: everything is read again all the same."""
+        user, _ = buy()
+        run()
+        endpoint(commet, active=False)
+        db.execute("delete from entitlements where user_id = %s", [user])
+        remote.control.fault(
+            match={"method": "PATCH", "path": "/webhooks/*"}, action={"reset": "after"}, times=None
+        )
+        run()
+        assert [each.is_active for each in commet.webhooks(soon())] == [True]
+        run()
+        assert db.value("select count(*) from entitlements where user_id = %s", [user]) > 0
+
     def test_somebody_elses(self, commet: Commet, run: Run) -> None:
         """Only our own address is looked after."""
         endpoint(commet)
@@ -236,6 +259,47 @@ class TestSweep:
         assert self.go(db, commet).compared == 1
         assert db.value(due, [sub]) is True
 
+    def test_a_page_that_cannot_be_read(
+        self, db: Database, commet: Commet, buy: Buy, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A cursor grown old begins its status anew; after three tries the round goes on."""
+        buy()
+        ask = commet.list_subscriptions
+
+        def refused(*, status: str, cursor: str | None, deadline: Deadline) -> Any:
+            if status == "active":
+                raise CommetRefused("validation_error", commet_status=400)
+            return ask(status=status, cursor=cursor, deadline=deadline)
+
+        monkeypatch.setattr(commet, "list_subscriptions", refused)
+        for _ in range(3):
+            with pytest.raises(CommetRefused):
+                self.go(db, commet)
+        self.go(db, commet)
+        cursor_row = db.one("select position, finished_at from reconcile_cursor")
+        assert cursor_row is not None
+        assert cursor_row["position"] is None
+        assert cursor_row["finished_at"] is not None
+        assert db.value("select bool_and(refresh_due is not null) from subscriptions")
+
+    def test_one_odd_subscription(
+        self, db: Database, commet: Commet, buy: Buy, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """What cannot be read hides nobody else's, and counts as unseen."""
+        (_, odd), (_, well) = buy(), buy()
+        send = commet._send
+
+        def spoiled(call: Any, deadline: Deadline) -> Any:
+            answer = send(call, deadline)
+            for each in answer["data"]:
+                if each["id"] == odd:
+                    each["plan"] = None
+            return answer
+
+        monkeypatch.setattr(commet, "_send", spoiled)
+        assert self.go(db, commet) == sweep.Swept(compared=1)
+        assert [self.marked(db, sub) for sub in (odd, well)] == [True, False]
+
     def test_a_list_without_end(
         self, db: Database, commet: Commet, buy: Buy, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -262,7 +326,6 @@ class TestGone:
         """A key of the wrong organization must not lock everybody out at once."""
         user, sub = gone
         db.execute("update subscriptions set refresh_due = now()")
-        commet.create_customer(user_id=user, email="a@b.co", name=None, deadline=soon())
         heal(db, commet, user)
         assert status(db, sub) == "active"
         assert db.value("select count(*) from entitlements where allowed") > 0
@@ -271,7 +334,6 @@ class TestGone:
     def test_after_it(self, db: Database, commet: Commet, gone: tuple[str, str]) -> None:
         """Then access ends, and nothing more is counted."""
         user, sub = gone
-        commet.create_customer(user_id=user, email="a@b.co", name=None, deadline=soon())
         db.execute(
             "update subscriptions set period_end = now() - interval '1 second', checked_at = null"
         )
@@ -281,8 +343,114 @@ class TestGone:
         assert db.value("select count(*) from entitlements where allowed") == 0
         assert db.value("select count(*) from usage_period where closed_at is null") == 0
 
+    def test_whose_end_nobody_told(
+        self, db: Database, commet: Commet, gone: tuple[str, str]
+    ) -> None:
+        """Believed for a day after the last word about it."""
+        user, sub = gone
+        db.execute("update subscriptions set period_end = null")
+        heal(db, commet, user)
+        assert status(db, sub) == "active"
+        db.execute("update subscriptions set event_at = event_at - interval '25 hours'")
+        heal(db, commet, user)
+        assert status(db, sub) == "canceled"
+
 
 class TestDue:
+    def test_everybody_in_one_run(
+        self, db: Database, buy: Buy, run: Callable[..., dict[str, int]]
+    ) -> None:
+        """However many rows one of them has, and for however many reasons each is due."""
+        users = [buy()[0] for _ in range(12)]
+        for user in users:
+            for number in range(3):
+                db.execute(
+                    "insert into subscriptions (id, user_id, status, created_at, event_at,"
+                    " refresh_due, recheck_at)"
+                    " values (%s, %s, 'pending_payment', now(), now(), now(), now())",
+                    [f"sub_{user}_{number}", user],
+                )
+        db.execute("update subscriptions set refresh_due = now(), recheck_at = now()")
+        assert run()["refreshed"] == 12
+        assert db.value("select count(*) from subscriptions where refresh_due is not null") == 0
+
+    def test_the_schedule_lengthens_nobodys_pause(
+        self, db: Database, commet: Commet, remote: StandIn
+    ) -> None:
+        """Asked about in vain six times; then they pay, and are let in by their first request."""
+        user = add_user(db)
+        sub = Checkouts(db, commet, wall_clock).start(
+            User(user, f"{user}@example.com", None), plan_code="usage_pro",
+            billing_interval="monthly", success_url="https://app.example/", deadline=soon(),
+        ).subscription.id  # fmt: skip
+        for _ in range(6):
+            db.execute("update subscriptions set checked_at = null, recheck_at = now()")
+            assert reconcile.run(
+                db, commet, SETTINGS, clock=wall_clock, deadline=soon()
+            )["refreshed"] == 1  # fmt: skip
+        remote.control.pay(sub)
+        db.execute("update subscriptions set checked_at = now() - interval '11 seconds'")
+        access = Access(db, SETTINGS, lambda: commet, wall_clock)
+        assert access.standing(user, soon())[1]
+
+    def test_a_young_checkout_is_never_refused_on_an_old_answer(
+        self, db: Database, commet: Commet
+    ) -> None:
+        """Whoever polls too often to be asked about is told that it is not known, not to pay."""
+        user = add_user(db)
+        db.execute(
+            "insert into subscriptions (id, user_id, status, created_at, event_at, checks,"
+            " checked_at, confirmed_at) values ('sub_1', %s, 'pending_payment', now(), now(), 6,"
+            " now() - interval '20 seconds', now() - interval '20 seconds')",
+            [user],
+        )
+        access = Access(db, SETTINGS, lambda: commet, wall_clock)
+        assert set(access.settle({user}, soon()).unconfirmed) == {user}
+        db.execute("update subscriptions set created_at = now() - interval '61 minutes'")
+        assert dict(access.settle({user}, soon()).unconfirmed) == {}
+
+    def test_a_late_answer_takes_no_entitlement_away(
+        self, db: Database, commet: Commet, remote: StandIn
+    ) -> None:
+        """Asked before the payment, answered after its events: what they granted stays."""
+        user = add_user(db)
+        sub = Checkouts(db, commet, wall_clock).start(
+            User(user, f"{user}@example.com", None), plan_code="usage_pro",
+            billing_interval="monthly", success_url="https://app.example/", deadline=soon(),
+        ).subscription.id  # fmt: skip
+        rows = subscriptions.refreshable(db, user)
+        truth = refresh.ask(commet, user, rows, now=wall_clock(), deadline=soon())
+        remote.control.pay(sub)
+        heal(db, commet, user)
+        refresh.write(db, rows, replace(truth, asked_at=wall_clock() + timedelta(seconds=5)))
+        assert status(db, sub) == "active"
+        assert db.value("select count(*) from entitlements where allowed") > 0
+        assert db.value("select refresh_due is not null from subscriptions")
+
+    def test_a_pause_that_should_be_over(self, db: Database) -> None:
+        """Its `resumed` may be lost: before they are refused, Commet is asked."""
+        user = add_user(db)
+        db.execute(
+            "insert into subscriptions (id, user_id, status, period_end, created_at, event_at)"
+            " values ('sub_1', %s, 'paused', now() - interval '1 minute', now(), now())",
+            [user],
+        )
+        assert subscriptions.claim_refresh(db, user, wall_clock())
+
+    def test_a_step_that_fails(
+        self, db: Database, buy: Buy, run: Callable[..., dict[str, int]]
+    ) -> None:
+        """The database refuses one of them: the others are taken, and it is counted."""
+        _, sub = buy(refreshed=False)
+        db.execute("alter table reconcile_cursor rename to gone")
+        try:
+            summary = run()
+        finally:
+            db.execute("alter table gone rename to reconcile_cursor")
+        assert summary["steps_failed"] >= 1
+        assert status(db, sub) == "active"
+        assert "inbox_dead" in summary
+
     def test_those_in_doubt_come_first(self, db: Database) -> None:
         """A mark before a row that merely was not confirmed for a day."""
         for name, columns in {
@@ -304,11 +472,20 @@ class TestDue:
         """By the schedule; the person themselves may ask again after ten minutes."""
         user = add_user(db)
         db.execute(
-            "insert into subscriptions (id, user_id, status, created_at, event_at, checks)"
-            " values ('sub_1', %s, 'pending_payment', now() - interval '5 hours', now(), 11)",
+            "insert into subscriptions (id, user_id, status, created_at, event_at, recheck_at)"
+            " values ('sub_1', %s, 'pending_payment', now(), now(), now())",
             [user],
         )
-        db.execute("update subscriptions set checked_at = now() - interval '20 minutes'")
+        pauses = []
+        for _ in range(12):
+            db.execute("update subscriptions set checked_at = null, recheck_at = now()")
+            assert subscriptions.claim_refreshes(db, wall_clock(), limit=9) == [user]
+            pauses.append(
+                db.value("select extract(epoch from recheck_at - now()) from subscriptions")
+            )
+        assert all(one < other for one, other in pairwise(pauses))
+        assert pauses[-1] > 3600 * 10
+        db.execute("update subscriptions set checked_at = now() - interval '11 seconds'")
         assert subscriptions.claim_refreshes(db, wall_clock(), limit=9) == []
         assert subscriptions.claim_refresh(db, user, wall_clock())
 

@@ -433,7 +433,10 @@ class TestReconcile:
         assert (summary["refreshed"], summary["refresh_failed"]) == (1, 1)
         assert self.statuses(db, paid) == ["pending_payment", "active"]
         monkeypatch.undo()
-        db.execute("update subscriptions set checked_at = checked_at - interval '1 hour'")
+        db.execute(
+            "update subscriptions set checked_at = checked_at - interval '1 hour',"
+            " recheck_at = recheck_at - interval '1 hour'"
+        )
         assert self.run(db, commet)["refreshed"] == 1
         assert self.statuses(db, paid) == ["active", "active"]
 

@@ -1,9 +1,12 @@
 -- What lets the mirror heal by itself: rows come due by index however many there are, the inbox
 -- is found through by what is wrong with an event, and long work knows where it stands.
 
--- When Commet is asked again although nothing happened (the database's clock). Jittered: customers
--- who came on one day are not all asked about in one minute.
-alter table subscriptions add column recheck_at timestamptz;
+-- When the schedule asks Commet again although nothing happened (the database's clock). Jittered:
+-- customers who came on one day are not all asked about in one minute. `checks` counts the questions
+-- of people who wait, this the schedule's: neither makes the other's pause longer.
+alter table subscriptions
+    add column recheck_at timestamptz,
+    add column background_checks integer not null default 0;
 update subscriptions set recheck_at = now() + interval '1 day' * random();
 alter table subscriptions
     alter column recheck_at set default now() + interval '1 day' * (0.9 + 0.2 * random());
@@ -11,8 +14,6 @@ alter table subscriptions
 -- One index for each reason a row comes due (routines/refresh.sql). Each holds only rows that can.
 drop index subscriptions_refresh_due;
 create index subscriptions_marked on subscriptions (refresh_due) where refresh_due is not null;
-create index subscriptions_unpaid on subscriptions (created_at)
-    where status in ('pending_payment', 'draft', 'unknown');
 create index subscriptions_period_end on subscriptions (period_end)
     where status in ('active', 'trialing', 'past_due');
 create index subscriptions_recheck on subscriptions (recheck_at) where status <> 'canceled';
@@ -28,6 +29,8 @@ create index webhook_events_unheard_at on webhook_events (received_at)
 create index webhook_events_other_mode on webhook_events (mode)
     where status = 'ignored' and error = 'other_mode';
 create index webhook_events_dead on webhook_events (id) where status = 'dead';
+create index webhook_events_failed on webhook_events (attempts, occurred_at)
+    where status = 'failed';
 create index webhook_events_customer on webhook_events (customer, received_at);
 create index webhook_events_received_at on webhook_events (received_at);
 

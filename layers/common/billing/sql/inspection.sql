@@ -13,10 +13,10 @@ limit 1
 select s.id, s.status, s.id = c.id as current, s.plan_id, s.plan_name, s.billing_interval,
        s.period_start, s.period_end, s.cancel_at_period_end, s.trial_ends_at, s.created_at,
        s.event_at, s.version, s.confirmed_at, s.checked_at, s.checks, s.refresh_due, s.recheck_at,
-       is_in_doubt(s, %(now)s) is true as in_doubt, refresh_is_due(s, %(now)s) as due,
-       next_question(s) as next_question
+       is_in_doubt(s, %(now)s) as in_doubt, a.schedule_asks_at, a.schedule_asks_at <= now() as due
 from subscriptions s
 join current_subscription c on c.user_id = s.user_id
+cross join lateral (select schedule_asks_at(s, %(now)s) as schedule_asks_at) as a
 where s.user_id = %(user_id)s
 order by s.created_at desc, s.id
 

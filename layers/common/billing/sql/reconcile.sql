@@ -52,7 +52,7 @@ held as (
 written as (
     update subscriptions s set
         confirmed_at = case when held.differs then s.confirmed_at else now() end,
-        refresh_due = case when held.differs then coalesce(s.refresh_due, now())
+        refresh_due = case when held.differs then least(s.refresh_due, now())
                            else s.refresh_due end,
         recheck_at = case when %(recheck)s then now() else s.recheck_at end,
         version = case when held.differs then s.version + 1 else s.version end
@@ -67,15 +67,25 @@ select l.id, find_user(l.customer) as user_id,
 from listed l
 left join held on held.id = l.id
 
--- Rows believed live that Commet's list did not confirm since the round began.
+-- Of the next rows believed live, marks those that Commet's list did not confirm since the round
+-- began; answers the last one looked at, or nothing where there are no more.
 -- name: mark_unseen
-update subscriptions set refresh_due = coalesce(refresh_due, now()), version = version + 1
-where id in (
+with looked_at as (
     select id from subscriptions
     where status in ('active', 'trialing', 'past_due', 'paused') and id > %(after)s
-      and (confirmed_at is null or confirmed_at < %(since)s)
     order by id
     limit %(limit)s
-    for update skip locked
+),
+unseen as (
+    select s.id from subscriptions s
+    join looked_at l on l.id = s.id
+    where s.confirmed_at is null or s.confirmed_at < %(since)s
+    order by s.id
+    for update of s skip locked
+),
+marked as (
+    update subscriptions s set refresh_due = least(s.refresh_due, now()), version = s.version + 1
+    from unseen
+    where s.id = unseen.id
 )
-returning id
+select id from looked_at order by id desc limit 1

@@ -45,7 +45,7 @@ update webhook_events set
     due_at = case when attempts >= %(max_attempts)s then null
                   else now() + least(interval '1 hour', interval '10 seconds' * 2 ^ attempts) end,
     error = %(error)s
-where id = %(id)s
+where id = %(id)s and status = 'failed'
 returning status
 
 -- Ignored events that may matter after all: those of a user who appeared at the very moment the
@@ -66,13 +66,19 @@ where id in (
      limit 1000)
 )
 
--- A dead event is tried again as if it had just come.
+-- Dead events are tried again as if they had just come.
 -- name: redrive_events
 update webhook_events set status = 'failed', due_at = now(), attempts = 0
-where status = 'dead'
-  and (%(id)s::text is null or id = %(id)s)
-  and (%(user_id)s::text is null or find_user(customer) = %(user_id)s)
-  and payload is not null
+where id in (
+    select id from webhook_events
+    where status = 'dead' and payload is not null
+      and (%(id)s::text is null or id = %(id)s)
+      and (%(user_id)s::text is null or customer in (
+          select unnest(array[u.id, u.commet_customer_id]) from users u where u.id = %(user_id)s
+      ))
+    limit %(limit)s
+    for update skip locked
+)
 returning id
 
 -- What waits for a repair or a person: how many rows, and since when the oldest has.

@@ -57,7 +57,14 @@ begin
             perform record_news(v_user, p_at, p_news, p_now);
         end if;
     end if;
-    update webhook_events set status = v_status, due_at = null, error = v_why where id = p_id;
+    update webhook_events set
+        status = v_status, due_at = null, error = v_why,
+        -- Where pruning has gone past it already, nothing else would.
+        payload = case when received_at > (
+            select (c.position->>'received_at')::timestamptz from reconcile_cursor c
+            where c.name = 'inbox_payloads'
+        ) is not false then payload end
+    where id = p_id;
     return v_status;
 end
 $$;

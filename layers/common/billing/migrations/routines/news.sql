@@ -152,7 +152,7 @@ declare
     v_created timestamptz := coalesce((p_known->>'created_at')::timestamptz, p_at);
 begin
     insert into subscriptions (
-        id, user_id, status, created_at, event_at, told, refresh_due,
+        id, user_id, status, created_at, event_at, told, refresh_due, recheck_at,
         plan_id, plan_name, billing_interval, period_start, period_end,
         cancel_at_period_end, trial_ends_at, checkout_url
     )
@@ -162,6 +162,7 @@ begin
         case when v_said = '{}' then timestamptz 'epoch' else p_at end,
         told_of('{}', p_known, p_at),
         case when p_mark or not p_known ? 'status' then now() end,
+        now() + recheck_after(coalesce(p_known->>'status', 'unknown'), 0),
         p_known->>'plan_id', p_known->>'plan_name', p_known->>'billing_interval',
         (p_known->>'period_start')::timestamptz, (p_known->>'period_end')::timestamptz,
         coalesce((p_known->>'cancel_at_period_end')::boolean, false),
@@ -197,7 +198,8 @@ begin
         created_at = least(v_old.created_at, v_created),
         event_at = case when v_said = '{}' then event_at else greatest(event_at, p_at) end,
         told = told_of(told, v_news, p_at), version = version + 1, checks = 0,
-        refresh_due = case when p_mark or v_tie then coalesce(refresh_due, now())
+        background_checks = 0,
+        refresh_due = case when p_mark or v_tie then least(refresh_due, now())
                            else refresh_due end
     where id = p_id and (p_mark or v_tie or v_news <> '{}' or v_created < v_old.created_at);
 end
@@ -234,11 +236,11 @@ begin
     -- they ended is to be asked.
     update subscriptions set
         status = 'canceled', event_at = greatest(event_at, v_user.unsubscribed_at),
-        version = version + 1, refresh_due = coalesce(refresh_due, now())
+        version = version + 1, refresh_due = least(refresh_due, now())
     where user_id = p_user and status in ('active', 'trialing', 'past_due', 'paused')
       and coalesce((told->>'status')::numeric, '-Infinity')
           < extract(epoch from v_user.unsubscribed_at);
-    update subscriptions set refresh_due = coalesce(refresh_due, now()), version = version + 1
+    update subscriptions set refresh_due = least(refresh_due, now()), version = version + 1
     where user_id = p_user and status in ('active', 'trialing', 'past_due', 'paused')
       and v_user.unsubscribed_at = p_at
       and (told->>'status')::numeric = extract(epoch from p_at);
@@ -246,7 +248,7 @@ begin
     if p_news ? 'features' and p_at >= coalesce(v_user.entitlements_at, '-infinity') then
         if p_at = v_user.entitlements_at and entitlements_differ(p_user, p_news->'features') then
             update subscriptions set
-                refresh_due = coalesce(refresh_due, now()), version = version + 1
+                refresh_due = least(refresh_due, now()), version = version + 1
             where user_id = p_user and status <> 'canceled';
         end if;
         perform keep_terms(p_user, p_now);
@@ -266,7 +268,7 @@ begin
     where p.user_id = p_user and p.closed_at is null
       and s.id = p.subscription_id and s.status = 'canceled';
     -- A live one without a period cannot count anything: ask what it is entitled to.
-    update subscriptions s set refresh_due = coalesce(s.refresh_due, now())
+    update subscriptions s set refresh_due = least(s.refresh_due, now())
     where s.id = v_id and s.status in ('active', 'trialing', 'past_due')
       and not exists (
           select from usage_period p where p.user_id = p_user and p.closed_at is null
