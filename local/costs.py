@@ -53,7 +53,7 @@ LOG_BYTES = 2_400  # of one invocation: its report, a line or two, a metric, the
 EVENT_BYTES = 500  # in the ledger, its index included
 EVENT_IOS = 0.15
 SECRETS = 6
-METRICS = 45
+METRICS = 50
 TRACED_AT_MOST = 86_400  # a day and function: X-Ray takes one a second, and 5% of the rest
 
 

@@ -17,6 +17,7 @@ import pytest
 
 from billing import api, attempts, sign_in_http, wiring
 from billing.db import Connection, Database
+from billing.errors import Unavailable
 from billing.secrets import Secrets
 from functions.checkout import app as checkout
 from functions.dashboard import app as dashboard
@@ -559,6 +560,24 @@ class TestMeasures:
         written = {(one["service"], name) for one in lines if "_aws" in one for name in one}
         assert ("database", "DatabaseUnavailable") in written
         assert ("api", "ServerErrors") in written  # what takes a bad release back
+
+    def test_asking_to_come_again_is_no_failure(
+        self,
+        token: str,
+        log: io.StringIO,
+        capsys: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """A 503 while a subscription is being confirmed wakes nobody and fills no log."""
+
+        def unconfirmed(*_: object) -> None:
+            raise Unavailable("In a moment.", code="access_unconfirmed")
+
+        monkeypatch.setattr(dashboard, "_dashboard", unconfirmed)
+        capsys.readouterr()
+        assert call("GET", "/dashboard", token=token).status == 503
+        assert counted(capsys) == {}
+        assert "Traceback" not in log.getvalue()
 
 
 class TestTrouble:

@@ -31,6 +31,7 @@ from billing.accounts import User
 from billing.config import origin_of
 from billing.deadline import Deadline, LambdaContext
 from billing.errors import (
+    AccessUnconfirmed,
     BillingError,
     DatabaseUnavailable,
     FieldError,
@@ -293,7 +294,9 @@ def _service_keys() -> ServiceKeys:
 def _problem(
     app: APIGatewayHttpResolver, error: BillingError, cause: Exception | None = None
 ) -> Response[Any]:
-    if error.status >= 500:
+    if error.code == AccessUnconfirmed.code:
+        logger.info(error.code)  # "ask again in a moment": nothing is broken, nobody is woken up
+    elif error.status >= 500:
         measures.count("ServerErrors", service="api")
         logger.error(error.code, exc_info=cause or error)
     document = problems.document(error, _request_id(app.current_event.raw_event))
