@@ -83,6 +83,7 @@ AT_COMMET = st.one_of(
     _cancel, _cancel, _step("uncancel", _who), _step("reactivate", _who),
     _pause, _pause, _step("end_pause", _who),
     _step("card", _who, st.booleans()), _step("bad_month", _who),
+    _step("upgrade", _who), _step("come_back", _who),
     _wait, _wait,
 )  # fmt: skip
 ON_THE_WAY = st.one_of(
@@ -218,6 +219,18 @@ class History:
         """A renewal that is declined."""
         self.card(who, fails=True)
         self.wait(32)
+
+    def upgrade(self, who: str) -> None:
+        """At once, with a new period."""
+        self.card(who, fails=False)
+        self.change_plan(who, "pln_usagemax", "monthly")
+        self.change_plan(who, "pln_usagemax", "yearly")
+
+    def come_back(self, who: str) -> None:
+        """A subscription that has ended goes on, anchored anew."""
+        self.card(who, fails=False)
+        self.cancel(who, immediate=True)
+        self.reactivate(who)
 
     # --- what reaches the mirror -----------------------------------------------------------
 
