@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.unit.cloudformation import ROOT, TEMPLATE, load, of_type
+from tests.unit.markdown import sections
 from tests.unit.source import BILLING, modules_of, parse
 
 RUNBOOK = ROOT / "docs" / "operations.md"
@@ -104,14 +105,8 @@ def charted() -> Iterator[tuple[str, str, dict[str, object]]]:
 
 
 @pytest.fixture(scope="module")
-def sections() -> dict[str, str]:
-    """The runbook by anchor, as GitHub makes them."""
-    text = RUNBOOK.read_text(encoding="utf-8")
-    parts = re.split(r"^#{2,4} (.+)$", text, flags=re.MULTILINE)[1:]
-    return {
-        re.sub(r"[^\w\- ]", "", title.lower()).strip().replace(" ", "-"): body
-        for title, body in zip(parts[::2], parts[1::2], strict=True)
-    }
+def runbook() -> dict[str, str]:
+    return sections(RUNBOOK)
 
 
 @pytest.mark.parametrize("name", ALARMS)
@@ -122,13 +117,13 @@ class TestAlarms:
         assert alarm["AlarmActions"] == alarm["OKActions"] == [{"Ref": "AlarmTopic"}]
 
     def test_it_says_what_is_wrong_and_where_to_read_on(
-        self, name: str, sections: dict[str, str]
+        self, name: str, runbook: dict[str, str]
     ) -> None:
         """The place exists, and answers the three questions."""
         says = ALARMS[name]["AlarmDescription"]["Fn::Sub"]
         match = re.fullmatch(r"[A-Z].+\. \$\{RunbookUrl\}#([a-z0-9-]+)", says)
         assert match, says
-        section = sections[match[1]]
+        section = runbook[match[1]]
         for question in ("**Means.**", "**Look.**", "**Do.**"):
             assert question in section, (name, question)
 
