@@ -1,4 +1,7 @@
-"""Sends accepted usage to Commet. Called by a schedule; {} by hand does the same."""
+"""Sends accepted usage to Commet, and sets expired reservations aside.
+
+Called by a schedule; {} by hand does the same.
+"""
 
 from dataclasses import asdict
 from typing import Any
@@ -6,7 +9,7 @@ from typing import Any
 from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 
-from billing import delivery, wiring
+from billing import delivery, reservations, wiring
 from billing.deadline import Deadline, LambdaContext
 from billing.rate import Budget
 
@@ -27,12 +30,14 @@ def handler(_: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
         budget=Budget(wiring.database(), settings.commet_calls_per_second),
         workers=settings.delivery_workers,
     )
+    expired = reservations.tidy(wiring.database(), now=wiring.clock()())
     stands = delivery.gauges(wiring.database())
     for name in ("claimed", "sent", "postponed", "parked"):
         metrics.add_metric(f"Deliveries{name.title()}", MetricUnit.Count, getattr(done, name))
+    metrics.add_metric("ReservationsExpired", MetricUnit.Count, expired)
     metrics.add_metric("OutboxAgeSeconds", MetricUnit.Seconds, stands.outbox_age_seconds)
     metrics.add_metric("ParkedDeliveries", MetricUnit.Count, stands.parked_deliveries)
     metrics.add_metric("UsageDrift", MetricUnit.Count, stands.usage_drift)
-    summary = asdict(done) | asdict(stands)
+    summary = asdict(done) | {"reservations_expired": expired} | asdict(stands)
     logger.info("deliver_usage.done", extra=summary)
     return summary

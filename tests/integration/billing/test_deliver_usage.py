@@ -1,6 +1,7 @@
 """The delivery function and its operator's commands, through their handlers."""
 
 import json
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -10,6 +11,7 @@ from billing import commands, wiring
 from billing.config import from_env
 from billing.db import Database
 from billing.errors import CommetRefused, InvalidRequest
+from billing.reservations import reserve
 from billing.usage import Event, accept
 from functions.deliver_usage import app
 from tests.integration.billing.conftest import NOW, STATUSES, Subscribe
@@ -58,14 +60,21 @@ def test_a_run_and_its_metrics(
         subscribe(user)
         accept(db, [Event(user, "storage", Decimal(1), "k")], statuses=STATUSES, now=NOW)
     commet.answers = [CommetRefused("feature_disabled", commet_status=400)]
+    held = reserve(
+        db, Event("usr_b", "storage", Decimal(1), "later"), expires_in=timedelta(seconds=1),
+        statuses=STATUSES, now=NOW - timedelta(minutes=1),
+    )  # fmt: skip
+    assert held.code is None
     answer = app.handler({}, Context())
     assert answer == {
+        "reservations_expired": 1,
         "claimed": 2, "sent": 1, "postponed": 0, "parked": 1, "drained": True,
         "outbox_age_seconds": 0.0, "parked_deliveries": 1, "usage_drift": 0,
     }  # fmt: skip
     assert metrics(capsys.readouterr().out) == {
         "DeliveriesClaimed": 2, "DeliveriesSent": 1, "DeliveriesPostponed": 0,
-        "DeliveriesParked": 1, "OutboxAgeSeconds": 0, "ParkedDeliveries": 1, "UsageDrift": 0,
+        "DeliveriesParked": 1, "ReservationsExpired": 1, "OutboxAgeSeconds": 0,
+        "ParkedDeliveries": 1, "UsageDrift": 0,
     }  # fmt: skip
 
 
