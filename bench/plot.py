@@ -4,18 +4,25 @@ import math
 from collections.abc import Mapping, Sequence
 from html import escape
 
-_WIDTH, _HEIGHT = 760, 380
-_LEFT, _RIGHT, _TOP, _BOTTOM = 70, 200, 50, 50
+_WIDTH, _HEIGHT = 820, 380
+_LEFT, _RIGHT, _TOP, _BOTTOM = 70, 260, 50, 50
+_TICKS = 4
 _COLOURS = ("#1b6ca8", "#c2410c", "#15803d", "#7e22ce", "#b91c1c", "#0f766e")
 
 
 def line_chart(
-    title: str, x_label: str, y_label: str, series: Mapping[str, Sequence[tuple[float, float]]]
+    title: str,
+    x_label: str,
+    y_label: str,
+    series: Mapping[str, Sequence[tuple[float, float]]],
+    *,
+    limit: float | None = None,
 ) -> str:
-    """Lines of (x, y), x above 0 and drawn logarithmically, y from 0."""
+    """Lines of (x, y), x above 0 and drawn logarithmically, y from 0; `limit` is a dashed line."""
     points = [point for line in series.values() for point in line]
     x_low, x_high = min(x for x, _ in points), max(x for x, _ in points)
-    y_high = max(y for _, y in points) * 1.1 or 1.0
+    step = _step(max(*(y for _, y in points), limit or 0.0) / _TICKS)
+    y_high = step * _TICKS
 
     def place(x: float, y: float) -> tuple[float, float]:
         along = math.log(x / x_low) / (math.log(x_high / x_low) or 1)
@@ -31,8 +38,8 @@ def line_chart(
         '<rect width="100%" height="100%" fill="white"/>',
         f'<text x="{_LEFT}" y="26" font-size="16" font-weight="600">{escape(title)}</text>',
     ]
-    for tick in range(5):
-        value = y_high * tick / 4
+    for tick in range(_TICKS + 1):
+        value = step * tick
         x, y = place(x_low, value)
         parts.append(f'<path d="M{x:.0f} {y:.1f}H{_WIDTH - _RIGHT}" stroke="#e5e7eb"/>')
         parts.append(f'<text x="{x - 8:.0f}" y="{y + 4:.1f}" text-anchor="end">{value:.3g}</text>')
@@ -49,6 +56,13 @@ def line_chart(
         f'<text transform="translate(18 {_HEIGHT / 2:.0f}) rotate(-90)"'
         f' text-anchor="middle">{escape(y_label)}</text>'
     )
+    if limit is not None:
+        x, y = place(x_low, limit)
+        parts.append(
+            f'<path d="M{x:.0f} {y:.1f}H{_WIDTH - _RIGHT}" stroke="#6b7280"'
+            ' stroke-dasharray="6 4"/>'
+        )
+        parts.append(f'<text x="{x + 4:.0f}" y="{y - 6:.1f}" fill="#6b7280">{limit:g}</text>')
     for number, (name, line) in enumerate(series.items()):
         colour = _COLOURS[number % len(_COLOURS)]
         path = " ".join("{:.1f},{:.1f}".format(*place(x, y)) for x, y in line)
@@ -61,6 +75,12 @@ def line_chart(
             f' fill="{colour}"/><text x="{_WIDTH - _RIGHT + 32}" y="{legend}">{escape(name)}</text>'
         )
     return "\n".join([*parts, "</svg>", ""])
+
+
+def _step(least: float) -> float:
+    """The next round number."""
+    size = 10.0 ** math.floor(math.log10(least or 1))
+    return next(size * n for n in (1, 1.5, 2, 2.5, 3, 4, 5, 7.5, 10) if size * n >= least)
 
 
 def _short(value: float) -> str:

@@ -139,15 +139,7 @@ def main(arguments: list[str] | None = None) -> int:
         grown = _growth(console, url, options.ledger, options.rounds)
         console.print(_growth_table(grown))
         if options.plot:
-            options.plot.write_text(
-                line_chart(
-                    "The same cost however long the ledger is",
-                    "rows in the ledger",
-                    "milliseconds, median",
-                    grown,
-                ),
-                encoding="utf-8",
-            )
+            options.plot.write_text(growth_chart(grown), encoding="utf-8")
             console.print(f"Wrote {options.plot}.")
     return 0
 
@@ -456,6 +448,21 @@ def _table(title: str, reached: dict[str, list[float]], reference: str) -> Table
         ratio = statistics.median(a / b for a, b in zip(turns, reached[reference], strict=True))
         table.add_row(name, f"{statistics.median(turns):,.0f}", f"{ratio:.2f}")
     return table
+
+
+def growth_chart(grown: Growth) -> str:
+    """The growth as SVG, each line in multiples of what the work cost at the shortest ledger."""
+    relative = {
+        f"{name} ({line[0][1]:.1f} ms)": [(size, ms / line[0][1]) for size, ms in line]
+        for name, line in grown.items()
+    }
+    return line_chart(
+        "The same cost however long the ledger is",
+        "rows in the ledger",
+        "times the first (median)",
+        relative,
+        limit=TARGET_GROWTH,
+    )
 
 
 def _growth_table(grown: Growth) -> Table:
