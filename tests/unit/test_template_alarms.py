@@ -135,7 +135,11 @@ class TestAlarms:
 
     def test_silence_has_a_meaning(self, name: str) -> None:
         """Said for each, since CloudWatch's own default is neither good nor bad."""
-        expected = {"SchedulesSilentAlarm": "breaching", "DatabaseCapacityAlarm": "missing"}
+        expected = {
+            "DeliverySilentAlarm": "breaching",
+            "ReconcileSilentAlarm": "breaching",
+            "DatabaseCapacityAlarm": "missing",
+        }
         assert ALARMS[name]["TreatMissingData"] == expected.get(name, "notBreaching")
 
 
