@@ -11,11 +11,12 @@ import httpx
 import psycopg
 import pytest
 
+from billing.webhooks import MAX_BODY_BYTES
 from local.stack import LocalStack
 
 # As text, and as base64: API Gateway and function URLs decide by the type.
 TYPES = ("application/json", "application/octet-stream")
-LIMIT = 1_000_000
+
 
 Send = Callable[..., httpx.Response]
 
@@ -68,7 +69,7 @@ BODIES: dict[str, Callable[[], bytes]] = {
     "not_json": lambda: b"{" + uuid4().hex.encode(),
     "other_script": lambda: unique(data={"name": "Peña ✓ 名前"}),
     "other_mode": lambda: unique(mode="live", event="customer.state_changed"),
-    "just_within_the_limit": lambda: padded(LIMIT),
+    "just_within_the_limit": lambda: padded(MAX_BODY_BYTES),
 }
 
 
@@ -100,7 +101,7 @@ def test_bytes_that_are_no_text(send: Send, stack: LocalStack) -> None:
 @pytest.mark.parametrize("content_type", TYPES)
 def test_one_byte_too_many(send: Send, content_type: str) -> None:
     """413 before anything else, however well it is signed."""
-    answer = send(padded(LIMIT + 1), content_type=content_type)
+    answer = send(padded(MAX_BODY_BYTES + 1), content_type=content_type)
     assert (answer.status_code, answer.json()["code"]) == (413, "payload_too_large")
 
 
