@@ -51,7 +51,7 @@ from local.gateway.runtime_api import LOOPBACK, MAX_PAYLOAD_BYTES
 from local.gateway.schedules import Scheduler
 from local.gateway.sidecar import Clock, Sidecar
 from local.gateway.template import Cors, FunctionSpec, FunctionUrl, HttpApi, Template
-from local.gateway.workers import Launcher, Sidecars
+from local.gateway.workers import INIT_SECONDS, Launcher, Sidecars
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -190,7 +190,7 @@ class Gateway:
         own_client: bool | None = None,
         max_workers: int = 10,
         queue_seconds: float = _INTEGRATION_SECONDS,
-        init_seconds: float = 10,
+        init_seconds: float = INIT_SECONDS,
         schedule_minute_seconds: float | None = None,
     ) -> None:
         self.log = log or Log()
