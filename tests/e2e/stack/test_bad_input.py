@@ -178,7 +178,7 @@ class TestAddresses:
         is_problem(httpx.post(stack.function_url, trust_env=False), 401, "bad_signature")
         is_problem(httpx.get(stack.function_url, trust_env=False), 405, "method_not_allowed")
         is_problem(
-            http.post("/webhooks/commet", content=b"x" * 1_000_001), 413, "payload_too_large"
+            http.post("/webhooks/commet", content=b"x" * 1_100_001), 413, "payload_too_large"
         )
 
 

@@ -286,7 +286,7 @@ class TestVerifier:
         """Size is looked at before anything else is done."""
         store = Store(None)
         with pytest.raises(PayloadTooLarge):
-            Verifier(Secrets(store), "id").verify(b"x" * 1_000_001, SIGNATURE)
+            Verifier(Secrets(store), "id").verify(b"x" * 1_100_001, SIGNATURE)
         assert store.reads == 0
 
     def test_rotated_in(self, monkeypatch: pytest.MonkeyPatch) -> None:
