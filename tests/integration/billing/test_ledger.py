@@ -72,6 +72,14 @@ class TestPage:
         assert read(filled, span, limit=limit) == ["a3", "b3"]
         assert read(filled, Query("usr_nobody"), limit=limit) == []
 
+    @pytest.mark.parametrize("moment", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"])
+    def test_times_at_the_edge(self, filled: Database, moment: str) -> None:
+        """Moments that UTC has no year for are before, or after, everything."""
+        at = datetime.fromisoformat(moment)
+        late = at.year == 9999
+        assert len(read(filled, Query(since=at))) == (0 if late else 10)
+        assert len(read(filled, Query(until=at))) == (10 if late else 0)
+
     def test_a_rare_feature_does_not_hold_a_page_up(
         self, filled: Database, monkeypatch: pytest.MonkeyPatch
     ) -> None:
