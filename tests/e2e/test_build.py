@@ -178,13 +178,12 @@ class TestInTheRuntime:
             )
             assert b"ModuleNotFoundError" in done.stderr, package
 
-    def test_the_whole_story(self, builds: dict[str, Path], runtime: Path) -> None:
-        """Sign-up to last bill through the gateway, every function from what was built."""
+    def test_the_end_to_end_tests(self, builds: dict[str, Path], runtime: Path) -> None:
+        """All of them but the demo, which starts a stack of its own: through the gateway."""
         assert HOST is not None
-        command = [*(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"),
-                   *("tests/e2e/stack/test_story.py", "-k", "not TestDemo")]  # fmt: skip
+        tests = ["tests/e2e/stack", "-k", "not TestDemo"]
         done = subprocess.run(
-            command,
+            [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests],
             cwd=ROOT,
             env=os.environ
             | {"STACK_TEMPLATE": str(builds[HOST] / "template.yaml"), "STACK_PYTHON": str(runtime)},
