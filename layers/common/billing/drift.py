@@ -40,6 +40,7 @@ PATIENCE = timedelta(hours=1)
 
 _AGAIN = timedelta(minutes=2)
 _ROUND = "drift"
+_EMPTY = ""  # stands for features of which nothing was used
 _AT_ONCE = 8
 _CALL_SECONDS = 10.0
 _REPAIRS = 50
@@ -257,12 +258,14 @@ class _Work:
     ) -> None:
         after = self._books(user)
         doubts = self._doubts(user)
+        rows = self._db.all(queries("drift")["pending"], {"user_id": user})
+        pending = {row["feature"] for row in rows}
         told = {a.code: a.consumption for a in answers if a.consumption}
         undecided = False
         for feature in {*told, *(d.feature for d in doubts)}:
             unsure = [d for d in doubts if d.feature == feature]
             consumption = told.get(feature)
-            book = after.get(feature, after.get(""))
+            book = after.get(feature, after.get(_EMPTY))
             if (
                 book is None
                 or consumption is None
@@ -270,29 +273,35 @@ class _Work:
                 or consumption.period.start != book.starts_at
             ):
                 # Another period, plan or kind of feature: there is nothing to hold it against.
-                undecided = self._unresolved(unsure) or undecided
+                undecided |= self._unresolved(unsure)
                 continue
             theirs = consumption.units_used.quantize(_EXACT)
-            was = before.get(feature, before.get(""))
-            still = book.in_flight == 0 and was == book and not any(d.fresh for d in unsure)
-            if not still:
-                undecided = bool(unsure) or undecided
+            was = before.get(feature, before.get(_EMPTY))
+            moving = book.in_flight or feature in pending or any(d.fresh for d in unsure)
+            if was == book and not moving:
+                undecided |= self._weigh(user, feature, book, unsure, theirs)
+            else:
+                undecided |= bool(unsure)
                 if not _possible(was, book, unsure, theirs):
                     self._differs(user, feature, book, theirs)
-                continue
-            if any(d.kind == "set" for d in unsure):
-                undecided = len(unsure) > 1 or undecided
-                self._decide_set(book, [d for d in unsure if d.kind == "set"], theirs)
-                continue
-            answer = explain(theirs - book.sent, unsure)
-            if answer is None:
-                undecided = self._unresolved(unsure) or undecided
-                self._differs(user, feature, book, theirs)
-            else:
-                self._decide(book.period, unsure, answer)
-                self._agrees(user, feature, book.period)
         if undecided:
             self._later(user)
+
+    def _weigh(
+        self, user: str, feature: str, book: Book, doubts: Sequence[Doubt], theirs: Decimal
+    ) -> bool:
+        """What an exact number of Commet's says; whether it is worth asking again."""
+        sets = [d for d in doubts if d.kind == "set"]
+        if sets:
+            self._decide_set(book, sets, theirs)
+            return len(doubts) > len(sets)
+        booked = explain(theirs - book.sent, doubts)
+        if booked is None:
+            self._differs(user, feature, book, theirs)
+            return self._unresolved(doubts)
+        self._decide(book.period, doubts, booked)
+        self._agrees(user, feature, book.period)
+        return False
 
     def _decide(self, period: int, doubts: Sequence[Doubt], booked: frozenset[int]) -> None:
         for position, doubt in enumerate(doubts):
@@ -364,13 +373,13 @@ class _Work:
         self._db.execute(queries("drift")["ask_later"], {"user_id": user, "after": _AGAIN})
 
     def _books(self, user: str) -> dict[str, Book]:
-        """By feature; under '' an empty one, where the user has an open period."""
+        """By feature; an empty one for all others, where the user has an open period."""
         rows = self._db.all(queries("drift")["books"], {"user_id": user, "quiet": self._quiet})
-        books = {row["feature"] or "": Book(**row) for row in rows}
-        if books and "" not in books:
+        books = {row["feature"] or _EMPTY: Book(**row) for row in rows}
+        if books and _EMPTY not in books:
             some = next(iter(books.values()))
             nothing = Decimal(0)
-            books[""] = Book(
+            books[_EMPTY] = Book(
                 some.period, some.starts_at, None, nothing, nothing, 0, nothing, in_place=True
             )
         return books
@@ -388,7 +397,9 @@ class _Work:
 
 def _possible(was: Book | None, book: Book, doubts: Sequence[Doubt], theirs: Decimal) -> bool:
     """With something in flight: whether any state of it explains Commet's number."""
-    if was is None or was.period != book.period or not (was.in_place and book.in_place):
+    if was is None or was.period != book.period or book.feature is None:
+        return True
+    if not (was.in_place and book.in_place):
         return True
     least = was.sent - max(was.fresh, Decimal(0))
     most = book.sent + book.maybe + sum((max(d.quantity, Decimal(0)) for d in doubts), Decimal(0))

@@ -36,6 +36,10 @@ left join lateral (
 ) as f on true
 where p.user_id = %(user_id)s and p.closed_at is null
 
+-- Features of which something is on its way, in whichever period it was counted.
+-- name: pending
+select distinct feature from usage_delivery where user_id = %(user_id)s and state = 'pending'
+
 -- Deliveries of which it is not known whether, or in which period, Commet booked them, in the order
 -- they were answered. Where a plan change ended a period early, the last of it are among them.
 -- `fresh`: Commet may not show it yet. `overdue`: it has been tried for long enough.

@@ -40,8 +40,8 @@ $$;
 -- Begins to replace Commet's total of an open period by ours (PUT /usage). Commet takes whole
 -- units there: what is left becomes growth again and follows as usage. Only with nothing of that
 -- user and feature in flight, and from then on nothing is claimed until Commet has answered.
--- Answers 'begun', 'waiting' (something is in flight: new deliveries are held back for a few
--- minutes, ask again) or 'over' (the period has ended, or is about to: too late for that).
+-- Answers 'begun', 'waiting' (something is in flight: new deliveries are held back until somebody
+-- asks again, but not for long: the period may be about to end) or 'over' (the period has ended, or is about to: too late for that).
 create or replace function begin_set(
     p_period bigint, p_feature text, p_now timestamptz, p_quiet interval, p_margin interval,
     p_reason text
@@ -63,7 +63,7 @@ begin
     end if;
     -- The row is written, not only locked: a claim that was waiting for it looks at it again.
     insert into usage_total as t (period, feature, total, held_until)
-    values (p_period, p_feature, 0, now() + interval '5 minutes')
+    values (p_period, p_feature, 0, now() + interval '90 seconds')
     on conflict (period, feature) do update set held_until = excluded.held_until
     where t.held_until is distinct from 'infinity'
     returning * into v_total;
