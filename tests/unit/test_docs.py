@@ -1,6 +1,7 @@
 """The pages lead where they say."""
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -23,3 +24,13 @@ def test_every_link_leads_to_a_file_and_a_heading(page: Path) -> None:
         if not found.exists() or (anchor and anchor not in sections(found)):
             dead.append(target)
     assert dead == []
+
+
+def test_every_environment_that_is_named_is_in_samconfig() -> None:
+    """In a page, or in the pipeline that is there to be copied."""
+    pipeline = ROOT / ".github" / "workflows" / "deploy.yml.example"
+    texts = [path.read_text(encoding="utf-8") for path in (*PAGES, pipeline)]
+    named = {name for text in texts for name in re.findall(r"ENVIRONMENT=([a-z]+)", text)}
+    named |= set(re.findall(r"'(\w+)' \|\| '(\w+)'", texts[-1])[0])
+    config = tomllib.loads((ROOT / "samconfig.toml").read_text(encoding="utf-8"))
+    assert named == {name for name, commands in config.items() if "deploy" in commands}

@@ -105,9 +105,19 @@ class TestLocal:
         assert "docker compose up" in capsys.readouterr().err
 
 
-class TestProduction:
-    def test_it_asks_before_it_changes_anything(self, environments: dict[str, Any]) -> None:
+class TestDeployed:
+    @pytest.mark.parametrize("name", ["staging", "production"])
+    def test_it_asks_before_it_changes_anything(
+        self, environments: dict[str, Any], name: str
+    ) -> None:
         """And takes back what failed."""
-        deploy = environments["production"]["deploy"]["parameters"]
+        deploy = environments[name]["deploy"]["parameters"]
         assert deploy["confirm_changeset"] is True
         assert deploy["on_failure"] == "ROLLBACK"
+        assert f"environment={name}" in deploy["tags"]
+
+    def test_each_is_a_stack_of_its_own(self, environments: dict[str, Any]) -> None:
+        stacks = [
+            e["deploy"]["parameters"]["stack_name"] for e in environments.values() if "deploy" in e
+        ]
+        assert len(stacks) == len(set(stacks))
