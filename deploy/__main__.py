@@ -111,7 +111,12 @@ def _deploy(console: Console, environment: Environment, told: dict[str, str], *,
 def _plan(
     environment: Environment, values: dict[str, str], before: Deployed | None, *, confirm: bool
 ) -> Plan:
-    digest = build_id(ROOT, [f"{name}={value}" for name, value in values.items()])
+    parts = [f"{name}={value}" for name, value in values.items()]
+    if before and before.status == "UPDATE_ROLLBACK_COMPLETE":
+        # The versions it had published survive a rollback, and Lambda publishes no second one that
+        # is the same: the next attempt has to be another build, or it fails as well.
+        parts.append(f"after the attempt of {before.updated}")
+    digest = build_id(ROOT, parts)
     steps = commands(environment, values, digest, confirm=confirm)
     return Plan(environment, values, digest, before, TEMPLATE, steps)
 
@@ -175,8 +180,11 @@ def _run(command: Sequence[str], region: str) -> None:
 def _prune(console: Console, environment: Environment, *, keep: int, dry_run: bool) -> int:
     account = Account(environment.region)
     console.print(f"Account {escape(account.identity())}, region {account.region}.")
-    if not account.stack(environment.stack).exists:
+    stack = account.stack(environment.stack)
+    if not stack.exists:
         raise DeployError(f"There is no stack {environment.stack} in this account and region.")
+    # What is being taken back, or waits for that, may still need any version.
+    _check_state(stack)
     unneeded = prune.find(account, environment.stack, keep)
     for kind, found in (("function", unneeded.functions), ("layer", unneeded.layers)):
         for name, versions in found.items():

@@ -28,6 +28,7 @@ class Deployed:
     name: str
     status: str = ""
     parameters: dict[str, str] = field(default_factory=dict)
+    updated: str = ""  # when the last deployment began; empty where there was only the first
 
     @property
     def exists(self) -> bool:
@@ -65,8 +66,14 @@ class Account:
                 if "does not exist" in str(error):
                     return Deployed(name)
                 raise
+        if found["StackStatus"] == "REVIEW_IN_PROGRESS":
+            # Only a change set that nobody went through with: still a stack to be created.
+            return Deployed(name)
         parameters = {p["ParameterKey"]: p["ParameterValue"] for p in found.get("Parameters", [])}
-        return Deployed(name, found["StackStatus"], parameters)
+        updated = found.get("LastUpdatedTime")
+        return Deployed(
+            name, found["StackStatus"], parameters, updated.isoformat() if updated else ""
+        )
 
     def resources(self, stack: str, kind: str) -> list[str]:
         """The physical ids of a stack's resources of a type."""

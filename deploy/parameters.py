@@ -5,6 +5,7 @@ import shlex
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from deploy.errors import DeployError
 BUILD_ID = "BuildId"
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9]*")
+_NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,13 +28,29 @@ class Parameter:
     default: str | None
     pattern: str
     allowed: tuple[str, ...]
+    is_number: bool = False
+    least: Decimal | None = None
+    most: Decimal | None = None
+    longest: int | None = None
 
     def check(self, value: str) -> None:
         """Raises DeployError where CloudFormation would refuse the value after all was built."""
+        if self.is_number:
+            self._check_number(value)
+        if self.longest is not None and len(value) > self.longest:
+            raise DeployError(f"{self.name} has at most {self.longest} characters.")
         if self.allowed and value not in self.allowed:
             raise DeployError(f"{self.name} is one of {', '.join(self.allowed)}; not {value!r}.")
         if self.pattern and not re.fullmatch(self.pattern, value):
             raise DeployError(f"{self.name} must look like {self.pattern}; {value!r} does not.")
+
+    def _check_number(self, value: str) -> None:
+        if not _NUMBER.fullmatch(value):
+            raise DeployError(f"{self.name} is a number; not {value!r}.")
+        if self.least is not None and Decimal(value) < self.least:
+            raise DeployError(f"{self.name} is at least {self.least}; not {value}.")
+        if self.most is not None and Decimal(value) > self.most:
+            raise DeployError(f"{self.name} is at most {self.most}; not {value}.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +73,18 @@ def of_template(path: Path) -> dict[str, Parameter]:
             None if "Default" not in told else str(told["Default"]),
             str(told.get("AllowedPattern", "")),
             tuple(map(str, told.get("AllowedValues", ()))),
+            told.get("Type") == "Number",
+            _limit(told, "MinValue"),
+            _limit(told, "MaxValue"),
+            told.get("MaxLength"),
         )
         for name, told in document["Parameters"].items()
         if name != BUILD_ID
     }
+
+
+def _limit(told: Mapping[str, Any], name: str) -> Decimal | None:
+    return Decimal(str(told[name])) if name in told else None
 
 
 def environment(samconfig: Path, name: str) -> Environment:

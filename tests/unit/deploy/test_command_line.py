@@ -118,6 +118,25 @@ class TestUp:
         assert 'PastDueHasAccess="false"' in deploy
         assert not any(word.startswith("Gone") for word in deploy)
 
+    def test_a_deployment_that_was_taken_back_is_another_build(
+        self, said: Said, ran: list[list[str]], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Lambda would not publish the same version twice; nothing but the attempt is new."""
+        builds = []
+        for status, updated in [
+            ("UPDATE_COMPLETE", "2026-10-01"),
+            ("UPDATE_COMPLETE", "2026-10-02"),
+            ("UPDATE_ROLLBACK_COMPLETE", "2026-10-03"),
+            ("UPDATE_ROLLBACK_COMPLETE", "2026-10-04"),
+        ]:
+            found = Deployed("usage-billing", status, {}, updated)
+            monkeypatch.setattr(Account, "stack", lambda *_, found=found: found)
+            code, text = said("up", "--yes", *GIVEN)
+            assert code == 0, text
+            builds.append(next(word for word in ran[-1] if word.startswith("BuildId=")))
+        assert builds[0] == builds[1]
+        assert len(set(builds[1:])) == 3
+
     @pytest.mark.parametrize(("answer", "runs"), [("y", 2), ("n", 0), ("", 0)])
     def test_it_asks(
         self,
@@ -202,7 +221,40 @@ class TestAccount:
             Account("eu-central-1").identity()
 
 
+class TestStack:
+    """At moto."""
+
+    @pytest.fixture
+    def account(self, secrets_manager: SecretsManager) -> Account:
+        return Account("eu-central-1", endpoint=secrets_manager.url)
+
+    def test_one_that_was_only_reviewed_is_none(self, account: Account) -> None:
+        """A "no" to SAM's own question leaves it behind; the next deployment creates it."""
+        client = account.client("cloudformation")
+        client.create_change_set(
+            StackName="reviewed", ChangeSetName="first", ChangeSetType="CREATE",
+            TemplateBody='{"Resources": {"Queue": {"Type": "AWS::SQS::Queue"}}}',
+        )  # fmt: skip
+        (listed,) = client.describe_stacks(StackName="reviewed")["Stacks"]
+        assert listed["StackStatus"] == "REVIEW_IN_PROGRESS"
+        assert account.stack("reviewed") == Deployed("reviewed")
+        program._check_state(account.stack("reviewed"))
+
+
 class TestPrune:
+    @pytest.mark.parametrize("status", ["UPDATE_ROLLBACK_FAILED", "UPDATE_IN_PROGRESS"])
+    def test_not_while_a_version_may_still_be_needed(
+        self,
+        said: Said,
+        ran: list[list[str]],  # noqa: ARG002 - at moto
+        monkeypatch: pytest.MonkeyPatch,
+        status: str,
+    ) -> None:
+        stack_is(monkeypatch, status)
+        code, text = said("prune")
+        assert code == 1
+        assert f"usage-billing is {'stuck' if 'FAILED' in status else 'just being changed'}" in text
+
     def test_no_such_stack(self, said: Said, ran: list[list[str]]) -> None:  # noqa: ARG002 - at moto
         code, text = said("prune")
         assert code == 1

@@ -36,6 +36,26 @@ class TestOfTemplate:
         with pytest.raises(DeployError, match="AppUrl must look like"):
             known["AppUrl"].check("app.example")
 
+    @pytest.mark.parametrize(
+        ("name", "value", "told"),
+        [
+            ("DatabasePort", "five", "is a number"),
+            ("DatabasePort", "", "is a number"),
+            ("LedgerDays", "61", "at least 62"),
+            ("DeliveryWorkers", "21", "at most 20"),
+            ("WebhookSecretRotation", "x" * 101, "at most 100 characters"),
+        ],
+    )
+    def test_numbers_and_lengths(self, name: str, value: str, told: str) -> None:
+        """CloudFormation would refuse them after minutes of building."""
+        with pytest.raises(DeployError, match=f"{name} .*{told}"):
+            of_template(ROOT / "template.yaml")[name].check(value)
+
+    def test_every_default_will_do(self) -> None:
+        for each in of_template(ROOT / "template.yaml").values():
+            if each.default is not None:
+                each.check(each.default)
+
 
 class TestEnvironment:
     @pytest.fixture
