@@ -471,6 +471,20 @@ class TestAddresses:
         self, environment: Environment, hops: str, forwarded: str, expected: str
     ) -> None:
         """What anybody may write into a header is not believed unless a proxy of ours wrote it."""
+        proof = hmac.new(b"app secret", b"trusted proxy", "sha256").hexdigest()
+        assert self.counted(environment, hops, forwarded, proof) == expected
+
+    @pytest.mark.parametrize("proof", [None, "", "0" * 64, "naïve"])
+    def test_who_goes_around_the_proxy_is_not_believed(
+        self, environment: Environment, proof: str | None
+    ) -> None:
+        """API Gateway's own address is open to all, who could be another with each attempt."""
+        forwarded = "203.0.113.9, 192.0.2.1"
+        assert self.counted(environment, "1", forwarded, proof) == "192.0.2.1"
+
+    def counted(
+        self, environment: Environment, hops: str, forwarded: str, proof: str | None
+    ) -> str:
         environment(TRUSTED_PROXY_HOPS=hops)
         app = api.resolver()
         seen = []
@@ -480,10 +494,12 @@ class TestAddresses:
             seen.append(api.client_address(app))
             return {}
 
-        request = event("GET", "/address", None, {"x-forwarded-for": forwarded}, [])
+        headers = {"x-forwarded-for": forwarded} | ({"x-proxy-proof": proof} if proof else {})
+        request = event("GET", "/address", None, headers, [])
         request["requestContext"]["http"]["sourceIp"] = "192.0.2.1"
         api.handle(app, request, Context())
-        assert seen == [expected]
+        (address,) = seen
+        return address
 
 
 class TestBrowsers:
