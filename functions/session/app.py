@@ -19,7 +19,7 @@ def login(body: Annotated[SignIn, Body()]) -> Response[SignedIn]:
     """Sign in. Always opens a new session."""
     now = wiring.clock()()
     try:
-        delay = sign_in_http.attempts().sign_in(api.client_address(app), body.email, now)
+        delay = sign_in_http.attempts().sign_in(sign_in_http.client_address(app), body.email, now)
     except TooManyRequests:
         measures.count("SignInRefused")
         raise

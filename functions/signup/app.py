@@ -18,7 +18,7 @@ def sign_up(body: Annotated[SignUp, Body()]) -> Response[SignedIn]:
     """Create an account and sign in."""
     now = wiring.clock()()
     try:
-        sign_in_http.attempts().sign_up(api.client_address(app), now)
+        sign_in_http.attempts().sign_up(sign_in_http.client_address(app), now)
     except TooManyRequests:
         measures.count("SignUpRefused")
         raise

@@ -491,7 +491,7 @@ class TestAddresses:
 
         @app.get("/address")
         def _address() -> dict[str, str]:
-            seen.append(api.client_address(app))
+            seen.append(sign_in_http.client_address(app))
             return {}
 
         headers = {"x-forwarded-for": forwarded} | ({"x-proxy-proof": proof} if proof else {})

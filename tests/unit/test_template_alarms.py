@@ -216,5 +216,6 @@ class TestTopic:
             policy = resources[key]["Properties"]["KeyPolicy"]["Statement"]
             allowed = [s for s in policy if "cloudwatch.amazonaws.com" in json.dumps(s)]
             assert allowed[0]["Action"] == ["kms:Decrypt", "kms:GenerateDataKey*"]
+            assert "Condition" not in allowed[0]
             topic = resources["AlarmTopic"]["Properties"]["KmsMasterKeyId"]
             assert key in json.dumps(topic)

@@ -161,14 +161,24 @@ class TestShared:
         assert all(action.startswith("ec2:") for action in granted["Action"])
         assert otherwise == {"Ref": "AWS::NoValue"}
 
+    def test_code_has_nothing_of_what_lambda_does_with_networks(
+        self, shared: list[Statement]
+    ) -> None:
+        """Only calls by a function's own code carry its ARN."""
+        condition, denied, otherwise = shared[2]["Fn::If"]
+        assert condition == "HasVpc"
+        assert (denied["Effect"], denied["Action"], denied["Resource"]) == ("Deny", "ec2:*", "*")
+        assert denied["Condition"] == {"Null": {"lambda:SourceFunctionArn": "false"}}
+        assert otherwise == {"Ref": "AWS::NoValue"}
+
     def test_the_deployers_key_through_secrets_manager_only(self, shared: list[Statement]) -> None:
-        condition, granted, otherwise = shared[2]["Fn::If"]
+        condition, granted, otherwise = shared[3]["Fn::If"]
         assert (condition, granted["Action"]) == ("HasKmsKey", "kms:Decrypt")
         assert "secretsmanager" in json.dumps(granted["Condition"])
         assert otherwise == {"Ref": "AWS::NoValue"}
 
     def test_there_is_no_more(self, shared: list[Statement]) -> None:
-        assert len(shared) == 3
+        assert len(shared) == 4
 
 
 class TestTranslated:

@@ -5,7 +5,6 @@ A route says who may call it with `security=[...]`, once: the OpenAPI document s
 about what a valid body looks like.
 """
 
-import hmac
 import json
 import re
 from collections.abc import Mapping
@@ -143,25 +142,6 @@ def caller(app: APIGatewayHttpResolver) -> User | Service:
     """The caller of a route that admits sessions and service keys."""
     found: User | Service = app.context["caller"]
     return found
-
-
-def client_address(app: APIGatewayHttpResolver) -> str:
-    """The address to count attempts by: who connected, or what the last trusted proxy saw."""
-    hops = wiring.settings().trusted_proxy_hops
-    headers = app.current_event.headers
-    seen = [a.strip() for a in headers.get("x-forwarded-for", "").split(",")]
-    # API Gateway appends who connected to it, so with one proxy of ours that is seen[-2].
-    if hops and len(seen) > hops and _is_proxys(headers.get("x-proxy-proof", "")):
-        return seen[-1 - hops]
-    return str(app.current_event.request_context.http.source_ip)
-
-
-def _is_proxys(proof: str) -> bool:
-    """Whether only a proxy of ours can have sent this. An HTTP API can be called around any proxy,
-    and who does could name another address with each attempt."""
-    key = wiring.secrets().text(wiring.settings().app_secret_id)
-    expected = hmac.digest(key.encode(), b"trusted proxy", "sha256").hex()
-    return hmac.compare_digest(proof.encode("utf-8", "replace"), expected.encode())
 
 
 def json_response(body: Model, status: int = 200, **kwargs: Any) -> Response[Model]:

@@ -1,9 +1,11 @@
-"""What sign-up, sign-in and sign-out share of HTTP: the answer, the cookie, the counters."""
+"""What sign-up, sign-in and sign-out share of HTTP: the answer, the cookie, the counters and whom
+they count."""
 
+import hmac
 from datetime import datetime
 from functools import cache
 
-from aws_lambda_powertools.event_handler import Response
+from aws_lambda_powertools.event_handler import APIGatewayHttpResolver, Response
 from aws_lambda_powertools.shared.cookies import Cookie, SameSite
 
 from billing import api, wiring
@@ -21,6 +23,25 @@ def attempts() -> Attempts:
         wiring.secrets().text(settings.app_secret_id),
         sign_ups_per_hour=settings.sign_ups_per_hour,
     )
+
+
+def client_address(app: APIGatewayHttpResolver) -> str:
+    """The address to count attempts by: who connected, or what the last trusted proxy saw."""
+    hops = wiring.settings().trusted_proxy_hops
+    headers = app.current_event.headers
+    seen = [a.strip() for a in headers.get("x-forwarded-for", "").split(",")]
+    # API Gateway appends who connected to it, so with one proxy of ours that is seen[-2].
+    if hops and len(seen) > hops and _is_proxys(headers.get("x-proxy-proof", "")):
+        return seen[-1 - hops]
+    return str(app.current_event.request_context.http.source_ip)
+
+
+def _is_proxys(proof: str) -> bool:
+    """Whether only a proxy of ours can have sent this. An HTTP API can be called around any proxy,
+    and who does could name another address with each attempt."""
+    key = wiring.secrets().text(wiring.settings().app_secret_id)
+    expected = hmac.digest(key.encode(), b"trusted proxy", "sha256").hex()
+    return hmac.compare_digest(proof.encode("utf-8", "replace"), expected.encode())
 
 
 def signed_in(user: User, session: Session, *, in_cookie: bool, status: int) -> Response[SignedIn]:
