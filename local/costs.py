@@ -20,6 +20,7 @@ from local.gateway.template import Template, load_template
 ROOT = Path(__file__).resolve().parent.parent
 DAYS = 30.4
 HOURS = 24 * DAYS
+DAY_SECONDS = 86_400
 
 # --- prices, as of 2026; https://aws.amazon.com/pricing has today's -----------------------------
 _LAMBDA_GB_SECOND = 0.0000133334  # arm64
@@ -44,7 +45,7 @@ EVENTS_A_DAY = (0, 1_000, 100_000, 10_000_000)
 EVENTS_PER_USER = 1_000  # a day
 PAGES_PER_USER = 5  # requests a day: plans, dashboard, portal
 WEBHOOKS_PER_USER = 4 / DAYS  # a day
-DELIVERIES_PER_USER = 48  # a day: two features, once an hour
+FEATURES_PER_USER = 2  # metered ones, used all day long
 REQUEST_SECONDS = 0.05
 EVENT_SECONDS = 0.0004  # each further event of a batch
 DELIVERY_SECONDS = 0.15 / 8  # eight at a time
@@ -54,7 +55,7 @@ EVENT_BYTES = 500  # in the ledger, its index included
 EVENT_IOS = 0.15
 SECRETS = 6
 METRICS = 50
-TRACED_AT_MOST = 86_400  # a day and function: X-Ray takes one a second, and 5% of the rest
+TRACED, TRACED_OF_THE_REST = DAY_SECONDS, 0.05  # a day and function: X-Ray takes one a second
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,16 +94,17 @@ def estimate(
     """Dollars a month by what they are for. `database` is the optional second template."""
     runs = len(template.schedules) * 24 * 60
     memory = {name: spec.memory_mb / 1024 for name, spec in template.functions.items()}
+    deliveries = deliveries_a_day(load, template)
     usage_seconds = REQUEST_SECONDS + EVENT_SECONDS * (load.batch - 1)
     gb_seconds = (
         load.usage_requests * usage_seconds * memory["TrackUsageFunction"]
         + (load.users * PAGES_PER_USER) * REQUEST_SECONDS * memory["DashboardFunction"]
         + load.webhooks * REQUEST_SECONDS * memory["WebhookFunction"]
-        + load.users * DELIVERIES_PER_USER * DELIVERY_SECONDS * memory["DeliverUsageFunction"]
+        + deliveries * DELIVERY_SECONDS * memory["DeliverUsageFunction"]
         + runs * IDLE_RUN_SECONDS * memory["DeliverUsageFunction"]
     )
     invocations = load.requests + load.webhooks + runs
-    traced = min(load.usage_requests, TRACED_AT_MOST) + min(runs, TRACED_AT_MOST)
+    traced = _traced(load.usage_requests) + _traced(runs)
     costs = {
         "Lambda": DAYS * (gb_seconds * _LAMBDA_GB_SECOND + invocations * _LAMBDA_REQUEST),
         "HTTP API": DAYS * load.requests * _API_REQUEST,
@@ -117,13 +119,26 @@ def estimate(
         held = sum(memory[name] for name in _who_answers_http(template))
         costs["SnapStart"] = held * HOURS * 3600 * _SNAPSHOT_GB_SECOND
     if database:
-        costs |= _database(load)
+        costs |= _database(load, deliveries)
     return costs
 
 
-def _database(load: Load) -> dict[str, float]:
+def deliveries_a_day(load: Load, template: Template) -> float:
+    """As many as the template's settings let there be: each tells all that came since the last."""
+    told = template.functions["DeliverUsageFunction"].environment
+    each = DAY_SECONDS / int(told["DELIVERY_INTERVAL_SECONDS"])
+    due = min(load.users * FEATURES_PER_USER * each, load.events)
+    return min(due, DAY_SECONDS * int(told["COMMET_CALLS_PER_SECOND"]))
+
+
+def _traced(invocations: float) -> float:
+    rest = max(invocations - TRACED, 0)
+    return invocations - rest + TRACED_OF_THE_REST * rest
+
+
+def _database(load: Load, deliveries: float) -> dict[str, float]:
     stored_gb = DAYS * load.events * EVENT_BYTES / 1e9
-    sent_gb = DAYS * load.users * DELIVERIES_PER_USER * 3_000 / 1e9
+    sent_gb = DAYS * deliveries * 3_000 / 1e9
     return {
         "Aurora": _capacity(load.events) * HOURS * _ACU_HOUR
         + stored_gb * _STORAGE_GB

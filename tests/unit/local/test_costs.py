@@ -11,6 +11,7 @@ from local.costs import (
     Load,
     as_markdown,
     count_alarm_metrics,
+    deliveries_a_day,
     estimate,
     main,
     table,
@@ -45,6 +46,23 @@ class TestEstimate:
             assert batched[kind] < single[kind] / 2
         assert batched["Aurora"] == single["Aurora"]
 
+    def test_deliveries_are_as_many_as_the_template_lets_be(self) -> None:
+        """By its interval and its calls a second; and no more than there is to tell."""
+        often = load_template(TEMPLATE)
+        seldom = load_template(TEMPLATE, {"DeliveryIntervalSeconds": "3600"})
+        slow = load_template(TEMPLATE, {"CommetCallsPerSecond": "2"})
+        assert deliveries_a_day(Load(100_000), often) == 100 * 2 * 24 * 12
+        assert deliveries_a_day(Load(100_000), seldom) == 100 * 2 * 24
+        assert deliveries_a_day(Load(10_000_000), slow) == 2 * 86_400
+        assert (
+            deliveries_a_day(Load(1_000), load_template(TEMPLATE, {"DeliveryIntervalSeconds": "1"}))
+            == 1_000
+        )
+
+    def test_traces_are_one_a_second_and_a_twentieth_of_the_rest(self, costs: Costs) -> None:
+        once, more = (costs(Load(86_400 * n))["Traces"] for n in (1, 3))
+        assert more - once == pytest.approx(30.4 * 2 * 86_400 * 0.05 * 5 / 1e6)
+
     def test_what_is_left_out_costs_nothing(self, costs: Costs) -> None:
         assert "SnapStart" not in costs(Load(0), snapstart=False)
         assert not {"Aurora", "NAT"} & costs(Load(0), database=False).keys()
@@ -64,6 +82,12 @@ class TestPage:
     def test_it_has_the_table(self) -> None:
         """A change of the template changes what it costs."""
         assert as_markdown(table()) in (ROOT / "docs" / "aws.md").read_text(encoding="utf-8")
+
+    def test_snapshots_cost_what_it_says(self, costs: Costs) -> None:
+        page = (ROOT / "docs" / "aws.md").read_text(encoding="utf-8")
+        said = re.search(r"about (\d+) USD a month for the current ones", page)
+        assert said
+        assert costs(Load(0))["SnapStart"] == pytest.approx(int(said[1]), abs=0.5)
 
     def test_memory_and_time_are_the_templates(self) -> None:
         """Beside each the reason for it."""
