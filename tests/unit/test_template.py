@@ -265,6 +265,12 @@ class TestEdge:
         assert cors["allowOrigins"] == ["https://a.example"]
         assert not cors.get("allowCredentials")
 
+    def test_the_database_is_never_reached_in_the_clear(self, template: dict[str, Any]) -> None:
+        """Whatever is chosen; unless something else is, its certificate is verified too."""
+        offered = template["Parameters"]["DatabaseSslMode"]
+        assert not {"disable", "allow", "prefer"} & set(offered["AllowedValues"])
+        assert offered["Default"] == "verify-full"
+
     def test_a_domain_is_made_only_where_one_is_named(self, template: dict[str, Any]) -> None:
         conditions = {
             name: template["Resources"][name].get("Condition")

@@ -5,6 +5,7 @@ import ast
 import json
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -32,32 +33,88 @@ AWS_METRICS = {
 # --- what the code writes --------------------------------------------------------------------
 
 
-def words_of(path: Path) -> Iterator[str]:
-    """The names a module could give a metric: its strings, and the keys of what it counts."""
-    strings: list[str] = []
-    prefixes: list[str] = []
-    for node in ast.walk(parse(path)):
-        match node:
-            case ast.Constant(value=str(text)):
-                strings.append(text)
-            case ast.keyword(arg=str(name)):
-                strings.append(name)
-            case ast.JoinedStr(values=[ast.Constant(value=str(prefix)), ast.FormattedValue()]):
-                prefixes.append(prefix)
-    for text in strings:
-        camel = text.title().replace("_", "")
-        yield text
-        yield camel
-        yield from (prefix + camel for prefix in prefixes)
+@dataclass(frozen=True)
+class Written:
+    """Metrics that one call writes, and the service it names if that is not its function's own."""
+
+    names: frozenset[str]
+    service: str | None
+
+
+@cache
+def written_in(path: Path) -> tuple[Written, ...]:
+    """By each call in a module that writes metrics, as far as the names can be read there."""
+    return tuple(
+        Written(frozenset(names_of(call.args[0], path)), service_of(call))
+        for call in ast.walk(parse(path))
+        if isinstance(call, ast.Call)
+        and ast.unparse(call.func) in ("metrics.add_metric", "measures.count")
+    )
+
+
+def service_of(call: ast.Call) -> str | None:
+    given = [k.value for k in call.keywords if k.arg == "service"]
+    return str(ast.literal_eval(given[0])) if given else None
+
+
+def names_of(argument: ast.expr, path: Path) -> set[str]:
+    """A name as it is, one of a module's table, or one made of each word of a loop."""
+    match argument:
+        case ast.Constant(value=str(name)):
+            return {name}
+        case ast.Subscript(value=ast.Name(id=table)):
+            return set(table_of(path, table).values())
+        case ast.JoinedStr(values=[ast.Constant(value=str(prefix)), ast.FormattedValue() as word]):
+            return {prefix + name for name in names_of(word.value, path)}
+    assert ast.unparse(argument) in ("name.title()", "name.title().replace('_', '')")
+    return {word.title().replace("_", "") for word in words_of_loop(path)}
+
+
+def table_of(path: Path, table: str) -> dict[str, str]:
+    """A dictionary that a module holds under that name."""
+    (found,) = (
+        node.value
+        for node in parse(path).body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == table
+    )
+    return dict(ast.literal_eval(found))
+
+
+def words_of_loop(path: Path) -> set[str]:
+    """What the module's loop over `name` goes through: words, or what a run of reconcile counts."""
+    (loop,) = (
+        node
+        for node in ast.walk(parse(path))
+        if isinstance(node, ast.For) and ast.unparse(node.target) in ("name", "(name, count)")
+    )
+    if ast.unparse(loop.iter) == "summary.items()":
+        return set(summarised(BILLING / "reconcile.py"))
+    return set(ast.literal_eval(loop.iter))
+
+
+def summarised(path: Path) -> Iterator[str]:
+    """The keys of what functions return that return a Summary."""
+    for function in ast.walk(parse(path)):
+        if not (isinstance(function, ast.FunctionDef) and function.returns):
+            continue
+        if ast.unparse(function.returns) != "Summary":
+            continue
+        for node in ast.walk(function):
+            match node:
+                case ast.Return(value=ast.Dict(keys=keys)):
+                    yield from (str(ast.literal_eval(key)) for key in keys if key)
+                case ast.Call(func=ast.Name(id="Counter"), keywords=counts):
+                    yield from (str(count.arg) for count in counts)
 
 
 @cache
 def written_by(service: str) -> frozenset[str]:
-    shared = {"database": BILLING / "db.py", "api": BILLING / "api.py"}
-    if service in shared:
-        return frozenset(words_of(shared[service]))
-    paths = modules_of(ROOT / "functions" / service / "app.py")
-    return frozenset(word for path in paths for word in words_of(path))
+    """By a function, in its own name; or by whoever names another service."""
+    app = ROOT / "functions" / service / "app.py"
+    own = [w for path in (modules_of(app) if app.exists() else ()) for w in written_in(path)]
+    shared = [w for path in BILLING.rglob("*.py") for w in written_in(path)]
+    calls = [w for w in own if w.service is None] + [w for w in shared if w.service == service]
+    return frozenset(name for call in calls for name in call.names)
 
 
 # --- what the templates ask for ---------------------------------------------------------------
@@ -150,7 +207,17 @@ class TestMetrics:
         assert is_written(NAMESPACE, "DeliveriesSent", {"service": "deliver_usage"})
         assert not is_written(NAMESPACE, "InboxDead", {"service": "portal"})
         assert not is_written(NAMESPACE, "InboxBuried", {"service": "reconcile"})
+        assert not is_written(NAMESPACE, "DatabaseUnavailable", {"service": "webhook"})
+        assert not is_written(NAMESPACE, "ServerErrors", {"service": "database"})
         assert not is_written("AWS/Lambda", "Mistakes", {})
+
+    def test_a_word_of_the_code_is_no_metric(self) -> None:
+        """Only what is handed to a call that writes one."""
+        assert "WebhookIgnored" in written_by("webhook")
+        for word in ("Applied", "applied", "Count", "BadSignature", "SignedIn"):
+            assert word not in written_by("webhook"), word
+        assert written_by("database") == {"DatabaseUnavailable"}
+        assert written_by("api") == {"ServerErrors"}
 
     def test_two_stacks_in_one_account_do_not_add_up(self) -> None:
         """The functions write where the alarms look: into a namespace with the stack's name."""

@@ -205,6 +205,21 @@ class TestTranslated:
                 ("sqs:SendMessage", target["DeadLetterConfig"]["Arn"]),
             ], name
 
+    def test_roles_that_nobody_wrote_are_known(self, translated: Resources) -> None:
+        """SAM makes one for each schedule, held above, and CodeDeploy's, which has AWS's policy."""
+        added = of_type(translated, "AWS::IAM::Role").keys() - RESOURCES.keys()
+        schedules = {
+            schedule["Target"]["RoleArn"]["Fn::GetAtt"][0]
+            for schedule in of_type(translated, "AWS::Scheduler::Schedule").values()
+        }
+        assert added - schedules == {"CodeDeployServiceRole"}
+        role = translated["CodeDeployServiceRole"]["Properties"]
+        (trusted,) = role["AssumeRolePolicyDocument"]["Statement"]
+        assert trusted["Principal"] == {"Service": ["codedeploy.amazonaws.com"]}
+        (policy,) = role["ManagedPolicyArns"]
+        assert policy.startswith("arn:aws:iam::aws:policy/service-role/AWSCodeDeployRoleForLambda")
+        assert "Policies" not in role
+
     def test_no_environment_holds_a_secret(self, translated: Resources) -> None:
         """Neither by name nor by what is put there: no dynamic reference, no hidden parameter."""
         hidden = {n for n, p in TEMPLATE_AS_WRITTEN["Parameters"].items() if p.get("NoEcho")}
