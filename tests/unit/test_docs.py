@@ -26,6 +26,15 @@ def test_every_link_leads_to_a_file_and_a_heading(page: Path) -> None:
     assert dead == []
 
 
+def test_the_pipeline_runs_no_code_that_can_be_exchanged() -> None:
+    """Each action by its commit, and beside it which release that is."""
+    text = (ROOT / ".github" / "workflows" / "deploy.yml.example").read_text(encoding="utf-8")
+    used = re.findall(r"uses: (.+)", text)
+    assert len(used) == 5
+    for action in used:
+        assert re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40}  # v\d+\.\d+\.\d+", action), action
+
+
 def test_every_environment_that_is_named_is_in_samconfig() -> None:
     """In a page, or in the pipeline that is there to be copied."""
     pipeline = ROOT / ".github" / "workflows" / "deploy.yml.example"
