@@ -8,7 +8,7 @@ from billing import custom_resource, wiring
 from billing.clock import wall_clock
 from billing.custom_resource import Done, Request
 from billing.deadline import Deadline, LambdaContext
-from billing.errors import BillingError, CommetRefused
+from billing.errors import CommetRefused, CommetUnavailable, Unavailable
 from billing.webhook_endpoint import Registration
 
 logger = Logger()
@@ -54,6 +54,13 @@ def _remove(request: Request, registration: Registration) -> Done:
         # A key that was revoked before the stack was deleted must not keep it from going.
         logger.warning("webhook_endpoint.left", endpoint_id=resource_id, code=refused.commet_code)
         return Done(resource_id, f"Remove the endpoint at Commet yourself: {refused}"[:500])
+    except CommetUnavailable as error:
+        if not isinstance(error.__cause__, Unavailable):
+            raise
+        # Nor must one whose secret is gone, or could never be read: Commet was not even asked.
+        logger.warning("webhook_endpoint.left", endpoint_id=resource_id, exc_info=True)
+        told = custom_resource.explained(error)
+        return Done(resource_id, f"Remove the endpoint at Commet yourself: {told}")
     return Done(resource_id)
 
 
@@ -65,6 +72,4 @@ def _registration(url: str, deadline: Deadline) -> Registration:
 def _reason(error: Exception) -> str:
     if isinstance(error, CommetRefused):
         return f"Commet refused to register the webhook: {error}."
-    if isinstance(error, BillingError):
-        return f"The webhook could not be registered: {error}. {error.__cause__ or ''}".strip()
-    return f"The webhook could not be registered: {type(error).__name__}; see the function's log."
+    return f"The webhook could not be registered: {custom_resource.explained(error)}"

@@ -13,6 +13,7 @@ import pytest
 
 import functions.migrate.app as migrate_function
 from billing import wiring
+from billing.deadline import Deadline
 from billing.migrations import _LOCK, MigrationChanged, migrate
 from tests.conftest import SecretsManager
 from tests.integration.billing.test_migrations import (  # noqa: F401 - two are fixtures
@@ -31,7 +32,7 @@ def ask(cloudformation: CloudFormation, monkeypatch: pytest.MonkeyPatch) -> Ask:
     def request(
         kind: str, outcome: list[str] | Exception, resource_id: str | None = None
     ) -> dict[str, Any]:
-        def run() -> list[str]:
+        def run(_: Deadline) -> list[str]:
             if isinstance(outcome, Exception):
                 raise outcome
             return outcome
@@ -73,7 +74,49 @@ class TestCustomResource:
         """Or CloudFormation would wait for the whole time-out. What a bug says may be secret."""
         answer = ask("Create", RuntimeError("password 123"))
         assert answer["Status"] == "FAILED"
-        assert answer["Reason"] == "RuntimeError; see the function's log."
+        assert "RuntimeError at test_migrate.py:" in answer["Reason"]
+        assert "password" not in answer["Reason"]
+
+
+class TestBuild:
+    """Whether CloudFormation publishes what it deploys."""
+
+    LAYER = "arn:aws:lambda:eu-central-1:123456789012:layer:usage-billing-common:"
+
+    def answer(
+        self, cloudformation: CloudFormation, monkeypatch: pytest.MonkeyPatch, **was: str
+    ) -> dict[str, Any]:
+        monkeypatch.setattr(migrate_function, "_migrate", lambda _: [])
+        event = cloudformation.event(
+            "Update", "migrations", BuildId="b" * 16, Layer=f"{self.LAYER}10"
+        )
+        migrate_function.handler(event | {"OldResourceProperties": was}, Context())
+        return cloudformation.answer
+
+    def test_a_newer_layer_under_the_same_build(
+        self, cloudformation: CloudFormation, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """`sam deploy` without a build id: the functions would stay on the old code, silently."""
+        answer = self.answer(cloudformation, monkeypatch, BuildId="b" * 16, Layer=f"{self.LAYER}9")
+        assert answer["Status"] == "FAILED"
+        assert "make deploy" in answer["Reason"]
+
+    @pytest.mark.parametrize(
+        "was",
+        [
+            pytest.param({"BuildId": "a" * 16, "Layer": f"{LAYER}9"}, id="another build"),
+            pytest.param({"BuildId": "b" * 16, "Layer": f"{LAYER}10"}, id="nothing new"),
+            pytest.param({"BuildId": "b" * 16, "Layer": f"{LAYER}11"}, id="that one taken back"),
+            pytest.param({"BuildId": "b" * 16}, id="from a release that named no layer"),
+        ],
+    )
+    def test_what_goes_on(
+        self,
+        cloudformation: CloudFormation,
+        monkeypatch: pytest.MonkeyPatch,
+        was: dict[str, str],
+    ) -> None:
+        assert self.answer(cloudformation, monkeypatch, **was)["Status"] == "SUCCESS"
 
 
 class TestOnADatabase:
@@ -194,3 +237,53 @@ class TestOnADatabase:
                 pass
             other.execute("select pg_advisory_unlock(%s)", [_LOCK])
             assert second.result()["Status"] == "SUCCESS"
+
+    @pytest.mark.parametrize(
+        ("secret", "told"),
+        [
+            (("DATABASE_OWNER_SECRET_ARN", None), "ResourceNotFoundException"),
+            (("DATABASE_SECRET_ARN", None), "ResourceNotFoundException"),
+            (("DATABASE_OWNER_SECRET_ARN", '{"user": "hunter2"}'), "no username and no password"),
+            (("DATABASE_SECRET_ARN", '{"password": "hunter2"}'), "no username"),
+            (("DATABASE_SECRET_ARN", "hunter2"), "not valid JSON"),
+        ],
+    )
+    def test_a_secret_that_will_not_do(
+        self,
+        cloudformation: CloudFormation,
+        secrets_manager: SecretsManager,
+        monkeypatch: pytest.MonkeyPatch,
+        secret: tuple[str, str | None],
+        told: str,
+    ) -> None:
+        """Which one and what is wrong with it: the log goes with a stack that was never made."""
+        name, text = secret
+        arn = "arn:of-nothing" if text is None else secrets_manager.create(text)
+        monkeypatch.setenv(name, arn)
+        answer = self.asking(cloudformation, "Create")
+        assert answer["Status"] == "FAILED"
+        assert told in answer["Reason"]
+        assert arn in answer["Reason"]
+        assert "hunter2" not in answer["Reason"]
+
+    def test_a_setting_that_will_not_do(
+        self, cloudformation: CloudFormation, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("ALLOWED_ORIGINS", "app.example.com")
+        answer = self.asking(cloudformation, "Create")
+        assert answer["Status"] == "FAILED"
+        assert "ALLOWED_ORIGINS must list origins" in answer["Reason"]
+
+    def test_one_that_takes_too_long(
+        self,
+        cloudformation: CloudFormation,
+        build: Path,
+        url: str,  # noqa: F811
+    ) -> None:
+        """Postgres ends it in time for its reason to be told; nothing goes on or stays."""
+        (build / "9000_slow.sql").write_text("create table slow (id integer); select pg_sleep(60)")
+        event = cloudformation.event("Create")
+        answer = migrate_function.handler(event, Context(15 + 3))
+        assert answer["Status"] == "FAILED"
+        assert "statement timeout" in answer["Reason"]
+        assert tables(opens(url)) == set()

@@ -133,6 +133,12 @@ class TestCreate:
         assert answer["Status"] == "FAILED"
         assert "other mode" in answer["Reason"]
 
+    def test_a_setting_that_will_not_do(self, ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("ALLOWED_ORIGINS", "app.example.com")
+        answer = ask("Create")
+        assert answer["Status"] == "FAILED"
+        assert "ALLOWED_ORIGINS must list origins" in answer["Reason"]
+
     def test_a_secret_that_cannot_be_stored(
         self, ask: Ask, commet: StandIn, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -212,6 +218,25 @@ class TestDelete:
         answer = ask("Delete", made, request_id="request-2")
         assert answer["Status"] == "SUCCESS"
         assert "yourself" in answer["Reason"]
+
+    def test_a_secret_that_is_gone(self, ask: Ask, secrets: Secrets) -> None:
+        """With Commet's key in it: nothing of a stack may wait for it for ever."""
+        made = ask("Create")["PhysicalResourceId"]
+        secrets.manager.client.delete_secret(SecretId=secrets.key, ForceDeleteWithoutRecovery=True)
+        forget()
+        answer = ask("Delete", made, request_id="request-2")
+        assert answer["Status"] == "SUCCESS"
+        assert "yourself" in answer["Reason"]
+        assert secrets.key in answer["Reason"]
+
+    def test_a_secret_that_never_was(self, ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A first deployment with a wrong ARN can be taken back."""
+        monkeypatch.setenv("COMMET_SECRET_ARN", "arn:of-nothing")
+        failed = ask("Create")
+        assert failed["Status"] == "FAILED"
+        assert "ResourceNotFoundException" in failed["Reason"]
+        assert "arn:of-nothing" in failed["Reason"]
+        assert ask("Delete", failed["PhysicalResourceId"])["Status"] == "SUCCESS"
 
     def test_commet_is_silent(self, ask: Ask, commet: StandIn) -> None:
         """Not deleted is not said to be: CloudFormation lets it be tried again."""

@@ -6,6 +6,10 @@ from datetime import timedelta
 from urllib.parse import urlsplit
 
 
+class Misconfigured(ValueError):
+    """A variable that is malformed. The message names it and never says what it holds."""
+
+
 @dataclass(frozen=True, slots=True)
 class DatabaseSettings:
     host: str
@@ -58,7 +62,7 @@ class Settings:
 
 
 def from_env(env: Mapping[str, str]) -> Settings:
-    """Settings from environment variables; raises ValueError naming the one that is malformed."""
+    """Settings from environment variables; raises Misconfigured naming a bad one."""
     app_url = env.get("APP_URL", "")
     origins = {_origin(o) for o in env.get("ALLOWED_ORIGINS", "").split(",") if o.strip()}
     return Settings(
@@ -118,14 +122,14 @@ def origin_of(url: str) -> str:
 def _origin(text: str) -> str:
     origin = origin_of(text.strip())
     if not origin:
-        raise ValueError("ALLOWED_ORIGINS must list origins like https://app.example.com")
+        raise Misconfigured("ALLOWED_ORIGINS must list origins like https://app.example.com")
     return origin
 
 
 def _mode(env: Mapping[str, str]) -> str:
     mode = env.get("COMMET_MODE", "live")
     if mode not in ("live", "sandbox"):
-        raise ValueError("COMMET_MODE must be live or sandbox")
+        raise Misconfigured("COMMET_MODE must be live or sandbox")
     return mode
 
 
@@ -134,11 +138,11 @@ def _integer(env: Mapping[str, str], name: str, default: int) -> int:
     try:
         return int(text)
     except ValueError:
-        raise ValueError(f"{name} must be a whole number") from None
+        raise Misconfigured(f"{name} must be a whole number") from None
 
 
 def _flag(env: Mapping[str, str], name: str, *, default: bool) -> bool:
     text = env.get(name) or str(default)
     if text.lower() not in ("true", "false"):
-        raise ValueError(f"{name} must be true or false")
+        raise Misconfigured(f"{name} must be true or false")
     return text.lower() == "true"

@@ -7,17 +7,21 @@ raised: Lambda would run the request again after CloudFormation has long rolled 
 
 import json
 import time
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from threading import Lock, Timer
 from typing import Any, Literal, Protocol
 from urllib.error import URLError
 from urllib.request import Request as HttpRequest
 from urllib.request import urlopen
 
+from billing.config import Misconfigured
 from billing.deadline import LambdaContext
+from billing.errors import BillingError
 
-_MAX_REASON = 1000  # the whole answer may have 4096 bytes
+_MAX_REASON = 1000  # bytes as they are sent, of the 4096 that the whole answer may have
 _RESERVE_SECONDS = 10.0
 _ATTEMPTS = 3
 
@@ -36,6 +40,7 @@ class Request:
     id: str
     resource_id: str | None  # what we called the resource before; None on Create
     properties: Mapping[str, str]
+    properties_before: Mapping[str, str] = field(default_factory=dict)  # on Update
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +58,26 @@ class Done:
 def is_request(event: Mapping[str, Any]) -> bool:
     """Whether CloudFormation sent this, and not a person by hand."""
     return "ResponseURL" in event
+
+
+def explained(error: Exception) -> str:
+    """What is to be read without the log, which a deployment that is taken back takes along.
+
+    Of errors of ours all of it, with where they came from; of others, whose words may hold a
+    secret, where they happened.
+    """
+    if isinstance(error, Misconfigured):
+        return str(error)
+    if isinstance(error, BillingError):
+        parts = [str(error), *getattr(error, "__notes__", ())]
+        if isinstance(error.__cause__, BillingError):
+            parts.append(explained(error.__cause__))
+        elif error.__cause__:
+            parts.append(str(error.__cause__))
+        return " ".join(part if part.endswith(".") else f"{part}." for part in parts)
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+    return f"{type(error).__name__}{where}; see the function's log."
 
 
 def fulfil(
@@ -88,13 +113,25 @@ def fulfil(
 
 
 def _request(event: Mapping[str, Any]) -> Request:
-    properties = event.get("ResourceProperties") or {}
     return Request(
         event["RequestType"],
         event["RequestId"],
         event.get("PhysicalResourceId"),
-        {name: str(value) for name, value in properties.items()},
+        _texts(event.get("ResourceProperties")),
+        _texts(event.get("OldResourceProperties")),
     )
+
+
+def _texts(properties: Mapping[str, object] | None) -> dict[str, str]:
+    return {name: str(value) for name, value in (properties or {}).items()}
+
+
+def _cut(said: str) -> str:
+    """As much as fits; what is not ASCII takes six bytes a character or twelve."""
+    said = said[:_MAX_REASON]
+    while len(json.dumps(said)) - len('""') > _MAX_REASON:
+        said = said[:-1]
+    return said
 
 
 class _Answer:
@@ -112,7 +149,7 @@ class _Answer:
                 return
             answer: dict[str, Any] = {
                 "Status": status,
-                "Reason": said[:_MAX_REASON],
+                "Reason": _cut(said),
                 "PhysicalResourceId": done.resource_id if done else self._resource_id,
                 "StackId": self._event["StackId"],
                 "RequestId": self._event["RequestId"],

@@ -55,11 +55,11 @@ def connector(
 
     def connect() -> Connection:
         try:
-            return _connect(settings, secrets.fields(login), application)
+            return _connect(settings, secrets.login(login), application)
         except psycopg.OperationalError as error:
             if not _is_refused_login(error):
                 raise
-        current = secrets.fields(login, fresh=True)
+        current = secrets.login(login, fresh=True)
         try:
             return _connect(settings, current, application)
         except psycopg.OperationalError as error:

@@ -128,8 +128,9 @@ class Secrets:
             if self._values.get(secret_id) in (None, known):
                 try:
                     value = self._store.get(secret_id)
-                except Unavailable:
+                except Unavailable as error:
                     if known is None or fresh:
+                        _name(error, secret_id)
                         raise
                     value = known
                 # Also where that failed: a store that is out of reach is not asked every time.
@@ -141,7 +142,21 @@ class Secrets:
         self, secret_id: str, *, fresh: bool = False, max_age_seconds: float | None = None
     ) -> dict[str, Any]:
         """A secret that is a JSON object; raises Unavailable when it is not one."""
-        return parse(self.text(secret_id, fresh=fresh, max_age_seconds=max_age_seconds))
+        text = self.text(secret_id, fresh=fresh, max_age_seconds=max_age_seconds)
+        try:
+            return parse(text)
+        except Unavailable as error:
+            _name(error, secret_id)
+            raise
+
+    def login(self, secret_id: str, *, fresh: bool = False) -> dict[str, Any]:
+        """A secret with username and password; raises Unavailable when one of them is missing."""
+        found = self.fields(secret_id, fresh=fresh)
+        if missing := [name for name in ("username", "password") if not found.get(name)]:
+            error = Unavailable(f"A secret of this stack has no {' and no '.join(missing)}.")
+            _name(error, secret_id)
+            raise error
+        return found
 
     def pending(self, secret_id: str) -> dict[str, Any] | None:
         """What is about to become current while it is being rotated; None at other times."""
@@ -154,6 +169,11 @@ class Secrets:
         if max_age_seconds is None:
             return False
         return time.monotonic() - self._read_at[secret_id] >= max_age_seconds
+
+
+def _name(error: Unavailable, secret_id: str) -> None:
+    """In a note, which goes to logs and to who deploys, and never into an answer."""
+    error.add_note(f"Secret: {secret_id}")
 
 
 def parse(text: str) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Answering CloudFormation: once, in any case, in time, and with a reason a person can read."""
 
+import json
 import threading
 from collections.abc import Callable
 from urllib.error import HTTPError
@@ -106,6 +107,16 @@ class TestFulfil:
         """The whole answer may have 4096 bytes."""
         run(lambda _: Done("made-1", "x" * 5000))
         assert len(cloudformation.answer["Reason"]) == 1000
+
+    @pytest.mark.parametrize("text", ["ü", "€", "😀", '"', "\n"])
+    def test_a_long_reason_in_other_letters(
+        self, run: Run, cloudformation: CloudFormation, text: str
+    ) -> None:
+        """They count as they are written in JSON."""
+        run(lambda _: Done("made-1", text * 5000))
+        reason = cloudformation.answer["Reason"]
+        assert 900 < len(json.dumps(reason)) <= 1002
+        assert set(reason) == {text}
 
     def test_no_time_left(self, run: Run, cloudformation: CloudFormation) -> None:
         """Before Lambda ends the function it says so, once, whatever comes of it later."""

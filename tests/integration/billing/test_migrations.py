@@ -15,6 +15,7 @@ from psycopg.rows import dict_row
 
 import billing.migrations
 from billing.db import Connection
+from billing.deadline import Deadline
 from billing.migrations import MigrationChanged, migrate
 
 SHIPPED = Path(billing.migrations.__file__).parent
@@ -118,6 +119,21 @@ class TestMigrate:
         assert tables(opens(url)) == set()
         (folder / "9000_bad.sql").unlink()
         assert migrate(opens(url), "postgres", folder) == NAMES
+
+    @pytest.mark.parametrize(
+        "slow",
+        ["select pg_sleep(60)", "; ".join(["select pg_sleep(1.5)"] * 40)],
+        ids=["one long statement", "many"],
+    )
+    def test_no_time_left(self, url: str, folder: Path, slow: str) -> None:
+        """The database ends what is under way, whether or not the runner still lives."""
+        (folder / "9000_slow.sql").write_text(f"create table slow (id integer); {slow}")
+        with opens(url)() as connection:
+            if slow.count("sleep") > 1 and connection.info.server_version < 170_000:
+                pytest.skip("Before Postgres 17 there is only a limit for each statement.")
+        with pytest.raises(psycopg.Error, match="timeout"):
+            migrate(opens(url), "postgres", folder, deadline=Deadline.after(3))
+        assert tables(opens(url)) == set()
 
     def test_two_runners_at_once(self, url: str) -> None:
         """One of them does it, the other waits and finds nothing to do."""

@@ -13,11 +13,16 @@ from pathlib import Path
 from psycopg import sql
 
 from billing.db import Connection
+from billing.deadline import Deadline
 
 # Any constant of our own: every runner of this project takes the same lock.
 _LOCK = 7_262_815_501
 # For a table that is in use. Longer, and all who come after us would wait as well.
 _LOCK_WAIT_MS = 15_000
+# Between two statements nothing is waited for: a runner that pauses has been ended.
+_IDLE_MS = 30_000
+_GRACE_MS = 1_000
+_TRANSACTION_TIMEOUT = 170_000  # the first server that has it
 # How a numbered file owns up to an earlier text that left the same tables behind.
 _WAS = re.compile(r"^-- was: ([0-9a-f]{64})$", re.MULTILINE)
 
@@ -27,7 +32,11 @@ class MigrationChanged(Exception):
 
 
 def migrate(
-    connect: Callable[[], Connection], app_role: str, folder: Path | None = None
+    connect: Callable[[], Connection],
+    app_role: str,
+    folder: Path | None = None,
+    *,
+    deadline: Deadline | None = None,
 ) -> list[str]:
     """Applies what is missing, as the owner of the tables; returns the names applied.
 
@@ -37,6 +46,9 @@ def migrate(
     so rolling back a deployment succeeds. Afterwards `app_role` may read and write rows and nothing
     more.
 
+    A statement that is under way at `deadline` is ended by the database: with nobody left to hear
+    of it, it would go on and keep its locks. Without one a statement may take for ever.
+
     Raises MigrationChanged, or psycopg's error of the statement that failed.
     """
     folder = folder or Path(__file__).parent
@@ -44,8 +56,10 @@ def migrate(
     connection = connect()
     try:
         with connection.transaction():
-            connection.execute("set local statement_timeout = 0")
-            # Waits without a limit: who comes second must not call a failure what is going well.
+            _limit(connection, deadline)
+            connection.execute(f"set local idle_in_transaction_session_timeout = {_IDLE_MS}")
+            # Waits for as long as there is time: who comes second must not call a failure what is
+            # going well.
             connection.execute("set local lock_timeout = 0")
             connection.execute("select pg_advisory_xact_lock(%s)", [_LOCK])
             connection.execute(f"set local lock_timeout = {_LOCK_WAIT_MS}")
@@ -59,8 +73,9 @@ def migrate(
                 for row in connection.execute("select name, sha256 from schema_migrations")
             }
             ahead = {n for n in done if "/" not in n} - {file.name for file in files}
-            applied = [file.name for file in files if _apply(connection, file, done)]
+            applied = [file.name for file in files if _apply(connection, file, done, deadline)]
             if not ahead:
+                _limit(connection, deadline)
                 applied += _apply_routines(connection, folder / "routines", done)
             _grant(connection, app_role)
     finally:
@@ -68,12 +83,25 @@ def migrate(
     return applied
 
 
-def _apply(connection: Connection, file: Path, done: dict[str, str]) -> bool:
+def _limit(connection: Connection, deadline: Deadline | None) -> None:
+    """What statements from now on may take; 0, in Postgres, is no limit."""
+    milliseconds = max(1, int(deadline.remaining() * 1000)) if deadline else 0
+    connection.execute(f"set local statement_timeout = {milliseconds}")
+    # It counts anew for each statement of a file. This one does not, nor when it is set again; it
+    # leaves the other the time to give a better reason.
+    if deadline and connection.info.server_version >= _TRANSACTION_TIMEOUT:
+        connection.execute(f"set local transaction_timeout = {milliseconds + _GRACE_MS}")
+
+
+def _apply(
+    connection: Connection, file: Path, done: dict[str, str], deadline: Deadline | None
+) -> bool:
     text = file.read_text(encoding="utf-8")
     if file.name in done:
         if done[file.name] not in {_digest(text), *_WAS.findall(text)}:
             raise MigrationChanged(f"{file.name} was changed after it had been applied.")
         return False
+    _limit(connection, deadline)
     connection.execute(text)
     _note(connection, file.name, text)
     return True
