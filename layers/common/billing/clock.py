@@ -18,6 +18,14 @@ def wall_clock() -> datetime:
     return datetime.now(UTC)
 
 
+def utc_text(moment: datetime) -> str:
+    """The same for the same moment in every offset. Raises nothing for any aware time."""
+    try:
+        return moment.astimezone(UTC).isoformat()
+    except OverflowError:  # within a day of the years 1 and 9999, beyond them in UTC
+        return moment.isoformat()
+
+
 def test_clock(url: str) -> Clock:
     """A clock that asks `url` on every reading; raises Unavailable when it gets no answer."""
 

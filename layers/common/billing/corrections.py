@@ -9,11 +9,12 @@ cannot be told any more: such a correction `needs_credit`. The rules are in
 import json
 from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import Decimal
 from hashlib import blake2b
 
 from billing.amounts import format_decimal, is_quantity
+from billing.clock import utc_text
 from billing.db import Database
 from billing.sql import queries
 
@@ -47,7 +48,7 @@ class Correction:
             self.user_id,
             self.feature,
             format_decimal(self.quantity),
-            self.occurred_at and self.occurred_at.astimezone(UTC).isoformat(),
+            self.occurred_at and utc_text(self.occurred_at),
             self.reason,
         ]
         return blake2b(json.dumps(supplied).encode(), digest_size=16).digest()

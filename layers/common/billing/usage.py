@@ -7,13 +7,14 @@ An event and the running total it adds to are written in one statement before su
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import Decimal
 from functools import cache
 from hashlib import blake2b
 from typing import Literal, cast
 
 from billing.amounts import format_decimal, is_quantity, overage_cost
+from billing.clock import utc_text
 from billing.db import Database
 from billing.sql import queries
 
@@ -64,7 +65,7 @@ class Event:
             self.user_id,
             self.feature,
             format_decimal(self.quantity),
-            self.occurred_at.astimezone(UTC).isoformat() if self.occurred_at else "",
+            utc_text(self.occurred_at) if self.occurred_at else "",
         ]
         for item in sorted(self.properties.items()):
             supplied += item

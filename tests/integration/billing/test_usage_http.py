@@ -205,6 +205,18 @@ class TestBatch:
             ("refused", "invalid_event"),
         ]
 
+    @pytest.mark.parametrize(
+        ("occurred_at", "code"),
+        [("0001-01-01T00:00:00+14:00", "too_old"), ("9999-12-31T23:59:59-14:00", "in_future")],
+    )
+    def test_edges_of_time(self, subscribe: Subscribe, occurred_at: str, code: str) -> None:
+        """A moment that UTC has no year for is refused like any other that far off."""
+        subscribe()
+        odd = usage(key="odd", occurred_at=occurred_at)
+        answer = call("POST", "/usage", {"events": [usage(key="a"), odd, usage(key="b")]})
+        assert [r["code"] for r in answer.json["results"]] == [None, code, None]
+        assert call("POST", "/usage", odd).json["code"] == code
+
     @pytest.mark.parametrize("events", [[], [usage()] * 1001])
     def test_how_many(self, events: list[Any]) -> None:
         """1 to 1,000."""
@@ -333,6 +345,16 @@ class TestCorrections:
         done = correct("-30.5", occurred_at="2026-09-10T12:00:00Z")
         assert (done.status, done.json["used"]) == (202, "99.5")
         assert done.json["needs_credit"] == {"quantity": "30.5", "period": done.json["period"]}
+
+    @pytest.mark.parametrize(
+        ("occurred_at", "code"),
+        [("0001-01-01T00:00:00+14:00", "no_period"), ("9999-12-31T23:59:59-14:00", "in_future")],
+    )
+    def test_edges_of_time(self, subscribe: Subscribe, occurred_at: str, code: str) -> None:
+        """A moment that UTC has no year for is no time of any usage."""
+        subscribe()
+        call("POST", "/usage", usage("5"))
+        assert correct("-1", occurred_at=occurred_at).json["code"] == code
 
     @pytest.mark.parametrize(
         ("quantity", "status", "code"),
