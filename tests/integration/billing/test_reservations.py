@@ -254,6 +254,59 @@ class TestOneKeyOneUnitOfWork:
         assert state_of(db, reservation) == "confirmed"
         assert take(db, "70") == "accepted"
 
+    @pytest.mark.parametrize("quantity", ["100", "60"])
+    def test_a_hold_is_not_in_the_way_of_its_own_work(
+        self, db: Database, subscribe: Subscribe, quantity: str
+    ) -> None:
+        """Reported directly it takes the place of its hold, which is over with that."""
+        subscribe(overage_enabled=False)
+        reservation = held(db, "100")
+        assert take(db, "1", key="other") == "limit_reached"
+        assert take(db, quantity, key="job") == "accepted"
+        concluded = find(db, reservation.id, now=NOW)
+        assert concluded is not None
+        assert (concluded.state, concluded.booked) == ("confirmed", Decimal(quantity))
+        left = 100 - Decimal(quantity)
+        assert take(db, str(left + 1), key="more") == "limit_reached"
+        assert left == 0 or take(db, str(left), key="rest") == "accepted"
+
+    def test_in_one_batch(self, db: Database, subscribe: Subscribe) -> None:
+        """Each in its place: one that is refused frees nothing, one that is accepted does."""
+        subscribe(overage_enabled=False)
+        reservation = held(db, "60")
+        batch = [("other", "50"), ("job", "101"), ("other", "50"), ("job", "30"), ("other", "70")]
+        events = [Event("usr_ana", "storage", Decimal(q), key) for key, q in batch]
+        verdicts = accept(db, events[:3], statuses=STATUSES, now=NOW)
+        assert [v.code for v in verdicts] == ["limit_reached"] * 3
+        assert state_of(db, reservation) == "held"
+        verdicts = accept(db, events, statuses=STATUSES, now=NOW)
+        assert [v.code for v in verdicts] == ["limit_reached"] * 3 + [None, None]
+        assert set(booked(db, "usr_ana").values()) == {Decimal(100)}
+
+    def test_where_there_is_no_limit(self, db: Database, subscribe: Subscribe) -> None:
+        """The hold is over there too, and no longer shown beside what it came to."""
+        subscribe()
+        reservation = held(db, "60")
+        assert take(db, "30", key="job") == "accepted"
+        assert state_of(db, reservation) == "confirmed"
+        (shown,) = usage_of_user(db, user_id="usr_ana", currency="usd", now=NOW)
+        assert (shown.used, shown.held) == (Decimal(30), Decimal(0))
+
+    def test_the_same_key_for_something_else(self, db: Database, subscribe: Subscribe) -> None:
+        """Usage of another feature, or by another user, is not the work that was held for."""
+        subscribe(overage_enabled=False)
+        subscribe("usr_bob", overage_enabled=False)
+        grant_feature(db, "usr_ana", "api", overage_enabled=False)
+        reservation = held(db, "60")
+        events = [
+            Event("usr_ana", "api", Decimal(100), "job"),
+            Event("usr_bob", "storage", Decimal(100), "job"),
+        ]
+        verdicts = accept(db, events, statuses=STATUSES, now=NOW)
+        assert [v.status for v in verdicts] == ["accepted"] * 2
+        assert state_of(db, reservation) == "held"
+        assert take(db, "41") == "limit_reached"
+
 
 class TestRelease:
     def test_gives_back(self, db: Database, subscribe: Subscribe) -> None:

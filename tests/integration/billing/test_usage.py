@@ -7,6 +7,7 @@ from decimal import Decimal
 from itertools import count
 from threading import Barrier
 
+import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -239,6 +240,11 @@ class TestAccess:
         assert take(db, event()) == ["limit_reached"]
         assert take(db, event(), now=END) == ["accepted"]
 
+    def test_a_used_up_trial_is_a_limit(self, db: Database, subscribe: Subscribe) -> None:
+        """Overage that the plan sells is not sold yet: the feature is there, and used up."""
+        subscribe(status="trialing", allowed=False)
+        assert take(db, event("100"), event()) == ["accepted", "limit_reached"]
+
     @pytest.mark.parametrize("feature", ["storage", None])
     def test_news_that_is_not_complete(
         self, db: Database, subscribe: Subscribe, feature: str | None
@@ -445,6 +451,38 @@ class TestConcurrency:
         words = self._at_once(connect, [batch, batch[::-1]] * 16)
         assert (words.count("accepted"), words.count("duplicate")) == (60, 31 * 60)
         assert all(set(booked(db, user).values()) == {Decimal(3)} for user in users)
+
+    @pytest.mark.parametrize("backwards", [False, True])
+    def test_totals_are_taken_in_one_order(
+        self,
+        db: Database,
+        subscribe: Subscribe,
+        connect: Callable[[], Database],
+        database_url: str,
+        *,
+        backwards: bool,
+    ) -> None:
+        """Deliveries lock totals too, without their users: by period, and so does a batch."""
+        users = [subscribe(f"usr_{n}") for n in range(2)]
+        batch = [event(user=user) for user in (users[::-1] if backwards else users)]
+        take(db, *[event(user=user) for user in users])
+        lock = "select total from usage_total where period = %s for update"
+        first, second = [p["id"] for p in db.all("select id from usage_period order by id")]
+        with (
+            ThreadPoolExecutor(1) as pool,
+            psycopg.connect(database_url) as other,
+        ):
+            other.execute(lock, [first])
+            taken = pool.submit(take, connect(), *batch)
+            while not db.value(
+                "select count(*) from pg_locks where not granted and pid in"
+                " (select pid from pg_stat_activity where datname = current_database())"
+            ):
+                assert not taken.done()
+            other.execute("set lock_timeout = '10s'")
+            other.execute(lock, [second])
+            other.rollback()
+            assert taken.result() == ["accepted"] * 2
 
     def test_one_period_follows(
         self, db: Database, subscribe: Subscribe, connect: Callable[[], Database]

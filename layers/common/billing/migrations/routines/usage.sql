@@ -53,7 +53,9 @@ language sql stable as $$
         select n.id from users n where n.id = q.user_id limit 1
     ) as u on true
     left join lateral (
-        select n.status, n.billing_interval from current_subscription n
+        -- Neither a trial nor a free plan is ever billed for more.
+        select n.status, n.status <> 'trialing' and n.billing_interval is not null as billed
+        from current_subscription n
         where n.user_id = q.user_id limit 1
     ) as s on true
     left join lateral (
@@ -61,10 +63,10 @@ language sql stable as $$
             n.name, n.unit, n.included, n.unlimited, n.unit_price, n.currency,
             n.type = 'usage' and n.model is not distinct from 'metered' as metered,
             -- Commet says "not allowed" of a used-up allowance too, which is a limit, not a lack.
-            n.allowed or (n.included > 0 and not n.unlimited and not n.overage_enabled) as granted,
-            -- Neither a trial nor a free plan is ever billed for more.
-            n.overage_enabled and s.status <> 'trialing' and s.billing_interval is not null
-                as overage
+            n.allowed or (
+                n.included > 0 and not n.unlimited and not (n.overage_enabled and s.billed)
+            ) as granted,
+            n.overage_enabled and s.billed as overage
         from entitlements n
         where n.user_id = q.user_id and n.feature = q.feature limit 1
     ) as e on true
@@ -151,7 +153,10 @@ declare
     -- by event
     v_known bytea[] := array_fill(null::bytea, array[cardinality(p_keys)]);
     v_verdicts text[] := array_fill(null::text, array[cardinality(p_keys)]);
+    v_own numeric[] := array_fill(0::numeric, array[cardinality(p_keys)]);
     v_ended boolean;
+    v_gone boolean;
+    v_holds boolean;
     v_any boolean := false;
     v_verdict text;
     v_total numeric;
@@ -188,9 +193,13 @@ begin
     loop
         v_known[r.first] := r.fingerprint;
     end loop;
+    -- Most have neither, and one question costs a single event less than two.
+    select exists (select from usage_key),
+           exists (select from usage_reservation where user_id = any (p_users) and state = 'held')
+    into v_gone, v_holds;
     -- The keys of rows that are gone, looked for after the rows: a row that is replaced by its key
     -- meanwhile is found in one place or the other.
-    if exists (select from usage_key) then
+    if v_gone then
         for r in
             select e.first, k.fingerprint
             from unnest(p_pairs, p_keys, p_firsts, v_known) as e (pair, key, first, known)
@@ -204,6 +213,22 @@ begin
         end loop;
     end if;
 
+    -- What is held under the very keys that are reported: a hold is not in the way of its own work.
+    if v_holds then
+        for r in
+            select e.event, h.quantity
+            from unnest(p_pairs, p_keys) with ordinality as e (pair, key, event)
+            cross join lateral (
+                select n.feature, n.quantity from usage_reservation n
+                where n.idempotency_key = e.key and n.user_id = p_users[e.pair]
+                  and n.state = 'held' and n.expires_at > p_now limit 1
+            ) as h
+            where h.feature = p_features[e.pair]
+        loop
+            v_own[r.event] := r.quantity;
+        end loop;
+    end if;
+
     for i in 1 .. cardinality(p_keys) loop
         v_total := v_totals[p_pairs[i]] + p_quantities[i];
         v_verdict := case
@@ -212,13 +237,14 @@ begin
             when p_occurred[i] < p_now - interval '35 days' then 'too_old'
             when p_occurred[i] > p_now + interval '5 minutes' then 'in_future'
             when v_codes[p_pairs[i]] is not null then v_codes[p_pairs[i]]
-            when v_total > v_caps[p_pairs[i]] then 'limit_reached'
+            when v_total > v_caps[p_pairs[i]] + v_own[i] then 'limit_reached'
             when v_total > 999999999 and not fits_double(v_total) then 'total_too_large'
             else 'accepted'
         end;
         v_verdicts[i] := v_verdict;
         if v_verdict = 'accepted' then
             v_totals[p_pairs[i]] := v_total;
+            v_caps[p_pairs[i]] := v_caps[p_pairs[i]] + v_own[i];
             v_known[p_firsts[i]] := p_fingerprints[i];
             v_any := true;
         end if;
@@ -246,6 +272,8 @@ begin
             select v_periods[pair] as period, p_features[pair] as feature, sum(quantity) as quantity
             from accepted
             group by pair
+            -- As everybody who takes several totals does, or two of them could wait for each other.
+            order by 1, 2
         ),
         daily as (
             insert into usage_daily as d (period, feature, day, quantity)
@@ -259,6 +287,14 @@ begin
         from growth
         on conflict (period, feature) do update set
             total = t.total + excluded.total, settled = false;
+    end if;
+    -- The work is counted, so its hold is over, as if it had been confirmed with that.
+    if v_any and v_holds then
+        update usage_reservation h set
+            state = 'confirmed', booked = e.quantity, concluded_at = p_now
+        from unnest(v_verdicts, p_pairs, p_keys, p_quantities) as e (verdict, pair, key, quantity)
+        where e.verdict = 'accepted' and h.idempotency_key = e.key
+          and h.user_id = p_users[e.pair] and h.feature = p_features[e.pair] and h.state = 'held';
     end if;
     return v_verdicts;
 end
