@@ -99,6 +99,8 @@ class Plan:
                     alarms,
                     snapstart=self.values.get("SnapStart", "PublishedVersions") != "None",
                     database=False,
+                    architecture=self.values.get("Architecture", "arm64"),
+                    warm=int(self.values.get("UsageProvisionedConcurrency", "0")),
                 ).values()
             )
             console.print(f"  {dollars:>5,.0f} USD with {events:,} usage events a day")

@@ -23,7 +23,8 @@ HOURS = 24 * DAYS
 DAY_SECONDS = 86_400
 
 # --- prices, as of 2026; https://aws.amazon.com/pricing has today's -----------------------------
-_LAMBDA_GB_SECOND = 0.0000133334  # arm64
+_LAMBDA_GB_SECOND = {"arm64": 0.0000133334, "x86_64": 0.0000166667}
+_WARM_GB_SECOND = {"arm64": 0.0000033334, "x86_64": 0.0000041667}
 _LAMBDA_REQUEST = 0.20 / 1e6
 _SNAPSHOT_GB_SECOND = 0.0000015046
 _API_REQUEST = 1.00 / 1e6
@@ -89,9 +90,19 @@ def usual_load(events_a_day: int) -> Load:
 
 
 def estimate(
-    load: Load, template: Template, alarm_metrics: int, *, snapstart: bool = True, database: bool
+    load: Load,
+    template: Template,
+    alarm_metrics: int,
+    *,
+    snapstart: bool = True,
+    database: bool,
+    architecture: str = "arm64",
+    warm: int = 0,
 ) -> dict[str, float]:
-    """Dollars a month by what they are for. `database` is the optional second template."""
+    """Dollars a month by what they are for. `database` is the optional second template.
+
+    `warm` environments are held for the function that takes usage, which has no snapshots then.
+    """
     runs = len(template.schedules) * 24 * 60
     memory = {name: spec.memory_mb / 1024 for name, spec in template.functions.items()}
     deliveries = deliveries_a_day(load, template)
@@ -106,7 +117,8 @@ def estimate(
     invocations = load.requests + load.webhooks + runs
     traced = _traced(load.usage_requests) + _traced(runs)
     costs = {
-        "Lambda": DAYS * (gb_seconds * _LAMBDA_GB_SECOND + invocations * _LAMBDA_REQUEST),
+        "Lambda": DAYS
+        * (gb_seconds * _LAMBDA_GB_SECOND[architecture] + invocations * _LAMBDA_REQUEST),
         "HTTP API": DAYS * load.requests * _API_REQUEST,
         "Logs": DAYS * invocations * LOG_BYTES / 1e9 * _LOG_GB,
         "Traces": DAYS * traced * _TRACE,
@@ -116,8 +128,12 @@ def estimate(
         "Secrets, key": SECRETS * _SECRET + _KEY,
     }
     if snapstart:
-        held = sum(memory[name] for name in _who_answers_http(template))
+        names = _who_answers_http(template) - ({"TrackUsageFunction"} if warm else set())
+        held = sum(memory[name] for name in names)
         costs["SnapStart"] = held * HOURS * 3600 * _SNAPSHOT_GB_SECOND
+    if warm:
+        held = warm * memory["TrackUsageFunction"]
+        costs["Provisioned concurrency"] = held * HOURS * 3600 * _WARM_GB_SECOND[architecture]
     if database:
         costs |= _database(load, deliveries)
     return costs
@@ -210,6 +226,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--batch", type=int, help="events per request (default: 1; 100 of millions)"
     )
     parser.add_argument("--no-snapstart", action="store_true", help="with SnapStart=None")
+    parser.add_argument(
+        "--architecture", choices=[*_LAMBDA_GB_SECOND], default="arm64", help="default: arm64"
+    )
+    parser.add_argument("--warm", type=int, default=0, help="with UsageProvisionedConcurrency=N")
     parser.add_argument("--no-database", action="store_true", help="without database.yaml")
     given = parser.parse_args(arguments)
     if given.events_a_day is None:
@@ -223,6 +243,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         count_alarm_metrics(path),
         snapstart=not given.no_snapstart,
         database=not given.no_database,
+        architecture=given.architecture,
+        warm=given.warm,
     )
     for kind, amount in [*costs.items(), ("Together", sum(costs.values()))]:
         print(f"{kind:<28} {_dollars(amount):>8} USD a month")

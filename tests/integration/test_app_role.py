@@ -206,6 +206,12 @@ class TestAppRole:
         assert any("SCRAM-SHA-256$" in statement for statement in aws.statements)
         assert not any(login.password in statement for statement in aws.statements)
 
+    def test_the_owner_has_a_limit_too(self, aws: Aws, program: ModuleType, login: Login) -> None:
+        """A statement of its nobody waits for any more keeps locks all the same."""
+        assert ask(aws, program, login)["Status"] == "SUCCESS"
+        with psycopg.connect(aws.owner_url) as connection:
+            assert connection.execute("show statement_timeout").fetchone() == ("15min",)
+
     def test_a_second_time_it_takes_the_new_password(
         self, aws: Aws, program: ModuleType, login: Login
     ) -> None:

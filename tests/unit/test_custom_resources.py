@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from local.gateway.template import load_template
 from tests.unit.cloudformation import TEMPLATE, load
 
 RESOURCES: dict[str, dict[str, Any]] = load(TEMPLATE)["Resources"]
@@ -32,6 +33,34 @@ class TestEach:
     def test_it_starts_as_it_is(self, name: str) -> None:
         """Called without its alias, it has no snapshot to start from."""
         assert function(CUSTOM[name])["SnapStart"] == {"ApplyOn": "None"}
+
+
+class TestMigrations:
+    def test_they_are_told_of_the_layer(self) -> None:
+        """Its ARN is a new one for any other code: what tells a build id that was forgotten."""
+        assert CUSTOM["Migrations"]["Properties"]["Layer"] == {"Ref": "CommonLayer"}
+
+    @pytest.mark.parametrize(
+        ("given", "told"),
+        [
+            ({}, ("pooler", "6432", "true")),
+            ({"MigrationHost": "db"}, ("db", "6432", "false")),
+            ({"MigrationPort": "5432"}, ("pooler", "5432", "false")),
+        ],
+    )
+    def test_they_may_go_round_the_pooler(
+        self, given: dict[str, str], told: tuple[str, str, str]
+    ) -> None:
+        """They alone."""
+        pooled = {"DatabaseHost": "pooler", "DatabasePort": "6432", "DatabasePooled": "true"}
+        functions = load_template(TEMPLATE, pooled | given).functions
+        names = ("DATABASE_HOST", "DATABASE_PORT", "DATABASE_POOLED")
+
+        def of(name: str) -> tuple[str, ...]:
+            return tuple(functions[name].environment[each] for each in names)
+
+        assert of("MigrateFunction") == told
+        assert of("SignupFunction") == ("pooler", "6432", "true")
 
 
 class TestWebhookEndpoint:

@@ -74,6 +74,17 @@ class TestDryRun:
         ):
             assert told in text
 
+    def test_it_costs_what_was_chosen(self, said: Said) -> None:
+        """Whatever is chosen that costs more or less."""
+
+        def costs(*parameters: str) -> str:
+            lines = said("up", "--dry-run", *GIVEN, *parameters)[1].splitlines()
+            return next(line for line in lines if "USD with 0 usage events" in line)
+
+        warm = "UsageProvisionedConcurrency=10"
+        choices = [[], ["SnapStart=None"], [warm], [warm, "Architecture=x86_64"]]
+        assert len({costs(*each) for each in choices}) == len(choices)
+
     def test_what_is_missing_is_said(self, said: Said) -> None:
         code, text = said("up", "--dry-run")
         assert code == 0

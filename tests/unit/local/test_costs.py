@@ -63,6 +63,28 @@ class TestEstimate:
         once, more = (costs(Load(86_400 * n))["Traces"] for n in (1, 3))
         assert more - once == pytest.approx(30.4 * 2 * 86_400 * 0.05 * 5 / 1e6)
 
+    def test_environments_that_are_held_warm(self) -> None:
+        """A gigabyte each, about 9 USD; their function has no snapshots then."""
+        template = load_template(TEMPLATE)
+        cold, warm, intel = (
+            estimate(Load(0), template, 40, database=False, warm=n, architecture=architecture)
+            for n, architecture in ((0, "arm64"), (10, "arm64"), (10, "x86_64"))
+        )
+        assert "Provisioned concurrency" not in cold
+        assert warm["Provisioned concurrency"] == pytest.approx(87.6, abs=0.1)
+        assert warm["SnapStart"] == pytest.approx(cold["SnapStart"] * 4 / 5)
+        assert intel["Provisioned concurrency"] == pytest.approx(109.4, abs=0.1)
+
+    def test_the_other_architecture(self) -> None:
+        """A quarter more for computing, nothing more for requests."""
+        template, load = load_template(TEMPLATE), Load(10_000_000, batch=1_000)
+        arm, intel = (
+            estimate(load, template, 40, database=False, architecture=each)
+            for each in ("arm64", "x86_64")
+        )
+        assert 1.15 < intel["Lambda"] / arm["Lambda"] < 1.25
+        assert intel["Logs"] == arm["Logs"]
+
     def test_what_is_left_out_costs_nothing(self, costs: Costs) -> None:
         assert "SnapStart" not in costs(Load(0), snapstart=False)
         assert not {"Aurora", "NAT"} & costs(Load(0), database=False).keys()
