@@ -165,7 +165,9 @@ def _usage(feature: FeatureUsage) -> UsageReply:
             unit_price=None
             if overage.unit_price is None
             else amounts.format_unit_price(overage.unit_price, overage.currency),
-            cost=amounts.format_money(overage.cost, overage.currency),
+            cost=None
+            if overage.cost is None
+            else amounts.format_money(overage.cost, overage.currency),
             currency=overage.currency,
         ),
         daily=[

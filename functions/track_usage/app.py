@@ -114,7 +114,7 @@ def check_usage(body: Annotated[UsageCheck, Body()]) -> Response[UsageAllowed]:
             allowed=found.allowed,
             remaining=None if found.remaining is None else amounts.format_decimal(found.remaining),
             overage_quantity=amounts.format_decimal(found.overage_quantity),
-            cost=amounts.format_money(found.cost, found.currency),
+            cost=None if found.cost is None else amounts.format_money(found.cost, found.currency),
             currency=found.currency,
             code=found.code,
         )

@@ -57,11 +57,15 @@ def minor_digits(currency: str) -> int:
     return _MINOR_DIGITS.get(currency.lower(), 2)
 
 
-def overage_cost(units: Decimal, unit_price: Decimal, currency: str) -> Decimal:
+def overage_cost(units: Decimal, unit_price: Decimal | None, currency: str) -> Decimal | None:
     """What units beyond the included ones cost, in major units, rounded half up to the minor one.
 
-    `unit_price` is in the rate scale.
+    `unit_price` is in the rate scale. None where there are units and their price is not known.
     """
+    if unit_price is None:
+        if units:
+            return None
+        unit_price = Decimal(0)
     exact = _EXACT.divide(_EXACT.multiply(units, unit_price), Decimal(RATE_SCALE))
     return exact.quantize(Decimal(1).scaleb(-minor_digits(currency)), context=_EXACT)
 

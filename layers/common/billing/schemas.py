@@ -295,7 +295,7 @@ class UsageAllowed(Reply):
         description="Included, neither used nor held. Null where unlimited, or not in the plan."
     )
     overage_quantity: Amount
-    cost: Amount
+    cost: Amount | None = Field(description="Null where the price is not known yet.")
     currency: str
     code: str | None = None
 
@@ -407,7 +407,7 @@ class OverageReply(Reply):
     enabled: bool
     quantity: Amount
     unit_price: Amount | None
-    cost: Amount
+    cost: Amount | None = Field(description="Null where the price is not known yet.")
     currency: str
 
 

@@ -132,13 +132,14 @@ class Allowance:
 
     `remaining` is what is included and neither used nor held, None where the feature is unlimited
     or the user does not have it. `overage_quantity` is the part of the asked quantity that would be
-    billed on top, `cost` what that part costs, in major units. `code` says why it is not allowed.
+    billed on top, `cost` what that part costs, in major units; None where Commet has not told its
+    price. `code` says why it is not allowed.
     """
 
     allowed: bool
     remaining: Decimal | None
     overage_quantity: Decimal
-    cost: Decimal
+    cost: Decimal | None
     currency: str
     code: str | None = None
 
@@ -189,7 +190,7 @@ def check(
         allowed=code is None,
         remaining=remaining,
         overage_quantity=overage,
-        cost=overage_cost(overage, row["unit_price"] or Decimal(0), currency),
+        cost=overage_cost(overage, row["unit_price"], currency),
         currency=currency,
         code=code,
     )

@@ -18,13 +18,13 @@ class Overage:
     """Use beyond what is included. `enabled` is false too during a trial and on a free plan.
 
     `unit_price` is in the rate scale (10000 is 1.00), None where Commet has not said it; `cost` is
-    in major units with the currency's decimals.
+    in major units with the currency's decimals, None where there is something to price without one.
     """
 
     enabled: bool
     quantity: Decimal
     unit_price: Decimal | None
-    cost: Decimal
+    cost: Decimal | None
     currency: str
 
 
@@ -99,6 +99,6 @@ def _overage(row: Row, included: Decimal | None, currency: str) -> Overage:
         enabled=enabled,
         quantity=beyond,
         unit_price=row["unit_price"],
-        cost=overage_cost(beyond, row["unit_price"] or Decimal(0), currency),
+        cost=overage_cost(beyond, row["unit_price"], currency),
         currency=currency,
     )

@@ -223,6 +223,19 @@ class TestBatch:
         assert call("POST", "/usage", {"events": events}).status == 422
 
 
+class TestCheck:
+    def test_a_price_that_is_not_known(self, subscribe: Subscribe) -> None:
+        """What is billed on top is told, and its price is null, here and on the dashboard."""
+        subscribe(unit_price=None)
+        found = call(
+            "POST", "/usage/check", {"user_id": "usr_ana", "feature": "storage", "quantity": "130"}
+        )
+        assert (found.json["overage_quantity"], found.json["cost"]) == ("30", None)
+        call("POST", "/usage", usage("130"))
+        shown = call("GET", "/users/usr_ana/dashboard", key=KEYS["read"]).json["usage"][0]
+        assert (shown["overage"]["quantity"], shown["overage"]["cost"]) == ("30", None)
+
+
 class TestReservations:
     def test_the_story(self, subscribe: Subscribe, clock: Clock) -> None:
         """Held, refused to others, confirmed with less, told the same again."""

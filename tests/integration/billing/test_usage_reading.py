@@ -90,6 +90,16 @@ class TestUsageOfUser:
         assert storage.overage.enabled is False
         assert storage.overage.cost == 0
 
+    def test_a_price_that_is_not_known(self, db: Database, subscribe: Subscribe) -> None:
+        """What it costs cannot be told then, and that is not nothing."""
+        subscribe(unit_price=None)
+        use(db, "100")
+        (storage,) = read(db)
+        assert storage.overage.cost == 0
+        use(db, "0.5")
+        (storage,) = read(db)
+        assert (storage.overage.quantity, storage.overage.cost) == (Decimal("0.5"), None)
+
     def test_the_period_turns_while_nobody_acts(self, db: Database, subscribe: Subscribe) -> None:
         """After its end the next period shows, empty, though nothing has opened it yet."""
         subscribe()

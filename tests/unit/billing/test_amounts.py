@@ -85,6 +85,7 @@ class TestOverageCost:
     def test_never_off_by_more_than_half_a_cent(self, units: Decimal, unit_price: int) -> None:
         """Compared in whole numbers, so that no rounding of the test's own can hide."""
         cost = overage_cost(units, Decimal(unit_price), "usd")
+        assert cost is not None
         exact = int(units * 10**6) * unit_price  # in 1e-10 of a dollar
         assert abs(int(cost * 100) * 10**8 - exact) <= 10**8 // 2
 
