@@ -40,4 +40,6 @@ def handler(_: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     metrics.add_metric("UsageDrift", MetricUnit.Count, stands.usage_drift)
     summary = asdict(done) | {"reservations_expired": expired} | asdict(stands)
     logger.info("deliver_usage.done", extra=summary)
+    if done.steps_failed:
+        raise RuntimeError("Some steps of this run failed: see delivery.step_failed in the log.")
     return summary

@@ -3,7 +3,7 @@
 Wire contract: Commet API version 2026-08-27. Retry rules, all inside the caller's deadline:
 - Network errors, 408, 5xx and 409 `idempotency_in_progress` are tried again, at most twice, with
   jitter; `Retry-After` is honoured where it fits the deadline, and otherwise ends the call. 429 is
-  tried again only with a `Retry-After`.
+  tried again only with a `Retry-After`. Reports of usage are tried once: delivery goes on.
 - A write that must not happen twice carries an `Idempotency-Key`, the same on every attempt.
 - 401 reads the key once more: it may have been rotated.
 - Any other 4xx is a business answer and raises CommetRefused at once.
@@ -173,10 +173,11 @@ class Commet:
     def track_usage(self, body: str, *, idempotency_key: str, deadline: Deadline) -> UsageEvent:
         """Reports usage. `body` is the JSON as stored when it was claimed, sent unchanged.
 
-        Being asked to wait ends the call: delivery waits, and with it the whole stack.
+        Tried once: delivery tries again, within what the whole stack may call, and has to know of
+        every attempt whether it had an effect.
         """
         call = _Call(
-            "POST", "/usage/events", content=body, idempotency_key=idempotency_key, patient=False
+            "POST", "/usage/events", content=body, idempotency_key=idempotency_key, attempts=1
         )
         return self._parse(UsageEvent, self._send(call, deadline))
 
@@ -185,7 +186,7 @@ class Commet:
 
         `body` as of `track_usage`: whoever sends it again must not have changed it.
         """
-        call = _Call("PUT", "/usage", content=body, idempotency_key=idempotency_key, patient=False)
+        call = _Call("PUT", "/usage", content=body, idempotency_key=idempotency_key, attempts=1)
         return self._parse(UsageAdjustment, self._send(call, deadline))
 
     def create_portal_session(
@@ -330,10 +331,8 @@ class Commet:
                 failure = _failure(reply)
                 if reply.status == 429 and failure.asked_retry_after is None:
                     raise failure
-                if failure.asked_retry_after is not None and not call.patient:
-                    raise failure
             pause = self._pause(failure, attempt)
-            if attempt == _MAX_ATTEMPTS or pause + _MIN_SECONDS > deadline.remaining():
+            if attempt >= call.attempts or pause + _MIN_SECONDS > deadline.remaining():
                 raise failure
             self._sleep(pause)
             attempt += 1
@@ -395,7 +394,7 @@ class _Call:
     params: Mapping[str, str] | None = None
     content: str | None = None
     idempotency_key: str | None = None
-    patient: bool = True  # whether it waits, inside its deadline, where Commet asks for that
+    attempts: int = _MAX_ATTEMPTS
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,13 +22,15 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from enum import Enum
-from typing import Protocol
+from functools import partial
+from typing import Protocol, TypeVar
 
+import psycopg
 from aws_lambda_powertools import Logger
 from psycopg.types.json import Jsonb
 
 from billing.clock import Clock
-from billing.db import Database
+from billing.db import Database, Row
 from billing.deadline import Deadline
 from billing.errors import CommetRefused, CommetUnavailable
 from billing.sql import queries
@@ -48,16 +50,24 @@ QUIET = timedelta(minutes=1)
 # A statement may take five seconds, on a database that is busy with others too.
 _CLAIM_LIMIT = 10_000
 _CLOSE_LIMIT = 1_000
+_CREDIT_LIMIT = 100
+_LOST_LIMIT = 50
 _REDRIVE_LIMIT = 10_000
 _CALL_SECONDS = 10.0  # well inside the lease
 _GLANCE_SECONDS = 0.05  # a slow call keeps none of the others waiting for longer
 _FIRST_PAUSE_SECONDS = 2.0
 _LONGEST_PAUSE_SECONDS = 600.0
 _UNTOLD_PAUSE_SECONDS = 5.0  # where Commet is asked too much and does not say for how long
+_CLOSE_SECONDS = 10.0  # each of its steps: what is due does not wait for longer
+_CLAIM_SHARE = 0.3  # of the time of a run
+_CLAIM_SECONDS = 60.0
 _TOKEN_SECONDS = 5.0  # waiting for the budget any longer is left to the next run
 # Commet is down: sitting out one time-out after another helps nobody. One user's trouble is not it.
 _FAILING_USERS = 3
 _FAILURES_IN_A_ROW = 25
+
+
+T = TypeVar("T")
 
 
 class Identified(Protocol):
@@ -96,7 +106,7 @@ class Delivery:
     generation: int
     body: str
     attempts: int
-    ends_at: datetime  # of its period
+    ends_at: datetime  # of its period, which a plan change ends early
     # The first attempt before this one whose outcome we do not know.
     uncertain_before: datetime | None
     # First tried so long ago that sending it again might count twice: parked instead.
@@ -135,13 +145,17 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What one run did. `drained` is true where nothing that was due is left."""
+    """What one run did. `drained` is true where nothing that was due is left.
+
+    `steps_failed` counts what the database refused: the rest was done without it.
+    """
 
     claimed: int = 0
     sent: int = 0
     postponed: int = 0
     parked: int = 0
     drained: bool = False
+    steps_failed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,8 +190,10 @@ def deliver(
     sent again, unchanged, when its lease is over.
     """
     now = clock()
-    _close(db, now, quiet)
-    claimed = claim(db, now=now, interval=interval)
+    steps = _Steps()
+    _close(db, now, quiet, steps, deadline)
+    share = deadline.within(deadline.remaining() * _CLAIM_SHARE)
+    claimed = steps.take(partial(claim, db, now=now, interval=interval, deadline=share), 0)
     run = _Run(
         db,
         commet,
@@ -187,37 +203,83 @@ def deliver(
         workers=workers,
         jitter=jitter,
     )
-    summary = replace(run.until_done(), claimed=claimed)
-    db.execute(queries("delivery")["mark_lost"], {"limit": _CLOSE_LIMIT})
-    return summary
+    summary = run.until_done()
+    steps.take(partial(_mark_lost, db, deadline), None)
+    return replace(summary, claimed=claimed, steps_failed=steps.failed)
 
 
-def claim(db: Database, *, now: datetime, interval: timedelta) -> int:
-    """Turns what totals have grown by into deliveries; returns how many."""
+class _Steps:
+    """Work that each stands for itself: one step the database refuses stops none of the others."""
+
+    def __init__(self) -> None:
+        self.failed = 0
+
+    def take(self, step: Callable[[], T], otherwise: T) -> T:
+        """What the step answers, or the other where it failed."""
+        try:
+            return step()
+        except psycopg.Error:
+            logger.exception("delivery.step_failed")
+            self.failed += 1
+            return otherwise
+
+
+def claim(
+    db: Database,
+    *,
+    now: datetime,
+    interval: timedelta,
+    deadline: Deadline | None = None,
+) -> int:
+    """Turns what totals have grown by into deliveries; returns how many. Takes a minute at most."""
+    deadline = deadline or Deadline.after(_CLAIM_SECONDS)
     values = {"now": now, "interval": interval, "closing": CLOSING, "limit": _CLAIM_LIMIT}
     claimed = 0
     while True:
         count = int(db.value(queries("delivery")["claim"], values))
         claimed += count
-        if count < _CLAIM_LIMIT:
-            _settle(db)
+        if count < _CLAIM_LIMIT or deadline.remaining() <= 0:
+            _settle(db, deadline)
             return claimed
 
 
-def _close(db: Database, now: datetime, quiet: timedelta) -> None:
+def _close(
+    db: Database, now: datetime, quiet: timedelta, steps: _Steps, deadline: Deadline
+) -> None:
     """What the end of a period asks for beside sending growth: what shrank is set right."""
-    limit = {"limit": _CLOSE_LIMIT}
-    db.execute(
-        queries("delivery")["begin_sets"],
-        {"now": now, "quiet": quiet, "closing": CLOSING, "margin": MARGIN} | limit,
-    )
-    db.execute(queries("delivery")["credit_closed_periods"], limit)
+    period = {"now": now, "margin": MARGIN, "closing": CLOSING, "limit": _CLOSE_LIMIT}
+    steps.take(partial(db.execute, queries("delivery")["release_ended"], period), None)
+    none: list[Row] = []
+    shrunk = steps.take(partial(db.all, queries("delivery")["to_be_set"], period), none)
+    share = deadline.within(_CLOSE_SECONDS)
+    for each in shrunk:
+        if share.remaining() <= 0:
+            break
+        values = {**period, "quiet": quiet, **each}
+        steps.take(partial(db.execute, queries("delivery")["begin_set"], values), None)
+    steps.take(partial(_credit, db, deadline.within(_CLOSE_SECONDS)), None)
 
 
-def _settle(db: Database) -> None:
+def _credit(db: Database, deadline: Deadline) -> None:
+    """Notes what closed periods were billed too much."""
+    values = {"limit": _CREDIT_LIMIT}
+    while deadline.remaining() > 0:
+        if db.value(queries("delivery")["credit_closed_periods"], values) < _CREDIT_LIMIT:
+            return
+
+
+def _settle(db: Database, deadline: Deadline) -> None:
     """Takes closed periods of which everything is claimed out of what is looked through."""
-    while len(db.all(queries("delivery")["settle"], {"limit": _CLAIM_LIMIT})) == _CLAIM_LIMIT:
-        pass
+    while deadline.remaining() > 0:
+        if len(db.all(queries("delivery")["settle"], {"limit": _CLAIM_LIMIT})) < _CLAIM_LIMIT:
+            return
+
+
+def _mark_lost(db: Database, deadline: Deadline) -> None:
+    """Gives what is left unsent of subscriptions that have ended its money value."""
+    while deadline.remaining() > 0:
+        if db.value(queries("delivery")["mark_lost"], {"limit": _LOST_LIMIT}) == 0:
+            return
 
 
 def lease(db: Database, limit: int = 1) -> list[Delivery]:
@@ -278,10 +340,14 @@ def record(
     jitter: Callable[[], float] = random.random,
 ) -> None:
     """Writes down what came of some attempts. `now` is not before any of their answers."""
-    sent = [_row(r, remote_id=r.remote_id) for r in results if r.outcome is Outcome.SENT]
-    if sent:
-        values = {"rows": Jsonb(sent), "answered_at": now, "margin": MARGIN}
-        db.execute(queries("delivery")["mark_sent"], values)
+    sent = [r for r in results if r.outcome is Outcome.SENT]
+    # A replacement changes its total: one per statement, so that no two wait for each other's.
+    replaced = [[r] for r in sent if r.delivery.kind == "set"]
+    for some in ([r for r in sent if r.delivery.kind != "set"], *replaced):
+        if some:
+            told = [_row(r, remote_id=r.remote_id) for r in some]
+            values = {"rows": Jsonb(told), "answered_at": now, "margin": MARGIN}
+            db.execute(queries("delivery")["mark_sent"], values)
     later = [_postponed(r, jitter) for r in results if r.outcome is Outcome.POSTPONED]
     if later:
         db.execute(queries("delivery")["postpone"], {"rows": Jsonb(later)})
@@ -344,14 +410,15 @@ def redrive(
 ) -> int:
     """Sends parked deliveries again, as after an upgrade; how many.
 
-    All of a user's, one by its event id, or all with one reason. Those that may have been counted
+    All of a user's, one by its event id, or all with one reason. Not while a total of that user and
+    feature is being replaced. Those that may have been counted
     already (`unconfirmed`) and those of a subscription that is over (`lost_to_cancellation`) only
     where the id or the reason names them.
     """
     values = {"user_id": user_id, "event_id": event_id, "reason": reason, "limit": _REDRIVE_LIMIT}
     driven = 0
     while True:
-        count = len(db.all(queries("delivery")["redrive"], values))
+        count = int(db.value(queries("delivery")["redrive"], values))
         driven += count
         if count < _REDRIVE_LIMIT:
             return driven
@@ -362,7 +429,8 @@ def resolve(
 ) -> bool:
     """Takes a parked delivery off the list: a human has dealt with it, and says how.
 
-    `delivered` where Commet was found to have it after all. False where there is no such.
+    `delivered` where Commet was found to have it after all, which nobody can say of a credit. False
+    where there is no such.
     """
     values = {"user_id": user_id, "event_id": event_id, "note": note, "delivered": delivered}
     return bool(db.value(queries("delivery")["resolve"], values))

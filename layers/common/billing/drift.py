@@ -194,13 +194,11 @@ class _Work:
 
     def begin_repairs(self) -> None:
         """Replacements that were asked for, where nothing is in flight."""
-        begun = self._db.all(
-            queries("drift")["begin_repairs"],
-            {"now": self._clock(), "quiet": self._quiet, "margin": MARGIN, "limit": _REPAIRS},
-        )
-        for row in begun:
-            logger.info("usage.drift_repair_begun", **row)
-        self.done.repairs_begun = len(begun)
+        values = {"now": self._clock(), "quiet": self._quiet, "margin": MARGIN}
+        for asked in self._db.all(queries("drift")["to_be_repaired"], {"limit": _REPAIRS}):
+            for row in self._db.all(queries("drift")["begin_repair"], values | asked):
+                logger.info("usage.drift_repair_begun", **row)
+                self.done.repairs_begun += 1
 
     def go_round(self, every: timedelta) -> None:
         """Everybody in turn, from where the last run stopped."""

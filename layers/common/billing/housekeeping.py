@@ -14,7 +14,7 @@ _KEEP_ATTEMPTS = timedelta(days=1)
 _AT_ONCE = 5000
 _PAYLOADS = "inbox_payloads"
 _LEDGER = "ledger"
-_PERIODS_AT_ONCE = 20
+_DELIVERIES_AT_ONCE = 20_000
 _DAILY = timedelta(days=1)
 _BEGINNING = {"received_at": "-infinity", "id": ""}
 
@@ -62,12 +62,12 @@ def prune_inbox(
 def compact_deliveries(db: Database, *, before: datetime, deadline: Deadline) -> int:
     """Merges the sent deliveries of periods closed before then; of how many periods."""
     compacted = 0
-    params = {"before": before, "limit": _PERIODS_AT_ONCE}
+    params = {"before": before, "limit": _DELIVERIES_AT_ONCE}
     while deadline.remaining() > 0:
-        count = int(db.value(queries("delivery")["compact"], params))
-        compacted += count
-        if count < _PERIODS_AT_ONCE:
+        row = db.one(queries("delivery")["compact"], params)
+        if row is None or row["looked_at"] == 0:
             break
+        compacted += row["finished"]
     return compacted
 
 

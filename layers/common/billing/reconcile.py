@@ -59,7 +59,10 @@ def run(
         lambda: _sweep(db, commet, budget, clock, _share(deadline, _SWEEP_SHARE)),
         lambda: _refresh_due(db, commet, budget, clock, _share(deadline, _REFRESH_SHARE)),
         lambda: _drift(db, commet, budget, clock, _share(deadline, _DRIFT_SHARE)),
-        lambda: _tidy(db, settings, clock(), deadline),
+        lambda: _tidy_sign_ins(db, clock()),
+        lambda: _prune_inbox(db, settings, deadline),
+        lambda: _compact(db, settings, clock(), deadline),
+        lambda: _prune_ledger(db, settings, clock(), deadline),
         lambda: _health(db),
     )
     summary = Counter(steps_failed=0)
@@ -77,25 +80,31 @@ def _attempt(step: Callable[[], Summary]) -> Summary:
         return {"steps_failed": 1}
 
 
-def _tidy(db: Database, settings: Settings, now: datetime, deadline: Deadline) -> Summary:
+def _tidy_sign_ins(db: Database, now: datetime) -> Summary:
     housekeeping.tidy_sign_ins(db, now)
+    return {}
+
+
+def _prune_inbox(db: Database, settings: Settings, deadline: Deadline) -> Summary:
     pruned = housekeeping.prune_inbox(
         db,
         payload_age=settings.inbox_payload_age,
         id_age=settings.inbox_id_age,
         deadline=deadline,
     )
-    compacted = housekeeping.compact_deliveries(
-        db, before=now - settings.delivery_age, deadline=deadline
-    )
-    ledger_pruned = housekeeping.prune_ledger(
-        db, before=now - settings.ledger_age, deadline=deadline
-    )
+    return {"payloads_pruned": pruned}
+
+
+def _compact(db: Database, settings: Settings, now: datetime, deadline: Deadline) -> Summary:
+    before = now - settings.delivery_age
     return {
-        "payloads_pruned": pruned,
-        "periods_compacted": compacted,
-        "ledger_pruned": ledger_pruned,
+        "periods_compacted": housekeeping.compact_deliveries(db, before=before, deadline=deadline)
     }
+
+
+def _prune_ledger(db: Database, settings: Settings, now: datetime, deadline: Deadline) -> Summary:
+    before = now - settings.ledger_age
+    return {"ledger_pruned": housekeeping.prune_ledger(db, before=before, deadline=deadline)}
 
 
 def _share(deadline: Deadline, share: float) -> Deadline:

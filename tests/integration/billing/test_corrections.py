@@ -121,11 +121,33 @@ class TestAPeriodThatIsOver:
         subscribe()
         use(db, "30")
         use(db, "7", now=OCTOBER)
+        claim(db, now=OCTOBER, interval=timedelta(0))
         done = adjust(db, "-10", now=OCTOBER, occurred_at=NOW)
         assert done.booking is not None
         assert (done.booking.period_start, done.booking.needs_credit) == (START, True)
-        assert totals(db) == [(20, 0), (7, 0)]
+        assert totals(db) == [(20, 30), (7, 7)]
         assert db.value("select needs_credit from usage_event where kind = 'correction'") is True
+
+    def test_of_which_less_is_on_its_way(self, db: Database, subscribe: Subscribe) -> None:
+        """What Commet was not told yet, it will not be told: there is nothing to give back."""
+        subscribe()
+        use(db, "30")
+        claim(db, now=NOW, interval=timedelta(0))
+        use(db, "5")
+        for key, quantity, credit in (("a", "-5", False), ("b", "-1", True)):
+            done = adjust(db, quantity, key=key, now=OCTOBER, occurred_at=NOW)
+            assert done.booking is not None
+            assert done.booking.needs_credit is credit
+
+    def test_that_commet_refused(self, db: Database, subscribe: Subscribe) -> None:
+        """What it never took it never billed."""
+        subscribe()
+        use(db, "30")
+        claim(db, now=NOW, interval=timedelta(0))
+        db.execute("update usage_delivery set state = 'parked', reason = 'feature_disabled'")
+        done = adjust(db, "-10", now=OCTOBER, occurred_at=NOW)
+        assert done.booking is not None
+        assert done.booking.needs_credit is False
 
     def test_leaves_nothing_to_send(self, db: Database, subscribe: Subscribe) -> None:
         """Everything of that period was claimed; delivery looks at it again and notes a credit."""
@@ -147,6 +169,7 @@ class TestAPeriodThatIsOver:
         """A paused subscription does not turn over, yet its period has ended."""
         subscribe()
         use(db, "30")
+        claim(db, now=NOW, interval=timedelta(0))
         db.execute("update subscriptions set status = 'paused'")
         done = adjust(db, "-10", now=OCTOBER)
         assert done.booking is not None

@@ -68,7 +68,7 @@ def test_a_run_and_its_metrics(
     answer = app.handler({}, Context())
     assert answer == {
         "reservations_expired": 1,
-        "claimed": 2, "sent": 1, "postponed": 0, "parked": 1, "drained": True,
+        "claimed": 2, "sent": 1, "postponed": 0, "parked": 1, "drained": True, "steps_failed": 0,
         "outbox_age_seconds": 0.0, "parked_deliveries": 1, "usage_drift": 0,
     }  # fmt: skip
     assert metrics(capsys.readouterr().out) == {

@@ -1,7 +1,7 @@
 """Delivering usage: every unit once, whatever Commet, the network or we ourselves do."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -14,7 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from psycopg.types.json import Jsonb
 
-from billing.db import Database
+from billing.commet_models import FeatureAccess
+from billing.db import Connection, Database
 from billing.deadline import Deadline
 from billing.delivery import (
     Gauges,
@@ -28,7 +29,9 @@ from billing.delivery import (
     redrive,
     resolve,
 )
+from billing.drift import compare
 from billing.errors import CommetRefused, CommetUnavailable
+from billing.sql import queries
 from billing.usage import Event, accept
 from tests.integration.billing.conftest import NOW, STATUSES, Subscribe, after
 
@@ -705,6 +708,280 @@ class TestGauges:
         assert gauges(db).parked_deliveries == 0  # totals are compared first
         db.execute("update usage_delivery set compare_at = null")
         assert gauges(db).parked_deliveries == 1
+
+
+class TestReplacing:
+    """A total that shrank is replaced before its period ends; nothing else is in its way."""
+
+    @pytest.fixture
+    def shrunk(self, db: Database, subscribe: Subscribe) -> None:
+        """10 were sent and 4 taken back, a quarter of an hour before the end."""
+        subscribe()
+        use(db, "10")
+        run(db, StandIn())
+        db.execute("update usage_total set total = 6")
+
+    ALMOST = END - timedelta(minutes=14)
+
+    @pytest.mark.usefixtures("shrunk")
+    def test_reads_no_more_than_its_own(self, db: Database, subscribe: Subscribe) -> None:
+        """However much was delivered for others."""
+        subscribe("usr_other")
+        db.execute(
+            "insert into usage_delivery (period, feature, seq, user_id, quantity, event_id, body,"
+            " state, sent_at, billed_period)"
+            " select p.id, 'storage', n, p.user_id, 1, n, '', 'sent',"
+            " now() - interval '1 hour', p.id from usage_period p, generate_series(1, 5000) n"
+            " where p.user_id = 'usr_other'"
+        )
+        db.execute("analyze usage_delivery")
+        connection = db._usable()
+        with connection.transaction():
+            assert connection.execute(
+                "select begin_set(period, feature, %s, '0', '1 min', 'r') as done from usage_total",
+                [self.ALMOST],
+            ).fetchone() == {"done": "begun"}
+            read = connection.execute(
+                "select seq_tup_read + idx_tup_fetch as rows from pg_stat_xact_user_tables"
+                " where relname = 'usage_delivery'"
+            ).fetchone()
+        assert read is not None
+        assert read["rows"] < 100
+
+    @pytest.mark.usefixtures("shrunk")
+    @pytest.mark.parametrize("step", ["to_be_set", "begin_set", "release_ended", "mark_lost"])
+    def test_a_step_that_fails_stops_no_other(
+        self, db: Database, subscribe: Subscribe, monkeypatch: pytest.MonkeyPatch, step: str
+    ) -> None:
+        """What is due is sent all the same, and the run says that something failed."""
+        subscribe("usr_other")
+        use(db, "5", user="usr_other")
+        broken = {**queries("delivery"), step: "select 1 / 0"}
+        monkeypatch.setattr("billing.delivery.queries", lambda _: broken)
+        done = run(db, StandIn(), now=self.ALMOST)
+        assert (done.claimed, done.steps_failed) == (1, 1)
+        assert done.sent >= 1
+
+    @pytest.mark.usefixtures("shrunk")
+    def test_a_plan_change_comes_first(self, db: Database) -> None:
+        """It would replace the total of the new plan: not sent any more, and undone."""
+        commet = StandIn([CommetUnavailable(commet_code="rate_limited")])
+        assert run(db, commet, now=self.ALMOST).postponed == 1
+        commet.calls.clear()
+        db.execute(
+            "select record_period('usr_ana', 'sub_usr_ana', 'pln_new', %s, %s, %s)",
+            [self.ALMOST, END + timedelta(days=30), self.ALMOST],
+        )
+        make_due(db)
+        assert run(db, commet, now=self.ALMOST + timedelta(minutes=1)).parked == 1
+        assert commet.calls == []
+        assert "set" not in [r["kind"] for r in rows(db)]
+
+    @pytest.mark.usefixtures("shrunk")
+    def test_an_answer_that_never_comes(self, db: Database) -> None:
+        """Once its period is over a replacement in doubt holds nothing back."""
+        commet = StandIn([CommetUnavailable()])
+        run(db, commet, now=self.ALMOST)
+        use(db, "20", now=self.ALMOST)
+        make_due(db)
+        assert run(db, commet, now=END + timedelta(minutes=1)).parked == 1
+        assert run(db, commet, now=END + timedelta(minutes=2)).sent == 1
+        assert db.one("select total, claimed from usage_total") == {"total": 26, "claimed": 26}
+        assert [(r["kind"], r["reason"]) for r in rows(db)][1] == ("set", "unconfirmed")
+
+    @pytest.mark.usefixtures("shrunk")
+    def test_growth_of_an_earlier_period(self, db: Database, subscribe: Subscribe) -> None:
+        """Commet would count it in what is being replaced, so it goes first."""
+        db.execute(
+            "update usage_period set closed_at = ends_at, starts_at = starts_at - '1 d'::interval"
+        )
+        subscribe()
+        new = db.value("select max(id) from usage_period")
+        db.execute(
+            "insert into usage_total (period, feature, total) values (%s, 'storage', 1)", [new]
+        )
+        statement = "select begin_set(%s, 'storage', %s, '0', '1 min', 'r')"
+        db.execute("update usage_total set total = 11 where claimed = 10")
+        assert db.value(statement, [new, NOW]) == "waiting"
+        assert claim(db, now=NOW, interval=INTERVAL) == 1
+        db.execute("update usage_delivery set state = 'sent', billed_period = period")
+        assert db.value(statement, [new, NOW]) == "begun"
+        # ... and what grows or is driven again later waits for the answer.
+        db.execute("update usage_total set total = 12, settled = false where claimed = 11")
+        assert claim(db, now=NOW, interval=INTERVAL) == 0
+        db.execute(
+            "update usage_delivery set state = 'parked', reason = 'feature_disabled'"
+            " where kind = 'event'"
+        )
+        assert redrive(db) == 0
+        db.execute("update usage_total set held_until = null")
+        assert redrive(db) == 2
+        assert claim(db, now=NOW, interval=INTERVAL) == 1
+
+
+class TestOneLockAtATime:
+    """Acceptance locks many totals; whoever replaces or drives again must not do so crosswise."""
+
+    @pytest.fixture
+    def blocked(
+        self, db: Database, subscribe: Subscribe, connect: Callable[[], Database]
+    ) -> Iterator[Connection]:
+        """Two shrunken totals; somebody is busy with the second."""
+        for user in ("usr_a", "usr_b"):
+            subscribe(user)
+            use(db, "10", user=user)
+        run(db, StandIn())
+        db.execute("update usage_total set total = 6")
+        busy = connect()._usable()
+        busy.execute("begin")
+        busy.execute(
+            "select from usage_total where period = (select max(period) from usage_total)"
+            " for update"
+        )
+        yield busy
+        busy.execute("rollback")
+
+    def wait_for_a_lock(self, db: Database) -> None:
+        limit = Deadline.after(20)
+        while not db.value(
+            "select count(*) from pg_stat_activity"
+            " where wait_event_type = 'Lock' and datname = current_database()"
+        ):
+            assert limit.remaining() > 0
+
+    FREE = (
+        "select count(*) from (select from usage_total"
+        " where period = (select min(period) from usage_total) for update skip locked) as free"
+    )
+
+    def test_of_replacements(
+        self, db: Database, blocked: Connection, connect: Callable[[], Database]
+    ) -> None:
+        """The first is done with when the second waits."""
+        with ThreadPoolExecutor(1) as pool:
+            other = connect()
+            done = pool.submit(run, other, StandIn(), now=END - timedelta(minutes=14))
+            self.wait_for_a_lock(db)
+            assert db.value(self.FREE) == 1
+            blocked.execute("rollback")
+            assert done.result().sent == 2
+
+    def test_of_repairs(
+        self, db: Database, blocked: Connection, connect: Callable[[], Database]
+    ) -> None:
+        """The same where a person has asked for it."""
+        db.execute(
+            "insert into usage_drift (period, feature, user_id, ours, theirs, found_at, checked_at,"
+            " repair) select period, feature, user_id, 10, 11, now(), now(), 'asked'"
+            " from usage_delivery order by period"
+        )
+
+        class Nobody:
+            def feature_access(self, *_: object) -> list[FeatureAccess]:
+                return []
+
+        with ThreadPoolExecutor(1) as pool:
+            done = pool.submit(
+                compare, connect(), Nobody(), Allowed(0), lambda: NOW, Deadline.after(60),
+                quiet=timedelta(0),
+            )  # fmt: skip
+            self.wait_for_a_lock(db)
+            assert db.value(self.FREE) == 1
+            blocked.execute("rollback")
+            assert done.result().repairs_begun == 2
+
+    @pytest.mark.usefixtures("blocked")
+    def test_of_what_is_driven_again(self, db: Database) -> None:
+        """It waits for no total at all."""
+        db.execute("set lock_timeout = '5s'")
+        db.execute("update usage_delivery set state = 'parked', reason = 'feature_disabled'")
+        assert redrive(db) == 2
+
+
+class TestCredit:
+    """A correction of a period that is over."""
+
+    def refuse(self, db: Database, *quantities: str) -> None:
+        for quantity in quantities:
+            use(db, quantity)
+            claim(db, now=NOW, interval=timedelta(0))
+        refusal = CommetRefused("feature_disabled", commet_status=400)
+        assert run(db, StandIn([refusal] * len(quantities))).parked == len(quantities)
+
+    def take_back(self, db: Database, quantity: str) -> None:
+        db.execute("update usage_period set closed_at = %s", [NOW])
+        db.execute(
+            "update usage_total set total = total - %s, settled = false", [Decimal(quantity)]
+        )
+
+    def test_what_was_never_billed(self, db: Database, subscribe: Subscribe) -> None:
+        """Refused usage that is taken back is done with: no credit, and nothing to send."""
+        subscribe(included=Decimal(0))
+        self.refuse(db, "10")
+        self.take_back(db, "10")
+        commet = StandIn()
+        run(db, commet)
+        (row,) = rows(db)
+        assert (row["kind"], row["quantity"], row["resolved_at"] is None) == ("event", 0, False)
+        assert gauges(db).parked_deliveries == 0
+        assert redrive(db) == 0
+        assert db.one("select total, claimed, settled from usage_total") == {
+            "total": 0,
+            "claimed": 0,
+            "settled": True,
+        }
+
+    def test_a_part_of_it(self, db: Database, subscribe: Subscribe) -> None:
+        """The newest first; what is left can be sent, as what it is now."""
+        subscribe(included=Decimal(0))
+        self.refuse(db, "10", "4")
+        self.take_back(db, "6.5")
+        run(db, StandIn())
+        assert [r["quantity"] for r in rows(db)] == [Decimal("7.5"), 0]
+        commet = StandIn()
+        assert redrive(db) == 1
+        run(db, commet)
+        assert commet.total == Decimal("7.5")
+
+    def test_more_than_was_refused(self, db: Database, subscribe: Subscribe) -> None:
+        """Only what Commet has is to be given back."""
+        subscribe(included=Decimal(0))
+        use(db, "20")
+        run(db, StandIn())
+        self.refuse(db, "10")
+        self.take_back(db, "12")
+        run(db, StandIn())
+        credit = rows(db)[-1]
+        assert (credit["reason"], credit["quantity"]) == ("needs_credit", -2)
+        assert (credit["excess"], credit["amount"]) == (2, Decimal("0.2"))
+        assert db.one("select total, claimed from usage_total") == {"total": 18, "claimed": 18}
+
+    def test_what_was_lost(self, db: Database, subscribe: Subscribe) -> None:
+        """Its worth is that of what is left."""
+        subscribe(included=Decimal(0))
+        use(db, "10")
+        claim(db, now=NOW, interval=timedelta(0))
+        db.execute("update subscriptions set status = 'canceled'")
+        refusal = CommetRefused("no_active_subscription", commet_status=404)
+        run(db, StandIn([refusal]))
+        assert [r["amount"] for r in rows(db)] == [1]
+        self.take_back(db, "4")
+        run(db, StandIn())
+        assert [(r["reason"], r["quantity"], r["amount"]) for r in rows(db)] == [
+            ("lost_to_cancellation", 6, Decimal("0.6"))
+        ]
+
+    def test_is_never_delivered(self, db: Database, subscribe: Subscribe) -> None:
+        """It is money: to say that Commet has it would take it off what Commet counts."""
+        subscribe(included=Decimal(0))
+        use(db, "10")
+        run(db, StandIn())
+        self.take_back(db, "4")
+        run(db, StandIn())
+        credit = str(rows(db)[-1]["event_id"])
+        assert not resolve(db, user_id="usr_ana", event_id=credit, note="Given.", delivered=True)
+        assert resolve(db, user_id="usr_ana", event_id=credit, note="Given.")
+        assert rows(db)[-1]["state"] == "parked"
 
 
 _failures: list[Callable[[], Exception | None]] = [

@@ -86,7 +86,7 @@ class Customer:
         self.remote.control.fault(
             match={"method": "POST", "path": "/usage/events"},
             action={"reset": "after" if booked else "before"},
-            times=3,
+            times=1,
         )
         assert self.deliver().postponed == 1
         self.remote.control.clear_faults()
@@ -177,6 +177,23 @@ class TestUnconfirmed:
         assert customer.deliver() == Summary(drained=True)
         assert customer.theirs == Decimal("1.5")
         assert customer.drift == []
+
+    def test_turned_away_afterwards(self, customer: Customer) -> None:
+        """Booked, and then too much was asked of Commet: the doubt is as old as the first attempt."""
+        customer.use("5")
+        report = {"method": "POST", "path": "/usage/events"}
+        customer.remote.control.fault(match=report, action={"reset": "after"}, times=1)
+        customer.remote.control.fault(
+            match=report, action={"status": 429, "retry_after": 60}, times=1
+        )
+        assert customer.deliver().postponed == 1
+        (first,) = rows(customer.db)
+        make_due(customer.db)
+        assert customer.deliver().postponed == 1
+        (second,) = rows(customer.db)
+        assert customer.theirs == 5
+        assert second["attempts"] == 2
+        assert second["uncertain_since"] == first["uncertain_since"] is not None
 
     def test_commet_has_it_not(self, customer: Customer) -> None:
         """Sent again, under another key, and then it is there once."""
@@ -317,7 +334,7 @@ class TestDrift:
         customer.deliver()
         customer.use("3")
         customer.remote.control.fault(
-            match={"path": "/usage/events"}, action={"reset": "after"}, times=3
+            match={"path": "/usage/events"}, action={"reset": "after"}, times=1
         )
         customer.deliver()
         assert customer.theirs == 13
@@ -360,7 +377,7 @@ class TestDrift:
         customer.compare()
         customer.use("1")
         customer.remote.control.fault(
-            match={"path": "/usage/events"}, action={"reset": "before"}, times=3
+            match={"path": "/usage/events"}, action={"reset": "before"}, times=1
         )
         customer.deliver()
         repair(customer.db)
@@ -381,7 +398,7 @@ class TestDrift:
         customer.compare()
         repair(customer.db)
         customer.compare()
-        customer.remote.control.fault(match={"method": "PUT"}, action={"reset": "after"}, times=3)
+        customer.remote.control.fault(match={"method": "PUT"}, action={"reset": "after"}, times=1)
         customer.use("5")
         assert customer.deliver().postponed == 1
         assert customer.theirs == 10
@@ -404,7 +421,7 @@ class TestDrift:
         repair(customer.db)
         customer.compare()
         customer.remote.control.fault(
-            match={"method": "PUT"}, action={"reset": "after" if booked else "before"}, times=3
+            match={"method": "PUT"}, action={"reset": "after" if booked else "before"}, times=1
         )
         assert customer.deliver().postponed == 1
         age(customer.db, timedelta(hours=25))
@@ -423,7 +440,7 @@ class TestDrift:
         repair(customer.db)
         customer.compare()
         customer.remote.control.fault(
-            match={"method": "PUT"}, action={"code": "feature_disabled"}, times=3
+            match={"method": "PUT"}, action={"code": "feature_disabled"}, times=1
         )
         assert customer.deliver().parked == 1
         assert [(d["repair"], d["reason"]) for d in customer.drift] == [

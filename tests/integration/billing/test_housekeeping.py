@@ -154,6 +154,28 @@ class TestCompactDeliveries:
         assert (new["kind"], new["quantity"]) == ("event", 8)
         assert compact_deliveries(db, before=LATER, deadline=soon()) == 0
 
+    def test_so_many_at_a_time(self, db: Database, subscribe: Subscribe) -> None:
+        """By deliveries, not periods: a part of a period is merged, and the rest later."""
+        for user in ("usr_ana", "usr_ben"):
+            for feature in ("cpu", "disk", "gpu"):
+                subscribe(user, feature=feature, ends_at=NOW + timedelta(days=1))
+        db.execute("update usage_period set closed_at = ends_at")
+        db.execute(
+            "insert into usage_total (period, feature, total, claimed, seq, settled)"
+            " select p.id, e.feature, 10, 10, 10, true"
+            " from usage_period p join entitlements e using (user_id)"
+        )
+        db.execute(
+            "insert into usage_delivery (period, feature, seq, user_id, quantity, event_id, body,"
+            " state, sent_at, billed_period)"
+            " select p.id, t.feature, n, p.user_id, 1, '', '', 'sent', now(), p.id"
+            " from usage_total t join usage_period p on p.id = t.period, generate_series(1, 10) n"
+        )
+        statement = "select * from compact_deliveries(%s, 15)"
+        seen = [db.one(statement, [LATER]) for _ in range(4)]
+        assert [tuple(s.values()) for s in seen if s] == [(2, 0), (2, 1), (1, 1), (0, 0)]
+        assert [(r["kind"], r["seq"], r["quantity"]) for r in rows(db)] == [("merged", 10, 10)] * 6
+
     def test_not_while_something_is_open(self, db: Database, subscribe: Subscribe) -> None:
         """One that is parked keeps its siblings, until it is sent or dealt with."""
         subscribe(ends_at=NOW + timedelta(days=1))

@@ -274,6 +274,14 @@ class TestRetries:
             assert caught.value.asked_retry_after == 2
         assert (len(script.requests), script.pauses) == (2, [])
 
+    def test_deliveries_are_tried_once(self) -> None:
+        """An attempt that may have had an effect is not hidden behind a later one that had none."""
+        script = Script(error(503, "down"))
+        for send in (script.client().track_usage, script.client().set_usage):
+            with pytest.raises(CommetUnavailable):
+                send("{}", idempotency_key="k", deadline=later())
+        assert (len(script.requests), script.pauses) == (2, [])
+
     @pytest.mark.parametrize("value", [None, "0", "-3", "soon", "1.5", "9" * 5000])
     def test_429_without_a_usable_retry_after(self, value: str | None) -> None:
         """Commet's contract: only with Retry-After is it worth trying again."""

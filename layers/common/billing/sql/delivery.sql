@@ -3,7 +3,8 @@
 
 -- Turns what totals have grown by since the last claim into deliveries: difference, number and body
 -- in one statement, so nothing is ever claimed twice or lost between two. Rows another claim is
--- busy with are skipped. A timestamp lies inside the period its usage was booked in, and before
+-- busy with are skipped, and so is what Commet would book in a total that is being replaced, whichever
+-- period it was counted in. A timestamp lies inside the period its usage was booked in, and before
 -- the one that replaced it (a plan change can end a period early).
 -- name: claim
 with due as (
@@ -16,6 +17,11 @@ with due as (
     join usage_period p on p.id = t.period
     where not t.settled and t.total > t.claimed
       and (t.held_until is null or t.held_until <= now())
+      and not exists (
+          select from usage_total h
+          join usage_period o on o.id = h.period
+          where h.held_until = 'infinity' and h.feature = t.feature and o.user_id = p.user_id
+      )
       and (
           t.claimed_at is null
           or t.claimed_at <= now() - %(interval)s::interval
@@ -74,18 +80,38 @@ returning 1
 
 -- Corrections have taken back more than was sent since: what is still so shortly before the end of
 -- a period is set right while Commet still takes it.
--- name: begin_sets
-select begin_set(n.period, n.feature, %(now)s, %(quiet)s, %(margin)s, 'correction') as begun
+-- name: to_be_set
+select t.period, t.feature
+from usage_total t
+join usage_period p on p.id = t.period
+where not t.settled and t.total < t.claimed and p.closed_at is null
+  and p.ends_at <= %(now)s::timestamptz + %(closing)s::interval
+  and p.ends_at > %(now)s::timestamptz + %(margin)s::interval
+  and t.held_until is distinct from 'infinity'
+order by p.ends_at
+limit %(limit)s
+
+-- name: begin_set
+select begin_set(%(period)s, %(feature)s, %(now)s, %(quiet)s, %(margin)s, 'correction')
+
+-- A replacement that is given up, or parked after its period has ended, holds nothing back: it can
+-- no longer be sent.
+-- name: release_ended
+update usage_total t set held_until = null
 from (
-    select t.period, t.feature
-    from usage_total t
-    join usage_period p on p.id = t.period
-    where not t.settled and t.total < t.claimed and p.closed_at is null
-      and p.ends_at <= %(now)s::timestamptz + %(closing)s::interval
-      and p.ends_at > %(now)s::timestamptz + %(margin)s::interval
-      and t.held_until is distinct from 'infinity'
+    select n.period, n.feature
+    from usage_total n
+    join usage_period p on p.id = n.period
+    where n.held_until = 'infinity' and least(p.closed_at, p.ends_at) <= %(now)s
+      and not exists (
+          select from usage_delivery d
+          where d.period = n.period and d.feature = n.feature and d.kind = 'set'
+            and d.state = 'pending'
+      )
     limit %(limit)s
-) as n
+    for update of n skip locked
+) as over
+where t.period = over.period and t.feature = over.feature
 
 -- name: credit_closed_periods
 select credit_closed_periods(%(limit)s)
@@ -106,7 +132,8 @@ update usage_delivery d set
     reason = case when next.expired then 'unconfirmed' else d.reason end,
     compare_at = case when next.expired then now() else d.compare_at end
 from (
-    select n.period, n.feature, n.seq, n.uncertain_since, p.ends_at,
+    select n.period, n.feature, n.seq, n.uncertain_since,
+           least(p.ends_at, p.closed_at) as ends_at,  -- a plan change ends it early
            coalesce(
                n.uncertain_since + %(key_lifetime)s::interval <= now() + %(lease)s::interval, false
            ) as expired
@@ -173,32 +200,8 @@ where d.period = a.period and d.feature = a.feature and d.seq = a.seq
 -- name: undo_set
 select undo_set(%(period)s, %(feature)s, %(seq)s, %(reason)s)
 
--- Sent again under another key, because the old one would replay the refusal. What may have been
--- counted, and what belongs to a subscription that is over, only where it is named. A total that
--- is being replaced is left alone: its row is locked, so that a replacement sees this or this sees
--- the replacement.
 -- name: redrive
-update usage_delivery d set
-    state = 'pending', generation = d.generation + 1, reason = null, due_at = now(), attempts = 0,
-    uncertain_since = null, compare_at = null, amount = null, currency = null
-from (
-    select n.period, n.feature, n.seq
-    from usage_delivery n
-    join usage_total t on t.period = n.period and t.feature = n.feature
-    where n.state = 'parked' and n.kind = 'event' and n.resolved_at is null
-      and (t.held_until is null or t.held_until <= now())
-      and n.user_id = coalesce(%(user_id)s, n.user_id)
-      and case
-          when %(event_id)s::text is not null then n.event_id = %(event_id)s
-          when %(reason)s::text is not null then n.reason = %(reason)s
-          else n.reason not in ('unconfirmed', 'lost_to_cancellation')
-      end
-    limit %(limit)s
-    for update of n skip locked
-    for share of t
-) as parked
-where d.period = parked.period and d.feature = parked.feature and d.seq = parked.seq
-returning d.event_id
+select redrive_deliveries(%(user_id)s, %(event_id)s, %(reason)s, %(limit)s)
 
 -- A human has dealt with it: a credit given, a loss accepted, or Commet found to have it.
 -- name: resolve
@@ -210,6 +213,7 @@ with resolved as (
         billed_period = case when %(delivered)s then d.period else d.billed_period end
     where d.event_id = %(event_id)s and d.user_id = %(user_id)s
       and d.state = 'parked' and d.resolved_at is null
+      and not (d.kind = 'credit' and %(delivered)s)  -- that is money, and nothing Commet counts
     returning d.period, d.feature, d.kind
 ),
 released as (
@@ -228,7 +232,7 @@ select
     (select count(*) from usage_drift) as usage_drift
 
 -- name: compact
-select compact_deliveries(%(before)s, %(limit)s)
+select * from compact_deliveries(%(before)s, %(limit)s)
 
 -- name: prune_ledger
 select * from prune_ledger(

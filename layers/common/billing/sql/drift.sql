@@ -121,17 +121,16 @@ where p.id = f.period and p.closed_at is null
   and f.user_id = coalesce(%(user_id)s, f.user_id) and f.repair is distinct from 'sent'
 returning f.user_id, f.feature
 
--- name: begin_repairs
-with tried as (
-    select f.period, f.feature,
-           begin_set(f.period, f.feature, %(now)s, %(quiet)s, %(margin)s, 'drift') as answer
-    from usage_drift f
-    where f.repair = 'asked'
-    limit %(limit)s
+-- name: to_be_repaired
+select period, feature from usage_drift where repair = 'asked' order by found_at limit %(limit)s
+
+-- name: begin_repair
+with tried as materialized (
+    select begin_set(%(period)s, %(feature)s, %(now)s, %(quiet)s, %(margin)s, 'drift') as answer
 )
 update usage_drift f set repair = 'sent'
 from tried
-where f.period = tried.period and f.feature = tried.feature and tried.answer = 'begun'
+where f.period = %(period)s and f.feature = %(feature)s and tried.answer = 'begun'
 returning f.user_id, f.feature
 
 -- name: close_drift

@@ -74,10 +74,14 @@ language sql as $$
 $$;
 
 -- Merges the sent deliveries of periods closed before p_before, of which nothing is left to send or
--- to decide, into one for each feature and period they were billed in; answers how many periods.
--- Their sums, which is what totals are compared with, stay; their event ids follow from the numbers.
-create or replace function compact_deliveries(p_before timestamptz, p_limit integer)
-returns integer
+-- to decide, into one for each feature and period they were billed in. Their sums, which is what
+-- totals are compared with, stay; their event ids follow from the numbers.
+-- One call merges some p_rows of them, whole features at a time, which may be a part of a period.
+-- Answers how many periods it looked at, none once all is done, and how many it finished.
+drop function if exists compact_deliveries(timestamptz, integer);
+create function compact_deliveries(
+    p_before timestamptz, p_rows integer, out looked_at integer, out finished integer
+)
 language plpgsql as $$
 declare
     v_periods bigint[];
@@ -90,19 +94,38 @@ begin
           and not exists (
               select from usage_total t where t.period = p.id and not t.settled
           )
+          -- With the user, so that indexes on what is left find it, and not all of the period.
           and not exists (
               select from usage_delivery d
-              where d.period = p.id
-                and (d.state <> 'sent' and d.resolved_at is null or d.compare_at is not null)
+              where d.user_id = p.user_id and d.period = p.id
+                and d.state <> 'sent' and d.resolved_at is null
+          )
+          and not exists (
+              select from usage_delivery d
+              where d.user_id = p.user_id and d.period = p.id and d.compare_at is not null
           )
         order by p.closed_at
-        limit p_limit
+        limit 20
         for update of p skip locked
     ) as n;
 
-    with sent as (
+    with unmerged as materialized (
+        -- Its numbers tell how many deliveries a total has at most.
+        select t.period, t.feature,
+               sum(t.seq) over (order by t.period, t.feature) - t.seq as before
+        from usage_total t
+        where t.period = any (v_periods)
+          and exists (
+              select from usage_delivery d
+              where d.period = t.period and d.feature = t.feature
+                and d.state = 'sent' and d.kind <> 'merged'
+          )
+    ),
+    sent as (
         delete from usage_delivery d
-        where d.period = any (v_periods) and d.state = 'sent'
+        using unmerged u
+        where u.before < p_rows
+          and d.period = u.period and d.feature = u.feature and d.state = 'sent'
         returning d.*
     )
     insert into usage_delivery (
@@ -116,7 +139,13 @@ begin
     from sent s
     group by s.period, s.feature, s.user_id, s.billed_period;
 
-    update usage_period set compacted_at = now() where id = any (v_periods);
-    return coalesce(cardinality(v_periods), 0);
+    update usage_period p set compacted_at = now()
+    where p.id = any (v_periods)
+      and not exists (
+          select from usage_delivery d
+          where d.period = p.id and d.state = 'sent' and d.kind <> 'merged'
+      );
+    get diagnostics finished = row_count;
+    looked_at := coalesce(cardinality(v_periods), 0);
 end
 $$;

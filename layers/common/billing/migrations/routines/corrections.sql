@@ -6,7 +6,8 @@
 --
 -- More usage is usage: it goes into the open period and is held to its limit. Less usage goes into
 -- the period that held p_occurred (the newest one where that is null). Commet can only be told of
--- that while the period runs; afterwards the entry needs a credit.
+-- that while the period runs; afterwards the entry needs a credit, if Commet was told more than
+-- what is left, or is about to be.
 create or replace function correct_usage(
     p_user text, p_feature text, p_key text, p_quantity numeric, p_occurred timestamptz,
     p_fingerprint bytea, p_reason text, p_author text, p_now timestamptz, p_statuses text[],
@@ -18,6 +19,7 @@ set enable_seqscan = off
 as $$
 declare
     v_now record;
+    v_told numeric;
 begin
     v_now := lock_standing(p_user, p_feature, p_now, p_statuses);
     select * into entry from usage_event where user_id = p_user and idempotency_key = p_key;
@@ -41,8 +43,10 @@ begin
         order by starts_at desc, id desc
         limit 1;
     end if;
-    select t.total into used from usage_total t
-    where t.period = booked_in.id and t.feature = p_feature;
+    -- Locked: what of it is claimed must not change either.
+    select t.total, t.claimed into used, v_told from usage_total t
+    where t.period = booked_in.id and t.feature = p_feature
+    for no key update;
     used := coalesce(used, 0) + p_quantity;
     verdict := case
         when v_now.code = 'unknown_user' then v_now.code
@@ -63,6 +67,7 @@ begin
             p_reason => p_reason, p_author => p_author,
             p_needs_credit => p_quantity < 0
                 and (booked_in.closed_at is not null or booked_in.ends_at <= p_now)
+                and v_told - refused_of(booked_in.id, p_feature) > used
         );
         select * into entry from usage_event where user_id = p_user and idempotency_key = p_key;
     end if;

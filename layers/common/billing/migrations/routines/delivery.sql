@@ -41,7 +41,9 @@ $$;
 -- units there: what is left becomes growth again and follows as usage. Only with nothing of that
 -- user and feature in flight, and from then on nothing is claimed until Commet has answered.
 -- Answers 'begun', 'waiting' (something is in flight: new deliveries are held back until somebody
--- asks again, but not for long: the period may be about to end) or 'over' (the period has ended, or is about to: too late for that).
+-- asks again, but not for long: the period may be about to end) or 'over' (the period has ended, or
+-- is about to: too late for that).
+-- One per statement: it locks the user and then a total, and holds both until the statement ends.
 create or replace function begin_set(
     p_period bigint, p_feature text, p_now timestamptz, p_quiet interval, p_margin interval,
     p_reason text
@@ -57,6 +59,8 @@ declare
     v_value numeric;
     v_delta numeric;
 begin
+    perform from users u join usage_period p on p.user_id = u.id where p.id = p_period
+    for no key update of u;
     select * into v_period from usage_period where id = p_period;
     if v_period.closed_at is not null or p_now >= v_period.ends_at - p_margin then
         return 'over';
@@ -73,6 +77,14 @@ begin
            where d.user_id = v_period.user_id and d.feature = p_feature
              and (d.state = 'pending' or d.compare_at is not null)
        )
+       -- Growth of an earlier period, which Commet is going to count in this one. Asked in one
+       -- breath with what is pending: a claim turns the one into the other.
+       or exists (
+           select from usage_period p
+           join usage_total t on t.period = p.id
+           where p.user_id = v_period.user_id and p.id <> p_period and t.feature = p_feature
+             and not t.settled and t.total > t.claimed
+       )
        or exists (
            select from usage_delivery d
            where d.period = p_period and d.feature = p_feature and d.sent_at > now() - p_quiet
@@ -88,7 +100,7 @@ begin
     where d.period = p_period and d.feature = p_feature;
     select coalesce(sum(d.quantity), 0) into v_moved
     from usage_delivery d
-    where d.billed_period = p_period and d.feature = p_feature and d.period <> p_period;
+    where d.billed_period = p_period and d.feature = p_feature and d.billed_period <> d.period;
 
     -- What is parked is not Commet's to know, and is added when it is driven again.
     v_value := greatest(
@@ -132,6 +144,61 @@ begin
 end
 $$;
 
+-- Whether a delivery is one of those to be sent again. No look-up in it, so that it is inlined.
+create or replace function redrivable(
+    d usage_delivery, p_user text, p_event text, p_reason text
+) returns boolean
+language sql stable as $$
+    select d.state = 'parked' and d.kind = 'event' and d.resolved_at is null
+       and d.user_id = coalesce(p_user, d.user_id)
+       and case
+           when p_event is not null then d.event_id = p_event
+           when p_reason is not null then d.reason = p_reason
+           else d.reason not in ('unconfirmed', 'lost_to_cancellation')
+       end
+$$;
+
+-- Parked deliveries are sent again under another key, because the old one would replay the refusal;
+-- how many. What may have been counted, and what belongs to a subscription that is over, only where
+-- it is named. Users whose total of that feature is being replaced, in whichever period, are left
+-- alone: both this and begin_set lock the user, so one sees what the other has done.
+create or replace function redrive_deliveries(
+    p_user text, p_event text, p_reason text, p_limit integer
+) returns bigint
+language plpgsql as $$
+declare
+    v_users text[];
+    v_driven bigint;
+begin
+    select array_agg(distinct n.user_id) into v_users
+    from (
+        select d.user_id from usage_delivery d
+        where redrivable(d, p_user, p_event, p_reason)
+        limit p_limit
+    ) as n;
+    perform from users where id = any (v_users) order by id for no key update;
+
+    update usage_delivery d set
+        state = 'pending', generation = d.generation + 1, reason = null, due_at = now(),
+        attempts = 0, uncertain_since = null, compare_at = null, amount = null, currency = null
+    from (
+        select n.period, n.feature, n.seq
+        from usage_delivery n
+        where redrivable(n, p_user, p_event, p_reason) and n.user_id = any (v_users)
+          and not exists (
+              select from usage_total t
+              join usage_period p on p.id = t.period
+              where p.user_id = n.user_id and t.feature = n.feature and t.held_until > now()
+          )
+        limit p_limit
+        for update of n skip locked
+    ) as parked
+    where d.period = parked.period and d.feature = parked.feature and d.seq = parked.seq;
+    get diagnostics v_driven = row_count;
+    return v_driven;
+end
+$$;
+
 -- What Commet counts a delivery once by: at most 200 characters, and it travels in a header too, so
 -- ids with anything but printable ASCII are hashed. Stable, as what it calls is, or it would not be
 -- inlined: that, or a regular expression in it, costs a claim more than everything else.
@@ -150,40 +217,101 @@ language sql stable as $$
     end
 $$;
 
--- Growth that can no longer shrink away: a period that is over and was billed for more than it
--- counted. Commet takes no correction of it, so it is parked as a credit a human has to give.
+-- Growth that can no longer shrink away: a period that is over and has claimed more than it counted.
+-- What Commet refused of it, newest first, need not be sent any more: a refused delivery is lowered,
+-- and done with where nothing of it is left. The rest Commet was told and takes no correction of, so
+-- it is parked as a credit a human has to give. Answers how many totals were looked at.
 create or replace function credit_closed_periods(p_limit integer) returns bigint
-language sql as $$
-    with over as (
-        select t.period, t.feature, t.total, t.claimed, t.seq + 1 as seq, p.user_id
+language plpgsql as $$
+declare
+    v_seen bigint := 0;
+    v_refused numeric;
+    v_excess numeric;
+    r record;
+begin
+    for r in
+        select t.period, t.feature, t.total, t.claimed, t.seq + 1 as seq, p.user_id,
+               w.included, w.unit_price, w.currency
         from usage_total t
         join usage_period p on p.id = t.period
+        join usage_terms w on w.period = t.period and w.feature = t.feature
         where not t.settled and t.total < t.claimed and p.closed_at is not null
           and (t.held_until is null or t.held_until <= now())
         limit p_limit
         for update of t skip locked
+    loop
+        v_seen := v_seen + 1;
+        v_refused := lower_refused(r.period, r.feature, r.claimed - r.total);
+        v_excess := greatest(r.claimed - r.total - v_refused, 0);
+        update usage_total set
+            claimed = claimed - v_refused - v_excess,
+            seq = case when v_excess > 0 then r.seq else seq end
+        where period = r.period and feature = r.feature;
+        if v_excess > 0 then
+            insert into usage_delivery (
+                period, feature, seq, user_id, kind, quantity, event_id, body, state, reason,
+                excess, amount, currency
+            )
+            values (
+                r.period, r.feature, r.seq, r.user_id, 'credit', -v_excess,
+                delivery_name(r.period, r.user_id, r.feature, r.seq), '', 'parked', 'needs_credit',
+                v_excess,
+                overage_value(r.total + v_excess, r.included, r.unit_price)
+                - overage_value(r.total, r.included, r.unit_price),
+                r.currency
+            );
+        end if;
+    end loop;
+    return v_seen;
+end
+$$;
+
+-- What of a total Commet has certainly refused and nobody has dealt with, and so never billed.
+create or replace function refused_of(p_period bigint, p_feature text) returns numeric
+language sql stable as $$
+    select coalesce(sum(d.quantity), 0)
+    from usage_delivery d
+    where d.period = p_period and d.feature = p_feature and d.state = 'parked'
+      and d.kind = 'event' and d.reason <> 'unconfirmed' and d.resolved_at is null
+$$;
+
+-- Takes so much off the refused deliveries of a total, the newest first; how much it was. Not less
+-- than asked for where there is enough: what a double cannot carry of the rest becomes growth again.
+-- A body changes in this one case: Commet refused it, so it has kept none of it.
+create or replace function lower_refused(p_period bigint, p_feature text, p_by numeric)
+returns numeric
+language sql as $$
+    with refused as (
+        select d.seq, d.quantity,
+               sum(d.quantity) over (order by d.seq desc) - d.quantity as before
+        from usage_delivery d
+        where d.period = p_period and d.feature = p_feature and d.state = 'parked'
+          and d.kind = 'event' and d.reason <> 'unconfirmed' and d.resolved_at is null
     ),
-    settled as (
-        update usage_total t set claimed = over.total, seq = over.seq
-        from over
-        where t.period = over.period and t.feature = over.feature
+    lowered as (
+        select r.seq, r.quantity, case when fits_double(l.rest) then l.rest else trunc(l.rest) end as rest
+        from refused r
+        cross join lateral (
+            select greatest(r.quantity - (p_by - r.before), 0) as rest
+        ) as l
+        where r.before < p_by
     ),
-    credited as (
-        insert into usage_delivery (
-            period, feature, seq, user_id, kind, quantity, event_id, body, state, reason,
-            excess, amount, currency
-        )
-        select o.period, o.feature, o.seq, o.user_id, 'credit', o.total - o.claimed,
-               delivery_name(o.period, o.user_id, o.feature, o.seq), '', 'parked', 'needs_credit',
-               o.claimed - o.total,
-               overage_value(o.claimed, w.included, w.unit_price)
-               - overage_value(o.total, w.included, w.unit_price),
-               w.currency
-        from over o
-        join usage_terms w on w.period = o.period and w.feature = o.feature
-        returning 1
+    done as (
+        update usage_delivery d set
+            quantity = l.rest,
+            body = (d.body::jsonb || jsonb_build_object('value', trim_scale(l.rest)))::text,
+            -- Its worth is reckoned anew.
+            reason = case d.reason when 'lost_to_cancellation' then 'no_active_subscription'
+                                   else d.reason end,
+            amount = null, currency = null,
+            resolved_at = case when l.rest = 0 then now() end,
+            note = 'lowered by a correction'
+        from lowered l
+        where d.period = p_period and d.feature = p_feature and d.seq = l.seq
+          and d.state = 'parked' and d.resolved_at is null
+        returning l.quantity - l.rest as taken
     )
-    select count(*) from credited
+    select coalesce(sum(taken), 0) from done
 $$;
 
 -- A difference that stood when its period ended cannot be repaired: a human has to see to the
@@ -233,39 +361,44 @@ language sql as $$
 $$;
 
 -- What is left unsent of a subscription that has ended is lost, and what it was worth is told:
--- the part beyond the included, in the order it was counted. So many periods at a time.
+-- the part beyond the included, in the order it was counted. So many periods at a time; answers how
+-- many deliveries it was.
 drop function if exists mark_lost();
 create or replace function mark_lost(p_limit integer) returns bigint
 language sql as $$
-    with ended as (
+    with ended as materialized (
         select distinct d.period
         from usage_delivery d
         join usage_period p on p.id = d.period
         join subscriptions s on s.id = p.subscription_id
-        where d.state = 'parked' and d.reason = 'no_active_subscription' and s.status = 'canceled'
+        where d.state = 'parked' and d.reason = 'no_active_subscription' and d.resolved_at is null
+          and s.status = 'canceled'
         limit p_limit
+    ),
+    counted as materialized (
+        select d.period, d.feature, sum(d.quantity) as quantity
+        from usage_delivery d
+        where d.period in (select e.period from ended e)
+          and (d.state = 'sent' or d.reason = 'lost_to_cancellation')
+        group by d.period, d.feature
     ),
     refused as (
         select d.period, d.feature, d.seq, d.quantity,
-               sum(d.quantity) over (partition by d.period, d.feature order by d.seq) as upto
+               coalesce(c.quantity, 0)
+               + sum(d.quantity) over (partition by d.period, d.feature order by d.seq) as upto
         from usage_delivery d
+        left join counted c on c.period = d.period and c.feature = d.feature
         where d.period in (select e.period from ended e)
-          and d.state = 'parked' and d.reason = 'no_active_subscription'
+          and d.state = 'parked' and d.reason = 'no_active_subscription' and d.resolved_at is null
     ),
     lost as (
         update usage_delivery d set
             reason = 'lost_to_cancellation',
-            amount = overage_value(b.before + r.upto, w.included, w.unit_price)
-                     - overage_value(b.before + r.upto - r.quantity, w.included, w.unit_price),
+            amount = overage_value(r.upto, w.included, w.unit_price)
+                     - overage_value(r.upto - r.quantity, w.included, w.unit_price),
             currency = w.currency
         from refused r
         join usage_terms w on w.period = r.period and w.feature = r.feature
-        cross join lateral (
-            select coalesce(sum(n.quantity), 0) as before
-            from usage_delivery n
-            where n.period = r.period and n.feature = r.feature
-              and (n.state = 'sent' or n.reason = 'lost_to_cancellation')
-        ) as b
         where d.period = r.period and d.feature = r.feature and d.seq = r.seq
         returning 1
     )
