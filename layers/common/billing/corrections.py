@@ -58,7 +58,7 @@ class Correction:
 class Booking:
     """Where a correction was booked, and what the total of that period is now.
 
-    `needs_credit` tells that the period is over at Commet, so that what was taken off has to be
+    `needs_credit` tells that the period is over at Commet and was told too much, which has to be
     given back as money.
     """
 

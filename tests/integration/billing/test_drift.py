@@ -179,7 +179,7 @@ class TestUnconfirmed:
         assert customer.drift == []
 
     def test_turned_away_afterwards(self, customer: Customer) -> None:
-        """Booked, and then too much was asked of Commet: the doubt is as old as the first attempt."""
+        """Booked, and then too much was asked of Commet: the doubt is as old as the first."""
         customer.use("5")
         report = {"method": "POST", "path": "/usage/events"}
         customer.remote.control.fault(match=report, action={"reset": "after"}, times=1)
