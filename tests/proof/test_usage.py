@@ -22,14 +22,15 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from billing import corrections, reservations, usage
+from billing import corrections, housekeeping, reservations, usage
 from billing.accounts import User
 from billing.checkout import Checkouts
 from billing.commet import Commet
 from billing.corrections import Correction
 from billing.db import Database
 from billing.deadline import Deadline
-from billing.delivery import deliver
+from billing.delivery import deliver, redrive
+from billing.drift import Compared, compare, repair
 from billing.refresh import refresh
 from billing.reservations import Reservation
 from billing.usage import Event
@@ -79,6 +80,12 @@ class Usage(RuleBasedStateMachine):
         # What was said to be counted, by user and key: it must be in the ledger, once.
         self.counted: dict[tuple[str, str], tuple[str, Decimal]] = {}
         self.reserved: list[Reservation] = []
+        # Where the ledger keeps no more than the key.
+        self.pruned: Counter[tuple[int, str]] = Counter()
+        self.pruned_keys: set[tuple[str, str]] = set()
+        # Users of whom Commet was told by somebody else, or who changed plans behind our back.
+        self.meddled: set[str] = set()
+        self._meddlings = 0
 
     @property
     def now(self) -> datetime:
@@ -227,6 +234,32 @@ class Usage(RuleBasedStateMachine):
         )
         if told:
             self.learn(OPEN)
+        else:
+            self.meddled.add(OPEN)
+
+    @rule(user=users)
+    def nearly_over(self, user: str) -> None:
+        """Minutes before the end of a period totals that shrank are set right."""
+        ends_at = self.db.value(
+            "select ends_at from usage_period where user_id = %s and closed_at is null", [user]
+        )
+        if ends_at and ends_at - timedelta(minutes=10) > self.now:
+            self.remote.control.advance(to=ends_at - timedelta(minutes=10))
+
+    @rule(user=users)
+    def meddle(self, user: str) -> None:
+        """Somebody else tells Commet of usage."""
+        self._meddlings += 1
+        self.meddled.add(user)
+        httpx.post(
+            f"{self.remote.base_url}/usage/events",
+            json={
+                "featureCode": "storage", "customerId": user, "value": 3,
+                "eventId": f"else-{self._meddlings}",
+            },
+            headers={"x-api-key": self.remote.api_key},
+            trust_env=False,
+        )  # fmt: skip
 
     @rule(
         fault=st.sampled_from(
@@ -242,17 +275,58 @@ class Usage(RuleBasedStateMachine):
             ]
         ),
         times=st.integers(1, 4),
+        path=st.sampled_from(["/usage/events", "/usage", "/usage*"]),
     )
-    def send(self, fault: dict[str, Any] | None, times: int) -> None:
+    def send(self, fault: dict[str, Any] | None, times: int, path: str) -> None:
         control = self.remote.control
         if fault:
-            control.fault(match={"path": "/usage/events"}, action=fault, times=times)
+            control.fault(match={"path": path}, action=fault, times=times)
         self._deliver()
         control.clear_faults()
 
     @rule()
     def tidy(self) -> None:
         reservations.tidy(self.db, now=self.now)
+
+    @rule()
+    def compare_totals(self) -> None:
+        self._compare()
+
+    @rule()
+    def repair_and_redrive(self) -> None:
+        """What an operator does: whatever is parked is sent again, whatever differs replaced."""
+        repair(self.db)
+        redrive(self.db)
+
+    @rule(days=st.sampled_from([1, 45]))
+    def make_small(self, days: int) -> None:
+        """Periods closed so long ago shrink: their deliveries to one, their ledger to its keys."""
+        before = self.now - timedelta(days=days)
+        housekeeping.compact_deliveries(self.db, before=before, deadline=Deadline.after(20))
+        rows = self._ledger()
+        self.db.execute("delete from reconcile_cursor where name = 'ledger'")
+        housekeeping.prune_ledger(self.db, before=before, deadline=Deadline.after(20))
+        kept = self._ledger()
+        for place in rows.keys() - kept.keys():
+            row = rows[place]
+            self.pruned_keys.add(place)
+            self.pruned[row["period"], row["feature"]] += row["quantity"]
+
+    def _ledger(self) -> dict[tuple[str, str], dict[str, Any]]:
+        rows = self.db.all("select * from usage_event")
+        return {(row["user_id"], row["idempotency_key"]): row for row in rows}
+
+    def _compare(self) -> Compared:
+        self.db.execute("update usage_delivery set compare_at = now() where compare_at is not null")
+        return compare(
+            self.db,
+            self.commet,
+            Unlimited(),
+            lambda: self.now,
+            Deadline.after(60),
+            quiet=timedelta(0),
+            every=timedelta(0),
+        )
 
     def _deliver(self) -> bool:
         self.db.execute("update usage_delivery set due_at = now() where state = 'pending'")
@@ -274,13 +348,21 @@ class Usage(RuleBasedStateMachine):
     @invariant()
     def everything_adds_up(self) -> None:
         """Ledger, totals, days and deliveries tell the same, per feature and period."""
+        rows = self.db.all(
+            """
+            select t.period, t.feature,
+                   t.total - (select coalesce(sum(quantity), 0) from usage_event e
+                              where e.period = t.period and e.feature = t.feature) as pruned
+            from usage_total t
+            """
+        )
+        pruned = {(r["period"], r["feature"]): r["pruned"] for r in rows if r["pruned"]}
+        assert pruned == {place: quantity for place, quantity in self.pruned.items() if quantity}
         wrong = self.db.all(
             """
-            select t.*
+            select t.period, t.feature, t.total, t.claimed
             from usage_total t
-            where t.total <> (select coalesce(sum(quantity), 0) from usage_event e
-                              where e.period = t.period and e.feature = t.feature)
-               or t.total <> (select coalesce(sum(quantity), 0) from usage_daily d
+            where t.total <> (select coalesce(sum(quantity), 0) from usage_daily d
                               where d.period = t.period and d.feature = t.feature)
                or t.claimed <> (select coalesce(sum(quantity), 0) from usage_delivery d
                                 where d.period = t.period and d.feature = t.feature)
@@ -290,9 +372,12 @@ class Usage(RuleBasedStateMachine):
 
     @invariant()
     def nothing_accepted_is_lost_or_doubled(self) -> None:
-        rows = self.db.all("select user_id, idempotency_key, quantity from usage_event")
-        ledger = {(row["user_id"], row["idempotency_key"]): row["quantity"] for row in rows}
-        assert ledger == {place: quantity for place, (_, quantity) in self.counted.items()}
+        ledger = {place: row["quantity"] for place, row in self._ledger().items()}
+        assert ledger == {
+            place: quantity
+            for place, (_, quantity) in self.counted.items()
+            if place not in self.pruned_keys
+        }
 
     @invariant()
     def limits_hold(self) -> None:
@@ -315,20 +400,61 @@ class Usage(RuleBasedStateMachine):
         """In the end Commet has what was delivered, and nothing waits that could be sent."""
         try:
             self.remote.control.clear_faults()
+            for user in (CAPPED, OPEN):
+                self.learn(user)
             for _ in range(6):
-                if self._deliver():
+                drained = self._deliver()
+                if not self._compare().repairs_begun and drained:
                     break
                 self.remote.control.advance(seconds=120)
             assert self.db.value("select count(*) from usage_delivery where state = 'pending'") == 0
-            sent = self.db.value(
-                "select coalesce(sum(quantity), 0) from usage_delivery where state = 'sent'"
-            )
-            meters = self.remote.control.state()["meters"]
-            assert sum((Decimal(str(m["used"])) for m in meters), Decimal(0)) == sent
+            for user in (CAPPED, OPEN):
+                self._hold_against_commet(user)
         finally:
             self.commet._http.close()
             self.db.close()
             self._running.close()
+
+    def _hold_against_commet(self, user: str) -> None:
+        """Period by period, as Commet booked it; what is not known to us lies in one of them."""
+        state = self.remote.control.state()
+        customer = next(c["id"] for c in state["customers"] if c["external_id"] == user)
+        meters = {m["id"]: Decimal(str(m["used"])) for m in state["meters"]}
+        theirs: dict[datetime, Decimal] = {}
+        for sub in (s for s in state["subscriptions"] if s["customer_id"] == customer):
+            for allowance in (*sub["past_allowances"], sub["allowance"]):
+                start = datetime.fromisoformat(allowance["start"])
+                used = meters.get(f"{allowance['id']}:storage", Decimal(0))
+                theirs[start] = theirs.get(start, Decimal(0)) + used
+        rows = self.db.all(
+            "select p.starts_at, sum(d.quantity) as quantity from usage_delivery d"
+            " left join usage_period p on p.id = d.billed_period"
+            " where d.user_id = %s and d.state = 'sent' group by p.starts_at",
+            [user],
+        )
+        ours = {row["starts_at"]: row["quantity"] for row in rows}
+        unknown = ours.pop(None, Decimal(0))
+        differ = {
+            start: theirs.get(start, Decimal(0)) - ours.get(start, Decimal(0))
+            for start in theirs.keys() | ours.keys()
+        }
+        if user in self.meddled:
+            # Whatever it came to, the period that runs agrees or is known to differ.
+            open_one = self.db.one(
+                "select p.starts_at, f.theirs from usage_period p"
+                " left join usage_drift f on f.period = p.id"
+                " where p.user_id = %s and p.closed_at is null"
+                # Who used nothing here is not compared.
+                " and exists (select from usage_total t where t.period = p.id)",
+                [user],
+            )
+            if open_one and not unknown and open_one["starts_at"] in theirs:
+                start = open_one["starts_at"]
+                assert (differ[start] != 0) == (open_one["theirs"] is not None)
+                assert open_one["theirs"] in (None, theirs[start])
+            return
+        assert sum(differ.values(), Decimal(0)) == unknown
+        assert all(0 <= each <= unknown for each in differ.values())
 
 
 class TestWhateverHappens:
