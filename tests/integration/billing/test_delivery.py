@@ -861,9 +861,11 @@ class TestOneLockAtATime:
         with ThreadPoolExecutor(1) as pool:
             other = connect()
             done = pool.submit(run, other, StandIn(), now=END - timedelta(minutes=14))
-            self.wait_for_a_lock(db)
-            assert db.value(self.FREE) == 1
-            blocked.execute("rollback")
+            try:
+                self.wait_for_a_lock(db)
+                assert db.value(self.FREE) == 1
+            finally:
+                blocked.execute("rollback")
             assert done.result().sent == 2
 
     def test_of_repairs(
@@ -885,9 +887,11 @@ class TestOneLockAtATime:
                 compare, connect(), Nobody(), Allowed(0), lambda: NOW, Deadline.after(60),
                 quiet=timedelta(0),
             )  # fmt: skip
-            self.wait_for_a_lock(db)
-            assert db.value(self.FREE) == 1
-            blocked.execute("rollback")
+            try:
+                self.wait_for_a_lock(db)
+                assert db.value(self.FREE) == 1
+            finally:
+                blocked.execute("rollback")
             assert done.result().repairs_begun == 2
 
     @pytest.mark.usefixtures("blocked")
