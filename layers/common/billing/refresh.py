@@ -87,16 +87,21 @@ def ask(
 def write(db: Database, rows: Sequence[Refreshable], truth: Truth) -> int:
     """Writes the truth down, row by row where none has changed since; how many were wrong."""
     known = {row.id: row for row in rows}
-    outcomes = [_write(db, truth, each, known.get(each.id)) for each in truth.subscriptions]
+    outcomes = {
+        each.id: _write(db, truth, each, known.get(each.id)) for each in truth.subscriptions
+    }
     kept = [_settle_unknown(db, truth, known[row_id]) for row_id in truth.unknown]
-    # What somebody may use belongs to the subscriptions it was asked for with: where one of them
-    # has changed since, the newer news of it have brought theirs.
-    if not any(kept) and "stale" not in outcomes:
+    # What somebody may use belongs to the subscription it was asked for with: where that one, or
+    # one that has come alive, has changed since, the newer news of it have brought theirs.
+    live = {each.id for each in truth.subscriptions if each.status in subscriptions.LIVE}
+    live |= {row.id for row in subscriptions.refreshable(db, truth.user_id) if row.is_live}
+    changed = {row_id for row_id, outcome in outcomes.items() if outcome == "stale"}
+    if not any(kept) and not live & changed:
         # What it says is true at the moment it was asked for, not when it arrived.
         subscriptions.record_news(
             db, truth.user_id, truth.entitlements, at=truth.asked_at, now=truth.asked_at
         )
-    return outcomes.count("healed")
+    return list(outcomes.values()).count("healed")
 
 
 def _write(db: Database, truth: Truth, answer: Subscription, row: Refreshable | None) -> str:
@@ -120,13 +125,12 @@ def _settle_unknown(db: Database, truth: Truth, row: Refreshable) -> bool:
     It does until the end of what was paid for: a key of the wrong organization knows nobody, and
     must not lock everybody out at once. After that it is over.
     """
-    live = row.status in subscriptions.LIVE
-    if live and (row.period_end or row.event_at + _GRACE) <= truth.asked_at:
+    if row.is_live and (row.period_end or row.event_at + _GRACE) <= truth.asked_at:
         ended = News(row.id, {"status": "canceled"})
         subscriptions.record_news(db, truth.user_id, ended, at=truth.asked_at, now=truth.asked_at)
         return False
     subscriptions.keep_unknown(db, row.id, row.version)
-    return live
+    return row.is_live
 
 
 def _unless_unknown(

@@ -101,6 +101,11 @@ class Refreshable:
     event_at: datetime  # of the newest news
     period_end: datetime | None
 
+    @property
+    def is_live(self) -> bool:
+        """Whether it is believed to have begun and not ended."""
+        return self.status in LIVE
+
 
 def refreshable(db: Database, user_id: str) -> list[Refreshable]:
     """The user's rows that are believed live or pending, or are marked: ten, the live ones first.

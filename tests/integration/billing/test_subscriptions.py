@@ -582,6 +582,20 @@ class TestConfirm:
         assert row(shared, sub)["status"] == "past_due"
         assert self.confirm(shared, sub, known, 5 - 4 / 60) != "stale"
 
+    def test_fills_in_what_an_end_did_not_tell(
+        self, shared: Database, user: str, sub: str, known: dict[str, Any]
+    ) -> None:
+        """A newer word on one column keeps no answer from another."""
+        begun = {"currentPeriodStart": SEPTEMBER[0], "currentPeriodEnd": "2026-09-15T00:00:00Z"}
+        about = {"subscriptionId": sub, "customerId": user}
+        receive(
+            shared,
+            body("subscription.activated", 0, **about, status="active", **begun),
+            state(user, None, 5),
+        )
+        assert self.confirm(shared, sub, known | {"status": "canceled"}, 1) == "healed"
+        assert row(shared, sub)["period_end"] == datetime.fromisoformat(SEPTEMBER[1])
+
     def test_wins_long_after_the_event(
         self, shared: Database, user: str, sub: str, known: dict[str, Any]
     ) -> None:

@@ -14,8 +14,8 @@ $$;
 -- Writes what Commet itself answered about a subscription, unless something newer arrived while
 -- we were asking (then the row is marked). p_known holds every column Commet speaks of. Not every
 -- event changes the subscription it tells of, so an answer that is older than the newest event
--- still counts where it contradicts nothing that is known; and one that was asked for long after
--- that event counts in any case.
+-- still counts where it contradicts no newer word on a column; and one that was asked for long
+-- after that event counts in any case.
 -- Answers 'stale' where it was not written, 'healed' where the row was wrong, else 'confirmed'.
 create or replace function confirm_answer(
     p_id text, p_version bigint, p_at timestamptz, p_asked_at timestamptz, p_known jsonb,
@@ -30,11 +30,12 @@ begin
     select * into v_old from subscriptions where id = p_id for update;
     -- Old news may fill in what is not known, but not contradict what is.
     if v_old.version is distinct from p_version or (
-        p_at < v_old.event_at - p_lag and p_asked_at < v_old.event_at + interval '10 minutes'
+        p_asked_at < v_old.event_at + interval '10 minutes'
         and says_otherwise(v_old, (
             select jsonb_object_agg(said.key, said.value)
             from jsonb_each(p_known) as said
-            where said.value <> 'null' and to_jsonb(v_old)->said.key <> 'null'
+            where (v_old.told->>said.key)::numeric > extract(epoch from p_at + p_lag)
+              and said.value <> 'null' and to_jsonb(v_old)->said.key <> 'null'
               and said.key not in ('plan_name', 'trial_ends_at', 'checkout_url')
         ))
     ) then
