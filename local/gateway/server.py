@@ -15,6 +15,7 @@ import threading
 from collections.abc import Iterable, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -257,8 +258,12 @@ class Gateway:
     def close(self) -> None:
         """Stops accepting, ends every worker. Nothing of it is left running."""
         if self._thread.is_alive():
-            # Sockets may only be closed by the thread that waits on them.
-            self._server.trigger.pull_trigger(lambda: close_all(self._server._map))  # noqa: SLF001
+            # Sockets may only be closed by the thread that waits on them. Where something else
+            # wakes it first, it has closed already what we would wake it by.
+            with suppress(OSError):
+                self._server.trigger.pull_trigger(
+                    lambda: close_all(self._server._map)  # noqa: SLF001
+                )
             self._thread.join()
         else:
             self._server.close()

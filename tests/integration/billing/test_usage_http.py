@@ -350,10 +350,13 @@ class TestCorrections:
             ("event", None, None),
         ]
 
-    def test_of_a_period_that_is_over(self, subscribe: Subscribe, clock: Clock) -> None:
-        """202, and what has to be given back."""
+    def test_of_a_period_that_is_over(
+        self, db: Database, subscribe: Subscribe, clock: Clock
+    ) -> None:
+        """202, and what has to be given back of what Commet was told."""
         subscribe()
         call("POST", "/usage", usage("130"))
+        db.execute("update usage_total set claimed = total")
         clock.now = after(days=25)
         done = correct("-30.5", occurred_at="2026-09-10T12:00:00Z")
         assert (done.status, done.json["used"]) == (202, "99.5")

@@ -265,13 +265,18 @@ class TestFailures:
     def test_the_same_request_twice_at_once(
         self, wanted: Registration, client: Callable[[], Commet], believed: Believed
     ) -> None:
-        """One endpoint, and the secret of that one."""
+        """One endpoint, and the secret of that one; whichever id is kept, it takes that one away.
+
+        A run may have made an endpoint that the other replaced before it answered.
+        """
         both = [replace(wanted, commet=client()) for _ in range(2)]
         with ThreadPoolExecutor(2) as pool:
             ids = list(pool.map(lambda each: each.ensure(request_id="r1"), both))
         (made,) = at(wanted)
-        assert set(ids) == {made.id}
+        assert made.id in ids
         assert believed(made.id, wanted.vault.read().valid(NOW))
+        wanted.remove(next((each for each in ids if each != made.id), made.id))
+        assert at(wanted) == []
 
     @pytest.mark.parametrize(
         ("action", "error"),
