@@ -14,8 +14,8 @@ from billing import accounts, amounts, api, usage_reading, wiring
 from billing.access import Access
 from billing.accounts import User
 from billing.deadline import LambdaContext
+from billing.fields import USER_ID_PATTERN
 from billing.schemas import (
-    USER_ID_PATTERN,
     CurrentPeriod,
     DailyUsage,
     Dashboard,

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from decimal import Decimal
 from functools import cache
 from http import HTTPStatus
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar, cast
 
 from aws_lambda_powertools import Logger
 from aws_lambda_powertools.event_handler import APIGatewayHttpResolver, Response
@@ -19,7 +19,6 @@ from aws_lambda_powertools.event_handler.exceptions import NotFoundError
 from aws_lambda_powertools.event_handler.middlewares import NextMiddleware
 from aws_lambda_powertools.event_handler.middlewares.openapi_validation import (
     OpenAPIRequestValidationMiddleware,
-    OpenAPIResponseValidationMiddleware,
 )
 from aws_lambda_powertools.event_handler.openapi.exceptions import RequestValidationError
 from aws_lambda_powertools.event_handler.openapi.types import OpenAPIResponse
@@ -83,9 +82,6 @@ def resolver(*, max_body_bytes: int = 64 * 1024) -> APIGatewayHttpResolver:
         middlewares=[
             check_request,
             OpenAPIRequestValidationMiddleware(),
-            OpenAPIResponseValidationMiddleware(
-                validation_serializer=None, has_response_validation_error=True
-            ),
         ]
     )
 
@@ -145,8 +141,13 @@ def caller(app: APIGatewayHttpResolver) -> User | Service:
 
 
 def json_response(body: Model, status: int = 200, **kwargs: Any) -> Response[Model]:
-    """An answer with a JSON body."""
-    return Response(status, content_type="application/json", body=body, **kwargs)
+    """An answer with a JSON body.
+
+    Written out here: a model has been validated, and Powertools would do it again, which took a
+    tenth of the time of a batch. What it is a model of stays in the type, for the OpenAPI document.
+    """
+    text = cast("Model", body.model_dump_json())
+    return Response(status, content_type="application/json", body=text, **kwargs)
 
 
 def session_token(app: APIGatewayHttpResolver) -> str:

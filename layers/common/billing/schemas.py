@@ -3,53 +3,32 @@
 Quantities and money are decimal strings, times ISO-8601 UTC.
 """
 
-import re
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Annotated, Any
 
-from pydantic import (
-    AfterValidator,
-    AwareDatetime,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PlainSerializer,
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer
+
+from billing.fields import (
+    Email,
+    FeatureCode,
+    IdempotencyKey,
+    Name,
+    OccurredAt,
+    Properties,
+    Quantity,
+    SignedQuantity,
+    Text,
+    Url,
+    UserId,
+    encodable,
 )
-
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-
-
-def _plain(text: str) -> str:
-    # Postgres text cannot hold NUL; the other control characters have no place in a name either.
-    if _CONTROL.search(text):
-        raise ValueError("must not contain control characters")
-    return _encodable(text)
-
-
-def _encodable(text: str) -> str:
-    if text.isascii():
-        return text
-    try:
-        text.encode()
-    except UnicodeEncodeError:  # its own message would quote the text
-        raise ValueError("must not contain half of a surrogate pair") from None
-    return text
 
 
 def _iso_utc(value: datetime) -> str:
     return value.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-Text = Annotated[str, AfterValidator(_plain)]
-Name = Annotated[Text, Field(min_length=1, max_length=200)]
-Email = Annotated[Text, Field(max_length=200, pattern=r"^[^@\s]+@[^@\s]+\.[^@\s]+$")]
-Url = Annotated[Text, Field(max_length=2000)]
-USER_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,99}$"  # as long as Commet takes it
-UserId = Annotated[str, Field(pattern=USER_ID_PATTERN)]
-FEATURE_PATTERN = r"^[a-z0-9_]{1,100}$"
-FeatureCode = Annotated[str, Field(pattern=FEATURE_PATTERN)]
 Time = Annotated[datetime, PlainSerializer(_iso_utc, return_type=str, when_used="json")]
 Amount = Annotated[str, Field(pattern=r"^-?\d+(\.\d+)?$", examples=["30", "2.50"])]
 
@@ -99,14 +78,14 @@ class Problem(Reply):
 
 class SignUp(Request):
     email: Email
-    password: Annotated[str, Field(min_length=8, max_length=128), AfterValidator(_encodable)]
+    password: Annotated[str, Field(min_length=8, max_length=128), AfterValidator(encodable)]
     name: Name | None = None
     cookie: bool = False
 
 
 class SignIn(Request):
     email: Email
-    password: Annotated[str, Field(min_length=1, max_length=128), AfterValidator(_encodable)]
+    password: Annotated[str, Field(min_length=1, max_length=128), AfterValidator(encodable)]
     cookie: bool = False
 
 
@@ -207,44 +186,6 @@ class PortalReply(Reply):
 
 
 # --- usage ------------------------------------------------------------------------------------
-
-
-def _no_number_in_disguise(value: object) -> object:
-    # pydantic would take true for 1 and 1e999 for a very long number.
-    if isinstance(value, bool) or (isinstance(value, str) and len(value) > 20):
-        raise ValueError("must be a decimal number")
-    return value
-
-
-def _only_text(value: object) -> object:
-    # pydantic would take a number for seconds since 1970, and one in quotes too.
-    if not isinstance(value, str) or not re.match(r"\d{4}-\d", value):
-        raise ValueError("must be an ISO-8601 time")
-    return value
-
-
-def _not_zero(value: Decimal) -> Decimal:
-    if value == 0:
-        raise ValueError("must not be 0")
-    return value
-
-
-# The bounds stand beside the type: behind a function, pydantic would check them in Python.
-Quantity = Annotated[
-    Decimal,
-    Field(gt=0, lt=10**9, max_digits=15, decimal_places=6, allow_inf_nan=False),
-    BeforeValidator(_no_number_in_disguise),
-]
-OccurredAt = Annotated[AwareDatetime, BeforeValidator(_only_text)]
-SignedQuantity = Annotated[
-    Decimal,
-    Field(gt=-(10**9), lt=10**9, max_digits=15, decimal_places=6, allow_inf_nan=False),
-    BeforeValidator(_no_number_in_disguise),
-    AfterValidator(_not_zero),
-]
-IdempotencyKey = Annotated[Text, Field(min_length=1, max_length=200)]
-Property = Annotated[Text, Field(max_length=200)]
-Properties = Annotated[dict[Property, Property], Field(max_length=20)]
 
 
 class UsagePeriodReply(Reply):

@@ -99,8 +99,8 @@ class TestAccept:
     @given(
         key=st.text(
             st.one_of(
-                st.sampled_from("\\\"'{},%N ULL\n\t\x01"),
-                st.characters(exclude_categories=["Cs"], exclude_characters="\0"),
+                st.sampled_from("\\\"'{},%N ULL"),
+                st.characters(exclude_categories=["Cs", "Cc"]),
             ),
             min_size=1,
             max_size=200,
