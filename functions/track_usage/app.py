@@ -39,6 +39,7 @@ from billing.schemas import (
     UsageEvent,
     UsagePeriodReply,
     UsageTaken,
+    UsageVerdict,
 )
 from billing.service_keys import Service
 from billing.usage import Allowance, Event, Verdict
@@ -62,6 +63,7 @@ _events = TypeAdapter(list[Event])
 
 _key = TypeAdapter(IdempotencyKey)
 _INVALID = Verdict("refused", "invalid_event")
+_NOT_TAKEN = ("refused", "conflict")
 
 ReservationId = Annotated[str, PathParameter(pattern=r"^[A-Za-z0-9_]{1,100}$")]
 
@@ -301,23 +303,23 @@ def _to_event(body: UsageEvent, reported_by: User | None) -> Event:
 
 
 def _single(event: Event, verdict: Verdict) -> Response[UsageTaken]:
-    if verdict.status in ("refused", "conflict"):
+    if verdict.status in _NOT_TAKEN:
         raise _refused(verdict.code or verdict.status)
-    taken = _taken([_result(0, event.idempotency_key, verdict)])
+    taken = _taken([_verdict(0, event.idempotency_key, verdict)])
     return api.json_response(taken, 202 if verdict.status == "accepted" else 200)
 
 
 def _batch(body: UsageBatch, reported_by: User | None) -> Response[UsageTaken]:
     events = _read(body.events, reported_by)
-    verdicts = iter(_decide([event for event in events if event is not None]))
-    results: list[dict[str, Any]] = []
-    for index, event in enumerate(events):
-        verdict = _INVALID if event is None else next(verdicts)
-        key = event.idempotency_key if event else _key_of(body.events[index])
-        results.append(_result(index, key, verdict))
-    taken = _taken(results)
-    log_refusals(r.code or r.status for r in taken.results if r.status in ("refused", "conflict"))
-    return api.json_response(taken, 202)
+    decided = iter(_decide([event for event in events if event is not None]))
+    results = [
+        _verdict(index, _key_of(body.events[index]), _INVALID)
+        if event is None
+        else _verdict(index, event.idempotency_key, next(decided))
+        for index, event in enumerate(events)
+    ]
+    log_refusals(r["code"] or r["status"] for r in results if r["status"] in _NOT_TAKEN)
+    return api.json_response(_taken(results), 202)
 
 
 def _read(items: list[Any], reported_by: User | None) -> Sequence[Event | None]:
@@ -369,7 +371,7 @@ def _accept(events: Sequence[Event]) -> list[Verdict]:
     )
 
 
-def _result(index: int, key: str | None, verdict: Verdict) -> dict[str, Any]:
+def _verdict(index: int, key: str | None, verdict: Verdict) -> UsageVerdict:
     return {
         "index": index,
         "idempotency_key": key,
@@ -378,14 +380,17 @@ def _result(index: int, key: str | None, verdict: Verdict) -> dict[str, Any]:
     }
 
 
-def _taken(results: list[dict[str, Any]]) -> UsageTaken:
+def _taken(results: list[UsageVerdict]) -> UsageTaken:
     statuses = Counter(result["status"] for result in results)
     accepted, duplicates = statuses["accepted"], statuses["duplicate"]
     refused = len(results) - accepted - duplicates
     _count(accepted=accepted, duplicates=duplicates, refused=refused)
-    counts = {"accepted": accepted, "duplicates": duplicates, "refused": refused}
-    # All at once: built one by one, a thousand verdicts take three times as long.
-    return UsageTaken.model_validate(counts | {"results": results})
+    return {
+        "accepted": accepted,
+        "duplicates": duplicates,
+        "refused": refused,
+        "results": results,
+    }
 
 
 def _key_of(item: object) -> str | None:

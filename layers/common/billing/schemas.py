@@ -5,7 +5,7 @@ Quantities and money are decimal strings, times ISO-8601 UTC.
 
 from datetime import UTC, date, datetime
 from decimal import Decimal
-from typing import Annotated, Any
+from typing import Annotated, Any, TypedDict
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer
 
@@ -210,17 +210,20 @@ class UsageBatch(Request):
     events: Annotated[list[Any], Field(min_length=1, max_length=1000)]
 
 
-class UsageVerdict(Reply):
+# Dictionaries, which are written as they are: there are a thousand verdicts in an answer.
+
+
+class UsageVerdict(TypedDict):
     index: int
     idempotency_key: str | None
-    status: str = Field(description="accepted, duplicate, conflict or refused")
-    code: str | None = None
+    status: Annotated[str, Field(description="accepted, duplicate, conflict or refused")]
+    code: str | None
 
 
-class UsageTaken(Reply):
+class UsageTaken(TypedDict):
     accepted: int
     duplicates: int
-    refused: int = Field(description="Refused and conflicting ones.")
+    refused: Annotated[int, Field(description="Refused and conflicting ones.")]
     results: list[UsageVerdict]
 
 

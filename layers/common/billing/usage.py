@@ -45,16 +45,12 @@ class Event:
     @property
     def fingerprint(self) -> bytes:
         """The same for two events exactly if their callers supplied the same."""
-        supplied = [
-            self.user_id,
-            self.feature,
-            format_decimal(self.quantity),
-            utc_text(self.occurred_at) if self.occurred_at else "",
-        ]
-        for item in sorted(self.properties.items()):
-            supplied += item
-        # No text holds NUL, so no two lists read the same.
-        return blake2b("\0".join(supplied).encode(), digest_size=16).digest()
+        occurred = utc_text(self.occurred_at) if self.occurred_at else ""
+        # No text holds NUL, so no two read the same.
+        supplied = f"{self.user_id}\0{self.feature}\0{format_decimal(self.quantity)}\0{occurred}"
+        for name, value in sorted(self.properties.items()):
+            supplied += f"\0{name}\0{value}"
+        return blake2b(supplied.encode(), digest_size=16).digest()
 
 
 @dataclass(frozen=True, slots=True)

@@ -149,11 +149,15 @@ declare
     v_periods bigint[] := array_fill(null::bigint, array[cardinality(p_users)]);
     v_starts timestamptz[] := array_fill(null::timestamptz, array[cardinality(p_users)]);
     v_caps numeric[] := array_fill(null::numeric, array[cardinality(p_users)]);
-    v_totals numeric[] := array_fill(null::numeric, array[cardinality(p_users)]);
+    v_used numeric[] := array_fill(null::numeric, array[cardinality(p_users)]);
+    v_totals numeric[];
     -- by event
     v_known bytea[] := array_fill(null::bytea, array[cardinality(p_keys)]);
     v_verdicts text[] := array_fill(null::text, array[cardinality(p_keys)]);
     v_own numeric[] := array_fill(0::numeric, array[cardinality(p_keys)]);
+    -- Before the loop: an expression that depends on the time zone needs a snapshot, each time.
+    v_oldest timestamptz := p_now - interval '35 days';
+    v_newest timestamptz := p_now + interval '5 minutes';
     v_ended boolean;
     v_gone boolean;
     v_holds boolean;
@@ -176,7 +180,7 @@ begin
             v_periods[r.pair] := r.period;
             v_starts[r.pair] := r.starts_at;
             v_caps[r.pair] := r.cap;
-            v_totals[r.pair] := r.used;
+            v_used[r.pair] := r.used;
             v_ended := v_ended or (r.code is null and r.ends_at <= p_now);
         end loop;
         exit when not v_ended;
@@ -229,13 +233,15 @@ begin
         end loop;
     end if;
 
+    v_totals := v_used;
     for i in 1 .. cardinality(p_keys) loop
         v_total := v_totals[p_pairs[i]] + p_quantities[i];
         v_verdict := case
-            when v_known[p_firsts[i]] = p_fingerprints[i] then 'duplicate'
-            when v_known[p_firsts[i]] is not null then 'conflict'
-            when p_occurred[i] < p_now - interval '35 days' then 'too_old'
-            when p_occurred[i] > p_now + interval '5 minutes' then 'in_future'
+            when v_known[p_firsts[i]] is not null then
+                case when v_known[p_firsts[i]] = p_fingerprints[i] then 'duplicate'
+                     else 'conflict' end
+            when p_occurred[i] < v_oldest then 'too_old'
+            when p_occurred[i] > v_newest then 'in_future'
             when v_codes[p_pairs[i]] is not null then v_codes[p_pairs[i]]
             when v_total > v_caps[p_pairs[i]] + v_own[i] then 'limit_reached'
             when v_total > 999999999 and not fits_double(v_total) then 'total_too_large'
@@ -244,21 +250,16 @@ begin
         v_verdicts[i] := v_verdict;
         if v_verdict = 'accepted' then
             v_totals[p_pairs[i]] := v_total;
-            v_caps[p_pairs[i]] := v_caps[p_pairs[i]] + v_own[i];
+            if v_own[i] > 0 then
+                v_caps[p_pairs[i]] := v_caps[p_pairs[i]] + v_own[i];
+            end if;
             v_known[p_firsts[i]] := p_fingerprints[i];
             v_any := true;
         end if;
     end loop;
 
     if v_any then
-        with accepted as (
-            select e.*
-            from unnest(
-                v_verdicts, p_pairs, p_keys, p_quantities, p_occurred, p_fingerprints, p_properties
-            ) as e (verdict, pair, key, quantity, occurred_at, fingerprint, properties)
-            where e.verdict = 'accepted'
-        ),
-        ledger as (
+        with ledger as (
             insert into usage_event (
                 user_id, idempotency_key, fingerprint, feature, quantity, occurred_at,
                 booked_at, period, late, properties
@@ -266,14 +267,17 @@ begin
             select p_users[pair], key, fingerprint, p_features[pair], quantity,
                    coalesce(occurred_at, p_now), p_now, v_periods[pair],
                    coalesce(occurred_at < v_starts[pair], false), properties::jsonb
-            from accepted
+            from unnest(
+                v_verdicts, p_pairs, p_keys, p_quantities, p_occurred, p_fingerprints, p_properties
+            ) as e (verdict, pair, key, quantity, occurred_at, fingerprint, properties)
+            where verdict = 'accepted'
         ),
         growth as (
-            select v_periods[pair] as period, p_features[pair] as feature, sum(quantity) as quantity
-            from accepted
-            group by pair
+            select period, feature, total - used as quantity
+            from unnest(v_periods, p_features, v_totals, v_used) as g (period, feature, total, used)
+            where total > used
             -- As everybody who takes several totals does, or two of them could wait for each other.
-            order by 1, 2
+            order by period, feature
         ),
         daily as (
             insert into usage_daily as d (period, feature, day, quantity)
