@@ -439,21 +439,40 @@ class Usage(RuleBasedStateMachine):
             for start in theirs.keys() | ours.keys()
         }
         if user in self.meddled:
-            # Whatever it came to, the period that runs agrees or is known to differ.
-            open_one = self.db.one(
-                "select p.starts_at, f.theirs from usage_period p"
-                " left join usage_drift f on f.period = p.id"
-                " where p.user_id = %s and p.closed_at is null"
-                # Who used nothing here is not compared.
-                " and exists (select from usage_total t where t.period = p.id)",
-                [user],
-            )
-            if open_one and not unknown and open_one["starts_at"] in theirs:
-                start = open_one["starts_at"]
-                assert (differ[start] != 0) == (open_one["theirs"] is not None)
+            self._hold_what_runs_against(user, customer, state, meters)
             return
         assert sum(differ.values(), Decimal(0)) == unknown
         assert all(0 <= each <= unknown for each in differ.values())
+
+    def _hold_what_runs_against(
+        self, user: str, customer: str, state: dict[str, Any], meters: dict[str, Decimal]
+    ) -> None:
+        """Whatever others told Commet: the period that runs agrees, or is known to differ by that.
+
+        By the allowance itself: after a change of plans two of them begin on the same day.
+        """
+        ours = self.db.one(
+            "select p.starts_at, f.theirs,"
+            " (select coalesce(sum(d.quantity), 0) from usage_delivery d"
+            "  where d.billed_period = p.id and d.state = 'sent') as sent,"
+            " exists (select from usage_delivery d"
+            "         where d.user_id = p.user_id and d.state = 'sent'"
+            "         and d.billed_period is null) as unsure"
+            " from usage_period p left join usage_drift f on f.period = p.id"
+            " where p.user_id = %s and p.closed_at is null"
+            # Who used nothing here is not compared.
+            " and exists (select from usage_total t where t.period = p.id)",
+            [user],
+        )
+        (allowance,) = [
+            s["allowance"] for s in state["subscriptions"] if s["customer_id"] == customer
+        ]
+        if ours is None or ours["unsure"]:
+            return
+        if ours["starts_at"] != datetime.fromisoformat(allowance["start"]):
+            return
+        theirs = meters.get(f"{allowance['id']}:storage", Decimal(0))
+        assert ours["theirs"] == (None if theirs == ours["sent"] else theirs)
 
 
 class TestWhateverHappens:

@@ -18,8 +18,6 @@ from billing.clock import utc_text
 from billing.db import Database
 from billing.sql import queries
 
-MAX_REASON_LENGTH = 500
-
 
 @dataclass(frozen=True, slots=True)
 class Correction:

@@ -13,8 +13,12 @@ import psycopg
 import pytest
 from psycopg.rows import dict_row
 
+from billing.accounts import User
+from billing.checkout import Checkouts
+from billing.clock import wall_clock
 from billing.commet import Commet
 from billing.db import Connection, Database
+from billing.deadline import Deadline
 from billing.migrations import migrate
 from local.commet.testing import StandIn, standin
 
@@ -90,6 +94,18 @@ def add_user(db: Database, user_id: str | None = None, *, customer: str | None =
         [user_id, f"{user_id}@example.com", customer, START],
     )
     return user_id
+
+
+def start_checkout(db: Database, commet: Commet, user_id: str) -> str:
+    """Begins to buy `usage_pro`, and does not pay; answers the subscription's id."""
+    started = Checkouts(db, commet, wall_clock).start(
+        User(user_id, f"{user_id}@example.com", None),
+        plan_code="usage_pro",
+        billing_interval="monthly",
+        success_url="https://app.example/",
+        deadline=Deadline.after(20),
+    )
+    return started.subscription.id
 
 
 @pytest.fixture

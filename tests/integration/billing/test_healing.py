@@ -11,8 +11,6 @@ import pytest
 
 from billing import commet_news, cursor, reconcile, refresh, subscriptions, sweep
 from billing.access import Access
-from billing.accounts import User
-from billing.checkout import Checkouts
 from billing.clock import wall_clock
 from billing.commet import Commet
 from billing.config import from_env
@@ -21,7 +19,7 @@ from billing.deadline import Deadline
 from billing.errors import CommetRefused, CommetUnavailable
 from billing.rate import Budget
 from local.commet.testing import StandIn
-from tests.integration.billing.conftest import add_user
+from tests.integration.billing.conftest import add_user, start_checkout
 from tests.integration.billing.test_checkout import _cancel
 
 URL = "http://127.0.0.1:9/hook"
@@ -63,17 +61,11 @@ def buy(db: Database, commet: Commet, remote: StandIn) -> Buy:
 
     def make(*, refreshed: bool = True) -> tuple[str, str]:
         user = add_user(db)
-        started = Checkouts(db, commet, wall_clock).start(
-            User(user, f"{user}@example.com", None),
-            plan_code="usage_pro",
-            billing_interval="monthly",
-            success_url="https://app.example/",
-            deadline=soon(),
-        )
-        remote.control.pay(started.subscription.id)
+        sub = start_checkout(db, commet, user)
+        remote.control.pay(sub)
         if refreshed:
             heal(db, commet, user)
-        return user, started.subscription.id
+        return user, sub
 
     return make
 
@@ -380,10 +372,7 @@ class TestDue:
     ) -> None:
         """Asked about in vain six times; then they pay, and are let in by their first request."""
         user = add_user(db)
-        sub = Checkouts(db, commet, wall_clock).start(
-            User(user, f"{user}@example.com", None), plan_code="usage_pro",
-            billing_interval="monthly", success_url="https://app.example/", deadline=soon(),
-        ).subscription.id  # fmt: skip
+        sub = start_checkout(db, commet, user)
         for _ in range(6):
             db.execute("update subscriptions set checked_at = null, recheck_at = now()")
             assert reconcile.run(
@@ -415,10 +404,7 @@ class TestDue:
     ) -> None:
         """Asked before the payment, answered after its events: what they granted stays."""
         user = add_user(db)
-        sub = Checkouts(db, commet, wall_clock).start(
-            User(user, f"{user}@example.com", None), plan_code="usage_pro",
-            billing_interval="monthly", success_url="https://app.example/", deadline=soon(),
-        ).subscription.id  # fmt: skip
+        sub = start_checkout(db, commet, user)
         rows = subscriptions.refreshable(db, user)
         truth = refresh.ask(commet, user, rows, now=wall_clock(), deadline=soon())
         remote.control.pay(sub)

@@ -10,8 +10,6 @@ import pytest
 
 from billing import accounts, reconcile, subscriptions
 from billing.access import Access
-from billing.accounts import User
-from billing.checkout import Checkouts
 from billing.clock import wall_clock
 from billing.commet import Commet
 from billing.config import from_env
@@ -21,7 +19,7 @@ from billing.errors import CommetRefused, CommetUnavailable
 from billing.rate import Budget
 from billing.refresh import refresh
 from local.commet.testing import StandIn
-from tests.integration.billing.conftest import add_user, own_database
+from tests.integration.billing.conftest import add_user, own_database, start_checkout
 from tests.integration.billing.test_checkout import _cancel
 
 Make = Callable[[], Commet]
@@ -31,14 +29,7 @@ SETTINGS = from_env({"COMMET_MODE": "sandbox"})
 @pytest.fixture
 def pending(shared: Database, commet: Commet, user: str) -> str:
     """A checkout that was started; its subscription's id."""
-    started = Checkouts(shared, commet, wall_clock).start(
-        User(user, f"{user}@example.com", None),
-        plan_code="usage_pro",
-        billing_interval="monthly",
-        success_url="https://app.example/",
-        deadline=Deadline.after(20),
-    )
-    return started.subscription.id
+    return start_checkout(shared, commet, user)
 
 
 @pytest.fixture
@@ -389,14 +380,7 @@ class TestReconcile:
         users = []
         for _ in range(2):
             user = add_user(db)
-            started = Checkouts(db, commet, wall_clock).start(
-                User(user, f"{user}@example.com", None),
-                plan_code="usage_pro",
-                billing_interval="monthly",
-                success_url="https://app.example/",
-                deadline=Deadline.after(20),
-            )
-            remote.control.pay(started.subscription.id)
+            remote.control.pay(start_checkout(db, commet, user))
             users.append(user)
         return users
 
