@@ -156,6 +156,7 @@ def _usage(feature: FeatureUsage) -> UsageReply:
         period=UsagePeriodReply(start=feature.period_start, end=feature.period_end),
         used=amounts.format_decimal(feature.used),
         held=amounts.format_decimal(feature.held),
+        carried=amounts.format_decimal(feature.carried),
         included=None if feature.included is None else amounts.format_decimal(feature.included),
         remaining=None if feature.remaining is None else amounts.format_decimal(feature.remaining),
         unlimited=feature.unlimited,

@@ -83,8 +83,10 @@ class Usage(RuleBasedStateMachine):
         # Where the ledger keeps no more than the key.
         self.pruned: Counter[tuple[int, str]] = Counter()
         self.pruned_keys: set[tuple[str, str]] = set()
-        # Users of whom Commet was told by somebody else, or who changed plans behind our back.
+        # Users of whom Commet was told by somebody else.
         self.meddled: set[str] = set()
+        # Every allowance there has been, with its customer's id and its start: Commet forgets them.
+        self.allowances: dict[str, tuple[str, datetime]] = {}
         self._meddlings = 0
 
     @property
@@ -213,7 +215,20 @@ class Usage(RuleBasedStateMachine):
     @rule(hours=st.sampled_from([0.1, 2, 24, 24 * 14, 24 * 31, 24 * 65]))
     def time_passes(self, hours: float) -> None:
         """Months renew at Commet and nobody tells us."""
-        self.remote.control.advance(seconds=hours * 3600)
+        self._advance(seconds=hours * 3600)
+
+    def _advance(self, **moment: Any) -> None:
+        """Moves the clock, by so much or to a time, and takes down what has been so far."""
+        self._state()
+        self.remote.control.advance(**moment)
+
+    def _state(self) -> dict[str, Any]:
+        state = self.remote.control.state()
+        for sub in state["subscriptions"]:
+            for each in (*sub["past_allowances"], sub["allowance"]):
+                start = datetime.fromisoformat(each["start"])
+                self.allowances[each["id"]] = (sub["customer_id"], start)
+        return state
 
     @rule(user=users)
     def learn(self, user: str) -> None:
@@ -234,8 +249,6 @@ class Usage(RuleBasedStateMachine):
         )
         if told:
             self.learn(OPEN)
-        else:
-            self.meddled.add(OPEN)
 
     @rule(user=users)
     def nearly_over(self, user: str) -> None:
@@ -244,7 +257,7 @@ class Usage(RuleBasedStateMachine):
             "select ends_at from usage_period where user_id = %s and closed_at is null", [user]
         )
         if ends_at and ends_at - timedelta(minutes=10) > self.now:
-            self.remote.control.advance(to=ends_at - timedelta(minutes=10))
+            self._advance(to=ends_at - timedelta(minutes=10))
 
     @rule(user=users)
     def meddle(self, user: str) -> None:
@@ -366,6 +379,9 @@ class Usage(RuleBasedStateMachine):
                               where d.period = t.period and d.feature = t.feature)
                or t.claimed <> (select coalesce(sum(quantity), 0) from usage_delivery d
                                 where d.period = t.period and d.feature = t.feature)
+               or t.carried <> (select coalesce(sum(quantity), 0) from usage_delivery d
+                                where d.billed_period = t.period and d.feature = t.feature
+                                  and d.period <> t.period and d.state = 'sent')
             """
         )
         assert wrong == []
@@ -406,7 +422,7 @@ class Usage(RuleBasedStateMachine):
                 drained = self._deliver()
                 if not self._compare().repairs_begun and drained:
                     break
-                self.remote.control.advance(seconds=120)
+                self._advance(seconds=120)
             assert self.db.value("select count(*) from usage_delivery where state = 'pending'") == 0
             for user in (CAPPED, OPEN):
                 self._hold_against_commet(user)
@@ -417,14 +433,13 @@ class Usage(RuleBasedStateMachine):
 
     def _hold_against_commet(self, user: str) -> None:
         """Period by period, as Commet booked it; what is not known to us lies in one of them."""
-        state = self.remote.control.state()
+        state = self._state()
         customer = next(c["id"] for c in state["customers"] if c["external_id"] == user)
         meters = {m["id"]: Decimal(str(m["used"])) for m in state["meters"]}
         theirs: dict[datetime, Decimal] = {}
-        for sub in (s for s in state["subscriptions"] if s["customer_id"] == customer):
-            for allowance in (*sub["past_allowances"], sub["allowance"]):
-                start = datetime.fromisoformat(allowance["start"])
-                used = meters.get(f"{allowance['id']}:storage", Decimal(0))
+        for allowance, (whose, start) in self.allowances.items():
+            if whose == customer:
+                used = meters.get(f"{allowance}:storage", Decimal(0))
                 theirs[start] = theirs.get(start, Decimal(0)) + used
         rows = self.db.all(
             "select p.starts_at, sum(d.quantity) as quantity from usage_delivery d"

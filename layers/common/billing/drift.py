@@ -72,17 +72,27 @@ class Book:
 
 @dataclass(frozen=True, slots=True)
 class Doubt:
-    """A delivery of which it is not known whether, or where, Commet booked it."""
+    """A delivery of which it is not known whether, or where, Commet booked it.
+
+    Commet books in the period of the timestamp, which `ends_at` the end of, or in the one that runs
+    when it is told (`answered_at`, of what is `sent`).
+    """
 
     period: int
+    ends_at: datetime
     feature: str
     seq: int
     kind: str
     quantity: Decimal
     state: str  # 'sent': certainly booked, but in which period?
+    answered_at: datetime | None
     event_id: str
     fresh: bool
     overdue: bool
+
+    def was_over_before(self, starts_at: datetime) -> bool:
+        """Whether it was answered before a period that starts then, which so cannot hold it."""
+        return self.answered_at is not None and self.answered_at < starts_at - MARGIN
 
     @property
     def key(self) -> dict[str, object]:
@@ -293,21 +303,29 @@ class _Work:
         if sets:
             self._decide_set(book, sets, theirs)
             return len(doubts) > len(sets)
+        past = [d for d in doubts if d.was_over_before(book.starts_at)]
+        self._decide(book, past, frozenset())
+        doubts = [d for d in doubts if d not in past]
         booked = explain(theirs - book.sent, doubts)
         if booked is None:
             self._differs(user, feature, book, theirs)
             return self._unresolved(doubts)
-        self._decide(book.period, doubts, booked)
+        self._decide(book, doubts, booked)
         self._agrees(user, feature, book.period)
         return False
 
-    def _decide(self, period: int, doubts: Sequence[Doubt], booked: frozenset[int]) -> None:
+    def _decide(self, book: Book, doubts: Sequence[Doubt], booked: frozenset[int]) -> None:
         for position, doubt in enumerate(doubts):
             if position in booked:
-                self._do("place", doubt, billed_period=period)
-            elif doubt.state == "sent":
+                self._do("place", doubt, billed_period=book.period)
+            elif doubt.state == "sent" and (
+                doubt.ends_at >= book.starts_at or not doubt.was_over_before(book.starts_at)
+            ):
                 self._do("place", doubt, billed_period=doubt.period)
-            elif doubt.period == period:
+            elif doubt.state == "sent":
+                # In its own period or one between that and this: neither total is told any more.
+                self._do("give_up", doubt)
+            elif doubt.period == book.period:
                 self._do("resend", doubt)
             else:
                 # In the period before or nowhere, and that one's total Commet no longer tells.
@@ -385,7 +403,6 @@ class _Work:
     def _doubts(self, user: str) -> list[Doubt]:
         values = {
             "user_id": user,
-            "now": self._clock(),
             "quiet": self._quiet,
             "key_lifetime": KEY_LIFETIME,
             "patience": PATIENCE,

@@ -367,6 +367,9 @@ class UsageReply(Reply):
     period: UsagePeriodReply
     used: Amount
     held: Amount = Field(description="What reservations hold beside that.")
+    carried: Amount = Field(
+        description="Of `used`, what was counted in an earlier period and is billed in this one."
+    )
     included: Amount | None
     remaining: Amount | None
     unlimited: bool

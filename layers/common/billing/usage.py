@@ -157,7 +157,7 @@ def check(
     currency = row["currency"] or currency
     included = row["included"] or Decimal(0)
     taken = row["used"] + row["held"]
-    remaining = None if row["unlimited"] else max(Decimal(0), included - taken)
+    remaining = None if row["unlimited"] else max(Decimal(0), included - row["carried"] - taken)
     overage = Decimal(0) if remaining is None else max(Decimal(0), quantity - remaining)
     code = row["code"]
     if code:

@@ -41,8 +41,9 @@ class FeatureUsage:
     """One feature in its allowance period (start inclusive, end exclusive).
 
     `included` and `remaining` are None where the feature is unlimited. `held` is what reservations
-    hold beside `used`. The days, of which only those with use are listed, add up to `used` exactly;
-    one on which less was booked than taken off is below zero.
+    hold beside `used`. `carried` is the part of `used` that was counted in an earlier period and
+    booked by Commet in this one. The days, of which only those with use are listed, add up to the
+    rest exactly; one on which less was booked than taken off is below zero.
     """
 
     feature: str
@@ -52,6 +53,7 @@ class FeatureUsage:
     period_end: datetime
     used: Decimal
     held: Decimal
+    carried: Decimal
     included: Decimal | None
     remaining: Decimal | None
     unlimited: bool
@@ -74,27 +76,29 @@ def usage_of_user(
 def _feature(row: Row, currency: str) -> FeatureUsage:
     unlimited = row["unlimited"]
     included = None if unlimited else row["included"] or Decimal(0)
+    used = row["used"] + row["carried"]
     return FeatureUsage(
         feature=row["feature"],
         name=row["name"],
         unit=row["unit"],
         period_start=row["starts_at"],
         period_end=row["ends_at"],
-        used=row["used"],
+        used=used,
         held=row["held"],
+        carried=row["carried"],
         included=included,
-        remaining=None if included is None else max(Decimal(0), included - row["used"]),
+        remaining=None if included is None else max(Decimal(0), included - used),
         unlimited=unlimited,
-        overage=_overage(row, included, row["currency"] or currency),
+        overage=_overage(row, used, included, row["currency"] or currency),
         daily=tuple(map(DayOfUse, row["days"], row["quantities"])),
     )
 
 
-def _overage(row: Row, included: Decimal | None, currency: str) -> Overage:
+def _overage(row: Row, used: Decimal, included: Decimal | None, currency: str) -> Overage:
     enabled = row["overage"]
     beyond = Decimal(0)
     if enabled and included is not None:
-        beyond = max(Decimal(0), row["used"] - included)
+        beyond = max(Decimal(0), used - included)
     return Overage(
         enabled=enabled,
         quantity=beyond,

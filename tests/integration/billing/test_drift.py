@@ -3,10 +3,11 @@
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from itertools import count
 
+import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,13 +19,16 @@ from billing.deadline import Deadline
 from billing.delivery import Summary, deliver, redrive, resolve
 from billing.drift import Compared, Doubt, compare, explain, repair
 from billing.errors import CommetUnavailable
-from billing.usage import Event, accept
+from billing.refresh import refresh
+from billing.usage import Event, accept, check
+from billing.usage_reading import FeatureUsage, usage_of_user
 from local.commet.testing import StandIn, standin
-from tests.integration.billing.conftest import STATUSES, Subscribe
+from tests.integration.billing.conftest import STATUSES, Subscribe, add_user, start_checkout
 from tests.integration.billing.test_delivery import Allowed, age, make_due, rows
 
 _numbers = count()
 AT_ONCE = timedelta(0)
+END = datetime(2026, 10, 1, tzinfo=UTC)
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +131,9 @@ def sign_up(db: Database, commet: Commet, remote: StandIn, subscribe: Subscribe)
 
 
 def doubt(quantity: str, state: str = "parked") -> Doubt:
-    return Doubt(1, "f", 1, "event", Decimal(quantity), state, "e", fresh=False, overdue=False)
+    return Doubt(
+        1, END, "f", 1, "event", Decimal(quantity), state, None, "e", fresh=False, overdue=False
+    )
 
 
 class TestExplain:
@@ -299,6 +305,105 @@ class TestWhereItWasBooked:
             assert second["billed_period"] == first["period"]
             assert late.drift == []
             ours._http.close()
+
+    def test_two_periods_ago(self, customer: Customer) -> None:
+        """Sent in a period that was over before anybody compared: nothing tells any more."""
+        customer.use("5")
+        customer.turn()
+        customer.deliver()
+        customer.turn()
+        customer.use("1")
+        customer.deliver()
+        assert customer.compare().decided == 1
+        late, current = rows(customer.db)
+        assert (late["state"], late["billed_period"], late["compare_at"]) == ("sent", None, None)
+        assert current["billed_period"] == current["period"]
+        assert customer.drift == []
+
+
+class TestNewsThatCameLate:
+    """A plan changed at Commet, and for an hour nobody here knew."""
+
+    @pytest.fixture
+    def buyer(self, db: Database, commet: Commet, remote: StandIn) -> Customer:
+        user = add_user(db, f"usr_{next(_numbers)}")
+        subscription = start_checkout(db, commet, user)
+        remote.control.pay(subscription)
+        bought = Customer(db, commet, remote, user, subscription)
+        self.learn(bought)
+        return bought
+
+    def learn(self, customer: Customer) -> None:
+        soon = Deadline.after(20)
+        refresh(customer.db, customer.commet, customer.id, now=customer.now, deadline=soon)
+
+    def change(self, customer: Customer, plan: str) -> None:
+        httpx.post(
+            f"{customer.remote.base_url}/subscriptions/{customer.subscription}/change-plan",
+            json={"newPlanId": plan},
+            headers={"x-api-key": customer.remote.api_key},
+            trust_env=False,
+        ).raise_for_status()
+
+    def storage(self, customer: Customer) -> FeatureUsage:
+        usage = usage_of_user(customer.db, user_id=customer.id, currency="usd", now=customer.now)
+        (storage,) = (u for u in usage if u.feature == "storage")
+        return storage
+
+    def hear_late(self, customer: Customer) -> None:
+        """160 are used and delivered, an hour later the news comes, and then 7 are used."""
+        customer.use("160")
+        customer.deliver()
+        customer.remote.control.advance(seconds=3600)
+        self.learn(customer)
+        customer.use("7")
+        customer.deliver()
+
+    def holds(self, customer: Customer) -> None:
+        """We show what Commet bills, and nothing of it was told or taken away twice."""
+        customer.compare()
+        storage = self.storage(customer)
+        assert (storage.used, storage.carried) == (Decimal(167), Decimal(160))
+        assert sum(day.quantity for day in storage.daily) == 7
+        assert customer.theirs == 167
+        assert (customer.drift, customer.compare().differing) == ([], 0)
+        assert repair(customer.db) == 0
+
+    def test_an_upgrade(self, buyer: Customer) -> None:
+        """What was sent since it is billed with it; what was sent before on the same day is not."""
+        buyer.use("5")
+        buyer.deliver()
+        self.change(buyer, "pln_usagemax")
+        self.hear_late(buyer)
+        self.holds(buyer)
+        before, moved, since = rows(buyer.db)
+        assert before["billed_period"] == before["period"]
+        assert moved["billed_period"] == since["period"] != moved["period"]
+
+    def test_a_downgrade_at_the_end_of_the_period(self, buyer: Customer) -> None:
+        """The next period was opened here by the clock, with the plan as it was."""
+        self.change(buyer, "pln_usagemax")
+        self.learn(buyer)
+        self.change(buyer, "pln_usagepro")
+        self.learn(buyer)
+        buyer.turn()
+        self.hear_late(buyer)
+        self.holds(buyer)
+
+    def test_a_limit_counts_what_was_carried(self, buyer: Customer) -> None:
+        """Included once, not once before the news and once after it."""
+        self.change(buyer, "pln_usagemax")
+        self.hear_late(buyer)
+        buyer.compare()
+        buyer.db.execute("update entitlements set overage_enabled = false, included = 168")
+        with pytest.raises(AssertionError):
+            buyer.use("2")
+        buyer.use("1")
+        allowed = check(
+            buyer.db, user_id=buyer.id, feature="storage", quantity=Decimal(1), statuses=STATUSES,
+            currency="usd", now=buyer.now,
+        )  # fmt: skip
+        assert (allowed.code, allowed.remaining) == ("limit_reached", Decimal(0))
 
 
 class TestDrift:

@@ -41,25 +41,18 @@ where p.user_id = %(user_id)s and p.closed_at is null
 select distinct feature from usage_delivery where user_id = %(user_id)s and state = 'pending'
 
 -- Deliveries of which it is not known whether, or in which period, Commet booked them, in the order
--- they were answered. Where a plan change ended a period early, the last of it are among them.
--- `fresh`: Commet may not show it yet. `overdue`: it has been tried for long enough.
+-- they were answered. `fresh`: Commet may not show it yet. `overdue`: it has been tried for long
+-- enough.
 -- name: in_doubt
-select d.period, d.feature, d.seq, d.kind, d.quantity, d.state, d.event_id,
+select d.period, least(p.ends_at, p.closed_at) as ends_at, d.feature, d.seq, d.kind, d.quantity,
+       d.state, d.answered_at, d.event_id,
        coalesce(d.sent_at > now() - %(quiet)s::interval, false) as fresh,
-       coalesce(d.sent_at, d.uncertain_since + %(key_lifetime)s::interval)
+       coalesce(d.doubted_at, d.sent_at, d.uncertain_since + %(key_lifetime)s::interval)
            <= now() - %(patience)s::interval as overdue
 from usage_delivery d
+join usage_period p on p.id = d.period
 where d.user_id = %(user_id)s and d.compare_at is not null
-union all
-select d.period, d.feature, d.seq, d.kind, d.quantity, d.state, d.event_id, false, true
-from usage_period p
-join usage_total t on t.period = p.id
-join usage_delivery d on d.period = p.id and d.feature = t.feature
-where p.user_id = %(user_id)s and p.closed_at < p.ends_at
-  and p.closed_at > %(now)s::timestamptz - interval '1 day'
-  and d.state = 'sent' and d.kind = 'event' and d.billed_period = d.period
-  and d.compare_at is null and d.answered_at > p.closed_at - interval '10 minutes'
-order by period, seq
+order by d.answered_at, d.period, d.seq
 
 -- name: users_in_doubt
 select user_id from usage_delivery
@@ -68,13 +61,21 @@ group by user_id
 order by min(compare_at)
 limit %(limit)s
 
--- Commet booked it in that period.
+-- Commet booked it in that period, where it takes up what is included.
 -- name: place
-update usage_delivery set
-    state = 'sent', sent_at = coalesce(sent_at, now()), reason = null, compare_at = null,
-    billed_period = %(billed_period)s
-where period = %(period)s and feature = %(feature)s and seq = %(seq)s
-  and (state = 'sent' or compare_at is not null)
+with placed as (
+    update usage_delivery set
+        state = 'sent', sent_at = coalesce(sent_at, now()), reason = null, compare_at = null,
+        billed_period = %(billed_period)s
+    where period = %(period)s and feature = %(feature)s and seq = %(seq)s
+      and compare_at is not null
+    returning period, feature, quantity, billed_period
+)
+insert into usage_total as t (period, feature, total, carried)
+select billed_period, feature, 0, quantity
+from placed
+where billed_period <> period
+on conflict (period, feature) do update set carried = t.carried + excluded.carried
 
 -- Commet has it not: sent again, under another key because Commet's memory of the old is over.
 -- name: resend

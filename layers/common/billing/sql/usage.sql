@@ -10,7 +10,7 @@ select accept_usage(
 ) as verdicts
 
 -- name: standing
-select code, used, held, included, unlimited, overage, cap, unit_price, currency,
+select code, used, held, carried, included, unlimited, overage, cap, unit_price, currency,
        not fits_double(used + %(quantity)s) as too_large
 from usage_standing(
     array[%(user_id)s]::text[], array[%(feature)s]::text[], %(now)s::timestamptz,
@@ -23,7 +23,7 @@ from usage_standing(
 select s.feature, s.name, s.unit,
        case when s.ends_at > %(now)s then s.starts_at else f.starts_at end as starts_at,
        case when s.ends_at > %(now)s then s.ends_at else f.ends_at end as ends_at,
-       s.used, s.held, s.included, s.unlimited, s.overage, s.unit_price, s.currency,
+       s.used, s.held, s.carried, s.included, s.unlimited, s.overage, s.unit_price, s.currency,
        coalesce(d.days, '{}') as days, coalesce(d.quantities, '{}') as quantities
 from (
     select array_agg(user_id) as users, array_agg(feature) as features

@@ -14,6 +14,19 @@ language sql stable as $$
     limit 1
 $$;
 
+-- A period of Commet's that we hear of only now began at p_start: what was sent since then, and
+-- counted in another one, may be booked in it. The totals will tell (drift.py). The minute is the
+-- margin within which deliveries around the end of a period are in doubt from the start.
+create or replace function doubt_deliveries(p_user text, p_start timestamptz) returns void
+language sql as $$
+    update usage_delivery d set billed_period = null, compare_at = now(), doubted_at = now()
+    from usage_period p
+    where p.user_id = p_user and p.closed_at > p_start
+      and d.period = p.id and d.billed_period = p.id
+      and d.state = 'sent' and d.kind = 'event' and d.compare_at is null
+      and d.answered_at > p_start - interval '1 minute'
+$$;
+
 -- Opens the period usage is counted in, or confirms the open one. Older news changes nothing.
 create or replace function record_period(
     p_user text, p_subscription text, p_plan text, p_start timestamptz, p_end timestamptz,
@@ -45,6 +58,7 @@ begin
            and p_start < v_open.ends_at then
             update usage_period set starts_at = p_start, ends_at = p_end, provisional = false
             where id = v_open.id;
+            perform doubt_deliveries(p_user, p_start);
             return;
         end if;
         update usage_period set closed_at = p_now where id = v_open.id;
@@ -66,6 +80,7 @@ begin
 
     insert into usage_period (user_id, subscription_id, plan_id, starts_at, ends_at)
     values (p_user, p_subscription, p_plan, p_start, p_end);
+    perform doubt_deliveries(p_user, p_start);
 end
 $$;
 

@@ -8,8 +8,9 @@ language sql immutable as $$
 $$;
 
 -- How users stand with features right now: one row per pair asked for, numbered as asked. `code`
--- says why usage of any amount is refused; `cap` is the limit where nothing beyond it is billed,
--- `held` what reservations count against it.
+-- says why usage of any amount is refused; `cap` is the limit of `used` where nothing beyond it is
+-- billed, `held` what reservations count against it. `carried` was counted in an earlier period and
+-- booked by Commet in this one: it takes up what is included too.
 -- A period that has ended shows as it is; nothing has been used yet in the one that follows.
 -- The limits of 1 change no answer: they hold each look-up to one probe of an index per pair, where
 -- a planner without statistics would rather join whole tables.
@@ -20,7 +21,7 @@ create function usage_standing(
     pair bigint, feature text, code text, name text, unit text,
     period bigint, starts_at timestamptz, ends_at timestamptz, used numeric, included numeric,
     unlimited boolean, overage boolean, cap numeric, unit_price numeric, currency text,
-    held numeric
+    held numeric, carried numeric
 )
 language sql stable as $$
     select
@@ -36,10 +37,10 @@ language sql stable as $$
             ) then 'access_unconfirmed'  -- paid, and the news of what for are still on their way
             when e.granted is not true then 'feature_not_in_plan'
         end,
-        e.name, e.unit, p.id, p.starts_at, p.ends_at,
-        case when p.ends_at > p_now then coalesce(t.total, 0) else 0 end,
+        e.name, e.unit, p.id, p.starts_at, p.ends_at, coalesce(t.total, 0),
         e.included, coalesce(e.unlimited, false), coalesce(e.overage, false),
-        case when not e.unlimited and not e.overage then coalesce(e.included, 0) end,
+        case when not e.unlimited and not e.overage
+             then coalesce(e.included, 0) - coalesce(t.carried, 0) end,
         e.unit_price, e.currency,
         -- Looked up only where the caller asks for it: a batch does where there is a limit.
         (
@@ -47,7 +48,8 @@ language sql stable as $$
             from usage_reservation r
             where r.user_id = q.user_id and r.feature = q.feature and r.state = 'held'
               and r.expires_at > p_now
-        )
+        ),
+        coalesce(t.carried, 0)
     from unnest(p_users, p_features) with ordinality as q (user_id, feature, pair)
     left join lateral (
         select n.id from users n where n.id = q.user_id limit 1
@@ -75,7 +77,10 @@ language sql stable as $$
         where n.user_id = q.user_id and n.closed_at is null limit 1
     ) as p on true
     left join lateral (
-        select n.total from usage_total n where n.period = p.id and n.feature = q.feature limit 1
+        select n.total, n.carried
+        from usage_total n
+        where n.period = p.id and n.feature = q.feature and p.ends_at > p_now
+        limit 1
     ) as t on true
 $$;
 
