@@ -818,6 +818,80 @@ class TestReplacing:
         assert redrive(db) == 2
         assert claim(db, now=NOW, interval=INTERVAL) == 1
 
+    def part_refused(self, db: Database, sent: str, refused: str) -> None:
+        """So much was sent, and then so much refused."""
+        use(db, sent)
+        run(db, StandIn())
+        use(db, refused)
+        claim(db, now=NOW, interval=timedelta(0))
+        refusal = CommetRefused("included_limit_reached", commet_status=402)
+        assert run(db, StandIn([refusal])).parked == 1
+
+    def until_quiet(self, db: Database) -> list[object]:
+        """What Commet's total is replaced by in the last minutes, and what usage follows."""
+        commet = StandIn()
+        for _ in range(3):
+            run(db, commet, now=self.ALMOST)
+        assert run(db, commet, now=self.ALMOST) == Summary(drained=True)
+        assert db.value("select count(*) from usage_total where held_until is not null") == 0
+        claimed = db.value("select claimed from usage_total")
+        assert claimed == db.value("select sum(quantity) from usage_delivery")
+        return [*(total["value"] for total in commet.totals), commet.total]
+
+    @pytest.mark.parametrize(
+        ("quantities", "told"),
+        [
+            (("8", "10", "6"), [6, Decimal(0)]),
+            (("8.5", "10", "6.25"), [6, Decimal("0.25")]),
+            (("8", "10", "0"), [0, Decimal(0)]),
+            (("8", "10.5", "15.25"), [Decimal(0)]),  # there is nothing to replace
+            (("8", "10", "8"), [Decimal(0)]),
+        ],
+    )
+    def test_what_was_refused_goes_first(
+        self,
+        db: Database,
+        subscribe: Subscribe,
+        quantities: tuple[str, str, str],
+        told: list[object],
+    ) -> None:
+        """Commet has none of it: only what it has beyond the truth is taken back there."""
+        subscribe()
+        sent, refused, left = quantities
+        self.part_refused(db, sent, refused)
+        db.execute("update usage_total set total = %s", [Decimal(left)])
+        assert self.until_quiet(db) == told
+        assert db.one("select total, claimed from usage_total") == {
+            "total": Decimal(left),
+            "claimed": Decimal(left),
+        }
+        assert run(db, StandIn(), now=END + timedelta(minutes=1)).sent == 0
+        assert "credit" not in [r["kind"] for r in rows(db)]
+
+    def test_what_may_have_arrived_is_not_refused(self, db: Database, subscribe: Subscribe) -> None:
+        """It stays as it is; and a total that is told once is not told again and again."""
+        subscribe()
+        self.part_refused(db, "8", "10")
+        db.execute("update usage_delivery set reason = 'unconfirmed' where state = 'parked'")
+        db.execute("update usage_total set total = 6")
+        assert self.until_quiet(db) == [0, Decimal(0)]
+        assert [(r["kind"], r["state"], r["quantity"]) for r in rows(db)] == [
+            ("event", "sent", 8),
+            ("event", "parked", 10),
+            ("set", "sent", -8),
+        ]
+
+    def test_nothing_to_replace(self, db: Database, subscribe: Subscribe) -> None:
+        """Commet booked all of it elsewhere, and asking for a repair replaces it all the same."""
+        subscribe()
+        use(db, "8")
+        run(db, StandIn())
+        db.execute("update usage_delivery set billed_period = period + 1")
+        db.execute("update usage_total set total = 6")
+        assert self.until_quiet(db) == [Decimal(0)]
+        repair = "select begin_set(period, feature, %s, '0', '1 min', 'drift') from usage_total"
+        assert db.value(repair, [self.ALMOST]) == "begun"
+
 
 class TestOneLockAtATime:
     """Acceptance locks many totals; whoever replaces or drives again must not do so crosswise."""

@@ -88,6 +88,7 @@ where not t.settled and t.total < t.claimed and p.closed_at is null
   and p.ends_at <= %(now)s::timestamptz + %(closing)s::interval
   and p.ends_at > %(now)s::timestamptz + %(margin)s::interval
   and t.held_until is distinct from 'infinity'
+  and can_be_set(t)
 order by p.ends_at
 limit %(limit)s
 

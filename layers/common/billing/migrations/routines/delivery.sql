@@ -37,12 +37,50 @@ language sql as $$
       and (e.allowed or e.included > 0 or e.unlimited or e.overage_enabled)
 $$;
 
--- Begins to replace Commet's total of an open period by ours (PUT /usage). Commet takes whole
--- units there: what is left becomes growth again and follows as usage. Only with nothing of that
+-- What Commet counts of a total in its period, as far as it came from here, and what that is to be
+-- replaced by: whole units, which is what Commet takes there. What is parked is not Commet's to know,
+-- and is added when it is driven again.
+create or replace function replacement_of(p_total usage_total, out told numeric, out value numeric)
+language sql stable as $$
+    select d.here + m.moved,
+           greatest(floor(p_total.total - d.parked - d.elsewhere + m.moved), 0)
+    from (
+        select coalesce(sum(n.quantity) filter (
+                   where n.state = 'sent' and n.billed_period = n.period), 0) as here,
+               -- What this period counts and Commet booked in another.
+               coalesce(sum(n.quantity) filter (
+                   where n.state = 'sent' and n.billed_period <> n.period), 0) as elsewhere,
+               coalesce(sum(n.quantity) filter (where n.state = 'parked'), 0) as parked
+        from usage_delivery n
+        where n.period = p_total.period and n.feature = p_total.feature
+    ) as d
+    cross join (
+        -- What was counted in another period and Commet booked in this one.
+        select coalesce(sum(n.quantity), 0) as moved
+        from usage_delivery n
+        where n.billed_period = p_total.period and n.feature = p_total.feature
+          and n.billed_period <> n.period
+    ) as m
+$$;
+
+-- Whether a total that shrank has anything to put right before its period ends: what was refused and
+-- is not used any more, or more at Commet than there is. What else is claimed too much is in doubt or
+-- was booked in another period, and no replacement changes that.
+create or replace function can_be_set(p_total usage_total) returns boolean
+language sql stable as $$
+    select refused_of(p_total.period, p_total.feature) > 0 or r.value <> r.told
+    from replacement_of(p_total) as r
+$$;
+
+-- Begins to replace Commet's total of an open period by ours (PUT /usage). Where corrections have
+-- taken back more than was sent since, what was refused is lowered first: Commet has none of it. Commet
+-- takes whole units: what is left becomes growth again and follows as usage. Only with nothing of that
 -- user and feature in flight, and from then on nothing is claimed until Commet has answered.
+-- p_reason is told to Commet: 'correction' is for a total that shrank, and for nothing else. A repair
+-- replaces what Commet was told by the same, because Commet's number is another.
 -- Answers 'begun', 'waiting' (something is in flight: new deliveries are held back until somebody
--- asks again, but not for long: the period may be about to end) or 'over' (the period has ended, or
--- is about to: too late for that).
+-- asks again, but not for long: the period may be about to end), 'over' (the period has ended, or
+-- is about to: too late for that) or 'even' (ours is what Commet was told).
 -- One per statement: it locks the user and then a total, and holds both until the statement ends.
 create or replace function begin_set(
     p_period bigint, p_feature text, p_now timestamptz, p_quiet interval, p_margin interval,
@@ -52,12 +90,7 @@ language plpgsql as $$
 declare
     v_period usage_period;
     v_total usage_total;
-    v_here numeric;       -- Commet's total of this period, as far as it came from here
-    v_moved numeric;      -- of that, what was counted in an earlier period
-    v_elsewhere numeric;  -- what this period counts and Commet booked in another
-    v_parked numeric;
-    v_value numeric;
-    v_delta numeric;
+    v_set record;
 begin
     perform from users u join usage_period p on p.user_id = u.id where p.id = p_period
     for no key update of u;
@@ -92,32 +125,30 @@ begin
         return 'waiting';
     end if;
 
-    select coalesce(sum(d.quantity) filter (where d.state = 'sent' and d.billed_period = p_period), 0),
-           coalesce(sum(d.quantity) filter (where d.state = 'sent' and d.billed_period <> p_period), 0),
-           coalesce(sum(d.quantity) filter (where d.state = 'parked'), 0)
-    into v_here, v_elsewhere, v_parked
-    from usage_delivery d
-    where d.period = p_period and d.feature = p_feature;
-    select coalesce(sum(d.quantity), 0) into v_moved
-    from usage_delivery d
-    where d.billed_period = p_period and d.feature = p_feature and d.billed_period <> d.period;
-
-    -- What is parked is not Commet's to know, and is added when it is driven again.
-    v_value := greatest(
-        floor(v_total.total - v_parked - v_elsewhere + v_moved), 0
-    );
-    v_delta := v_value - v_moved - v_here;
+    if v_total.claimed > v_total.total then
+        update usage_total set
+            claimed = claimed - lower_refused(p_period, p_feature, v_total.claimed - v_total.total)
+        where period = p_period and feature = p_feature
+        returning * into v_total;
+    end if;
+    v_set := replacement_of(v_total);
+    if p_reason = 'correction'
+       and (v_total.claimed <= v_total.total or v_set.value = v_set.told) then
+        update usage_total set held_until = null
+        where period = p_period and feature = p_feature;
+        return 'even';
+    end if;
     update usage_total set
-        claimed = claimed + v_delta, seq = seq + 1, held_until = 'infinity'
+        claimed = claimed + v_set.value - v_set.told, seq = seq + 1, held_until = 'infinity'
     where period = p_period and feature = p_feature
     returning * into v_total;
     insert into usage_delivery (period, feature, seq, user_id, kind, quantity, event_id, body)
     values (
-        p_period, p_feature, v_total.seq, v_period.user_id, 'set', v_delta,
+        p_period, p_feature, v_total.seq, v_period.user_id, 'set', v_set.value - v_set.told,
         delivery_name(p_period, v_period.user_id, p_feature, v_total.seq),
         json_build_object(
             'customerId', v_period.user_id, 'featureCode', p_feature,
-            'value', v_value, 'reason', p_reason
+            'value', v_set.value, 'reason', p_reason
         )::text
     );
     return 'begun';
