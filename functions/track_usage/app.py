@@ -18,7 +18,7 @@ from pydantic import Discriminator, Tag, TypeAdapter, ValidationError
 
 from billing import amounts, api, corrections, ledger, reservations, usage, wiring
 from billing.accounts import User
-from billing.corrections import Booking, Corrected, Correction
+from billing.corrections import Booking, Corrected, Correction, Credit
 from billing.deadline import LambdaContext
 from billing.errors import AccessUnconfirmed, Unauthenticated
 from billing.fields import FEATURE_PATTERN, USER_ID_PATTERN, IdempotencyKey, OccurredAt
@@ -466,7 +466,6 @@ def _corrected(
     correction: Correction, booking: Booking, *, repeated: bool
 ) -> Response[CorrectionTaken]:
     period = UsagePeriodReply(start=booking.period_start, end=booking.period_end)
-    credit = NeedsCredit(quantity=_plain(-correction.quantity), period=period)
     return api.json_response(
         CorrectionTaken(
             idempotency_key=correction.idempotency_key,
@@ -474,9 +473,19 @@ def _corrected(
             quantity=_plain(correction.quantity),
             period=period,
             used=_plain(booking.used),
-            needs_credit=credit if booking.needs_credit else None,
+            needs_credit=_credit(booking.needs_credit, period) if booking.needs_credit else None,
         ),
         200 if repeated else 202,
+    )
+
+
+def _credit(credit: Credit, period: UsagePeriodReply) -> NeedsCredit:
+    currency = credit.currency or wiring.settings().currency
+    return NeedsCredit(
+        quantity=_plain(credit.quantity),
+        amount=None if credit.amount is None else amounts.format_money(credit.amount, currency),
+        currency=currency,
+        period=period,
     )
 
 

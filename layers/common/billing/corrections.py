@@ -15,7 +15,7 @@ from hashlib import blake2b
 
 from billing.amounts import format_decimal, is_quantity
 from billing.clock import utc_text
-from billing.db import Database
+from billing.db import Database, Row
 from billing.sql import queries
 
 
@@ -53,17 +53,29 @@ class Correction:
 
 
 @dataclass(frozen=True, slots=True)
+class Credit:
+    """What Commet was told too much, and what that is worth, in major units.
+
+    `amount` is None where the price is not known, `currency` where Commet has not named it.
+    """
+
+    quantity: Decimal
+    amount: Decimal | None
+    currency: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Booking:
     """Where a correction was booked, and what the total of that period is now.
 
-    `needs_credit` tells that the period is over at Commet and was told too much, which has to be
-    given back as money.
+    `needs_credit` is there where the period is over at Commet and was told too much, which has to
+    be given back as money.
     """
 
     period_start: datetime
     period_end: datetime
     used: Decimal
-    needs_credit: bool
+    needs_credit: Credit | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,5 +119,15 @@ def correct(
     verdict = str(row["verdict"])
     if verdict not in ("accepted", "duplicate"):
         return Corrected(None, code=verdict)
-    booking = Booking(row["period_start"], row["period_end"], row["used"], row["needs_credit"])
-    return Corrected(booking, repeated=verdict == "duplicate")
+    return Corrected(
+        Booking(row["period_start"], row["period_end"], row["used"], _credit(row)),
+        repeated=verdict == "duplicate",
+    )
+
+
+def _credit(row: Row) -> Credit | None:
+    if not row["needs_credit"]:
+        return None
+    if row["credit_quantity"] is None:  # booked before credits were kept
+        return Credit(-row["quantity"], None, None)
+    return Credit(row["credit_quantity"], row["credit_amount"], row["credit_currency"])

@@ -292,7 +292,14 @@ class Correct(Request):
 class NeedsCredit(Reply):
     """The period is over, and its invoice is not changed by this: give the money back in Commet."""
 
-    quantity: Amount
+    quantity: Amount = Field(
+        description="What Commet was told too much; it may be less than asked."
+    )
+    amount: Amount | None = Field(
+        description="What that is worth: nothing within what was included. Null where the price is"
+        " not known."
+    )
+    currency: str
     period: UsagePeriodReply
 
 

@@ -5,7 +5,7 @@ from decimal import Decimal
 
 import pytest
 
-from billing.corrections import Corrected, Correction, correct
+from billing.corrections import Corrected, Correction, Credit, correct
 from billing.db import Database
 from billing.delivery import claim
 from billing.reservations import reserve
@@ -56,7 +56,7 @@ class TestLess:
         use(db, "30")
         done = adjust(db, "-10.5", now=after(days=1))
         assert done.booking is not None
-        assert (done.booking.used, done.booking.needs_credit) == (Decimal("19.5"), False)
+        assert (done.booking.used, done.booking.needs_credit) == (Decimal("19.5"), None)
         assert (done.booking.period_start, done.booking.period_end) == (START, END)
         assert set(booked(db, "usr_ana").values()) == {Decimal("19.5")}
         assert db.one(
@@ -124,7 +124,9 @@ class TestAPeriodThatIsOver:
         claim(db, now=OCTOBER, interval=timedelta(0))
         done = adjust(db, "-10", now=OCTOBER, occurred_at=NOW)
         assert done.booking is not None
-        assert (done.booking.period_start, done.booking.needs_credit) == (START, True)
+        # The plan includes all of it.
+        credit = Credit(Decimal(10), Decimal(0), "usd")
+        assert (done.booking.period_start, done.booking.needs_credit) == (START, credit)
         assert totals(db) == [(20, 30), (7, 7)]
         assert db.value("select needs_credit from usage_event where kind = 'correction'") is True
 
@@ -134,10 +136,10 @@ class TestAPeriodThatIsOver:
         use(db, "30")
         claim(db, now=NOW, interval=timedelta(0))
         use(db, "5")
-        for key, quantity, credit in (("a", "-5", False), ("b", "-1", True)):
+        for key, quantity, credit in (("a", "-4", None), ("b", "-3", Decimal(2))):
             done = adjust(db, quantity, key=key, now=OCTOBER, occurred_at=NOW)
             assert done.booking is not None
-            assert done.booking.needs_credit is credit
+            assert (done.booking.needs_credit and done.booking.needs_credit.quantity) == credit
 
     def test_that_commet_refused(self, db: Database, subscribe: Subscribe) -> None:
         """What it never took it never billed."""
@@ -147,7 +149,119 @@ class TestAPeriodThatIsOver:
         db.execute("update usage_delivery set state = 'parked', reason = 'feature_disabled'")
         done = adjust(db, "-10", now=OCTOBER, occurred_at=NOW)
         assert done.booking is not None
-        assert done.booking.needs_credit is False
+        assert done.booking.needs_credit is None
+
+    @pytest.mark.parametrize(
+        ("quantities", "expected"),
+        [
+            (["-6"], [("1", "0.10")]),
+            (["-5", "-1"], [None, ("1", "0.10")]),
+            (["-40"], [("35", "3.00")]),  # of which 30 were beyond the included
+            (["-25", "-20", "-5"], [("20", "2.00"), ("20", "1.00"), ("5", "0.00")]),
+        ],
+    )
+    def test_what_is_said_is_what_is_credited(
+        self,
+        db: Database,
+        subscribe: Subscribe,
+        quantities: list[str],
+        expected: list[tuple[str, str] | None],
+    ) -> None:
+        """130 were sent and 5 more never will be: what is said adds up to what is parked."""
+        subscribe()
+        use(db, "130")
+        claim(db, now=NOW, interval=timedelta(0))
+        use(db, "5")
+        said = []
+        for quantity in quantities:
+            done = adjust(db, quantity, key=quantity, now=OCTOBER, occurred_at=NOW)
+            assert done.booking is not None
+            said.append(done.booking.needs_credit)
+        assert said == [one and Credit(Decimal(one[0]), Decimal(one[1]), "usd") for one in expected]
+        db.value("select credit_closed_periods(10)")
+        assert db.one("select excess, amount from usage_delivery where kind = 'credit'") == {
+            "excess": sum(one.quantity for one in said if one),
+            "amount": sum(one.amount or 0 for one in said if one),
+        }
+        again = adjust(db, quantities[0], key=quantities[0], now=OCTOBER, occurred_at=NOW)
+        assert again.booking is not None
+        assert (again.repeated, again.booking.needs_credit) == (True, said[0])
+
+    def test_that_commet_refused_in_part(self, db: Database, subscribe: Subscribe) -> None:
+        """Refused usage goes first; only the rest was billed."""
+        subscribe(included=Decimal(0))
+        for quantity in ("8", "10"):
+            use(db, quantity)
+            claim(db, now=NOW, interval=timedelta(0))
+        db.execute(
+            "update usage_delivery set state = 'parked', reason = 'feature_disabled' where seq = 2"
+        )
+        done = adjust(db, "-12", now=OCTOBER, occurred_at=NOW)
+        assert done.booking is not None
+        assert done.booking.needs_credit == Credit(Decimal(2), Decimal("0.2"), "usd")
+
+    @pytest.mark.parametrize(
+        ("entitlement", "amount"),
+        [
+            ({}, None),
+            ({"overage_enabled": False}, Decimal(0)),
+            ({"unlimited": True}, Decimal(0)),
+            ({"included": 200}, Decimal(0)),
+        ],
+    )
+    @pytest.mark.parametrize("kept", [False, True])
+    def test_of_a_price_that_is_not_known(
+        self,
+        db: Database,
+        subscribe: Subscribe,
+        entitlement: dict[str, object],
+        amount: Decimal | None,
+        *,
+        kept: bool,
+    ) -> None:
+        """Its worth is not known either, unless nothing would have been billed at any price."""
+        subscribe()
+        use(db, "130")
+        claim(db, now=NOW, interval=timedelta(0))
+        db.execute(
+            "update entitlements set unit_price = null, overage_enabled = %(overage_enabled)s,"
+            " unlimited = %(unlimited)s, included = %(included)s",
+            {"overage_enabled": True, "unlimited": False, "included": 100} | entitlement,
+        )
+        db.execute("update usage_period set closed_at = ends_at")
+        if kept:
+            db.value("select keep_terms('usr_ana', %s)", [OCTOBER])
+            db.execute(
+                "update entitlements set overage_enabled = true, unit_price = 7, included = 1"
+            )
+        done = adjust(db, "-20", now=OCTOBER, occurred_at=NOW)
+        assert done.booking is not None
+        assert done.booking.needs_credit == Credit(Decimal(20), amount, "usd")
+        db.value("select credit_closed_periods(10)")
+        assert db.value("select amount from usage_delivery where kind = 'credit'") == amount
+
+    def test_beside_what_was_carried_into_it(self, db: Database, subscribe: Subscribe) -> None:
+        """That takes up what is included too."""
+        subscribe()
+        use(db, "50")
+        claim(db, now=NOW, interval=timedelta(0))
+        db.execute("update usage_total set carried = 60")
+        done = adjust(db, "-20", now=OCTOBER, occurred_at=NOW)
+        assert done.booking is not None
+        assert done.booking.needs_credit == Credit(Decimal(20), Decimal(1), "usd")
+        db.value("select credit_closed_periods(10)")
+        assert db.value("select amount from usage_delivery where kind = 'credit'") == 1
+
+    def test_told_before_credits_were_kept(self, db: Database, subscribe: Subscribe) -> None:
+        """A correction that is sent again from then is answered as it was."""
+        subscribe()
+        use(db, "130")
+        claim(db, now=NOW, interval=timedelta(0))
+        adjust(db, "-10", now=OCTOBER, occurred_at=NOW)
+        db.execute("delete from usage_credit")
+        again = adjust(db, "-10", now=OCTOBER, occurred_at=NOW)
+        assert again.booking is not None
+        assert again.booking.needs_credit == Credit(Decimal(10), None, None)
 
     def test_leaves_nothing_to_send(self, db: Database, subscribe: Subscribe) -> None:
         """Everything of that period was claimed; delivery looks at it again and notes a credit."""

@@ -71,6 +71,20 @@ class TestPruneLedger:
         assert [send(db, "a"), send(db, "a", "2")] == before == ["duplicate", "conflict"]
         assert send(db, "c") == "accepted"
 
+    def test_with_what_was_said_of_it(self, db: Database) -> None:
+        """A credit that was given back is kept no longer than the correction it was for."""
+        correction = Correction("usr_ana", "storage", Decimal(-1), "fix", "a mistake", NOW)
+        corrected = correct(db, correction, author="me", statuses=STATUSES, now=END)
+        assert corrected.booking is not None
+        assert corrected.booking.needs_credit is not None
+        run(db, StandIn(), now=END)
+        assert prune(db) == 0
+        assert db.value("select count(*) from usage_credit") == 1
+        credit = next(str(row["event_id"]) for row in rows(db) if row["kind"] == "credit")
+        resolve(db, user_id="usr_ana", event_id=credit, note="Given.")
+        assert prune(db) == 3
+        assert db.value("select count(*) from usage_credit") == 0
+
     def test_in_a_batch(self, db: Database) -> None:
         """Pruned, kept and new keys beside each other."""
         prune(db)

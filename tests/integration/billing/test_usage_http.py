@@ -360,7 +360,22 @@ class TestCorrections:
         clock.now = after(days=25)
         done = correct("-30.5", occurred_at="2026-09-10T12:00:00Z")
         assert (done.status, done.json["used"]) == (202, "99.5")
-        assert done.json["needs_credit"] == {"quantity": "30.5", "period": done.json["period"]}
+        assert done.json["needs_credit"] == {
+            "quantity": "30.5", "amount": "3.00", "currency": "usd", "period": done.json["period"],
+        }  # fmt: skip
+        again = correct("-30.5", occurred_at="2026-09-10T12:00:00Z")
+        assert (again.status, again.json) == (200, done.json | {"status": "duplicate"})
+
+    def test_whose_price_is_not_known(
+        self, db: Database, subscribe: Subscribe, clock: Clock
+    ) -> None:
+        """How much is to be given back is said, and that its worth is not known."""
+        subscribe(unit_price=None, currency=None)
+        call("POST", "/usage", usage("130"))
+        db.execute("update usage_total set claimed = total")
+        clock.now = after(days=25)
+        credit = correct("-30", occurred_at="2026-09-10T12:00:00Z").json["needs_credit"]
+        assert (credit["quantity"], credit["amount"], credit["currency"]) == ("30", None, "usd")
 
     @pytest.mark.parametrize(
         ("occurred_at", "code"),

@@ -61,6 +61,11 @@ language sql as $$
           and s.period in (select id from done)
         returning e.user_id, e.idempotency_key, e.fingerprint
     ),
+    credits as (
+        delete from usage_credit c
+        using gone g
+        where c.user_id = g.user_id and c.idempotency_key = g.idempotency_key
+    ),
     kept as (
         insert into usage_key (key, fingerprint)
         select usage_key_of(g.user_id, g.idempotency_key), encode(g.fingerprint, 'hex')::uuid

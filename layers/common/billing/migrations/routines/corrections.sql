@@ -2,16 +2,21 @@
 
 -- Books a signed adjustment, or says why not. `verdict` is 'accepted', 'duplicate', 'conflict' or
 -- the code of a refusal; `entry` the ledger row with this key, if there is one; `booked_in` its
--- period, and `used` what is now the total there.
+-- period, and `used` what is now the total there. `credit` is what has to be given back, where
+-- anything has: the same whenever the same correction is sent again.
 --
 -- More usage is usage: it goes into the open period and is held to its limit. Less usage goes into
 -- the period that held p_occurred (the newest one where that is null). Commet can only be told of
--- that while the period runs; afterwards the entry needs a credit, if Commet was told more than
--- what is left, or is about to be.
-create or replace function correct_usage(
+-- that while the period runs; afterwards the entry needs a credit for what Commet was told, or is about
+-- to be, beyond what is left: as much as credit_closed_periods will park of it.
+drop function if exists correct_usage(
+    text, text, text, numeric, timestamptz, bytea, text, text, timestamptz, text[]
+);
+create function correct_usage(
     p_user text, p_feature text, p_key text, p_quantity numeric, p_occurred timestamptz,
     p_fingerprint bytea, p_reason text, p_author text, p_now timestamptz, p_statuses text[],
-    out verdict text, out entry usage_event, out booked_in usage_period, out used numeric
+    out verdict text, out entry usage_event, out booked_in usage_period, out used numeric,
+    out credit usage_credit
 )
 language plpgsql
 set plan_cache_mode = force_generic_plan
@@ -20,6 +25,7 @@ as $$
 declare
     v_now record;
     v_told numeric;
+    v_credit numeric;
 begin
     v_now := lock_standing(p_user, p_feature, p_now, p_statuses);
     select * into entry from usage_event where user_id = p_user and idempotency_key = p_key;
@@ -28,6 +34,7 @@ begin
         select * into booked_in from usage_period where id = entry.period;
         select t.total into used from usage_total t
         where t.period = entry.period and t.feature = entry.feature;
+        select * into credit from usage_credit where user_id = p_user and idempotency_key = p_key;
         return;
     end if;
     if pruned_fingerprint(p_user, p_key) is not null then
@@ -59,17 +66,29 @@ begin
         when not fits_double(used) then 'total_too_large'
         else 'accepted'
     end;
-    if verdict = 'accepted' then
-        perform book_usage(
-            p_user, p_key, p_fingerprint, p_feature, p_quantity, coalesce(p_occurred, p_now),
-            booked_in.id, 'correction', p_now,
-            p_late => coalesce(p_quantity > 0 and p_occurred < booked_in.starts_at, false),
-            p_reason => p_reason, p_author => p_author,
-            p_needs_credit => p_quantity < 0
-                and (booked_in.closed_at is not null or booked_in.ends_at <= p_now)
-                and v_told - refused_of(booked_in.id, p_feature) > used
-        );
-        select * into entry from usage_event where user_id = p_user and idempotency_key = p_key;
+    if verdict <> 'accepted' then
+        return;
+    end if;
+    if p_quantity < 0 and (booked_in.closed_at is not null or booked_in.ends_at <= p_now) then
+        v_credit := least(-p_quantity, v_told - refused_of(booked_in.id, p_feature) - used);
+    end if;
+    perform book_usage(
+        p_user, p_key, p_fingerprint, p_feature, p_quantity, coalesce(p_occurred, p_now),
+        booked_in.id, 'correction', p_now,
+        p_late => coalesce(p_quantity > 0 and p_occurred < booked_in.starts_at, false),
+        p_reason => p_reason, p_author => p_author,
+        p_needs_credit => coalesce(v_credit > 0, false)
+    );
+    select * into entry from usage_event where user_id = p_user and idempotency_key = p_key;
+    if v_credit > 0 then
+        insert into usage_credit (user_id, idempotency_key, quantity, amount, currency)
+        select p_user, p_key, v_credit,
+               overage_value(used + w.carried + v_credit, w.included, w.unit_price)
+               - overage_value(used + w.carried, w.included, w.unit_price),
+               w.currency
+        from usage_terms w
+        where w.period = booked_in.id and w.feature = p_feature
+        returning * into credit;
     end if;
 end
 $$;

@@ -1,21 +1,25 @@
 -- What can be said of usage and its deliveries beside single rows. How sending, doubt and repair go
 -- together is told in docs/usage-delivery.md.
 
--- What usage beyond the included costs, in major units; unit prices are in the rate scale.
+-- What usage beyond the included costs, in major units; unit prices are in the rate scale. Null where
+-- there is any and its price is not known.
 create or replace function overage_value(p_used numeric, p_included numeric, p_unit_price numeric)
 returns numeric
 language sql immutable as $$
-    select coalesce(greatest(p_used - p_included, 0) * p_unit_price / 10000, 0)
+    select case when p_used > p_included then (p_used - p_included) * p_unit_price / 10000 else 0 end
 $$;
 
 -- On what terms a total is billed: as its period ended, or as they are now. `included` is null
--- where it is unlimited, `unit_price` where nothing beyond it is billed.
+-- where it is unlimited, `unit_price` 0 where nothing beyond it is billed and null where that is not
+-- known. `carried` takes up what is included before anything that was counted here does.
 create or replace view usage_terms as
 select t.period, t.feature,
        case when k.kept then t.included
-            when not e.unlimited then coalesce(e.included, 0) end as included,
-       case when k.kept then t.unit_price when e.overage_enabled then e.unit_price end as unit_price,
-       case when k.kept then t.currency else e.currency end as currency
+            when e.unlimited is not true then coalesce(e.included, 0) end as included,
+       case when k.kept then t.unit_price
+            when e.overage_enabled is false then 0 else e.unit_price end as unit_price,
+       case when k.kept then t.currency else e.currency end as currency,
+       t.carried
 from usage_total t
 join usage_period p on p.id = t.period
 cross join lateral (select coalesce(t.terms_at >= p.closed_at, false) as kept) as k
@@ -27,7 +31,7 @@ create or replace function keep_terms(p_user text, p_now timestamptz) returns vo
 language sql as $$
     update usage_total t set
         included = case when not e.unlimited then coalesce(e.included, 0) end,
-        unit_price = case when e.overage_enabled then e.unit_price end,
+        unit_price = case when e.overage_enabled then e.unit_price else 0 end,
         currency = e.currency,
         terms_at = p_now
     from usage_period p
@@ -262,7 +266,7 @@ declare
 begin
     for r in
         select t.period, t.feature, t.total, t.claimed, t.seq + 1 as seq, p.user_id,
-               w.included, w.unit_price, w.currency
+               w.included, w.unit_price, w.currency, t.total + t.carried as billed
         from usage_total t
         join usage_period p on p.id = t.period
         join usage_terms w on w.period = t.period and w.feature = t.feature
@@ -287,8 +291,8 @@ begin
                 r.period, r.feature, r.seq, r.user_id, 'credit', -v_excess,
                 delivery_name(r.period, r.user_id, r.feature, r.seq), '', 'parked', 'needs_credit',
                 v_excess,
-                overage_value(r.total + v_excess, r.included, r.unit_price)
-                - overage_value(r.total, r.included, r.unit_price),
+                overage_value(r.billed + v_excess, r.included, r.unit_price)
+                - overage_value(r.billed, r.included, r.unit_price),
                 r.currency
             );
         end if;
