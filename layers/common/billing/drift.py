@@ -207,8 +207,11 @@ class _Work:
         values = {"now": self._clock(), "quiet": self._quiet, "margin": MARGIN}
         for asked in self._db.all(queries("drift")["to_be_repaired"], {"limit": _REPAIRS}):
             for row in self._db.all(queries("drift")["begin_repair"], values | asked):
-                logger.info("usage.drift_repair_begun", **row)
-                self.done.repairs_begun += 1
+                if row["repair"] == "sent":
+                    logger.info("usage.drift_repair_begun", **row)
+                    self.done.repairs_begun += 1
+                else:
+                    logger.warning("usage.drift_repair_refused", **row)
 
     def go_round(self, every: timedelta) -> None:
         """Everybody in turn, from where the last run stopped."""

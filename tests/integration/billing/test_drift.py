@@ -390,6 +390,30 @@ class TestNewsThatCameLate:
         self.hear_late(buyer)
         self.holds(buyer)
 
+    def test_what_cannot_be_placed_is_not_erased(self, buyer: Customer) -> None:
+        """Somebody else told Commet too: no number of ours is known to be right."""
+        self.change(buyer, "pln_usagemax")
+        self.hear_late(buyer)
+        buyer.commet.track_usage(
+            json.dumps({"featureCode": "storage", "customerId": buyer.id, "value": 3}),
+            idempotency_key="else", deadline=Deadline.after(20),
+        )  # fmt: skip
+        assert buyer.compare().differing == 1
+        repair(buyer.db)
+        assert buyer.compare().repairs_begun == 0  # it may still be told
+        buyer.db.execute(
+            "update usage_delivery set doubted_at = now() - interval '1 hour', compare_at = now()"
+            " where compare_at is not null"
+        )
+        buyer.compare()
+        assert [row["compare_at"] for row in rows(buyer.db)] == [None, None]
+        assert buyer.compare().repairs_begun == 0
+        assert [(row["repair"], row["reason"]) for row in buyer.drift] == [("refused", "unsure")]
+        buyer.db.execute("update usage_total set held_until = null")  # the attempt before is over
+        buyer.use("1")
+        buyer.deliver()
+        assert buyer.theirs == 171
+
     def test_a_limit_counts_what_was_carried(self, buyer: Customer) -> None:
         """Included once, not once before the news and once after it."""
         self.change(buyer, "pln_usagemax")

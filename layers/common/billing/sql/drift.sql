@@ -129,10 +129,12 @@ select period, feature from usage_drift where repair = 'asked' order by found_at
 with tried as materialized (
     select begin_set(%(period)s, %(feature)s, %(now)s, %(quiet)s, %(margin)s, 'drift') as answer
 )
-update usage_drift f set repair = 'sent'
+update usage_drift f set
+    repair = case when tried.answer = 'begun' then 'sent' else 'refused' end,
+    reason = nullif(tried.answer, 'begun')
 from tried
-where f.period = %(period)s and f.feature = %(feature)s and tried.answer = 'begun'
-returning f.user_id, f.feature
+where f.period = %(period)s and f.feature = %(feature)s and tried.answer in ('begun', 'unsure')
+returning f.user_id, f.feature, f.repair, f.reason
 
 -- name: close_drift
 select close_drift(%(limit)s)

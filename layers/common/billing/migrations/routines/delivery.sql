@@ -84,7 +84,9 @@ $$;
 -- replaces what Commet was told by the same, because Commet's number is another.
 -- Answers 'begun', 'waiting' (something is in flight: new deliveries are held back until somebody
 -- asks again, but not for long: the period may be about to end), 'over' (the period has ended, or
--- is about to: too late for that) or 'even' (ours is what Commet was told).
+-- is about to: too late for that), 'even' (ours is what Commet was told) or 'unsure' (something was
+-- sent since the period began of which nobody knows where Commet booked it: no number of ours is
+-- known to be right).
 -- One per statement: it locks the user and then a total, and holds both until the statement ends.
 create or replace function begin_set(
     p_period bigint, p_feature text, p_now timestamptz, p_quiet interval, p_margin interval,
@@ -101,6 +103,16 @@ begin
     select * into v_period from usage_period where id = p_period;
     if v_period.closed_at is not null or p_now >= v_period.ends_at - p_margin then
         return 'over';
+    end if;
+    if exists (
+        select from usage_period p
+        join usage_delivery d on d.period = p.id
+        where p.user_id = v_period.user_id and d.feature = p_feature
+          and d.state = 'sent' and d.kind in ('event', 'merged')
+          and d.billed_period is null and d.compare_at is null
+          and d.answered_at > v_period.starts_at - interval '1 minute'
+    ) then
+        return 'unsure';
     end if;
     -- The row is written, not only locked: a claim that was waiting for it looks at it again.
     insert into usage_total as t (period, feature, total, held_until)
