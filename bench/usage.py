@@ -457,7 +457,7 @@ def growth_chart(grown: Growth) -> str:
         for name, line in grown.items()
     }
     return line_chart(
-        "The same cost however long the ledger is",
+        "What a longer ledger costs",
         "rows in the ledger",
         "times the first (median)",
         relative,
