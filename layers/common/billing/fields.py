@@ -4,7 +4,7 @@ Whatever passes can be stored in Postgres as it is, and reaches Commet unchanged
 """
 
 import re
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Annotated
 
@@ -16,6 +16,7 @@ from pydantic import (
     ValidatorFunctionWrapHandler,
     WrapValidator,
 )
+from pydantic_core import PydanticKnownError
 
 from billing.amounts import is_quantity
 
@@ -61,7 +62,14 @@ def _only_text(value: object) -> object:
     return value
 
 
-OccurredAt = Annotated[AwareDatetime, BeforeValidator(_only_text)]
+def _storable_offset(value: datetime) -> datetime:
+    # Postgres refuses it, and with it a whole batch. No zone of this world is that far off.
+    if abs(value.utcoffset() or timedelta()) >= timedelta(hours=16):
+        raise ValueError("must have an offset of less than 16 hours")
+    return value
+
+
+OccurredAt = Annotated[AwareDatetime, BeforeValidator(_only_text), AfterValidator(_storable_offset)]
 
 
 def _no_number_in_disguise(value: object) -> object:
@@ -78,7 +86,14 @@ def _quantity(value: object, check: ValidatorFunctionWrapHandler) -> Decimal:
     if isinstance(value, Decimal) and is_quantity(value):
         return value
     checked: Decimal = check(_no_number_in_disguise(value))
-    return checked
+    return _in_full(checked)
+
+
+def _in_full(value: Decimal) -> Decimal:
+    # pydantic counts digits after rounding to 28 of them, as abs() does.
+    if not is_quantity(value.copy_abs()):
+        raise PydanticKnownError("decimal_max_places", {"decimal_places": 6})
+    return value
 
 
 def _not_zero(value: Decimal) -> Decimal:
@@ -98,6 +113,7 @@ SignedQuantity = Annotated[
     Field(gt=-(10**9), lt=10**9, max_digits=15, decimal_places=6, allow_inf_nan=False),
     BeforeValidator(_no_number_in_disguise),
     AfterValidator(_not_zero),
+    AfterValidator(_in_full),
 ]
 
 # The rule of Text as a pattern: a batch has a thousand keys.

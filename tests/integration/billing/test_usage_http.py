@@ -207,7 +207,7 @@ class TestBatch:
 
     @pytest.mark.parametrize(
         ("occurred_at", "code"),
-        [("0001-01-01T00:00:00+14:00", "too_old"), ("9999-12-31T23:59:59-14:00", "in_future")],
+        [("0001-01-01T00:00:00+15:59", "too_old"), ("9999-12-31T23:59:59-15:59", "in_future")],
     )
     def test_edges_of_time(self, subscribe: Subscribe, occurred_at: str, code: str) -> None:
         """A moment that UTC has no year for is refused like any other that far off."""
@@ -379,7 +379,7 @@ class TestCorrections:
 
     @pytest.mark.parametrize(
         ("occurred_at", "code"),
-        [("0001-01-01T00:00:00+14:00", "no_period"), ("9999-12-31T23:59:59-14:00", "in_future")],
+        [("0001-01-01T00:00:00+15:59", "no_period"), ("9999-12-31T23:59:59-15:59", "in_future")],
     )
     def test_edges_of_time(self, subscribe: Subscribe, occurred_at: str, code: str) -> None:
         """A moment that UTC has no year for is no time of any usage."""
@@ -500,9 +500,22 @@ class TestEvents:
         assert found.headers["content-type"] == "application/json"
 
     @pytest.mark.parametrize(
+        ("query", "entries"),
+        [
+            ("?from=0001-01-01T00:00:00%2B15:59&to=9999-12-31T23:59:59-15:59", 5),
+            ("?from=9999-12-31T23:59:59-15:59", 0),
+            ("?to=0001-01-01T00:00:00%2B15:59", 0),
+        ],
+    )
+    def test_edges_of_time(self, query: str, entries: int) -> None:
+        """A moment that UTC has no year for is before or after everything."""
+        assert len(self.read(query).json["events"]) == entries
+
+    @pytest.mark.parametrize(
         "query",
         ["?limit=0", "?limit=1001", "?limit=x", "?format=xml", "?from=yesterday", "?to=1",
-         "?from=2026-09-10T12:00:00", "?user_id=a%20b", "?feature=A", "?cursor=nonsense"],
+         "?from=2026-09-10T12:00:00", "?from=2026-09-10T12:00:00%2B16:00",
+         "?to=2026-09-10T12:00:00-23:59", "?user_id=a%20b", "?feature=A", "?cursor=nonsense"],
     )  # fmt: skip
     def test_what_cannot_be_read(self, query: str) -> None:
         """422, naming the parameter."""
