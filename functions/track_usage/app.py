@@ -14,13 +14,13 @@ from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.event_handler.openapi.params import Body, Query
 from aws_lambda_powertools.event_handler.openapi.params import Path as PathParameter
 from aws_lambda_powertools.metrics import MetricUnit
-from pydantic import Discriminator, Tag, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError, WrapValidator
 
 from billing import amounts, api, corrections, ledger, reservations, usage, wiring
 from billing.accounts import User
 from billing.corrections import Booking, Corrected, Correction, Credit
 from billing.deadline import LambdaContext
-from billing.errors import AccessUnconfirmed, Unauthenticated
+from billing.errors import AccessUnconfirmed, BillingError, FieldError, Unauthenticated
 from billing.fields import FEATURE_PATTERN, USER_ID_PATTERN, IdempotencyKey, OccurredAt
 from billing.reservations import Outcome, Reservation
 from billing.schemas import (
@@ -64,18 +64,19 @@ _events = TypeAdapter(list[Event])
 _key = TypeAdapter(IdempotencyKey)
 _INVALID = Verdict("refused", "invalid_event")
 _NOT_TAKEN = ("refused", "conflict")
+# So many are told of an event: of a thousand they fit into the 6 MB that Lambda answers with.
+_MOST_ERRORS = 3
 
 ReservationId = Annotated[str, PathParameter(pattern=r"^[A-Za-z0-9_]{1,100}$")]
 
 
-def _form(body: Any) -> str:
-    return "batch" if isinstance(body, dict) and "events" in body else "single"
+def _by_form(body: Any, _: object) -> UsageEvent | UsageBatch:
+    # pydantic's own way to choose would put the name of the form before every field that is wrong.
+    form = UsageBatch if isinstance(body, dict) and "events" in body else UsageEvent
+    return form.model_validate(body)
 
 
-UsageBody = Annotated[
-    Annotated[UsageEvent, Tag("single")] | Annotated[UsageBatch, Tag("batch")],
-    Discriminator(_form),
-]
+UsageBody = Annotated[UsageEvent | UsageBatch, WrapValidator(_by_form)]
 
 
 @app.post(
@@ -311,32 +312,38 @@ def _single(event: Event, verdict: Verdict) -> Response[UsageTaken]:
 
 def _batch(body: UsageBatch, reported_by: User | None) -> Response[UsageTaken]:
     events = _read(body.events, reported_by)
-    decided = iter(_decide([event for event in events if event is not None]))
+    decided = iter(_decide([event for event in events if isinstance(event, Event)]))
     results = [
-        _verdict(index, _key_of(body.events[index]), _INVALID)
-        if event is None
-        else _verdict(index, event.idempotency_key, next(decided))
+        _verdict(index, event.idempotency_key, next(decided))
+        if isinstance(event, Event)
+        else _invalid(index, body.events[index], event)
         for index, event in enumerate(events)
     ]
     log_refusals(r["code"] or r["status"] for r in results if r["status"] in _NOT_TAKEN)
     return api.json_response(_taken(results), 202)
 
 
-def _read(items: list[Any], reported_by: User | None) -> Sequence[Event | None]:
-    """Each event, None for one that is none. One by one costs twice as much as all at once."""
-    if reported_by is not None:
-        items = [_of_user(item, reported_by) for item in items]
+def _read(items: list[Any], reported_by: User | None) -> Sequence[Event | list[FieldError]]:
+    """Each event, or what is wrong with it. One by one costs twice as much as all at once."""
+    owned = items if reported_by is None else [_of_user(item, reported_by) for item in items]
     try:
-        return _events.validate_python(items)
+        return _events.validate_python(owned)
     except ValidationError:
-        return [_read_one(item) for item in items]
+        return [_read_one(mine, item, reported_by) for mine, item in zip(owned, items, strict=True)]
 
 
-def _read_one(item: object) -> Event | None:
+def _read_one(owned: object, item: object, reported_by: User | None) -> Event | list[FieldError]:
     try:
-        return _event.validate_python(item)
+        return _event.validate_python(owned)
     except ValidationError:
-        return None
+        pass
+    try:  # the other way, to say of it what would have been said had it come alone
+        return _to_event(UsageEvent.model_validate(item), reported_by)
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_context=False, include_input=False)
+        return [api.field_error(each, each["loc"]) for each in found[:_MOST_ERRORS]]
+    except BillingError as error:  # whose it is said to be
+        return list(error.errors) or [FieldError("user_id", error.code, error.detail)]
 
 
 def _of_user(item: object, reported_by: User) -> object:
@@ -378,6 +385,14 @@ def _verdict(index: int, key: str | None, verdict: Verdict) -> UsageVerdict:
         "status": verdict.status,
         "code": verdict.code,
     }
+
+
+def _invalid(index: int, item: object, wrong: list[FieldError]) -> UsageVerdict:
+    verdict = _verdict(index, _key_of(item), _INVALID)
+    verdict["errors"] = [
+        {"field": each.field, "code": each.code, "message": each.message} for each in wrong
+    ]
+    return verdict
 
 
 def _taken(results: list[UsageVerdict]) -> UsageTaken:

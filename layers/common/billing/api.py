@@ -7,7 +7,7 @@ about what a valid body looks like.
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from functools import cache
 from http import HTTPStatus
@@ -54,6 +54,10 @@ BY_USER: Security = [{SESSION: []}]
 logger = Logger()
 
 Body = TypeVar("Body")
+
+# Fields that nobody knows are named in errors too, and a body has room for very many, very long.
+_MOST_ERRORS = 20
+_LONGEST_NAME = 50
 
 _WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 _COOKIE = "__Host-session"
@@ -183,6 +187,15 @@ def answers(model: type | None, status: int, *problem_statuses: int) -> dict[int
     return found
 
 
+def field_error(found: Mapping[str, Any], where: Sequence[object]) -> FieldError:
+    """One of pydantic's errors, told of the field that lies there in what the caller sent."""
+    return FieldError(
+        field=".".join(map(str, where))[:_LONGEST_NAME] or "body",
+        code=str(found["type"]),
+        message=str(found.get("msg", "")).removeprefix("Value error, "),
+    )
+
+
 # --- admission ------------------------------------------------------------------------------
 
 
@@ -296,15 +309,9 @@ def _problem(
 
 
 def _invalid_request(error: RequestValidationError) -> InvalidRequest:
+    # Where begins with body, query or path.
     return InvalidRequest(
-        errors=[
-            FieldError(
-                field=".".join(str(part) for part in each["loc"][1:]) or str(each["loc"][0]),
-                code=str(each["type"]),
-                message=str(each.get("msg", "")).removeprefix("Value error, "),
-            )
-            for each in error.errors()
-        ]
+        errors=[field_error(each, each["loc"][1:]) for each in error.errors()[:_MOST_ERRORS]]
     )
 
 

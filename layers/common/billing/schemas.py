@@ -5,7 +5,7 @@ Quantities and money are decimal strings, times ISO-8601 UTC.
 
 from datetime import UTC, date, datetime
 from decimal import Decimal
-from typing import Annotated, Any, TypedDict
+from typing import Annotated, Any, NotRequired, TypedDict
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer
 
@@ -213,11 +213,20 @@ class UsageBatch(Request):
 # Dictionaries, which are written as they are: there are a thousand verdicts in an answer.
 
 
+class WrongField(TypedDict):
+    field: str
+    code: str
+    message: str
+
+
 class UsageVerdict(TypedDict):
     index: int
     idempotency_key: str | None
     status: Annotated[str, Field(description="accepted, duplicate, conflict or refused")]
     code: str | None
+    errors: NotRequired[
+        Annotated[list[WrongField], Field(description="Only of an invalid_event: what is wrong.")]
+    ]
 
 
 class UsageTaken(TypedDict):

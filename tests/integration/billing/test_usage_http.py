@@ -104,12 +104,14 @@ def call(
     *,
     key: str = KEYS["usage:write"],
     accept: str = "*/*",
+    text: str | None = None,
 ) -> Answer:
     path, _, query = path.partition("?")
     headers = {
         "content-type": "application/json", "authorization": f"Bearer {key}", "accept": accept,
     }  # fmt: skip
-    request = event(method, path, None if body is None else json.dumps(body), headers, [])
+    text = text if body is None else json.dumps(body)
+    request = event(method, path, text, headers, [])
     request["rawQueryString"] = query
     request["queryStringParameters"] = dict(parse_qsl(query)) or None
     app = dashboard if path.startswith(("/dashboard", "/users")) else track_usage
@@ -182,6 +184,65 @@ class TestSingle:
         assert (answer.status, answer.code) == (503, "access_unconfirmed")
         assert "retry-after" in answer.headers
 
+    @pytest.mark.parametrize(
+        ("changes", "fields"),
+        [
+            ({"quantity": "1_0"}, ["quantity"]),
+            ({"quantity": "-1", "feature": "A"}, ["feature", "quantity"]),
+            ({"properties": {"a": 1}}, ["properties.a"]),
+            ({"quantitty": "1"}, ["quantitty"]),
+            ({"x" * 300: "1"}, ["x" * 50]),
+            ({"user_id": None}, ["user_id"]),
+            ({"occurred_at": "2026-09-10T12:00:00+16:00"}, ["occurred_at"]),
+        ],
+    )
+    def test_what_is_wrong(self, changes: dict[str, Any], fields: list[str]) -> None:
+        """Fields are named as the caller wrote them, and in a batch the same is told of each."""
+        alone = call("POST", "/usage", usage() | changes)
+        assert (alone.status, alone.code) == (422, "invalid_request")
+        assert [error["field"] for error in alone.json["errors"]] == fields
+        together = call("POST", "/usage", {"events": [usage() | changes]})
+        assert together.json["results"][0]["errors"] == alone.json["errors"]
+
+    @pytest.mark.parametrize(
+        ("body", "fields"),
+        [
+            ({"events": 1}, ["events"]),
+            ({"events": []}, ["events"]),
+            ({"events": [usage()]} | usage(), [*usage()]),
+        ],
+    )
+    def test_no_batch(self, body: Any, fields: list[str]) -> None:
+        """The envelope's fields are named like any other."""
+        answer = call("POST", "/usage", body)
+        assert [error["field"] for error in answer.json["errors"]] == fields
+
+
+class TestNumbers:
+    @pytest.mark.parametrize(
+        "number",
+        ["1.0000000000000000000000000000001", "999999999.99999999999999999999999999999999"],
+    )
+    def test_more_digits_than_are_kept(self, subscribe: Subscribe, number: str) -> None:
+        """A number is refused that could not be booked as it came, wherever it is sent."""
+        subscribe()
+        held = reserve("5", key="hold")
+        places = [
+            ("/usage", usage(), "usage:write"),
+            ("/usage/check", {"user_id": "usr_ana", "feature": "storage"}, "usage:write"),
+            ("/usage/reservations", usage(key="other"), "usage:write"),
+            (f"/usage/reservations/{held.json['id']}/confirm", {}, "usage:write"),
+            ("/usage/corrections", usage() | {"reason": "x"}, "usage:correct"),
+        ]
+        for path, body, scope in places:
+            text = json.dumps(body | {"quantity": 0}).replace(
+                '"quantity": 0', f'"quantity": {number}'
+            )
+            answer = call("POST", path, key=KEYS[scope], text=text)
+            assert answer.status == 422, path
+            (wrong,) = answer.json["errors"]
+            assert (wrong["field"], wrong["code"]) == ("quantity", "decimal_max_places")
+
 
 class TestBatch:
     def test_each_has_its_verdict(self, subscribe: Subscribe) -> None:
@@ -204,6 +265,43 @@ class TestBatch:
             ("conflict", None),
             ("refused", "invalid_event"),
         ]
+        wrong = [[e["field"] for e in r.get("errors", [])] for r in answer.json["results"]]
+        assert wrong == [[], ["idempotency_key"], [], [], [], ["body"]]
+        assert ["errors" in r for r in answer.json["results"]] == [bool(each) for each in wrong]
+
+    def test_one_that_is_all_wrong(self) -> None:
+        """The first few are told, and never what was sent: a thousand fit into Lambda's answer."""
+        odd = {f"{m}{'🙂' * 49}": "secret" for m in range(5)} | {"idempotency_key": "🙂" * 200}
+        text = json.dumps({"events": [odd] * 1000}, ensure_ascii=False)
+        answer = call("POST", "/usage", text=text)
+        assert answer.status == 202
+        assert len(json.dumps(answer.text)) < 6_000_000
+        assert "secret" not in answer.text
+
+    def test_of_somebody_else(self, subscribe: Subscribe, db: Database) -> None:
+        """A session is told that it may not, of that event only."""
+        user, session = accounts.sign_up(
+            db, email="bob@example.com", password_hash="no such hash", name=None, now=NOW
+        )
+        subscribe(user.id)
+        events = [usage(), usage(user_id=user.id), {"feature": "storage"}]
+        answer = call("POST", "/usage", {"events": events}, key=session.token)
+        assert [[(e["field"], e["code"]) for e in r.get("errors", [])]
+                for r in answer.json["results"]] == [
+            [("user_id", "forbidden")], [], [("idempotency_key", "missing")],
+        ]  # fmt: skip
+
+    @pytest.mark.parametrize("offset", ["+16:00", "-23:59"])
+    def test_an_offset_that_cannot_be_stored(self, subscribe: Subscribe, offset: str) -> None:
+        """One event of a batch is refused for it, and stops nobody."""
+        subscribe()
+        odd = usage(key="odd", occurred_at=f"2026-09-10T12:00:00{offset}")
+        answer = call("POST", "/usage", {"events": [usage(key="a"), odd, usage(key="b")]})
+        assert answer.status == 202
+        assert [r["code"] for r in answer.json["results"]] == [None, "invalid_event", None]
+        assert correct("1", occurred_at=odd["occurred_at"]).json["errors"][0]["field"] == (
+            "occurred_at"
+        )
 
     @pytest.mark.parametrize(
         ("occurred_at", "code"),
