@@ -112,7 +112,15 @@ def check_usage(body: Annotated[UsageCheck, Body()]) -> Response[UsageAllowed]:
     try:
         found = make_sure(app, whose, check, lambda allowance: allowance.code)
     except AccessUnconfirmed:
-        found = replace(check(), code="access_unconfirmed")
+        # Whatever has been heard of since: what comes with a refusal is a refusal's.
+        found = replace(
+            check(),
+            allowed=False,
+            remaining=None,
+            overage_quantity=Decimal(0),
+            cost=Decimal(0),
+            code="access_unconfirmed",
+        )
     return api.json_response(
         UsageAllowed(
             allowed=found.allowed,

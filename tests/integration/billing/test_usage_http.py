@@ -7,13 +7,14 @@ import json
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import Any
+from typing import Any, NoReturn
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
 from billing import accounts, api, usage_http, wiring
 from billing.db import Database
+from billing.errors import CommetUnavailable
 from billing.secrets import Secrets
 from billing.usage import Event, accept
 from functions.dashboard import app as dashboard
@@ -332,6 +333,24 @@ class TestCheck:
         call("POST", "/usage", usage("130"))
         shown = call("GET", "/users/usr_ana/dashboard", key=KEYS["read"]).json["usage"][0]
         assert (shown["overage"]["quantity"], shown["overage"]["cost"]) == ("30", None)
+
+    def test_news_come_in_while_nobody_answers(
+        self, subscribe: Subscribe, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """What is told as not yet confirmed is not allowed, nor priced."""
+        subscribe(starts_at=None)
+
+        def nobody_answers() -> NoReturn:
+            subscribe()
+            raise CommetUnavailable
+
+        monkeypatch.setattr(wiring, "commet", nobody_answers)
+        body = {"user_id": "usr_ana", "feature": "storage", "quantity": "130"}
+        assert call("POST", "/usage/check", body).json == {
+            "allowed": False, "remaining": None, "overage_quantity": "0", "cost": "0.00",
+            "currency": "usd", "code": "access_unconfirmed",
+        }  # fmt: skip
+        assert call("POST", "/usage/check", body).json["allowed"]
 
 
 class TestReservations:
