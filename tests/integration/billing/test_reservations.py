@@ -270,6 +270,29 @@ class TestOneKeyOneUnitOfWork:
         assert take(db, str(left + 1), key="more") == "limit_reached"
         assert left == 0 or take(db, str(left), key="rest") == "accepted"
 
+    @pytest.mark.parametrize(
+        ("quantity", "verdict"),
+        [("50", "accepted"), ("49.5", "accepted"), ("50.000001", "limit_reached")],
+    )
+    def test_what_is_held_is_not_taken_away(
+        self, db: Database, subscribe: Subscribe, quantity: str, verdict: str
+    ) -> None:
+        """The limit falls below what several hold: reported or confirmed, the same is decided."""
+        subscribe(overage_enabled=False)
+        subscribe("usr_bob", overage_enabled=False)
+        for user in ("usr_ana", "usr_bob"):
+            first = hold(db, "50", user=user).reservation
+            hold(db, "40", key="other", user=user)
+            grant_feature(db, user, "storage", included=Decimal(60), overage_enabled=False)
+        assert first is not None
+        assert take(db, quantity, key="job") == verdict
+        assert took(db, first, quantity) == verdict.replace("accepted", "confirmed")
+        # Of the second hold only what is left of the limit.
+        left = "10" if quantity == "50" else "10.5" if verdict == "accepted" else "40"
+        assert take(db, "40.000001", key="other") == "limit_reached"
+        assert take(db, left, key="other") == "accepted"
+        assert booked(db, "usr_ana")["total"] <= 60
+
     def test_in_one_batch(self, db: Database, subscribe: Subscribe) -> None:
         """Each in its place: one that is refused frees nothing, one that is accepted does."""
         subscribe(overage_enabled=False)

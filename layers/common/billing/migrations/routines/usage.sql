@@ -153,7 +153,8 @@ declare
     v_codes text[] := array_fill(null::text, array[cardinality(p_users)]);
     v_periods bigint[] := array_fill(null::bigint, array[cardinality(p_users)]);
     v_starts timestamptz[] := array_fill(null::timestamptz, array[cardinality(p_users)]);
-    v_caps numeric[] := array_fill(null::numeric, array[cardinality(p_users)]);
+    v_limits numeric[] := array_fill(null::numeric, array[cardinality(p_users)]);
+    v_caps numeric[] := array_fill(null::numeric, array[cardinality(p_users)]);  -- less what is held
     v_used numeric[] := array_fill(null::numeric, array[cardinality(p_users)]);
     v_totals numeric[];
     -- by event
@@ -177,14 +178,15 @@ begin
     loop
         v_ended := false;
         for r in
-            select s.pair, s.code, s.period, s.starts_at, s.ends_at, s.used,
-                   case when s.cap is not null then s.cap - s.held end as cap
+            select s.pair, s.code, s.period, s.starts_at, s.ends_at, s.used, s.cap,
+                   case when s.cap is not null then s.cap - s.held end as free
             from usage_standing(p_users, p_features, p_now, p_statuses) as s
         loop
             v_codes[r.pair] := r.code;
             v_periods[r.pair] := r.period;
             v_starts[r.pair] := r.starts_at;
-            v_caps[r.pair] := r.cap;
+            v_limits[r.pair] := r.cap;
+            v_caps[r.pair] := r.free;
             v_used[r.pair] := r.used;
             v_ended := v_ended or (r.code is null and r.ends_at <= p_now);
         end loop;
@@ -248,7 +250,12 @@ begin
             when p_occurred[i] < v_oldest then 'too_old'
             when p_occurred[i] > v_newest then 'in_future'
             when v_codes[p_pairs[i]] is not null then v_codes[p_pairs[i]]
-            when v_total > v_caps[p_pairs[i]] + v_own[i] then 'limit_reached'
+            when v_total > v_caps[p_pairs[i]] + v_own[i] then
+                -- Up to what is held for it, it gives way to no other hold: as when confirmed.
+                case when v_own[i] < p_quantities[i] or v_total > v_limits[p_pairs[i]]
+                     then 'limit_reached'
+                     when v_total > 999999999 and not fits_double(v_total) then 'total_too_large'
+                     else 'accepted' end
             when v_total > 999999999 and not fits_double(v_total) then 'total_too_large'
             else 'accepted'
         end;
