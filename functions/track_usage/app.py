@@ -143,7 +143,9 @@ def check_usage(body: Annotated[UsageCheck, Body()]) -> Response[UsageAllowed]:
 def reserve_usage(body: Annotated[Reserve, Body()]) -> Response[ReservationReply]:
     """Hold an amount before the work. It counts against the limit until it expires.
 
-    Asking again with the same key answers the same reservation (200).
+    Asking again with the same key answers the same reservation while it is held, and once it is
+    confirmed (200). One that has expired is held anew if it still fits (201), one that was released
+    is not (409 `reservation_released`), nor anything for what was counted (409 `already_counted`).
     """
     held = Event(
         user_id=user_id(body.user_id, reporter(app)),

@@ -153,10 +153,18 @@ class Usage(RuleBasedStateMachine):
             statuses=STATUSES,
             now=self.now,
         )
-        if outcome.code is None and not outcome.repeated:
-            assert (user, key) not in self.counted
+        if outcome.code is None:
             assert outcome.reservation is not None
-            self.reserved.append(outcome.reservation)
+            state = outcome.reservation.state
+            # Who is told of success holds it, or is done.
+            assert state == ("confirmed" if (user, key) in self.counted else "held")
+            if not outcome.repeated:
+                assert state == "held"
+                self.reserved.append(outcome.reservation)
+        elif outcome.code == "already_counted":
+            assert self.counted[user, key][0] == "used"
+        elif outcome.code == "reservation_released":
+            assert (user, key) not in self.counted
 
     @precondition(lambda self: self.reserved)
     @rule(pick=st.integers(0, 99), quantity=st.none() | quantities)

@@ -49,8 +49,9 @@ class Outcome:
     """What became of a request. `reservation` is None exactly where there is none.
 
     `code` says why it was refused, None where it was not: the codes of `usage.Verdict`,
-    `conflict`, and `reservation_not_found reservation_expired reservation_released
-    reservation_confirmed`. `repeated` tells that everything had been done before.
+    `conflict`, and `already_counted reservation_not_found reservation_expired
+    reservation_released reservation_confirmed`. `repeated` tells that everything had been done
+    before.
     """
 
     reservation: Reservation | None
@@ -68,8 +69,9 @@ def reserve(
 ) -> Outcome:
     """Holds what `usage` describes, until it is confirmed, released or expires.
 
-    The same key again answers the same reservation, in whatever state it is by now and with its
-    first expiry. Raises ValueError for a hold of no time or of more than an hour.
+    The same key again answers the same reservation while it is held, with its first expiry, and
+    once it is confirmed; after it expired it is held anew where it still fits, and after it was
+    released it is refused. Raises ValueError for a hold of no time or of more than an hour.
     """
     if not timedelta(0) < expires_in <= LONGEST_HOLD:
         raise ValueError("a hold lasts more than 0 seconds and at most an hour")

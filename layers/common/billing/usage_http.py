@@ -96,6 +96,7 @@ def refusal(code: str) -> BillingError:
 
 _REFUSALS: dict[str, tuple[type[BillingError], str]] = {
     "conflict": (Conflict, "This idempotency key was used for something else, which stands."),
+    "already_counted": (Conflict, "This was counted under its key: nothing is left to hold for."),
     "unknown_user": (NotFound, "There is no user with this id."),
     "subscription_required": (
         PaymentRequired,

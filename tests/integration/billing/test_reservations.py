@@ -1,7 +1,9 @@
 """Holding an amount before the work: what counts against the limit, and that work counts once."""
 
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from threading import Barrier
@@ -106,11 +108,85 @@ class TestReserve:
         assert (again.reservation, again.repeated) == (first, True)
         assert hold(db, "11").code == "conflict"
 
+    def test_again_after_it_was_confirmed(self, db: Database, subscribe: Subscribe) -> None:
+        """The same one again, which says that nothing is left to do."""
+        subscribe()
+        took(db, held(db), "7")
+        again = hold(db)
+        assert again.reservation is not None
+        assert (again.repeated, again.reservation.state) == (True, "confirmed")
+
+    @pytest.mark.parametrize("tidied", [False, True])
+    def test_again_after_it_expired(
+        self, db: Database, subscribe: Subscribe, *, tidied: bool
+    ) -> None:
+        """Held anew for as long as is asked, under its first id, and counting as it did."""
+        subscribe(overage_enabled=False)
+        first = held(db, "60")
+        then = NOW + MINUTES_5
+        if tidied:
+            tidy(db, now=then)
+        again = hold(db, "60", now=then)
+        assert (again.code, again.repeated) == (None, False)
+        assert again.reservation == replace(first, expires_at=then + MINUTES_5)
+        assert take(db, "41", now=then) == "limit_reached"
+        assert hold(db, "60", now=then).repeated
+        assert took(db, first, "60", now=then) == "confirmed"
+
+    def test_again_after_it_expired_and_no_longer_fits(
+        self, db: Database, subscribe: Subscribe
+    ) -> None:
+        """Refused as a first one would be, and confirmed late where it fits by then."""
+        subscribe(overage_enabled=False)
+        first = held(db, "60")
+        then = NOW + MINUTES_5
+        other = held(db, "41", key="other", now=then)
+        assert hold(db, "60", now=then).code == "limit_reached"
+        assert state_of(db, first, now=then) == "expired"
+        release(db, other, now=then)
+        db.execute("update subscriptions set status = 'paused'")
+        assert hold(db, "60", now=then).code == "subscription_required"
+        db.execute("update subscriptions set status = 'active'")
+        assert took(db, first, "60", now=then) == "confirmed"
+
+    def test_again_for_something_else(self, db: Database, subscribe: Subscribe) -> None:
+        """However the first one ended, its key stands for that."""
+        subscribe()
+        held(db, "10")
+        assert hold(db, "11", now=NOW + MINUTES_5).code == "conflict"
+        release(db, held(db, key="other"), now=NOW)
+        assert hold(db, "11", key="other").code == "conflict"
+
     def test_of_work_that_was_counted(self, db: Database, subscribe: Subscribe) -> None:
-        """A key that reported usage cannot hold any more."""
+        """A key that reported usage cannot hold any more: for the same work, nor for another."""
         subscribe()
         take(db, "1", key="job")
-        assert hold(db, "1").code == "conflict"
+        assert hold(db, "1").code == "already_counted"
+        assert hold(db, "2").code == "conflict"
+
+    @pytest.mark.parametrize("end", ["released", "expired"])
+    def test_of_work_that_was_counted_without_its_hold(
+        self, db: Database, subscribe: Subscribe, end: str
+    ) -> None:
+        """Whatever it took, it was the work that had been held for."""
+        subscribe()
+        reservation = held(db)
+        then = NOW + MINUTES_5
+        release(db, reservation, now=NOW) if end == "released" else tidy(db, now=then)
+        take(db, "7", key="job", now=then)
+        assert hold(db, now=then).code == "already_counted"
+
+    @pytest.mark.parametrize("then", [NOW, NOW + MINUTES_5])
+    def test_of_another_feature_that_was_counted(
+        self, db: Database, subscribe: Subscribe, then: datetime
+    ) -> None:
+        """That was not the work which is held for, and this could not be confirmed any more."""
+        subscribe()
+        grant_feature(db, "usr_ana", "api")
+        reservation = held(db)
+        accept(db, [Event("usr_ana", "api", Decimal(10), "job")], statuses=STATUSES, now=NOW)
+        assert hold(db, now=then).code == "conflict"
+        assert took(db, reservation, now=then) == "conflict"
 
     def test_where_there_is_no_limit(self, db: Database, subscribe: Subscribe) -> None:
         """With overage it is held all the same, and stops nobody."""
@@ -349,12 +425,11 @@ class TestRelease:
         assert release(db, reservation, now=NOW).code == "reservation_confirmed"
 
     def test_the_key_stays_taken(self, db: Database, subscribe: Subscribe) -> None:
-        """A repeated request is told what became of the first one."""
+        """Nobody may believe to hold what was given back, then or after it would have expired."""
         subscribe()
         release(db, held(db), now=NOW)
-        again = hold(db)
-        assert again.reservation is not None
-        assert (again.repeated, again.reservation.state) == (True, "released")
+        assert hold(db).code == "reservation_released"
+        assert hold(db, now=after(days=1)).code == "reservation_released"
 
 
 class TestFind:
@@ -386,7 +461,7 @@ class TestTidy:
         subscribe()
         took(db, held(db))
         tidy(db, now=after(days=40))
-        assert hold(db).code == "conflict"
+        assert hold(db).code == "already_counted"
         assert take(db, "10", key="job") == "duplicate"
 
 
@@ -444,6 +519,33 @@ class TestConcurrency:
             taken = [size for sizes in pool.map(work, range(16)) for size in sizes]
         assert set(booked(db, "usr_ana").values()) == {sum(taken, Decimal(0))}
         assert Decimal(98) <= sum(taken) <= Decimal(100)
+
+    def test_many_ask_again_for_what_expired(
+        self, db: Database, subscribe: Subscribe, connect: Callable[[], Database]
+    ) -> None:
+        """Six of ten fit anew, each is held once, and others are told that it is, or no longer."""
+        subscribe(overage_enabled=False)
+        for job in range(10):
+            held(db, "10", key=f"job-{job}")
+        grant_feature(db, "usr_ana", "storage", included=Decimal(60), overage_enabled=False)
+        then = NOW + MINUTES_5
+        barrier = Barrier(8)
+
+        def work(n: int) -> list[str]:
+            mine = connect()
+            mine.value("select 1")
+            barrier.wait()
+            if n == 0:
+                tidy(mine, now=then)
+                return []
+            told = [hold(mine, "10", key=f"job-{(n + job) % 10}", now=then) for job in range(10)]
+            return [each.code or ("repeated" if each.repeated else "held") for each in told]
+
+        with ThreadPoolExecutor(8) as pool:
+            words = Counter(word for told in pool.map(work, range(8)) for word in told)
+        assert words == {"held": 6, "repeated": 6 * 6, "limit_reached": 4 * 7}
+        tidy(db, now=then)
+        assert db.value("select sum(quantity) from usage_reservation where state = 'held'") == 60
 
     def test_one_reservation_confirmed_by_many(
         self, db: Database, subscribe: Subscribe, connect: Callable[[], Database]

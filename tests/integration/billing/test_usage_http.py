@@ -403,6 +403,27 @@ class TestReservations:
         assert [call("POST", path, {}).json["state"] for _ in range(2)] == ["released"] * 2
         answer = confirm(held)
         assert (answer.status, answer.code) == (409, "reservation_released")
+        again = reserve()
+        assert (again.status, again.code) == (409, "reservation_released")
+
+    def test_asked_for_again(self, subscribe: Subscribe, clock: Clock) -> None:
+        """201 where it is held anew, 402 where it no longer fits, 409 where nothing is left."""
+        subscribe(overage_enabled=False)
+        held = reserve("80", key="job")
+        clock.now = after(seconds=300)
+        anew = reserve("80", key="job")
+        assert (anew.status, anew.json) == (
+            201, held.json | {"expires_at": "2026-09-10T12:10:00.000Z"},
+        )  # fmt: skip
+        clock.now = after(seconds=600)
+        call("POST", "/usage", usage("21", key="direct"))
+        assert (reserve("80", key="job").status, reserve("80", key="job").code) == (
+            402,
+            "limit_reached",
+        )
+        counted = reserve("21", key="direct")
+        assert (counted.status, counted.code) == (409, "already_counted")
+        assert "something else" not in counted.json["detail"]
 
     def test_unknown(self) -> None:
         """404, for one that never was."""

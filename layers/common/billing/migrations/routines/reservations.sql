@@ -1,8 +1,10 @@
 -- Holding an amount before the work, and booking what it really took. The rules of locking are told
 -- at the top of 0004_usage.sql.
 
--- Holds p_quantity, or says why not. `verdict` is 'reserved', 'duplicate', 'conflict' or the code of
--- a refusal; `reservation` the one with this key, if there is one. A refusal leaves no trace.
+-- Holds p_quantity, or says why not. `verdict` is 'reserved', 'duplicate', 'conflict',
+-- 'already_counted', 'reservation_released' or the code of a refusal; `reservation` the one with
+-- this key, if there is one. A refusal leaves no trace. One that has expired is held anew where it
+-- still fits, under its first id: whoever knows that may confirm it as before.
 create or replace function reserve_usage(
     p_id text, p_user text, p_feature text, p_key text, p_quantity numeric, p_fingerprint bytea,
     p_properties text, p_expires_at timestamptz, p_now timestamptz, p_statuses text[],
@@ -14,23 +16,37 @@ set enable_seqscan = off
 as $$
 declare
     v_now record;
+    v_counted record;
+    v_pruned bytea;
+    v_was_its_work boolean;
 begin
     v_now := lock_standing(p_user, p_feature, p_now, p_statuses);
     select * into reservation from usage_reservation
     where user_id = p_user and idempotency_key = p_key;
+    if reservation.fingerprint <> p_fingerprint then
+        verdict := 'conflict';
+        return;
+    end if;
+    select fingerprint, feature, kind into v_counted from usage_event
+    where user_id = p_user and idempotency_key = p_key;
+    v_pruned := pruned_fingerprint(p_user, p_key);  -- after the row, which it may replace
+    -- Reported directly after the hold had ended, and whatever it took.
+    v_was_its_work := reservation.id is not null and v_counted.feature = p_feature
+        and v_counted.kind <> 'correction';
     verdict := case
-        when reservation.fingerprint = p_fingerprint then 'duplicate'
-        when reservation.id is not null then 'conflict'
-        when exists (
-            select from usage_event where user_id = p_user and idempotency_key = p_key
-        ) then 'conflict'  -- this work has been counted
-        when pruned_fingerprint(p_user, p_key) is not null then 'conflict'  -- and long ago
+        when reservation.state = 'confirmed' then 'duplicate'
+        when coalesce(v_counted.fingerprint, v_pruned) = p_fingerprint then 'already_counted'
+        when v_was_its_work then 'already_counted'
+        when coalesce(v_counted.fingerprint, v_pruned) is not null then 'conflict'
+        when reservation.state = 'held' and reservation.expires_at > p_now then 'duplicate'
+        when reservation.state = 'released' then 'reservation_released'
         when v_now.code is not null then v_now.code
         when v_now.used + v_now.held + p_quantity > v_now.cap then 'limit_reached'
         when not fits_double(v_now.used + p_quantity) then 'total_too_large'
         else 'reserved'
     end;
     if verdict = 'reserved' then
+        -- There is one where it had expired, unless it has just been forgotten.
         insert into usage_reservation (
             id, user_id, idempotency_key, fingerprint, feature, quantity, properties,
             created_at, expires_at
@@ -39,6 +55,8 @@ begin
             p_id, p_user, p_key, p_fingerprint, p_feature, p_quantity, p_properties::jsonb,
             p_now, p_expires_at
         )
+        on conflict (idempotency_key, user_id) do update set
+            state = 'held', expires_at = excluded.expires_at
         returning * into reservation;
     end if;
 end
