@@ -515,7 +515,9 @@ class TestWhateverHappens:
 
 
 class TestManyAtOnce:
-    """Processes of their own, really at once."""
+    """Processes of their own with threads of their own: 40 senders, each of which waits for its
+    answer before it sends the next.
+    """
 
     @contextmanager
     def _processes(self) -> Iterator[ProcessPoolExecutor]:
@@ -552,7 +554,9 @@ class TestManyAtOnce:
         return set(row.values())
 
     def test_one_key_a_thousand_times(self, proof_url: str, proof_db: Database) -> None:
-        """One sender is told it was accepted; half come with something else, and are told that."""
+        """40 send it again and again: one is told it was accepted, those who send something else
+        are told that.
+        """
         self._subscribe(proof_db, included=100)
         with self._processes() as pool:
             sent = list(pool.map(report, [proof_url] * PROCESSES, [["k"] * 125] * PROCESSES,
@@ -566,7 +570,7 @@ class TestManyAtOnce:
         assert (words["duplicate"], words["conflict"]) == (same - 1, 1000 - same)
 
     def test_five_hundred_for_one_limit(self, proof_url: str, proof_db: Database) -> None:
-        """500 callers for 30 places, single and in batches: 30 get one."""
+        """504 callers for 30 places, single and in batches, 40 at once: 30 get one."""
         self._subscribe(proof_db, included=30)
         with self._processes() as pool:
             shares = [[f"{n}-{m}" for m in range(63)] for n in range(PROCESSES)]
@@ -579,7 +583,9 @@ class TestManyAtOnce:
     def test_reservations_and_confirms(
         self, proof_url: str, proof_db: Database, included: int
     ) -> None:
-        """500 jobs hold, then take less, as much or more, or give back: never beyond the limit."""
+        """504 jobs, 40 at once, hold, then take less, as much or more, or give back: never beyond
+        the limit.
+        """
         self._subscribe(proof_db, included=included)
         with self._processes() as pool:
             told = list(pool.map(hold_and_confirm, [proof_url] * PROCESSES, range(PROCESSES),
