@@ -494,6 +494,21 @@ class TestDeliver:
         assert sum(s.sent for s in done) == len(commet.calls) == commet.total == 40
 
 
+class TestLease:
+    def test_no_more_than_asked_for(self, db: Database, subscribe: Subscribe) -> None:
+        """Nor where Postgres believes in a single row, and would look for others once for each."""
+        users = [f"usr_{number}" for number in range(12)]
+        for user in users:
+            subscribe(user)
+        use(db, "1", user=users[0])
+        claim(db, now=NOW, interval=INTERVAL)
+        db.execute("vacuum analyze")
+        for user in users[1:]:
+            use(db, "1", user=user)
+        claim(db, now=NOW, interval=INTERVAL)
+        assert [len(lease(db, limit)) for limit in (1, 2, 10)] == [1, 2, 9]
+
+
 class TestSideBySide:
     def test_as_many_calls_as_workers(self, db: Database, subscribe: Subscribe) -> None:
         """Four are under way at the same time: none would get through without the others."""

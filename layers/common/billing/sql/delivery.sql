@@ -1,5 +1,8 @@
 -- Sending accepted usage to Commet. Leases and back-off run on the database's clock, so that no two
 -- machines disagree; what falls into which period is decided by the clock handed in.
+--
+-- Rows that are taken, so many at most, are taken in a step of their own (materialized): as a part of a
+-- join Postgres may look for them once per row of the other side, and takes more each time.
 
 -- Turns what totals have grown by since the last claim into deliveries: difference, number and body
 -- in one statement, so nothing is ever claimed twice or lost between two. Rows another claim is
@@ -66,15 +69,16 @@ select count(*) as claimed from inserted
 
 -- Closed periods of which everything is claimed are not looked at again.
 -- name: settle
-update usage_total t set settled = true
-from (
+with done as materialized (
     select n.period, n.feature
     from usage_total n
     join usage_period p on p.id = n.period
     where not n.settled and n.total = n.claimed and p.closed_at is not null
     limit %(limit)s
     for update of n skip locked
-) as done
+)
+update usage_total t set settled = true
+from done
 where t.period = done.period and t.feature = done.feature
 returning 1
 
@@ -98,8 +102,7 @@ select begin_set(%(period)s, %(feature)s, %(now)s, %(quiet)s, %(margin)s, 'corre
 -- A replacement that is given up, or parked after its period has ended, holds nothing back: it can
 -- no longer be sent.
 -- name: release_ended
-update usage_total t set held_until = null
-from (
+with over as materialized (
     select n.period, n.feature
     from usage_total n
     join usage_period p on p.id = n.period
@@ -111,7 +114,9 @@ from (
       )
     limit %(limit)s
     for update of n skip locked
-) as over
+)
+update usage_total t set held_until = null
+from over
 where t.period = over.period and t.feature = over.feature
 
 -- name: credit_closed_periods
@@ -125,14 +130,7 @@ select mark_lost(%(limit)s)
 -- and never confirmed by then is no longer sent, because it might count twice. It waits for the
 -- totals to be compared.
 -- name: lease
-update usage_delivery d set
-    due_at = now() + %(lease)s::interval,
-    attempts = d.attempts + case when next.expired then 0 else 1 end,
-    uncertain_since = coalesce(d.uncertain_since, now()),
-    state = case when next.expired then 'parked' else d.state end,
-    reason = case when next.expired then 'unconfirmed' else d.reason end,
-    compare_at = case when next.expired then now() else d.compare_at end
-from (
+with next as materialized (
     select n.period, n.feature, n.seq, n.uncertain_since,
            least(p.ends_at, p.closed_at) as ends_at,  -- a plan change ends it early
            coalesce(
@@ -144,7 +142,15 @@ from (
     order by n.due_at
     limit %(limit)s
     for update of n skip locked
-) as next
+)
+update usage_delivery d set
+    due_at = now() + %(lease)s::interval,
+    attempts = d.attempts + case when next.expired then 0 else 1 end,
+    uncertain_since = coalesce(d.uncertain_since, now()),
+    state = case when next.expired then 'parked' else d.state end,
+    reason = case when next.expired then 'unconfirmed' else d.reason end,
+    compare_at = case when next.expired then now() else d.compare_at end
+from next
 where d.period = next.period and d.feature = next.feature and d.seq = next.seq
 returning d.period, d.feature, d.seq, d.user_id, d.kind, d.event_id, d.generation, d.body,
           d.attempts, next.ends_at, next.uncertain_since as uncertain_before, next.expired

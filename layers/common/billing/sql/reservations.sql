@@ -24,7 +24,7 @@ from release_reservation(%(id)s, %(user_id)s, %(now)s) as r
 -- Holds that have expired leave the index that every limit is checked against. Somebody who is
 -- confirming one right now has locked it, and goes first.
 -- name: expire
-with due as (
+with due as materialized (
     select id from usage_reservation
     where state = 'held' and expires_at <= %(now)s
     limit %(limit)s
@@ -36,10 +36,12 @@ where r.id = due.id
 returning r.id
 
 -- name: forget
-delete from usage_reservation
-where id in (
+with old as materialized (
     select id from usage_reservation
     where state <> 'held' and expires_at < %(before)s
     limit %(limit)s
     for update skip locked
 )
+delete from usage_reservation r
+using old
+where r.id = old.id

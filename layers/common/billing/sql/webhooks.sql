@@ -20,15 +20,17 @@ on conflict (id) do nothing
 -- again and again hold up nobody else's; among these the oldest occurrence first. Holds each for a
 -- minute so that two runs do not work on the same one.
 -- name: lease_failed_events
-update webhook_events set due_at = now() + interval '1 minute', attempts = attempts + 1
-where id in (
+with due as materialized (
     select id from webhook_events
     where status = 'failed' and due_at <= now()
     order by attempts, occurred_at nulls last
     limit %(limit)s
     for update skip locked
 )
-returning id, payload, attempts, occurred_at
+update webhook_events e set due_at = now() + interval '1 minute', attempts = e.attempts + 1
+from due
+where e.id = due.id
+returning e.id, e.payload, e.attempts, e.occurred_at
 
 -- Gives back what there was no time for, as if it had never been taken.
 -- name: release_events
@@ -68,8 +70,7 @@ where id in (
 
 -- Dead events are tried again as if they had just come.
 -- name: redrive_events
-update webhook_events set status = 'failed', due_at = now(), attempts = 0
-where id in (
+with dead as materialized (
     select id from webhook_events
     where status = 'dead' and payload is not null
       and (%(id)s::text is null or id = %(id)s)
@@ -79,7 +80,10 @@ where id in (
     limit %(limit)s
     for update skip locked
 )
-returning id
+update webhook_events e set status = 'failed', due_at = now(), attempts = 0
+from dead
+where e.id = dead.id
+returning e.id
 
 -- What waits for a repair or a person: how many rows, and since when the oldest has.
 -- name: inbox_health

@@ -105,12 +105,10 @@ begin
         return 'over';
     end if;
     if exists (
-        select from usage_period p
-        join usage_delivery d on d.period = p.id
-        where p.user_id = v_period.user_id and d.feature = p_feature
-          and d.state = 'sent' and d.kind in ('event', 'merged')
-          and d.billed_period is null and d.compare_at is null
-          and d.answered_at > v_period.starts_at - interval '1 minute'
+        select from usage_delivery d
+        where d.user_id = v_period.user_id and d.feature = p_feature
+          and d.state = 'sent' and d.billed_period is null and d.compare_at is null
+          and d.kind <> 'set' and d.answered_at > v_period.starts_at - interval '1 minute'
     ) then
         return 'unsure';
     end if;
@@ -225,10 +223,7 @@ begin
     ) as n;
     perform from users where id = any (v_users) order by id for no key update;
 
-    update usage_delivery d set
-        state = 'pending', generation = d.generation + 1, reason = null, due_at = now(),
-        attempts = 0, uncertain_since = null, compare_at = null, amount = null, currency = null
-    from (
+    with parked as materialized (
         select n.period, n.feature, n.seq
         from usage_delivery n
         where redrivable(n, p_user, p_event, p_reason) and n.user_id = any (v_users)
@@ -239,7 +234,11 @@ begin
           )
         limit p_limit
         for update of n skip locked
-    ) as parked
+    )
+    update usage_delivery d set
+        state = 'pending', generation = d.generation + 1, reason = null, due_at = now(),
+        attempts = 0, uncertain_since = null, compare_at = null, amount = null, currency = null
+    from parked
     where d.period = parked.period and d.feature = parked.feature and d.seq = parked.seq;
     get diagnostics v_driven = row_count;
     return v_driven;
