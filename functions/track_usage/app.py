@@ -20,7 +20,13 @@ from billing import amounts, api, corrections, ledger, reservations, usage, wiri
 from billing.accounts import User
 from billing.corrections import Booking, Corrected, Correction, Credit
 from billing.deadline import LambdaContext
-from billing.errors import AccessUnconfirmed, BillingError, FieldError, Unauthenticated
+from billing.errors import (
+    AccessUnconfirmed,
+    BillingError,
+    FieldError,
+    InvalidRequest,
+    Unauthenticated,
+)
 from billing.fields import FEATURE_PATTERN, USER_ID_PATTERN, IdempotencyKey, OccurredAt
 from billing.reservations import Outcome, Reservation
 from billing.schemas import (
@@ -225,9 +231,13 @@ def release_reservation(
 def correct_usage(body: Annotated[Correct, Body()]) -> Response[CorrectionTaken]:
     """Add to what a user used, or take off what was counted wrongly; signed, with a reason.
 
-    A total never falls below zero (409 `below_zero`). Where the period that `occurred_at` lies in
-    is over, its invoice stays as it is, and `needs_credit` says what to give back.
+    `corrects`, the key of the entry that was wrong, or `occurred_at` says which period is meant. A
+    total never falls below zero (409 `below_zero`). Where that period is over, its invoice stays as
+    it is, and `needs_credit` says what to give back.
     """
+    if body.corrects is not None and body.occurred_at is not None:
+        both = "Say which period is meant by corrects or by occurred_at, not by both."
+        raise InvalidRequest(errors=[FieldError("corrects", "one_of_two", both)])
     correction = Correction(
         user_id=body.user_id,
         feature=body.feature,
@@ -235,6 +245,7 @@ def correct_usage(body: Annotated[Correct, Body()]) -> Response[CorrectionTaken]
         idempotency_key=body.idempotency_key,
         reason=body.reason,
         occurred_at=body.occurred_at,
+        corrects=body.corrects,
     )
     corrected = make_sure(
         app, body.user_id, partial(_correct, correction), lambda corrected: corrected.code

@@ -194,16 +194,19 @@ class Usage(RuleBasedStateMachine):
         key=keys,
         quantity=quantities,
         less=st.booleans(),
-        days_ago=st.sampled_from([None, 0, 25]),
+        meant=st.sampled_from([None, 0, 25]) | keys,
     )
     def correct(
-        self, user: str, key: str, quantity: Decimal, *, less: bool, days_ago: int | None
+        self, user: str, key: str, quantity: Decimal, *, less: bool, meant: int | str | None
     ) -> None:
+        """Of the period that runs, that held a day so long ago, or that an entry was booked in."""
         signed = -quantity if less else quantity
-        when = None if days_ago is None else self.now - timedelta(days=days_ago)
+        corrects = meant if isinstance(meant, str) else None
+        when = self.now - timedelta(days=meant) if isinstance(meant, int) else None
+        entry = self._ledger().get((user, str(corrects)))
         done = corrections.correct(
             self.db,
-            Correction(user, "storage", signed, key, "a mistake", when),
+            Correction(user, "storage", signed, key, "a mistake", when, corrects),
             author="proof",
             statuses=STATUSES,
             now=self.now,
@@ -213,10 +216,15 @@ class Usage(RuleBasedStateMachine):
             assert known is None
             assert done.booking.used >= 0
             self.counted[user, key] = ("corrected", signed)
+            if corrects is not None:
+                assert entry is not None
+                assert not less or self._ledger()[user, key]["period"] == entry["period"]
         elif done.booking:
             assert known == ("corrected", signed)
         elif done.code == "conflict":
             assert known is not None
+        elif done.code == "entry_not_found":
+            assert entry is None
 
     # --- what time, Commet and the network do --------------------------------------------------
 

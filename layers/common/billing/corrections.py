@@ -1,6 +1,7 @@
 """Correcting what was booked: signed, with a reason and an author, in the ledger.
 
-Less usage lowers the total of the period it was booked in; what Commet has been told already
+Less usage lowers the total of the period it was booked in, which is not always the one it occurred
+in: a late event lies in the period that ran when it was reported. What Commet has been told already
 stays, and deliveries resume once the total has passed it again. After a period is over Commet
 cannot be told any more: such a correction `needs_credit`. The rules are in
 `migrations/routines/corrections.sql`.
@@ -23,8 +24,9 @@ from billing.sql import queries
 class Correction:
     """What is to be added to (above zero) or taken off (below) what a user used.
 
-    `occurred_at` says which period is meant, None the one that runs. Raises ValueError for no
-    quantity.
+    Which period is meant: the one that held `occurred_at`, or that the entry with the key
+    `corrects` was booked in; with neither, the one that runs. Raises ValueError for both, and for
+    no quantity.
     """
 
     user_id: str
@@ -33,8 +35,11 @@ class Correction:
     idempotency_key: str
     reason: str
     occurred_at: datetime | None = None
+    corrects: str | None = None
 
     def __post_init__(self) -> None:
+        if self.occurred_at is not None and self.corrects is not None:
+            raise ValueError("occurred_at and corrects both say which period is meant")
         if not is_quantity(abs(self.quantity)):
             raise ValueError("quantity must not be 0, with at most 9 integer and 6 decimal digits")
 
@@ -49,6 +54,8 @@ class Correction:
             self.occurred_at and utc_text(self.occurred_at),
             self.reason,
         ]
+        if self.corrects is not None:  # without it, as before there was such a thing
+            supplied.append(self.corrects)
         return blake2b(json.dumps(supplied).encode(), digest_size=16).digest()
 
 
@@ -82,8 +89,8 @@ class Booking:
 class Corrected:
     """What became of a correction: a booking, or a code that says why it was refused.
 
-    Codes: those of `usage.Verdict`, and `conflict below_zero no_period`. `repeated` tells that it
-    had been booked before.
+    Codes: those of `usage.Verdict`, and `conflict below_zero no_period entry_not_found`. `repeated`
+    tells that it had been booked before.
     """
 
     booking: Booking | None
@@ -111,6 +118,7 @@ def correct(
             "fingerprint": correction.fingerprint,
             "reason": correction.reason,
             "author": author,
+            "corrects": correction.corrects,
             "now": now,
             "statuses": list(statuses),
         },

@@ -293,8 +293,14 @@ class Correct(Request):
     quantity: SignedQuantity
     idempotency_key: IdempotencyKey
     reason: Annotated[Text, Field(min_length=1, max_length=500)]
+    corrects: IdempotencyKey | None = Field(
+        None,
+        description="The key of the entry that was wrong. The period it was booked in is meant.",
+    )
     occurred_at: OccurredAt | None = Field(
-        None, description="Says which period is meant. Left out: the one that runs."
+        None,
+        description="The period that held it is meant; with neither this nor `corrects`, the one"
+        " that runs.",
     )
 
 

@@ -113,6 +113,17 @@ _REFUSALS: dict[str, tuple[type[BillingError], str]] = {
     "reservation_expired": (Conflict, "The reservation has expired, and it no longer fits."),
     "reservation_released": (Conflict, "The reservation was released."),
     "reservation_confirmed": (Conflict, "The reservation was confirmed: correct it instead."),
-    "below_zero": (Conflict, "Less than this was used in the period. Does occurred_at say which?"),
-    "no_period": (Conflict, "Nothing of this user's was counted at that time."),
+    "below_zero": (
+        Conflict,
+        "Less than this was used in the period. Name the entry in corrects, or occurred_at.",
+    ),
+    "no_period": (
+        Conflict,
+        "No period of this user's runs now, or held occurred_at. Name the entry in corrects, or an"
+        " occurred_at within one.",
+    ),
+    "entry_not_found": (
+        NotFound,
+        "The ledger has no entry of this user and feature with the key in corrects, or no longer.",
+    ),
 }

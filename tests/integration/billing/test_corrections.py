@@ -17,6 +17,7 @@ from tests.integration.billing.conftest import (
     Subscribe,
     after,
     booked,
+    grant_feature,
 )
 
 END = datetime(2026, 10, 1, tzinfo=UTC)
@@ -36,10 +37,14 @@ def adjust(
     key: str = "fix",
     user: str = "usr_ana",
     now: datetime = NOW,
+    feature: str = "storage",
     occurred_at: datetime | None = None,
+    corrects: str | None = None,
     author: str = "support",
 ) -> Corrected:
-    correction = Correction(user, "storage", Decimal(quantity), key, "sent twice", occurred_at)
+    correction = Correction(
+        user, feature, Decimal(quantity), key, "sent twice", occurred_at, corrects
+    )
     return correct(db, correction, author=author, statuses=STATUSES, now=now)
 
 
@@ -280,14 +285,40 @@ class TestAPeriodThatIsOver:
         assert adjust(db, "-10", now=OCTOBER).code == "below_zero"
 
     def test_whose_end_nobody_noticed(self, db: Database, subscribe: Subscribe) -> None:
-        """A paused subscription does not turn over, yet its period has ended."""
+        """A paused subscription does not turn over, yet its period has ended: none runs."""
         subscribe()
         use(db, "30")
         claim(db, now=NOW, interval=timedelta(0))
         db.execute("update subscriptions set status = 'paused'")
-        done = adjust(db, "-10", now=OCTOBER)
+        assert adjust(db, "-1", key="in time", now=END - timedelta(seconds=1)).code is None
+        assert adjust(db, "-10", now=OCTOBER).code == "no_period"
+        done = adjust(db, "-10", now=OCTOBER, occurred_at=NOW)
         assert done.booking is not None
         assert done.booking.needs_credit
+        assert adjust(db, "-10", key="now", now=OCTOBER, occurred_at=OCTOBER).code == "no_period"
+
+    def test_and_after_which_there_is_none(self, db: Database, subscribe: Subscribe) -> None:
+        """A subscription that was canceled has no running period: which one is meant is said."""
+        subscribe()
+        use(db, "30")
+        claim(db, now=NOW, interval=timedelta(0))
+        db.execute("update usage_period set closed_at = %s", [NOW])
+        db.execute("update subscriptions set status = 'canceled'")
+        later = after(days=1)
+        assert adjust(db, "-3", now=later).code == "no_period"
+        assert adjust(db, "-3", now=later, occurred_at=NOW).code is None
+        done = adjust(db, "-4", key="named", now=later, corrects=f"e-30-{NOW}")
+        assert done.booking is not None
+        assert done.booking.needs_credit
+        assert totals(db) == [(23, 30)]
+
+    def test_before_it_is(self, db: Database, subscribe: Subscribe) -> None:
+        """A clock that is ahead of ours sees the end of the period that runs."""
+        subscribe()
+        use(db, "30")
+        almost = END - timedelta(minutes=1)
+        ahead = END + timedelta(minutes=1)
+        assert adjust(db, "-10", now=almost, occurred_at=ahead).code is None
 
     def test_the_newer_of_two_that_began_together(self, db: Database, subscribe: Subscribe) -> None:
         """After a plan change on the first day the running period is the one that is meant."""
@@ -309,6 +340,83 @@ class TestAPeriodThatIsOver:
         assert adjust(db, "-1", occurred_at=START - timedelta(days=1)).code == "no_period"
         subscribe("usr_new", starts_at=None)
         assert adjust(db, "-1", user="usr_new").code == "no_period"
+
+
+class TestAnEntry:
+    """Which period is meant is said by the key of the entry that was wrong."""
+
+    LATE = datetime(2026, 9, 25, tzinfo=UTC)
+
+    @pytest.fixture
+    def late(self, db: Database, subscribe: Subscribe) -> None:
+        """10 used in September; 10 more were reported in October, when they were late."""
+        subscribe()
+        for key, now, when in (("early", NOW, None), ("late", OCTOBER, self.LATE)):
+            event = Event("usr_ana", "storage", Decimal(10), key, when)
+            accept(db, [event], statuses=STATUSES, now=now)
+        claim(db, now=OCTOBER, interval=timedelta(0))
+
+    @pytest.mark.usefixtures("late")
+    def test_that_was_late(self, db: Database) -> None:
+        """It lies in the period it was booked in, not in the one that held its time."""
+        done = adjust(db, "-4", now=OCTOBER, corrects="late")
+        assert done.booking is not None
+        assert (done.booking.period_start, done.booking.used) == (END, Decimal(6))
+        assert done.booking.needs_credit is None
+        assert totals(db) == [(10, 10), (6, 10)]
+        entry = "select occurred_at, late from usage_event where kind = 'correction'"
+        assert db.one(entry) == {"occurred_at": self.LATE, "late": True}
+        assert adjust(db, "-4", key="by time", now=OCTOBER, occurred_at=self.LATE).code is None
+        assert totals(db) == [(6, 10), (6, 10)]
+
+    @pytest.mark.usefixtures("late")
+    def test_of_a_period_that_is_over(self, db: Database) -> None:
+        """What has to be given back is that period's; a correction can be corrected too."""
+        for key, corrects in (("a", "early"), ("b", "a")):
+            done = adjust(db, "-4", key=key, now=OCTOBER, corrects=corrects)
+            assert done.booking is not None
+            assert done.booking.needs_credit == Credit(Decimal(4), Decimal(0), "usd")
+        assert totals(db) == [(2, 10), (10, 10)]
+
+    @pytest.mark.usefixtures("late")
+    def test_that_is_not_there(self, db: Database, subscribe: Subscribe) -> None:
+        """No such key, or of another user or feature: nothing is guessed."""
+        subscribe("usr_bea", feature="calls")
+        grant_feature(db, "usr_bea", "storage")
+        for quantity in ("-1", "1"):
+            told = [
+                adjust(db, quantity, now=OCTOBER, corrects="missing"),
+                adjust(db, quantity, now=OCTOBER, corrects="late", user="usr_bea"),
+                adjust(db, quantity, now=OCTOBER, corrects="late", feature="calls"),
+            ]
+            assert [done.code for done in told] == ["entry_not_found"] * 3
+        assert adjust(db, "-1", user="usr_no", corrects="late").code == "unknown_user"
+
+    @pytest.mark.usefixtures("late")
+    def test_of_which_there_was_more(self, db: Database) -> None:
+        """That goes into the open period, as old as the entry is, and so not for ever."""
+        done = adjust(db, "5", now=OCTOBER, corrects="early")
+        assert done.booking is not None
+        assert done.booking.period_start == END
+        entry = "select occurred_at, late from usage_event where kind = 'correction'"
+        assert db.one(entry) == {"occurred_at": NOW, "late": True}
+        much_later = NOW + timedelta(days=36)
+        assert adjust(db, "5", key="b", now=much_later, corrects="early").code == "too_old"
+
+    @pytest.mark.usefixtures("late")
+    def test_is_part_of_what_was_asked(self, db: Database) -> None:
+        """The same key for another entry is a conflict; again is again once that is gone, too."""
+        first = adjust(db, "-4", now=OCTOBER, corrects="late")
+        for corrects in ("early", None):
+            assert adjust(db, "-4", now=OCTOBER, corrects=corrects).code == "conflict"
+        db.execute("delete from usage_event where idempotency_key = 'late'")
+        again = adjust(db, "-4", now=OCTOBER, corrects="late")
+        assert (again.booking, again.repeated) == (first.booking, True)
+
+    def test_and_a_time(self) -> None:
+        """Two answers to one question are none."""
+        with pytest.raises(ValueError, match="corrects"):
+            Correction("usr_ana", "storage", Decimal(1), "fix", "r", NOW, "late")
 
 
 class TestMore:
@@ -376,6 +484,11 @@ class TestKeys:
         adjust(db, "-10")
         assert adjust(db, "-11").code == "conflict"
         assert adjust(db, "-1", key=f"e-30-{NOW}").code == "conflict"
+
+    def test_fingerprints_outlive_the_code(self) -> None:
+        """Those in the ledger are known again by every later version."""
+        correction = Correction("usr_ana", "storage", Decimal("-1.5"), "fix", "sent twice", NOW)
+        assert correction.fingerprint.hex() == "e1c3f85ea81fa58053c2683745c718db"
 
     @pytest.mark.parametrize("quantity", ["0", "0.0000001", "-1000000000", "NaN"])
     def test_no_quantity(self, quantity: str) -> None:

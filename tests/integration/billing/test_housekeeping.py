@@ -71,6 +71,13 @@ class TestPruneLedger:
         assert [send(db, "a"), send(db, "a", "2")] == before == ["duplicate", "conflict"]
         assert send(db, "c") == "accepted"
 
+    def test_what_is_gone_cannot_be_named(self, db: Database) -> None:
+        """A key does not tell which period its entry was booked in."""
+        correction = Correction("usr_ana", "storage", Decimal(-1), "fix", "r", corrects="a")
+        prune(db)
+        corrected = correct(db, correction, author="me", statuses=STATUSES, now=END)
+        assert corrected.code == "entry_not_found"
+
     def test_with_what_was_said_of_it(self, db: Database) -> None:
         """A credit that was given back is kept no longer than the correction it was for."""
         correction = Correction("usr_ana", "storage", Decimal(-1), "fix", "a mistake", NOW)

@@ -6,7 +6,7 @@ select c.verdict, c.used, (c.entry).*, (c.booked_in).starts_at as period_start,
        (c.credit).amount as credit_amount, (c.credit).currency as credit_currency
 from correct_usage(
     %(user_id)s, %(feature)s, %(key)s, %(quantity)s, %(occurred_at)s, %(fingerprint)s, %(reason)s,
-    %(author)s, %(now)s, %(statuses)s
+    %(author)s, %(now)s, %(statuses)s, %(corrects)s
 ) as c
 
 -- A page looks at no more than so many entries, whichever of them are wanted, and the last one it

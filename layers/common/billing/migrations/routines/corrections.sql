@@ -6,15 +6,18 @@
 -- anything has: the same whenever the same correction is sent again.
 --
 -- More usage is usage: it goes into the open period and is held to its limit. Less usage goes into
--- the period that held p_occurred (the newest one where that is null). Commet can only be told of
+-- the period that the entry with the key p_corrects was booked in, or that held p_occurred; with
+-- neither, into the one that runs, and it is refused where none does. Commet can only be told of
 -- that while the period runs; afterwards the entry needs a credit for what Commet was told, or is about
 -- to be, beyond what is left: as much as credit_closed_periods will park of it.
+-- The code before calls it without p_corrects, until the new one has taken over.
 drop function if exists correct_usage(
     text, text, text, numeric, timestamptz, bytea, text, text, timestamptz, text[]
 );
-create function correct_usage(
+create or replace function correct_usage(
     p_user text, p_feature text, p_key text, p_quantity numeric, p_occurred timestamptz,
     p_fingerprint bytea, p_reason text, p_author text, p_now timestamptz, p_statuses text[],
+    p_corrects text default null,
     out verdict text, out entry usage_event, out booked_in usage_period, out used numeric,
     out credit usage_credit
 )
@@ -24,6 +27,8 @@ set enable_seqscan = off
 as $$
 declare
     v_now record;
+    v_corrected usage_event;
+    v_happened timestamptz;  -- null: now
     v_told numeric;
     v_credit numeric;
 begin
@@ -42,14 +47,24 @@ begin
         return;
     end if;
 
-    if p_quantity > 0 then
-        select * into booked_in from usage_period where id = v_now.period;
-    else
-        select * into booked_in from usage_period
-        where user_id = p_user and starts_at <= coalesce(p_occurred, 'infinity')
-        order by starts_at desc, id desc
-        limit 1;
+    if p_corrects is not null then
+        select * into v_corrected from usage_event
+        where user_id = p_user and idempotency_key = p_corrects and feature = p_feature;
     end if;
+    v_happened := coalesce(p_occurred, v_corrected.occurred_at);
+    select * into booked_in from usage_period where id = case
+        when p_quantity > 0 then v_now.period
+        when p_corrects is not null then v_corrected.period
+        when p_occurred is null then case when v_now.ends_at > p_now then v_now.period end
+        else (
+            -- Only if it had not ended by then; a caller's clock may be ahead of ours.
+            select case when n.ends_at > least(p_occurred, p_now) then n.id end
+            from usage_period n
+            where n.user_id = p_user and n.starts_at <= p_occurred
+            order by n.starts_at desc, n.id desc
+            limit 1
+        )
+    end;
     -- Locked: what of it is claimed must not change either.
     select t.total, t.claimed into used, v_told from usage_total t
     where t.period = booked_in.id and t.feature = p_feature
@@ -58,9 +73,10 @@ begin
     verdict := case
         when v_now.code = 'unknown_user' then v_now.code
         when p_occurred > p_now + interval '5 minutes' then 'in_future'
+        when p_corrects is not null and v_corrected.user_id is null then 'entry_not_found'
         when p_quantity < 0 and booked_in.id is null then 'no_period'
         when p_quantity < 0 and used < 0 then 'below_zero'
-        when p_quantity > 0 and p_occurred < p_now - interval '35 days' then 'too_old'
+        when p_quantity > 0 and v_happened < p_now - interval '35 days' then 'too_old'
         when p_quantity > 0 and v_now.code is not null then v_now.code
         when p_quantity > 0 and used + v_now.held > v_now.cap then 'limit_reached'
         when not fits_double(used) then 'total_too_large'
@@ -73,9 +89,9 @@ begin
         v_credit := least(-p_quantity, v_told - refused_of(booked_in.id, p_feature) - used);
     end if;
     perform book_usage(
-        p_user, p_key, p_fingerprint, p_feature, p_quantity, coalesce(p_occurred, p_now),
+        p_user, p_key, p_fingerprint, p_feature, p_quantity, coalesce(v_happened, p_now),
         booked_in.id, 'correction', p_now,
-        p_late => coalesce(p_quantity > 0 and p_occurred < booked_in.starts_at, false),
+        p_late => coalesce(v_happened < booked_in.starts_at, false),
         p_reason => p_reason, p_author => p_author,
         p_needs_credit => coalesce(v_credit > 0, false)
     );
