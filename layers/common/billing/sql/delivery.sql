@@ -84,16 +84,21 @@ returning 1
 
 -- Corrections have taken back more than was sent since: what is still so shortly before the end of
 -- a period is set right while Commet still takes it.
+-- What can be set is asked last, and of no more than are wanted: it looks at deliveries.
 -- name: to_be_set
-select t.period, t.feature
-from usage_total t
-join usage_period p on p.id = t.period
-where not t.settled and t.total < t.claimed and p.closed_at is null
-  and p.ends_at <= %(now)s::timestamptz + %(closing)s::interval
-  and p.ends_at > %(now)s::timestamptz + %(margin)s::interval
-  and t.held_until is distinct from 'infinity'
-  and can_be_set(t)
-order by p.ends_at
+select (s.shrunk).period, (s.shrunk).feature
+from (
+    select t as shrunk
+    from usage_total t
+    join usage_period p on p.id = t.period
+    where not t.settled and t.total < t.claimed and p.closed_at is null
+      and p.ends_at <= %(now)s::timestamptz + %(closing)s::interval
+      and p.ends_at > %(now)s::timestamptz + %(margin)s::interval
+      and t.held_until is distinct from 'infinity'
+    order by p.ends_at
+    offset 0
+) as s
+where can_be_set(s.shrunk)
 limit %(limit)s
 
 -- name: begin_set
