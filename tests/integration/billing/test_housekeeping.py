@@ -106,7 +106,7 @@ class TestPruneLedger:
         corrected = correct(db, correction, author="me", statuses=STATUSES, now=END)
         assert corrected.code == "conflict"
         work = Event("usr_ana", "storage", Decimal(1), "b")
-        assert reserve(db, work, statuses=STATUSES, now=END).code == "conflict"
+        assert reserve(db, work, statuses=STATUSES, now=END).code == "already_counted"
 
     def test_keys_are_each_users_own(self, db: Database, subscribe: Subscribe) -> None:
         """Another user may use the same one."""
