@@ -40,7 +40,7 @@ class Correction:
     def __post_init__(self) -> None:
         if self.occurred_at is not None and self.corrects is not None:
             raise ValueError("occurred_at and corrects both say which period is meant")
-        if not is_quantity(abs(self.quantity)):
+        if not is_quantity(self.quantity.copy_abs()):
             raise ValueError("quantity must not be 0, with at most 9 integer and 6 decimal digits")
 
     @property
