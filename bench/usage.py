@@ -3,8 +3,9 @@
 Single events: `billing.usage.accept` and the whole handler, beside pgbench calling the same SQL
 function on the same server, and beside pgbench inserting into ledger and total with nothing
 decided, which is less than anybody could do. Batches of 1,000: the whole handler, beside that same
-bare statement by unnest over the same driver. Everything takes turns, in rounds; ratios are medians
-over the rounds, each within its own round. Growth: ledgers of 10,000 entries and ten times as many,
+bare statement by unnest over the same driver. Everything takes turns, in rounds: short
+ones and many, because the machine's pace changes; ratios are medians over the rounds, each within
+its own round. Growth: ledgers of 10,000 entries and ten times as many,
 again and again, stand side by side, and what must not notice takes turns on them.
 
     PYTHONPATH=.:layers/common python -m bench.usage [--rounds N] [--ledger ROWS] [--plot FILE]
@@ -98,9 +99,9 @@ def main(arguments: list[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--rounds", type=int, default=5, help="turns of each (default: 5)")
-    parser.add_argument("--events", type=int, default=2000, help="per turn (default: 2000)")
-    parser.add_argument("--batches", type=int, default=20, help="per turn (default: 20)")
+    parser.add_argument("--rounds", type=int, default=15, help="turns of each (default: 15)")
+    parser.add_argument("--events", type=int, default=600, help="per turn (default: 600)")
+    parser.add_argument("--batches", type=int, default=6, help="per turn (default: 6)")
     parser.add_argument(
         "--ledger", type=int, default=10_000_000, help="rows to grow to (default: 10,000,000)"
     )

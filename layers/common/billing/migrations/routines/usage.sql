@@ -167,7 +167,7 @@ declare
     v_ended boolean;
     v_gone boolean;
     v_holds boolean;
-    v_any boolean := false;
+    v_any boolean;
     v_verdict text;
     v_total numeric;
     r record;
@@ -250,25 +250,23 @@ begin
             when p_occurred[i] < v_oldest then 'too_old'
             when p_occurred[i] > v_newest then 'in_future'
             when v_codes[p_pairs[i]] is not null then v_codes[p_pairs[i]]
-            when v_total > v_caps[p_pairs[i]] + v_own[i] then
-                -- Up to what is held for it, it gives way to no other hold: as when confirmed.
-                case when v_own[i] < p_quantities[i] or v_total > v_limits[p_pairs[i]]
-                     then 'limit_reached'
-                     when v_total > 999999999 and not fits_double(v_total) then 'total_too_large'
-                     else 'accepted' end
+            -- Up to what is held for it, it gives way to no other hold: as when confirmed.
+            when v_total > v_caps[p_pairs[i]] + v_own[i]
+                 and (v_own[i] < p_quantities[i] or v_total > v_limits[p_pairs[i]])
+                then 'limit_reached'
             when v_total > 999999999 and not fits_double(v_total) then 'total_too_large'
             else 'accepted'
         end;
         v_verdicts[i] := v_verdict;
         if v_verdict = 'accepted' then
             v_totals[p_pairs[i]] := v_total;
-            if v_own[i] > 0 then
+            v_known[p_firsts[i]] := p_fingerprints[i];
+            if v_holds then
                 v_caps[p_pairs[i]] := v_caps[p_pairs[i]] + v_own[i];
             end if;
-            v_known[p_firsts[i]] := p_fingerprints[i];
-            v_any := true;
         end if;
     end loop;
+    v_any := 'accepted' = any (v_verdicts);
 
     if v_any then
         with ledger as (
