@@ -243,6 +243,8 @@ class _Work:
             return False
         self._seen.update(users)
         limit = self._deadline.within(_CALL_SECONDS)
+        for user in users:
+            self._db.execute(queries("drift")["make_ready"], {"user_id": user})
         before = {user: self._books(user) for user in users}
         with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="compare") as pool:
             answers = {u: pool.submit(self._commet.feature_access, u, limit) for u in users}

@@ -90,7 +90,8 @@ def log_refusals(codes: Iterable[str | None]) -> None:
 
 def refusal(code: str) -> BillingError:
     """The error that a refusal is answered with."""
-    kind, detail = _REFUSALS[code]
+    # The database may be ahead of this code, and know more reasons.
+    kind, detail = _REFUSALS.get(code, (Conflict, "This cannot be done."))
     return kind(detail, code="idempotency_conflict" if code == "conflict" else code)
 
 

@@ -306,6 +306,8 @@ class TestAPeriodThatIsOver:
         db.execute("update subscriptions set status = 'canceled'")
         later = after(days=1)
         assert adjust(db, "-3", now=later).code == "no_period"
+        # Paid for until then, but over: nobody used anything.
+        assert adjust(db, "-3", now=after(days=6), occurred_at=after(days=5)).code == "no_period"
         assert adjust(db, "-3", now=later, occurred_at=NOW).code is None
         done = adjust(db, "-4", key="named", now=later, corrects=f"e-30-{NOW}")
         assert done.booking is not None

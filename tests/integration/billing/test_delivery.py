@@ -623,6 +623,14 @@ class TestLostToCancellation:
         assert amounts == [(3, 0, "usd"), (4, Decimal("0.2"), "usd"), (5, Decimal("0.5"), "usd")]
 
     @pytest.mark.usefixtures("canceled")
+    def test_what_was_carried_took_up_what_is_included(self, db: Database) -> None:
+        """What an earlier period left for this one came first, so that more lies beyond."""
+        db.execute("update usage_total set carried = 4")
+        assert run(db, self.refused()).parked == 3
+        lost = [r["amount"] for r in rows(db) if r["state"] == "parked"]
+        assert lost == [Decimal("0.2"), Decimal("0.4"), Decimal("0.5")]
+
+    @pytest.mark.usefixtures("canceled")
     def test_the_terms_are_those_of_then(self, db: Database) -> None:
         """Although the entitlement is gone by the time Commet refuses."""
         news = {"features": [], "ends_all": True}

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from billing.commet import Commet
 from billing.commet_models import Consumption
+from billing.corrections import Correction, correct
 from billing.db import Database
 from billing.deadline import Deadline
 from billing.delivery import Summary, deliver, redrive, resolve
@@ -379,6 +380,58 @@ class TestNewsThatCameLate:
         before, moved, since = rows(buyer.db)
         assert before["billed_period"] == before["period"]
         assert moved["billed_period"] == since["period"] != moved["period"]
+
+    def test_an_answer_in_the_moment_of_the_news(self, buyer: Customer) -> None:
+        """Taken for placed, because neither saw the other: doubted when totals are compared."""
+        self.change(buyer, "pln_usagemax")
+        self.hear_late(buyer)
+        buyer.db.execute(
+            "update usage_delivery set billed_period = period, compare_at = null, doubted_at = null"
+        )
+        self.holds(buyer)
+        # Placed by code that knows nothing of it, in the middle of an upgrade.
+        buyer.db.execute("update usage_total set carried = 0")
+        self.holds(buyer)
+
+    def test_clocks_that_differ(self, buyer: Customer) -> None:
+        """By ours, Commet's new period begins after we heard of it."""
+        buyer.use("5")
+        buyer.deliver()
+        period = buyer.db.value("select id from usage_period")
+        buyer.db.execute(
+            "select record_period(%s, %s, 'pln_usagemax', %s, %s, %s)",
+            [
+                buyer.id, buyer.subscription, buyer.now + timedelta(seconds=2),
+                buyer.now + timedelta(days=30), buyer.now,
+            ],
+        )  # fmt: skip
+        (sent,) = rows(buyer.db)
+        assert (sent["period"], sent["billed_period"]) == (period, None)
+        assert sent["compare_at"] is not None
+
+    def test_what_a_correction_of_it_is_worth(self, buyer: Customer) -> None:
+        """Its own period's terms do not say: it was billed in the next one."""
+        buyer.use("100")
+        buyer.deliver()
+        self.change(buyer, "pln_usagemax")
+        event = Event(buyer.id, "storage", Decimal(60), "wrong")
+        accept(buyer.db, [event], statuses=STATUSES, now=buyer.now)
+        buyer.deliver()
+        buyer.remote.control.advance(seconds=3600)
+        self.learn(buyer)
+        buyer.compare()
+        corrected = correct(
+            buyer.db,
+            Correction(buyer.id, "storage", Decimal(-50), "put right", "a", corrects="wrong"),
+            author="a", statuses=STATUSES, now=buyer.now,
+        )  # fmt: skip
+        assert corrected.booking is not None
+        assert corrected.booking.needs_credit is not None
+        credit = corrected.booking.needs_credit
+        assert (credit.quantity, credit.amount) == (Decimal(50), None)
+        buyer.deliver()
+        (parked,) = (row for row in rows(buyer.db) if row["kind"] == "credit")
+        assert (parked["excess"], parked["amount"]) == (Decimal(50), None)
 
     def test_a_downgrade_at_the_end_of_the_period(self, buyer: Customer) -> None:
         """The next period was opened here by the clock, with the plan as it was."""

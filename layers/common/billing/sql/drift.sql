@@ -40,6 +40,33 @@ where p.user_id = %(user_id)s and p.closed_at is null
 -- name: pending
 select distinct feature from usage_delivery where user_id = %(user_id)s and state = 'pending'
 
+-- Before totals are compared or replaced: what an answer and the news of a new period, written down
+-- in the same moment, took for placed in the period before is doubted after all; and what is carried
+-- is what the deliveries say, whoever placed them.
+-- name: make_ready
+with open_one as (
+    select p.id, p.user_id, p.starts_at from usage_period p
+    where p.user_id = %(user_id)s and p.closed_at is null
+),
+missed as (
+    update usage_delivery d set billed_period = null, compare_at = now(), doubted_at = now()
+    from open_one o
+    join usage_period p on p.user_id = o.user_id
+        and p.closed_at > o.starts_at - interval '1 minute'
+    where d.period = p.id and d.billed_period = p.id and d.doubted_at is null
+      and d.state = 'sent' and d.kind = 'event' and d.compare_at is null
+      and d.answered_at > o.starts_at - interval '1 minute'
+)
+update usage_total t set carried = m.quantity
+from open_one o
+cross join lateral (
+    select n.feature, sum(n.quantity) as quantity
+    from usage_delivery n
+    where n.billed_period = o.id and n.period <> n.billed_period and n.state = 'sent'
+    group by n.feature
+) as m
+where t.period = o.id and t.feature = m.feature and t.carried <> m.quantity
+
 -- Deliveries of which it is not known whether, or in which period, Commet booked them, in the order
 -- they were answered. `fresh`: Commet may not show it yet. `overdue`: it has been tried for long
 -- enough.
@@ -66,7 +93,7 @@ limit %(limit)s
 with placed as (
     update usage_delivery set
         state = 'sent', sent_at = coalesce(sent_at, now()), reason = null, compare_at = null,
-        billed_period = %(billed_period)s
+        billed_period = %(billed_period)s, doubted_at = coalesce(doubted_at, now())
     where period = %(period)s and feature = %(feature)s and seq = %(seq)s
       and compare_at is not null
     returning period, feature, quantity, billed_period

@@ -58,7 +58,8 @@ begin
         when p_occurred is null then case when v_now.ends_at > p_now then v_now.period end
         else (
             -- Only if it had not ended by then; a caller's clock may be ahead of ours.
-            select case when n.ends_at > least(p_occurred, p_now) then n.id end
+            select case when n.ends_at > least(p_occurred, p_now)
+                         and coalesce(n.closed_at >= least(p_occurred, p_now), true) then n.id end
             from usage_period n
             where n.user_id = p_user and n.starts_at <= p_occurred
             order by n.starts_at desc, n.id desc
@@ -99,8 +100,9 @@ begin
     if v_credit > 0 then
         insert into usage_credit (user_id, idempotency_key, quantity, amount, currency)
         select p_user, p_key, v_credit,
-               overage_value(used + w.carried + v_credit, w.included, w.unit_price)
-               - overage_value(used + w.carried, w.included, w.unit_price),
+               case when not is_billed_elsewhere(booked_in.id, p_feature)
+                    then overage_value(used + w.carried + v_credit, w.included, w.unit_price)
+                         - overage_value(used + w.carried, w.included, w.unit_price) end,
                w.currency
         from usage_terms w
         where w.period = booked_in.id and w.feature = p_feature

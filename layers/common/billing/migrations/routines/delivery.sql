@@ -277,7 +277,8 @@ declare
 begin
     for r in
         select t.period, t.feature, t.total, t.claimed, t.seq + 1 as seq, p.user_id,
-               w.included, w.unit_price, w.currency, t.total + t.carried as billed
+               w.included, w.unit_price, w.currency, t.total + t.carried as billed,
+               is_billed_elsewhere(t.period, t.feature) as elsewhere
         from usage_total t
         join usage_period p on p.id = t.period
         join usage_terms w on w.period = t.period and w.feature = t.feature
@@ -302,14 +303,26 @@ begin
                 r.period, r.feature, r.seq, r.user_id, 'credit', -v_excess,
                 delivery_name(r.period, r.user_id, r.feature, r.seq), '', 'parked', 'needs_credit',
                 v_excess,
-                overage_value(r.billed + v_excess, r.included, r.unit_price)
-                - overage_value(r.billed, r.included, r.unit_price),
+                case when not r.elsewhere
+                     then overage_value(r.billed + v_excess, r.included, r.unit_price)
+                          - overage_value(r.billed, r.included, r.unit_price) end,
                 r.currency
             );
         end if;
     end loop;
     return v_seen;
 end
+$$;
+
+-- Whether Commet booked, or may have booked, a part of a total in another period. On which terms that
+-- part was billed, if at all, the terms of this one do not tell.
+create or replace function is_billed_elsewhere(p_period bigint, p_feature text) returns boolean
+language sql stable as $$
+    select exists (
+        select from usage_delivery d
+        where d.period = p_period and d.feature = p_feature and d.state = 'sent'
+          and d.billed_period is distinct from d.period
+    )
 $$;
 
 -- What of a total Commet has certainly refused and nobody has dealt with, and so never billed.
@@ -425,7 +438,8 @@ language sql as $$
         select d.period, d.feature, sum(d.quantity) as quantity
         from usage_delivery d
         where d.period in (select e.period from ended e)
-          and (d.state = 'sent' or d.reason = 'lost_to_cancellation')
+          and (d.state = 'sent' and d.billed_period = d.period
+               or d.reason = 'lost_to_cancellation')
         group by d.period, d.feature
     ),
     refused as (
@@ -440,8 +454,8 @@ language sql as $$
     lost as (
         update usage_delivery d set
             reason = 'lost_to_cancellation',
-            amount = overage_value(r.upto, w.included, w.unit_price)
-                     - overage_value(r.upto - r.quantity, w.included, w.unit_price),
+            amount = overage_value(w.carried + r.upto, w.included, w.unit_price)
+                     - overage_value(w.carried + r.upto - r.quantity, w.included, w.unit_price),
             currency = w.currency
         from refused r
         join usage_terms w on w.period = r.period and w.feature = r.feature

@@ -16,12 +16,13 @@ $$;
 
 -- A period of Commet's that we hear of only now began at p_start: what was sent since then, and
 -- counted in another one, may be booked in it. The totals will tell (drift.py). The minute is the
--- margin within which deliveries around the end of a period are in doubt from the start.
+-- margin within which deliveries around the end of a period are in doubt from the start, and covers
+-- clocks that differ.
 create or replace function doubt_deliveries(p_user text, p_start timestamptz) returns void
 language sql as $$
     update usage_delivery d set billed_period = null, compare_at = now(), doubted_at = now()
     from usage_period p
-    where p.user_id = p_user and p.closed_at > p_start
+    where p.user_id = p_user and p.closed_at > p_start - interval '1 minute'
       and d.period = p.id and d.billed_period = p.id
       and d.state = 'sent' and d.kind = 'event' and d.compare_at is null
       and d.answered_at > p_start - interval '1 minute'
