@@ -74,8 +74,9 @@ class Book:
 class Doubt:
     """A delivery of which it is not known whether, or where, Commet booked it.
 
-    Commet books in the period of the timestamp, which `ends_at` the end of, or in the one that runs
-    when it is told (`answered_at`, of what is `sent`).
+    Commet books in the period of the timestamp, which ends at `ends_at`, or in the one that runs
+    when it is told: not before the first attempt that may have told it (`tried_at`), and of what is
+    `sent` not after `answered_at`.
     """
 
     period: int
@@ -85,6 +86,7 @@ class Doubt:
     kind: str
     quantity: Decimal
     state: str  # 'sent': certainly booked, but in which period?
+    tried_at: datetime | None
     answered_at: datetime | None
     event_id: str
     fresh: bool
@@ -93,6 +95,11 @@ class Doubt:
     def was_over_before(self, starts_at: datetime) -> bool:
         """Whether it was answered before a period that starts then, which so cannot hold it."""
         return self.answered_at is not None and self.answered_at < starts_at - MARGIN
+
+    def is_there_or_in(self, starts_at: datetime) -> bool:
+        """Whether it is in its own period or the one that starts then: none lies between."""
+        tried_since = self.tried_at is not None and self.tried_at >= starts_at - MARGIN
+        return self.ends_at >= starts_at or tried_since
 
     @property
     def key(self) -> dict[str, object]:
@@ -323,9 +330,7 @@ class _Work:
         for position, doubt in enumerate(doubts):
             if position in booked:
                 self._do("place", doubt, billed_period=book.period)
-            elif doubt.state == "sent" and (
-                doubt.ends_at >= book.starts_at or not doubt.was_over_before(book.starts_at)
-            ):
+            elif doubt.state == "sent" and doubt.is_there_or_in(book.starts_at):
                 self._do("place", doubt, billed_period=doubt.period)
             elif doubt.state == "sent":
                 # In its own period or one between that and this: neither total is told any more.

@@ -133,7 +133,18 @@ def sign_up(db: Database, commet: Commet, remote: StandIn, subscribe: Subscribe)
 
 def doubt(quantity: str, state: str = "parked") -> Doubt:
     return Doubt(
-        1, END, "f", 1, "event", Decimal(quantity), state, None, "e", fresh=False, overdue=False
+        1,
+        END,
+        "f",
+        1,
+        "event",
+        Decimal(quantity),
+        state,
+        None,
+        None,
+        "e",
+        fresh=False,
+        overdue=False,
     )
 
 
@@ -320,6 +331,23 @@ class TestWhereItWasBooked:
         assert (late["state"], late["billed_period"], late["compare_at"]) == ("sent", None, None)
         assert current["billed_period"] == current["period"]
         assert customer.drift == []
+
+    def test_confirmed_two_periods_later(self, customer: Customer) -> None:
+        """Booked by an attempt nobody answered, in the period between: not taken for its own."""
+        customer.use("5")
+        customer.turn()
+        customer.remote.control.fault(
+            match={"path": "/usage/events"}, action={"reset": "after"}, times=1
+        )
+        assert customer.deliver().postponed == 1
+        customer.turn()
+        make_due(customer.db)
+        assert customer.deliver().sent == 1
+        customer.use("1")
+        customer.deliver()
+        assert customer.compare().decided == 1
+        late, _ = rows(customer.db)
+        assert late["billed_period"] is None
 
 
 class TestNewsThatCameLate:

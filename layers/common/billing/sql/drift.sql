@@ -72,7 +72,7 @@ where t.period = o.id and t.feature = m.feature and t.carried <> m.quantity
 -- enough.
 -- name: in_doubt
 select d.period, least(p.ends_at, p.closed_at) as ends_at, d.feature, d.seq, d.kind, d.quantity,
-       d.state, d.answered_at, d.event_id,
+       d.state, d.uncertain_since as tried_at, d.answered_at, d.event_id,
        coalesce(d.sent_at > now() - %(quiet)s::interval, false) as fresh,
        coalesce(d.doubted_at, d.sent_at, d.uncertain_since + %(key_lifetime)s::interval)
            <= now() - %(patience)s::interval as overdue
