@@ -304,39 +304,6 @@ class TestBatch:
             "occurred_at"
         )
 
-    def test_of_one_entry(self, subscribe: Subscribe, clock: Clock) -> None:
-        """Named by its key; one that was late lies in the period it was reported in."""
-        subscribe()
-        call("POST", "/usage", usage("5"))
-        clock.now = after(days=25)
-        call("POST", "/usage", usage("7", key="late", occurred_at="2026-09-25T12:00:00Z"))
-        done = correct("-1", corrects="late")
-        assert (done.status, done.json["used"]) == (202, "6")
-        assert done.json["period"]["start"] == "2026-10-01T00:00:00.000Z"
-
-    def test_of_an_entry_that_is_not_there(self, subscribe: Subscribe) -> None:
-        """404, and both ways at once of saying which period is meant are one too many."""
-        subscribe()
-        missing = correct("-1", corrects="nothing")
-        assert (missing.status, missing.code) == (404, "entry_not_found")
-        both = correct("-1", corrects="k", occurred_at="2026-09-10T12:00:00Z")
-        assert (both.status, both.code) == (422, "invalid_request")
-        assert [(e["field"], e["code"]) for e in both.json["errors"]] == [
-            ("corrects", "one_of_two")
-        ]
-
-    def test_while_no_period_runs(self, db: Database, subscribe: Subscribe) -> None:
-        """Refused, and told what to say instead."""
-        subscribe()
-        call("POST", "/usage", usage("5"))
-        db.execute("update usage_period set closed_at = %s", [NOW])
-        db.execute("update subscriptions set status = 'canceled'")
-        refused = correct("-1")
-        assert (refused.status, refused.code) == (409, "no_period")
-        assert "corrects" in refused.json["detail"]
-        assert "occurred_at" in refused.json["detail"]
-        assert correct("-1", corrects="k").status == 202
-
     @pytest.mark.parametrize(
         ("occurred_at", "code"),
         [("0001-01-01T00:00:00+15:59", "too_old"), ("9999-12-31T23:59:59-15:59", "in_future")],
