@@ -16,6 +16,8 @@ from local.commet.testing import StandIn, standin
 from tests.conftest import SecretsManager
 from tests.integration.conftest import CloudFormation, Context
 
+pytestmark = pytest.mark.handlers
+
 URL = "https://abc.lambda-url.eu-central-1.on.aws/"
 
 Ask = Callable[..., dict[str, Any]]

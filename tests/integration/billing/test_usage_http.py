@@ -22,6 +22,8 @@ from functions.track_usage import app as track_usage
 from tests.integration.billing.conftest import NOW, STATUSES, Subscribe, after
 from tests.integration.test_api import Answer, Context, event
 
+pytestmark = pytest.mark.handlers
+
 KEYS = {scope: f"svc_{scope[-4:]}_" + scope[0] * 64 for scope in ("usage:write", "usage:correct")}
 KEYS["read"] = "svc_read_" + "e" * 64
 
