@@ -35,11 +35,11 @@ from rich.table import Table
 
 from bench.database import connect, migrated_database
 from bench.plot import line_chart
-from billing import ledger, usage
-from billing.db import Connection, Database
-from billing.migrations import migrate
-from billing.usage import Event
-from billing.usage_reading import usage_of_user
+from billing.database.connection import Connection, Database
+from billing.database.migrate import migrate
+from billing.usage import accepting, ledger
+from billing.usage.accepting import Event
+from billing.usage.totals import usage_of_user
 from local.postgres.binaries import find_binaries
 
 USERS = 1_000
@@ -179,7 +179,7 @@ def _accepting(database: Database, times: int, size: int, users: int) -> float:
 
 
 def _accept(database: Database, events: Sequence[Event]) -> None:
-    verdicts = usage.accept(database, events, statuses=STATUSES, now=datetime.now(UTC))
+    verdicts = accepting.accept(database, events, statuses=STATUSES, now=datetime.now(UTC))
     if any(verdict.status != "accepted" for verdict in verdicts):
         raise RuntimeError(f"not accepted: {verdicts[0]}")
 
@@ -404,8 +404,9 @@ def _populate(admin: Connection) -> None:
 @contextmanager
 def _environment(url: str) -> Iterator[None]:
     """An environment of the function, its log going nowhere."""
-    from billing import api, wiring
-    from billing.secrets import Secrets
+    from billing import wiring
+    from billing.credentials.secrets import Secrets
+    from billing.http import api
 
     parts = urlsplit(url)
     os.environ |= {

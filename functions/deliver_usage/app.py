@@ -9,9 +9,11 @@ from typing import Any
 from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 
-from billing import delivery, reservations, wiring
+from billing import wiring
+from billing.commet.call_budget import Budget
 from billing.deadline import Deadline, LambdaContext
-from billing.rate import Budget
+from billing.delivery import outbox
+from billing.usage import reservations
 
 logger = Logger()
 metrics = Metrics()
@@ -21,7 +23,7 @@ metrics = Metrics()
 def handler(_: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     """What was delivered in this run, and how the outbox stands; the rest comes due by itself."""
     settings = wiring.settings()
-    done = delivery.deliver(
+    done = outbox.deliver(
         wiring.database(),
         wiring.commet(),
         clock=wiring.clock(),
@@ -30,8 +32,8 @@ def handler(_: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
         budget=Budget(wiring.database(), settings.commet_calls_per_second),
         workers=settings.delivery_workers,
     )
-    expired = reservations.tidy(wiring.database(), now=wiring.clock()())
-    stands = delivery.gauges(wiring.database())
+    expired = reservations.tidy(wiring.database(), now=wiring.now())
+    stands = outbox.gauges(wiring.database())
     for name in ("claimed", "sent", "postponed", "parked"):
         metrics.add_metric(f"Deliveries{name.title()}", MetricUnit.Count, getattr(done, name))
     metrics.add_metric("ReservationsExpired", MetricUnit.Count, expired)

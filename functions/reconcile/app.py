@@ -14,8 +14,9 @@ from typing import Any
 from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 
-from billing import commands, reconcile, wiring
+from billing import wiring
 from billing.deadline import Deadline, LambdaContext
+from billing.operations import commands, reconcile
 
 logger = Logger()
 metrics = Metrics()
@@ -25,7 +26,7 @@ metrics = Metrics()
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     """What was healed in this run, or what a command found or did."""
     if "command" in event:
-        return commands.obey(wiring.database(), event, now=wiring.clock()())
+        return commands.obey(wiring.database(), event, now=wiring.now())
     summary = reconcile.run(
         wiring.database(),
         wiring.commet(),

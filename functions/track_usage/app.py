@@ -16,9 +16,9 @@ from aws_lambda_powertools.event_handler.openapi.params import Path as PathParam
 from aws_lambda_powertools.metrics import MetricUnit
 from pydantic import TypeAdapter, ValidationError, WrapValidator
 
-from billing import amounts, api, corrections, ledger, reservations, usage, wiring
-from billing.accounts import User
-from billing.corrections import Booking, Corrected, Correction, Credit
+from billing import amounts, wiring
+from billing.accounts.accounts import User
+from billing.credentials.service_keys import Service
 from billing.deadline import LambdaContext
 from billing.errors import (
     AccessUnconfirmed,
@@ -27,9 +27,9 @@ from billing.errors import (
     InvalidRequest,
     Unauthenticated,
 )
-from billing.fields import FEATURE_PATTERN, USER_ID_PATTERN, IdempotencyKey, OccurredAt
-from billing.reservations import Outcome, Reservation
-from billing.schemas import (
+from billing.field_types import FEATURE_PATTERN, USER_ID_PATTERN, IdempotencyKey, OccurredAt
+from billing.http import api
+from billing.http.shapes import (
     Confirm,
     Correct,
     CorrectionTaken,
@@ -47,18 +47,19 @@ from billing.schemas import (
     UsageTaken,
     UsageVerdict,
 )
-from billing.service_keys import Service
-from billing.usage import Allowance, Event, Verdict
-from billing.usage_http import (
+from billing.http.usage import (
     BY_BACKEND_OR_USER,
     UNSURE,
-    access,
     log_refusals,
     make_sure,
     refusal,
     reporter,
     user_id,
 )
+from billing.usage import accepting, corrections, ledger, reservations
+from billing.usage.accepting import Allowance, Event, Verdict
+from billing.usage.corrections import Booking, Corrected, Correction, Credit
+from billing.usage.reservations import Outcome, Reservation
 
 MAX_BODY_BYTES = 4 * 1024 * 1024
 
@@ -167,7 +168,7 @@ def reserve_usage(body: Annotated[Reserve, Body()]) -> Response[ReservationReply
             held,
             expires_in=timedelta(seconds=body.expires_in),
             statuses=wiring.settings().live_statuses,
-            now=wiring.clock()(),
+            now=wiring.now(),
         )
 
     outcome = make_sure(app, held.user_id, reserve, lambda outcome: outcome.code)
@@ -196,7 +197,7 @@ def confirm_reservation(
             held,
             quantity,
             statuses=wiring.settings().live_statuses,
-            now=wiring.clock()(),
+            now=wiring.now(),
         )
 
     outcome = make_sure(app, held.user_id, confirm, lambda outcome: outcome.code)
@@ -218,7 +219,7 @@ def release_reservation(
 ) -> Response[ReservationReply]:
     """Give back what is held. Releasing again is safe."""
     held = _find(reservation_id)
-    return _reservation(reservations.release(wiring.database(), held, now=wiring.clock()()), 200)
+    return _reservation(reservations.release(wiring.database(), held, now=wiring.now()), 200)
 
 
 @app.post(
@@ -281,7 +282,7 @@ def list_usage(
         ledger.Query(user_id=whose, feature=feature, since=since, until=until),
         cursor=cursor,
         limit=limit,
-        now=wiring.clock()(),
+        now=wiring.now(),
     )
     headers = {}
     if page.next_cursor is not None:
@@ -380,7 +381,7 @@ def _decide(events: Sequence[Event]) -> list[Verdict]:
     unsure = [i for i, verdict in enumerate(verdicts) if verdict.code in UNSURE]
     if not unsure:
         return verdicts
-    doubts = access().settle({events[i].user_id for i in unsure}, api.deadline(app))
+    doubts = wiring.access().settle({events[i].user_id for i in unsure}, api.deadline(app))
     again = [i for i in unsure if events[i].user_id in doubts.answered]
     for i, verdict in zip(again, _accept([events[i] for i in again]), strict=True):
         verdicts[i] = verdict
@@ -391,11 +392,11 @@ def _decide(events: Sequence[Event]) -> list[Verdict]:
 
 
 def _accept(events: Sequence[Event]) -> list[Verdict]:
-    return usage.accept(
+    return accepting.accept(
         wiring.database(),
         events,
         statuses=wiring.settings().live_statuses,
-        now=wiring.clock()(),
+        now=wiring.now(),
     )
 
 
@@ -442,14 +443,14 @@ def _key_of(item: object) -> str | None:
 
 
 def _check(whose: str, body: UsageCheck) -> Allowance:
-    return usage.check(
+    return accepting.check(
         wiring.database(),
         user_id=whose,
         feature=body.feature,
         quantity=body.quantity,
         statuses=wiring.settings().live_statuses,
         currency=wiring.settings().currency,
-        now=wiring.clock()(),
+        now=wiring.now(),
     )
 
 
@@ -459,7 +460,7 @@ def _find(reservation_id: str) -> Reservation:
         wiring.database(),
         reservation_id,
         user_id=reported_by.id if reported_by else None,
-        now=wiring.clock()(),
+        now=wiring.now(),
     )
     if found is None:
         raise refusal("reservation_not_found")
@@ -494,7 +495,7 @@ def _correct(correction: Correction) -> Corrected:
         correction,
         author=author.name,
         statuses=wiring.settings().live_statuses,
-        now=wiring.clock()(),
+        now=wiring.now(),
     )
 
 

@@ -7,13 +7,12 @@ of its cold start, and there is one thing to route.
 import base64
 import binascii
 import json
-from functools import cache
 from typing import Any
 
 from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 
-from billing import problems, security_headers, webhooks, wiring
+from billing import wiring
 from billing.deadline import LambdaContext
 from billing.errors import (
     BadSignature,
@@ -22,6 +21,8 @@ from billing.errors import (
     NotFound,
     PayloadTooLarge,
 )
+from billing.http import problems, security_headers
+from billing.subscriptions import inbox
 
 logger = Logger()
 metrics = Metrics()
@@ -67,12 +68,13 @@ def handler(event: dict[str, Any], _: LambdaContext) -> dict[str, Any]:
 def _take(event: dict[str, Any]) -> dict[str, Any]:
     body = _body(event)
     try:
-        verifier().verify(body, event.get("headers", {}).get("x-commet-signature", ""))
+        signature = event.get("headers", {}).get("x-commet-signature", "")
+        wiring.webhook_verifier().verify(body, signature)
     except BadSignature:
         _count_failure(len(body))
         raise
-    receipt = webhooks.receive(
-        wiring.database(), body, mode=wiring.settings().commet_mode, now=wiring.clock()()
+    receipt = inbox.receive(
+        wiring.database(), body, mode=wiring.settings().commet_mode, now=wiring.now()
     )
     metrics.add_metric(_MEASURES[receipt.outcome], MetricUnit.Count, 1)
     logger.info(
@@ -88,12 +90,6 @@ def _take(event: dict[str, Any]) -> dict[str, Any]:
         "body": json.dumps(answer),
         "isBase64Encoded": False,
     }
-
-
-@cache
-def verifier() -> webhooks.Verifier:
-    """This environment's verifier."""
-    return webhooks.Verifier(wiring.secrets(), wiring.settings().webhook_secret_id)
 
 
 def _body(event: dict[str, Any]) -> bytes:

@@ -16,8 +16,7 @@ import pytest
 from commet import Commet as Sdk
 from commet import CommetAPIError, SubscriptionStatus
 
-from billing.commet import API_VERSION, Commet
-from billing.commet_models import (
+from billing.commet.answers import (
     CreatedWebhookEndpoint,
     Customer,
     FeatureAccess,
@@ -28,6 +27,7 @@ from billing.commet_models import (
     UsageEvent,
     WebhookEndpoint,
 )
+from billing.commet.client import API_VERSION, Commet
 from billing.deadline import Deadline
 from billing.errors import CommetRefused, CommetUnavailable
 from local.commet.testing import StandIn, standin

@@ -15,16 +15,19 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from billing import api, attempts, sign_in_http, wiring
-from billing.db import Connection, Database
+from billing import wiring
+from billing.accounts import sign_in_limits
+from billing.credentials.secrets import Secrets
+from billing.database.connection import Connection, Database
 from billing.errors import Unavailable
-from billing.secrets import Secrets
+from billing.http import api, sign_in
 from functions.checkout import app as checkout
 from functions.dashboard import app as dashboard
 from functions.portal import app as portal
 from functions.session import app as session
 from functions.signup import app as signup
 from functions.webhook import app as webhook
+from tests.environments import forget
 from tests.integration.billing.conftest import migrated_url  # noqa: F401 - a fixture
 from tests.integration.billing.signed import state
 
@@ -70,23 +73,11 @@ class Store:
         return "app secret" if secret_id == "app" else json.dumps(self._values[secret_id])
 
 
-CACHES = (
-    wiring.settings, wiring.database, wiring.clock, wiring.commet, api._service_keys,
-    sign_in_http.attempts, webhook.verifier, checkout.checkouts, dashboard._access,
-)  # fmt: skip
-
-
 @pytest.fixture(autouse=True)
 def environment(migrated_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Environment]:  # noqa: F811
     """A fresh environment of a function; called again with other settings it is another one."""
     parts = urlsplit(migrated_url)
     secrets = Secrets(Store(parts.username or "", parts.password or ""))
-
-    def forget() -> None:
-        for cached in CACHES:
-            if cached is wiring.database and cached.cache_info().currsize:
-                wiring.database().close()
-            cached.cache_clear()
 
     def start(**changes: str) -> None:
         forget()
@@ -452,7 +443,9 @@ class TestAddresses:
     def test_limits(self, environment: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
         """Counted before anything is hashed, and the wait is told."""
         environment(SIGN_UPS_PER_HOUR="0")
-        monkeypatch.setattr("billing.passwords.hash_password", lambda _: pytest.fail("hashed"))
+        monkeypatch.setattr(
+            "billing.accounts.passwords.hash_password", lambda _: pytest.fail("hashed")
+        )
         answer = call("POST", "/signup", {"email": address(), "password": PASSWORD})
         assert (answer.status, answer.code) == (429, "too_many_requests")
         assert int(answer.headers["retry-after"]) > 0
@@ -491,7 +484,7 @@ class TestAddresses:
 
         @app.get("/address")
         def _address() -> dict[str, str]:
-            seen.append(sign_in_http.client_address(app))
+            seen.append(sign_in.client_address(app))
             return {}
 
         headers = {"x-forwarded-for": forwarded} | ({"x-proxy-proof": proof} if proof else {})
@@ -556,9 +549,11 @@ class TestMeasures:
     ) -> None:
         """What the abuse alarms look at."""
         environment(SIGN_UPS_PER_HOUR="1")
-        monkeypatch.setattr(attempts, "BY_ADDRESS", attempts.Limit(1, timedelta(minutes=5)))
+        monkeypatch.setattr(
+            sign_in_limits, "BY_ADDRESS", sign_in_limits.Limit(1, timedelta(minutes=5))
+        )
         one = uuid4().hex
-        monkeypatch.setattr(attempts, "_network", lambda _: one)
+        monkeypatch.setattr(sign_in_limits, "_network", lambda _: one)
         for _ in range(3):  # of which two fall into one window, whenever this runs
             call("POST", "/signup", {"email": address(), "password": PASSWORD})
             call("POST", "/login", {"email": "a@b.co", "password": PASSWORD})
@@ -773,6 +768,6 @@ class TestWebhook:
     def test_a_bug(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Ours is not Commet's: 200, kept as failed."""
         user = signed_up().json["user"]["id"]
-        monkeypatch.setattr("billing.events.news_of", lambda _: 1 / 0)
+        monkeypatch.setattr("billing.subscriptions.from_webhook.news_of", lambda _: 1 / 0)
         answer = self.send(state(user, f"sub_{user}", 1))
         assert (answer.status, answer.json["outcome"]) == (200, "failed")

@@ -12,10 +12,10 @@ import psycopg
 import pytest
 
 import functions.migrate.app as migrate_function
-from billing import wiring
+from billing.database.migrate import _LOCK, MigrationChanged, migrate
 from billing.deadline import Deadline
-from billing.migrations import _LOCK, MigrationChanged, migrate
 from tests.conftest import SecretsManager
+from tests.environments import forget
 from tests.integration.billing.test_migrations import (  # noqa: F401 - two are fixtures
     folder,
     opens,
@@ -144,11 +144,9 @@ class TestOnADatabase:
         }
         for name, value in variables.items():
             monkeypatch.setenv(name, value)
-        for cached in (wiring.settings, wiring.secrets):
-            cached.cache_clear()
+        forget()
         yield
-        for cached in (wiring.settings, wiring.secrets):
-            cached.cache_clear()
+        forget()
 
     @pytest.fixture
     def build(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:  # noqa: F811
@@ -172,7 +170,7 @@ class TestOnADatabase:
         assert first["Status"] == "SUCCESS"
         assert first["Reason"] != "0 applied"
         assert self.asking(cloudformation, "Update")["Reason"] == "0 applied"
-        (build / "9000_more.sql").write_text("create table more (id integer)")
+        (build / "tables/9000_more.sql").write_text("create table more (id integer)")
         assert self.asking(cloudformation, "Update")["Reason"] == "1 applied"
         before = tables(opens(url))
         assert self.asking(cloudformation, "Delete")["Status"] == "SUCCESS"
@@ -187,7 +185,7 @@ class TestOnADatabase:
         """The reason is Postgres's, the tables are as they were, and the old build goes on."""
         self.asking(cloudformation, "Create")
         before = tables(opens(url))
-        bad = build / "9000_bad.sql"
+        bad = build / "tables/9000_bad.sql"
         bad.write_text("create table more (id integer); alter table nowhere add x integer")
         failed = self.asking(cloudformation, "Update")
         assert failed["Status"] == "FAILED"
@@ -203,7 +201,7 @@ class TestOnADatabase:
         url: str,  # noqa: F811
     ) -> None:
         """A later step of the deployment failed: the old build leaves the newer tables alone."""
-        new = build / "9000_more.sql"
+        new = build / "tables/9000_more.sql"
         new.write_text("create table more (id integer)")
         self.asking(cloudformation, "Create")
         new.unlink()
@@ -225,7 +223,7 @@ class TestOnADatabase:
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         """However long another one takes, waiting for it is no failure."""
-        monkeypatch.setattr("billing.migrations._LOCK_WAIT_MS", 10)
+        monkeypatch.setattr("billing.database.migrate._LOCK_WAIT_MS", 10)
         waiting = (
             "select pid from pg_stat_activity where wait_event = 'advisory'"
             " and application_name = 'migrate' and now() - query_start > interval '100 ms'"
@@ -281,7 +279,9 @@ class TestOnADatabase:
         url: str,  # noqa: F811
     ) -> None:
         """Postgres ends it in time for its reason to be told; nothing goes on or stays."""
-        (build / "9000_slow.sql").write_text("create table slow (id integer); select pg_sleep(60)")
+        (build / "tables/9000_slow.sql").write_text(
+            "create table slow (id integer); select pg_sleep(60)"
+        )
         event = cloudformation.event("Create")
         answer = migrate_function.handler(event, Context(15 + 3))
         assert answer["Status"] == "FAILED"

@@ -9,11 +9,11 @@ import httpx
 import pytest
 
 import functions.register_webhook.app as function
-from billing import wiring
 from billing.errors import CommetRefused
-from billing.events import HANDLED
+from billing.subscriptions.from_webhook import HANDLED
 from local.commet.testing import StandIn, standin
 from tests.conftest import SecretsManager
+from tests.environments import forget
 from tests.integration.conftest import CloudFormation, Context
 
 URL = "https://abc.lambda-url.eu-central-1.on.aws/"
@@ -83,14 +83,6 @@ def ask(
     forget()
 
 
-def forget() -> None:
-    """A cold start."""
-    if wiring.commet.cache_info().currsize:
-        wiring.commet()._http.close()
-    for each in (wiring.settings, wiring.secrets, wiring.commet):
-        each.cache_clear()
-
-
 def endpoints(commet: StandIn) -> list[dict[str, Any]]:
     answer = httpx.get(
         f"{commet.base_url}/webhooks", headers={"x-api-key": commet.api_key}, trust_env=False
@@ -144,7 +136,7 @@ class TestCreate:
     ) -> None:
         """The endpoint is removed again, and Secrets Manager's own words are passed on."""
         monkeypatch.setattr(
-            "billing.webhook_secret.SecretsManagerStore.put",
+            "billing.credentials.webhook_secrets.SecretsManagerStore.put",
             lambda store, secret_id, text: store._call(
                 "put_secret_value", SecretId=f"{secret_id}-gone", SecretString=text
             ),

@@ -20,17 +20,18 @@ import pytest
 from psycopg import sql
 
 from billing import wiring
-from billing.db import Database, connector
+from billing.credentials.secrets import Secrets, SecretsManagerStore
+from billing.database.connection import Database, connector
 from billing.deadline import Deadline
 from billing.errors import DatabaseUnavailable
-from billing.events import HANDLED
-from billing.secrets import Secrets, SecretsManagerStore
+from billing.subscriptions.from_webhook import HANDLED
 from functions.webhook import app as webhook
 from local.commet.testing import standin
 from tests.conftest import SecretsManager
+from tests.environments import forget
 from tests.integration.billing.conftest import migrated_url  # noqa: F401 - a fixture
 from tests.integration.conftest import Context
-from tests.integration.test_api import CACHES, call, event
+from tests.integration.test_api import call, event
 
 MINUTE, FIVE_MINUTES = 60.0, 300.0
 
@@ -81,16 +82,6 @@ def stack(
     forget()
     yield made
     forget()
-
-
-def forget() -> None:
-    """A cold start."""
-    if wiring.database.cache_info().currsize:
-        wiring.database().close()
-    if wiring.commet.cache_info().currsize:
-        wiring.commet()._http.close()
-    for cached in (*CACHES, wiring.secrets):
-        cached.cache_clear()
 
 
 class TestServiceKeys:

@@ -12,12 +12,12 @@ from pathlib import Path
 import psycopg
 
 from billing.clock import wall_clock
-from billing.commet import Commet
-from billing.db import Database
+from billing.commet.client import Commet
+from billing.database.connection import Database
 from billing.deadline import Deadline
-from billing.delivery import deliver
+from billing.delivery.outbox import deliver
 from billing.errors import DatabaseUnavailable
-from billing.usage import Event, Verdict, accept
+from billing.usage.accepting import Event, Verdict, accept
 from tests.proof.delivering import connect
 
 STATUSES = frozenset({"active"})

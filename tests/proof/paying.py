@@ -2,8 +2,8 @@
 
 from decimal import Decimal
 
-from billing.commet import Commet
-from billing.db import Database
+from billing.commet.client import Commet
+from billing.database.connection import Database
 from billing.deadline import Deadline
 from local.commet.testing import StandIn
 from tests.integration.billing.conftest import START, add_user, grant_feature

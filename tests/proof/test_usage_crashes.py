@@ -21,9 +21,9 @@ from typing import Any
 import psycopg
 import pytest
 
-from billing.commet import Commet
-from billing.db import Database
-from billing.migrations import migrate
+from billing.commet.client import Commet
+from billing.database.connection import Database
+from billing.database.migrate import migrate
 from local.commet.testing import StandIn, standin
 from local.postgres import EmbeddedPostgres
 from tests.integration.local.processes import eventually

@@ -12,13 +12,13 @@ from typing import Any
 import httpx
 import pytest
 
-from billing.commet import Commet
-from billing.db import Database
+from billing.commet.call_budget import Budget
+from billing.commet.client import Commet
+from billing.database.connection import Database
 from billing.deadline import Deadline
-from billing.delivery import KEY_LIFETIME, CallBudget, Summary, deliver, redrive
-from billing.drift import compare
-from billing.rate import Budget
-from billing.usage import Event, accept
+from billing.delivery.comparing import compare
+from billing.delivery.outbox import KEY_LIFETIME, CallBudget, Summary, deliver, redrive
+from billing.usage.accepting import Event, accept
 from local.commet.testing import StandIn, standin
 from tests.proof.crashing import STATUSES, Unlimited
 from tests.proof.delivering import connect

@@ -7,9 +7,9 @@ from decimal import Decimal
 from threading import Barrier
 from typing import TypeVar
 
-from billing import reservations, usage
-from billing.db import Database
-from billing.usage import Event
+from billing.database.connection import Database
+from billing.usage import accepting, reservations
+from billing.usage.accepting import Event
 from tests.proof.delivering import connect
 
 NOW = datetime(2026, 9, 10, 12, tzinfo=UTC)
@@ -57,7 +57,7 @@ def _report(db: Database, events: Sequence[Event]) -> list[str]:
     while events:
         size = 5 if len(words) % 3 == 0 else 1
         batch, events = events[:size], events[size:]
-        verdicts = usage.accept(db, batch, statuses=STATUSES, now=NOW)
+        verdicts = accepting.accept(db, batch, statuses=STATUSES, now=NOW)
         words += [verdict.code or verdict.status for verdict in verdicts]
     return words
 

@@ -48,7 +48,7 @@ def written_in(path: Path) -> tuple[Written, ...]:
         Written(frozenset(names_of(call.args[0], path)), service_of(call))
         for call in ast.walk(parse(path))
         if isinstance(call, ast.Call)
-        and ast.unparse(call.func) in ("metrics.add_metric", "measures.count")
+        and ast.unparse(call.func) in ("metrics.add_metric", "metric.count")
     )
 
 
@@ -88,7 +88,7 @@ def words_of_loop(path: Path) -> set[str]:
         if isinstance(node, ast.For) and ast.unparse(node.target) in ("name", "(name, count)")
     )
     if ast.unparse(loop.iter) == "summary.items()":
-        return set(summarised(BILLING / "reconcile.py"))
+        return set(summarised(BILLING / "operations" / "reconcile.py"))
     return set(ast.literal_eval(loop.iter))
 
 

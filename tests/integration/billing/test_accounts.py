@@ -7,16 +7,16 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from billing import accounts
-from billing.accounts import User
-from billing.attempts import (
+from billing.accounts import accounts
+from billing.accounts.accounts import User
+from billing.accounts.sign_in_limits import (
     ACCOUNT_DELAY,
     BY_ACCOUNT,
     BY_ADDRESS,
     BY_ADDRESS_AND_ACCOUNT,
     Attempts,
 )
-from billing.db import Database
+from billing.database.connection import Database
 from billing.errors import (
     Conflict,
     DatabaseUnavailable,
@@ -323,7 +323,7 @@ class TestAttempts:
 
 def test_windows_are_utc() -> None:
     """A window begins at the same moment for everybody."""
-    from billing.attempts import _window_start
+    from billing.accounts.sign_in_limits import _window_start
 
     assert _window_start(NOW + timedelta(minutes=7), timedelta(minutes=5)) == datetime(
         2026, 9, 10, 12, 5, tzinfo=NOW.tzinfo

@@ -8,12 +8,10 @@ from typing import Any
 
 import pytest
 
-from billing import plans, subscriptions
-from billing.accounts import User
-from billing.checkout import Checkouts, Started
+from billing.accounts.accounts import User
 from billing.clock import wall_clock
-from billing.commet import Commet
-from billing.db import Database
+from billing.commet.client import Commet
+from billing.database.connection import Database
 from billing.deadline import Deadline
 from billing.errors import (
     BillingError,
@@ -23,7 +21,9 @@ from billing.errors import (
     InvalidRequest,
     NotFound,
 )
-from billing.portal import portal_url
+from billing.subscriptions import mirror, plans
+from billing.subscriptions.checkout import Checkouts, Started
+from billing.subscriptions.portal import portal_url
 from local.commet.testing import StandIn
 from tests.integration.billing.conftest import own_database
 
@@ -90,7 +90,7 @@ class TestStart:
         assert started.created
         assert started.subscription.status == "pending_payment"
         assert started.subscription.checkout_url
-        found = subscriptions.current(shared, buyer.id)
+        found = mirror.current(shared, buyer.id)
         assert found is not None
         assert (found.id, found.status) == (started.subscription.id, "pending_payment")
         assert [s["id"] for s in at_commet(remote, buyer)] == [found.id]
@@ -138,7 +138,7 @@ class TestStart:
         second = start(checkouts, buyer, "usage_max")
         assert second.created
         assert second.subscription.id != first.subscription.id
-        found = subscriptions.current(shared, buyer.id)
+        found = mirror.current(shared, buyer.id)
         assert found is not None
         assert found.id == second.subscription.id
         live = {s["id"]: s["status"] for s in at_commet(remote, buyer)}
@@ -171,7 +171,7 @@ class TestStart:
         started = start(checkouts, buyer, free.code, None)
         assert started.created
         assert (started.subscription.status, started.subscription.checkout_url) == ("active", None)
-        found = subscriptions.current(shared, buyer.id)
+        found = mirror.current(shared, buyer.id)
         assert found is not None
         assert found.gives_access({"active"})
         with pytest.raises(Conflict) as caught:
@@ -187,7 +187,7 @@ class TestStart:
         with pytest.raises(Conflict) as caught:
             start(checkouts, buyer)
         assert caught.value.code == "already_subscribed"
-        found = subscriptions.current(shared, buyer.id)
+        found = mirror.current(shared, buyer.id)
         assert found is not None
         assert (found.id, found.status) == (paid.id, "active")
         with pytest.raises(Conflict):
@@ -376,7 +376,7 @@ class TestCommetInTrouble:
         with pytest.raises((CommetUnavailable, CommetRefused)) as caught:
             start(checkouts, buyer)
         assert caught.value.status == status
-        assert subscriptions.current(checkouts._db, buyer.id) is None
+        assert mirror.current(checkouts._db, buyer.id) is None
         assert not leased(checkouts._db, buyer)
         remote.control.clear_faults()
         assert start(checkouts, buyer).subscription.status == "pending_payment"

@@ -5,11 +5,11 @@ from decimal import Decimal
 
 import pytest
 
-from billing.corrections import Corrected, Correction, Credit, correct
-from billing.db import Database
-from billing.delivery import claim
-from billing.reservations import reserve
-from billing.usage import Event, accept
+from billing.database.connection import Database
+from billing.delivery.outbox import claim
+from billing.usage.accepting import Event, accept
+from billing.usage.corrections import Corrected, Correction, Credit, correct
+from billing.usage.reservations import reserve
 from tests.integration.billing.conftest import (
     NOW,
     START,

@@ -7,7 +7,7 @@ from urllib.error import HTTPError
 
 import pytest
 
-from billing.custom_resource import Done, Request, fulfil
+from billing.deployment.custom_resource import Done, Request, fulfil
 from tests.integration.conftest import CloudFormation, Context
 
 

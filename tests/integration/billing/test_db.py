@@ -10,9 +10,9 @@ import psycopg
 import pytest
 
 from billing.config import DatabaseSettings, from_env
-from billing.db import Connection, Database, connector
+from billing.credentials.secrets import Secrets
+from billing.database.connection import Connection, Database, connector
 from billing.errors import DatabaseUnavailable
-from billing.secrets import Secrets
 from tests.integration.billing.conftest import _connect
 
 PID = "select pg_backend_pid()"

@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 
-from billing import commands, wiring
+from billing import wiring
 from billing.config import from_env
-from billing.db import Database
+from billing.database.connection import Database
 from billing.errors import CommetRefused, InvalidRequest
-from billing.reservations import reserve
-from billing.usage import Event, accept
+from billing.operations import commands
+from billing.usage.accepting import Event, accept
+from billing.usage.reservations import reserve
 from functions.deliver_usage import app
 from tests.integration.billing.conftest import NOW, STATUSES, Subscribe
 from tests.integration.billing.test_delivery import StandIn

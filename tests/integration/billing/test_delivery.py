@@ -14,10 +14,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from psycopg.types.json import Jsonb
 
-from billing.commet_models import FeatureAccess
-from billing.db import Connection, Database
+from billing.commet.answers import FeatureAccess
+from billing.database.connection import Connection, Database
 from billing.deadline import Deadline
-from billing.delivery import (
+from billing.delivery import outbox
+from billing.delivery.comparing import compare
+from billing.delivery.outbox import (
     Gauges,
     Summary,
     attempt,
@@ -29,10 +31,8 @@ from billing.delivery import (
     redrive,
     resolve,
 )
-from billing.drift import compare
 from billing.errors import CommetRefused, CommetUnavailable
-from billing.sql import queries
-from billing.usage import Event, accept
+from billing.usage.accepting import Event, accept
 from tests.integration.billing.conftest import NOW, STATUSES, Subscribe, after
 
 END = datetime(2026, 10, 1, tzinfo=UTC)
@@ -779,8 +779,8 @@ class TestReplacing:
         """What is due is sent all the same, and the run says that something failed."""
         subscribe("usr_other")
         use(db, "5", user="usr_other")
-        broken = {**queries("delivery"), step: "select 1 / 0"}
-        monkeypatch.setattr("billing.delivery.queries", lambda _: broken)
+        broken = {**outbox._sql.texts, step: "select 1 / 0"}
+        monkeypatch.setattr(outbox, "_sql", broken)
         done = run(db, StandIn(), now=self.ALMOST)
         assert (done.claimed, done.steps_failed) == (1, 1)
         assert done.sent >= 1

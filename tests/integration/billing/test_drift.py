@@ -12,17 +12,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from billing.commet import Commet
-from billing.commet_models import Consumption
-from billing.corrections import Correction, correct
-from billing.db import Database
+from billing.commet.answers import Consumption
+from billing.commet.client import Commet
+from billing.database.connection import Database
 from billing.deadline import Deadline
-from billing.delivery import Summary, deliver, redrive, resolve
-from billing.drift import Compared, Doubt, compare, explain, repair
+from billing.delivery.comparing import Compared, Doubt, compare, explain, repair
+from billing.delivery.outbox import Summary, deliver, redrive, resolve
 from billing.errors import CommetUnavailable
-from billing.refresh import refresh
-from billing.usage import Event, accept, check
-from billing.usage_reading import FeatureUsage, usage_of_user
+from billing.subscriptions.refresh import refresh
+from billing.usage.accepting import Event, accept, check
+from billing.usage.corrections import Correction, correct
+from billing.usage.totals import FeatureUsage, usage_of_user
 from local.commet.testing import StandIn, standin
 from tests.integration.billing.conftest import STATUSES, Subscribe, add_user, start_checkout
 from tests.integration.billing.test_delivery import Allowed, age, make_due, rows

@@ -9,15 +9,17 @@ from typing import Any
 import psycopg
 import pytest
 
-from billing import commet_news, cursor, reconcile, refresh, subscriptions, sweep
-from billing.access import Access
 from billing.clock import wall_clock
-from billing.commet import Commet
+from billing.commet.call_budget import Budget
+from billing.commet.client import Commet
 from billing.config import from_env
-from billing.db import Database
+from billing.database import rounds
+from billing.database.connection import Database
 from billing.deadline import Deadline
 from billing.errors import CommetRefused, CommetUnavailable
-from billing.rate import Budget
+from billing.operations import reconcile, sweep
+from billing.subscriptions import from_answer, mirror, refresh
+from billing.subscriptions.access import Access
 from local.commet.testing import StandIn
 from tests.integration.billing.conftest import add_user, start_checkout
 from tests.integration.billing.test_checkout import _cancel
@@ -198,7 +200,7 @@ class TestSweep:
         db.execute("delete from users where id = %s", [stranger])
         summary = run()
         assert (summary["swept_missing"], summary["swept_subscriptions"]) == (1, 2)
-        found = subscriptions.current(db, user)
+        found = mirror.current(db, user)
         assert found is not None
         assert (found.id, found.status) == (sub, "active")
         assert db.value("select count(*) from entitlements where user_id = %s", [user]) > 0
@@ -234,7 +236,7 @@ class TestSweep:
     def test_one_run_at_a_time(self, db: Database, commet: Commet, buy: Buy) -> None:
         """A second run finds it taken; one that died gives it back after two minutes."""
         buy()
-        assert cursor.take_up(
+        assert rounds.take_up(
             db, sweep.NAME, start={"status": "active", "cursor": None, "recheck": False},
             every=timedelta(days=1),
         )  # fmt: skip
@@ -322,7 +324,7 @@ class TestGone:
         heal(db, commet, user)
         assert status(db, sub) == "active"
         assert db.value("select count(*) from entitlements where allowed") > 0
-        assert not subscriptions.claim_refresh(db, user, wall_clock())
+        assert not mirror.claim_refresh(db, user, wall_clock())
 
     def test_after_it(self, db: Database, commet: Commet, gone: tuple[str, str]) -> None:
         """Then access ends, and nothing more is counted."""
@@ -330,7 +332,7 @@ class TestGone:
         db.execute(
             "update subscriptions set period_end = now() - interval '1 second', checked_at = null"
         )
-        assert subscriptions.claim_refresh(db, user, wall_clock())
+        assert mirror.claim_refresh(db, user, wall_clock())
         heal(db, commet, user)
         assert status(db, sub) == "canceled"
         assert db.value("select count(*) from entitlements where allowed") == 0
@@ -405,7 +407,7 @@ class TestDue:
         """Asked before the payment, answered after its events: what they granted stays."""
         user = add_user(db)
         sub = start_checkout(db, commet, user)
-        rows = subscriptions.refreshable(db, user)
+        rows = mirror.refreshable(db, user)
         truth = refresh.ask(commet, user, rows, now=wall_clock(), deadline=soon())
         remote.control.pay(sub)
         heal(db, commet, user)
@@ -422,7 +424,7 @@ class TestDue:
             " values ('sub_1', %s, 'paused', now() - interval '1 minute', now(), now())",
             [user],
         )
-        assert subscriptions.claim_refresh(db, user, wall_clock())
+        assert mirror.claim_refresh(db, user, wall_clock())
 
     def test_a_step_that_fails(
         self, db: Database, buy: Buy, run: Callable[..., dict[str, int]]
@@ -446,7 +448,7 @@ class TestDue:
         def too_long(*_: object, **__: object) -> int:
             raise psycopg.errors.QueryCanceled
 
-        monkeypatch.setattr("billing.housekeeping.compact_deliveries", too_long)
+        monkeypatch.setattr("billing.operations.housekeeping.compact_deliveries", too_long)
         summary = run()
         assert summary["steps_failed"] == 1
         assert {"payloads_pruned", "ledger_pruned"} <= set(summary)
@@ -465,7 +467,7 @@ class TestDue:
             )
             db.execute(f"update subscriptions set {columns} where id = 'sub_{name}'")  # noqa: S608
         now = wall_clock()
-        claims = [subscriptions.claim_refreshes(db, now, limit=1) for _ in range(3)]
+        claims = [mirror.claim_refreshes(db, now, limit=1) for _ in range(3)]
         assert claims == [["usr_marked"], ["usr_stale"], []]
 
     def test_an_abandoned_checkout_is_asked_about_less_and_less(self, db: Database) -> None:
@@ -479,15 +481,15 @@ class TestDue:
         pauses = []
         for _ in range(12):
             db.execute("update subscriptions set checked_at = null, recheck_at = now()")
-            assert subscriptions.claim_refreshes(db, wall_clock(), limit=9) == [user]
+            assert mirror.claim_refreshes(db, wall_clock(), limit=9) == [user]
             pauses.append(
                 db.value("select extract(epoch from recheck_at - now()) from subscriptions")
             )
         assert all(one < other for one, other in pairwise(pauses))
         assert pauses[-1] > 3600 * 10
         db.execute("update subscriptions set checked_at = now() - interval '11 seconds'")
-        assert subscriptions.claim_refreshes(db, wall_clock(), limit=9) == []
-        assert subscriptions.claim_refresh(db, user, wall_clock())
+        assert mirror.claim_refreshes(db, wall_clock(), limit=9) == []
+        assert mirror.claim_refresh(db, user, wall_clock())
 
     def test_an_answer_is_good_for_a_day(self, db: Database, buy: Buy) -> None:
         """More or less: not everybody is asked about in the same minute."""
@@ -504,4 +506,4 @@ def test_a_summary_is_a_known_answer(commet: Commet, buy: Buy) -> None:
     _, sub = buy()
     (listed,), _ = commet.list_subscriptions(status="active", cursor=None, deadline=soon())
     one = commet.subscription(sub, soon())
-    assert commet_news.known_of(listed) == commet_news.known_of(one)
+    assert from_answer.known_of(listed) == from_answer.known_of(one)

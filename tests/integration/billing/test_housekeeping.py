@@ -6,13 +6,13 @@ from decimal import Decimal
 
 import pytest
 
-from billing.corrections import Correction, correct
-from billing.db import Database
+from billing.database.connection import Database
 from billing.deadline import Deadline
-from billing.delivery import Outcome, Result, claim, lease, record, redrive, resolve
-from billing.housekeeping import compact_deliveries, prune_ledger
-from billing.reservations import reserve
-from billing.usage import Event, accept
+from billing.delivery.outbox import Outcome, Result, claim, lease, record, redrive, resolve
+from billing.operations.housekeeping import compact_deliveries, prune_ledger
+from billing.usage.accepting import Event, accept
+from billing.usage.corrections import Correction, correct
+from billing.usage.reservations import reserve
 from tests.integration.billing.conftest import NOW, STATUSES, Subscribe
 from tests.integration.billing.test_delivery import StandIn, rows, run, use
 

@@ -6,23 +6,24 @@ from typing import Any
 
 import pytest
 
-from billing import accounts, commands, housekeeping, webhooks
-from billing.db import Database
+from billing.accounts import accounts
+from billing.database.connection import Database
 from billing.deadline import Deadline
 from billing.errors import InvalidRequest, NotFound
-from billing.sql import queries
+from billing.operations import commands, housekeeping
+from billing.subscriptions import inbox
 from tests.integration.billing.conftest import NOW, Subscribe, add_user, own_database
 from tests.integration.billing.signed import state
 
 MONTH, YEAR = timedelta(days=30), timedelta(days=400)
 
 
-def receive(db: Database, body: bytes, mode: str = "sandbox") -> webhooks.Receipt:
-    return webhooks.receive(db, body, mode=mode, now=NOW)
+def receive(db: Database, body: bytes, mode: str = "sandbox") -> inbox.Receipt:
+    return inbox.receive(db, body, mode=mode, now=NOW)
 
 
 def retry(db: Database, mode: str = "sandbox") -> dict[str, int]:
-    return webhooks.retry_failed(db, mode=mode, clock=lambda: NOW, deadline=Deadline.after(20))
+    return inbox.retry_failed(db, mode=mode, clock=lambda: NOW, deadline=Deadline.after(20))
 
 
 def rows(db: Database, columns: str = "status, error") -> list[tuple[Any, ...]]:
@@ -142,8 +143,7 @@ class TestRedrive:
 class TestHealth:
     def test_counts(self, db: Database, user: str) -> None:
         """What waits, what is dead, and since when."""
-        query = queries("webhooks")["inbox_health"]
-        assert db.one(query) == {"failed": 0, "dead": 0, "oldest_seconds": 0}
+        assert inbox.health(db) == inbox.Health(failed=0, dead=0, oldest_seconds=0)
         for minutes in range(3):
             receive(db, state(user, "sub_1", minutes))
         kill(db)
@@ -152,7 +152,7 @@ class TestHealth:
             " received_at = now() - interval '100 seconds'"
             " where id in (select id from webhook_events limit 1)"
         )
-        assert db.one(query) == {"failed": 1, "dead": 2, "oldest_seconds": 100}
+        assert inbox.health(db) == inbox.Health(failed=1, dead=2, oldest_seconds=100)
 
 
 class TestPrune:

@@ -10,13 +10,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from billing import ledger
-from billing.corrections import Correction, correct
-from billing.db import Database
+from billing.database.connection import Database
 from billing.errors import InvalidRequest
-from billing.ledger import Entry, Query, page, to_csv
-from billing.sql import queries
-from billing.usage import Event, accept
+from billing.usage import ledger
+from billing.usage.accepting import Event, accept
+from billing.usage.corrections import Correction, correct
+from billing.usage.ledger import Entry, Query, page, to_csv
 from tests.integration.billing.conftest import NOW, START, STATUSES, Subscribe, after
 
 
@@ -145,7 +144,7 @@ class TestPage:
         }  # fmt: skip
         filled.execute("set enable_seqscan = off")
         for name in ("page_of_user", "page_of_all"):
-            plan = filled.all("explain " + queries("ledger")[name], values)
+            plan = filled.all("explain " + ledger._sql[name], values)
             text = "\n".join(str(row["QUERY PLAN"]) for row in plan)
             assert "usage_event_period_booked" in text or "usage_event_booked" in text, text
 

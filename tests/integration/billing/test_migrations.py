@@ -13,13 +13,13 @@ import psycopg
 import pytest
 from psycopg.rows import dict_row
 
-import billing.migrations
-from billing.db import Connection
+from billing.database import connection
+from billing.database.connection import Connection
+from billing.database.migrate import MigrationChanged, migrate
 from billing.deadline import Deadline
-from billing.migrations import MigrationChanged, migrate
 
-SHIPPED = Path(billing.migrations.__file__).parent
-FILES = sorted(each.name for each in SHIPPED.glob("*.sql"))
+SHIPPED = Path(connection.__file__).parent
+FILES = sorted(each.name for each in SHIPPED.glob("tables/*.sql"))
 ROUTINES = sorted(f"routines/{each.name}" for each in SHIPPED.glob("routines/*.sql"))
 NAMES = FILES + ROUTINES
 
@@ -45,7 +45,7 @@ def url(postgres_server: str) -> Iterator[str]:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A copy of the shipped migrations, to be changed."""
-    return copytree(SHIPPED, tmp_path / "migrations")
+    return copytree(SHIPPED, tmp_path / "database")
 
 
 def tables(connect: Connect) -> set[str]:
@@ -64,7 +64,7 @@ class TestMigrate:
     def test_what_is_missing(self, url: str, folder: Path) -> None:
         """Only what was added since."""
         migrate(opens(url), "postgres", folder)
-        (folder / "9000_more.sql").write_text("create table more (id integer)")
+        (folder / "tables/9000_more.sql").write_text("create table more (id integer)")
         assert migrate(opens(url), "postgres", folder) == ["9000_more.sql"]
         assert "more" in tables(opens(url))
 
@@ -73,14 +73,14 @@ class TestMigrate:
         migrate(opens(url), "postgres", folder)
         with (folder / NAMES[0]).open("a") as file:
             file.write("\n-- improved")
-        (folder / "9000_more.sql").write_text("create table more (id integer)")
+        (folder / "tables/9000_more.sql").write_text("create table more (id integer)")
         with pytest.raises(MigrationChanged, match=NAMES[0]):
             migrate(opens(url), "postgres", folder)
         assert "more" not in tables(opens(url))
 
     def test_a_file_that_owns_up(self, url: str, folder: Path) -> None:
         """Where it names the text it was, databases that have that one go on."""
-        file = folder / "9000_more.sql"
+        file = folder / "tables/9000_more.sql"
         file.write_text(text := "create table more (id integer)")
         migrate(opens(url), "postgres", folder)
         was = hashlib.sha256(text.encode()).hexdigest()
@@ -113,11 +113,13 @@ class TestMigrate:
 
     def test_a_failure_rolls_back_all(self, url: str, folder: Path) -> None:
         """The good ones before it as well: the tables are as they were."""
-        (folder / "9000_bad.sql").write_text("create table good (id integer); select no_such()")
+        (folder / "tables/9000_bad.sql").write_text(
+            "create table good (id integer); select no_such()"
+        )
         with pytest.raises(psycopg.errors.UndefinedFunction):
             migrate(opens(url), "postgres", folder)
         assert tables(opens(url)) == set()
-        (folder / "9000_bad.sql").unlink()
+        (folder / "tables/9000_bad.sql").unlink()
         assert migrate(opens(url), "postgres", folder) == NAMES
 
     @pytest.mark.parametrize(
@@ -127,7 +129,7 @@ class TestMigrate:
     )
     def test_no_time_left(self, url: str, folder: Path, slow: str) -> None:
         """The database ends what is under way, whether or not the runner still lives."""
-        (folder / "9000_slow.sql").write_text(f"create table slow (id integer); {slow}")
+        (folder / "tables/9000_slow.sql").write_text(f"create table slow (id integer); {slow}")
         with opens(url)() as connection:
             if slow.count("sleep") > 1 and connection.info.server_version < 170_000:
                 pytest.skip("Before Postgres 17 there is only a limit for each statement.")

@@ -5,11 +5,11 @@ from decimal import Decimal
 from itertools import count
 from typing import Any
 
-from billing import webhooks
-from billing.db import Database
-from billing.delivery import claim
-from billing.usage import Event, accept
-from billing.usage_reading import usage_of_user
+from billing.database.connection import Database
+from billing.delivery.outbox import claim
+from billing.subscriptions import inbox
+from billing.usage.accepting import Event, accept
+from billing.usage.totals import usage_of_user
 from tests.integration.billing.conftest import STATUSES, add_user, booked
 from tests.integration.billing.signed import body, metered, state
 
@@ -22,7 +22,7 @@ def at(text: str) -> datetime:
 
 def learn(db: Database, *bodies: bytes, now: str) -> None:
     for each in bodies:
-        assert webhooks.receive(db, each, mode="sandbox", now=at(now)).outcome == "applied"
+        assert inbox.receive(db, each, mode="sandbox", now=at(now)).outcome == "applied"
 
 
 def capped(start: str, end: str, *, included: int = 100) -> dict[str, Any]:

@@ -5,9 +5,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from billing.db import Database
+from billing.commet.call_budget import Budget
+from billing.database.connection import Database
 from billing.deadline import Deadline
-from billing.rate import Budget
 from tests.integration.billing.conftest import own_database
 
 

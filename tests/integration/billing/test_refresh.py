@@ -8,16 +8,18 @@ from typing import Any
 
 import pytest
 
-from billing import accounts, reconcile, subscriptions
-from billing.access import Access
+from billing.accounts import accounts
 from billing.clock import wall_clock
-from billing.commet import Commet
+from billing.commet.call_budget import Budget
+from billing.commet.client import Commet
 from billing.config import from_env
-from billing.db import Database, Row
+from billing.database.connection import Database, Row
 from billing.deadline import Deadline
 from billing.errors import CommetRefused, CommetUnavailable
-from billing.rate import Budget
-from billing.refresh import refresh
+from billing.operations import reconcile
+from billing.subscriptions import mirror
+from billing.subscriptions.access import Access
+from billing.subscriptions.refresh import refresh
 from local.commet.testing import StandIn
 from tests.integration.billing.conftest import add_user, own_database, start_checkout
 from tests.integration.billing.test_checkout import _cancel
@@ -385,7 +387,7 @@ class TestReconcile:
         return users
 
     def statuses(self, db: Database, users: list[str]) -> list[str]:
-        found = [subscriptions.current(db, user) for user in users]
+        found = [mirror.current(db, user) for user in users]
         return [each.status for each in found if each]
 
     def test_heals_what_no_webhook_told(

@@ -10,8 +10,9 @@ from threading import Barrier
 
 import pytest
 
-from billing.db import Database
-from billing.reservations import (
+from billing.database.connection import Database
+from billing.usage.accepting import Event, accept, check
+from billing.usage.reservations import (
     KEPT,
     Outcome,
     Reservation,
@@ -21,8 +22,7 @@ from billing.reservations import (
     reserve,
     tidy,
 )
-from billing.usage import Event, accept, check
-from billing.usage_reading import usage_of_user
+from billing.usage.totals import usage_of_user
 from tests.integration.billing.conftest import (
     NOW,
     STATUSES,

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from billing import subscriptions, webhooks
-from billing.db import Database, Row
-from billing.news import AllowancePeriod, News
+from billing.database.connection import Database, Row
+from billing.subscriptions import inbox, mirror
+from billing.subscriptions.changes import AllowancePeriod, News
 from tests.integration.billing.conftest import NOW, add_user, own_database
 from tests.integration.billing.signed import SEPTEMBER, body, metered, moment, state
 
@@ -24,7 +24,7 @@ def sub() -> str:
 
 
 def receive(db: Database, *bodies: bytes) -> list[str]:
-    return [webhooks.receive(db, each, mode="sandbox", now=NOW).outcome for each in bodies]
+    return [inbox.receive(db, each, mode="sandbox", now=NOW).outcome for each in bodies]
 
 
 def row(db: Database, sub: str) -> Row:
@@ -34,7 +34,7 @@ def row(db: Database, sub: str) -> Row:
 
 
 def current(db: Database, user: str) -> tuple[str, str] | None:
-    found = subscriptions.current(db, user)
+    found = mirror.current(db, user)
     return (found.id, found.status) if found else None
 
 
@@ -334,7 +334,7 @@ class TestWhoIsMeant:
     def test_an_unknown_status_gives_no_access(self, shared: Database, user: str, sub: str) -> None:
         """And enum values, too."""
         receive(shared, state(user, sub, 1, "hibernating"))
-        found = subscriptions.current(shared, user)
+        found = mirror.current(shared, user)
         assert found is not None
         assert not found.gives_access({"active", "trialing", "past_due"})
 
@@ -533,11 +533,11 @@ class TestConfirm:
     def confirm(self, db: Database, sub: str, known: dict[str, Any], minutes: float) -> str:
         version = row(db, sub)["version"]
         at = moment(minutes)
-        return subscriptions.confirm(db, sub, version, known, at=at, asked_at=moment(9))
+        return mirror.confirm(db, sub, version, known, at=at, asked_at=moment(9))
 
     def answer(self, db: Database, sub: str, known: dict[str, Any], version: int) -> str:
         """An answer to a question that was asked when the row was read at this version."""
-        return subscriptions.confirm(db, sub, version, known, at=moment(9), asked_at=moment(9))
+        return mirror.confirm(db, sub, version, known, at=moment(9), asked_at=moment(9))
 
     def test_takes_the_mark_away(
         self, shared: Database, user: str, sub: str, known: dict[str, Any]
@@ -603,7 +603,7 @@ class TestConfirm:
         receive(shared, state(user, sub, 5, "past_due"))
         version = row(shared, sub)["version"]
         late = moment(16)
-        outcome = subscriptions.confirm(shared, sub, version, known, at=moment(1), asked_at=late)
+        outcome = mirror.confirm(shared, sub, version, known, at=moment(1), asked_at=late)
         assert outcome == "healed"
         assert row(shared, sub)["status"] == "active"
 
@@ -613,7 +613,7 @@ class TestConfirm:
         """Confirmed a moment later than it: it does not end the subscription again."""
         receive(shared, state(user, sub, 1), state(user, None, 5))
         assert self.confirm(shared, sub, known, 5 - 4 / 60) == "healed"
-        subscriptions.record_news(shared, user, News(features=[]), at=moment(10), now=moment(10))
+        mirror.record_news(shared, user, News(features=[]), at=moment(10), now=moment(10))
         assert row(shared, sub)["status"] == "active"
 
     def test_wins_where_it_agrees(
@@ -629,7 +629,7 @@ class TestConfirm:
 
 class TestClaims:
     def claims(self, db: Database, user: str, now: datetime = NOW) -> bool:
-        return subscriptions.claim_refresh(db, user, now)
+        return mirror.claim_refresh(db, user, now)
 
     def test_no_row_no_question(self, shared: Database, user: str) -> None:
         """Somebody who never started to pay costs Commet nothing."""
@@ -755,7 +755,7 @@ class TestRecordNews:
     def test_a_period_needs_its_subscription(self, shared: Database, user: str) -> None:
         """A period for a subscription nobody spoke of is not opened."""
         news = News(features=[], period=AllowancePeriod("sub_nobody", *SEPTEMBER))
-        subscriptions.record_news(shared, user, news, at=moment(1), now=NOW)
+        mirror.record_news(shared, user, news, at=moment(1), now=NOW)
         assert periods(shared, user) == []
 
 
@@ -763,6 +763,6 @@ def test_askable(shared: Database, user: str, sub: str) -> None:
     """Of many users, only those Commet could say something new about."""
     other = add_user(shared)
     receive(shared, body("invoice.created", 1, subscriptionId=sub, customerId=user))
-    assert subscriptions.askable(shared, [user, other], NOW) == [user]
-    assert subscriptions.claim_refresh(shared, user, NOW)
-    assert subscriptions.askable(shared, [user, other], NOW) == []
+    assert mirror.askable(shared, [user, other], NOW) == [user]
+    assert mirror.claim_refresh(shared, user, NOW)
+    assert mirror.askable(shared, [user, other], NOW) == []

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from billing.db import Database
-from billing.usage import Allowance, Event, accept, check
+from billing.database.connection import Database
+from billing.usage.accepting import Allowance, Event, accept, check
 from tests.integration.billing.conftest import (
     NOW,
     START,

@@ -12,23 +12,21 @@ from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
-from billing import accounts, api, usage_http, wiring
-from billing.db import Database
+from billing import wiring
+from billing.accounts import accounts
+from billing.credentials.secrets import Secrets
+from billing.database.connection import Database
 from billing.errors import CommetUnavailable
-from billing.secrets import Secrets
-from billing.usage import Event, accept
+from billing.http import api
+from billing.usage.accepting import Event, accept
 from functions.dashboard import app as dashboard
 from functions.track_usage import app as track_usage
+from tests.environments import forget
 from tests.integration.billing.conftest import NOW, STATUSES, Subscribe, after
 from tests.integration.test_api import Answer, Context, event
 
 KEYS = {scope: f"svc_{scope[-4:]}_" + scope[0] * 64 for scope in ("usage:write", "usage:correct")}
 KEYS["read"] = "svc_read_" + "e" * 64
-
-CACHES = (
-    wiring.settings, wiring.database, wiring.clock, wiring.commet, api._service_keys,
-    usage_http.access, dashboard._access,
-)  # fmt: skip
 
 
 class Clock:
@@ -89,13 +87,10 @@ def clock(database_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]
     ours = Clock()
     monkeypatch.setattr(wiring, "secrets", lambda: secrets)
     monkeypatch.setattr(track_usage.metrics.provider, "namespace", "test")
-    for cached in CACHES:
-        cached.cache_clear()
+    forget()
     monkeypatch.setattr(wiring, "clock", lambda: ours)
     yield ours
-    wiring.database().close()
-    for cached in CACHES[:2]:
-        cached.cache_clear()
+    forget()
 
 
 def call(

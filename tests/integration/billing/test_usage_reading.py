@@ -5,9 +5,9 @@ from decimal import Decimal
 
 import pytest
 
-from billing.db import Database
-from billing.usage import Event, accept
-from billing.usage_reading import DayOfUse, FeatureUsage, usage_of_user
+from billing.database.connection import Database
+from billing.usage.accepting import Event, accept
+from billing.usage.totals import DayOfUse, FeatureUsage, usage_of_user
 from tests.integration.billing.conftest import (
     NOW,
     START,

@@ -11,15 +11,15 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from billing.commet import API_VERSION, Commet
-from billing.commet_models import WebhookEndpoint
+from billing.commet.answers import WebhookEndpoint
+from billing.commet.client import API_VERSION, Commet
+from billing.credentials.secrets import SecretsManagerStore
+from billing.credentials.signatures import is_signed
+from billing.credentials.webhook_secrets import Vault
 from billing.deadline import Deadline
+from billing.deployment.webhook_registration import Registration
 from billing.errors import CommetRefused, CommetUnavailable, Unavailable
-from billing.events import HANDLED
-from billing.secrets import SecretsManagerStore
-from billing.signatures import is_signed
-from billing.webhook_endpoint import Registration
-from billing.webhook_secret import Vault
+from billing.subscriptions.from_webhook import HANDLED
 from local.commet.testing import Receiver, StandIn, receiver
 from tests.conftest import SecretsManager
 

@@ -13,17 +13,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from billing import webhooks
 from billing.clock import Clock
-from billing.db import Connection, Database, Row
+from billing.database.connection import Connection, Database, Row
 from billing.deadline import Deadline
 from billing.errors import DatabaseUnavailable
+from billing.subscriptions import inbox
 from tests.integration.billing.conftest import NOW, add_user, own_database
 from tests.integration.billing.signed import body, metered, moment, state
 
 
 def receive(db: Database, body: bytes) -> str:
-    return webhooks.receive(db, body, mode="sandbox", now=NOW).outcome
+    return inbox.receive(db, body, mode="sandbox", now=NOW).outcome
 
 
 def stored(db: Database, event_id: str) -> Row:
@@ -39,7 +39,7 @@ def status(db: Database, sub: str) -> str | None:
 
 def retry(db: Database, *, clock: Clock = lambda: NOW, seconds: float = 20) -> dict[str, int]:
     deadline = Deadline.after(seconds)
-    return webhooks.retry_failed(db, mode="sandbox", clock=clock, deadline=deadline)
+    return inbox.retry_failed(db, mode="sandbox", clock=clock, deadline=deadline)
 
 
 def broken(db: Database, sub: str) -> None:
@@ -72,7 +72,7 @@ class TestReceive:
     def test_kept_as_it_was_signed(self, shared: Database, user: str, sub: str) -> None:
         """The bytes, what they say about themselves, and what became of them."""
         event = state(user, sub, 1)
-        receipt = webhooks.receive(shared, event, mode="sandbox", now=NOW)
+        receipt = inbox.receive(shared, event, mode="sandbox", now=NOW)
         row = stored(shared, receipt.event_id)
         assert bytes(row["payload"]) == event
         assert (row["type"], row["mode"], row["customer"], row["status"]) == (
@@ -92,7 +92,7 @@ class TestReceive:
     def test_unreadable(self, shared: Database, text: str) -> None:
         """Signed nonsense is kept once and acknowledged."""
         event = (text + " " * len(uuid4().hex[:3])).encode()
-        first = webhooks.receive(shared, event, mode="sandbox", now=NOW)
+        first = inbox.receive(shared, event, mode="sandbox", now=NOW)
         assert first.outcome in ("unreadable", "duplicate")
         assert receive(shared, event) == "duplicate"
         assert stored(shared, first.event_id)["status"] == "unreadable"
@@ -191,7 +191,7 @@ class TestFailedEvents:
         broken(db, sub)
         try:
             event = state(user, sub, 1)
-            receipt = webhooks.receive(db, event, mode="sandbox", now=NOW)
+            receipt = inbox.receive(db, event, mode="sandbox", now=NOW)
             row = stored(db, receipt.event_id)
             assert (receipt.outcome, row["status"]) == ("failed", "failed")
             assert row["error"] == "RaiseException: a bug"
@@ -220,9 +220,9 @@ class TestFailedEvents:
         """So many attempts with growing pauses, then somebody has to look."""
         broken(db, sub)
         try:
-            event_id = webhooks.receive(db, state(user, sub, 1), mode="sandbox", now=NOW).event_id
+            event_id = inbox.receive(db, state(user, sub, 1), mode="sandbox", now=NOW).event_id
             pauses, outcomes = [], []
-            for _ in range(webhooks.MAX_ATTEMPTS - 1):
+            for _ in range(inbox.MAX_ATTEMPTS - 1):
                 due(db)
                 outcomes += list(retry(db))
                 pauses.append(
@@ -230,7 +230,7 @@ class TestFailedEvents:
                 )
         finally:
             mended(db, sub)
-        assert outcomes == ["failed"] * (webhooks.MAX_ATTEMPTS - 2) + ["dead"]
+        assert outcomes == ["failed"] * (inbox.MAX_ATTEMPTS - 2) + ["dead"]
         assert pauses[-1] is None
         assert all(one < other for one, other in pairwise(pauses[:6]))
         assert max(pauses[:-1]) <= 3600
@@ -276,7 +276,7 @@ class TestFailedEvents:
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:  # fmt: skip
         """Each event is worked on by one of them; more than a batch is no matter."""
-        monkeypatch.setattr(webhooks, "_BATCH", 2)
+        monkeypatch.setattr(inbox, "_BATCH", 2)
         broken(db, sub)
         for minutes in range(6):
             receive(db, state(user, sub, minutes))
@@ -292,12 +292,10 @@ class TestFailedEvents:
     def test_a_lease_that_ran_out(self, db: Database, user: str, sub: str) -> None:
         """Two runs with the same event: the slower one applies nothing and counts nothing."""
         broken(db, sub)
-        event_id = webhooks.receive(db, state(user, sub, 1), mode="sandbox", now=NOW).event_id
+        event_id = inbox.receive(db, state(user, sub, 1), mode="sandbox", now=NOW).event_id
         mended(db, sub)
         payload = bytes(stored(db, event_id)["payload"])
-        outcomes = [
-            webhooks._retry(db, event_id, payload, mode="sandbox", now=NOW) for _ in range(2)
-        ]
+        outcomes = [inbox._retry(db, event_id, payload, mode="sandbox", now=NOW) for _ in range(2)]
         assert outcomes == ["applied", None]
 
     def test_no_time_left(self, db: Database, user: str, sub: str) -> None:
@@ -314,7 +312,7 @@ class TestFailedEvents:
         for minutes in range(3):
             each = f"sub_{minutes}"
             broken(db, each)
-            receipt = webhooks.receive(db, state(user, each, minutes), mode="sandbox", now=NOW)
+            receipt = inbox.receive(db, state(user, each, minutes), mode="sandbox", now=NOW)
             ids.append(receipt.event_id)
             mended(db, each)
         over = Deadline(time.monotonic() + 3600)
@@ -323,9 +321,7 @@ class TestFailedEvents:
             over._at = 0  # the first event takes all the time there was
             return NOW
 
-        assert webhooks.retry_failed(db, mode="sandbox", clock=clock, deadline=over) == {
-            "applied": 1
-        }
+        assert inbox.retry_failed(db, mode="sandbox", clock=clock, deadline=over) == {"applied": 1}
         assert [stored(db, each)["attempts"] for each in ids] == [2, 1, 1]
         assert retry(db) == {"applied": 2}
 

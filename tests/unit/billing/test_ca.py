@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-import billing.db
+from billing.database import connection
 
-BUNDLE = Path(billing.db.__file__).with_name("ca.pem")
+BUNDLE = Path(connection.__file__).with_name("ca.pem")
 
 
 @pytest.mark.filterwarnings("ignore:Parsed a serial number")

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from billing.commet import Commet
+from billing.commet.client import Commet
 from billing.deadline import Deadline
 from billing.errors import CommetRefused, CommetUnavailable, Unavailable
 

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from billing import events
-from billing.events import Event, Unreadable, news_of, parse
-from billing.news import News
+from billing.subscriptions import from_webhook
+from billing.subscriptions.changes import News
+from billing.subscriptions.from_webhook import Event, Unreadable, news_of, parse
 
 AT = "2026-09-01T10:05:00.000Z"
 ABOUT = {"subscriptionId": "sub_3Vx9", "customerId": "usr_8f2c"}
@@ -60,7 +60,7 @@ class TestParse:
     def test_without_a_usable_id(self, value: object) -> None:
         """The body stands in for it, so the same body is still the same event."""
         body = envelope("x", {}, id=value)
-        assert parse(body).id == events.body_id(body)
+        assert parse(body).id == from_webhook.body_id(body)
         assert parse(body).id.startswith("sha256:")
 
     @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ class TestNewsOf:
         """Neither payments nor notices move state: Commet tells that by itself."""
         assert news(event, status="canceled", failureCode="card_declined") is None
 
-    @pytest.mark.parametrize("event", sorted(events._RULES))
+    @pytest.mark.parametrize("event", sorted(from_webhook._RULES))
     def test_without_a_subscription_or_a_time(self, event: str) -> None:
         """Nothing to apply it to; or nothing to order it by, which leaves asking."""
         assert news_of(parse(envelope(event, {"customerId": "usr_1"}))) is None
@@ -331,7 +331,7 @@ json_values = st.recursive(
 class TestHostileEvents:
     @settings(max_examples=60)
     @given(
-        event=st.sampled_from([*events.HANDLED, *["customer.state_changed"] * 30]),
+        event=st.sampled_from([*from_webhook.HANDLED, *["customer.state_changed"] * 30]),
         data=st.dictionaries(st.sampled_from([*STATE, *PLAN, "currentPlan"]), json_values),
         timestamp=st.sampled_from([AT]) | json_values,
     )

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pydantic import Field, TypeAdapter, ValidationError
 
 from billing.amounts import is_quantity
-from billing.fields import IdempotencyKey, OccurredAt, Quantity, SignedQuantity, Text
+from billing.field_types import IdempotencyKey, OccurredAt, Quantity, SignedQuantity, Text
 
 # The same rule without the short cut for what is plain.
 _ByPydantic = Annotated[

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from moto.server import ThreadedMotoServer
 
+from billing.credentials.secrets import ExtensionStore, Secrets, SecretsManagerStore
+from billing.credentials.signatures import Verifier
 from billing.errors import BadSignature, PayloadTooLarge, Unavailable
-from billing.secrets import ExtensionStore, Secrets, SecretsManagerStore
-from billing.webhooks import Verifier
 from tests.unit.billing.test_signatures import BODY, SECRET, SIGNATURE
 
 ARN = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:a/b-x1"
@@ -222,7 +222,7 @@ class TestSecrets:
     def test_too_old(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """What was taken out of a secret is not believed for ever; nor is every use a read."""
         moment = [0.0]
-        monkeypatch.setattr("billing.secrets.time.monotonic", lambda: moment[0])
+        monkeypatch.setattr("billing.credentials.secrets.time.monotonic", lambda: moment[0])
         store = Store("old")
         secrets = Secrets(store)
         secrets.text("id", max_age_seconds=60)
@@ -237,7 +237,7 @@ class TestSecrets:
     def test_too_old_and_out_of_reach(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """What is known serves on, and the store is left in peace for a while."""
         moment = [0.0]
-        monkeypatch.setattr("billing.secrets.time.monotonic", lambda: moment[0])
+        monkeypatch.setattr("billing.credentials.secrets.time.monotonic", lambda: moment[0])
         store = Store("old")
         secrets = Secrets(store)
         secrets.text("id", max_age_seconds=60)
@@ -292,7 +292,7 @@ class TestVerifier:
     def test_rotated_in(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """A new secret is found, and strangers cannot make us read more than once a minute."""
         moment = [0.0]
-        monkeypatch.setattr("billing.webhooks.time.monotonic", lambda: moment[0])
+        monkeypatch.setattr("billing.credentials.signatures.time.monotonic", lambda: moment[0])
         store = Store('{"secrets": ["whsec_old"]}')
         verifier = Verifier(Secrets(store), "id")
         for _ in range(20):

@@ -6,9 +6,9 @@ import time
 
 import pytest
 
+from billing.credentials.secrets import Secrets
+from billing.credentials.service_keys import Service, ServiceKeys
 from billing.errors import Unauthenticated
-from billing.secrets import Secrets
-from billing.service_keys import Service, ServiceKeys
 
 OLD, NEW = ("svc_app_" + letter * 64 for letter in "ab")
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from billing.signatures import is_signed
+from billing.credentials.signatures import is_signed
 
 SECRET = "whsec_test_4f1a"
 BODY = b'{"id":"whev_01","event":"subscription.activated","data":{"customerId":"usr_8f2c"}}'

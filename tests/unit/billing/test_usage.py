@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from billing.usage import Event
+from billing.usage.accepting import Event
 
 EVENT = Event("usr_ana", "storage", Decimal("1.5"), "key-1")
 texts = st.text(st.characters(codec="utf-8", exclude_categories=["Cc"]), max_size=3)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from billing.webhook_secret import WebhookSecret
+from billing.credentials.webhook_secrets import WebhookSecret
 
 NOW = datetime(2026, 9, 10, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
