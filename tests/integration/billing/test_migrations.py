@@ -71,7 +71,7 @@ class TestMigrate:
     def test_a_changed_file(self, url: str, folder: Path) -> None:
         """History is not rewritten: nobody could say what the tables are."""
         migrate(opens(url), "postgres", folder)
-        with (folder / NAMES[0]).open("a") as file:
+        with (folder / "tables" / FILES[0]).open("a") as file:
             file.write("\n-- improved")
         (folder / "tables/9000_more.sql").write_text("create table more (id integer)")
         with pytest.raises(MigrationChanged, match=NAMES[0]):
@@ -105,7 +105,7 @@ class TestMigrate:
     def test_older_code(self, url: str, folder: Path) -> None:
         """A deployment that is rolled back leaves a newer database alone, and succeeds."""
         migrate(opens(url), "postgres", folder)
-        (folder / FILES[-1]).unlink()
+        (folder / "tables" / FILES[-1]).unlink()
         (folder / ROUTINES[0]).write_text("select no_such()")
         before = tables(opens(url))
         assert migrate(opens(url), "postgres", folder) == []
