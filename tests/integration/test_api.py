@@ -272,7 +272,8 @@ class TestAdmission:
 
     def test_each_kind_at_its_place(self, token: str) -> None:
         """A session opens no service route, a service key no user's."""
-        assert call("GET", "/users/usr_1/dashboard", token=token).status == 401
+        answer = call("GET", "/users/usr_1/dashboard", token=token)
+        assert (answer.status, answer.code) == (403, "service_key_required")
         assert call("GET", "/dashboard", token=KEY).status == 401
         assert call("GET", "/users/usr_nobody/dashboard", token=KEY).code == "unknown_user"
 

@@ -18,7 +18,7 @@ from billing.database.connection import Database
 from billing.deadline import Deadline
 from billing.delivery.comparing import compare
 from billing.delivery.outbox import KEY_LIFETIME, CallBudget, Summary, deliver, redrive
-from billing.usage.accepting import Event, accept
+from billing.usage.accepting import UsageEvent, accept
 from local.commet.testing import StandIn, standin
 from tests.proof.crashing import STATUSES, Unlimited
 from tests.proof.delivering import connect
@@ -46,7 +46,7 @@ class World:
 
     def use(self, user: str, quantity: str) -> None:
         """Accepted, whatever else is broken."""
-        event = Event(user, "storage", Decimal(quantity), f"key-{next(self._keys)}")
+        event = UsageEvent(user, "storage", Decimal(quantity), f"key-{next(self._keys)}")
         (verdict,) = accept(self.db, [event], statuses=STATUSES, now=self.now())
         assert verdict.status == "accepted"
         self.accepted[user] = self.accepted.get(user, Decimal(0)) + Decimal(quantity)

@@ -32,7 +32,7 @@ from billing.delivery.outbox import (
     resolve,
 )
 from billing.errors import CommetRefused, CommetUnavailable
-from billing.usage.accepting import Event, accept
+from billing.usage.accepting import UsageEvent, accept
 from tests.integration.billing.conftest import NOW, STATUSES, Subscribe, after
 
 END = datetime(2026, 10, 1, tzinfo=UTC)
@@ -102,7 +102,7 @@ class StandIn:
 
 
 def use(db: Database, quantity: str, *, user: str = "usr_ana", now: datetime = NOW) -> None:
-    event = Event(user, "storage", Decimal(quantity), f"key-{next(_keys)}")
+    event = UsageEvent(user, "storage", Decimal(quantity), f"key-{next(_keys)}")
     (verdict,) = accept(db, [event], statuses=STATUSES, now=now)
     assert verdict.status == "accepted"
 
@@ -289,7 +289,7 @@ class TestClaim:
         for user in users:
             accept(
                 db,
-                [Event(user, "f" * 100, Decimal(1), "k")],
+                [UsageEvent(user, "f" * 100, Decimal(1), "k")],
                 statuses=STATUSES,
                 now=NOW,
             )
@@ -586,7 +586,7 @@ class TestCommetIsDown:
             subscribe("usr_a", feature=f"f{feature}")
             accept(
                 db,
-                [Event("usr_a", f"f{feature}", Decimal(1), f"k{feature}")],
+                [UsageEvent("usr_a", f"f{feature}", Decimal(1), f"k{feature}")],
                 statuses=STATUSES,
                 now=NOW,
             )

@@ -397,9 +397,9 @@ class TestDue:
             [user],
         )
         access = Access(db, SETTINGS, lambda: commet, wall_clock)
-        assert set(access.settle({user}, soon()).unconfirmed) == {user}
+        assert set(access.ask_about({user}, soon()).unconfirmed) == {user}
         db.execute("update subscriptions set created_at = now() - interval '61 minutes'")
-        assert dict(access.settle({user}, soon()).unconfirmed) == {}
+        assert dict(access.ask_about({user}, soon()).unconfirmed) == {}
 
     def test_a_late_answer_takes_no_entitlement_away(
         self, db: Database, commet: Commet, remote: StandIn

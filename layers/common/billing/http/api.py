@@ -284,8 +284,13 @@ def _authenticate(token: str, requirements: Security) -> User | Service:
             missing = ", ".join(sorted(accepted[SERVICE_KEY] - service.scopes))
             raise Forbidden(f"This key lacks the scope {missing}.", code="missing_scope")
         return service
-    if token.startswith(accounts.TOKEN_PREFIX) and SESSION in accepted:
-        return accounts.user_of_session(wiring.database(), token, wiring.now())
+    if token.startswith(accounts.TOKEN_PREFIX):
+        signed_in = accounts.user_of_session(wiring.database(), token, wiring.now())
+        if SESSION in accepted:
+            return signed_in
+        raise Forbidden(
+            "This address takes a service key, not a session.", code="service_key_required"
+        )
     raise Unauthenticated("These credentials are of the wrong kind for this address.")
 
 

@@ -194,12 +194,12 @@ class UsagePeriodReply(Reply):
 
 
 class UsageEvent(Request):
-    """Something that was used. `user_id` may be left out by a signed-in user."""
+    """Something that was used."""
 
+    user_id: UserId
     feature: FeatureCode
     quantity: Quantity = Decimal(1)
     idempotency_key: IdempotencyKey
-    user_id: UserId | None = None
     occurred_at: OccurredAt | None = None
     properties: Properties = Field(default_factory=dict)
 
@@ -237,6 +237,8 @@ class UsageTaken(TypedDict):
 
 
 class UsageCheck(Request):
+    """What somebody is about to use. A signed-in user leaves `user_id` out."""
+
     feature: FeatureCode
     quantity: Quantity = Decimal(1)
     user_id: UserId | None = None
@@ -256,10 +258,10 @@ class UsageAllowed(Reply):
 class Reserve(Request):
     """An amount to hold before the work is done."""
 
+    user_id: UserId
     feature: FeatureCode
     quantity: Quantity = Decimal(1)
     idempotency_key: IdempotencyKey
-    user_id: UserId | None = None
     expires_in: Annotated[int, Field(ge=1, le=3600, description="Seconds.")] = 300
     properties: Properties = Field(default_factory=dict)
 
