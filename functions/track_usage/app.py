@@ -40,6 +40,7 @@ from billing.http.shapes import (
     UsageCheck,
     UsageTaken,
 )
+from billing.metric import Metric
 from billing.subscriptions.access import Decided, Decision
 from billing.usage import accepting, corrections, ledger, reservations
 from billing.usage.accepting import UsageEvent, Verdict
@@ -293,7 +294,7 @@ def list_usage(
 
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    metrics.add_metric("UsageRequests", MetricUnit.Count, 1)
+    metrics.add_metric(Metric.USAGE_REQUESTS, MetricUnit.Count, 1)
     return api.handle(app, event, context)
 
 
@@ -380,6 +381,6 @@ def _refused(code: str) -> Exception:
 
 
 def _count(*, accepted: int = 0, duplicates: int = 0, refused: int = 0) -> None:
-    metrics.add_metric("UsageEventsAccepted", MetricUnit.Count, accepted)
-    metrics.add_metric("UsageEventsDuplicate", MetricUnit.Count, duplicates)
-    metrics.add_metric("UsageEventsRefused", MetricUnit.Count, refused)
+    metrics.add_metric(Metric.USAGE_EVENTS_ACCEPTED, MetricUnit.Count, accepted)
+    metrics.add_metric(Metric.USAGE_EVENTS_DUPLICATE, MetricUnit.Count, duplicates)
+    metrics.add_metric(Metric.USAGE_EVENTS_REFUSED, MetricUnit.Count, refused)

@@ -45,6 +45,7 @@ from billing.errors import (
 )
 from billing.http import problems, security_headers
 from billing.http.shapes import Problem
+from billing.metric import Metric
 
 SESSION = "session"
 SERVICE_KEY = "serviceKey"
@@ -303,7 +304,7 @@ def _problem(
     if error.code == AccessUnconfirmed.code:
         logger.info(error.code)  # "ask again in a moment": nothing is broken, nobody is woken up
     elif error.status >= 500:
-        metric.count("ServerErrors", service="api")
+        metric.count(Metric.SERVER_ERRORS, service="api")
         logger.error(error.code, exc_info=cause or error)
     document = problems.document(error, _request_id(app.current_event.raw_event))
     return Response(error.status, headers=problems.headers(error), body=json.dumps(document))
