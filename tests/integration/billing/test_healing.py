@@ -20,7 +20,7 @@ from billing.errors import CommetRefused, CommetUnavailable
 from billing.operations import reconcile, sweep
 from billing.subscriptions import from_answer, mirror, refresh
 from billing.subscriptions.access import Access
-from local.commet.testing import StandIn
+from standin.testing import StandIn
 from tests.integration.billing.conftest import add_user, start_checkout
 from tests.integration.billing.test_checkout import _cancel
 
