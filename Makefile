@@ -20,7 +20,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 REQUIREMENTS := $(filter-out %/checkov.txt,$(wildcard requirements/*.txt)) layers/common/requirements.txt
 CHECKOV := .venv/checkov/bin/checkov
-CODE := layers functions local deploy tests bench
+CODE := layers functions local standin deploy tests bench
 
 export SAM_CLI_TELEMETRY := 0
 export PIP_DISABLE_PIP_VERSION_CHECK := 1

@@ -29,7 +29,7 @@ from billing.deadline import Deadline
 from billing.operations import housekeeping
 from billing.operations import reconcile as healing
 from billing.subscriptions import inbox, mirror
-from local.commet.testing import standin
+from standin.testing import standin
 
 TARGET = 1.2
 _PRUNE = Statements(housekeeping.__file__)

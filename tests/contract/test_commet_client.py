@@ -30,7 +30,7 @@ from billing.commet.answers import (
 from billing.commet.client import API_VERSION, Commet
 from billing.deadline import Deadline
 from billing.errors import CommetRefused, CommetUnavailable
-from local.commet.testing import StandIn, standin
+from standin.testing import StandIn, standin
 
 AT = "2026-09-01T10:00:00.000Z"
 HOOK = "https://api.example/webhooks/commet"

@@ -11,7 +11,7 @@ import pytest
 import functions.register_webhook.app as function
 from billing.errors import CommetRefused
 from billing.subscriptions.from_webhook import HANDLED
-from local.commet.testing import StandIn, standin
+from standin.testing import StandIn, standin
 from tests.conftest import SecretsManager
 from tests.environments import forget
 from tests.integration.conftest import CloudFormation, Context

@@ -26,7 +26,7 @@ from billing.deadline import Deadline
 from billing.errors import DatabaseUnavailable
 from billing.subscriptions.from_webhook import HANDLED
 from functions.webhook import app as webhook
-from local.commet.testing import standin
+from standin.testing import standin
 from tests.conftest import SecretsManager
 from tests.environments import forget
 from tests.integration.billing.conftest import migrated_url  # noqa: F401 - a fixture

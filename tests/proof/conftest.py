@@ -10,8 +10,8 @@ import pytest
 
 from billing.database.connection import Connection, Database
 from billing.database.migrate import migrate
-from local.commet.testing import Control
 from local.stack import LocalStack
+from standin.testing import Control
 from tests.proof.delivering import connect
 
 

@@ -30,7 +30,7 @@ from billing.subscriptions.access import Access
 from billing.subscriptions.checkout import Checkouts
 from billing.subscriptions.from_webhook import HANDLED
 from billing.subscriptions.refresh import ask, refresh, write
-from local.commet.testing import Control, Receiver, StandIn
+from standin.testing import Control, Receiver, StandIn
 
 PEOPLE = ("usr_ana", "usr_bob", "usr_cy")
 PAYS, DECLINED, LATER_DECLINED = "4242424242424242", "4000000000000002", "4000000000000341"

@@ -16,7 +16,7 @@ from billing.commet.client import Commet
 from billing.credentials.secrets import Secrets
 from billing.database.connection import Database
 from functions.webhook import app
-from local.commet.testing import receiver, standin
+from standin.testing import receiver, standin
 from tests.environments import forget
 from tests.proof.histories import BEGINNING, LOSS, History, Step, steps
 from tests.proof.scale import FULL, scaled

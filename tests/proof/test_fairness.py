@@ -17,8 +17,8 @@ from billing.database.connection import Database
 from billing.deadline import Deadline
 from billing.subscriptions import inbox
 from billing.subscriptions.access import Access
-from local.commet.testing import Control, StandIn, standin
 from local.stack import LocalStack
+from standin.testing import Control, StandIn, standin
 from tests.integration.billing.conftest import NOW, add_user, own_database
 from tests.integration.billing.signed import state
 from tests.proof.scale import scaled

@@ -16,8 +16,8 @@ import pytest
 
 from billing.database.connection import Connection, Row
 from billing.subscriptions.inbox import MAX_ATTEMPTS
-from local.commet.testing import Control
 from local.stack import LocalStack
+from standin.testing import Control
 from tests.integration.billing.signed import body
 
 Mirror = Callable[[], Connection]

@@ -35,7 +35,7 @@ from billing.usage import accepting, corrections, reservations
 from billing.usage.accepting import UsageEvent
 from billing.usage.corrections import Correction
 from billing.usage.reservations import Reservation
-from local.commet.testing import StandIn, standin
+from standin.testing import StandIn, standin
 from tests.integration.billing.conftest import STATUSES, add_user, grant_feature
 from tests.proof.delivering import connect, wait_for_all
 from tests.proof.scale import FULL, scaled

@@ -19,7 +19,7 @@ from billing.deadline import Deadline
 from billing.delivery.comparing import compare
 from billing.delivery.outbox import KEY_LIFETIME, CallBudget, Summary, deliver, redrive
 from billing.usage.accepting import UsageEvent, accept
-from local.commet.testing import StandIn, standin
+from standin.testing import StandIn, standin
 from tests.proof.crashing import STATUSES, Unlimited
 from tests.proof.delivering import connect
 from tests.proof.paying import sign_up, used_at

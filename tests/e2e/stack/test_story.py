@@ -10,9 +10,9 @@ import httpx
 import pytest
 from rich.console import Console
 
-from local.commet.testing import Control
 from local.demo import GOOD_CARD, Addresses, main
 from local.stack import LocalStack
+from standin.testing import Control
 from tests.e2e.stack.conftest import Person
 
 Subscribe = Callable[..., dict[str, Any]]

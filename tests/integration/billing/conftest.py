@@ -20,7 +20,7 @@ from billing.database.connection import Connection, Database
 from billing.database.migrate import migrate
 from billing.deadline import Deadline
 from billing.subscriptions.checkout import Checkouts
-from local.commet.testing import StandIn, standin
+from standin.testing import StandIn, standin
 
 START = datetime(2026, 9, 1, tzinfo=UTC)
 NOW = datetime(2026, 9, 10, 12, tzinfo=UTC)

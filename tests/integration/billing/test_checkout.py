@@ -24,7 +24,7 @@ from billing.errors import (
 from billing.subscriptions import mirror, plans
 from billing.subscriptions.checkout import Checkouts, Started
 from billing.subscriptions.portal import portal_url
-from local.commet.testing import StandIn
+from standin.testing import StandIn
 from tests.integration.billing.conftest import own_database
 
 Make = Callable[[], Commet]

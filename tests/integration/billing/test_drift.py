@@ -23,7 +23,7 @@ from billing.subscriptions.refresh import refresh
 from billing.usage.accepting import UsageEvent, accept, check
 from billing.usage.corrections import Correction, correct
 from billing.usage.totals import FeatureUsage, usage_of_user
-from local.commet.testing import StandIn, standin
+from standin.testing import StandIn, standin
 from tests.integration.billing.conftest import STATUSES, Subscribe, add_user, start_checkout
 from tests.integration.billing.test_delivery import Allowed, age, make_due, rows
 

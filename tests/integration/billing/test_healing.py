@@ -21,7 +21,7 @@ from billing.operations import reconcile, sweep
 from billing.subscriptions import from_answer, mirror, refresh
 from billing.subscriptions.access import Access
 from functions.reconcile import app as reconcile_function
-from local.commet.testing import StandIn
+from standin.testing import StandIn
 from tests.integration.billing.conftest import add_user, start_checkout
 from tests.integration.billing.test_checkout import _cancel
 

@@ -20,7 +20,7 @@ from billing.operations import reconcile
 from billing.subscriptions import mirror
 from billing.subscriptions.access import Access
 from billing.subscriptions.refresh import refresh
-from local.commet.testing import StandIn
+from standin.testing import StandIn
 from tests.integration.billing.conftest import add_user, own_database, start_checkout
 from tests.integration.billing.test_checkout import _cancel
 

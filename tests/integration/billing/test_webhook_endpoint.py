@@ -20,7 +20,7 @@ from billing.deadline import Deadline
 from billing.deployment.webhook_registration import Registration
 from billing.errors import CommetRefused, CommetUnavailable, Unavailable
 from billing.subscriptions.from_webhook import HANDLED
-from local.commet.testing import Receiver, StandIn, receiver
+from standin.testing import Receiver, StandIn, receiver
 from tests.conftest import SecretsManager
 
 Believed = Callable[[str, list[str]], list[str]]
