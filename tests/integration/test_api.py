@@ -31,6 +31,8 @@ from tests.environments import forget
 from tests.integration.billing.conftest import migrated_url  # noqa: F401 - a fixture
 from tests.integration.billing.signed import state
 
+pytestmark = pytest.mark.handlers
+
 ORIGIN = "https://app.example"
 PASSWORD = "correct horse battery staple"
 KEY = "svc_app_" + "a" * 64

@@ -24,6 +24,8 @@ from tests.integration.billing.test_migrations import (  # noqa: F401 - two are 
 )
 from tests.integration.conftest import CloudFormation, Context
 
+pytestmark = pytest.mark.handlers
+
 Ask = Callable[..., dict[str, Any]]
 
 

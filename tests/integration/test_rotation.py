@@ -33,6 +33,8 @@ from tests.integration.billing.conftest import migrated_url  # noqa: F401 - a fi
 from tests.integration.conftest import Context
 from tests.integration.test_api import call, event
 
+pytestmark = pytest.mark.handlers
+
 MINUTE, FIVE_MINUTES = 60.0, 300.0
 
 

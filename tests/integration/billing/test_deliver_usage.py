@@ -18,6 +18,8 @@ from functions.deliver_usage import app
 from tests.integration.billing.conftest import NOW, STATUSES, Subscribe
 from tests.integration.billing.test_delivery import StandIn
 
+pytestmark = pytest.mark.handlers
+
 
 class Context:
     """What Lambda hands to a handler."""

@@ -25,6 +25,8 @@ from tests.environments import forget
 from tests.integration.billing.conftest import NOW, STATUSES, Subscribe, after
 from tests.integration.test_api import Answer, Context, event
 
+pytestmark = pytest.mark.handlers
+
 KEYS = {scope: f"svc_{scope[-4:]}_" + scope[0] * 64 for scope in ("usage:write", "usage:correct")}
 KEYS["read"] = "svc_read_" + "e" * 64
 

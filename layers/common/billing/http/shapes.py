@@ -5,9 +5,10 @@ Quantities and money are decimal strings, times ISO-8601 UTC.
 
 from datetime import UTC, date, datetime
 from decimal import Decimal
-from typing import Annotated, Any, NotRequired, TypedDict
+from typing import Annotated, Any, NotRequired
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer
+from typing_extensions import TypedDict
 
 from billing.field_types import (
     Email,
