@@ -27,7 +27,7 @@ from billing.clock import Clock
 from billing.commet_models import FeatureAccess
 from billing.db import Database
 from billing.deadline import Deadline
-from billing.delivery import KEY_LIFETIME, MARGIN, QUIET, CallBudget
+from billing.delivery import KEY_LIFETIME, MARGIN, PATIENCE, QUIET, CallBudget
 from billing.errors import CommetRefused, CommetUnavailable
 from billing.sql import queries
 
@@ -35,9 +35,6 @@ logger = Logger(child=True)
 
 # A round through everybody begins this long after the last one began.
 EVERY = timedelta(hours=6)
-# For how long totals that explain nothing are compared again, before a human has to look.
-PATIENCE = timedelta(hours=1)
-
 _AGAIN = timedelta(minutes=2)
 _ROUND = "drift"
 _EMPTY = ""  # stands for features of which nothing was used
