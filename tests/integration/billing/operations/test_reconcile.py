@@ -23,7 +23,7 @@ from billing.subscriptions.access import Access
 from functions.reconcile import app as reconcile_function
 from standin.testing import StandIn
 from tests.integration.billing.conftest import add_user, start_checkout
-from tests.integration.billing.test_checkout import _cancel
+from tests.integration.billing.subscriptions.test_checkout import _cancel
 
 URL = "http://127.0.0.1:9/hook"
 SETTINGS = replace(

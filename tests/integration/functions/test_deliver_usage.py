@@ -16,7 +16,7 @@ from billing.usage.accepting import UsageEvent, accept
 from billing.usage.reservations import reserve
 from functions.deliver_usage import app
 from tests.integration.billing.conftest import NOW, STATUSES, Subscribe
-from tests.integration.billing.test_delivery import StandIn
+from tests.integration.billing.delivery.test_outbox import StandIn
 
 pytestmark = pytest.mark.handlers
 

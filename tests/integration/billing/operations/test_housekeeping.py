@@ -14,7 +14,7 @@ from billing.usage.accepting import UsageEvent, accept
 from billing.usage.corrections import Correction, correct
 from billing.usage.reservations import reserve
 from tests.integration.billing.conftest import NOW, STATUSES, Subscribe
-from tests.integration.billing.test_delivery import StandIn, rows, run, use
+from tests.integration.billing.delivery.test_outbox import StandIn, rows, run, use
 
 LATER = NOW + timedelta(days=500)
 END = datetime.fromisoformat("2026-10-01T00:00:00Z")

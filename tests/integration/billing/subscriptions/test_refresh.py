@@ -22,7 +22,7 @@ from billing.subscriptions.access import Access
 from billing.subscriptions.refresh import refresh
 from standin.testing import StandIn
 from tests.integration.billing.conftest import add_user, own_database, start_checkout
-from tests.integration.billing.test_checkout import _cancel
+from tests.integration.billing.subscriptions.test_checkout import _cancel
 
 Make = Callable[[], Commet]
 SETTINGS = from_env({"COMMET_MODE": "sandbox"})

@@ -23,7 +23,7 @@ from functions.dashboard import app as dashboard
 from functions.track_usage import app as track_usage
 from tests.environments import forget
 from tests.integration.billing.conftest import NOW, STATUSES, Subscribe, after
-from tests.integration.test_api import Answer, Context, event
+from tests.integration.functions.test_api import Answer, Context, event
 
 pytestmark = pytest.mark.handlers
 

@@ -25,7 +25,7 @@ from billing.usage.corrections import Correction, correct
 from billing.usage.totals import FeatureUsage, usage_of_user
 from standin.testing import StandIn, standin
 from tests.integration.billing.conftest import STATUSES, Subscribe, add_user, start_checkout
-from tests.integration.billing.test_delivery import Allowed, age, make_due, rows
+from tests.integration.billing.delivery.test_outbox import Allowed, age, make_due, rows
 
 _numbers = count()
 AT_ONCE = timedelta(0)
