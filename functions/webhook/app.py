@@ -67,7 +67,7 @@ def handler(event: dict[str, Any], _: LambdaContext) -> dict[str, Any]:
 def _take(event: dict[str, Any]) -> dict[str, Any]:
     body = _body(event)
     try:
-        verifier().verify(body, event.get("headers", {}).get("x-commet-signature", ""))
+        verifier().verify(body, _header(event, "x-commet-signature"))
     except BadSignature:
         _count_failure(len(body))
         raise
@@ -94,6 +94,14 @@ def _take(event: dict[str, Any]) -> dict[str, Any]:
 def verifier() -> webhooks.Verifier:
     """This environment's verifier."""
     return webhooks.Verifier(wiring.secrets(), wiring.settings().webhook_secret_id)
+
+
+def _header(event: dict[str, Any], name: str) -> str:
+    """The value of a header, or "". AWS writes names in lower case, SAM CLI as the client did."""
+    for given, value in (event.get("headers") or {}).items():
+        if given.lower() == name:
+            return str(value)
+    return ""
 
 
 def _body(event: dict[str, Any]) -> bytes:

@@ -20,7 +20,7 @@ from billing.usage import Event, accept
 from functions.dashboard import app as dashboard
 from functions.track_usage import app as track_usage
 from tests.integration.billing.conftest import NOW, STATUSES, Subscribe, after
-from tests.integration.test_api import Answer, Context, event
+from tests.integration.test_api import SPELLINGS, Answer, Context, Spell, event
 
 KEYS = {scope: f"svc_{scope[-4:]}_" + scope[0] * 64 for scope in ("usage:write", "usage:correct")}
 KEYS["read"] = "svc_read_" + "e" * 64
@@ -106,13 +106,14 @@ def call(
     key: str = KEYS["usage:write"],
     accept: str = "*/*",
     text: str | None = None,
+    spell: Spell = str.lower,
 ) -> Answer:
     path, _, query = path.partition("?")
     headers = {
         "content-type": "application/json", "authorization": f"Bearer {key}", "accept": accept,
     }  # fmt: skip
     text = text if body is None else json.dumps(body)
-    request = event(method, path, text, headers, [])
+    request = event(method, path, text, headers, [], spell)
     request["rawQueryString"] = query
     request["queryStringParameters"] = dict(parse_qsl(query)) or None
     app = dashboard if path.startswith(("/dashboard", "/users")) else track_usage
@@ -620,7 +621,7 @@ def filled(db: Database, subscribe: Subscribe) -> None:
 
 @pytest.mark.usefixtures("filled")
 class TestEvents:
-    def read(self, query: str = "", **options: str) -> Answer:
+    def read(self, query: str = "", **options: Any) -> Answer:
         return call("GET", f"/usage/events{query}", key=KEYS["read"], **options)
 
     def test_all(self) -> None:
@@ -664,6 +665,12 @@ class TestEvents:
         rows = list(csv.DictReader(io.StringIO(found.text)))
         assert [row["idempotency_key"] for row in rows] == ["a", "b", "'=c", "d", "e"]
         assert [row["quantity"] for row in rows] == ["1", "2", "3", "4", "5"]
+
+    @SPELLINGS
+    def test_as_csv_however_the_header_is_written(self, spell: Spell) -> None:
+        """Names of headers have no case."""
+        found = self.read(accept="text/csv", spell=spell)
+        assert found.headers["content-type"].startswith("text/csv")
 
     def test_json_wins_where_it_is_asked_for(self) -> None:
         """The parameter is stronger than the header."""
