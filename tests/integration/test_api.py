@@ -157,6 +157,7 @@ def event(
     body: str | None,
     headers: dict[str, str],
     cookies: list[str],
+    *,
     spell: Spell = str.lower,
 ) -> dict[str, Any]:
     return {
@@ -194,7 +195,7 @@ def call(
     if origin is not None:
         sent["origin"] = origin
     text = json.dumps(body) if body is not None else text
-    request = event(method, path, text, sent, [cookie] if cookie else [], spell)
+    request = event(method, path, text, sent, [cookie] if cookie else [], spell=spell)
     request["isBase64Encoded"] = base64_encoded
     app = HANDLERS.get("/" + path.split("/")[1], dashboard)
     answer = app.handler(request, Context())
@@ -547,7 +548,7 @@ class TestHeaderNames:
 
         proof = hmac.digest(b"app secret", b"trusted proxy", "sha256").hex()
         headers = {"x-forwarded-for": "203.0.113.7, 198.51.100.1", "x-proxy-proof": proof}
-        api.handle(app, event("GET", "/address", None, headers, [], spell), Context())
+        api.handle(app, event("GET", "/address", None, headers, [], spell=spell), Context())
         assert seen == ["203.0.113.7"]
 
     def test_webhook_signature(self, spell: Spell) -> None:
@@ -726,7 +727,7 @@ class TestWebhook:
         if signature is None:
             signature = hmac.new(SECRET.encode(), raw, hashlib.sha256).hexdigest()
         text = base64.b64encode(raw).decode() if encoded else raw.decode()
-        request = event(method, "/", text, {"x-commet-signature": signature}, [], spell)
+        request = event(method, "/", text, {"x-commet-signature": signature}, [], spell=spell)
         request["isBase64Encoded"] = encoded
         request["requestContext"]["routeKey"] = route
         answer = webhook.handler(request, Context())

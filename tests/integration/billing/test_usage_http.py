@@ -113,7 +113,7 @@ def call(
         "content-type": "application/json", "authorization": f"Bearer {key}", "accept": accept,
     }  # fmt: skip
     text = text if body is None else json.dumps(body)
-    request = event(method, path, text, headers, [], spell)
+    request = event(method, path, text, headers, [], spell=spell)
     request["rawQueryString"] = query
     request["queryStringParameters"] = dict(parse_qsl(query)) or None
     app = dashboard if path.startswith(("/dashboard", "/users")) else track_usage
