@@ -166,6 +166,8 @@ class Story:
 
     def _get_access(self) -> None:
         with self._step("Get access by webhook") as say:
+            # The dashboard asks Commet itself where no webhook came, so access alone proves none.
+            accepted = len(self._until(self._webhooks, _are_accepted))
             # Several webhooks tell of it, in any order: access, allowances, the period.
             board = self._until(
                 self._dashboard,
@@ -173,8 +175,6 @@ class Story:
                     board["access"] and board["usage"] and board["subscription"]["current_period"]
                 ),
             )
-            # The dashboard asks Commet itself where no webhook came, so access alone proves none.
-            accepted = len(self._until(self._webhooks, _are_accepted))
             period = board["subscription"]["current_period"]
             say(
                 f"{board['subscription']['plan']['name']} until {period['end'][:10]}; "
