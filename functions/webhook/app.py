@@ -69,8 +69,7 @@ def handler(event: dict[str, Any], _: LambdaContext) -> dict[str, Any]:
 def _take(event: dict[str, Any]) -> dict[str, Any]:
     body = _body(event)
     try:
-        signature = event.get("headers", {}).get("x-commet-signature", "")
-        wiring.webhook_verifier().verify(body, signature)
+        wiring.webhook_verifier().verify(body, _header(event, "x-commet-signature"))
     except BadSignature:
         _count_failure(len(body))
         raise
@@ -91,6 +90,14 @@ def _take(event: dict[str, Any]) -> dict[str, Any]:
         "body": json.dumps(answer),
         "isBase64Encoded": False,
     }
+
+
+def _header(event: dict[str, Any], name: str) -> str:
+    """The value of a header, or "". AWS writes names in lower case, SAM CLI as the client did."""
+    for given, value in (event.get("headers") or {}).items():
+        if given.lower() == name:
+            return str(value)
+    return ""
 
 
 def _body(event: dict[str, Any]) -> bytes:

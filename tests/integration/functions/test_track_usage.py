@@ -23,7 +23,7 @@ from functions.dashboard import app as dashboard
 from functions.track_usage import app as track_usage
 from tests.environments import forget
 from tests.integration.billing.conftest import NOW, STATUSES, Subscribe, after
-from tests.integration.functions.test_api import Answer, Context, event
+from tests.integration.functions.test_api import SPELLINGS, Answer, Context, Spell, event
 
 pytestmark = pytest.mark.handlers
 
@@ -102,13 +102,14 @@ def call(
     key: str = KEYS["usage:write"],
     accept: str = "*/*",
     text: str | None = None,
+    spell: Spell = str.lower,
 ) -> Answer:
     path, _, query = path.partition("?")
     headers = {
         "content-type": "application/json", "authorization": f"Bearer {key}", "accept": accept,
     }  # fmt: skip
     text = text if body is None else json.dumps(body)
-    request = event(method, path, text, headers, [])
+    request = event(method, path, text, headers, [], spell=spell)
     request["rawQueryString"] = query
     request["queryStringParameters"] = dict(parse_qsl(query)) or None
     app = dashboard if path.startswith(("/dashboard", "/users")) else track_usage
@@ -640,7 +641,7 @@ def filled(db: Database, subscribe: Subscribe) -> None:
 
 @pytest.mark.usefixtures("filled")
 class TestEvents:
-    def read(self, query: str = "", **options: str) -> Answer:
+    def read(self, query: str = "", **options: Any) -> Answer:
         return call("GET", f"/usage/events{query}", key=KEYS["read"], **options)
 
     def test_all(self) -> None:
@@ -684,6 +685,12 @@ class TestEvents:
         rows = list(csv.DictReader(io.StringIO(found.text)))
         assert [row["idempotency_key"] for row in rows] == ["a", "b", "'=c", "d", "e"]
         assert [row["quantity"] for row in rows] == ["1", "2", "3", "4", "5"]
+
+    @SPELLINGS
+    def test_as_csv_however_the_header_is_written(self, spell: Spell) -> None:
+        """Names of headers have no case."""
+        found = self.read(accept="text/csv", spell=spell)
+        assert found.headers["content-type"].startswith("text/csv")
 
     def test_json_wins_where_it_is_asked_for(self) -> None:
         """The parameter is stronger than the header."""
