@@ -520,8 +520,9 @@ class TestHeaderNames:
         """The right one is taken and the wrong one refused, by us and by Powertools."""
         signed_up = {"email": address(), "password": PASSWORD}
         for given, status in (("Application/JSON", 201), ("text/plain", 415)):
-            headers = {"content_type": given}
-            answer = call("POST", "/signup", signed_up, token=token, spell=spell, **headers)
+            answer = call(
+                "POST", "/signup", signed_up, token=token, spell=spell, content_type=given
+            )
             assert answer.status == status
 
     def test_origin(self, spell: Spell) -> None:
@@ -539,7 +540,7 @@ class TestHeaderNames:
 
         @app.get("/address")
         def _address() -> dict[str, str]:
-            seen.append(sign_in_http.client_address(app))
+            seen.append(sign_in.client_address(app))
             return {}
 
         proof = hmac.digest(b"app secret", b"trusted proxy", "sha256").hex()

@@ -652,7 +652,7 @@ class TestKeyIsOver:
         self, db: Database, silent: StandIn, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """All of them in one run."""
-        monkeypatch.setattr("billing.delivery._PARK_LIMIT", 2)
+        monkeypatch.setattr("billing.delivery.outbox._PARK_LIMIT", 2)
         assert run(db, silent) == Summary(parked=3, drained=True)
 
     @pytest.mark.usefixtures("tried")
@@ -746,7 +746,7 @@ class TestLostToCancellation:
     ) -> None:
         """What it was worth is told all the same, if not of all at once."""
         with monkeypatch.context() as patched:
-            patched.setattr("billing.delivery._mark_lost", lambda *_: None)
+            patched.setattr("billing.delivery.outbox._mark_lost", lambda *_: None)
             assert run(db, self.refused()).parked == 3
         run(db, StandIn(), seconds=0)
         lost = [r for r in rows(db) if r["state"] == "parked"]
