@@ -27,7 +27,8 @@ from bench.database import connect, migrated_database
 from bench.plot import line_chart
 from billing.database.connection import Connection, Database
 from billing.deadline import Deadline
-from billing.delivery.outbox import claim, deliver
+from billing.delivery.outbox import claim
+from billing.delivery.sending import deliver
 
 USERS = 10_000
 FEATURES = ("api", "storage", "tokens")

@@ -12,7 +12,7 @@ from aws_lambda_powertools.metrics import MetricUnit
 from billing import wiring
 from billing.commet.call_budget import Budget
 from billing.deadline import Deadline, LambdaContext
-from billing.delivery import outbox
+from billing.delivery import outbox, sending
 from billing.metric import Metric
 from billing.usage import reservations
 
@@ -24,7 +24,7 @@ metrics = Metrics()
 def handler(_: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     """What was delivered in this run, and how the outbox stands; the rest comes due by itself."""
     settings = wiring.settings()
-    done = outbox.deliver(
+    done = sending.deliver(
         wiring.database(),
         wiring.commet(),
         clock=wiring.clock(),

@@ -15,7 +15,7 @@ from billing.clock import wall_clock
 from billing.commet.client import Commet
 from billing.database.connection import Database
 from billing.deadline import Deadline
-from billing.delivery.outbox import deliver
+from billing.delivery.sending import deliver
 from billing.errors import DatabaseUnavailable
 from billing.usage.accepting import UsageEvent, Verdict, accept
 from tests.proof.delivering import connect

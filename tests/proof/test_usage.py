@@ -27,7 +27,8 @@ from billing.commet.client import Commet
 from billing.database.connection import Database
 from billing.deadline import Deadline
 from billing.delivery.comparing import Compared, compare, repair
-from billing.delivery.outbox import deliver, redrive
+from billing.delivery.outbox import redrive
+from billing.delivery.sending import deliver
 from billing.operations import housekeeping
 from billing.subscriptions.checkout import Checkouts
 from billing.subscriptions.refresh import refresh

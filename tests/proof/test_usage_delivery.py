@@ -18,7 +18,8 @@ from billing.commet.client import Commet
 from billing.database.connection import Database
 from billing.deadline import Deadline
 from billing.delivery.comparing import compare
-from billing.delivery.outbox import KEY_LIFETIME, CallBudget, Summary, claim, deliver, redrive
+from billing.delivery.outbox import KEY_LIFETIME, claim, redrive
+from billing.delivery.sending import CallBudget, Summary, deliver
 from billing.usage.accepting import UsageEvent, accept
 from standin.testing import StandIn, standin
 from tests.proof.crashing import STATUSES, Unlimited

@@ -62,7 +62,7 @@ def service_of(call: ast.Call) -> str | None:
 def names_of(argument: ast.expr, path: Path) -> set[str]:
     """A metric named as it is, or those of a table of the module."""
     match argument:
-        case ast.Attribute(value=ast.Name(id="Metric"), attr=member):
+        case ast.Attribute(value=kind, attr=member) if ast.unparse(kind).endswith("Metric"):
             return {Metric[member].value}
         case ast.Subscript(value=ast.Name(id=table)):
             return metrics_in(path, table)

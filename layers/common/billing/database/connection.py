@@ -178,9 +178,9 @@ def _keep_the_row_out(error: psycopg.Error) -> None:
 def _count_unavailable() -> None:
     """One number for the whole stack: its database is the same for every function."""
     # Late: it costs every cold start, and is for the rare one.
-    from billing.metric import Metric, count
+    from billing import metric
 
-    count(Metric.DATABASE_UNAVAILABLE, service="database")
+    metric.count(metric.Metric.DATABASE_UNAVAILABLE, service="database")
 
 
 def _is_stale(connection: Connection) -> bool:

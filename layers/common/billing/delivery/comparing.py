@@ -29,7 +29,8 @@ from billing.database.connection import Database
 from billing.database.statements import Statements
 from billing.deadline import Deadline
 from billing.delivery import outbox
-from billing.delivery.outbox import KEY_LIFETIME, MARGIN, PATIENCE, QUIET, CallBudget
+from billing.delivery.outbox import KEY_LIFETIME, MARGIN, PATIENCE, QUIET
+from billing.delivery.sending import CallBudget
 from billing.errors import CommetRefused, CommetUnavailable
 
 _sql = Statements(__file__)

@@ -17,7 +17,8 @@ from billing.commet.client import Commet
 from billing.database.connection import Database
 from billing.deadline import Deadline
 from billing.delivery.comparing import Compared, Doubt, compare, explain, repair
-from billing.delivery.outbox import Summary, deliver, redrive, resolve
+from billing.delivery.outbox import redrive, resolve
+from billing.delivery.sending import Summary, deliver
 from billing.errors import CommetUnavailable
 from billing.subscriptions.refresh import refresh
 from billing.usage.accepting import UsageEvent, accept, check

@@ -17,20 +17,10 @@ from psycopg.types.json import Jsonb
 from billing.commet.answers import FeatureAccess
 from billing.database.connection import Connection, Database
 from billing.deadline import Deadline
-from billing.delivery import outbox
+from billing.delivery import closing
 from billing.delivery.comparing import compare
-from billing.delivery.outbox import (
-    Gauges,
-    Summary,
-    attempt,
-    claim,
-    deliver,
-    gauges,
-    lease,
-    record,
-    redrive,
-    resolve,
-)
+from billing.delivery.outbox import Gauges, claim, gauges, lease, record, redrive, resolve
+from billing.delivery.sending import Summary, attempt, deliver
 from billing.errors import CommetRefused, CommetUnavailable
 from billing.usage.accepting import UsageEvent, accept
 from tests.integration.billing.conftest import NOW, STATUSES, Subscribe, after
@@ -652,7 +642,7 @@ class TestKeyIsOver:
         self, db: Database, silent: StandIn, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """All of them in one run."""
-        monkeypatch.setattr("billing.delivery.outbox._PARK_LIMIT", 2)
+        monkeypatch.setattr("billing.delivery.closing._PARK_LIMIT", 2)
         assert run(db, silent) == Summary(parked=3, drained=True)
 
     @pytest.mark.usefixtures("tried")
@@ -671,8 +661,8 @@ class TestKeyIsOver:
         """Not parked in this run, and not sent either; others are."""
         subscribe("usr_other")
         use(db, "1", user="usr_other")
-        broken = {**outbox._sql.texts, "park_expired": "select 1 / 0"}
-        monkeypatch.setattr(outbox, "_sql", broken)
+        broken = {**closing._sql.texts, "park_expired": "select 1 / 0"}
+        monkeypatch.setattr(closing, "_sql", broken)
         commet = StandIn()
         assert run(db, commet) == Summary(claimed=1, sent=1, drained=True, steps_failed=1)
         assert [json.loads(body)["customerId"] for _, body in commet.calls] == ["usr_other"]
@@ -746,7 +736,7 @@ class TestLostToCancellation:
     ) -> None:
         """What it was worth is told all the same, if not of all at once."""
         with monkeypatch.context() as patched:
-            patched.setattr("billing.delivery.outbox._mark_lost", lambda *_: None)
+            patched.setattr("billing.delivery.closing.mark_lost", lambda *_: None)
             assert run(db, self.refused()).parked == 3
         run(db, StandIn(), seconds=0)
         lost = [r for r in rows(db) if r["state"] == "parked"]
@@ -926,8 +916,8 @@ class TestReplacing:
         """What is due is sent all the same, and the run says that something failed."""
         subscribe("usr_other")
         use(db, "5", user="usr_other")
-        broken = {**outbox._sql.texts, step: "select 1 / 0"}
-        monkeypatch.setattr(outbox, "_sql", broken)
+        broken = {**closing._sql.texts, step: "select 1 / 0"}
+        monkeypatch.setattr(closing, "_sql", broken)
         done = run(db, StandIn(), now=self.ALMOST)
         assert (done.claimed, done.steps_failed) == (1, 1)
         assert done.sent >= 1
