@@ -34,7 +34,7 @@ class StandIn:
     def __init__(self, port: int, data: Path, log: Log, options: Sequence[str] = ()) -> None:
         self._process = subprocess.Popen(
             [
-                *(sys.executable, "-m", "local.commet", "--json", "--exit-with-parent"),
+                *(sys.executable, "-m", "standin", "--json", "--exit-with-parent"),
                 *("--port", str(port), "--data", str(data)),
                 # Commet's minutes between two attempts at a webhook are seconds here.
                 *("--retry-scale", "0.0167"),

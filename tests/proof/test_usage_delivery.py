@@ -13,14 +13,14 @@ from typing import Any
 import httpx
 import pytest
 
-from billing.commet import Commet
-from billing.db import Database
+from billing.commet.call_budget import Budget
+from billing.commet.client import Commet
+from billing.database.connection import Database
 from billing.deadline import Deadline
-from billing.delivery import KEY_LIFETIME, CallBudget, Summary, claim, deliver, redrive
-from billing.drift import compare
-from billing.rate import Budget
-from billing.usage import Event, accept
-from local.commet.testing import StandIn, standin
+from billing.delivery.comparing import compare
+from billing.delivery.outbox import KEY_LIFETIME, CallBudget, Summary, claim, deliver, redrive
+from billing.usage.accepting import UsageEvent, accept
+from standin.testing import StandIn, standin
 from tests.proof.crashing import STATUSES, Unlimited
 from tests.proof.delivering import connect
 from tests.proof.paying import sign_up, used_at
@@ -47,7 +47,7 @@ class World:
 
     def use(self, user: str, quantity: str) -> None:
         """Accepted, whatever else is broken."""
-        event = Event(user, "storage", Decimal(quantity), f"key-{next(self._keys)}")
+        event = UsageEvent(user, "storage", Decimal(quantity), f"key-{next(self._keys)}")
         (verdict,) = accept(self.db, [event], statuses=STATUSES, now=self.now())
         assert verdict.status == "accepted"
         self.accepted[user] = self.accepted.get(user, Decimal(0)) + Decimal(quantity)

@@ -9,8 +9,8 @@ from typing import Any
 
 import httpx
 
-from local.commet.testing import Control
 from local.stack import LocalStack
+from standin.testing import Control
 
 GUIDE = (Path(__file__).parents[3] / "docs" / "usage.md").read_text(encoding="utf-8")
 

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import platform
 import shutil
 import signal
 import stat
@@ -19,13 +20,13 @@ import pytest
 from rich.console import Console
 
 from local.__main__ import _introduce
-from local.commet.catalogue import DEFAULT_FILE
-from local.commet.testing import Control
 from local.gateway.logs import Log
 from local.locks import hold
 from local.ports import Port
 from local.postgres import EmbeddedPostgres
 from local.stack import LocalStack, StackError
+from standin.catalogue import DEFAULT_FILE
+from standin.testing import Control
 from tests.integration.local.processes import descendants, eventually, gone
 
 ROOT = Path(__file__).parents[3]
@@ -98,6 +99,7 @@ def test_it_serves_is_killed_and_serves_the_same_again(directory: Path) -> None:
     assert all(gone(pid) for pid in started)
     assert not (directory / "stack.json").exists()
     assert "Ready." in said
+    assert f"Python {platform.python_version()} ({sys.executable})" in said
     assert f"curl {second['api']}/signup" in said
     # Nothing secret was printed.
     passwords = json.loads((directory / "secrets.json").read_text())
