@@ -7,13 +7,16 @@ import gc
 import json
 import logging
 import os
+import shlex
 import signal
 import sqlite3
 import sys
 from pathlib import Path
 
 from standin.app import Running, running
+from standin.catalogue import DEFAULT_FILE
 from standin.settings import Settings
+from standin.sold import SoldGoneError
 
 _PARENT_CHECK_SECONDS = 0.5
 
@@ -35,7 +38,9 @@ def build_parser() -> argparse.ArgumentParser:
     _add_time(parser.add_argument_group("time"))
     _add_readings(parser.add_argument_group("where the contract leaves room"))
     process = parser.add_argument_group("process")
-    process.add_argument("--json", action="store_true", help="when ready, print one JSON line")
+    process.add_argument(
+        "--json", action="store_true", help="when ready or refused, print one JSON line"
+    )
     process.add_argument(
         "--exit-with-parent", action="store_true", help="end when the parent process is gone"
     )
@@ -158,15 +163,31 @@ def main(argv: list[str] | None = None) -> int:
     logging.basicConfig(format="%(levelname)s %(name)s %(message)s", stream=sys.stderr)
     try:
         asyncio.run(_serve(settings_from(arguments), arguments, parent))
+    except SoldGoneError as error:
+        file = arguments.catalogue or DEFAULT_FILE
+        return _refuse(
+            f"The catalogue {file} does not fit what was sold and is kept in {arguments.data}:\n"
+            f"{error}\nPut it back as it was",
+            start_anew=f"rm {shlex.quote(arguments.data)}",
+            as_json=arguments.json,
+        )
     except sqlite3.Error as error:
-        print(f"standin: {arguments.data}: {error}", file=sys.stderr)
-        return 1
+        return _refuse(f"{arguments.data}: {error}", as_json=arguments.json)
     except (OSError, ValueError) as error:
-        print(f"standin: {error}", file=sys.stderr)
-        return 1
+        return _refuse(str(error), as_json=arguments.json)
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+def _refuse(message: str, *, start_anew: str | None = None, as_json: bool) -> int:
+    """Says why we do not run; the exit code. Our parent has a command of its own to start anew."""
+    if as_json:
+        print(json.dumps({"error": message, "start_anew": start_anew is not None}), flush=True)
+    else:
+        way_out = f", or start anew: {start_anew}" if start_anew else ""
+        print(f"standin: {message}{way_out}", file=sys.stderr)
+    return 1
 
 
 if __name__ == "__main__":

@@ -312,7 +312,8 @@ async def running(
 ) -> AsyncIterator[Running]:
     """A stand-in listening on a port (0: any free one), until the context ends.
 
-    Raises OSError when the port is taken, ValueError for an unusable catalogue.
+    Raises OSError when the port is taken, CatalogueError for an unusable catalogue, SoldGoneError
+    for one that lost what was sold, sqlite3.Error for a data file that is damaged or in use.
     """
     world = World(settings)
     courier = Courier(world)

@@ -1,12 +1,14 @@
 """What is for sale: features and plans, read from a JSON file when the stand-in starts."""
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
+from pydantic_core import ErrorDetails
 
 Interval = Literal["weekly", "monthly", "quarterly", "semiannual", "yearly", "one_time"]
 Code = Annotated[str, Field(pattern=r"^[a-z0-9_]+$", min_length=1, max_length=100)]
@@ -106,17 +108,21 @@ class Catalogue(_Entry):
             for feature in plan.features:
                 if feature.code not in known:
                     raise ValueError(f"plan {plan.code} has the unknown feature {feature.code}")
-        for ids in (self._plan_ids(), (p.code for p in self.plans), self._price_ids()):
-            seen = list(ids)
-            if len(seen) != len(set(seen)):
-                raise ValueError(f"ids and codes must be unique: {seen}")
+        for kind, keys in self._keys():
+            again = [key for key, count in Counter(keys).items() if count > 1]
+            if again:
+                raise ValueError(f"{kind} must be unique: {', '.join(again)}")
         return self
 
-    def _plan_ids(self) -> Iterator[str]:
-        return (plan.id for plan in self.plans)
-
-    def _price_ids(self) -> Iterator[str]:
-        return (price.id for plan in self.plans for price in plan.prices)
+    def _keys(self) -> Iterator[tuple[str, Iterable[str]]]:
+        """What has to be unique, by what it is called."""
+        yield "ids of features", (f.id for f in self.features)
+        yield "codes of features", (f.code for f in self.features)
+        yield "ids of plans", (p.id for p in self.plans)
+        yield "codes of plans", (p.code for p in self.plans)
+        yield "ids of prices", (price.id for plan in self.plans for price in plan.prices)
+        for plan in self.plans:
+            yield f"features of plan {plan.code}", (f.code for f in plan.features)
 
     def feature(self, code: str) -> Feature | None:
         """The feature with that code."""
@@ -127,6 +133,26 @@ class Catalogue(_Entry):
         return next((p for p in self.plans if key in {p.id, p.code}), None)
 
 
+class CatalogueError(ValueError):
+    """A catalogue file that cannot be used; the message names the file and what is wrong."""
+
+    def __init__(self, file: Path, reasons: Iterable[str]) -> None:
+        super().__init__("\n".join((f"The catalogue {file} cannot be used:", *reasons)))
+
+
 def load_catalogue(path: Path | None = None) -> Catalogue:
-    """Read a catalogue file. Raises OSError or ValueError, which say what is wrong with it."""
-    return Catalogue.model_validate_json((path or DEFAULT_FILE).read_bytes())
+    """Reads a catalogue file. Raises CatalogueError."""
+    file = path or DEFAULT_FILE
+    try:
+        return Catalogue.model_validate_json(file.read_bytes())
+    except OSError as error:
+        raise CatalogueError(file, [f"  {error.strerror}"]) from None
+    except ValidationError as error:
+        raise CatalogueError(file, map(_reason, error.errors(include_url=False))) from None
+
+
+def _reason(error: ErrorDetails) -> str:
+    """Where it is, counted from 0 as JSON tools do, and what is wrong there."""
+    where = ".".join(map(str, error["loc"]))
+    said = error["msg"].removeprefix("Value error, ")
+    return f"  {where}: {said}" if where else f"  {said}"

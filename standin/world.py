@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
+from standin import sold
 from standin.catalogue import Catalogue, Plan, load_catalogue
 from standin.clock import Clock
 from standin.errors import ApiError
@@ -21,12 +22,20 @@ MILLISECOND = timedelta(milliseconds=1)
 
 
 class World:
-    """Settings, time, memory and what is for sale."""
+    """Settings, time, memory and what is for sale.
+
+    Raises CatalogueError, SoldGoneError and sqlite3.Error when made of what cannot be used.
+    """
 
     def __init__(self, settings: Settings, clock: Clock | None = None) -> None:
         self.settings = settings
-        self.store = Store(settings.data)
         self.catalogue: Catalogue = load_catalogue(settings.catalogue)
+        self.store = Store(settings.data)
+        try:
+            sold.check(self.store, self.catalogue, settings.currency)
+        except BaseException:
+            self.store.close()
+            raise
         self.faults = Faults()
         self.clock = clock or Clock(settings.speed)
         self.public_url = settings.public_url.rstrip("/")

@@ -8,13 +8,15 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
+from standin.catalogue import DEFAULT_FILE
 from standin.testing import Control, Receiver, StandIn, receiver
 from tests.standin.contract.conftest import connect, storage
 
@@ -191,6 +193,147 @@ def test_unusable_arguments_are_told_clearly(arguments: list[str]) -> None:
     )  # fmt: skip
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
+
+
+def _edited(file: Path, edit: Callable[[dict[str, Any]], object]) -> None:
+    """The catalogue that ships, with its plans by code changed."""
+    catalogue = json.loads(DEFAULT_FILE.read_text())
+    plans = {plan["code"]: plan for plan in catalogue["plans"]}
+    edit(plans)
+    file.write_text(json.dumps(catalogue | {"plans": list(plans.values())}))
+
+
+@pytest.fixture(scope="module")
+def sold(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two pay for Usage Pro and one used it, a third did not pay; one is moving to Free."""
+    data = tmp_path_factory.mktemp("sold") / "commet.sqlite"
+    with process("--data", str(data)) as server, connect(server) as sdk:
+        subs = {}
+        for user, plan in [
+            ("usr_1", "usage_pro"), ("usr_2", "usage_pro"), ("usr_3", "usage_pro"),
+            ("usr_4", "free"), ("usr_5", "usage_max"),
+        ]:  # fmt: skip
+            sdk.customers.create(email=f"{user}@example.com", id=user)
+            subs[user] = sdk.subscriptions.create(customer_id=user, plan_code=plan).id
+        for user in ("usr_1", "usr_2", "usr_5"):
+            server.control.pay(subs[user])
+        sdk.usage.track(feature_code="storage", customer_id="usr_1", value=150, event_id="e")
+        sdk.subscriptions.change_plan(subs["usr_5"], new_plan_id="pln_usagepro")
+    return data
+
+
+class TestSold:
+    """What was sold is in the catalogue, or the stand-in says what is not and does not start."""
+
+    def start(self, data: Path, catalogue: Path, *flags: str) -> "subprocess.CompletedProcess[str]":
+        command = [sys.executable, "-m", "standin", "--port", "0", "--data", str(data)]
+        return subprocess.run(
+            [*command, "--catalogue", str(catalogue), *flags],
+            cwd=ROOT, capture_output=True, text=True, timeout=30, check=False,
+        )  # fmt: skip
+
+    @pytest.mark.parametrize(
+        ("edit", "lost"),
+        [
+            (
+                lambda plans: plans.pop("usage_pro"),
+                [
+                    'plan "Usage Pro" (pln_usagepro) is gone; 3 subscribed to it,'
+                    " 1 ended or not yet paid"
+                ],
+            ),
+            (
+                lambda plans: plans["usage_pro"].update(id="pln_other"),
+                [
+                    'plan "Usage Pro" (pln_usagepro) is gone; 3 subscribed to it,'
+                    " 1 ended or not yet paid"
+                ],
+            ),
+            (
+                lambda plans: plans["usage_pro"]["features"].pop(0),
+                [
+                    'plan "Usage Pro" (pln_usagepro) has lost the feature "storage", which was used'
+                    " in this period; 1 subscribed to it"
+                ],
+            ),
+            (
+                lambda plans: plans["usage_pro"]["prices"][0].update(id="pp_new"),
+                [
+                    'plan "Usage Pro" (pln_usagepro) has lost its price pp_usagepro_m;'
+                    " 3 subscribed to it, 1 ended or not yet paid"
+                ],
+            ),
+            (
+                lambda plans: plans["usage_max"]["prices"][0].update(billingInterval="weekly"),
+                [
+                    'plan "Usage Max" (pln_usagemax) has its price pp_usagemax_m weekly,'
+                    " not monthly; 1 subscribed to it"
+                ],
+            ),
+            (
+                lambda plans: (
+                    plans["free"].update(isFree=False),
+                    plans["usage_max"].update(isFree=True),
+                ),
+                [
+                    'plan "Free" (pln_free) was free and is not any more; 1 subscribed to it',
+                    'plan "Usage Max" (pln_usagemax) was paid for and is free now;'
+                    " 1 subscribed to it",
+                ],
+            ),
+        ],
+        ids=["plan", "id of a plan", "used feature", "price", "interval", "free or not"],
+    )
+    def test_refused(
+        self,
+        tmp_path: Path,
+        sold: Path,
+        edit: Callable[[dict[str, Any]], object],
+        lost: list[str],
+    ) -> None:
+        """One message: which plan, how many people, and both ways out."""
+        file = tmp_path / "mine.json"
+        _edited(file, edit)
+        done = self.start(sold, file)
+        assert done.returncode == 1
+        assert done.stdout == ""
+        assert done.stderr.splitlines() == [
+            f"standin: The catalogue {file} does not fit what was sold and is kept in {sold}:",
+            *(f"  {line}" for line in lost),
+            f"Put it back as it was, or start anew: rm {sold}",
+        ]
+
+    def test_another_currency(self, sold: Path) -> None:
+        """What is owed in one would be collected in another."""
+        done = self.start(sold, DEFAULT_FILE, "--currency", "eur")
+        assert done.returncode == 1
+        assert "  prices are in eur, and invoices were written in usd\n" in done.stderr
+
+    def test_a_program_reads_why(self, tmp_path: Path, sold: Path) -> None:
+        """One line of JSON, without a command: the program has its own."""
+        file = tmp_path / "mine.json"
+        _edited(file, lambda plans: plans.pop("usage_pro"))
+        done = self.start(sold, file, "--json")
+        assert (done.returncode, done.stderr) == (1, "")
+        told = json.loads(done.stdout)
+        assert told["start_anew"] is True
+        assert told["error"].endswith("Put it back as it was")
+
+    def test_what_may_change(self, tmp_path: Path, sold: Path) -> None:
+        """Amounts, names, what is included, whether it is listed, features that nobody used."""
+        file = tmp_path / "mine.json"
+
+        def edit(plans: dict[str, Any]) -> None:
+            plans.pop("fixed_box")
+            plans["usage_pro"].update(name="Pro", isPublic=False, sortOrder=30)
+            plans["usage_pro"]["prices"][0]["price"] = 3900
+            plans["usage_pro"]["features"][0]["includedAmount"] = 10
+            plans["usage_pro"]["features"].pop(1)
+
+        _edited(file, edit)
+        with process("--data", str(sold), "--catalogue", str(file)) as server:
+            shown = httpx.get(f"{server.public_url}/_standin/customers/usr_1").json()
+        assert shown["subscriptions"][0]["plan"] == "Pro"
 
 
 def test_it_ends_when_its_parent_is_gone(tmp_path: Path) -> None:
