@@ -27,7 +27,14 @@ def build_parser() -> argparse.ArgumentParser:
     where = parser.add_argument_group("where")
     where.add_argument("--port", type=int, default=8100, help="port; 0 takes a free one")
     where.add_argument("--host", default="127.0.0.1", help="address to listen on")
-    where.add_argument("--public-url", default="", help="what hosted page addresses start with")
+    where.add_argument(
+        "--public-url", default="", metavar="URL", help="what hosted page addresses start with"
+    )
+    where.add_argument(
+        "--allow-host", action="append", default=[], metavar="HOST",
+        help="answer requests that name this host, too; may be given several times"
+        " (loopback and the host of --public-url always are)",
+    )  # fmt: skip
     where.add_argument("--data", default=":memory:", metavar="FILE", help="keep state in FILE")
     where.add_argument("--api-key", help="accept this key (ck_sandbox_... or rk_sandbox_...)")
     where.add_argument("--catalogue", type=Path, metavar="FILE", help="plans and features (JSON)")
@@ -89,6 +96,7 @@ def settings_from(arguments: argparse.Namespace) -> Settings:
         data=arguments.data,
         api_key=key,
         public_url=arguments.public_url,
+        allow_hosts=tuple(arguments.allow_host),
         catalogue=arguments.catalogue,
         currency=arguments.currency,
         speed=arguments.speed,
