@@ -2,6 +2,7 @@
 #
 # Needs make, bash and a Python from 3.11 on; everything else goes into .venv. `make build` wants
 # Python 3.13 in particular: it is what the functions run on, and the build compiles for it.
+# `PYTHON=python3.11` names another interpreter, `VENV=.venv-3.11` another place than .venv.
 
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -16,10 +17,12 @@ KEEP ?= 3
 
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
-BIN := .venv/bin
-STAMP := .venv/.installed
+PYTHONS ?= 3.11 3.12 3.13
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
 REQUIREMENTS := $(filter-out %/checkov.txt,$(wildcard requirements/*.txt)) layers/common/requirements.txt
-CHECKOV := .venv/checkov/bin/checkov
+CHECKOV := $(VENV)/checkov/bin/checkov
 CODE := layers functions local standin deploy tests bench
 
 export SAM_CLI_TELEMETRY := 0
@@ -45,9 +48,12 @@ sweep: $(STAMP)-run  ## read everything that Commet has again
 	@$(BIN)/python -m local sweep
 
 ##@ Work on it
-.PHONY: test prove check format openapi bench
+.PHONY: test test-pythons prove check format openapi bench
 test: $(STAMP)-dev  ## all tests: unit, contract, integration on a real Postgres, end to end
 	@$(BIN)/pytest -n auto --dist loadfile $(ARGS)
+
+test-pythons:  ## demo, unit and handler tests on each Python that is found (PYTHONS="3.11 3.12")
+	@tests/pythons.sh $(PYTHONS)
 
 prove: $(STAMP)-dev  ## the long proofs at full size: concurrency, crashes, random histories (minutes)
 	@PROOF=full $(BIN)/pytest tests/proof $(ARGS)
@@ -81,8 +87,8 @@ bench: $(STAMP)-dev  ## measure: cold starts, the stand-in, webhooks, usage, its
 .PHONY: build build-id deploy prune
 build: $(STAMP)-run  ## build the artifacts of `sam deploy` (ARCHITECTURE=x86_64 for another one)
 	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 13) and \
-		"make build needs Python 3.13: rm -rf .venv && make build PYTHON=/path/to/python3.13")'
-	@PATH="$(CURDIR)/$(BIN):$$PATH" AWS_DEFAULT_REGION=$${AWS_DEFAULT_REGION:-eu-central-1} \
+		"make build needs Python 3.13: make build VENV=.venv-3.13 PYTHON=/path/to/python3.13")'
+	@PATH="$(abspath $(BIN)):$$PATH" AWS_DEFAULT_REGION=$${AWS_DEFAULT_REGION:-eu-central-1} \
 		$(BIN)/sam build --cached --parallel --build-dir $(BUILD_DIR) --cache-dir $(BUILD_DIR)-cache \
 		--parameter-overrides Architecture=$(ARCHITECTURE) $(ARGS)
 	@echo "Compiling for the runtime: an import from .pyc costs a third less of a cold start."
@@ -102,32 +108,45 @@ prune: $(STAMP)-run  ## delete old versions of functions and layers (KEEP=3, DRY
 .PHONY: setup clean help
 setup: $(STAMP)-dev  ## install everything that the other verbs need
 
-clean:  ## remove what can be made again (.venv and your data in .local stay)
+clean:  ## remove what can be made again (.venv* and your data in .local stay)
 	@rm -rf .aws-sam .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	@find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +
 
 help:
 	@awk 'BEGIN {FS = ":.*##"} /^##@/ {printf "\n%s\n", substr($$0, 5)} \
-		/^[a-z-]+:.*##/ {printf "  \033[36m%-9s\033[0m %s\n", $$1, $$2}' Makefile | \
+		/^[a-z-]+:.*##/ {printf "  \033[36m%-12s\033[0m %s\n", $$1, $$2}' Makefile | \
 		if [ -t 1 ] && [ -z "$${NO_COLOR:-}" ]; then cat; else sed 's/\x1b\[[0-9;]*m//g'; fi
 	@echo
 
 $(CHECKOV): requirements/checkov.txt | $(STAMP)-dev
 	@echo "Installing checkov into an environment of its own (about a minute, only once):"
-	@rm -rf .venv/checkov && $(BIN)/python -m venv .venv/checkov
-	@.venv/checkov/bin/python -m pip install --no-input -r $< > .venv/checkov.log 2>&1 || { \
-		tail -n 30 .venv/checkov.log; rm -rf .venv/checkov; exit 1; }
+	@rm -rf $(VENV)/checkov && $(BIN)/python -m venv $(VENV)/checkov
+	@$(VENV)/checkov/bin/python -m pip install --no-input -r $< > $(VENV)/checkov.log 2>&1 || { \
+		tail -n 30 $(VENV)/checkov.log; rm -rf $(VENV)/checkov; exit 1; }
 	@touch $@
 
-$(STAMP)-%: requirements/%.txt $(REQUIREMENTS)
+$(STAMP)-%: requirements/%.txt $(REQUIREMENTS) | same-python
 	@if [ -z "$(PYTHON)" ]; then \
 		echo "This needs Python 3.11 or newer. Install it, or say where it is: make PYTHON=/path/to/python3"; \
 		exit 1; fi
-	@test -x $(BIN)/python || $(PYTHON) -m venv .venv || { rm -rf .venv; \
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
 		echo "This Python cannot make a virtual environment. On Debian and Ubuntu: apt install python3-venv"; \
 		exit 1; }
-	@echo "Installing what 'make $*' needs into .venv (about a minute, only once):"
+	@echo "Installing what 'make $*' needs into $(VENV) (about a minute, only once):"
 	@$(BIN)/python -m pip install --no-input -r $< -c requirements/constraints.txt 2>&1 | \
-		tee .venv/pip.log | sed -un 's/^Collecting \([A-Za-z0-9._-]*\).*/  \1/p' || \
-		{ grep -v '^\(Collecting\|Downloading\|  \)' .venv/pip.log | tail -n 30; exit 1; }
+		tee $(VENV)/pip.log | sed -un 's/^Collecting \([A-Za-z0-9._-]*\).*/  \1/p' || \
+		{ grep -v '^\(Collecting\|Downloading\|  \)' $(VENV)/pip.log | tail -n 30; exit 1; }
 	@touch $@
+
+# Whoever names an interpreter gets that one, not the one that $(VENV) was made with.
+.PHONY: same-python
+same-python:
+ifneq ($(origin PYTHON),file)
+	@version() { "$$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])'; }; \
+	if [ -x $(BIN)/python ]; then \
+		wanted=$$(version "$(PYTHON)"); there=$$(version $(BIN)/python); \
+		if [ "$$wanted" != "$$there" ]; then \
+			echo "$(VENV) has Python $$there, and PYTHON=$(PYTHON) is Python $$wanted." \
+				"Use another place beside it: VENV=.venv-$$wanted PYTHON=$(PYTHON)"; \
+			exit 1; fi; fi
+endif

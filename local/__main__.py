@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import io
 import os
+import platform
 import signal
 import sys
 from collections.abc import Mapping
@@ -204,6 +205,7 @@ def _run(console: Console, asked: argparse.Namespace) -> int:
         log=Log(raw=asked.verbose),
         say=lambda line: console.print(f"[dim]{escape(line)}[/]"),
     )
+    _name_python(console, asked.python)
     console.print("[dim]Starting Postgres, Commet and the functions.[/]")
     try:
         stack.start()
@@ -214,6 +216,14 @@ def _run(console: Console, asked: argparse.Namespace) -> int:
         console.print("\n[dim]Stopping.[/]")
         stack.stop()
     return 0
+
+
+def _name_python(console: Console, functions: str | None = None) -> None:
+    """Which interpreter runs this, and which one the functions where that is another."""
+    line = f"Python {platform.python_version()} ({sys.executable})"
+    if functions:
+        line += f"; the functions on {functions}"
+    console.print(f"[dim]{escape(line)}[/]")
 
 
 def _introduce(console: Console, stack: LocalStack) -> None:
@@ -273,6 +283,7 @@ def _demo(console: Console, _: argparse.Namespace) -> int:
     from local.demo import Addresses
     from local.demo import main as tell
 
+    _name_python(console)
     console.print("[dim]Starting everything on free ports, with throw-away data.[/]")
     log = io.StringIO()
     with LocalStack(fast=True, log=Log(log)) as stack:

@@ -322,7 +322,6 @@ class LocalStack:
             "DatabaseOwnerSecretArn": "local/database-owner",
             "AppUrl": f"http://127.0.0.1:{port}",
             "AllowedOrigins": f"http://127.0.0.1:{port},http://localhost:{port}",
-            "AllowSelfReportedUsage": "true",
             "DeliveryIntervalSeconds": "2",
             "CommetCallsPerSecond": "200",
         } | self._parameters

@@ -21,6 +21,7 @@ from billing.http.shapes import (
     Plans,
     PriceReply,
 )
+from billing.metric import Metric
 from billing.subscriptions import plans
 
 app = api.resolver()
@@ -54,7 +55,7 @@ def start_checkout(body: Annotated[Checkout, Body()]) -> Response[CheckoutReply]
         deadline=api.deadline(app),
     )
     if started.created:
-        metric.count("CheckoutsStarted")
+        metric.count(Metric.CHECKOUTS_STARTED)
     subscription = started.subscription
     reply = CheckoutReply(
         subscription=CheckoutSubscription(

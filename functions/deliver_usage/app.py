@@ -13,6 +13,7 @@ from billing import wiring
 from billing.commet.call_budget import Budget
 from billing.deadline import Deadline, LambdaContext
 from billing.delivery import outbox
+from billing.metric import Metric
 from billing.usage import reservations
 
 logger = Logger()
@@ -34,12 +35,14 @@ def handler(_: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     )
     expired = reservations.tidy(wiring.database(), now=wiring.now())
     stands = outbox.gauges(wiring.database())
-    for name in ("claimed", "sent", "postponed", "parked"):
-        metrics.add_metric(f"Deliveries{name.title()}", MetricUnit.Count, getattr(done, name))
-    metrics.add_metric("ReservationsExpired", MetricUnit.Count, expired)
-    metrics.add_metric("OutboxAgeSeconds", MetricUnit.Seconds, stands.outbox_age_seconds)
-    metrics.add_metric("ParkedDeliveries", MetricUnit.Count, stands.parked_deliveries)
-    metrics.add_metric("UsageDrift", MetricUnit.Count, stands.usage_drift)
+    metrics.add_metric(Metric.DELIVERIES_CLAIMED, MetricUnit.Count, done.claimed)
+    metrics.add_metric(Metric.DELIVERIES_SENT, MetricUnit.Count, done.sent)
+    metrics.add_metric(Metric.DELIVERIES_POSTPONED, MetricUnit.Count, done.postponed)
+    metrics.add_metric(Metric.DELIVERIES_PARKED, MetricUnit.Count, done.parked)
+    metrics.add_metric(Metric.RESERVATIONS_EXPIRED, MetricUnit.Count, expired)
+    metrics.add_metric(Metric.OUTBOX_AGE_SECONDS, MetricUnit.Seconds, stands.outbox_age_seconds)
+    metrics.add_metric(Metric.PARKED_DELIVERIES, MetricUnit.Count, stands.parked_deliveries)
+    metrics.add_metric(Metric.USAGE_DRIFT, MetricUnit.Count, stands.usage_drift)
     summary = asdict(done) | {"reservations_expired": expired} | asdict(stands)
     logger.info("deliver_usage.done", extra=summary)
     if done.steps_failed:

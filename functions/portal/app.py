@@ -9,6 +9,7 @@ from billing import metric, wiring
 from billing.deadline import LambdaContext
 from billing.http import api, redirects
 from billing.http.shapes import Portal, PortalReply
+from billing.metric import Metric
 from billing.subscriptions.portal import portal_url
 
 app = api.resolver()
@@ -52,5 +53,5 @@ def _portal_url(body: Portal | None) -> str:
         ),
         deadline=api.deadline(app),
     )
-    metric.count("PortalVisits")
+    metric.count(Metric.PORTAL_VISITS)
     return url

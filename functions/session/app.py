@@ -12,6 +12,7 @@ from billing.deadline import LambdaContext
 from billing.errors import TooManyRequests
 from billing.http import api, sign_in
 from billing.http.shapes import SignedIn, SignIn
+from billing.metric import Metric
 
 app = api.resolver()
 
@@ -23,7 +24,7 @@ def login(body: Annotated[SignIn, Body()]) -> Response[SignedIn]:
     try:
         delay = wiring.attempts().sign_in(sign_in.client_address(app), body.email, now)
     except TooManyRequests:
-        metric.count("SignInRefused")
+        metric.count(Metric.SIGN_IN_REFUSED)
         raise
     time.sleep(delay.total_seconds())
     user, session = accounts.sign_in(
@@ -33,7 +34,7 @@ def login(body: Annotated[SignIn, Body()]) -> Response[SignedIn]:
         verify=passwords.verify_password,
         now=now,
     )
-    metric.count("SignedIn")
+    metric.count(Metric.SIGNED_IN)
     return sign_in.signed_in(user, session, in_cookie=body.cookie, status=200)
 
 

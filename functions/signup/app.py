@@ -11,6 +11,7 @@ from billing.deadline import LambdaContext
 from billing.errors import TooManyRequests
 from billing.http import api, sign_in
 from billing.http.shapes import SignedIn, SignUp
+from billing.metric import Metric
 
 app = api.resolver()
 
@@ -22,7 +23,7 @@ def sign_up(body: Annotated[SignUp, Body()]) -> Response[SignedIn]:
     try:
         wiring.attempts().sign_up(sign_in.client_address(app), now)
     except TooManyRequests:
-        metric.count("SignUpRefused")
+        metric.count(Metric.SIGN_UP_REFUSED)
         raise
     user, session = accounts.sign_up(
         wiring.database(),
@@ -31,7 +32,7 @@ def sign_up(body: Annotated[SignUp, Body()]) -> Response[SignedIn]:
         name=body.name,
         now=now,
     )
-    metric.count("SignedUp")
+    metric.count(Metric.SIGNED_UP)
     return sign_in.signed_in(user, session, in_cookie=body.cookie, status=201)
 
 

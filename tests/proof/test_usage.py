@@ -32,7 +32,7 @@ from billing.operations import housekeeping
 from billing.subscriptions.checkout import Checkouts
 from billing.subscriptions.refresh import refresh
 from billing.usage import accepting, corrections, reservations
-from billing.usage.accepting import Event
+from billing.usage.accepting import UsageEvent
 from billing.usage.corrections import Correction
 from billing.usage.reservations import Reservation
 from standin.testing import StandIn, standin
@@ -118,9 +118,9 @@ class Usage(RuleBasedStateMachine):
 
     @rule(user=users, key=keys, quantity=quantities, days_ago=st.sampled_from([0, 0, 20]))
     def report(self, user: str, key: str, quantity: Decimal, days_ago: int) -> None:
-        event = Event(user, "storage", quantity, key)
+        event = UsageEvent(user, "storage", quantity, key)
         if days_ago:
-            event = Event(user, "storage", quantity, key, self.now - timedelta(days=days_ago))
+            event = UsageEvent(user, "storage", quantity, key, self.now - timedelta(days=days_ago))
         (verdict,) = accepting.accept(self.db, [event], statuses=STATUSES, now=self.now)
         known = self.counted.get((user, key))
         if verdict.status == "accepted":
@@ -136,7 +136,7 @@ class Usage(RuleBasedStateMachine):
 
     @rule(user=users, batch=st.lists(st.tuples(keys, quantities), min_size=2, max_size=5))
     def report_many(self, user: str, batch: list[tuple[str, Decimal]]) -> None:
-        events = [Event(user, "storage", quantity, key) for key, quantity in batch]
+        events = [UsageEvent(user, "storage", quantity, key) for key, quantity in batch]
         verdicts = accepting.accept(self.db, events, statuses=STATUSES, now=self.now)
         for (key, quantity), verdict in zip(batch, verdicts, strict=True):
             if verdict.status == "accepted":
@@ -149,7 +149,7 @@ class Usage(RuleBasedStateMachine):
     def reserve(self, user: str, key: str, quantity: Decimal, seconds: int) -> None:
         outcome = reservations.reserve(
             self.db,
-            Event(user, "storage", quantity, key),
+            UsageEvent(user, "storage", quantity, key),
             expires_in=timedelta(seconds=seconds),
             statuses=STATUSES,
             now=self.now,

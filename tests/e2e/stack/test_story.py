@@ -214,6 +214,22 @@ class TestDemo:
         assert code == 0, said.getvalue()
         assert "130 GB used: 30 GB over, $3.00" in said.getvalue()
 
+    @pytest.mark.parametrize(
+        ("fault", "told"),
+        [({"drop": True}, "dropped"), ({"corrupt": "signature"}, "was refused: [401]")],
+        ids=["lost", "refused"],
+    )
+    def test_access_alone_is_not_access_by_webhook(
+        self, stack: LocalStack, commet: Control, fault: dict[str, Any], told: str
+    ) -> None:
+        """The dashboard asks Commet where no webhook is accepted; the story looks at both."""
+        commet.fault(webhooks=fault, times=None)
+        said = io.StringIO()
+        addresses = Addresses(stack.api, stack.commet, stack.commet_api_key, stack.service_key)
+        assert main(addresses, Console(file=said, width=200), patience_seconds=2) == 1
+        assert "✗  7  Get access by webhook" in said.getvalue()
+        assert told in said.getvalue()
+
     def test_it_says_no_when_something_is_not_as_told(self, stack: LocalStack) -> None:
         """A wrong service key: the step that fails is named, and the exit code is 1."""
         said = io.StringIO()

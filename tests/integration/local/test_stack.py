@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import platform
 import signal
 import stat
 import subprocess
@@ -95,6 +96,7 @@ def test_it_serves_is_killed_and_serves_the_same_again(directory: Path) -> None:
     assert all(gone(pid) for pid in started)
     assert not (directory / "stack.json").exists()
     assert "Ready." in said
+    assert f"Python {platform.python_version()} ({sys.executable})" in said
     assert f"curl {second['api']}/signup" in said
     # Nothing secret was printed.
     passwords = json.loads((directory / "secrets.json").read_text())

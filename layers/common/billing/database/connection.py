@@ -177,9 +177,10 @@ def _keep_the_row_out(error: psycopg.Error) -> None:
 
 def _count_unavailable() -> None:
     """One number for the whole stack: its database is the same for every function."""
-    from billing import metric  # late: costs every cold start, and is for the rare one
+    # Late: it costs every cold start, and is for the rare one.
+    from billing.metric import Metric, count
 
-    metric.count("DatabaseUnavailable", service="database")
+    count(Metric.DATABASE_UNAVAILABLE, service="database")
 
 
 def _is_stale(connection: Connection) -> bool:

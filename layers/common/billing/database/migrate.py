@@ -1,8 +1,8 @@
 """Brings the tables up to date: forward only, all or nothing, one runner at a time.
 
-Two kinds of files. The numbered ones in `tables/` change tables: each is applied once and then never
-changes. Those in `routines/` hold functions and views, written as `create or replace` and applied
-again whenever their text has changed, so that what runs is always what can be read here.
+Two kinds of files. The numbered ones in `tables/` change tables: each is applied once and never
+changes afterwards. Those in `routines/` hold functions and views, written as `create or replace`
+and applied again whenever their text has changed, so that what runs is what can be read here.
 """
 
 import hashlib

@@ -29,7 +29,7 @@ from billing.database.connection import Database
 from billing.database.statements import Statements
 from billing.deadline import Deadline
 from billing.delivery import outbox
-from billing.delivery.outbox import KEY_LIFETIME, MARGIN, QUIET, CallBudget
+from billing.delivery.outbox import KEY_LIFETIME, MARGIN, PATIENCE, QUIET, CallBudget
 from billing.errors import CommetRefused, CommetUnavailable
 
 _sql = Statements(__file__)
@@ -38,9 +38,6 @@ logger = Logger(child=True)
 
 # A round through everybody begins this long after the last one began.
 EVERY = timedelta(hours=6)
-# For how long totals that explain nothing are compared again, before a human has to look.
-PATIENCE = timedelta(hours=1)
-
 _AGAIN = timedelta(minutes=2)
 _ROUND = "drift"
 _EMPTY = ""  # stands for features of which nothing was used

@@ -5,8 +5,8 @@ unchanged, under one event id, until Commet has confirmed it or refused it:
 
 - confirmed, or known to Commet already (`duplicate`): sent.
 - no usable answer: the outcome is unknown. Stays pending and is sent again with the same key,
-  later each time; after 24 hours of that it is parked as `unconfirmed`, because Commet's memory of
-  the key is over, and decided by comparing totals (`drift`).
+  later each time; 24 hours after the first such attempt it is parked as `unconfirmed`, because
+  Commet's memory of the key is over, and decided by comparing totals (`drift`).
 - asked to wait: nobody in the whole stack calls Commet until then.
 - our API key is refused: nothing was booked and nothing else would be. Stays pending, and the run
   ends.
@@ -44,6 +44,8 @@ CLOSING = timedelta(minutes=15)
 LEASE = timedelta(seconds=60)
 # How long Commet keeps an idempotency key.
 KEY_LIFETIME = timedelta(hours=24)
+# For how long totals may leave a delivery undecided before a human has to look.
+PATIENCE = timedelta(hours=1)
 # How far Commet's clock and ours may be apart, answers on their way included.
 MARGIN = timedelta(minutes=1)
 # Commet counts behind our backs for so long after it has taken something.
@@ -52,6 +54,7 @@ QUIET = timedelta(minutes=1)
 # A statement may take five seconds, on a database that is busy with others too.
 _CLAIM_LIMIT = 10_000
 _CLOSE_LIMIT = 1_000
+_PARK_LIMIT = 1_000
 _CREDIT_LIMIT = 100
 _LOST_LIMIT = 50
 _REDRIVE_LIMIT = 10_000
@@ -60,7 +63,8 @@ _GLANCE_SECONDS = 0.05  # a slow call keeps none of the others waiting for longe
 _FIRST_PAUSE_SECONDS = 2.0
 _LONGEST_PAUSE_SECONDS = 600.0
 _UNTOLD_PAUSE_SECONDS = 5.0  # where Commet is asked too much and does not say for how long
-_CLOSE_SECONDS = 10.0  # each of its steps: what is due does not wait for longer
+_PARK_SECONDS = 10.0  # what is due does not wait for longer
+_CLOSE_SECONDS = 10.0  # each of its steps, likewise
 _CLAIM_SHARE = 0.3  # of the time of a run
 _CLAIM_SECONDS = 60.0
 _TOKEN_SECONDS = 5.0  # waiting for the budget any longer is left to the next run
@@ -111,8 +115,6 @@ class Delivery:
     ends_at: datetime  # of its period, which a plan change ends early
     # The first attempt before this one whose outcome we do not know.
     uncertain_before: datetime | None
-    # First tried so long ago that sending it again might count twice: parked instead.
-    expired: bool
 
     @property
     def idempotency_key(self) -> str:
@@ -164,8 +166,10 @@ class Summary:
 class Gauges:
     """How the outbox stands.
 
-    `outbox_age_seconds`: how long the oldest due delivery has been waiting. `parked_deliveries`:
-    those that wait for a human. `usage_drift`: user, feature and period whose totals differ.
+    `outbox_age_seconds`: how long the oldest pending delivery has been waiting, since it came due
+    or since its first attempt that got no answer. `parked_deliveries`: those that wait for a human,
+    and those that totals should have decided by now. `usage_drift`: user, feature and period whose
+    totals differ.
     """
 
     outbox_age_seconds: float
@@ -193,6 +197,7 @@ def deliver(
     """
     now = clock()
     steps = _Steps()
+    parked = _park_unsendable(db, now, steps, deadline.within(_PARK_SECONDS))
     _close(db, now, quiet, steps, deadline)
     share = deadline.within(deadline.remaining() * _CLAIM_SHARE)
     claimed = steps.take(partial(claim, db, now=now, interval=interval, deadline=share), 0)
@@ -207,7 +212,9 @@ def deliver(
     )
     summary = run.until_done()
     steps.take(partial(_mark_lost, db, deadline), None)
-    return replace(summary, claimed=claimed, steps_failed=steps.failed)
+    return replace(
+        summary, claimed=claimed, parked=summary.parked + parked, steps_failed=steps.failed
+    )
 
 
 class _Steps:
@@ -245,6 +252,34 @@ def claim(
             return claimed
 
 
+def _park_unsendable(db: Database, now: datetime, steps: _Steps, deadline: Deadline) -> int:
+    """Parks what must not be sent any more; how many.
+
+    That takes no call, so it comes before all calls and waits for none of Commet's answers.
+    """
+    parked = 0
+    values = {"key_lifetime": KEY_LIFETIME, "limit": _PARK_LIMIT}
+    none: list[Row] = []
+    while True:
+        expired = steps.take(partial(db.all, _sql["park_expired"], values), none)
+        parked += _log_parked(expired)
+        if len(expired) < _PARK_LIMIT or deadline.remaining() <= 0:
+            break
+    period = {"now": now, "margin": MARGIN, "limit": _CLOSE_LIMIT}
+    for each in steps.take(partial(db.all, _sql["ended_sets"], period), none):
+        if deadline.remaining() <= 0:
+            break
+        parked += _log_parked(steps.take(partial(db.all, _sql["end_set"], each), none))
+    return parked
+
+
+def _log_parked(rows: Sequence[Row]) -> int:
+    """Names them, as the runbook promises; how many."""
+    for row in rows:
+        logger.warning("delivery.parked", **row)
+    return len(rows)
+
+
 def _close(
     db: Database, now: datetime, quiet: timedelta, steps: _Steps, deadline: Deadline
 ) -> None:
@@ -278,14 +313,18 @@ def _settle(db: Database, deadline: Deadline) -> None:
 
 
 def _mark_lost(db: Database, deadline: Deadline) -> None:
-    """Gives what is left unsent of subscriptions that have ended its money value."""
-    while deadline.remaining() > 0:
-        if db.value(_sql["mark_lost"], {"limit": _LOST_LIMIT}) == 0:
+    """Gives what is left unsent of subscriptions that have ended its money value.
+
+    Some in every run, even where slow calls have used up its time.
+    """
+    while True:
+        marked = db.value(_sql["mark_lost"], {"limit": _LOST_LIMIT})
+        if marked == 0 or deadline.remaining() <= 0:
             return
 
 
 def lease(db: Database, limit: int = 1) -> list[Delivery]:
-    """Those that have been due longest; `expired` says that one was parked instead."""
+    """Those that have been due longest, without those whose key would end before the lease."""
     rows = db.all(
         _sql["lease"],
         {"lease": LEASE, "key_lifetime": KEY_LIFETIME, "limit": limit},
@@ -354,15 +393,8 @@ def record(
     if later:
         db.execute(_sql["postpone"], {"rows": Jsonb(later)})
     parked = [r for r in results if r.outcome is Outcome.PARKED]
-    for result in parked:
-        logger.warning(
-            "delivery.parked",
-            user_id=result.delivery.user_id,
-            feature=result.delivery.feature,
-            event_id=result.delivery.event_id,
-            kind=result.delivery.kind,
-            reason=result.reason,
-        )
+    named = ("user_id", "feature", "event_id", "kind")
+    _log_parked([{n: getattr(r.delivery, n) for n in named} | {"reason": r.reason} for r in parked])
     # A replacement that was refused is as if it had never been; what it repairs stays visible.
     undone = [r for r in parked if r.delivery.kind == "set" and r.reason != "unconfirmed"]
     for result in undone:
@@ -405,7 +437,7 @@ def _postponed(result: Result, jitter: Callable[[], float]) -> dict[str, object]
 
 def gauges(db: Database) -> Gauges:
     """How the outbox stands now."""
-    row = db.one(_sql["gauges"])
+    row = db.one(_sql["gauges"], {"undecided": KEY_LIFETIME + PATIENCE})
     assert row is not None  # noqa: S101 - it has no condition
     return Gauges(**row)
 
@@ -502,9 +534,7 @@ class _Run:
         self._tokens -= len(leased)
         now = self._clock() if leased else None
         for delivery in leased:
-            if delivery.expired:
-                self._note(Outcome.PARKED)
-            elif now is not None:
+            if now is not None:
                 self._flying[pool.submit(self._attempt, delivery, now)] = delivery
         self._summary = replace(self._summary, drained=not leased and not self._flying)
         return bool(leased)

@@ -130,35 +130,66 @@ select credit_closed_periods(%(limit)s)
 -- name: mark_lost
 select mark_lost(%(limit)s)
 
--- The deliveries that have waited longest, for this long ours alone. Whoever dies with them leaves
--- them to be sent again, unchanged. Commet forgets an idempotency key after a day: what was tried
--- and never confirmed by then is no longer sent, because it might count twice. It waits for the
--- totals to be compared.
+-- Commet forgets an idempotency key after a day. A delivery that was tried a day ago and never
+-- confirmed since is sent no more, because it might count twice: it waits for the totals to be
+-- compared. Nobody is sending it at this moment, because a lease always ends before the key does;
+-- so neither a lease nor a pause that Commet asked for has to be waited for.
+-- name: park_expired
+with expired as materialized (
+    select n.period, n.feature, n.seq
+    from usage_delivery n
+    where n.state = 'pending' and n.uncertain_since <= now() - %(key_lifetime)s::interval
+    order by n.uncertain_since
+    limit %(limit)s
+    for update of n skip locked
+)
+update usage_delivery d set state = 'parked', reason = 'unconfirmed', compare_at = now()
+from expired
+where d.period = expired.period and d.feature = expired.feature and d.seq = expired.seq
+returning d.user_id, d.feature, d.event_id, d.kind, d.reason
+
+-- Replacements that are due although their period is over, or is about to be.
+-- name: ended_sets
+select d.period, d.feature, d.seq, d.user_id, d.event_id
+from usage_total t
+join usage_period p on p.id = t.period
+join usage_delivery d on d.period = t.period and d.feature = t.feature
+where t.held_until = 'infinity'
+  and least(p.closed_at, p.ends_at) <= %(now)s::timestamptz + %(margin)s::interval / 2
+  and d.kind = 'set' and d.state = 'pending' and d.due_at <= now()
+limit %(limit)s
+
+-- One of them. No row where another run was faster.
+-- name: end_set
+select %(user_id)s as user_id, %(feature)s as feature, %(event_id)s as event_id, 'set' as kind,
+       ended.reason
+from end_set(%(period)s, %(feature)s, %(seq)s) as ended (reason)
+where ended.reason is not null
+
+-- The deliveries that have waited longest, for this long ours alone. If a run dies, the next one
+-- sends them when the lease is over, unchanged. A key that ends before the lease could be forgotten
+-- by Commet while we send: `park_expired` takes that delivery in a moment.
 -- name: lease
 with next as materialized (
     select n.period, n.feature, n.seq, n.uncertain_since,
-           least(p.ends_at, p.closed_at) as ends_at,  -- a plan change ends it early
-           coalesce(
-               n.uncertain_since + %(key_lifetime)s::interval <= now() + %(lease)s::interval, false
-           ) as expired
+           least(p.ends_at, p.closed_at) as ends_at  -- a plan change ends it early
     from usage_delivery n
     join usage_period p on p.id = n.period
     where n.state = 'pending' and n.due_at <= now()
+      and (n.uncertain_since is null
+           or n.uncertain_since > now() + %(lease)s::interval - %(key_lifetime)s::interval)
     order by n.due_at
     limit %(limit)s
     for update of n skip locked
 )
 update usage_delivery d set
     due_at = now() + %(lease)s::interval,
-    attempts = d.attempts + case when next.expired then 0 else 1 end,
-    uncertain_since = coalesce(d.uncertain_since, now()),
-    state = case when next.expired then 'parked' else d.state end,
-    reason = case when next.expired then 'unconfirmed' else d.reason end,
-    compare_at = case when next.expired then now() else d.compare_at end
+    attempts = d.attempts + 1,
+    uncertain_since = coalesce(d.uncertain_since, now())
 from next
 where d.period = next.period and d.feature = next.feature and d.seq = next.seq
 returning d.period, d.feature, d.seq, d.user_id, d.kind, d.event_id, d.generation, d.body,
-          d.attempts, next.ends_at, next.uncertain_since as uncertain_before, next.expired
+          d.attempts, next.ends_at, next.uncertain_since as uncertain_before
 
 -- Commet has them. True too of one that was parked while the answer was on its way. Where an
 -- answer came so late that a period may have ended before it, the totals will tell which one
@@ -235,10 +266,18 @@ released as (
 )
 select count(*) from resolved
 
+-- A delivery that gets no answer comes due anew after each attempt, so its age counts from the first.
+-- What totals are to decide waits for a human too once they have had their time, whether Commet did
+-- not answer or could not tell.
 -- name: gauges
 select
-    (select coalesce(extract(epoch from now() - min(due_at)), 0)::float from usage_delivery
-     where state = 'pending' and due_at <= now()) as outbox_age_seconds,
+    coalesce(extract(epoch from now() - least(
+        (select min(due_at) from usage_delivery where state = 'pending' and due_at <= now()),
+        (select min(uncertain_since) from usage_delivery
+         where state = 'pending' and uncertain_since is not null)
+    )), 0)::float as outbox_age_seconds,
     (select count(*) from usage_delivery
-     where state = 'parked' and resolved_at is null and compare_at is null) as parked_deliveries,
+     where state = 'parked' and resolved_at is null
+       and (compare_at is null or uncertain_since <= now() - %(undecided)s::interval)
+    ) as parked_deliveries,
     (select count(*) from usage_drift) as usage_drift

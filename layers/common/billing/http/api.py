@@ -45,6 +45,7 @@ from billing.errors import (
 )
 from billing.http import problems, security_headers
 from billing.http.shapes import Problem
+from billing.metric import Metric
 
 SESSION = "session"
 SERVICE_KEY = "serviceKey"
@@ -284,8 +285,13 @@ def _authenticate(token: str, requirements: Security) -> User | Service:
             missing = ", ".join(sorted(accepted[SERVICE_KEY] - service.scopes))
             raise Forbidden(f"This key lacks the scope {missing}.", code="missing_scope")
         return service
-    if token.startswith(accounts.TOKEN_PREFIX) and SESSION in accepted:
-        return accounts.user_of_session(wiring.database(), token, wiring.now())
+    if token.startswith(accounts.TOKEN_PREFIX):
+        signed_in = accounts.user_of_session(wiring.database(), token, wiring.now())
+        if SESSION in accepted:
+            return signed_in
+        raise Forbidden(
+            "This address takes a service key, not a session.", code="service_key_required"
+        )
     raise Unauthenticated("These credentials are of the wrong kind for this address.")
 
 
@@ -298,7 +304,7 @@ def _problem(
     if error.code == AccessUnconfirmed.code:
         logger.info(error.code)  # "ask again in a moment": nothing is broken, nobody is woken up
     elif error.status >= 500:
-        metric.count("ServerErrors", service="api")
+        metric.count(Metric.SERVER_ERRORS, service="api")
         logger.error(error.code, exc_info=cause or error)
     document = problems.document(error, _request_id(app.current_event.raw_event))
     return Response(error.status, headers=problems.headers(error), body=json.dumps(document))

@@ -5,9 +5,10 @@ Quantities and money are decimal strings, times ISO-8601 UTC.
 
 from datetime import UTC, date, datetime
 from decimal import Decimal
-from typing import Annotated, Any, NotRequired, TypedDict
+from typing import Annotated, Any, NotRequired
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer
+from typing_extensions import TypedDict
 
 from billing.field_types import (
     Email,
@@ -194,12 +195,12 @@ class UsagePeriodReply(Reply):
 
 
 class UsageEvent(Request):
-    """Something that was used. `user_id` may be left out by a signed-in user."""
+    """Something that was used."""
 
+    user_id: UserId
     feature: FeatureCode
     quantity: Quantity = Decimal(1)
     idempotency_key: IdempotencyKey
-    user_id: UserId | None = None
     occurred_at: OccurredAt | None = None
     properties: Properties = Field(default_factory=dict)
 
@@ -237,6 +238,8 @@ class UsageTaken(TypedDict):
 
 
 class UsageCheck(Request):
+    """What somebody is about to use. A signed-in user leaves `user_id` out."""
+
     feature: FeatureCode
     quantity: Quantity = Decimal(1)
     user_id: UserId | None = None
@@ -256,10 +259,10 @@ class UsageAllowed(Reply):
 class Reserve(Request):
     """An amount to hold before the work is done."""
 
+    user_id: UserId
     feature: FeatureCode
     quantity: Quantity = Decimal(1)
     idempotency_key: IdempotencyKey
-    user_id: UserId | None = None
     expires_in: Annotated[int, Field(ge=1, le=3600, description="Seconds.")] = 300
     properties: Properties = Field(default_factory=dict)
 

@@ -1,9 +1,9 @@
 """May this user use what they pay for? Somebody who has just paid is never told to pay."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from billing.commet.call_budget import Budget
 from billing.config import Settings
@@ -24,14 +24,36 @@ _SEVERAL_SECONDS = 6.0
 # A request asks about so many users; the rest may come again.
 _ASK_AT_MOST = 5
 
+# Refusals that Commet may know better about: somebody may have paid a second ago.
+_UNSURE = frozenset({"subscription_required", "access_unconfirmed"})
+
+
+class Decision(Protocol):
+    """What was decided about a user's request; `code` says why it was refused, if it was."""
+
+    @property
+    def code(self) -> str | None: ...
+
+
+D = TypeVar("D", bound=Decision)
+
 
 @dataclass(frozen=True, slots=True)
-class Doubts:
-    """What came of asking about users who would be refused.
+class Decided(Generic[D]):
+    """The decisions, in the order asked.
 
-    Of `answered` the mirror may say something else now. To refuse the `unconfirmed` for good would
-    be wrong: they may have paid. With each, how old the newest that is known of them is.
+    `unconfirmed`: the positions of refusals that Commet should have been asked about and has not
+    answered, each with the time of the newest word on the user. Refusing these for good would be
+    wrong: the user may have paid.
     """
+
+    decisions: Sequence[D]
+    unconfirmed: Mapping[int, datetime]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Users whose state Commet has told anew, and those it should have told and has not."""
 
     answered: Collection[str]
     unconfirmed: Mapping[str, datetime]
@@ -63,8 +85,32 @@ class Access:
             return found
         return self._read(user_id)
 
-    def settle(self, users: Collection[str], deadline: Deadline) -> Doubts:
-        """Asks about users who would be refused for want of access: at most five of them."""
+    def decide(
+        self,
+        users: Sequence[str],
+        decide: Callable[[Sequence[int]], Sequence[D]],
+        deadline: Deadline,
+    ) -> Decided[D]:
+        """Decides for each of `users`, and asks Commet before refusing one for want of access.
+
+        `decide` is given positions in `users` and answers a decision for each. It is called again
+        for those that Commet has answered about. Commet is asked about five users at most.
+        """
+        decisions = list(decide(range(len(users))))
+        unsure = [i for i, decision in enumerate(decisions) if decision.code in _UNSURE]
+        if not unsure:
+            return Decided(decisions, {})
+        asked = self.ask_about({users[i] for i in unsure}, deadline)
+        again = [i for i in unsure if users[i] in asked.answered]
+        for i, decision in zip(again, decide(again) if again else (), strict=True):
+            decisions[i] = decision
+        unconfirmed = {
+            i: asked.unconfirmed[u] for i in unsure if (u := users[i]) in asked.unconfirmed
+        }
+        return Decided(decisions, unconfirmed)
+
+    def ask_about(self, users: Collection[str], deadline: Deadline) -> Asked:
+        """Asks Commet about users who would be refused for want of access: at most five of them."""
         deadline = deadline.within(_SEVERAL_SECONDS)
         askable = mirror.askable(self._db, users, self._clock())
         answered = {user for user in askable[:_ASK_AT_MOST] if self.ask(user, deadline)}
@@ -72,7 +118,7 @@ class Access:
         unconfirmed = {
             user: as_of for user, as_of in open_questions.items() if user not in answered
         }
-        return Doubts(answered, unconfirmed)
+        return Asked(answered, unconfirmed)
 
     def ask(self, user_id: str, deadline: Deadline) -> bool:
         """Asks Commet about the user where something may have changed; whether it answered.

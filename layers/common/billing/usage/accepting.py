@@ -35,7 +35,7 @@ Status = Literal["accepted", "duplicate", "conflict", "refused"]
 
 
 @validated(frozen=True, slots=True, config={"extra": "forbid", "hide_input_in_errors": True})
-class Event:
+class UsageEvent:
     """Something that was used, as a caller reports it.
 
     `idempotency_key` is the caller's own and unique per user. `occurred_at` is None where the
@@ -76,7 +76,7 @@ class Verdict:
 
 
 def accept(
-    db: Database, events: Sequence[Event], *, statuses: Collection[str], now: datetime
+    db: Database, events: Sequence[UsageEvent], *, statuses: Collection[str], now: datetime
 ) -> list[Verdict]:
     """Books up to 1,000 events of any users; one verdict each, in their order.
 

@@ -17,7 +17,7 @@ from uuid import uuid4
 from billing.amounts import is_quantity
 from billing.database.connection import Database, Row
 from billing.database.statements import Statements
-from billing.usage.accepting import Event
+from billing.usage.accepting import UsageEvent
 
 _sql = Statements(__file__)
 
@@ -63,7 +63,7 @@ class Outcome:
 
 def reserve(
     db: Database,
-    usage: Event,
+    usage: UsageEvent,
     *,
     expires_in: timedelta = DEFAULT_HOLD,
     statuses: Collection[str],
@@ -97,11 +97,9 @@ def reserve(
     return _outcome(row, now, done="reserved", ours=fresh)
 
 
-def find(
-    db: Database, reservation_id: str, *, user_id: str | None = None, now: datetime
-) -> Reservation | None:
-    """The reservation, where it is this user's (anybody's for None); None where it is not."""
-    row = db.one(_sql["find"], {"id": reservation_id, "user_id": user_id})
+def find(db: Database, reservation_id: str, *, now: datetime) -> Reservation | None:
+    """The reservation with this id; None where there is none."""
+    row = db.one(_sql["find"], {"id": reservation_id})
     return _reservation(row, now) if row else None
 
 
@@ -120,7 +118,7 @@ def confirm(
     """
     if not is_quantity(quantity):
         raise ValueError("quantity must be above 0, with at most 9 integer and 6 decimal digits")
-    taken = Event(
+    taken = UsageEvent(
         reservation.user_id,
         reservation.feature,
         quantity,

@@ -9,7 +9,7 @@ from reserve_usage(
 
 -- name: find
 select * from usage_reservation
-where id = %(id)s and user_id = coalesce(%(user_id)s, user_id)
+where id = %(id)s
 
 -- name: confirm
 select r.verdict, (r.reservation).*

@@ -189,6 +189,33 @@ begin
 end
 $$;
 
+-- Gives up a replacement whose period is over: Commet would replace the total of the running one. One
+-- that Commet certainly has not seen is taken back; one that it may have seen is for a human, because
+-- Commet no longer tells the total of that period. Answers the reason, null where somebody else is
+-- sending it or was faster. Changes a total: one per statement, as `undo_set`.
+create or replace function end_set(p_period bigint, p_feature text, p_seq integer) returns text
+language plpgsql as $$
+declare
+    v_tried_at timestamptz;
+begin
+    select d.uncertain_since into v_tried_at
+    from usage_delivery d
+    where d.period = p_period and d.feature = p_feature and d.seq = p_seq
+      and d.kind = 'set' and d.state = 'pending' and d.due_at <= now()
+    for update skip locked;
+    if not found then
+        return null;
+    end if;
+    if v_tried_at is null then
+        perform undo_set(p_period, p_feature, p_seq, 'period_over');
+        return 'period_over';
+    end if;
+    update usage_delivery set state = 'parked', reason = 'unconfirmed', uncertain_since = null
+    where period = p_period and feature = p_feature and seq = p_seq;
+    return 'unconfirmed';
+end
+$$;
+
 -- Whether a delivery is one of those to be sent again. No look-up in it, so that it is inlined.
 create or replace function redrivable(
     d usage_delivery, p_user text, p_event text, p_reason text

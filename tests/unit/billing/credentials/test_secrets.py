@@ -13,7 +13,7 @@ from moto.server import ThreadedMotoServer
 from billing.credentials.secrets import ExtensionStore, Secrets, SecretsManagerStore
 from billing.credentials.signatures import Verifier
 from billing.errors import BadSignature, PayloadTooLarge, Unavailable
-from tests.unit.billing.test_signatures import BODY, SECRET, SIGNATURE
+from tests.unit.billing.credentials.test_signatures import BODY, SECRET, SIGNATURE
 
 ARN = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:a/b-x1"
 

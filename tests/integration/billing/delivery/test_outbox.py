@@ -32,7 +32,7 @@ from billing.delivery.outbox import (
     resolve,
 )
 from billing.errors import CommetRefused, CommetUnavailable
-from billing.usage.accepting import Event, accept
+from billing.usage.accepting import UsageEvent, accept
 from tests.integration.billing.conftest import NOW, STATUSES, Subscribe, after
 
 END = datetime(2026, 10, 1, tzinfo=UTC)
@@ -102,7 +102,7 @@ class StandIn:
 
 
 def use(db: Database, quantity: str, *, user: str = "usr_ana", now: datetime = NOW) -> None:
-    event = Event(user, "storage", Decimal(quantity), f"key-{next(_keys)}")
+    event = UsageEvent(user, "storage", Decimal(quantity), f"key-{next(_keys)}")
     (verdict,) = accept(db, [event], statuses=STATUSES, now=now)
     assert verdict.status == "accepted"
 
@@ -289,7 +289,7 @@ class TestClaim:
         for user in users:
             accept(
                 db,
-                [Event(user, "f" * 100, Decimal(1), "k")],
+                [UsageEvent(user, "f" * 100, Decimal(1), "k")],
                 statuses=STATUSES,
                 now=NOW,
             )
@@ -586,7 +586,7 @@ class TestCommetIsDown:
             subscribe("usr_a", feature=f"f{feature}")
             accept(
                 db,
-                [Event("usr_a", f"f{feature}", Decimal(1), f"k{feature}")],
+                [UsageEvent("usr_a", f"f{feature}", Decimal(1), f"k{feature}")],
                 statuses=STATUSES,
                 now=NOW,
             )
@@ -595,6 +595,116 @@ class TestCommetIsDown:
         use(db, "1", user="usr_b")
         commet = StandIn([CommetUnavailable() for _ in range(20)])
         assert run(db, commet) == Summary(claimed=1, sent=1, postponed=20, drained=True)
+
+
+class TestKeyIsOver:
+    """Tried a day ago and never answered: never sent again, and no call is waited for."""
+
+    @pytest.fixture
+    def silent(self) -> StandIn:
+        return StandIn([CommetUnavailable() for _ in range(100)])
+
+    @pytest.fixture
+    def tried(self, db: Database, subscribe: Subscribe, silent: StandIn) -> None:
+        """Three users' deliveries, a day after the first attempt."""
+        for user in ("usr_0", "usr_1", "usr_2"):
+            subscribe(user)
+            use(db, "1", user=user)
+        assert run(db, silent).postponed == 3
+        silent.calls.clear()
+        age(db, timedelta(hours=24))
+
+    def states(self, db: Database) -> list[tuple[object, object, bool]]:
+        return [(r["state"], r["reason"], r["compare_at"] is not None) for r in rows(db)]
+
+    PARKED = ("parked", "unconfirmed", True)
+
+    @pytest.mark.usefixtures("tried")
+    def test_commet_is_still_silent(
+        self, db: Database, subscribe: Subscribe, silent: StandIn
+    ) -> None:
+        """Others have waited longer and end the run: parked all the same."""
+        for n in range(3, 9):
+            subscribe(f"usr_{n}")
+            use(db, "1", user=f"usr_{n}")
+        claim(db, now=NOW, interval=INTERVAL)
+        db.execute(
+            "update usage_delivery set due_at = now() - interval '2 days' where attempts = 0"
+        )
+        assert run(db, silent) == Summary(parked=3, postponed=3)
+        assert self.states(db) == [self.PARKED] * 3 + [("pending", None, False)] * 6
+        assert not any(f"usr_{n}" in body for n in range(3) for _, body in silent.calls)
+
+    @pytest.mark.usefixtures("tried")
+    def test_no_call_is_allowed(self, db: Database, silent: StandIn) -> None:
+        """The budget is spent, or Commet has asked for a pause."""
+        assert run(db, silent, budget=Allowed(0)).parked == 3
+        assert silent.calls == []
+
+    @pytest.mark.usefixtures("tried")
+    def test_asked_to_wait_for_days(self, db: Database, silent: StandIn) -> None:
+        """What Commet asked for would hide the delivery from those who look after it."""
+        db.execute("update usage_delivery set due_at = now() + interval '7 days'")
+        assert run(db, silent) == Summary(parked=3, drained=True)
+
+    @pytest.mark.usefixtures("tried")
+    def test_more_than_one_statement_takes(
+        self, db: Database, silent: StandIn, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """All of them in one run."""
+        monkeypatch.setattr("billing.delivery._PARK_LIMIT", 2)
+        assert run(db, silent) == Summary(parked=3, drained=True)
+
+    @pytest.mark.usefixtures("tried")
+    def test_the_last_minute_of_a_key(self, db: Database, silent: StandIn) -> None:
+        """It might end while the call is under way: not sent, and parked when it has ended."""
+        age(db, timedelta(seconds=-30))
+        assert run(db, silent) == Summary(drained=True)
+        age(db, timedelta(seconds=30))
+        assert run(db, silent) == Summary(parked=3, drained=True)
+        assert silent.calls == []
+
+    @pytest.mark.usefixtures("tried")
+    def test_a_statement_that_fails(
+        self, db: Database, subscribe: Subscribe, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Not parked in this run, and not sent either; others are."""
+        subscribe("usr_other")
+        use(db, "1", user="usr_other")
+        broken = {**outbox._sql.texts, "park_expired": "select 1 / 0"}
+        monkeypatch.setattr(outbox, "_sql", broken)
+        commet = StandIn()
+        assert run(db, commet) == Summary(claimed=1, sent=1, drained=True, steps_failed=1)
+        assert [json.loads(body)["customerId"] for _, body in commet.calls] == ["usr_other"]
+
+    @pytest.mark.usefixtures("tried")
+    def test_many_runs_at_once(self, db: Database, connect: Callable[[], Database]) -> None:
+        """Each is parked once, whichever run does it."""
+        commet = StandIn()
+        with ThreadPoolExecutor(4) as pool:
+            done = list(pool.map(lambda mine: run(mine, commet), [connect() for _ in range(4)]))
+        assert sum(each.parked for each in done) == 3
+        assert self.states(db) == [self.PARKED] * 3
+        assert commet.calls == []
+
+    @pytest.mark.usefixtures("tried")
+    def test_while_somebody_sends_it(self, db: Database, connect: Callable[[], Database]) -> None:
+        """A lease is over before the key is, so nobody parks what is on its way."""
+        age(db, timedelta(seconds=-62))
+        commet, other, seen = StandIn(), connect(), []
+
+        class Watched(StandIn):
+            def track_usage(
+                self, body: str, *, idempotency_key: str, deadline: Deadline
+            ) -> Tracked:
+                seen.append(run(other, commet))
+                return commet.track_usage(body, idempotency_key=idempotency_key, deadline=deadline)
+
+        db.execute("update usage_delivery set due_at = now() + interval '1 hour' where period > 1")
+        assert run(db, Watched()).sent == 1
+        assert seen == [Summary(drained=True)]
+        leased = "due_at - uncertain_since <= interval '24 hours'"
+        assert db.value(f"select {leased} from usage_delivery where state = 'sent'")  # noqa: S608
 
 
 class TestLostToCancellation:
@@ -629,6 +739,18 @@ class TestLostToCancellation:
         assert run(db, self.refused()).parked == 3
         lost = [r["amount"] for r in rows(db) if r["state"] == "parked"]
         assert lost == [Decimal("0.2"), Decimal("0.4"), Decimal("0.5")]
+
+    @pytest.mark.usefixtures("canceled")
+    def test_calls_have_used_up_the_time(
+        self, db: Database, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """What it was worth is told all the same, if not of all at once."""
+        with monkeypatch.context() as patched:
+            patched.setattr("billing.delivery._mark_lost", lambda *_: None)
+            assert run(db, self.refused()).parked == 3
+        run(db, StandIn(), seconds=0)
+        lost = [r for r in rows(db) if r["state"] == "parked"]
+        assert {r["reason"] for r in lost} == {"lost_to_cancellation"}
 
     @pytest.mark.usefixtures("canceled")
     def test_the_terms_are_those_of_then(self, db: Database) -> None:
@@ -732,6 +854,31 @@ class TestGauges:
         db.execute("update usage_delivery set compare_at = null")
         assert gauges(db).parked_deliveries == 1
 
+    def test_no_answer_for_hours(self, db: Database, subscribe: Subscribe) -> None:
+        """Tried again and again, always a little later: it has waited since the first time."""
+        subscribe()
+        use(db, "1")
+        run(db, StandIn([CommetUnavailable()]))
+        assert gauges(db).outbox_age_seconds < 100
+        age(db, timedelta(hours=2))
+        run(db, StandIn([CommetUnavailable()]))
+        assert 7200 <= gauges(db).outbox_age_seconds < 7300
+        make_due(db)
+        run(db, StandIn())
+        assert gauges(db).outbox_age_seconds == 0
+
+    def test_totals_that_nobody_tells(self, db: Database, subscribe: Subscribe) -> None:
+        """An hour for totals to decide; then a human hears of it, though Commet is silent."""
+        subscribe()
+        use(db, "1")
+        run(db, StandIn([CommetUnavailable()]))
+        age(db, timedelta(hours=24))
+        run(db, StandIn())
+        assert gauges(db).parked_deliveries == 0
+        age(db, timedelta(minutes=61))
+        db.execute("update usage_delivery set compare_at = now() + interval '2 minutes'")
+        assert gauges(db).parked_deliveries == 1
+
 
 class TestReplacing:
     """A total that shrank is replaced before its period ends; nothing else is in its way."""
@@ -801,14 +948,56 @@ class TestReplacing:
         assert "set" not in [r["kind"] for r in rows(db)]
 
     @pytest.mark.usefixtures("shrunk")
+    @pytest.mark.parametrize(
+        ("answer", "reason", "kinds"),
+        [
+            (CommetUnavailable(commet_code="rate_limited"), "period_over", ["event"]),
+            (CommetUnavailable(), "unconfirmed", ["event", "set"]),
+        ],
+    )
+    def test_over_while_no_call_is_allowed(
+        self,
+        db: Database,
+        caplog: pytest.LogCaptureFixture,
+        answer: CommetUnavailable,
+        reason: str,
+        kinds: list[str],
+    ) -> None:
+        """Given up without one, so that usage is claimed again."""
+        run(db, StandIn([answer]), now=self.ALMOST)
+        use(db, "20", now=self.ALMOST)
+        assert run(db, StandIn(), now=END + timedelta(minutes=1)).parked == 0  # it is to wait yet
+        make_due(db)
+        caplog.clear()
+        done = run(db, StandIn(), now=END + timedelta(minutes=1), budget=Allowed(0))
+        assert (done.parked, done.claimed) == (1, 1)
+        assert [r["kind"] for r in rows(db)] == [*kinds, "event"]
+        assert [vars(record)["reason"] for record in caplog.records] == [reason]
+
+    @pytest.mark.usefixtures("shrunk")
+    def test_over_while_somebody_sends_it(
+        self, db: Database, connect: Callable[[], Database]
+    ) -> None:
+        """Its lease is respected: the answer is still the truth."""
+        other, seen = connect(), []
+
+        class Watched(StandIn):
+            def set_usage(self, body: str, *, idempotency_key: str, deadline: Deadline) -> Tracked:
+                seen.append(run(other, StandIn(), now=END + timedelta(minutes=1)).parked)
+                return super().set_usage(body, idempotency_key=idempotency_key, deadline=deadline)
+
+        assert run(db, Watched(), now=self.ALMOST).sent == 1
+        assert seen == [0]
+
+    @pytest.mark.usefixtures("shrunk")
     def test_an_answer_that_never_comes(self, db: Database) -> None:
         """Once its period is over a replacement in doubt holds nothing back."""
         commet = StandIn([CommetUnavailable()])
         run(db, commet, now=self.ALMOST)
         use(db, "20", now=self.ALMOST)
         make_due(db)
-        assert run(db, commet, now=END + timedelta(minutes=1)).parked == 1
-        assert run(db, commet, now=END + timedelta(minutes=2)).sent == 1
+        done = run(db, commet, now=END + timedelta(minutes=1))
+        assert (done.parked, done.sent) == (1, 1)
         assert db.one("select total, claimed from usage_total") == {"total": 26, "claimed": 26}
         assert [(r["kind"], r["reason"]) for r in rows(db)][1] == ("set", "unconfirmed")
 

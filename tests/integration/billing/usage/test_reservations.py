@@ -11,7 +11,7 @@ from threading import Barrier
 import pytest
 
 from billing.database.connection import Database
-from billing.usage.accepting import Event, accept, check
+from billing.usage.accepting import UsageEvent, accept, check
 from billing.usage.reservations import (
     KEPT,
     Outcome,
@@ -46,7 +46,7 @@ def hold(
     expires_in: timedelta = MINUTES_5,
     properties: dict[str, str] | None = None,
 ) -> Outcome:
-    usage = Event(user, "storage", Decimal(quantity), key, properties=properties or {})
+    usage = UsageEvent(user, "storage", Decimal(quantity), key, properties=properties or {})
     return reserve(db, usage, expires_in=expires_in, statuses=STATUSES, now=now)
 
 
@@ -69,7 +69,7 @@ def took(
 def take(
     db: Database, quantity: str, *, key: str = "event", now: datetime = NOW, **fields: object
 ) -> str:
-    event = Event("usr_ana", "storage", Decimal(quantity), key, **fields)  # type: ignore[arg-type]
+    event = UsageEvent("usr_ana", "storage", Decimal(quantity), key, **fields)  # type: ignore[arg-type]
     (verdict,) = accept(db, [event], statuses=STATUSES, now=now)
     return verdict.code or verdict.status
 
@@ -184,7 +184,7 @@ class TestReserve:
         subscribe()
         grant_feature(db, "usr_ana", "api")
         reservation = held(db)
-        accept(db, [Event("usr_ana", "api", Decimal(10), "job")], statuses=STATUSES, now=NOW)
+        accept(db, [UsageEvent("usr_ana", "api", Decimal(10), "job")], statuses=STATUSES, now=NOW)
         assert hold(db, now=then).code == "conflict"
         assert took(db, reservation, now=then) == "conflict"
 
@@ -374,7 +374,7 @@ class TestOneKeyOneUnitOfWork:
         subscribe(overage_enabled=False)
         reservation = held(db, "60")
         batch = [("other", "50"), ("job", "101"), ("other", "50"), ("job", "30"), ("other", "70")]
-        events = [Event("usr_ana", "storage", Decimal(q), key) for key, q in batch]
+        events = [UsageEvent("usr_ana", "storage", Decimal(q), key) for key, q in batch]
         verdicts = accept(db, events[:3], statuses=STATUSES, now=NOW)
         assert [v.code for v in verdicts] == ["limit_reached"] * 3
         assert state_of(db, reservation) == "held"
@@ -398,8 +398,8 @@ class TestOneKeyOneUnitOfWork:
         grant_feature(db, "usr_ana", "api", overage_enabled=False)
         reservation = held(db, "60")
         events = [
-            Event("usr_ana", "api", Decimal(100), "job"),
-            Event("usr_bob", "storage", Decimal(100), "job"),
+            UsageEvent("usr_ana", "api", Decimal(100), "job"),
+            UsageEvent("usr_bob", "storage", Decimal(100), "job"),
         ]
         verdicts = accept(db, events, statuses=STATUSES, now=NOW)
         assert [v.status for v in verdicts] == ["accepted"] * 2
@@ -433,12 +433,11 @@ class TestRelease:
 
 
 class TestFind:
-    def test_only_ones_own(self, db: Database, subscribe: Subscribe) -> None:
-        """A session finds its user's; a backend all of them."""
+    def test_by_its_id(self, db: Database, subscribe: Subscribe) -> None:
+        """None where there is none."""
         subscribe()
         reservation = held(db)
-        assert find(db, reservation.id, user_id="usr_bob", now=NOW) is None
-        assert find(db, reservation.id, user_id="usr_ana", now=NOW) == reservation
+        assert find(db, reservation.id, now=NOW) == reservation
         assert find(db, "rsv_none", now=NOW) is None
 
 

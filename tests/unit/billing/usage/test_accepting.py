@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from billing.usage.accepting import Event
+from billing.usage.accepting import UsageEvent
 
-EVENT = Event("usr_ana", "storage", Decimal("1.5"), "key-1")
+EVENT = UsageEvent("usr_ana", "storage", Decimal("1.5"), "key-1")
 texts = st.text(st.characters(codec="utf-8", exclude_categories=["Cc"]), max_size=3)
 names = st.text("ab1", min_size=1, max_size=4)
 AT = datetime(2026, 9, 2, 8, tzinfo=UTC)
@@ -100,7 +100,7 @@ class TestFingerprint:
     @given(names, names, names, names)
     def test_fields_do_not_run_into_each_other(self, a: str, b: str, c: str, d: str) -> None:
         """Two events are the same only if each field is."""
-        one, other = Event(a, b, Decimal(1), "k"), Event(c, d, Decimal(1), "k")
+        one, other = UsageEvent(a, b, Decimal(1), "k"), UsageEvent(c, d, Decimal(1), "k")
         assert (one.fingerprint == other.fingerprint) == ((a, b) == (c, d))
 
     @given(st.dictionaries(names, names, max_size=2), st.dictionaries(names, names, max_size=2))

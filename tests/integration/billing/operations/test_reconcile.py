@@ -20,9 +20,10 @@ from billing.errors import CommetRefused, CommetUnavailable
 from billing.operations import reconcile, sweep
 from billing.subscriptions import from_answer, mirror, refresh
 from billing.subscriptions.access import Access
+from functions.reconcile import app as reconcile_function
 from standin.testing import StandIn
 from tests.integration.billing.conftest import add_user, start_checkout
-from tests.integration.billing.test_checkout import _cancel
+from tests.integration.billing.subscriptions.test_checkout import _cancel
 
 URL = "http://127.0.0.1:9/hook"
 SETTINGS = replace(
@@ -95,6 +96,11 @@ def endpoint(commet: Commet, url: str = URL, *, active: bool = True) -> str:
     if not active:
         commet.update_webhook(made.id, is_active=False, deadline=soon())
     return made.id
+
+
+def test_each_count_of_a_run_is_a_metric(run: Callable[..., dict[str, int]]) -> None:
+    """A count without one would end a run that had done its work."""
+    assert run().keys() == reconcile_function.METRICS.keys()
 
 
 class TestEndpoint:
@@ -397,9 +403,9 @@ class TestDue:
             [user],
         )
         access = Access(db, SETTINGS, lambda: commet, wall_clock)
-        assert set(access.settle({user}, soon()).unconfirmed) == {user}
+        assert set(access.ask_about({user}, soon()).unconfirmed) == {user}
         db.execute("update subscriptions set created_at = now() - interval '61 minutes'")
-        assert dict(access.settle({user}, soon()).unconfirmed) == {}
+        assert dict(access.ask_about({user}, soon()).unconfirmed) == {}
 
     def test_a_late_answer_takes_no_entitlement_away(
         self, db: Database, commet: Commet, remote: StandIn

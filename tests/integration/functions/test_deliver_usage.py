@@ -12,11 +12,13 @@ from billing.config import from_env
 from billing.database.connection import Database
 from billing.errors import CommetRefused, InvalidRequest
 from billing.operations import commands
-from billing.usage.accepting import Event, accept
+from billing.usage.accepting import UsageEvent, accept
 from billing.usage.reservations import reserve
 from functions.deliver_usage import app
 from tests.integration.billing.conftest import NOW, STATUSES, Subscribe
-from tests.integration.billing.test_delivery import StandIn
+from tests.integration.billing.delivery.test_outbox import StandIn
+
+pytestmark = pytest.mark.handlers
 
 
 class Context:
@@ -59,10 +61,10 @@ def test_a_run_and_its_metrics(
     """What was done is counted, and how the outbox stands is measured, under the agreed names."""
     for user in ("usr_a", "usr_b"):
         subscribe(user)
-        accept(db, [Event(user, "storage", Decimal(1), "k")], statuses=STATUSES, now=NOW)
+        accept(db, [UsageEvent(user, "storage", Decimal(1), "k")], statuses=STATUSES, now=NOW)
     commet.answers = [CommetRefused("feature_disabled", commet_status=400)]
     held = reserve(
-        db, Event("usr_b", "storage", Decimal(1), "later"), expires_in=timedelta(seconds=1),
+        db, UsageEvent("usr_b", "storage", Decimal(1), "later"), expires_in=timedelta(seconds=1),
         statuses=STATUSES, now=NOW - timedelta(minutes=1),
     )  # fmt: skip
     assert held.code is None
@@ -87,7 +89,7 @@ class TestCommands:
         """The event id of usage that Commet refused."""
         request.getfixturevalue("environment")
         subscribe()
-        accept(db, [Event("usr_ana", "storage", Decimal(1), "k")], statuses=STATUSES, now=NOW)
+        accept(db, [UsageEvent("usr_ana", "storage", Decimal(1), "k")], statuses=STATUSES, now=NOW)
         commet.answers = [CommetRefused("feature_disabled", commet_status=400)]
         app.handler({}, Context())
         return str(db.value("select event_id from usage_delivery"))

@@ -31,6 +31,8 @@ from tests.environments import forget
 from tests.integration.billing.conftest import migrated_url  # noqa: F401 - a fixture
 from tests.integration.billing.signed import state
 
+pytestmark = pytest.mark.handlers
+
 ORIGIN = "https://app.example"
 PASSWORD = "correct horse battery staple"
 KEY = "svc_app_" + "a" * 64
@@ -42,7 +44,11 @@ HANDLERS = {
     "/health": dashboard,
 }  # fmt: skip
 
+# How header names may be written: as AWS does; as clients do, which SAM CLI hands on; and louder.
+SPELLINGS = pytest.mark.parametrize("spell", [str.lower, str.title, str.upper])
+
 Environment = Callable[..., None]
+Spell = Callable[[str], str]
 
 
 class Context:
@@ -139,11 +145,17 @@ class Answer:
 
 
 def event(
-    method: str, path: str, body: str | None, headers: dict[str, str], cookies: list[str]
+    method: str,
+    path: str,
+    body: str | None,
+    headers: dict[str, str],
+    cookies: list[str],
+    *,
+    spell: Spell = str.lower,
 ) -> dict[str, Any]:
     return {
         "version": "2.0", "routeKey": "$default", "rawPath": path, "rawQueryString": "",
-        "cookies": cookies, "headers": {k.lower(): v for k, v in headers.items()},
+        "cookies": cookies, "headers": {spell(k): v for k, v in headers.items()},
         "requestContext": {
             "accountId": "1", "apiId": "a", "domainName": "d", "domainPrefix": "d",
             "http": {"method": method, "path": path, "protocol": "HTTP/1.1",
@@ -165,6 +177,7 @@ def call(
     text: str | None = None,
     origin: str | None = None,
     base64_encoded: bool = False,
+    spell: Spell = str.lower,
     **headers: str,
 ) -> Answer:
     """One request to the function its path belongs to."""
@@ -175,7 +188,7 @@ def call(
     if origin is not None:
         sent["origin"] = origin
     text = json.dumps(body) if body is not None else text
-    request = event(method, path, text, sent, [cookie] if cookie else [])
+    request = event(method, path, text, sent, [cookie] if cookie else [], spell=spell)
     request["isBase64Encoded"] = base64_encoded
     app = HANDLERS.get("/" + path.split("/")[1], dashboard)
     answer = app.handler(request, Context())
@@ -272,7 +285,8 @@ class TestAdmission:
 
     def test_each_kind_at_its_place(self, token: str) -> None:
         """A session opens no service route, a service key no user's."""
-        assert call("GET", "/users/usr_1/dashboard", token=token).status == 401
+        answer = call("GET", "/users/usr_1/dashboard", token=token)
+        assert (answer.status, answer.code) == (403, "service_key_required")
         assert call("GET", "/dashboard", token=KEY).status == 401
         assert call("GET", "/users/usr_nobody/dashboard", token=KEY).code == "unknown_user"
 
@@ -495,6 +509,49 @@ class TestAddresses:
         return address
 
 
+@SPELLINGS
+class TestHeaderNames:
+    """Names of headers have no case: each one we read is found however it is written."""
+
+    def test_authorization(self, token: str, spell: Spell) -> None:
+        assert call("GET", "/dashboard", token=token, spell=spell).status == 200
+
+    def test_content_type(self, token: str, spell: Spell) -> None:
+        """The right one is taken and the wrong one refused, by us and by Powertools."""
+        signed_up = {"email": address(), "password": PASSWORD}
+        for given, status in (("Application/JSON", 201), ("text/plain", 415)):
+            headers = {"content_type": given}
+            answer = call("POST", "/signup", signed_up, token=token, spell=spell, **headers)
+            assert answer.status == status
+
+    def test_origin(self, spell: Spell) -> None:
+        """A cookie writes from our pages alone."""
+        cookie = TestCookies().cookie()
+        for origin, status in (("https://evil.example", 403), (None, 403), (ORIGIN, 204)):
+            answer = call("POST", "/logout", cookie=cookie, origin=origin, spell=spell)
+            assert answer.status == status
+
+    def test_forwarded_for(self, environment: Environment, spell: Spell) -> None:
+        """A trusted proxy's proof and what it saw."""
+        environment(TRUSTED_PROXY_HOPS="1")
+        app = api.resolver()
+        seen = []
+
+        @app.get("/address")
+        def _address() -> dict[str, str]:
+            seen.append(sign_in_http.client_address(app))
+            return {}
+
+        proof = hmac.digest(b"app secret", b"trusted proxy", "sha256").hex()
+        headers = {"x-forwarded-for": "203.0.113.7, 198.51.100.1", "x-proxy-proof": proof}
+        api.handle(app, event("GET", "/address", None, headers, [], spell=spell), Context())
+        assert seen == ["203.0.113.7"]
+
+    def test_webhook_signature(self, spell: Spell) -> None:
+        assert TestWebhook().send(b"{}", "0" * 64, spell=spell).status == 401
+        assert TestWebhook().send(b"{}", spell=spell).status == 200
+
+
 class TestBrowsers:
     """An answer is data: no browser may guess at it, frame it or leave the address behind."""
 
@@ -662,13 +719,13 @@ class TestTrouble:
 class TestWebhook:
     def send(
         self, body: bytes | str, signature: str | None = None, *, method: str = "POST",
-        encoded: bool = False, route: str = "$default",
+        encoded: bool = False, route: str = "$default", spell: Spell = str.lower,
     ) -> Answer:  # fmt: skip
         raw = body if isinstance(body, bytes) else body.encode()
         if signature is None:
             signature = hmac.new(SECRET.encode(), raw, hashlib.sha256).hexdigest()
         text = base64.b64encode(raw).decode() if encoded else raw.decode()
-        request = event(method, "/", text, {"x-commet-signature": signature}, [])
+        request = event(method, "/", text, {"x-commet-signature": signature}, [], spell=spell)
         request["isBase64Encoded"] = encoded
         request["requestContext"]["routeKey"] = route
         answer = webhook.handler(request, Context())

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from billing.database.connection import Database
-from billing.usage.accepting import Allowance, Event, accept, check
+from billing.usage.accepting import Allowance, UsageEvent, accept, check
 from tests.integration.billing.conftest import (
     NOW,
     START,
@@ -35,11 +35,11 @@ def event(
     user: str = "usr_ana",
     feature: str = "storage",
     occurred_at: datetime | None = None,
-) -> Event:
-    return Event(user, feature, Decimal(quantity), key or f"key-{next(_keys)}", occurred_at)
+) -> UsageEvent:
+    return UsageEvent(user, feature, Decimal(quantity), key or f"key-{next(_keys)}", occurred_at)
 
 
-def take(db: Database, *events: Event, now: datetime = NOW) -> list[str]:
+def take(db: Database, *events: UsageEvent, now: datetime = NOW) -> list[str]:
     """One word per event: its status, or the code of its refusal."""
     verdicts = accept(db, events, statuses=STATUSES, now=now)
     assert all((v.code is not None) == (v.status == "refused") for v in verdicts)
@@ -82,7 +82,7 @@ class TestAccept:
         """The ledger row carries time and properties as they were reported."""
         subscribe()
         at = NOW - timedelta(hours=3)
-        reported = Event(
+        reported = UsageEvent(
             "usr_ana", "storage", Decimal(2), "k", at, {"bucket": 'ü"\\', "%": "%(now)s"}
         )
         accept(db, [reported], statuses=STATUSES, now=NOW)
@@ -110,7 +110,7 @@ class TestAccept:
         """Nothing a caller writes into a key or a property is read as anything else."""
         db.execute("truncate usage_event, usage_total, usage_daily")
         subscribe()
-        reported = Event("usr_ana", "storage", Decimal(1), key, None, {key: key})
+        reported = UsageEvent("usr_ana", "storage", Decimal(1), key, None, {key: key})
         assert take(db, reported, reported) == ["accepted", "duplicate"]
         assert db.one("select idempotency_key as key, properties from usage_event") == {
             "key": key,
@@ -411,7 +411,7 @@ class TestConcurrency:
     """Real connections, really at once. The ledger, the total and the days must agree."""
 
     def _at_once(
-        self, connect: Callable[[], Database], calls: list[list[Event]], connections: int = 16
+        self, connect: Callable[[], Database], calls: list[list[UsageEvent]], connections: int = 16
     ) -> list[str]:
         barrier = Barrier(connections)
 
@@ -513,7 +513,7 @@ class TestBatch:
         self,
         db: Database,
         subscribe: Subscribe,
-        batches: list[list[Event]],
+        batches: list[list[UsageEvent]],
     ) -> None:
         """A batch decides and books exactly what its events would, sent one after the other."""
 

@@ -31,7 +31,9 @@ from tests.conftest import SecretsManager
 from tests.environments import forget
 from tests.integration.billing.conftest import migrated_url  # noqa: F401 - a fixture
 from tests.integration.conftest import Context
-from tests.integration.test_api import call, event
+from tests.integration.functions.test_api import call, event
+
+pytestmark = pytest.mark.handlers
 
 MINUTE, FIVE_MINUTES = 60.0, 300.0
 

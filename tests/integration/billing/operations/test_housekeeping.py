@@ -10,11 +10,11 @@ from billing.database.connection import Database
 from billing.deadline import Deadline
 from billing.delivery.outbox import Outcome, Result, claim, lease, record, redrive, resolve
 from billing.operations.housekeeping import compact_deliveries, prune_ledger
-from billing.usage.accepting import Event, accept
+from billing.usage.accepting import UsageEvent, accept
 from billing.usage.corrections import Correction, correct
 from billing.usage.reservations import reserve
 from tests.integration.billing.conftest import NOW, STATUSES, Subscribe
-from tests.integration.billing.test_delivery import StandIn, rows, run, use
+from tests.integration.billing.delivery.test_outbox import StandIn, rows, run, use
 
 LATER = NOW + timedelta(days=500)
 END = datetime.fromisoformat("2026-10-01T00:00:00Z")
@@ -35,7 +35,7 @@ def kept(db: Database) -> int:
 
 def send(db: Database, key: str, quantity: str = "1", *, user: str = "usr_ana") -> str:
     (verdict,) = accept(
-        db, [Event(user, "storage", Decimal(quantity), key)], statuses=STATUSES, now=END
+        db, [UsageEvent(user, "storage", Decimal(quantity), key)], statuses=STATUSES, now=END
     )
     return verdict.status
 
@@ -46,7 +46,7 @@ def long_ago(db: Database, subscribe: Subscribe) -> None:
     subscribe(ends_at=NOW + timedelta(days=1))
     for key in "ab":
         (verdict,) = accept(
-            db, [Event("usr_ana", "storage", Decimal(1), key)], statuses=STATUSES, now=NOW
+            db, [UsageEvent("usr_ana", "storage", Decimal(1), key)], statuses=STATUSES, now=NOW
         )
         assert verdict.status == "accepted"
     run(db, StandIn())
@@ -95,7 +95,9 @@ class TestPruneLedger:
     def test_in_a_batch(self, db: Database) -> None:
         """Pruned, kept and new keys beside each other."""
         prune(db)
-        events = [Event("usr_ana", "storage", Decimal(1), key) for key in ("a", "later", "new")]
+        events = [
+            UsageEvent("usr_ana", "storage", Decimal(1), key) for key in ("a", "later", "new")
+        ]
         verdicts = accept(db, events, statuses=STATUSES, now=END)
         assert [v.status for v in verdicts] == ["duplicate", "duplicate", "accepted"]
 
@@ -105,7 +107,7 @@ class TestPruneLedger:
         correction = Correction("usr_ana", "storage", Decimal(-1), "a", "a mistake")
         corrected = correct(db, correction, author="me", statuses=STATUSES, now=END)
         assert corrected.code == "conflict"
-        work = Event("usr_ana", "storage", Decimal(1), "b")
+        work = UsageEvent("usr_ana", "storage", Decimal(1), "b")
         assert reserve(db, work, statuses=STATUSES, now=END).code == "already_counted"
 
     def test_keys_are_each_users_own(self, db: Database, subscribe: Subscribe) -> None:

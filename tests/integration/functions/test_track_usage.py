@@ -18,12 +18,14 @@ from billing.credentials.secrets import Secrets
 from billing.database.connection import Database
 from billing.errors import CommetUnavailable
 from billing.http import api
-from billing.usage.accepting import Event, accept
+from billing.usage.accepting import UsageEvent, accept
 from functions.dashboard import app as dashboard
 from functions.track_usage import app as track_usage
 from tests.environments import forget
 from tests.integration.billing.conftest import NOW, STATUSES, Subscribe, after
-from tests.integration.test_api import Answer, Context, event
+from tests.integration.functions.test_api import SPELLINGS, Answer, Context, Spell, event
+
+pytestmark = pytest.mark.handlers
 
 KEYS = {scope: f"svc_{scope[-4:]}_" + scope[0] * 64 for scope in ("usage:write", "usage:correct")}
 KEYS["read"] = "svc_read_" + "e" * 64
@@ -78,7 +80,6 @@ def clock(database_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]
         "DATABASE_SECRET_ARN": "database",
         "SERVICE_KEYS_SECRET_ARN": "keys",
         "COMMET_SECRET_ARN": "commet",
-        "ALLOW_SELF_REPORTED_USAGE": "true",
         "POWERTOOLS_SERVICE_NAME": "track_usage",
     }
     for name, value in settings.items():
@@ -101,13 +102,14 @@ def call(
     key: str = KEYS["usage:write"],
     accept: str = "*/*",
     text: str | None = None,
+    spell: Spell = str.lower,
 ) -> Answer:
     path, _, query = path.partition("?")
     headers = {
         "content-type": "application/json", "authorization": f"Bearer {key}", "accept": accept,
     }  # fmt: skip
     text = text if body is None else json.dumps(body)
-    request = event(method, path, text, headers, [])
+    request = event(method, path, text, headers, [], spell=spell)
     request["rawQueryString"] = query
     request["queryStringParameters"] = dict(parse_qsl(query)) or None
     app = dashboard if path.startswith(("/dashboard", "/users")) else track_usage
@@ -138,6 +140,54 @@ def confirm(reservation: Answer, quantity: str | None = None) -> Answer:
 def correct(quantity: str, *, key: str = KEYS["usage:correct"], **fields: Any) -> Answer:
     body = usage(quantity, **({"key": "fix"} | fields)) | {"reason": "sent twice"}
     return call("POST", "/usage/corrections", body, key=key)
+
+
+class TestSessions:
+    """A signed-in user reads their own usage and never writes any: a product's backend does."""
+
+    @pytest.fixture
+    def session(self, db: Database, subscribe: Subscribe) -> tuple[str, str]:
+        """A subscribed user's id and token."""
+        user, session = accounts.sign_up(
+            db, email="bob@example.com", password_hash="no such hash", name=None, now=NOW
+        )
+        subscribe(user.id)
+        return user.id, session.token
+
+    @pytest.mark.parametrize(
+        "path",
+        [
+            "/usage", "/usage/reservations", "/usage/corrections",
+            "/usage/reservations/rsv_0/confirm", "/usage/reservations/rsv_0/release",
+        ],
+    )  # fmt: skip
+    def test_no_session_writes(self, session: tuple[str, str], db: Database, path: str) -> None:
+        """403 before the body is looked at, valid or not, and nothing is booked."""
+        user_id, token = session
+        for text in (json.dumps(usage(user_id=user_id)), "no json"):
+            answer = call("POST", path, text=text, key=token)
+            assert (answer.status, answer.code) == (403, "service_key_required")
+        assert db.value("select count(*) from usage_event") == 0
+
+    def test_who_is_nobody_is_told_that_first(self) -> None:
+        """A session that has ended is 401, as everywhere."""
+        answer = call("POST", "/usage", usage(), key=accounts.TOKEN_PREFIX + "x" * 43)
+        assert (answer.status, answer.code) == (401, "unauthenticated")
+
+    def test_a_session_checks_its_own_usage(self, session: tuple[str, str]) -> None:
+        """With its id or without; not somebody else's."""
+        user_id, token = session
+        for named in ({}, {"user_id": user_id}):
+            answer = call("POST", "/usage/check", {"feature": "storage", **named}, key=token)
+            assert (answer.status, answer.json["allowed"]) == (200, True)
+        other = call(
+            "POST", "/usage/check", {"feature": "storage", "user_id": "usr_ana"}, key=token
+        )
+        assert (other.status, other.code) == (403, "forbidden")
+
+    def test_a_service_key_names_the_user_to_check(self) -> None:
+        answer = call("POST", "/usage/check", {"feature": "storage"})
+        assert (answer.status, answer.json["errors"][0]["field"]) == (422, "user_id")
 
 
 class TestSingle:
@@ -262,7 +312,7 @@ class TestBatch:
             ("refused", "invalid_event"),
         ]
         wrong = [[e["field"] for e in r.get("errors", [])] for r in answer.json["results"]]
-        assert wrong == [[], ["idempotency_key"], [], [], [], ["body"]]
+        assert wrong == [[], ["user_id", "idempotency_key"], [], [], [], ["body"]]
         assert ["errors" in r for r in answer.json["results"]] == [bool(each) for each in wrong]
 
     def test_one_that_is_all_wrong(self) -> None:
@@ -273,19 +323,6 @@ class TestBatch:
         assert answer.status == 202
         assert len(json.dumps(answer.text)) < 6_000_000
         assert "secret" not in answer.text
-
-    def test_of_somebody_else(self, subscribe: Subscribe, db: Database) -> None:
-        """A session is told that it may not, of that event only."""
-        user, session = accounts.sign_up(
-            db, email="bob@example.com", password_hash="no such hash", name=None, now=NOW
-        )
-        subscribe(user.id)
-        events = [usage(), usage(user_id=user.id), {"feature": "storage"}]
-        answer = call("POST", "/usage", {"events": events}, key=session.token)
-        assert [[(e["field"], e["code"]) for e in r.get("errors", [])]
-                for r in answer.json["results"]] == [
-            [("user_id", "forbidden")], [], [("idempotency_key", "missing")],
-        ]  # fmt: skip
 
     @pytest.mark.parametrize("offset", ["+16:00", "-23:59"])
     def test_an_offset_that_cannot_be_stored(self, subscribe: Subscribe, offset: str) -> None:
@@ -423,17 +460,6 @@ class TestReservations:
     def test_unknown(self) -> None:
         """404, for one that never was."""
         answer = call("POST", "/usage/reservations/rsv_0/confirm", {})
-        assert (answer.status, answer.code) == (404, "reservation_not_found")
-
-    def test_of_somebody_else(self, subscribe: Subscribe, db: Database) -> None:
-        """A session finds its own user's reservations and no others."""
-        subscribe()
-        held = reserve()
-        _, session = accounts.sign_up(
-            db, email="bob@example.com", password_hash="no such hash", name=None, now=NOW
-        )
-        path = f"/usage/reservations/{held.json['id']}/release"
-        answer = call("POST", path, {}, key=session.token)
         assert (answer.status, answer.code) == (404, "reservation_not_found")
 
     @pytest.mark.parametrize("seconds", [0, 3601, "5 minutes"])
@@ -609,13 +635,13 @@ def filled(db: Database, subscribe: Subscribe) -> None:
     """Five events of Ana's, one of them with a key that a spreadsheet would run."""
     subscribe()
     for n, key in enumerate(["a", "b", "=c", "d", "e"]):
-        event = Event("usr_ana", "storage", Decimal(n + 1), key)
+        event = UsageEvent("usr_ana", "storage", Decimal(n + 1), key)
         accept(db, [event], statuses=STATUSES, now=NOW - timedelta(minutes=5 - n))
 
 
 @pytest.mark.usefixtures("filled")
 class TestEvents:
-    def read(self, query: str = "", **options: str) -> Answer:
+    def read(self, query: str = "", **options: Any) -> Answer:
         return call("GET", f"/usage/events{query}", key=KEYS["read"], **options)
 
     def test_all(self) -> None:
@@ -659,6 +685,12 @@ class TestEvents:
         rows = list(csv.DictReader(io.StringIO(found.text)))
         assert [row["idempotency_key"] for row in rows] == ["a", "b", "'=c", "d", "e"]
         assert [row["quantity"] for row in rows] == ["1", "2", "3", "4", "5"]
+
+    @SPELLINGS
+    def test_as_csv_however_the_header_is_written(self, spell: Spell) -> None:
+        """Names of headers have no case."""
+        found = self.read(accept="text/csv", spell=spell)
+        assert found.headers["content-type"].startswith("text/csv")
 
     def test_json_wins_where_it_is_asked_for(self) -> None:
         """The parameter is stronger than the header."""

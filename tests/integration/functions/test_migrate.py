@@ -16,13 +16,15 @@ from billing.database.migrate import _LOCK, MigrationChanged, migrate
 from billing.deadline import Deadline
 from tests.conftest import SecretsManager
 from tests.environments import forget
-from tests.integration.billing.test_migrations import (  # noqa: F401 - two are fixtures
+from tests.integration.billing.database.test_migrate import (  # noqa: F401 - two are fixtures
     folder,
     opens,
     tables,
     url,
 )
 from tests.integration.conftest import CloudFormation, Context
+
+pytestmark = pytest.mark.handlers
 
 Ask = Callable[..., dict[str, Any]]
 

@@ -22,7 +22,7 @@ from billing.subscriptions.access import Access
 from billing.subscriptions.refresh import refresh
 from standin.testing import StandIn
 from tests.integration.billing.conftest import add_user, own_database, start_checkout
-from tests.integration.billing.test_checkout import _cancel
+from tests.integration.billing.subscriptions.test_checkout import _cancel
 
 Make = Callable[[], Commet]
 SETTINGS = from_env({"COMMET_MODE": "sandbox"})
@@ -167,23 +167,23 @@ class TestSettle:
         remote.control.fault(
             match={"path": "/subscriptions/active"}, action={"status": 500}, times=None
         )
-        first = access.settle({user}, soon())
+        first = access.ask_about({user}, soon())
         assert (set(first.answered), set(first.unconfirmed)) == (set(), {user})
         assert first.unconfirmed[user] == row(shared, pending)["event_at"]
-        again = access.settle({user}, soon())  # too soon to ask, and still no answer
+        again = access.ask_about({user}, soon())  # too soon to ask, and still no answer
         assert set(again.unconfirmed) == {user}
         remote.control.clear_faults()
         shared.execute("update subscriptions set checked_at = null where id = %s", [pending])
-        answered = access.settle({user}, soon())
+        answered = access.ask_about({user}, soon())
         assert (set(answered.answered), dict(answered.unconfirmed)) == ({user}, {})
-        after = access.settle({user}, soon())  # asked and told no, ten seconds have not passed
+        after = access.ask_about({user}, soon())  # asked and told no, ten seconds have not passed
         assert (set(after.answered), dict(after.unconfirmed)) == (set(), {})
 
     def test_who_never_bought_is_refused_at_once(
         self, remote: StandIn, access: Access, user: str
     ) -> None:
         """No row, no question, no doubt."""
-        doubts = access.settle({user}, soon())
+        doubts = access.ask_about({user}, soon())
         assert (set(doubts.answered), dict(doubts.unconfirmed)) == (set(), {})
         assert asked(remote, user) == 0
 
@@ -196,7 +196,7 @@ class TestSettle:
         remote.control.fault(
             match={"path": "/subscriptions/active"}, action={"status": 500}, times=None
         )
-        assert dict(access.settle({user}, soon()).unconfirmed) == {}
+        assert dict(access.ask_about({user}, soon()).unconfirmed) == {}
         assert asked(remote, user) > 0
 
     def test_five_of_many(self, shared: Database, remote: StandIn, access: Access) -> None:
@@ -211,7 +211,7 @@ class TestSettle:
             access._commet().create_customer(
                 user_id=user, email=f"{user}@example.com", name=None, deadline=soon()
             )
-        doubts = access.settle(users, soon())
+        doubts = access.ask_about(users, soon())
         assert len(doubts.answered) == 5
         assert set(doubts.unconfirmed) == users - set(doubts.answered)
         assert sum(asked(remote, user) for user in users) == 5
@@ -223,7 +223,7 @@ class TestSettle:
         assert pending
         Budget(shared, SETTINGS.commet_calls_per_second).pause(60)
         try:
-            assert set(access.settle({user}, soon()).unconfirmed) == {user}
+            assert set(access.ask_about({user}, soon()).unconfirmed) == {user}
         finally:
             shared.execute("delete from rate_bucket")
         assert asked(remote, user) == 0
@@ -239,7 +239,7 @@ class TestSettle:
             times=None,
         )
         try:
-            assert set(access.settle({user}, soon()).unconfirmed) == {user}
+            assert set(access.ask_about({user}, soon()).unconfirmed) == {user}
             assert not Budget(shared, 100).take(1)
         finally:
             shared.execute("delete from rate_bucket")

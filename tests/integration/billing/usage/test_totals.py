@@ -6,7 +6,7 @@ from decimal import Decimal
 import pytest
 
 from billing.database.connection import Database
-from billing.usage.accepting import Event, accept
+from billing.usage.accepting import UsageEvent, accept
 from billing.usage.totals import DayOfUse, FeatureUsage, usage_of_user
 from tests.integration.billing.conftest import (
     NOW,
@@ -21,7 +21,7 @@ END = datetime(2026, 10, 1, tzinfo=UTC)
 
 
 def use(db: Database, quantity: str, *, at: datetime = NOW, feature: str = "storage") -> None:
-    event = Event("usr_ana", feature, Decimal(quantity), f"{feature}-{quantity}-{at}")
+    event = UsageEvent("usr_ana", feature, Decimal(quantity), f"{feature}-{quantity}-{at}")
     (verdict,) = accept(db, [event], statuses=STATUSES, now=at)
     assert verdict.status == "accepted"
 

@@ -7,7 +7,7 @@ import pytest
 
 from billing.database.connection import Database
 from billing.delivery.outbox import claim
-from billing.usage.accepting import Event, accept
+from billing.usage.accepting import UsageEvent, accept
 from billing.usage.corrections import Corrected, Correction, Credit, correct
 from billing.usage.reservations import reserve
 from tests.integration.billing.conftest import (
@@ -25,7 +25,7 @@ OCTOBER = after(days=25)
 
 
 def use(db: Database, quantity: str, *, key: str = "e", now: datetime = NOW) -> str:
-    event = Event("usr_ana", "storage", Decimal(quantity), f"{key}-{quantity}-{now}")
+    event = UsageEvent("usr_ana", "storage", Decimal(quantity), f"{key}-{quantity}-{now}")
     (verdict,) = accept(db, [event], statuses=STATUSES, now=now)
     return verdict.code or verdict.status
 
@@ -354,7 +354,7 @@ class TestAnEntry:
         """10 used in September; 10 more were reported in October, when they were late."""
         subscribe()
         for key, now, when in (("early", NOW, None), ("late", OCTOBER, self.LATE)):
-            event = Event("usr_ana", "storage", Decimal(10), key, when)
+            event = UsageEvent("usr_ana", "storage", Decimal(10), key, when)
             accept(db, [event], statuses=STATUSES, now=now)
         claim(db, now=OCTOBER, interval=timedelta(0))
 
@@ -433,7 +433,9 @@ class TestMore:
         """Beside what is used and what is held."""
         subscribe(overage_enabled=False)
         use(db, "50")
-        reserve(db, Event("usr_ana", "storage", Decimal(30), "job"), statuses=STATUSES, now=NOW)
+        reserve(
+            db, UsageEvent("usr_ana", "storage", Decimal(30), "job"), statuses=STATUSES, now=NOW
+        )
         assert adjust(db, "20.000001").code == "limit_reached"
         assert adjust(db, "20").code is None
 

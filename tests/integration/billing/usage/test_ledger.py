@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from billing.database.connection import Database
 from billing.errors import InvalidRequest
 from billing.usage import ledger
-from billing.usage.accepting import Event, accept
+from billing.usage.accepting import UsageEvent, accept
 from billing.usage.corrections import Correction, correct
 from billing.usage.ledger import Entry, Query, page, to_csv
 from tests.integration.billing.conftest import NOW, START, STATUSES, Subscribe, after
@@ -22,7 +22,7 @@ from tests.integration.billing.conftest import NOW, START, STATUSES, Subscribe, 
 def use(
     db: Database, key: str, *, user: str = "usr_ana", feature: str = "storage", at: datetime = NOW
 ) -> None:
-    event = Event(user, feature, Decimal(1), key)
+    event = UsageEvent(user, feature, Decimal(1), key)
     (verdict,) = accept(db, [event], statuses=STATUSES, now=at)
     assert verdict.status == "accepted"
 
@@ -103,7 +103,7 @@ class TestPage:
         early = START - timedelta(days=1)
         accept(
             db,
-            [Event("usr_ana", "storage", Decimal("2.50"), "k", early, {"bucket": "eu"})],
+            [UsageEvent("usr_ana", "storage", Decimal("2.50"), "k", early, {"bucket": "eu"})],
             statuses=STATUSES,
             now=NOW,
         )

@@ -20,12 +20,12 @@ from billing.delivery.comparing import Compared, Doubt, compare, explain, repair
 from billing.delivery.outbox import Summary, deliver, redrive, resolve
 from billing.errors import CommetUnavailable
 from billing.subscriptions.refresh import refresh
-from billing.usage.accepting import Event, accept, check
+from billing.usage.accepting import UsageEvent, accept, check
 from billing.usage.corrections import Correction, correct
 from billing.usage.totals import FeatureUsage, usage_of_user
 from standin.testing import StandIn, standin
 from tests.integration.billing.conftest import STATUSES, Subscribe, add_user, start_checkout
-from tests.integration.billing.test_delivery import Allowed, age, make_due, rows
+from tests.integration.billing.delivery.test_outbox import Allowed, age, make_due, rows
 
 _numbers = count()
 AT_ONCE = timedelta(0)
@@ -66,7 +66,7 @@ class Customer:
         return self.consumption.units_used
 
     def use(self, quantity: str) -> None:
-        event = Event(self.id, "storage", Decimal(quantity), f"key-{next(_numbers)}")
+        event = UsageEvent(self.id, "storage", Decimal(quantity), f"key-{next(_numbers)}")
         (verdict,) = accept(self.db, [event], statuses=STATUSES, now=self.now)
         assert verdict.status == "accepted"
 
@@ -442,7 +442,7 @@ class TestNewsThatCameLate:
         buyer.use("100")
         buyer.deliver()
         self.change(buyer, "pln_usagemax")
-        event = Event(buyer.id, "storage", Decimal(60), "wrong")
+        event = UsageEvent(buyer.id, "storage", Decimal(60), "wrong")
         accept(buyer.db, [event], statuses=STATUSES, now=buyer.now)
         buyer.deliver()
         buyer.remote.control.advance(seconds=3600)

@@ -16,6 +16,8 @@ from tests.conftest import SecretsManager
 from tests.environments import forget
 from tests.integration.conftest import CloudFormation, Context
 
+pytestmark = pytest.mark.handlers
+
 URL = "https://abc.lambda-url.eu-central-1.on.aws/"
 
 Ask = Callable[..., dict[str, Any]]
