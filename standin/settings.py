@@ -30,7 +30,6 @@ class Settings:
     retry_scale: float = 1.0
     """Factor on Commet's webhook retry delays: 1/60 turns its minutes into seconds."""
     webhook_timeout: float = 10.0
-    webhook_concurrency: int = 8
     usage_lag: float = 0.0
     """Simulated seconds until a tracked event shows in reads and sends its webhooks."""
     rate_limit: int = 0
