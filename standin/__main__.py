@@ -1,4 +1,4 @@
-"""Command line: `python -m standin --port 8100`."""
+"""Command line: `python -m standin`, or `commet-standin` where the package is installed."""
 
 import argparse
 import asyncio
@@ -24,17 +24,38 @@ _PARENT_CHECK_SECONDS = 0.5
 def build_parser() -> argparse.ArgumentParser:
     """All flags, with what they mean."""
     parser = argparse.ArgumentParser(
-        prog="python -m standin",
-        description="A stand-in for Commet: HTTP API, hosted pages and signed webhooks.",
+        prog=_program(),
+        description="A stand-in for Commet: HTTP API, hosted pages and signed webhooks. It runs in"
+        " the foreground until Ctrl-C, and shows what it does at /_standin/.",
+        epilog="What is in parentheses is the default.",
     )
     where = parser.add_argument_group("where")
-    where.add_argument("--port", type=int, default=8100, help="port; 0 takes a free one")
-    where.add_argument("--host", default="127.0.0.1", help="address to listen on")
-    where.add_argument("--public-url", default="", help="what hosted page addresses start with")
-    where.add_argument("--data", default=":memory:", metavar="FILE", help="keep state in FILE")
-    where.add_argument("--api-key", help="accept this key (ck_sandbox_... or rk_sandbox_...)")
-    where.add_argument("--catalogue", type=Path, metavar="FILE", help="plans and features (JSON)")
-    where.add_argument("--currency", default="usd", help="currency of every price")
+    where.add_argument(
+        "--port", type=int, default=8100, help="port; 0 takes a free one (%(default)s)"
+    )
+    where.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
+    where.add_argument(
+        "--public-url", default="", metavar="URL",
+        help="what the addresses of hosted pages start with (where it listens)",
+    )  # fmt: skip
+    where.add_argument(
+        "--allow-host", action="append", default=[], metavar="HOST",
+        help="answer requests for this host, too; can be given several times"
+        " (loopback and the host of --public-url are always answered)",
+    )  # fmt: skip
+    where.add_argument(
+        "--data", default=":memory:", metavar="FILE", help="keep state in FILE (in memory)"
+    )
+    where.add_argument(
+        "--api-key", metavar="KEY",
+        help="accept this key, ck_sandbox_... or rk_sandbox_... (the kept one, or a new one)",
+    )  # fmt: skip
+    where.add_argument(
+        "--catalogue", type=Path, metavar="FILE", help="plans and features, JSON (built in)"
+    )
+    where.add_argument(
+        "--currency", default="usd", metavar="CODE", help="currency of every price (%(default)s)"
+    )
     _add_time(parser.add_argument_group("time"))
     _add_readings(parser.add_argument_group("where the contract leaves room"))
     process = parser.add_argument_group("process")
@@ -47,35 +68,66 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _program() -> str:
+    """What it was started as; without the installed command, that is `python -m`."""
+    name = Path(sys.argv[0]).name
+    return name if name == "commet-standin" else "python -m standin"
+
+
 def _add_time(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--speed", type=_positive, default=1.0, help="simulated seconds per second")
     group.add_argument(
-        "--retry-scale", type=_positive, default=1.0,
-        help="factor on webhook retry delays; 0.0167 turns minutes into seconds",
+        "--speed", type=_positive, default=1.0, metavar="X",
+        help="simulated seconds per second (%(default)g)",
     )  # fmt: skip
     group.add_argument(
-        "--webhook-timeout", type=_positive, default=10.0, help="seconds a receiver may take"
-    )
+        "--retry-scale", type=_positive, default=1.0, metavar="X",
+        help="factor on webhook retry delays; 0.0167 turns minutes into seconds (%(default)g)",
+    )  # fmt: skip
     group.add_argument(
-        "--usage-lag", type=float, default=0.0, help="simulated seconds until usage shows"
-    )
+        "--webhook-timeout", type=_positive, default=10.0, metavar="S",
+        help="seconds that a webhook's receiver may take (%(default)g)",
+    )  # fmt: skip
     group.add_argument(
-        "--rate-limit", type=int, default=0, help="requests per minute; 0 means no limit"
-    )
+        "--usage-lag", type=float, default=0.0, metavar="S",
+        help="simulated seconds until tracked usage shows (%(default)g)",
+    )  # fmt: skip
+    group.add_argument(
+        "--rate-limit", type=int, default=0, metavar="N",
+        help="requests per minute, then 429; 0 means no limit (%(default)s)",
+    )  # fmt: skip
 
 
 def _add_readings(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--shuffle-seed", type=int, help="shuffle the events of one moment")
-    group.add_argument("--repeated-event-id", choices=("conflict", "replay"), default="conflict")
-    group.add_argument("--usage-period", choices=("now", "timestamp"), default="now")
-    group.add_argument("--repeated-email", choices=("create", "conflict"), default="create")
+    group.add_argument(
+        "--shuffle-seed", type=int, metavar="N",
+        help="shuffle the events of one moment (natural order)",
+    )  # fmt: skip
+    group.add_argument(
+        "--repeated-event-id", choices=("conflict", "replay"), default="conflict",
+        help="a usage eventId seen before: 409, or the first answer again (%(default)s)",
+    )  # fmt: skip
+    group.add_argument(
+        "--usage-period", choices=("now", "timestamp"), default="now",
+        help="the allowance in which usage with an old timestamp counts (%(default)s)",
+    )  # fmt: skip
+    group.add_argument(
+        "--repeated-email", choices=("create", "conflict"), default="create",
+        help="a second customer with the same email: another one, or 409 (%(default)s)",
+    )  # fmt: skip
     group.add_argument(
         "--access-without-subscription",
         choices=("no_active_subscription", "feature_not_in_plan", "subscription_required"),
         default="no_active_subscription",
+        help="the error of feature access for a customer without a subscription (%(default)s)",
     )
-    group.add_argument("--active-lookup", choices=("any", "live"), default="any")
-    group.add_argument("--state-snapshot", choices=("delivery", "emission"), default="delivery")
+    group.add_argument(
+        "--active-lookup", choices=("any", "live"), default="any",
+        help="whether the active subscription can be one that waits for payment (%(default)s)",
+    )  # fmt: skip
+    group.add_argument(
+        "--state-snapshot", choices=("delivery", "emission"), default="delivery",
+        help="when the body of customer.state_changed is computed (%(default)s)",
+    )  # fmt: skip
 
 
 def _positive(text: str) -> float:
@@ -94,6 +146,7 @@ def settings_from(arguments: argparse.Namespace) -> Settings:
         data=arguments.data,
         api_key=key,
         public_url=arguments.public_url,
+        allow_hosts=tuple(arguments.allow_host),
         catalogue=arguments.catalogue,
         currency=arguments.currency,
         speed=arguments.speed,

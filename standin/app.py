@@ -26,6 +26,7 @@ from standin.errors import (
     status_of,
 )
 from standin.faults import RequestAction
+from standin.guard import guard
 from standin.idempotency import MAX_KEY_LENGTH, Claim, IdempotencyStore
 from standin.ids import new_id
 from standin.journal import Entry, Journal
@@ -262,7 +263,7 @@ def _unknown(_: Call) -> Answer:
 
 def build_app(world: World, courier: Courier, scheduler: Scheduler) -> web.Application:
     """The aiohttp application."""
-    app = web.Application(client_max_size=MAX_BODY)
+    app = web.Application(client_max_size=MAX_BODY, middlewares=[guard(world)])
     api = Api(world, courier, scheduler)
     for method, path, handler in ROUTES:
         app.router.add_route(method, API_PREFIX + path, _bound(api, handler))
@@ -303,7 +304,11 @@ class Running:
     @property
     def base_url(self) -> str:
         """Where the API begins."""
-        return f"http://{self.host}:{self.port}{API_PREFIX}"
+        return f"{_address(self.host, self.port)}{API_PREFIX}"
+
+
+def _address(host: str, port: int) -> str:
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 @asynccontextmanager
@@ -326,7 +331,7 @@ async def running(
         site = web.TCPSite(runner, host, port)
         await site.start()
         bound = runner.addresses[0][1]
-        world.public_url = world.public_url or f"http://{host}:{bound}"
+        world.public_url = world.public_url or _address(host, bound)
         await courier.start()
         scheduler.start()
         yield Running(world, scheduler, courier, host, bound)

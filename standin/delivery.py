@@ -26,6 +26,7 @@ RETRY_MINUTES = (1, 5, 15, 30, 60, 60, 60)
 MAX_ATTEMPTS = len(RETRY_MINUTES) + 1
 EXHAUSTED_EVENTS_UNTIL_DISABLED = 3
 _RESPONSE_KEPT = 2_000
+_AT_ONCE = 8  # deliveries under way
 
 Kind = Literal["scheduled", "copy", "manual", "test"]
 _ONE: tuple[Kind, ...] = ("scheduled",)
@@ -44,7 +45,7 @@ class Courier:
     def __init__(self, world: World) -> None:
         self._world = world
         self._in_flight: dict[str, asyncio.Task[None]] = {}
-        self._slots = asyncio.Semaphore(world.settings.webhook_concurrency)
+        self._slots = asyncio.Semaphore(_AT_ONCE)
         self._session: aiohttp.ClientSession | None = None
         self._held: list[str] = []
         world.faults.on_clear = self._let_go
@@ -97,8 +98,9 @@ class Courier:
     async def quiet(self) -> None:
         """Wait until no attempt is under way."""
         while self._in_flight:
-            await asyncio.gather(*self._in_flight.values(), return_exceptions=True)
-            # Tasks that were done already let gather return at once, before their callbacks ran.
+            # Unlike gather, this leaves the attempts alone when whoever waits for them gives up.
+            await asyncio.wait(self._in_flight.values())
+            # Tasks that were done already let it return at once, before their callbacks ran.
             await asyncio.sleep(0)
 
     async def _attempt_in_turn(self, delivery_id: str) -> None:

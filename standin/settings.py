@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from standin.hosts import bare_host, check_public_url
+
 API_VERSION = "2026-08-27"
 API_PREFIX = "/api/v1"
 
@@ -18,6 +20,8 @@ class Settings:
     """None: the key kept in the data, or a new one."""
     public_url: str = ""
     """What hosted page addresses start with; empty: wherever we listen."""
+    allow_hosts: tuple[str, ...] = ()
+    """Hosts to answer for, beside loopback and the host of `public_url`: names or addresses."""
     catalogue: Path | None = None
     """JSON file of features and plans; None: the one that ships with the stand-in."""
     currency: str = "usd"
@@ -26,7 +30,6 @@ class Settings:
     retry_scale: float = 1.0
     """Factor on Commet's webhook retry delays: 1/60 turns its minutes into seconds."""
     webhook_timeout: float = 10.0
-    webhook_concurrency: int = 8
     usage_lag: float = 0.0
     """Simulated seconds until a tracked event shows in reads and sends its webhooks."""
     rate_limit: int = 0
@@ -48,3 +51,10 @@ class Settings:
     """Whether GET /subscriptions/active also answers with one that waits for payment."""
     state_snapshot: Literal["delivery", "emission"] = "delivery"
     """When the body of customer.state_changed is computed."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a public URL or a host that no request could match."""
+        if self.public_url:
+            check_public_url(self.public_url)
+        for name in self.allow_hosts:
+            bare_host(name)

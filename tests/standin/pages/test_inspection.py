@@ -1,7 +1,9 @@
 """The page that shows what happens inside the stand-in, in a real browser."""
 
 import re
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import httpx
 import pytest
@@ -173,11 +175,30 @@ def test_a_step_that_cannot_be_is_refused(
     assert words in answer.text
 
 
-@pytest.mark.parametrize("path", ["/_standin/reset", "/_standin/ui/faults", "/_standin/ui/clock"])
-def test_other_sites_have_no_business_here(server: StandIn, path: str) -> None:
-    """A page of another site that posts to this machine is turned away."""
-    headers = {"Sec-Fetch-Site": "cross-site"}
-    assert httpx.post(f"{server.public_url}{path}", headers=headers).status_code == 403
+def test_a_page_on_another_port_cannot_move_the_clock(browser: Browser, server: StandIn) -> None:
+    """A form needs no permission of the browser's; what it sends says where it comes from."""
+    page = f"""<form method="post" action="{server.public_url}/_standin/ui/clock">
+        <input name="count" value="7"><input name="unit" value="day"><button>Go</button></form>"""
+
+    class Foreign(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html")
+            self.end_headers()
+            self.wfile.write(page.encode())
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Foreign) as foreign:
+        threading.Thread(target=foreign.serve_forever, args=(0.01,), daemon=True).start()
+        with browser.new_context() as context:
+            opened = context.new_page()
+            opened.goto(f"http://127.0.0.1:{foreign.server_port}/")
+            opened.get_by_role("button", name="Go").click()
+            expect(opened.get_by_role("heading")).to_have_text("This came from another site")
+        foreign.shutdown()
+    assert httpx.get(f"{server.public_url}/_standin/clock").json()["moved"] is False
 
 
 def test_the_page_follows_what_happens(
