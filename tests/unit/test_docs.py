@@ -6,13 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.markdown import sections
-
-ROOT = Path(__file__).parents[2]
-PAGES = [
-    *(ROOT / name for name in ("README.md", "CHANGELOG.md", "standin/README.md")),
-    *sorted((ROOT / "docs").rglob("*.md")),
-]
+from tests.unit.markdown import PAGES, ROOT, blocks, sections
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -27,6 +21,14 @@ def test_every_link_leads_to_a_file_and_a_heading(page: Path) -> None:
         if not found.exists() or (anchor and anchor not in sections(found)):
             dead.append(target)
     assert dead == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_commands_stand_in_blocks_of_sh(page: Path) -> None:
+    """tests/e2e/test_guides.py runs those blocks, and no others."""
+    command = r"^(\$|make|curl|python3?|git|docker|aws|sam|psql|export|\.venv/\S+) .*$"
+    others = [block for block in blocks(page) if block.language not in ("sh", "sql")]
+    assert [re.findall(command, b.text, re.MULTILINE) for b in others] == [[] for _ in others]
 
 
 def test_the_pipeline_runs_no_code_that_can_be_exchanged() -> None:

@@ -177,16 +177,22 @@ def cookie_is_secure() -> bool:
 
 def answers(model: type | None, status: int, *problem_statuses: int) -> dict[int, OpenAPIResponse]:
     """What a route can answer, for the OpenAPI document. What every route can is added there."""
-    success: OpenAPIResponse = {"description": HTTPStatus(status).phrase}
+    success: OpenAPIResponse = {"description": _phrase(status)}
     if model is not None:
         success["content"] = {"application/json": {"model": model}}
     found = {status: success}
     for each in problem_statuses:
         found[each] = {
-            "description": HTTPStatus(each).phrase,
+            "description": _phrase(each),
             "content": {problems.CONTENT_TYPE: {"model": Problem}},
         }
     return found
+
+
+def _phrase(status: int) -> str:
+    """RFC 9110's words for a status, on every Python: before 3.13 it has older ones for these."""
+    newer = {413: "Content Too Large", 422: "Unprocessable Content"}
+    return newer.get(status) or HTTPStatus(status).phrase
 
 
 def field_error(found: Mapping[str, Any], where: Sequence[object]) -> FieldError:
