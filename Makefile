@@ -21,20 +21,24 @@ PYTHONS ?= 3.11 3.12 3.13
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-REQUIREMENTS := $(filter-out %/checkov.txt,$(wildcard requirements/*.txt)) layers/common/requirements.txt
+REQUIREMENTS := $(filter-out %/checkov.txt,$(wildcard requirements/*.txt)) \
+	layers/common/requirements.txt standin/requirements.txt
 CHECKOV := $(VENV)/checkov/bin/checkov
-CODE := layers functions local deploy tests bench
+CODE := layers functions local standin deploy tests bench
 
 export SAM_CLI_TELEMETRY := 0
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 ##@ Try it
-.PHONY: run demo
+.PHONY: run demo standin
 run: $(STAMP)-run  ## start everything on this machine: http://127.0.0.1:3000
 	@$(BIN)/python -m local run
 
 demo: $(STAMP)-run  ## tell the whole story through HTTP and check every step of it
 	@$(BIN)/python -m local demo
+
+standin: $(STAMP)-run  ## start only the stand-in for Commet: http://127.0.0.1:8100 (ARGS=--help)
+	@$(BIN)/python -m standin $(ARGS)
 
 ##@ Look into it while it runs
 .PHONY: show redrive sweep

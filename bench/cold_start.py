@@ -24,10 +24,10 @@ import httpx
 from rich.console import Console
 from rich.table import Table
 
-from local.commet.testing import Control
 from local.gateway.logs import Log, Report
 from local.gateway.template import FunctionSpec
 from local.stack import LocalStack
+from standin.testing import Control
 
 ROOT = Path(__file__).resolve().parent.parent
 BARE, EVERYTHING = "BareFunction", "EverythingFunction"

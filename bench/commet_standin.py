@@ -31,7 +31,7 @@ from aiohttp import web
 from rich.console import Console
 from rich.table import Table
 
-from local.commet.testing import Control
+from standin.testing import Control
 
 ROOT = Path(__file__).resolve().parent.parent
 TARGET = 1_000
@@ -141,7 +141,7 @@ def _cpu_seconds(pid: int) -> float:
 @contextmanager
 def stand_in(name: str, job: Job, *arguments: str) -> Iterator[Server]:
     """The stand-in with one subscriber, as a process."""
-    with _started("local.commet", "--port", "0", "--json", *arguments) as (pid, facts):
+    with _started("standin", "--port", "0", "--json", *arguments) as (pid, facts):
         base, headers = facts["base_url"], {"x-api-key": facts["api_key"]}
         _subscribe(facts)
         ask = replace(job, headers=headers)

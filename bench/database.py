@@ -9,8 +9,8 @@ from pathlib import Path
 import psycopg
 from psycopg.rows import dict_row
 
-from billing.db import Connection
-from billing.migrations import migrate
+from billing.database.connection import Connection
+from billing.database.migrate import migrate
 from local.postgres import EmbeddedPostgres
 
 USERS = 32

@@ -25,9 +25,10 @@ from rich.table import Table
 
 from bench.database import connect, migrated_database
 from bench.plot import line_chart
-from billing.db import Connection, Database
+from billing.database.connection import Connection, Database
 from billing.deadline import Deadline
-from billing.delivery import claim, deliver
+from billing.delivery.outbox import claim
+from billing.delivery.sending import deliver
 
 USERS = 10_000
 FEATURES = ("api", "storage", "tokens")

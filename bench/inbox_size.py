@@ -21,16 +21,18 @@ from rich.table import Table
 
 from bench.database import USERS, connect, migrated_databases
 from bench.webhooks import KINDS, body
-from billing import reconcile as healing
-from billing import subscriptions, webhooks
-from billing.commet import Commet
+from billing.commet.client import Commet
 from billing.config import from_env
-from billing.db import Database
+from billing.database.connection import Database
+from billing.database.statements import Statements
 from billing.deadline import Deadline
-from billing.sql import queries
-from local.commet.testing import standin
+from billing.operations import housekeeping
+from billing.operations import reconcile as healing
+from billing.subscriptions import inbox, mirror
+from standin.testing import standin
 
 TARGET = 1.2
+_PRUNE = Statements(housekeeping.__file__)
 _AT_ONCE = 500_000
 _SETTINGS = from_env({"COMMET_MODE": "sandbox"})
 _PAYLOAD_AGE, _ID_AGE = timedelta(days=30), timedelta(days=400)
@@ -118,7 +120,7 @@ def receive(db: Database) -> None:
     """A webhook, from its body to the row it changes."""
     chosen = time.perf_counter_ns()
     signed = body(chosen % KINDS, 1 + chosen // KINDS % USERS, uuid4().hex)
-    outcome = webhooks.receive(db, signed, mode="sandbox", now=datetime.now(UTC)).outcome
+    outcome = inbox.receive(db, signed, mode="sandbox", now=datetime.now(UTC)).outcome
     if outcome != "applied":
         raise RuntimeError(outcome)
 
@@ -126,7 +128,7 @@ def receive(db: Database) -> None:
 def repeat(db: Database) -> None:
     """A webhook that is there already."""
     signed = body(0, 1, "repeated")
-    webhooks.receive(db, signed, mode="sandbox", now=datetime.now(UTC))
+    inbox.receive(db, signed, mode="sandbox", now=datetime.now(UTC))
 
 
 def reconcile(commet: Commet, db: Database) -> None:
@@ -137,7 +139,7 @@ def reconcile(commet: Commet, db: Database) -> None:
 
 def retry(db: Database) -> None:
     """Finds failed events that are due, and ignored ones that matter now."""
-    webhooks.retry_failed(
+    inbox.retry_failed(
         db, mode="sandbox", clock=lambda: datetime.now(UTC), deadline=Deadline.after(60)
     )
 
@@ -146,18 +148,18 @@ def prune(db: Database) -> None:
     """Goes on where the last run left off."""
     since = datetime.now(UTC) - _PAYLOAD_AGE
     where = {"received_at": since, "id": "", "age": _PAYLOAD_AGE, "limit": 5000}
-    db.all(queries("webhooks")["prune_payloads"], where)
-    db.all(queries("webhooks")["delete_old_events"], {"age": _ID_AGE, "limit": 5000})
+    db.all(_PRUNE["prune_payloads"], where)
+    db.all(_PRUNE["delete_old_events"], {"age": _ID_AGE, "limit": 5000})
 
 
 def health(db: Database) -> None:
     """The gauges."""
-    db.one(queries("webhooks")["inbox_health"])
+    inbox.health(db)
 
 
 def due_rows(db: Database) -> None:
     """Claims whom to ask about."""
-    subscriptions.claim_refreshes(db, datetime.now(UTC), limit=8)
+    mirror.claim_refreshes(db, datetime.now(UTC), limit=8)
 
 
 MAIN = ("a webhook", "a repeated webhook", "reconcile")

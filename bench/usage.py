@@ -35,11 +35,11 @@ from rich.table import Table
 
 from bench.database import connect, migrated_database
 from bench.plot import line_chart
-from billing import ledger, usage
-from billing.db import Connection, Database
-from billing.migrations import migrate
-from billing.usage import Event
-from billing.usage_reading import usage_of_user
+from billing.database.connection import Connection, Database
+from billing.database.migrate import migrate
+from billing.usage import accepting, ledger
+from billing.usage.accepting import UsageEvent
+from billing.usage.totals import usage_of_user
 from local.postgres.binaries import find_binaries
 
 USERS = 1_000
@@ -162,9 +162,9 @@ def _per_second(size: int, work: Callable[[Any], None], prepared: Sequence[Any])
     return size * len(prepared) / (time.perf_counter() - began)
 
 
-def _events(size: int, users: int) -> list[Event]:
+def _events(size: int, users: int) -> list[UsageEvent]:
     return [
-        Event(f"usr_{_user(users)}", FEATURES[n % 3], Decimal(1), f"bench-{next(_keys)}")
+        UsageEvent(f"usr_{_user(users)}", FEATURES[n % 3], Decimal(1), f"bench-{next(_keys)}")
         for n in range(size)
     ]
 
@@ -178,8 +178,8 @@ def _accepting(database: Database, times: int, size: int, users: int) -> float:
     return _per_second(size, partial(_accept, database), prepared)
 
 
-def _accept(database: Database, events: Sequence[Event]) -> None:
-    verdicts = usage.accept(database, events, statuses=STATUSES, now=datetime.now(UTC))
+def _accept(database: Database, events: Sequence[UsageEvent]) -> None:
+    verdicts = accepting.accept(database, events, statuses=STATUSES, now=datetime.now(UTC))
     if any(verdict.status != "accepted" for verdict in verdicts):
         raise RuntimeError(f"not accepted: {verdicts[0]}")
 
@@ -404,8 +404,9 @@ def _populate(admin: Connection) -> None:
 @contextmanager
 def _environment(url: str) -> Iterator[None]:
     """An environment of the function, its log going nowhere."""
-    from billing import api, wiring
-    from billing.secrets import Secrets
+    from billing import wiring
+    from billing.credentials.secrets import Secrets
+    from billing.http import api
 
     parts = urlsplit(url)
     os.environ |= {

@@ -34,7 +34,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.database import USERS, migrated_database
-from billing import events
+from billing.subscriptions import from_webhook
 from local.postgres.binaries import find_binaries
 
 SECRET = "whsec_bench"  # noqa: S105 - opens nothing
@@ -212,7 +212,7 @@ def _become_function(url: str, ready: Barrier) -> None:
         "POWERTOOLS_METRICS_NAMESPACE": "UsageBilling",
     }
     from billing import wiring
-    from billing.secrets import Secrets
+    from billing.credentials.secrets import Secrets
 
     known = {
         "database": {"username": parts.username, "password": parts.password},
@@ -305,8 +305,8 @@ def _scripts(place: Path) -> Iterator[Path]:
     """One script per kind of event and user, each with its event written out."""
     for number in range(KINDS * USERS):
         payload = body(number % KINDS, 1 + number // KINDS, "bench")
-        event = events.parse(payload)
-        news = events.news_of(event)
+        event = from_webhook.parse(payload)
+        news = from_webhook.news_of(event)
         assert news is not None
         text = json.dumps(news.parameter().obj)
         script = place / f"{number}.sql"

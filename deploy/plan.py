@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from deploy.aws import Deployed
+from deploy.costs import count_alarm_metrics, estimate, usual_load
 from deploy.parameters import BUILD_ID, Environment, as_words, changes
-from local.costs import count_alarm_metrics, estimate, usual_load
 from local.gateway.template import load_template
 
 _EVENTS_A_DAY = (0, 100_000)

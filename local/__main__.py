@@ -46,6 +46,7 @@ _EPILOG = """\
 environment (flags win over it):
   PORT, COMMET_PORT    ports of the API and the stand-in
   DATA_DIR             where data, keys and stack.json are kept
+  CATALOGUE            plans and features of yours (JSON) that the stand-in sells
   DATABASE_URL         a Postgres of yours instead of the embedded one; only our tables are made
   PG_BIN               a directory with postgres and initdb instead of the wheel's
   COMMET_API_KEY       a sandbox key: talk to Commet itself instead of the stand-in
@@ -80,6 +81,7 @@ def build_parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
         port=_port(port) if port else Port(3000, explicit=False),
         commet_port=_port(commet_port) if commet_port else Port(3001, explicit=False),
         data_dir=Path(environment.get("DATA_DIR") or ".local"),
+        catalogue=Path(environment["CATALOGUE"]) if environment.get("CATALOGUE") else None,
         schedule_every=2.0,
         built=False,
         python=None,
@@ -127,6 +129,12 @@ def _add_run_flags(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="DIR",
         help="where data, keys and stack.json are kept (.local)",
+    )
+    parser.add_argument(
+        "--catalogue",
+        type=Path,
+        metavar="FILE",
+        help="plans and features (JSON) that the stand-in sells instead of its own",
     )
     parser.add_argument(
         "--schedule-every",
@@ -192,6 +200,8 @@ def _interrupt(number: int, _: FrameType | None) -> NoReturn:
 def _run(console: Console, asked: argparse.Namespace) -> int:
     if asked.built and not _BUILT.exists():
         raise StackError("There is no .aws-sam/build yet: run `make build` first.")
+    if asked.catalogue and os.environ.get("COMMET_API_KEY"):
+        raise StackError("A catalogue is the stand-in's; with COMMET_API_KEY Commet has the plans.")
     stack = LocalStack(
         data_dir=asked.data_dir,
         port=asked.port,
@@ -200,6 +210,7 @@ def _run(console: Console, asked: argparse.Namespace) -> int:
         commet_api_key=os.environ.get("COMMET_API_KEY") or None,
         webhook_secret=os.environ.get("COMMET_WEBHOOK_SECRET") or None,
         template=_BUILT if asked.built else TEMPLATE,
+        catalogue=asked.catalogue,
         python=asked.python,
         schedule_minute_seconds=asked.schedule_every or None,
         log=Log(raw=asked.verbose),

@@ -20,7 +20,6 @@ BAD_CARD = GOOD_CARD | {"card_number": "4000 0000 0000 0002"}
 
 T = TypeVar("T")
 
-_PATIENCE_SECONDS = 15.0
 _POLL_SECONDS = 0.05
 
 
@@ -38,10 +37,20 @@ class Addresses:
     service_key: str
 
 
-def main(addresses: Addresses, console: Console | None = None) -> int:
-    """Tells the story; 0 where everything was as told, else 1."""
+def main(
+    addresses: Addresses,
+    console: Console | None = None,
+    *,
+    patience_seconds: float = 15.0,
+    run_schedule: Callable[[str], None] | None = None,
+) -> int:
+    """Tells the story; 0 where everything was as told, else 1.
+
+    A step waits `patience_seconds` for what it expects. Where nothing fires the schedules,
+    `run_schedule` is called with the name of the function that a step waits for.
+    """
     console = console or Console(highlight=False)
-    story = Story(addresses, console)
+    story = Story(addresses, console, patience_seconds, run_schedule or (lambda _: None))
     began = time.monotonic()
     try:
         story.tell()
@@ -57,8 +66,16 @@ def main(addresses: Addresses, console: Console | None = None) -> int:
 class Story:
     """One customer's life, from sign-up to losing access."""
 
-    def __init__(self, addresses: Addresses, console: Console) -> None:
+    def __init__(
+        self,
+        addresses: Addresses,
+        console: Console,
+        patience_seconds: float,
+        run_schedule: Callable[[str], None],
+    ) -> None:
         self._console = console
+        self._patience_seconds = patience_seconds
+        self._run_schedule = run_schedule
         self._api = httpx.Client(base_url=addresses.api, timeout=30, trust_env=False)
         self._backend = httpx.Client(
             base_url=addresses.api,
@@ -149,15 +166,20 @@ class Story:
 
     def _get_access(self) -> None:
         with self._step("Get access by webhook") as say:
+            # The dashboard asks Commet itself where no webhook came, so access alone proves none.
+            accepted = len(self._until(self._webhooks, _are_accepted))
             # Several webhooks tell of it, in any order: access, allowances, the period.
-            board = _until(
+            board = self._until(
                 self._dashboard,
                 lambda board: bool(
                     board["access"] and board["usage"] and board["subscription"]["current_period"]
                 ),
             )
             period = board["subscription"]["current_period"]
-            say(f"{board['subscription']['plan']['name']} until {period['end'][:10]}")
+            say(
+                f"{board['subscription']['plan']['name']} until {period['end'][:10]}; "
+                f"{accepted} webhooks accepted"
+            )
 
     def _use(self) -> None:
         with self._step("Use 90 GB, then 40 GB") as say:
@@ -179,7 +201,8 @@ class Story:
 
     def _delivered(self) -> None:
         with self._step("Deliver it to Commet") as say:
-            used = _until(self._units_at_commet, lambda units: units == Decimal(130))
+            self._run_schedule("DeliverUsageFunction")
+            used = self._until(self._units_at_commet, lambda units: units == Decimal(130))
             say(f"Commet counts {used} GB")
 
     def _cancel(self) -> None:
@@ -188,7 +211,7 @@ class Story:
             _is(self._browser.get(url).status_code, 200)
             page = self._browser.post(f"{url}/cancel", data={"when": "period_end"})
             _holds(page.status_code < 400, f"the portal answered {page.status_code}")
-            board = _until(
+            board = self._until(
                 self._dashboard, lambda board: bool(board["subscription"]["cancel_at_period_end"])
             )
             _holds(board["access"], "access ended before its time")
@@ -198,13 +221,16 @@ class Story:
         with self._step("A month goes by") as say:
             run = self._commet.post("/test-clock", json={"advanceDays": 32})
             _expect(run, 202)
-            now = _until(self._clock, lambda clock: clock["latestRun"]["status"] == "completed")
+            now = self._until(
+                self._clock, lambda clock: clock["latestRun"]["status"] == "completed"
+            )
             say(f"Commet's test clock says {now['now'][:10]}")
         with self._step("Sign in again") as say:
             self._keep_session(_expect(self._api.post("/login", json=self._login), 200))
             say("the old session has ended long ago")
         with self._step("Lose access") as say:
-            board = _until(self._dashboard, lambda board: not board["access"])
+            self._run_schedule("ReconcileFunction")
+            board = self._until(self._dashboard, lambda board: not board["access"])
             problem = _expect(self._report("too-late", 1), 402)
             say(f"{board['subscription']['status']}; usage is refused: {problem['code']}")
 
@@ -250,6 +276,23 @@ class Story:
     def _clock(self) -> dict[str, Any]:
         return _expect(self._commet.get("/test-clock"), 200)
 
+    def _webhooks(self) -> list[dict[str, Any]]:
+        """What the stand-in has sent of this person, with every attempt's answer."""
+        origin = str(self._commet.base_url).partition("/api/")[0]
+        customer = _expect(self._commet.get(f"{origin}/_standin/customers/{self._user_id}"), 200)
+        events = {event["id"] for event in customer["events"]}
+        answer = self._commet.get(f"{origin}/_standin/deliveries", params={"limit": 1000})
+        return [d for d in _expect(answer, 200)["data"] if d["event_id"] in events]
+
+    def _until(self, ask: Callable[[], T], is_told: Callable[[T], bool]) -> T:
+        """Asks again until the answer is as told; raises NotAsTold when patience ends."""
+        deadline = time.monotonic() + self._patience_seconds
+        while not is_told(found := ask()):
+            if time.monotonic() > deadline:
+                raise NotAsTold(f"after {self._patience_seconds:.0f} s still {found!r}")
+            time.sleep(_POLL_SECONDS)
+        return found
+
     @contextmanager
     def _step(self, title: str) -> Iterator[Callable[[str], None]]:
         self._number += 1
@@ -275,6 +318,15 @@ def _cost_line(usage: dict[str, Any]) -> str:
     )
 
 
+def _are_accepted(webhooks: list[dict[str, Any]]) -> bool:
+    """Whether there are any, and each was answered with 200. Raises NotAsTold for a refusal."""
+    for each in webhooks:
+        refused = [a["status"] for a in each["attempts"] if a["status"] in {400, 401, 403, 413}]
+        if refused:
+            raise NotAsTold(f"the webhook {each['event_name']} was refused: {refused}")
+    return bool(webhooks) and all(each["status"] == "delivered" for each in webhooks)
+
+
 def _expect(answer: httpx.Response, status: int) -> dict[str, Any]:
     if answer.status_code != status:
         raise NotAsTold(
@@ -293,13 +345,3 @@ def _holds(condition: bool, otherwise: str) -> None:  # noqa: FBT001 - it is wha
 def _is(found: object, told: object) -> None:
     if found != told:
         raise NotAsTold(f"found {found!r}, not {told!r}")
-
-
-def _until(ask: Callable[[], T], is_told: Callable[[T], bool]) -> T:
-    """Asks again until the answer is as told; raises NotAsTold after fifteen seconds."""
-    deadline = time.monotonic() + _PATIENCE_SECONDS
-    while not is_told(found := ask()):
-        if time.monotonic() > deadline:
-            raise NotAsTold(f"after {_PATIENCE_SECONDS:.0f} s still {found!r}")
-        time.sleep(_POLL_SECONDS)
-    return found

@@ -9,6 +9,7 @@ Without arguments: free ports, temporary data, removed at the end.
 import contextlib
 import json
 import os
+import shlex
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -29,7 +30,7 @@ from local.gateway.template import load_template
 from local.locks import HeldError, hold
 from local.ports import Port, free_port
 from local.postgres import EmbeddedPostgres
-from local.standin import StandIn, StandInClock
+from local.standin import StandIn, StandInClock, StandInError
 from local.state import Kept, hide, show
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -72,9 +73,10 @@ class LocalStack:
 
     With `database_url`, that server is used and nothing but our tables is created in it. With a
     sandbox key, Commet itself is used; webhooks then have to be relayed, signed with
-    `webhook_secret`. `commet_options` are further flags of the stand-in. `fast` gives up Postgres'
-    safety against a power cut. `schedule_minute_seconds` is how long a minute of the schedules
-    takes; None fires none. `say` is called with one line per step.
+    `webhook_secret`. `catalogue` is what the stand-in sells instead of its own plans, and
+    `commet_options` are further flags of it. `fast` gives up Postgres' safety against a power cut.
+    `schedule_minute_seconds` is how long a minute of the schedules takes; None fires none. `say` is
+    called with one line per step.
     """
 
     def __init__(
@@ -89,6 +91,7 @@ class LocalStack:
         template: Path = TEMPLATE,
         python: str | None = None,
         schedule_minute_seconds: float | None = 2,
+        catalogue: Path | None = None,
         commet_options: Sequence[str] = (),
         parameters: dict[str, str] | None = None,
         fast: bool = False,
@@ -104,6 +107,7 @@ class LocalStack:
         self._template = template
         self._python = python
         self._schedule_minute_seconds = schedule_minute_seconds
+        self._catalogue = catalogue
         self._commet_options = commet_options
         self._parameters = parameters or {}
         self._fast = fast
@@ -283,9 +287,24 @@ class LocalStack:
         port = free_port(self._commet_port)
         self._mention_moved("Commet stand-in", self._commet_port, port)
         data = self.data_dir / "commet.sqlite"
-        standin = StandIn(port, data, self.log, self._commet_options)
+        options = list(self._commet_options)
+        if self._catalogue:
+            options += ["--catalogue", str(self._catalogue.resolve())]
+        try:
+            standin = StandIn(port, data, self.log, options)
+        except StandInError as error:
+            if not error.start_anew:
+                raise
+            raise StandInError(f"{error}, or start anew: {self._start_anew()}") from None
         self._closing.callback(standin.close)
         return standin
+
+    def _start_anew(self) -> str:
+        """The command that forgets everything, and what is left to its owner."""
+        command = f"rm -rf {shlex.quote(str(self._data_dir or self.data_dir))}"
+        return (
+            f"{command}, and empty the database of DATABASE_URL" if self._database_url else command
+        )
 
     def _mention_moved(self, what: str, wish: Port, port: int) -> None:
         if wish.number not in {0, port}:
@@ -322,7 +341,6 @@ class LocalStack:
             "DatabaseOwnerSecretArn": "local/database-owner",
             "AppUrl": f"http://127.0.0.1:{port}",
             "AllowedOrigins": f"http://127.0.0.1:{port},http://localhost:{port}",
-            "AllowSelfReportedUsage": "true",
             "DeliveryIntervalSeconds": "2",
             "CommetCallsPerSecond": "200",
         } | self._parameters

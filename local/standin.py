@@ -21,7 +21,11 @@ _END_SECONDS = 10.0
 
 
 class StandInError(Exception):
-    """The stand-in did not start."""
+    """The stand-in did not start. `start_anew`: without what it has kept, it would."""
+
+    def __init__(self, message: str, *, start_anew: bool = False) -> None:
+        super().__init__(message)
+        self.start_anew = start_anew
 
 
 class StandIn:
@@ -30,7 +34,7 @@ class StandIn:
     def __init__(self, port: int, data: Path, log: Log, options: Sequence[str] = ()) -> None:
         self._process = subprocess.Popen(
             [
-                *(sys.executable, "-m", "local.commet", "--json", "--exit-with-parent"),
+                *(sys.executable, "-m", "standin", "--json", "--exit-with-parent"),
                 *("--port", str(port), "--data", str(data)),
                 # Commet's minutes between two attempts at a webhook are seconds here.
                 *("--retry-scale", "0.0167"),
@@ -90,6 +94,8 @@ class StandIn:
             facts: dict[str, Any] = json.loads(line)
         except ValueError:
             raise StandInError("The Commet stand-in did not start; see above.") from None
+        if "error" in facts:
+            raise StandInError(facts["error"], start_anew=facts["start_anew"])
         return facts
 
     def _relay(self, log: Log) -> None:

@@ -1,16 +1,16 @@
 """GET /plans and POST /checkout: choosing what to pay for."""
 
 from decimal import Decimal
-from functools import cache
 from typing import Annotated, Any
 
 from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.event_handler.openapi.params import Body
 
-from billing import amounts, api, commet_models, measures, plans, redirects, wiring
-from billing.checkout import Checkouts
+from billing import amounts, metric, wiring
+from billing.commet import answers
 from billing.deadline import LambdaContext
-from billing.schemas import (
+from billing.http import api, redirects
+from billing.http.shapes import (
     Checkout,
     CheckoutReply,
     CheckoutSubscription,
@@ -21,6 +21,8 @@ from billing.schemas import (
     Plans,
     PriceReply,
 )
+from billing.metric import Metric
+from billing.subscriptions import plans
 
 app = api.resolver()
 
@@ -29,7 +31,7 @@ app = api.resolver()
 def list_plans() -> Response[Plans]:
     """What can be bought. `as_of` tells how old the answer is while the provider is silent."""
     found = plans.catalogue(
-        wiring.database(), wiring.commet(), now=wiring.clock()(), deadline=api.deadline(app)
+        wiring.database(), wiring.commet(), now=wiring.now(), deadline=api.deadline(app)
     )
     return api.json_response(Plans(as_of=found.as_of, plans=[_plan(plan) for plan in found.plans]))
 
@@ -45,7 +47,7 @@ def start_checkout(body: Annotated[Checkout, Body()]) -> Response[CheckoutReply]
 
     A free plan is active at once and has no `checkout_url`.
     """
-    started = checkouts().start(
+    started = wiring.checkouts().start(
         api.user(app),
         plan_code=body.plan_code,
         billing_interval=body.billing_interval,
@@ -53,7 +55,7 @@ def start_checkout(body: Annotated[Checkout, Body()]) -> Response[CheckoutReply]
         deadline=api.deadline(app),
     )
     if started.created:
-        measures.count("CheckoutsStarted")
+        metric.count(Metric.CHECKOUTS_STARTED)
     subscription = started.subscription
     reply = CheckoutReply(
         subscription=CheckoutSubscription(
@@ -70,13 +72,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     return api.handle(app, event, context)
 
 
-@cache
-def checkouts() -> Checkouts:
-    """This environment's checkouts."""
-    return Checkouts(wiring.database(), wiring.commet(), wiring.clock())
-
-
-def _plan(plan: commet_models.Plan) -> PlanReply:
+def _plan(plan: answers.Plan) -> PlanReply:
     currency = wiring.settings().currency
     return PlanReply(
         code=plan.code,
@@ -97,7 +93,7 @@ def _plan(plan: commet_models.Plan) -> PlanReply:
     )
 
 
-def _feature(feature: commet_models.PlanFeature, currency: str) -> PlanFeatureReply:
+def _feature(feature: answers.PlanFeature, currency: str) -> PlanFeatureReply:
     overage = feature.overage
     return PlanFeatureReply(
         code=feature.code,

@@ -2,7 +2,6 @@
 
 import math
 from datetime import datetime, timedelta
-from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,12 +9,13 @@ from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.event_handler.openapi.params import Body
 from aws_lambda_powertools.event_handler.openapi.params import Path as PathParameter
 
-from billing import accounts, amounts, api, usage_reading, wiring
-from billing.access import Access
-from billing.accounts import User
+from billing import amounts, wiring
+from billing.accounts import accounts
+from billing.accounts.accounts import User
 from billing.deadline import LambdaContext
-from billing.fields import USER_ID_PATTERN
-from billing.schemas import (
+from billing.field_types import USER_ID_PATTERN
+from billing.http import api
+from billing.http.shapes import (
     CurrentPeriod,
     DailyUsage,
     Dashboard,
@@ -29,8 +29,9 @@ from billing.schemas import (
     UserPut,
     UserReply,
 )
-from billing.subscriptions import Subscription
-from billing.usage_reading import FeatureUsage
+from billing.subscriptions.mirror import Subscription
+from billing.usage import totals
+from billing.usage.totals import FeatureUsage
 
 # Powertools reads the rules of a path parameter from Path itself.
 UserIdInPath = Annotated[str, PathParameter(pattern=USER_ID_PATTERN)]
@@ -65,7 +66,7 @@ def put_user(user_id: UserIdInPath, body: Annotated[PutUser, Body()]) -> Respons
     Whoever signed up here themselves keeps the email and name they chose; the answer shows them.
     """
     user, created = accounts.put_user(
-        wiring.database(), user_id=user_id, email=body.email, name=body.name, now=wiring.clock()()
+        wiring.database(), user_id=user_id, email=body.email, name=body.name, now=wiring.now()
     )
     return api.json_response(UserPut(user=_user(user)), 201 if created else 200)
 
@@ -104,15 +105,10 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     return api.handle(app, event, context)
 
 
-@cache
-def _access() -> Access:
-    return Access(wiring.database(), wiring.settings(), wiring.commet, wiring.clock())
-
-
 def _dashboard(user: User) -> Response[Dashboard]:
-    now = wiring.clock()()
-    subscription, access = _access().standing(user.id, api.deadline(app))
-    used = usage_reading.usage_of_user(
+    now = wiring.now()
+    subscription, access = wiring.access().standing(user.id, api.deadline(app))
+    used = totals.usage_of_user(
         wiring.database(), user_id=user.id, currency=wiring.settings().currency, now=now
     )
     return api.json_response(

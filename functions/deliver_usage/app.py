@@ -9,9 +9,12 @@ from typing import Any
 from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 
-from billing import delivery, reservations, wiring
+from billing import wiring
+from billing.commet.call_budget import Budget
 from billing.deadline import Deadline, LambdaContext
-from billing.rate import Budget
+from billing.delivery import outbox, sending
+from billing.metric import Metric
+from billing.usage import reservations
 
 logger = Logger()
 metrics = Metrics()
@@ -21,7 +24,7 @@ metrics = Metrics()
 def handler(_: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     """What was delivered in this run, and how the outbox stands; the rest comes due by itself."""
     settings = wiring.settings()
-    done = delivery.deliver(
+    done = sending.deliver(
         wiring.database(),
         wiring.commet(),
         clock=wiring.clock(),
@@ -30,14 +33,16 @@ def handler(_: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
         budget=Budget(wiring.database(), settings.commet_calls_per_second),
         workers=settings.delivery_workers,
     )
-    expired = reservations.tidy(wiring.database(), now=wiring.clock()())
-    stands = delivery.gauges(wiring.database())
-    for name in ("claimed", "sent", "postponed", "parked"):
-        metrics.add_metric(f"Deliveries{name.title()}", MetricUnit.Count, getattr(done, name))
-    metrics.add_metric("ReservationsExpired", MetricUnit.Count, expired)
-    metrics.add_metric("OutboxAgeSeconds", MetricUnit.Seconds, stands.outbox_age_seconds)
-    metrics.add_metric("ParkedDeliveries", MetricUnit.Count, stands.parked_deliveries)
-    metrics.add_metric("UsageDrift", MetricUnit.Count, stands.usage_drift)
+    expired = reservations.tidy(wiring.database(), now=wiring.now())
+    stands = outbox.gauges(wiring.database())
+    metrics.add_metric(Metric.DELIVERIES_CLAIMED, MetricUnit.Count, done.claimed)
+    metrics.add_metric(Metric.DELIVERIES_SENT, MetricUnit.Count, done.sent)
+    metrics.add_metric(Metric.DELIVERIES_POSTPONED, MetricUnit.Count, done.postponed)
+    metrics.add_metric(Metric.DELIVERIES_PARKED, MetricUnit.Count, done.parked)
+    metrics.add_metric(Metric.RESERVATIONS_EXPIRED, MetricUnit.Count, expired)
+    metrics.add_metric(Metric.OUTBOX_AGE_SECONDS, MetricUnit.Seconds, stands.outbox_age_seconds)
+    metrics.add_metric(Metric.PARKED_DELIVERIES, MetricUnit.Count, stands.parked_deliveries)
+    metrics.add_metric(Metric.USAGE_DRIFT, MetricUnit.Count, stands.usage_drift)
     summary = asdict(done) | {"reservations_expired": expired} | asdict(stands)
     logger.info("deliver_usage.done", extra=summary)
     if done.steps_failed:

@@ -5,11 +5,12 @@ from typing import Any
 import psycopg
 from aws_lambda_powertools import Logger
 
-from billing import custom_resource, wiring
-from billing.custom_resource import Done, Request
-from billing.db import connector
+from billing import wiring
+from billing.database.connection import connector
+from billing.database.migrate import MigrationChanged, migrate
 from billing.deadline import Deadline, LambdaContext
-from billing.migrations import MigrationChanged, migrate
+from billing.deployment import custom_resource
+from billing.deployment.custom_resource import Done, Request
 
 logger = Logger()
 

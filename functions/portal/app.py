@@ -5,10 +5,12 @@ from typing import Annotated, Any
 from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.event_handler.openapi.params import Body
 
-from billing import api, measures, redirects, wiring
+from billing import metric, wiring
 from billing.deadline import LambdaContext
-from billing.portal import portal_url
-from billing.schemas import Portal, PortalReply
+from billing.http import api, redirects
+from billing.http.shapes import Portal, PortalReply
+from billing.metric import Metric
+from billing.subscriptions.portal import portal_url
 
 app = api.resolver()
 
@@ -51,5 +53,5 @@ def _portal_url(body: Portal | None) -> str:
         ),
         deadline=api.deadline(app),
     )
-    measures.count("PortalVisits")
+    metric.count(Metric.PORTAL_VISITS)
     return url

@@ -12,20 +12,46 @@
 from typing import Any
 
 from aws_lambda_powertools import Logger, Metrics
-from aws_lambda_powertools.metrics import MetricUnit
 
-from billing import commands, reconcile, wiring
+from billing import wiring
 from billing.deadline import Deadline, LambdaContext
+from billing.metric import Metric
+from billing.operations import commands, reconcile
 
 logger = Logger()
 metrics = Metrics()
+
+# By the name of the count in a run's summary.
+METRICS = {
+    "steps_failed": Metric.STEPS_FAILED,
+    "events_applied": Metric.EVENTS_APPLIED,
+    "events_failed": Metric.EVENTS_FAILED,
+    "events_died": Metric.EVENTS_DIED,
+    "inbox_failed": Metric.INBOX_FAILED,
+    "inbox_dead": Metric.INBOX_DEAD,
+    "inbox_age_seconds": Metric.INBOX_AGE_SECONDS,
+    "webhook_endpoint_disabled": Metric.WEBHOOK_ENDPOINT_DISABLED,
+    "webhook_endpoint_missing": Metric.WEBHOOK_ENDPOINT_MISSING,
+    "swept_subscriptions": Metric.SWEPT_SUBSCRIPTIONS,
+    "swept_differing": Metric.SWEPT_DIFFERING,
+    "swept_missing": Metric.SWEPT_MISSING,
+    "refreshed": Metric.REFRESHED,
+    "refresh_failed": Metric.REFRESH_FAILED,
+    "healed": Metric.HEALED,
+    "totals_compared": Metric.TOTALS_COMPARED,
+    "totals_differing": Metric.TOTALS_DIFFERING,
+    "deliveries_decided": Metric.DELIVERIES_DECIDED,
+    "payloads_pruned": Metric.PAYLOADS_PRUNED,
+    "periods_compacted": Metric.PERIODS_COMPACTED,
+    "ledger_pruned": Metric.LEDGER_PRUNED,
+}
 
 
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     """What was healed in this run, or what a command found or did."""
     if "command" in event:
-        return commands.obey(wiring.database(), event, now=wiring.clock()())
+        return commands.obey(wiring.database(), event, now=wiring.now())
     summary = reconcile.run(
         wiring.database(),
         wiring.commet(),
@@ -34,8 +60,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
         deadline=Deadline.of_invocation(context, reserve=5),
     )
     for name, count in summary.items():
-        unit = MetricUnit.Seconds if name.endswith("_seconds") else MetricUnit.Count
-        metrics.add_metric(name.title().replace("_", ""), unit, count)
+        metrics.add_metric(METRICS[name], METRICS[name].unit, count)
     logger.info("reconcile.done", extra=summary)
     if summary["steps_failed"]:
         raise RuntimeError("Some steps of this run failed: see reconcile.step_failed in the log.")

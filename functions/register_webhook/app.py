@@ -4,12 +4,13 @@ from typing import Any
 
 from aws_lambda_powertools import Logger
 
-from billing import custom_resource, wiring
+from billing import wiring
 from billing.clock import wall_clock
-from billing.custom_resource import Done, Request
 from billing.deadline import Deadline, LambdaContext
+from billing.deployment import custom_resource
+from billing.deployment.custom_resource import Done, Request
+from billing.deployment.webhook_registration import Registration
 from billing.errors import CommetRefused, CommetUnavailable, Unavailable
-from billing.webhook_endpoint import Registration
 
 logger = Logger()
 

@@ -6,10 +6,13 @@ from typing import Annotated, Any
 from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.event_handler.openapi.params import Body
 
-from billing import accounts, api, measures, passwords, sign_in_http, wiring
+from billing import metric, wiring
+from billing.accounts import accounts, passwords
 from billing.deadline import LambdaContext
 from billing.errors import TooManyRequests
-from billing.schemas import SignedIn, SignIn
+from billing.http import api, sign_in
+from billing.http.shapes import SignedIn, SignIn
+from billing.metric import Metric
 
 app = api.resolver()
 
@@ -17,11 +20,11 @@ app = api.resolver()
 @app.post("/login", responses=api.answers(SignedIn, 200, 401, 403))
 def login(body: Annotated[SignIn, Body()]) -> Response[SignedIn]:
     """Sign in. Always opens a new session."""
-    now = wiring.clock()()
+    now = wiring.now()
     try:
-        delay = sign_in_http.attempts().sign_in(sign_in_http.client_address(app), body.email, now)
+        delay = wiring.attempts().sign_in(sign_in.client_address(app), body.email, now)
     except TooManyRequests:
-        measures.count("SignInRefused")
+        metric.count(Metric.SIGN_IN_REFUSED)
         raise
     time.sleep(delay.total_seconds())
     user, session = accounts.sign_in(
@@ -31,15 +34,15 @@ def login(body: Annotated[SignIn, Body()]) -> Response[SignedIn]:
         verify=passwords.verify_password,
         now=now,
     )
-    measures.count("SignedIn")
-    return sign_in_http.signed_in(user, session, in_cookie=body.cookie, status=200)
+    metric.count(Metric.SIGNED_IN)
+    return sign_in.signed_in(user, session, in_cookie=body.cookie, status=200)
 
 
 @app.post("/logout", status_code=204, security=api.BY_USER, responses=api.answers(None, 204, 403))
 def logout() -> Response[None]:
     """End this session."""
     accounts.close_session(wiring.database(), api.session_token(app))
-    return sign_in_http.signed_out()
+    return sign_in.signed_out()
 
 
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:

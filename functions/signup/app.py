@@ -5,10 +5,13 @@ from typing import Annotated, Any
 from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.event_handler.openapi.params import Body
 
-from billing import accounts, api, measures, passwords, sign_in_http, wiring
+from billing import metric, wiring
+from billing.accounts import accounts, passwords
 from billing.deadline import LambdaContext
 from billing.errors import TooManyRequests
-from billing.schemas import SignedIn, SignUp
+from billing.http import api, sign_in
+from billing.http.shapes import SignedIn, SignUp
+from billing.metric import Metric
 
 app = api.resolver()
 
@@ -16,11 +19,11 @@ app = api.resolver()
 @app.post("/signup", status_code=201, responses=api.answers(SignedIn, 201, 403, 409))
 def sign_up(body: Annotated[SignUp, Body()]) -> Response[SignedIn]:
     """Create an account and sign in."""
-    now = wiring.clock()()
+    now = wiring.now()
     try:
-        sign_in_http.attempts().sign_up(sign_in_http.client_address(app), now)
+        wiring.attempts().sign_up(sign_in.client_address(app), now)
     except TooManyRequests:
-        measures.count("SignUpRefused")
+        metric.count(Metric.SIGN_UP_REFUSED)
         raise
     user, session = accounts.sign_up(
         wiring.database(),
@@ -29,8 +32,8 @@ def sign_up(body: Annotated[SignUp, Body()]) -> Response[SignedIn]:
         name=body.name,
         now=now,
     )
-    measures.count("SignedUp")
-    return sign_in_http.signed_in(user, session, in_cookie=body.cookie, status=201)
+    metric.count(Metric.SIGNED_UP)
+    return sign_in.signed_in(user, session, in_cookie=body.cookie, status=201)
 
 
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:

@@ -1,12 +1,9 @@
-"""Usage: what was used, what may be, what is held, what is corrected, and the ledger of it all."""
+"""Usage over HTTP: report, check, reserve, correct and export."""
 
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from datetime import timedelta
-from decimal import Decimal
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import urlencode
 
 from aws_lambda_powertools import Metrics
@@ -14,81 +11,65 @@ from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.event_handler.openapi.params import Body, Query
 from aws_lambda_powertools.event_handler.openapi.params import Path as PathParameter
 from aws_lambda_powertools.metrics import MetricUnit
-from pydantic import TypeAdapter, ValidationError, WrapValidator
+from pydantic import WrapValidator
 
-from billing import amounts, api, corrections, ledger, reservations, usage, wiring
-from billing.accounts import User
-from billing.corrections import Booking, Corrected, Correction, Credit
+from billing import wiring
+from billing.accounts.accounts import User
+from billing.credentials.service_keys import Service
 from billing.deadline import LambdaContext
 from billing.errors import (
     AccessUnconfirmed,
-    BillingError,
     FieldError,
+    Forbidden,
     InvalidRequest,
     Unauthenticated,
 )
-from billing.fields import FEATURE_PATTERN, USER_ID_PATTERN, IdempotencyKey, OccurredAt
-from billing.reservations import Outcome, Reservation
-from billing.schemas import (
+from billing.field_types import FEATURE_PATTERN, USER_ID_PATTERN, OccurredAt
+from billing.http import api, shapes, usage_answers, usage_batch
+from billing.http.refusals import log_refusals, refusal
+from billing.http.shapes import (
     Confirm,
     Correct,
     CorrectionTaken,
-    LedgerEntry,
     LedgerPage,
-    NeedsCredit,
     Release,
     ReservationReply,
     Reserve,
     UsageAllowed,
     UsageBatch,
     UsageCheck,
-    UsageEvent,
-    UsagePeriodReply,
     UsageTaken,
-    UsageVerdict,
 )
-from billing.service_keys import Service
-from billing.usage import Allowance, Event, Verdict
-from billing.usage_http import (
-    BY_BACKEND_OR_USER,
-    UNSURE,
-    access,
-    log_refusals,
-    make_sure,
-    refusal,
-    reporter,
-    user_id,
-)
+from billing.metric import Metric
+from billing.subscriptions.access import Decided, Decision
+from billing.usage import accepting, corrections, ledger, reservations
+from billing.usage.accepting import UsageEvent, Verdict
+from billing.usage.corrections import Correction
+from billing.usage.reservations import Outcome, Reservation
 
 MAX_BODY_BYTES = 4 * 1024 * 1024
 
 app = api.resolver(max_body_bytes=MAX_BODY_BYTES)
 metrics = Metrics()
-_event = TypeAdapter(Event)
-_events = TypeAdapter(list[Event])
 
-_key = TypeAdapter(IdempotencyKey)
-_INVALID = Verdict("refused", "invalid_event")
-_NOT_TAKEN = ("refused", "conflict")
-# So many are told of an event: of a thousand they fit into the 6 MB that Lambda answers with.
-_MOST_ERRORS = 3
+D = TypeVar("D", bound=Decision)
 
 ReservationId = Annotated[str, PathParameter(pattern=r"^[A-Za-z0-9_]{1,100}$")]
 
 
-def _by_form(body: Any, _: object) -> UsageEvent | UsageBatch:
-    # pydantic's own way to choose would put the name of the form before every field that is wrong.
-    form = UsageBatch if isinstance(body, dict) and "events" in body else UsageEvent
+def _by_form(body: Any, _: object) -> shapes.UsageEvent | UsageBatch:
+    # pydantic would choose by trying both, and put the name of the form before each wrong field.
+    form = UsageBatch if isinstance(body, dict) and "events" in body else shapes.UsageEvent
     return form.model_validate(body)
 
 
-UsageBody = Annotated[UsageEvent | UsageBatch, WrapValidator(_by_form)]
+UsageBody = Annotated[shapes.UsageEvent | UsageBatch, WrapValidator(_by_form)]
 
 
 @app.post(
     "/usage",
     status_code=202,
-    security=BY_BACKEND_OR_USER,
+    security=api.by_service("usage:write"),
     responses=api.answers(UsageTaken, 202, 402, 403, 404, 409, 413) | api.answers(UsageTaken, 200),
 )
 def take_usage(body: Annotated[UsageBody, Body()]) -> Response[UsageTaken]:
@@ -96,53 +77,55 @@ def take_usage(body: Annotated[UsageBody, Body()]) -> Response[UsageTaken]:
 
     Sending an event again with the same key is safe: it is counted once (200 `duplicate`).
     """
-    reported_by = reporter(app)
-    if isinstance(body, UsageEvent):
-        event = _to_event(body, reported_by)
-        verdict = make_sure(
-            app, event.user_id, lambda: _accept([event])[0], lambda verdict: verdict.code
-        )
-        return _single(event, verdict)
-    return _batch(body, reported_by)
+    if isinstance(body, UsageBatch):
+        return _take_batch(body.events)
+    event = UsageEvent(
+        user_id=body.user_id,
+        feature=body.feature,
+        quantity=body.quantity,
+        idempotency_key=body.idempotency_key,
+        occurred_at=body.occurred_at,
+        properties=body.properties,
+    )
+    verdict = _only(_accept([event]))
+    if verdict.status in usage_answers.REFUSED:
+        raise _refused(verdict.code or verdict.status)
+    taken = usage_answers.taken([usage_answers.verdict(0, event.idempotency_key, verdict)])
+    return _taken(taken, 202 if verdict.status == "accepted" else 200)
 
 
 @app.post(
     "/usage/check",
-    security=BY_BACKEND_OR_USER,
+    security=[*api.by_service("usage:write"), *api.BY_USER],
     responses=api.answers(UsageAllowed, 200, 403),
 )
 def check_usage(body: Annotated[UsageCheck, Body()]) -> Response[UsageAllowed]:
-    """May this much be used now, and what would it cost? Books and holds nothing."""
-    whose = user_id(body.user_id, reporter(app))
-    check = partial(_check, whose, body)
-    try:
-        found = make_sure(app, whose, check, lambda allowance: allowance.code)
-    except AccessUnconfirmed:
-        # Whatever has been heard of since: what comes with a refusal is a refusal's.
-        found = replace(
-            check(),
-            allowed=False,
-            remaining=None,
-            overage_quantity=Decimal(0),
-            cost=Decimal(0),
-            code="access_unconfirmed",
-        )
-    return api.json_response(
-        UsageAllowed(
-            allowed=found.allowed,
-            remaining=None if found.remaining is None else amounts.format_decimal(found.remaining),
-            overage_quantity=amounts.format_decimal(found.overage_quantity),
-            cost=None if found.cost is None else amounts.format_money(found.cost, found.currency),
-            currency=found.currency,
-            code=found.code,
-        )
+    """May this much be used now, and what would it cost? Books and holds nothing.
+
+    A signed-in user asks about their own usage and leaves `user_id` out.
+    """
+    user_id = _user_to_check(body.user_id)
+    check = partial(
+        accepting.check,
+        wiring.database(),
+        user_id=user_id,
+        feature=body.feature,
+        quantity=body.quantity,
+        statuses=wiring.settings().live_statuses,
+        currency=wiring.settings().currency,
+        now=wiring.now(),
     )
+    try:
+        found = usage_answers.allowance(_only(_decide([user_id], lambda _: [check()])))
+    except AccessUnconfirmed:
+        found = usage_answers.unconfirmed(check())
+    return api.json_response(found)
 
 
 @app.post(
     "/usage/reservations",
     status_code=201,
-    security=BY_BACKEND_OR_USER,
+    security=api.by_service("usage:write"),
     responses=api.answers(ReservationReply, 201, 402, 403, 404, 409)
     | api.answers(ReservationReply, 200),
 )
@@ -153,30 +136,28 @@ def reserve_usage(body: Annotated[Reserve, Body()]) -> Response[ReservationReply
     confirmed (200). One that has expired is held anew if it still fits (201), one that was released
     is not (409 `reservation_released`), nor anything for what was counted (409 `already_counted`).
     """
-    held = Event(
-        user_id=user_id(body.user_id, reporter(app)),
+    usage = UsageEvent(
+        user_id=body.user_id,
         feature=body.feature,
         quantity=body.quantity,
         idempotency_key=body.idempotency_key,
         properties=body.properties,
     )
-
-    def reserve() -> Outcome:
-        return reservations.reserve(
-            wiring.database(),
-            held,
-            expires_in=timedelta(seconds=body.expires_in),
-            statuses=wiring.settings().live_statuses,
-            now=wiring.clock()(),
-        )
-
-    outcome = make_sure(app, held.user_id, reserve, lambda outcome: outcome.code)
+    reserve = partial(
+        reservations.reserve,
+        wiring.database(),
+        usage,
+        expires_in=timedelta(seconds=body.expires_in),
+        statuses=wiring.settings().live_statuses,
+        now=wiring.now(),
+    )
+    outcome = _only(_decide([usage.user_id], lambda _: [reserve()]))
     return _reservation(outcome, 200 if outcome.repeated else 201)
 
 
 @app.post(
     "/usage/reservations/<reservation_id>/confirm",
-    security=BY_BACKEND_OR_USER,
+    security=api.by_service("usage:write"),
     responses=api.answers(ReservationReply, 200, 402, 403, 404, 409),
 )
 def confirm_reservation(
@@ -188,18 +169,15 @@ def confirm_reservation(
     if it still fits (409 `reservation_expired`).
     """
     held = _find(reservation_id)
-    quantity = body.quantity or held.quantity
-
-    def confirm() -> Outcome:
-        return reservations.confirm(
-            wiring.database(),
-            held,
-            quantity,
-            statuses=wiring.settings().live_statuses,
-            now=wiring.clock()(),
-        )
-
-    outcome = make_sure(app, held.user_id, confirm, lambda outcome: outcome.code)
+    confirm = partial(
+        reservations.confirm,
+        wiring.database(),
+        held,
+        body.quantity or held.quantity,
+        statuses=wiring.settings().live_statuses,
+        now=wiring.now(),
+    )
+    outcome = _only(_decide([held.user_id], lambda _: [confirm()]))
     _count(
         accepted=int(outcome.code is None and not outcome.repeated),
         duplicates=int(outcome.repeated),
@@ -209,7 +187,7 @@ def confirm_reservation(
 
 @app.post(
     "/usage/reservations/<reservation_id>/release",
-    security=BY_BACKEND_OR_USER,
+    security=api.by_service("usage:write"),
     responses=api.answers(ReservationReply, 200, 403, 404, 409),
 )
 def release_reservation(
@@ -218,7 +196,7 @@ def release_reservation(
 ) -> Response[ReservationReply]:
     """Give back what is held. Releasing again is safe."""
     held = _find(reservation_id)
-    return _reservation(reservations.release(wiring.database(), held, now=wiring.clock()()), 200)
+    return _reservation(reservations.release(wiring.database(), held, now=wiring.now()), 200)
 
 
 @app.post(
@@ -236,7 +214,7 @@ def correct_usage(body: Annotated[Correct, Body()]) -> Response[CorrectionTaken]
     it is, and `needs_credit` says what to give back.
     """
     if body.corrects is not None and body.occurred_at is not None:
-        both = "Say which period is meant by corrects or by occurred_at, not by both."
+        both = "Name the period by corrects or by occurred_at, not by both."
         raise InvalidRequest(errors=[FieldError("corrects", "one_of_two", both)])
     correction = Correction(
         user_id=body.user_id,
@@ -247,13 +225,23 @@ def correct_usage(body: Annotated[Correct, Body()]) -> Response[CorrectionTaken]
         occurred_at=body.occurred_at,
         corrects=body.corrects,
     )
-    corrected = make_sure(
-        app, body.user_id, partial(_correct, correction), lambda corrected: corrected.code
+    correct = partial(
+        corrections.correct,
+        wiring.database(),
+        correction,
+        author=_service().name,
+        statuses=wiring.settings().live_statuses,
+        now=wiring.now(),
     )
+    corrected = _only(_decide([body.user_id], lambda _: [correct()]))
     if corrected.booking is None:
         raise _refused(str(corrected.code))
-    _count(accepted=int(not corrected.repeated), duplicates=int(corrected.repeated))
-    return _corrected(correction, corrected.booking, repeated=corrected.repeated)
+    repeated = corrected.repeated
+    _count(accepted=int(not repeated), duplicates=int(repeated))
+    answer = usage_answers.corrected(
+        correction, corrected.booking, repeated=repeated, currency=wiring.settings().currency
+    )
+    return api.json_response(answer, 200 if repeated else 202)
 
 
 _LEDGER_ANSWERS = api.answers(LedgerPage, 200, 403)
@@ -263,7 +251,7 @@ _LEDGER_ANSWERS[200]["content"]["text/csv"] = {"schema": {"type": "string"}}
 @app.get("/usage/events", security=api.by_service("read"), responses=_LEDGER_ANSWERS)
 def list_usage(
     *,
-    whose: Annotated[str | None, Query(alias="user_id", pattern=USER_ID_PATTERN)] = None,
+    user_id: Annotated[str | None, Query(pattern=USER_ID_PATTERN)] = None,
     feature: Annotated[str | None, Query(pattern=FEATURE_PATTERN)] = None,
     since: Annotated[OccurredAt | None, Query(alias="from")] = None,
     until: Annotated[OccurredAt | None, Query(alias="to")] = None,
@@ -278,10 +266,10 @@ def list_usage(
     """
     page = ledger.page(
         wiring.database(),
-        ledger.Query(user_id=whose, feature=feature, since=since, until=until),
+        ledger.Query(user_id=user_id, feature=feature, since=since, until=until),
         cursor=cursor,
         limit=limit,
-        now=wiring.clock()(),
+        now=wiring.now(),
     )
     headers = {}
     if page.next_cursor is not None:
@@ -295,7 +283,7 @@ def list_usage(
             body=ledger.to_csv(page.entries),
             headers=headers | {"Content-Disposition": 'attachment; filename="usage.csv"'},
         )
-    events = [_entry(entry) for entry in page.entries]
+    events = [usage_answers.entry(entry) for entry in page.entries]
     return Response(
         200,
         content_type="application/json",
@@ -306,245 +294,84 @@ def list_usage(
 
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    metrics.add_metric("UsageRequests", MetricUnit.Count, 1)
+    metrics.add_metric(Metric.USAGE_REQUESTS, MetricUnit.Count, 1)
     return api.handle(app, event, context)
 
 
-# --- one event, or many ----------------------------------------------------------------------
-
-
-def _to_event(body: UsageEvent, reported_by: User | None) -> Event:
-    return Event(
-        user_id=user_id(body.user_id, reported_by),
-        feature=body.feature,
-        quantity=body.quantity,
-        idempotency_key=body.idempotency_key,
-        occurred_at=body.occurred_at,
-        properties=body.properties,
-    )
-
-
-def _single(event: Event, verdict: Verdict) -> Response[UsageTaken]:
-    if verdict.status in _NOT_TAKEN:
-        raise _refused(verdict.code or verdict.status)
-    taken = _taken([_verdict(0, event.idempotency_key, verdict)])
-    return api.json_response(taken, 202 if verdict.status == "accepted" else 200)
-
-
-def _batch(body: UsageBatch, reported_by: User | None) -> Response[UsageTaken]:
-    events = _read(body.events, reported_by)
-    decided = iter(_decide([event for event in events if isinstance(event, Event)]))
+def _take_batch(items: list[Any]) -> Response[UsageTaken]:
+    events = usage_batch.read(items)
+    decided = _accept([event for event in events if isinstance(event, UsageEvent)])
+    verdicts = list(decided.decisions)
+    for position in decided.unconfirmed:
+        verdicts[position] = Verdict("refused", "access_unconfirmed")
+    in_order = iter(verdicts)
     results = [
-        _verdict(index, event.idempotency_key, next(decided))
-        if isinstance(event, Event)
-        else _invalid(index, body.events[index], event)
+        usage_answers.verdict(index, event.idempotency_key, next(in_order))
+        if isinstance(event, UsageEvent)
+        else usage_answers.invalid(index, items[index], event)
         for index, event in enumerate(events)
     ]
-    log_refusals(r["code"] or r["status"] for r in results if r["status"] in _NOT_TAKEN)
-    return api.json_response(_taken(results), 202)
+    log_refusals(r["code"] or r["status"] for r in results if r["status"] in usage_answers.REFUSED)
+    return _taken(usage_answers.taken(results), 202)
 
 
-def _read(items: list[Any], reported_by: User | None) -> Sequence[Event | list[FieldError]]:
-    """Each event, or what is wrong with it. One by one costs twice as much as all at once."""
-    owned = items if reported_by is None else [_of_user(item, reported_by) for item in items]
-    try:
-        return _events.validate_python(owned)
-    except ValidationError:
-        return [_read_one(mine, item, reported_by) for mine, item in zip(owned, items, strict=True)]
-
-
-def _read_one(owned: object, item: object, reported_by: User | None) -> Event | list[FieldError]:
-    try:
-        return _event.validate_python(owned)
-    except ValidationError:
-        pass
-    try:  # the other way, to say of it what would have been said had it come alone
-        return _to_event(UsageEvent.model_validate(item), reported_by)
-    except ValidationError as error:
-        found = error.errors(include_url=False, include_context=False, include_input=False)
-        return [api.field_error(each, each["loc"]) for each in found[:_MOST_ERRORS]]
-    except BillingError as error:  # whose it is said to be
-        return list(error.errors) or [FieldError("user_id", error.code, error.detail)]
-
-
-def _of_user(item: object, reported_by: User) -> object:
-    """What a signed-in user reports is their own; None where it is said to be somebody else's."""
-    if not isinstance(item, dict) or item.get("user_id") not in (None, reported_by.id):
-        return None
-    return item | {"user_id": reported_by.id}
-
-
-def _decide(events: Sequence[Event]) -> list[Verdict]:
-    """The verdicts, after asking Commet about users who would be refused for want of access."""
-    verdicts = _accept(events)
-    unsure = [i for i, verdict in enumerate(verdicts) if verdict.code in UNSURE]
-    if not unsure:
-        return verdicts
-    doubts = access().settle({events[i].user_id for i in unsure}, api.deadline(app))
-    again = [i for i in unsure if events[i].user_id in doubts.answered]
-    for i, verdict in zip(again, _accept([events[i] for i in again]), strict=True):
-        verdicts[i] = verdict
-    for i in unsure:
-        if events[i].user_id in doubts.unconfirmed:
-            verdicts[i] = Verdict("refused", "access_unconfirmed")
-    return verdicts
-
-
-def _accept(events: Sequence[Event]) -> list[Verdict]:
-    return usage.accept(
+def _accept(events: list[UsageEvent]) -> Decided[Verdict]:
+    accept = partial(
+        accepting.accept,
         wiring.database(),
-        events,
         statuses=wiring.settings().live_statuses,
-        now=wiring.clock()(),
+        now=wiring.now(),
     )
+    users = [event.user_id for event in events]
+    return _decide(users, lambda positions: accept([events[i] for i in positions]))
 
 
-def _verdict(index: int, key: str | None, verdict: Verdict) -> UsageVerdict:
-    return {
-        "index": index,
-        "idempotency_key": key,
-        "status": verdict.status,
-        "code": verdict.code,
-    }
+def _taken(taken: UsageTaken, status: int) -> Response[UsageTaken]:
+    _count(accepted=taken["accepted"], duplicates=taken["duplicates"], refused=taken["refused"])
+    return api.json_response(taken, status)
 
 
-def _invalid(index: int, item: object, wrong: list[FieldError]) -> UsageVerdict:
-    verdict = _verdict(index, _key_of(item), _INVALID)
-    verdict["errors"] = [
-        {"field": each.field, "code": each.code, "message": each.message} for each in wrong
-    ]
-    return verdict
+def _decide(users: list[str], decide: Callable[[Sequence[int]], Sequence[D]]) -> Decided[D]:
+    return wiring.access().decide(users, decide, api.deadline(app))
 
 
-def _taken(results: list[UsageVerdict]) -> UsageTaken:
-    statuses = Counter(result["status"] for result in results)
-    accepted, duplicates = statuses["accepted"], statuses["duplicate"]
-    refused = len(results) - accepted - duplicates
-    _count(accepted=accepted, duplicates=duplicates, refused=refused)
-    return {
-        "accepted": accepted,
-        "duplicates": duplicates,
-        "refused": refused,
-        "results": results,
-    }
+def _only(decided: Decided[D]) -> D:
+    """The decision about a single user; raises AccessUnconfirmed."""
+    if decided.unconfirmed:
+        raise AccessUnconfirmed(decided.unconfirmed[0])
+    return decided.decisions[0]
 
 
-def _key_of(item: object) -> str | None:
-    """The key of what is no event, so that its sender finds it; None where it is no key either."""
-    key = item.get("idempotency_key") if isinstance(item, dict) else None
-    try:
-        return _key.validate_python(key, strict=True)
-    except ValidationError:
-        return None
+def _user_to_check(named: str | None) -> str:
+    caller = api.caller(app)
+    if isinstance(caller, User):
+        if named not in (None, caller.id):
+            raise Forbidden("A session reads the usage of its own user only.")
+        return caller.id
+    if named is None:
+        missing = "A service key names the user."
+        raise InvalidRequest(errors=[FieldError("user_id", "missing", missing)])
+    return named
 
 
-# --- the rest ---------------------------------------------------------------------------------
-
-
-def _check(whose: str, body: UsageCheck) -> Allowance:
-    return usage.check(
-        wiring.database(),
-        user_id=whose,
-        feature=body.feature,
-        quantity=body.quantity,
-        statuses=wiring.settings().live_statuses,
-        currency=wiring.settings().currency,
-        now=wiring.clock()(),
-    )
+def _service() -> Service:
+    caller = api.caller(app)
+    if not isinstance(caller, Service):
+        raise Unauthenticated
+    return caller
 
 
 def _find(reservation_id: str) -> Reservation:
-    reported_by = reporter(app)
-    found = reservations.find(
-        wiring.database(),
-        reservation_id,
-        user_id=reported_by.id if reported_by else None,
-        now=wiring.clock()(),
-    )
+    found = reservations.find(wiring.database(), reservation_id, now=wiring.now())
     if found is None:
         raise refusal("reservation_not_found")
     return found
 
 
 def _reservation(outcome: Outcome, status: int) -> Response[ReservationReply]:
-    held = outcome.reservation
-    if outcome.code is not None or held is None:
+    if outcome.code is not None or outcome.reservation is None:
         raise _refused(str(outcome.code))
-    return api.json_response(
-        ReservationReply(
-            id=held.id,
-            user_id=held.user_id,
-            feature=held.feature,
-            idempotency_key=held.idempotency_key,
-            quantity=amounts.format_decimal(held.quantity),
-            expires_at=held.expires_at,
-            state=held.state,
-            booked=None if held.booked is None else amounts.format_decimal(held.booked),
-        ),
-        status,
-    )
-
-
-def _correct(correction: Correction) -> Corrected:
-    author = api.caller(app)
-    if not isinstance(author, Service):
-        raise Unauthenticated
-    return corrections.correct(
-        wiring.database(),
-        correction,
-        author=author.name,
-        statuses=wiring.settings().live_statuses,
-        now=wiring.clock()(),
-    )
-
-
-def _corrected(
-    correction: Correction, booking: Booking, *, repeated: bool
-) -> Response[CorrectionTaken]:
-    period = UsagePeriodReply(start=booking.period_start, end=booking.period_end)
-    return api.json_response(
-        CorrectionTaken(
-            idempotency_key=correction.idempotency_key,
-            status="duplicate" if repeated else "accepted",
-            quantity=_plain(correction.quantity),
-            period=period,
-            used=_plain(booking.used),
-            needs_credit=_credit(booking.needs_credit, period) if booking.needs_credit else None,
-        ),
-        200 if repeated else 202,
-    )
-
-
-def _credit(credit: Credit, period: UsagePeriodReply) -> NeedsCredit:
-    currency = credit.currency or wiring.settings().currency
-    return NeedsCredit(
-        quantity=_plain(credit.quantity),
-        amount=None if credit.amount is None else amounts.format_money(credit.amount, currency),
-        currency=currency,
-        period=period,
-    )
-
-
-def _entry(entry: ledger.Entry) -> LedgerEntry:
-    return LedgerEntry(
-        booked_at=entry.booked_at,
-        occurred_at=entry.occurred_at,
-        user_id=entry.user_id,
-        feature=entry.feature,
-        kind=entry.kind,
-        quantity=_plain(entry.quantity),
-        idempotency_key=entry.idempotency_key,
-        period=UsagePeriodReply(start=entry.period_start, end=entry.period_end),
-        late=entry.late,
-        reason=entry.reason,
-        author=entry.author,
-        needs_credit=entry.needs_credit,
-        properties=dict(entry.properties),
-    )
-
-
-def _plain(value: Decimal) -> str:
-    return amounts.format_decimal(value)
+    return api.json_response(usage_answers.reservation(outcome.reservation), status)
 
 
 def _refused(code: str) -> Exception:
@@ -554,6 +381,6 @@ def _refused(code: str) -> Exception:
 
 
 def _count(*, accepted: int = 0, duplicates: int = 0, refused: int = 0) -> None:
-    metrics.add_metric("UsageEventsAccepted", MetricUnit.Count, accepted)
-    metrics.add_metric("UsageEventsDuplicate", MetricUnit.Count, duplicates)
-    metrics.add_metric("UsageEventsRefused", MetricUnit.Count, refused)
+    metrics.add_metric(Metric.USAGE_EVENTS_ACCEPTED, MetricUnit.Count, accepted)
+    metrics.add_metric(Metric.USAGE_EVENTS_DUPLICATE, MetricUnit.Count, duplicates)
+    metrics.add_metric(Metric.USAGE_EVENTS_REFUSED, MetricUnit.Count, refused)

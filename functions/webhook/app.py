@@ -7,13 +7,12 @@ of its cold start, and there is one thing to route.
 import base64
 import binascii
 import json
-from functools import cache
 from typing import Any
 
 from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 
-from billing import problems, security_headers, webhooks, wiring
+from billing import wiring
 from billing.deadline import LambdaContext
 from billing.errors import (
     BadSignature,
@@ -22,16 +21,19 @@ from billing.errors import (
     NotFound,
     PayloadTooLarge,
 )
+from billing.http import problems, security_headers
+from billing.metric import Metric
+from billing.subscriptions import inbox
 
 logger = Logger()
 metrics = Metrics()
 
-_MEASURES = {
-    "applied": "WebhookApplied",
-    "duplicate": "WebhookDuplicate",
-    "failed": "WebhookFailed",
-    "ignored": "WebhookIgnored",
-    "unreadable": "WebhookUnreadable",
+_OUTCOMES = {
+    "applied": Metric.WEBHOOK_APPLIED,
+    "duplicate": Metric.WEBHOOK_DUPLICATE,
+    "failed": Metric.WEBHOOK_FAILED,
+    "ignored": Metric.WEBHOOK_IGNORED,
+    "unreadable": Metric.WEBHOOK_UNREADABLE,
 }
 
 # The route of a function URL; there is one, for whatever path.
@@ -54,9 +56,9 @@ def handler(event: dict[str, Any], _: LambdaContext) -> dict[str, Any]:
             raise MethodNotAllowed
         answer = _take(event)
     except BillingError as error:
-        metrics.add_metric("WebhookRefused", MetricUnit.Count, 1)
+        metrics.add_metric(Metric.WEBHOOK_REFUSED, MetricUnit.Count, 1)
         if isinstance(error, PayloadTooLarge):
-            metrics.add_metric("WebhookTooLarge", MetricUnit.Count, 1)
+            metrics.add_metric(Metric.WEBHOOK_TOO_LARGE, MetricUnit.Count, 1)
         if error.status >= 500:
             logger.exception("webhook.unavailable", code=error.code)
         answer = problems.response(error, request["requestId"])
@@ -67,14 +69,14 @@ def handler(event: dict[str, Any], _: LambdaContext) -> dict[str, Any]:
 def _take(event: dict[str, Any]) -> dict[str, Any]:
     body = _body(event)
     try:
-        verifier().verify(body, event.get("headers", {}).get("x-commet-signature", ""))
+        wiring.webhook_verifier().verify(body, _header(event, "x-commet-signature"))
     except BadSignature:
         _count_failure(len(body))
         raise
-    receipt = webhooks.receive(
-        wiring.database(), body, mode=wiring.settings().commet_mode, now=wiring.clock()()
+    receipt = inbox.receive(
+        wiring.database(), body, mode=wiring.settings().commet_mode, now=wiring.now()
     )
-    metrics.add_metric(_MEASURES[receipt.outcome], MetricUnit.Count, 1)
+    metrics.add_metric(_OUTCOMES[receipt.outcome], MetricUnit.Count, 1)
     logger.info(
         "webhook.received",
         event_id=receipt.event_id,
@@ -90,10 +92,12 @@ def _take(event: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-@cache
-def verifier() -> webhooks.Verifier:
-    """This environment's verifier."""
-    return webhooks.Verifier(wiring.secrets(), wiring.settings().webhook_secret_id)
+def _header(event: dict[str, Any], name: str) -> str:
+    """The value of a header, or "". AWS writes names in lower case, SAM CLI as the client did."""
+    for given, value in (event.get("headers") or {}).items():
+        if given.lower() == name:
+            return str(value)
+    return ""
 
 
 def _body(event: dict[str, Any]) -> bytes:
@@ -108,7 +112,7 @@ def _body(event: dict[str, Any]) -> bytes:
 
 def _count_failure(size: int) -> None:
     global _failures  # noqa: PLW0603 - one counter per environment, nothing depends on it
-    metrics.add_metric("WebhookBadSignature", MetricUnit.Count, 1)
+    metrics.add_metric(Metric.WEBHOOK_BAD_SIGNATURE, MetricUnit.Count, 1)
     if _failures % _LOG_ONE_IN == 0:
         logger.warning("webhook.bad_signature", body_bytes=size)
     _failures += 1

@@ -16,8 +16,7 @@ import pytest
 from commet import Commet as Sdk
 from commet import CommetAPIError, SubscriptionStatus
 
-from billing.commet import API_VERSION, Commet
-from billing.commet_models import (
+from billing.commet.answers import (
     CreatedWebhookEndpoint,
     Customer,
     FeatureAccess,
@@ -28,9 +27,10 @@ from billing.commet_models import (
     UsageEvent,
     WebhookEndpoint,
 )
+from billing.commet.client import API_VERSION, Commet
 from billing.deadline import Deadline
 from billing.errors import CommetRefused, CommetUnavailable
-from local.commet.testing import StandIn, standin
+from standin.testing import StandIn, standin
 
 AT = "2026-09-01T10:00:00.000Z"
 HOOK = "https://api.example/webhooks/commet"

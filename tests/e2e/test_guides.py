@@ -286,7 +286,7 @@ def test_the_guides_are_run() -> None:
     """Those that a reader follows on a laptop: an exemption too wide would leave one out."""
     assert {name_of(page) for page in GUIDES} == {
         "README.md",
-        "docs/commet-stand-in.md",
+        "standin/README.md",
         "docs/local-stack.md",
         "docs/subscriptions.md",
         "docs/usage.md",

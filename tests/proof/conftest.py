@@ -8,10 +8,10 @@ from uuid import uuid4
 
 import pytest
 
-from billing.db import Connection, Database
-from billing.migrations import migrate
-from local.commet.testing import Control
+from billing.database.connection import Connection, Database
+from billing.database.migrate import migrate
 from local.stack import LocalStack
+from standin.testing import Control
 from tests.proof.delivering import connect
 
 

@@ -12,12 +12,12 @@ from pathlib import Path
 import psycopg
 
 from billing.clock import wall_clock
-from billing.commet import Commet
-from billing.db import Database
+from billing.commet.client import Commet
+from billing.database.connection import Database
 from billing.deadline import Deadline
-from billing.delivery import deliver
+from billing.delivery.sending import deliver
 from billing.errors import DatabaseUnavailable
-from billing.usage import Event, Verdict, accept
+from billing.usage.accepting import UsageEvent, Verdict, accept
 from tests.proof.delivering import connect
 
 STATUSES = frozenset({"active"})
@@ -32,10 +32,12 @@ class Unlimited:
     def pause(self, seconds: float) -> None: ...
 
 
-def event(worker: int, number: int, users: Sequence[str]) -> Event:
+def event(worker: int, number: int, users: Sequence[str]) -> UsageEvent:
     """The worker's event of this number: always the same, quarters of a unit."""
     quantity = Decimal(number % 9 + 1) / 4
-    return Event(users[(worker + number) % len(users)], "storage", quantity, f"{worker}-{number}")
+    return UsageEvent(
+        users[(worker + number) % len(users)], "storage", quantity, f"{worker}-{number}"
+    )
 
 
 def acknowledged(log: Path) -> list[int]:
@@ -74,7 +76,7 @@ def take(url: str, work: Work) -> None:
         os.write(notes, f"{repeated}\n".encode())
 
 
-def _accept(db: Database, events: Sequence[Event]) -> list[Verdict]:
+def _accept(db: Database, events: Sequence[UsageEvent]) -> list[Verdict]:
     while True:
         try:
             verdicts = accept(db, events, statuses=STATUSES, now=wall_clock())

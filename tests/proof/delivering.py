@@ -7,8 +7,8 @@ from threading import Barrier
 import psycopg
 from psycopg.rows import dict_row
 
-from billing import subscriptions, webhooks
-from billing.db import Connection, Database
+from billing.database.connection import Connection, Database
+from billing.subscriptions import inbox, mirror
 
 NOW = datetime(2026, 9, 10, 12, tzinfo=UTC)
 
@@ -28,10 +28,10 @@ def deliver(url: str, bodies: list[bytes], users: list[str]) -> "Counter[str]":
     db = Database(lambda: connect(url))
     outcomes: Counter[str] = Counter()
     for number, each in enumerate(bodies):
-        outcomes[webhooks.receive(db, each, mode="sandbox", now=NOW).outcome] += 1
+        outcomes[inbox.receive(db, each, mode="sandbox", now=NOW).outcome] += 1
         if number % 5 == 0:
-            subscriptions.claim_refresh(db, users[number % len(users)], NOW)
+            mirror.claim_refresh(db, users[number % len(users)], NOW)
         if number % 50 == 0:
-            subscriptions.claim_refreshes(db, NOW, limit=50)
+            mirror.claim_refreshes(db, NOW, limit=50)
     db.close()
     return outcomes

@@ -18,18 +18,19 @@ from typing import Any
 import httpx
 from hypothesis import strategies as st
 
-from billing import reconcile, subscriptions, webhooks
-from billing.access import Access
-from billing.accounts import User
-from billing.checkout import Checkouts
-from billing.commet import Commet
+from billing.accounts.accounts import User
+from billing.commet.client import Commet
 from billing.config import from_env
-from billing.db import Database, Row
+from billing.database.connection import Database, Row
 from billing.deadline import Deadline
 from billing.errors import BillingError, CommetRefused
-from billing.events import HANDLED
-from billing.refresh import ask, refresh, write
-from local.commet.testing import Control, Receiver, StandIn
+from billing.operations import reconcile
+from billing.subscriptions import inbox, mirror
+from billing.subscriptions.access import Access
+from billing.subscriptions.checkout import Checkouts
+from billing.subscriptions.from_webhook import HANDLED
+from billing.subscriptions.refresh import ask, refresh, write
+from standin.testing import Control, Receiver, StandIn
 
 PEOPLE = ("usr_ana", "usr_bob", "usr_cy")
 PAYS, DECLINED, LATER_DECLINED = "4242424242424242", "4000000000000002", "4000000000000341"
@@ -261,7 +262,7 @@ class History:
                 signature = hmac.new(self.secret.encode(), each, hashlib.sha256).hexdigest()
                 assert self._post(each, signature) == 200
             else:
-                webhooks.receive(self._db, each, mode="sandbox", now=self.clock())
+                inbox.receive(self._db, each, mode="sandbox", now=self.clock())
 
     def refresh(self, who: str) -> None:
         """Somebody asks Commet, who may never have heard of this user."""
@@ -270,7 +271,7 @@ class History:
 
     def slow_refresh(self, who: str, meanwhile: Step, seed: int) -> None:
         """The same, and between question and answer something happens and some of it arrives."""
-        rows = subscriptions.refreshable(self._db, who)
+        rows = mirror.refreshable(self._db, who)
         with suppress(CommetRefused):
             truth = ask(self.commet, who, rows, now=self.clock(), deadline=Deadline.after(20))
             self.run(meanwhile)

@@ -2,10 +2,10 @@
 
 from decimal import Decimal
 
-from billing.commet import Commet
-from billing.db import Database
+from billing.commet.client import Commet
+from billing.database.connection import Database
 from billing.deadline import Deadline
-from local.commet.testing import StandIn
+from standin.testing import StandIn
 from tests.integration.billing.conftest import START, add_user, grant_feature
 
 

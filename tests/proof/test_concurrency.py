@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from billing.db import Database, Row
+from billing.database.connection import Database, Row
 from tests.integration.billing.conftest import add_user
 from tests.integration.billing.signed import SEPTEMBER, body, iso, metered, moment, state
 from tests.proof.delivering import deliver, wait_for_all

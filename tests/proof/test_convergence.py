@@ -12,11 +12,12 @@ from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 
 from billing import wiring
-from billing.commet import Commet
-from billing.db import Database
-from billing.secrets import Secrets
+from billing.commet.client import Commet
+from billing.credentials.secrets import Secrets
+from billing.database.connection import Database
 from functions.webhook import app
-from local.commet.testing import receiver, standin
+from standin.testing import receiver, standin
+from tests.environments import forget
 from tests.proof.histories import BEGINNING, LOSS, History, Step, steps
 from tests.proof.scale import FULL, scaled
 
@@ -66,7 +67,7 @@ class Handler:
     def know(self, secret: str) -> None:
         """From now on this secret is the right one."""
         self._secret = secret
-        app.verifier.cache_clear()
+        forget()
 
     def get(self, *_: str) -> str:
         """Every secret of the stack is the webhook's."""
@@ -95,10 +96,9 @@ def handler(proof_db: Database, monkeypatch: pytest.MonkeyPatch) -> Iterator[Han
     monkeypatch.setattr(app.metrics.provider, "namespace", "test")
     monkeypatch.setattr(wiring, "database", lambda: proof_db)
     monkeypatch.setattr(wiring, "secrets", lambda: Secrets(made))
-    wiring.settings.cache_clear()
+    forget()
     yield made
-    wiring.settings.cache_clear()
-    app.verifier.cache_clear()
+    forget()
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from billing.db import Connection
+from billing.database.connection import Connection
 from local.stack import LocalStack
 from tests.integration.billing.signed import body
 from tests.integration.local.processes import eventually

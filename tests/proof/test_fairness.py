@@ -11,14 +11,14 @@ from time import monotonic
 import httpx
 import pytest
 
-from billing import webhooks
-from billing.access import Access
-from billing.commet import Commet
+from billing.commet.client import Commet
 from billing.config import Settings, from_env
-from billing.db import Database
+from billing.database.connection import Database
 from billing.deadline import Deadline
-from local.commet.testing import Control, StandIn, standin
+from billing.subscriptions import inbox
+from billing.subscriptions.access import Access
 from local.stack import LocalStack
+from standin.testing import Control, StandIn, standin
 from tests.integration.billing.conftest import NOW, add_user, own_database
 from tests.integration.billing.signed import state
 from tests.proof.scale import scaled
@@ -71,7 +71,7 @@ class Looks(Deadline):
 
 
 def _retry(db: Database, deadline: Deadline) -> dict[str, int]:
-    return webhooks.retry_failed(db, mode="sandbox", clock=lambda: NOW, deadline=deadline)
+    return inbox.retry_failed(db, mode="sandbox", clock=lambda: NOW, deadline=deadline)
 
 
 def _poison(db: Database, *users: str) -> None:
@@ -88,7 +88,7 @@ def _poison(db: Database, *users: str) -> None:
 
 
 def _receive(db: Database, body: bytes) -> str:
-    return webhooks.receive(db, body, mode="sandbox", now=NOW).outcome
+    return inbox.receive(db, body, mode="sandbox", now=NOW).outcome
 
 
 def _status(db: Database, user: str) -> object:

@@ -14,10 +14,10 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from billing.db import Connection, Row
-from billing.webhooks import MAX_ATTEMPTS
-from local.commet.testing import Control
+from billing.database.connection import Connection, Row
+from billing.subscriptions.inbox import MAX_ATTEMPTS
 from local.stack import LocalStack
+from standin.testing import Control
 from tests.integration.billing.signed import body
 
 Mirror = Callable[[], Connection]

@@ -22,19 +22,21 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from billing import corrections, housekeeping, reservations, usage
-from billing.accounts import User
-from billing.checkout import Checkouts
-from billing.commet import Commet
-from billing.corrections import Correction
-from billing.db import Database
+from billing.accounts.accounts import User
+from billing.commet.client import Commet
+from billing.database.connection import Database
 from billing.deadline import Deadline
-from billing.delivery import deliver, redrive
-from billing.drift import Compared, compare, repair
-from billing.refresh import refresh
-from billing.reservations import Reservation
-from billing.usage import Event
-from local.commet.testing import StandIn, standin
+from billing.delivery.comparing import Compared, compare, repair
+from billing.delivery.outbox import redrive
+from billing.delivery.sending import deliver
+from billing.operations import housekeeping
+from billing.subscriptions.checkout import Checkouts
+from billing.subscriptions.refresh import refresh
+from billing.usage import accepting, corrections, reservations
+from billing.usage.accepting import UsageEvent
+from billing.usage.corrections import Correction
+from billing.usage.reservations import Reservation
+from standin.testing import StandIn, standin
 from tests.integration.billing.conftest import STATUSES, add_user, grant_feature
 from tests.proof.delivering import connect, wait_for_all
 from tests.proof.scale import FULL, scaled
@@ -117,10 +119,10 @@ class Usage(RuleBasedStateMachine):
 
     @rule(user=users, key=keys, quantity=quantities, days_ago=st.sampled_from([0, 0, 20]))
     def report(self, user: str, key: str, quantity: Decimal, days_ago: int) -> None:
-        event = Event(user, "storage", quantity, key)
+        event = UsageEvent(user, "storage", quantity, key)
         if days_ago:
-            event = Event(user, "storage", quantity, key, self.now - timedelta(days=days_ago))
-        (verdict,) = usage.accept(self.db, [event], statuses=STATUSES, now=self.now)
+            event = UsageEvent(user, "storage", quantity, key, self.now - timedelta(days=days_ago))
+        (verdict,) = accepting.accept(self.db, [event], statuses=STATUSES, now=self.now)
         known = self.counted.get((user, key))
         if verdict.status == "accepted":
             assert known is None
@@ -135,8 +137,8 @@ class Usage(RuleBasedStateMachine):
 
     @rule(user=users, batch=st.lists(st.tuples(keys, quantities), min_size=2, max_size=5))
     def report_many(self, user: str, batch: list[tuple[str, Decimal]]) -> None:
-        events = [Event(user, "storage", quantity, key) for key, quantity in batch]
-        verdicts = usage.accept(self.db, events, statuses=STATUSES, now=self.now)
+        events = [UsageEvent(user, "storage", quantity, key) for key, quantity in batch]
+        verdicts = accepting.accept(self.db, events, statuses=STATUSES, now=self.now)
         for (key, quantity), verdict in zip(batch, verdicts, strict=True):
             if verdict.status == "accepted":
                 assert (user, key) not in self.counted
@@ -148,7 +150,7 @@ class Usage(RuleBasedStateMachine):
     def reserve(self, user: str, key: str, quantity: Decimal, seconds: int) -> None:
         outcome = reservations.reserve(
             self.db,
-            Event(user, "storage", quantity, key),
+            UsageEvent(user, "storage", quantity, key),
             expires_in=timedelta(seconds=seconds),
             statuses=STATUSES,
             now=self.now,

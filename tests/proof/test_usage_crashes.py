@@ -21,11 +21,11 @@ from typing import Any
 import psycopg
 import pytest
 
-from billing.commet import Commet
-from billing.db import Database
-from billing.migrations import migrate
-from local.commet.testing import StandIn, standin
+from billing.commet.client import Commet
+from billing.database.connection import Database
+from billing.database.migrate import migrate
 from local.postgres import EmbeddedPostgres
+from standin.testing import StandIn, standin
 from tests.integration.local.processes import eventually
 from tests.proof import crashing
 from tests.proof.delivering import connect

@@ -7,9 +7,9 @@ from decimal import Decimal
 from threading import Barrier
 from typing import TypeVar
 
-from billing import reservations, usage
-from billing.db import Database
-from billing.usage import Event
+from billing.database.connection import Database
+from billing.usage import accepting, reservations
+from billing.usage.accepting import UsageEvent
 from tests.proof.delivering import connect
 
 NOW = datetime(2026, 9, 10, 12, tzinfo=UTC)
@@ -23,7 +23,7 @@ Told = TypeVar("Told")
 def report(url: str, keys: Sequence[str], quantities: Sequence[str]) -> list[str]:
     """What each key is told; quantities take turns, as do single events and batches."""
     events = [
-        Event("usr_ana", "storage", Decimal(quantities[n % len(quantities)]), key)
+        UsageEvent("usr_ana", "storage", Decimal(quantities[n % len(quantities)]), key)
         for n, key in enumerate(keys)
     ]
     return _at_once(url, _report, events)
@@ -52,12 +52,12 @@ def _at_once(
         return [each for told in pool.map(run, range(THREADS)) for each in told]
 
 
-def _report(db: Database, events: Sequence[Event]) -> list[str]:
+def _report(db: Database, events: Sequence[UsageEvent]) -> list[str]:
     words: list[str] = []
     while events:
         size = 5 if len(words) % 3 == 0 else 1
         batch, events = events[:size], events[size:]
-        verdicts = usage.accept(db, batch, statuses=STATUSES, now=NOW)
+        verdicts = accepting.accept(db, batch, statuses=STATUSES, now=NOW)
         words += [verdict.code or verdict.status for verdict in verdicts]
     return words
 
@@ -68,7 +68,7 @@ def _hold_and_confirm(db: Database, jobs: Sequence[int]) -> list[Decimal]:
         size = Decimal(job % 3 + 1)
         held = reservations.reserve(
             db,
-            Event("usr_ana", "storage", size, f"job-{job}"),
+            UsageEvent("usr_ana", "storage", size, f"job-{job}"),
             expires_in=timedelta(minutes=5),
             statuses=STATUSES,
             now=NOW,

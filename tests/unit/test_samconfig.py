@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from billing.config import from_env
-from billing.secrets import Secrets, SecretsManagerStore
-from billing.service_keys import ServiceKeys
+from billing.credentials.secrets import Secrets, SecretsManagerStore
+from billing.credentials.service_keys import ServiceKeys
 from local import sam_local
 from local.gateway.template import load_template
 from tests.conftest import SecretsManager

@@ -363,7 +363,7 @@ class TestTranslated:
     @pytest.mark.parametrize(
         ("changed", "parameters"),
         [
-            ("layers/common/billing/usage.py", []),
+            ("layers/common/billing/usage/accepting.py", []),
             ("functions/webhook/app.py", []),
             ("template.yaml", []),
             (None, ["PastDueHasAccess=false"]),

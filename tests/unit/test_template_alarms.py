@@ -12,11 +12,13 @@ from typing import Any
 
 import pytest
 
+from billing.metric import Metric
 from tests.unit.cloudformation import ROOT, TEMPLATE, load, of_type
 from tests.unit.markdown import sections
 from tests.unit.source import BILLING, modules_of, parse
 
 RUNBOOK = ROOT / "docs" / "operations.md"
+FUNCTIONS = sorted(app.parent.name for app in ROOT.glob("functions/*/app.py"))
 NAMESPACE = {"Fn::Sub": "UsageBilling/${AWS::StackName}"}
 # What AWS writes by itself, as its own documentation names it.
 AWS_METRICS = {
@@ -48,7 +50,7 @@ def written_in(path: Path) -> tuple[Written, ...]:
         Written(frozenset(names_of(call.args[0], path)), service_of(call))
         for call in ast.walk(parse(path))
         if isinstance(call, ast.Call)
-        and ast.unparse(call.func) in ("metrics.add_metric", "measures.count")
+        and ast.unparse(call.func) in ("metrics.add_metric", "metric.count")
     )
 
 
@@ -58,53 +60,24 @@ def service_of(call: ast.Call) -> str | None:
 
 
 def names_of(argument: ast.expr, path: Path) -> set[str]:
-    """A name as it is, one of a module's table, or one made of each word of a loop."""
+    """A metric named as it is, or those of a table of the module."""
     match argument:
-        case ast.Constant(value=str(name)):
-            return {name}
+        case ast.Attribute(value=kind, attr=member) if ast.unparse(kind).endswith("Metric"):
+            return {Metric[member].value}
         case ast.Subscript(value=ast.Name(id=table)):
-            return set(table_of(path, table).values())
-        case ast.JoinedStr(values=[ast.Constant(value=str(prefix)), ast.FormattedValue() as word]):
-            return {prefix + name for name in names_of(word.value, path)}
-    assert ast.unparse(argument) in ("name.title()", "name.title().replace('_', '')")
-    return {word.title().replace("_", "") for word in words_of_loop(path)}
+            return metrics_in(path, table)
+    raise AssertionError(f"{path}: which metric is {ast.unparse(argument)}?")
 
 
-def table_of(path: Path, table: str) -> dict[str, str]:
-    """A dictionary that a module holds under that name."""
+def metrics_in(path: Path, table: str) -> set[str]:
+    """The metrics in a dictionary that a module holds under that name."""
     (found,) = (
         node.value
         for node in parse(path).body
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == table
     )
-    return dict(ast.literal_eval(found))
-
-
-def words_of_loop(path: Path) -> set[str]:
-    """What the module's loop over `name` goes through: words, or what a run of reconcile counts."""
-    (loop,) = (
-        node
-        for node in ast.walk(parse(path))
-        if isinstance(node, ast.For) and ast.unparse(node.target) in ("name", "(name, count)")
-    )
-    if ast.unparse(loop.iter) == "summary.items()":
-        return set(summarised(BILLING / "reconcile.py"))
-    return set(ast.literal_eval(loop.iter))
-
-
-def summarised(path: Path) -> Iterator[str]:
-    """The keys of what functions return that return a Summary."""
-    for function in ast.walk(parse(path)):
-        if not (isinstance(function, ast.FunctionDef) and function.returns):
-            continue
-        if ast.unparse(function.returns) != "Summary":
-            continue
-        for node in ast.walk(function):
-            match node:
-                case ast.Return(value=ast.Dict(keys=keys)):
-                    yield from (str(ast.literal_eval(key)) for key in keys if key)
-                case ast.Call(func=ast.Name(id="Counter"), keywords=counts):
-                    yield from (str(count.arg) for count in counts)
+    assert isinstance(found, ast.Dict)
+    return {name for value in found.values for name in names_of(value, path)}
 
 
 @cache
@@ -201,6 +174,11 @@ class TestAlarms:
 
 
 class TestMetrics:
+    def test_each_is_written_somewhere(self) -> None:
+        """A name that nothing writes would be an empty line on a dashboard."""
+        services = [*FUNCTIONS, "api", "database"]
+        assert {m.value for m in Metric} == {n for s in services for n in written_by(s)}
+
     def test_a_metric_nobody_writes_is_found_out(self) -> None:
         """These tests can fail."""
         assert is_written(NAMESPACE, "InboxDead", {"service": "reconcile"})

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.unit.cloudformation import ROOT, TEMPLATE, Resources, load, of_type, translate
-from tests.unit.source import BILLING, modules_of
+from tests.unit.source import BILLING, built_for, modules_of
 
 TEMPLATE_AS_WRITTEN = load(TEMPLATE)
 RESOURCES = TEMPLATE_AS_WRITTEN["Resources"]
@@ -61,18 +61,23 @@ def reached(function: str) -> str:
     return "\n".join(path.read_text(encoding="utf-8") for path in sorted(paths))
 
 
+def built(function: str) -> frozenset[str]:
+    """What the function has `wiring` build."""
+    return built_for(app(function))
+
+
 def writes_a_secret(function: str) -> bool:
-    return "wiring.webhook_vault" in own(function)
+    return "webhook_vault" in built(function)
 
 
 # By which words in its code a function is known to need a secret.
 NEEDS: dict[str, Callable[[str], bool]] = {
-    "DATABASE_SECRET_ARN": lambda f: "wiring.database" in own(f) or "database.secret_id" in own(f),
+    "DATABASE_SECRET_ARN": lambda f: "database" in built(f) or "database.secret_id" in own(f),
     "DATABASE_OWNER_SECRET_ARN": lambda f: "owner_secret_id" in reached(f),
-    "COMMET_SECRET_ARN": lambda f: "wiring.commet" in reached(f),
-    "WEBHOOK_SECRET_ARN": lambda f: "webhook_secret_id" in own(f) or writes_a_secret(f),
+    "COMMET_SECRET_ARN": lambda f: "commet" in built(f),
+    "WEBHOOK_SECRET_ARN": lambda f: "webhook_verifier" in built(f) or writes_a_secret(f),
     "SERVICE_KEYS_SECRET_ARN": lambda f: "by_service(" in own(f),
-    "APP_SECRET_ARN": lambda f: "app_secret_id" in reached(f),
+    "APP_SECRET_ARN": lambda f: "app_secret_id" in reached(f) or "attempts" in built(f),
 }
 
 
@@ -143,7 +148,7 @@ class TestCode:
         sources = [*BILLING.rglob("*.py"), *ROOT.glob("functions/*/*.py")]
         callers = {p.name for p in sources if "boto3.client(" in p.read_text(encoding="utf-8")}
         assert callers == {"secrets.py"}
-        text = (BILLING / "secrets.py").read_text(encoding="utf-8")
+        text = (BILLING / "credentials" / "secrets.py").read_text(encoding="utf-8")
         assert text.count("boto3.client(") == text.count('boto3.client("secretsmanager"') == 1
         assert '"get_secret_value"' in text
         assert '"put_secret_value"' in text

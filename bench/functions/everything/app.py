@@ -11,7 +11,11 @@ import pydantic
 from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.event_handler import APIGatewayHttpResolver
 
-from billing import api, checkout, delivery, reconcile, sign_in_http, usage, webhooks
+from billing.delivery import outbox
+from billing.http import api, sign_in
+from billing.operations import reconcile
+from billing.subscriptions import checkout, inbox
+from billing.usage import accepting
 
 IMPORTED = (
     argon2,
@@ -22,11 +26,11 @@ IMPORTED = (
     pydantic,
     api,
     checkout,
-    delivery,
+    outbox,
     reconcile,
-    sign_in_http,
-    usage,
-    webhooks,
+    sign_in,
+    accepting,
+    inbox,
 )
 
 logger = Logger()

@@ -37,7 +37,6 @@ class Settings:
     allowed_origins: frozenset[str]
     currency: str
     past_due_has_access: bool
-    allow_self_reported_usage: bool
     sign_ups_per_hour: int  # from one address
     trusted_proxy_hops: int
     delivery_interval: timedelta
@@ -86,7 +85,6 @@ def from_env(env: Mapping[str, str]) -> Settings:
         allowed_origins=frozenset((origins | {origin_of(app_url)}) - {""}),
         currency=env.get("BILLING_CURRENCY", "usd").lower(),
         past_due_has_access=_flag(env, "PAST_DUE_HAS_ACCESS", default=True),
-        allow_self_reported_usage=_flag(env, "ALLOW_SELF_REPORTED_USAGE", default=False),
         sign_ups_per_hour=_integer(env, "SIGN_UPS_PER_HOUR", 100),
         trusted_proxy_hops=_integer(env, "TRUSTED_PROXY_HOPS", 0),
         delivery_interval=timedelta(seconds=_integer(env, "DELIVERY_INTERVAL_SECONDS", 300)),

@@ -1,21 +1,31 @@
 """Builds what a function works with, once per environment and only when first used.
 
-INIT imports this and nothing happens: no socket, no secret, no clock is touched before the first
-invocation, so a snapshot of the environment can be restored anywhere at any time.
+The only module that keeps objects for the life of an environment. INIT imports this and nothing
+happens: no socket, no secret, no clock is touched before the first invocation, so a snapshot of the
+environment can be restored anywhere at any time.
+
+Modules that only some functions use are imported late. A handler that uses one imports that module
+at its own top, so that INIT has loaded it (tests/unit/test_imports.py).
 """
 
 import os
+from datetime import datetime
 from functools import cache
 from typing import TYPE_CHECKING
 
 from billing.clock import Clock, test_clock, wall_clock
 from billing.config import Settings, from_env
-from billing.db import Database, connector
-from billing.secrets import ExtensionStore, Secrets, SecretsManagerStore
-from billing.webhook_secret import Vault
+from billing.credentials.secrets import ExtensionStore, Secrets, SecretsManagerStore
+from billing.database.connection import Database, connector
 
 if TYPE_CHECKING:
-    from billing.commet import Commet
+    from billing.accounts.sign_in_limits import Attempts
+    from billing.commet.client import Commet
+    from billing.credentials.service_keys import ServiceKeys
+    from billing.credentials.signatures import Verifier
+    from billing.credentials.webhook_secrets import Vault
+    from billing.subscriptions.access import Access
+    from billing.subscriptions.checkout import Checkouts
 
 
 @cache
@@ -46,10 +56,15 @@ def clock() -> Clock:
     return test_clock(url) if url else wall_clock
 
 
+def now() -> datetime:
+    """The time by `clock`."""
+    return clock()()
+
+
 @cache
 def commet() -> "Commet":
-    """The Commet client. Its module is imported here: httpx costs a fifth of a full start."""
-    from billing.commet import Commet
+    """The Commet client. Its module imports httpx, a fifth of a full start."""
+    from billing.commet.client import Commet
 
     def api_key(*, fresh: bool = False) -> str:
         return str(secrets().fields(settings().commet_secret_id, fresh=fresh).get("api_key", ""))
@@ -57,6 +72,52 @@ def commet() -> "Commet":
     return Commet(settings().commet_base_url, api_key, live=settings().commet_mode == "live")
 
 
-def webhook_vault() -> Vault:
+@cache
+def access() -> "Access":
+    """Whether users have access: the mirror's answer, and Commet's before anybody is refused."""
+    from billing.subscriptions.access import Access
+
+    return Access(database(), settings(), commet, clock())
+
+
+@cache
+def checkouts() -> "Checkouts":
+    """Starts checkouts."""
+    from billing.subscriptions.checkout import Checkouts
+
+    return Checkouts(database(), commet(), clock())
+
+
+@cache
+def attempts() -> "Attempts":
+    """Counts attempts to sign up and in."""
+    from billing.accounts.sign_in_limits import Attempts
+
+    return Attempts(
+        database(),
+        secrets().text(settings().app_secret_id),
+        sign_ups_per_hour=settings().sign_ups_per_hour,
+    )
+
+
+@cache
+def service_keys() -> "ServiceKeys":
+    """The keys of the product's backends."""
+    from billing.credentials.service_keys import ServiceKeys
+
+    return ServiceKeys(secrets(), settings().service_keys_secret_id)
+
+
+@cache
+def webhook_verifier() -> "Verifier":
+    """Checks the signatures of webhooks."""
+    from billing.credentials.signatures import Verifier
+
+    return Verifier(secrets(), settings().webhook_secret_id)
+
+
+def webhook_vault() -> "Vault":
     """Where the webhook secret is kept, for who registers the endpoint: no extension can write."""
+    from billing.credentials.webhook_secrets import Vault
+
     return Vault(SecretsManagerStore(settings().secrets_endpoint), settings().webhook_secret_id)

@@ -7,8 +7,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from billing.credentials.secrets import SecretsManagerStore
 from billing.errors import Unavailable
-from billing.secrets import SecretsManagerStore
 from local.gateway.template import Template
 from tests.e2e.gateway.conftest import Served, asking, serve
 

@@ -10,8 +10,8 @@ from typing import Any
 import httpx
 import pytest
 
-from local.commet.testing import Control
 from local.stack import TEMPLATE, LocalStack
+from standin.testing import Control
 
 _names = itertools.count(1)
 

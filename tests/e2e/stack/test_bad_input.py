@@ -8,8 +8,8 @@ import httpx
 import psycopg
 import pytest
 
-from local.commet.testing import Control
 from local.stack import LocalStack
+from standin.testing import Control
 from tests.e2e.stack.conftest import Person
 
 GOOD = {"email": "never-used@example.com", "password": "a long walk home"}

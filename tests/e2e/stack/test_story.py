@@ -10,9 +10,9 @@ import httpx
 import pytest
 from rich.console import Console
 
-from local.commet.testing import Control
 from local.demo import GOOD_CARD, Addresses, main
 from local.stack import LocalStack
+from standin.testing import Control
 from tests.e2e.stack.conftest import Person
 
 Subscribe = Callable[..., dict[str, Any]]
@@ -213,6 +213,22 @@ class TestDemo:
         code = main(addresses, Console(file=said, width=200, highlight=False))
         assert code == 0, said.getvalue()
         assert "130 GB used: 30 GB over, $3.00" in said.getvalue()
+
+    @pytest.mark.parametrize(
+        ("fault", "told"),
+        [({"drop": True}, "dropped"), ({"corrupt": "signature"}, "was refused: [401]")],
+        ids=["lost", "refused"],
+    )
+    def test_access_alone_is_not_access_by_webhook(
+        self, stack: LocalStack, commet: Control, fault: dict[str, Any], told: str
+    ) -> None:
+        """The dashboard asks Commet where no webhook is accepted; the story looks at both."""
+        commet.fault(webhooks=fault, times=None)
+        said = io.StringIO()
+        addresses = Addresses(stack.api, stack.commet, stack.commet_api_key, stack.service_key)
+        assert main(addresses, Console(file=said, width=200), patience_seconds=2) == 1
+        assert "✗  7  Get access by webhook" in said.getvalue()
+        assert told in said.getvalue()
 
     def test_it_says_no_when_something_is_not_as_told(self, stack: LocalStack) -> None:
         """A wrong service key: the step that fails is named, and the exit code is 1."""

@@ -11,7 +11,7 @@ import httpx
 import psycopg
 import pytest
 
-from billing.webhooks import MAX_BODY_BYTES
+from billing.credentials.signatures import MAX_BODY_BYTES
 from local.stack import LocalStack
 
 # As text, and as base64: API Gateway and function URLs decide by the type.

@@ -13,14 +13,14 @@ import psycopg
 import pytest
 from psycopg.rows import dict_row
 
-from billing.accounts import User
-from billing.checkout import Checkouts
+from billing.accounts.accounts import User
 from billing.clock import wall_clock
-from billing.commet import Commet
-from billing.db import Connection, Database
+from billing.commet.client import Commet
+from billing.database.connection import Connection, Database
+from billing.database.migrate import migrate
 from billing.deadline import Deadline
-from billing.migrations import migrate
-from local.commet.testing import StandIn, standin
+from billing.subscriptions.checkout import Checkouts
+from standin.testing import StandIn, standin
 
 START = datetime(2026, 9, 1, tzinfo=UTC)
 NOW = datetime(2026, 9, 10, 12, tzinfo=UTC)

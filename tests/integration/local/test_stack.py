@@ -4,12 +4,13 @@ import io
 import json
 import os
 import platform
+import shutil
 import signal
 import stat
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from local.locks import hold
 from local.ports import Port
 from local.postgres import EmbeddedPostgres
 from local.stack import LocalStack, StackError
+from standin.catalogue import DEFAULT_FILE
+from standin.testing import Control
 from tests.integration.local.processes import descendants, eventually, gone
 
 ROOT = Path(__file__).parents[3]
@@ -43,7 +46,7 @@ def run(directory: Path, *flags: str) -> "subprocess.Popen[str]":
     environment = {
         name: value
         for name, value in os.environ.items()
-        if name not in {"DATABASE_URL", "COMMET_API_KEY", "DATA_DIR"}
+        if name not in {"CATALOGUE", "DATABASE_URL", "COMMET_API_KEY", "DATA_DIR"}
     }
     return subprocess.Popen(
         [sys.executable, "-m", "local", "run", "--data-dir", str(directory), *flags],
@@ -113,6 +116,66 @@ def test_a_port_that_was_asked_for_and_is_taken_is_an_error(directory: Path) -> 
     assert process.returncode == 1
     assert "cannot be used: Address already in use" in said
     assert "Traceback" not in said
+
+
+def test_a_catalogue_that_lost_what_was_sold_is_refused(directory: Path) -> None:
+    """With the plan, how many have it and both ways out; put back, everybody has what they had."""
+    file = directory / "plans.json"
+    shutil.copy(DEFAULT_FILE, file)
+    data = directory / "data"
+
+    def ends() -> str:
+        process = run(data, "--catalogue", str(file))
+        said, _ = process.communicate(timeout=90)
+        assert process.returncode == 1
+        assert "Traceback" not in said
+        assert "Ready." not in said
+        return said
+
+    def serves(check: Callable[[dict[str, Any]], object]) -> None:
+        process = run(data, "--catalogue", str(file))
+        try:
+            check(facts_of(process, data))
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.communicate(timeout=30)
+        assert process.returncode == 0
+
+    serves(_subscribe)
+    catalogue = json.loads(file.read_text())
+    catalogue["plans"] = [p for p in catalogue["plans"] if p["code"] != "usage_pro"]
+    file.write_text(json.dumps(catalogue))
+    said = ends()
+    lost = 'plan "Usage Pro" (pln_usagepro) is gone; 1 subscribed to it'
+    assert f"Stopped: The catalogue {file} does not fit what was sold" in said
+    assert f":\n  {lost}\nPut it back as it was, or start anew: rm -rf {data}\n" in said
+
+    shutil.copy(DEFAULT_FILE, file)
+    serves(_has_access)
+    file.write_text("{")
+    assert f"Stopped: The catalogue {file} cannot be used:\n  Invalid JSON" in ends()
+
+
+_ACCOUNT = {"email": "pays@example.com", "password": "correct horse battery"}
+
+
+def _subscribe(facts: dict[str, Any]) -> None:
+    """Somebody pays for Usage Pro."""
+    with httpx.Client(base_url=facts["api"], timeout=30, trust_env=False) as http:
+        token = http.post("/signup", json=_ACCOUNT).json()["session"]["token"]
+        http.headers["authorization"] = f"Bearer {token}"
+        made = http.post("/checkout", json={"plan_code": "usage_pro"}).json()
+    control = Control(facts["commet"].removesuffix("/api/v1"))
+    control.pay(made["subscription"]["id"])
+    control.close()
+
+
+def _has_access(facts: dict[str, Any]) -> None:
+    """Whoever paid still has what was bought."""
+    with httpx.Client(base_url=facts["api"], timeout=30, trust_env=False) as http:
+        token = http.post("/login", json=_ACCOUNT).json()["session"]["token"]
+        board = http.get("/dashboard", headers={"authorization": f"Bearer {token}"}).json()
+    assert (board["access"], board["subscription"]["plan"]["name"]) == (True, "Usage Pro"), board
 
 
 def test_a_second_stack_on_the_same_data_is_refused(directory: Path) -> None:

@@ -14,7 +14,6 @@ class TestFromEnv:
         assert settings.commet_base_url == "https://commet.co/api/v1"
         assert (settings.commet_mode, settings.currency) == ("live", "usd")
         assert settings.database.sslmode == "verify-full"
-        assert settings.allow_self_reported_usage is False
         assert settings.allowed_origins == frozenset()
         assert settings.secrets_extension_port is None
 
@@ -34,7 +33,6 @@ class TestFromEnv:
         ("name", "text"),
         [
             ("PAST_DUE_HAS_ACCESS", "yes"),
-            ("ALLOW_SELF_REPORTED_USAGE", "1"),
             ("DATABASE_PORT", "5432a"),
             ("SIGN_UPS_PER_HOUR", "many"),
             ("TRUSTED_PROXY_HOPS", "1.5"),

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from billing import errors, problems
+from billing import errors
 from billing.errors import (
     BillingError,
     CommetRefused,
@@ -14,6 +14,7 @@ from billing.errors import (
     MethodNotAllowed,
     Unauthenticated,
 )
+from billing.http import problems
 
 
 def family(base: type[BillingError] = BillingError) -> list[type[BillingError]]:

@@ -9,13 +9,13 @@ import pytest
 from argon2 import extract_parameters
 from argon2.low_level import Type
 
-from billing import passwords
+from billing.accounts import passwords
 from billing.clock import test_clock as clock_at
 from billing.clock import wall_clock
 from billing.config import from_env
 from billing.deadline import Deadline
 from billing.errors import InvalidRequest, Unavailable
-from billing.redirects import allowed_target
+from billing.http.redirects import allowed_target
 
 
 class Context:

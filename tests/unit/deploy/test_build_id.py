@@ -27,7 +27,11 @@ class TestBuildId:
 
     @pytest.mark.parametrize(
         "changed",
-        ["layers/common/billing/checkout.py", "functions/webhook/app.py", "template.yaml"],
+        [
+            "layers/common/billing/usage/ledger.py",
+            "functions/webhook/app.py",
+            "template.yaml",
+        ],
     )
     def test_an_edit_changes_it(self, tree: Path, changed: str) -> None:
         """Committed or not."""

@@ -30,6 +30,22 @@ class TestFlags:
         assert (asked.port, asked.commet_port) == (Port(5000), Port(5001))
         assert asked.data_dir == Path("/elsewhere")
 
+    def test_a_catalogue_of_yours(self) -> None:
+        """By flag, which wins, or by environment."""
+        environment = {"CATALOGUE": "plans.json"}
+        assert build_parser({}).parse_args(["run"]).catalogue is None
+        assert build_parser(environment).parse_args(["run"]).catalogue == Path("plans.json")
+        flag = ["run", "--catalogue", "others.json"]
+        assert build_parser(environment).parse_args(flag).catalogue == Path("others.json")
+
+    def test_a_catalogue_beside_commet_itself(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """Refused: nobody would be sold what it says."""
+        monkeypatch.setenv("COMMET_API_KEY", "ck_sandbox_not_used_here")
+        assert main(["run", "--catalogue", "plans.json"]) == 1
+        assert "with COMMET_API_KEY Commet has the plans" in capsys.readouterr().err
+
     @pytest.mark.parametrize("port", ["x", "-1", "65536"])
     def test_nonsense_is_refused(
         self, port: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -1,0 +1,8 @@
+-- Counts one attempt against every key at once and answers the count of each, this one included.
+-- name: count_attempts
+insert into attempts as a (key, window_start, count)
+select k.key, k.window_start, 1
+from unnest(%(keys)s::text[], %(windows)s::timestamptz[]) as k (key, window_start)
+order by k.key
+on conflict (key, window_start) do update set count = a.count + 1
+returning key, count

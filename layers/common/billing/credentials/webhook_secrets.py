@@ -1,0 +1,105 @@
+"""What the webhook secret holds: the secrets Commet may have signed with, newest first.
+
+    {"secrets": ["whsec_new", {"secret": "whsec_old", "until": "2026-09-02T10:00:00+00:00"}],
+     "endpoint": "whe_...", "rotation": "2026-09"}
+
+A list of plain texts, put there by hand, is as good. `endpoint` and `rotation` are written by the
+deployment, which registers the endpoint: whose secret the first one is, and which rotation was
+asked for when it was made.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Self
+
+from billing.credentials.secrets import SecretsManagerStore, parse
+
+# Longer than Commet goes on trying to deliver what it signed before.
+STAYS_VALID = timedelta(hours=24)
+
+
+@dataclass(frozen=True, slots=True)
+class Signed:
+    """One secret, and the time from which it is no longer believed."""
+
+    secret: str = field(repr=False)
+    until: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookSecret:
+    """The secret's content. What is malformed in it opens nothing, and closes nothing either."""
+
+    signing: tuple[Signed, ...] = ()
+    endpoint_id: str | None = None
+    rotation: str = ""
+
+    @classmethod
+    def of(cls, fields: Mapping[str, Any]) -> Self:
+        """Reads the JSON object of the secret."""
+        listed = fields.get("secrets")
+        endpoint_id, rotation = fields.get("endpoint"), fields.get("rotation")
+        return cls(
+            # Only a list: the letters of one text, or the word "None", are guessed at once.
+            tuple(filter(None, map(_signed, listed if isinstance(listed, list) else []))),
+            endpoint_id if isinstance(endpoint_id, str) and endpoint_id else None,
+            rotation if isinstance(rotation, str) else "",
+        )
+
+    def valid(self, now: datetime) -> list[str]:
+        """The secrets that are believed now."""
+        return [each.secret for each in self.signing if each.until is None or now < each.until]
+
+    def renewed(self, secret: str, *, endpoint_id: str, rotation: str, now: datetime) -> Self:
+        """With another secret in front; the others are believed for another day at most."""
+        end = now + STAYS_VALID
+        older = (
+            Signed(each.secret, min(each.until or end, end))
+            for each in self.signing
+            if each.secret != secret and (each.until is None or now < each.until)
+        )
+        return type(self)((Signed(secret), *older), endpoint_id, rotation)
+
+    def text(self) -> str:
+        """As it is stored."""
+        secrets = [
+            {"secret": each.secret, "until": each.until.isoformat()} if each.until else each.secret
+            for each in self.signing
+        ]
+        content: dict[str, Any] = {"secrets": secrets, "rotation": self.rotation}
+        if self.endpoint_id:
+            content["endpoint"] = self.endpoint_id
+        return json.dumps(content)
+
+
+class Vault:
+    """Where it is kept. Raises Unavailable."""
+
+    def __init__(self, store: SecretsManagerStore, secret_id: str) -> None:
+        self._store = store
+        self._secret_id = secret_id
+
+    def read(self) -> WebhookSecret:
+        """What is stored now."""
+        return WebhookSecret.of(parse(self._store.get(self._secret_id)))
+
+    def write(self, secret: WebhookSecret) -> None:
+        """Replaces it."""
+        self._store.put(self._secret_id, secret.text())
+
+
+def _signed(entry: object) -> Signed | None:
+    if isinstance(entry, str):
+        return Signed(entry) if entry else None
+    if not isinstance(entry, dict):
+        return None
+    secret, until = entry.get("secret"), entry.get("until")
+    try:
+        end = datetime.fromisoformat(until) if isinstance(until, str) else None
+    except ValueError:
+        return None
+    if not isinstance(secret, str) or not secret or end is None or end.tzinfo is None:
+        return None
+    return Signed(secret, end)

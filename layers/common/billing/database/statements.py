@@ -1,0 +1,27 @@
+"""Named SQL, in the file beside the module that runs it."""
+
+import re
+from functools import cached_property
+from pathlib import Path
+
+_NAME = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
+
+
+class Statements:
+    """The statements of `NAME.sql` beside `NAME.py`, by name; read when the first one is used.
+
+    `Statements(__file__)["accept"]` is the text under `-- name: accept`. Raises KeyError for a name
+    the file does not have.
+    """
+
+    def __init__(self, module_file: str) -> None:
+        self._file = Path(module_file).with_suffix(".sql")
+
+    def __getitem__(self, name: str) -> str:
+        return self.texts[name]
+
+    @cached_property
+    def texts(self) -> dict[str, str]:
+        """Every statement of the file, by name."""
+        _, *parts = _NAME.split(self._file.read_text(encoding="utf-8"))
+        return dict(zip(parts[::2], (part.strip() for part in parts[1::2]), strict=True))

@@ -1,0 +1,199 @@
+-- Sending accepted usage to Commet. Leases and back-off run on the database's clock, so that no two
+-- machines disagree; what falls into which period is decided by the clock handed in.
+--
+-- Rows that are taken, so many at most, are taken in a step of their own (materialized): as a part of a
+-- join Postgres may look for them once per row of the other side, and takes more each time.
+
+-- Turns what totals have grown by since the last claim into deliveries: difference, number and body
+-- in one statement, so nothing is ever claimed twice or lost between two. Rows another claim is
+-- busy with are skipped, and so is what Commet would book in a total that is being replaced, whichever
+-- period it was counted in. A timestamp lies inside the period its usage was booked in, and before
+-- the one that replaced it (a plan change can end a period early).
+-- name: claim
+with due as (
+    select t.period, t.feature, t.claimed, t.seq + 1 as seq, p.user_id, p.closed_at,
+           p.starts_at, p.ends_at,
+           -- What a double cannot carry waits for the next delivery.
+           case when fits_double(t.total - t.claimed) then t.total - t.claimed
+                else trunc(t.total - t.claimed) end as quantity
+    from usage_total t
+    join usage_period p on p.id = t.period
+    where not t.settled and t.total > t.claimed
+      and (t.held_until is null or t.held_until <= now())
+      and not exists (
+          select from usage_total h
+          join usage_period o on o.id = h.period
+          where h.held_until = 'infinity' and h.feature = t.feature and o.user_id = p.user_id
+      )
+      and (
+          t.claimed_at is null
+          or t.claimed_at <= now() - %(interval)s::interval
+          or p.closed_at is not null
+          or p.ends_at <= %(now)s::timestamptz + %(closing)s::interval
+      )
+    limit %(limit)s
+    for update of t skip locked
+),
+claimed as (
+    update usage_total t set
+        claimed = due.claimed + due.quantity, seq = due.seq, claimed_at = now()
+    from due
+    where t.period = due.period and t.feature = due.feature
+),
+named as materialized (
+    select due.*, delivery_name(period, user_id, feature, seq) as event_id,
+           greatest(starts_at, least(
+               %(now)s::timestamptz,
+               ends_at - interval '1 millisecond',
+               case when closed_at is not null then (
+                   select min(n.starts_at) - interval '1 millisecond' from usage_period n
+                   where n.user_id = due.user_id and n.id > due.period
+               ) end
+           )) as at
+    from due
+),
+inserted as (
+    insert into usage_delivery (period, feature, seq, user_id, quantity, event_id, body)
+    select period, feature, seq, user_id, quantity, event_id,
+           json_build_object(
+               'featureCode', feature,
+               'customerId', user_id,
+               'value', trim_scale(quantity),
+               'eventId', event_id,
+               'timestamp', to_char(at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')
+           )::text
+    from named
+    returning 1
+)
+select count(*) as claimed from inserted
+
+-- Closed periods of which everything is claimed are not looked at again.
+-- name: settle
+with done as materialized (
+    select n.period, n.feature
+    from usage_total n
+    join usage_period p on p.id = n.period
+    where not n.settled and n.total = n.claimed and p.closed_at is not null
+    limit %(limit)s
+    for update of n skip locked
+)
+update usage_total t set settled = true
+from done
+where t.period = done.period and t.feature = done.feature
+returning 1
+
+-- The deliveries that have waited longest, for this long ours alone. If a run dies, the next one
+-- sends them when the lease is over, unchanged. A key that ends before the lease could be forgotten
+-- by Commet while we send: `park_expired` takes that delivery in a moment.
+-- name: lease
+with next as materialized (
+    select n.period, n.feature, n.seq, n.uncertain_since,
+           least(p.ends_at, p.closed_at) as ends_at  -- a plan change ends it early
+    from usage_delivery n
+    join usage_period p on p.id = n.period
+    where n.state = 'pending' and n.due_at <= now()
+      and (n.uncertain_since is null
+           or n.uncertain_since > now() + %(lease)s::interval - %(key_lifetime)s::interval)
+    order by n.due_at
+    limit %(limit)s
+    for update of n skip locked
+)
+update usage_delivery d set
+    due_at = now() + %(lease)s::interval,
+    attempts = d.attempts + 1,
+    uncertain_since = coalesce(d.uncertain_since, now())
+from next
+where d.period = next.period and d.feature = next.feature and d.seq = next.seq
+returning d.period, d.feature, d.seq, d.user_id, d.kind, d.event_id, d.generation, d.body,
+          d.attempts, next.ends_at, next.uncertain_since as uncertain_before
+
+-- Commet has them. True too of one that was parked while the answer was on its way. Where an
+-- answer came so late that a period may have ended before it, the totals will tell which one
+-- Commet booked it in.
+-- name: mark_sent
+with answered as (
+    select a.*, p.closed_at is null and p.ends_at > %(answered_at)s::timestamptz + %(margin)s::interval
+           as inside
+    from jsonb_to_recordset(%(rows)s) as a (
+        period bigint, feature text collate "C", seq integer, remote_id text
+    )
+    -- The limit changes no answer: it holds this to one probe of an index per row.
+    cross join lateral (
+        select n.closed_at, n.ends_at from usage_period n where n.id = a.period limit 1
+    ) as p
+),
+sent as (
+    update usage_delivery d set
+        state = 'sent', sent_at = now(), remote_id = a.remote_id, reason = null,
+        answered_at = %(answered_at)s, resolved_at = null,
+        billed_period = case when a.inside or d.kind = 'set' then d.period end,
+        compare_at = case when not a.inside and d.kind <> 'set' then now() end
+    from answered a
+    where d.period = a.period and d.feature = a.feature and d.seq = a.seq and d.state <> 'sent'
+    returning d.period, d.feature, d.kind
+)
+update usage_total t set held_until = null
+from sent
+where sent.kind = 'set' and t.period = sent.period and t.feature = sent.feature
+
+-- Later. Where this attempt certainly had no effect, it does not count towards the day.
+-- name: postpone
+update usage_delivery d set
+    due_at = now() + make_interval(secs => a.seconds),
+    uncertain_since = case when a.no_effect then a.uncertain_before else d.uncertain_since end
+from jsonb_to_recordset(%(rows)s) as a (
+    period bigint, feature text collate "C", seq integer, generation integer, seconds double precision,
+    no_effect boolean, uncertain_before timestamptz
+)
+where d.period = a.period and d.feature = a.feature and d.seq = a.seq
+  and d.generation = a.generation and d.state = 'pending'
+
+-- name: park
+update usage_delivery d set state = 'parked', reason = a.reason, uncertain_since = null
+from jsonb_to_recordset(%(rows)s) as a (
+    period bigint, feature text collate "C", seq integer, generation integer, reason text
+)
+where d.period = a.period and d.feature = a.feature and d.seq = a.seq
+  and d.generation = a.generation and d.state = 'pending'
+
+-- name: undo_set
+select undo_set(%(period)s, %(feature)s, %(seq)s, %(reason)s)
+
+-- name: redrive
+select redrive_deliveries(%(user_id)s, %(event_id)s, %(reason)s, %(limit)s)
+
+-- A human has dealt with it: a credit given, a loss accepted, or Commet found to have it.
+-- name: resolve
+with resolved as (
+    update usage_delivery d set
+        resolved_at = now(), note = %(note)s, compare_at = null,
+        state = case when %(delivered)s then 'sent' else d.state end,
+        sent_at = case when %(delivered)s then now() else d.sent_at end,
+        billed_period = case when %(delivered)s then d.period else d.billed_period end
+    where d.event_id = %(event_id)s and d.user_id = %(user_id)s
+      and d.state = 'parked' and d.resolved_at is null
+      and not (d.kind = 'credit' and %(delivered)s)  -- that is money, and nothing Commet counts
+    returning d.period, d.feature, d.kind
+),
+released as (
+    update usage_total t set held_until = null
+    from resolved r
+    where r.kind = 'set' and t.period = r.period and t.feature = r.feature
+)
+select count(*) from resolved
+
+-- A delivery that gets no answer comes due anew after each attempt, so its age counts from the first.
+-- What totals are to decide waits for a human too once they have had their time, whether Commet did
+-- not answer or could not tell.
+-- name: gauges
+select
+    coalesce(extract(epoch from now() - least(
+        (select min(due_at) from usage_delivery where state = 'pending' and due_at <= now()),
+        (select min(uncertain_since) from usage_delivery
+         where state = 'pending' and uncertain_since is not null)
+    )), 0)::float as outbox_age_seconds,
+    (select count(*) from usage_delivery
+     where state = 'parked' and resolved_at is null
+       and (compare_at is null or uncertain_since <= now() - %(undecided)s::interval)
+    ) as parked_deliveries,
+    (select count(*) from usage_drift) as usage_drift

@@ -1,0 +1,76 @@
+"""Why usage was refused: the problem that each code of a refusal is answered with."""
+
+from collections import Counter
+from collections.abc import Iterable
+
+from billing.errors import (
+    BillingError,
+    Conflict,
+    InvalidRequest,
+    NotFound,
+    PaymentRequired,
+    Unavailable,
+)
+from billing.http import api
+
+
+def refusal(code: str) -> BillingError:
+    """The error that a refusal is answered with."""
+    # The database may be newer than this code and refuse for a reason that is not in the table.
+    kind, detail = _REFUSALS.get(code, (Conflict, "This cannot be done."))
+    return kind(detail, code="idempotency_conflict" if code == "conflict" else code)
+
+
+def log_refusals(codes: Iterable[str | None]) -> None:
+    """Logs why usage was refused, and how often: no users, no keys."""
+    counted = Counter(code for code in codes if code is not None)
+    if counted:
+        api.logger.info("usage.refused", extra={"codes": dict(counted)})
+
+
+_REFUSALS: dict[str, tuple[type[BillingError], str]] = {
+    "conflict": (
+        Conflict,
+        "This key was already used with different content. The first request remains in effect.",
+    ),
+    "already_counted": (
+        Conflict,
+        "Usage was already counted under this key, so nothing can be reserved under it.",
+    ),
+    "unknown_user": (NotFound, "There is no user with this id."),
+    "subscription_required": (
+        PaymentRequired,
+        "The user has no subscription that gives access.",
+    ),
+    "limit_reached": (PaymentRequired, "The quantity included in the plan is used up."),
+    "feature_not_in_plan": (PaymentRequired, "The user's plan does not have this feature."),
+    "access_unconfirmed": (Unavailable, "The subscription is being confirmed. Try again."),
+    "feature_not_metered": (InvalidRequest, "This feature is not counted."),
+    "too_old": (InvalidRequest, "The event occurred more than 35 days ago."),
+    "in_future": (InvalidRequest, "The event lies more than 5 minutes ahead."),
+    "total_too_large": (InvalidRequest, "The running total would become too large."),
+    "reservation_not_found": (NotFound, "There is no reservation with this id."),
+    "reservation_expired": (
+        Conflict,
+        "The reservation has expired, and the quantity no longer fits the limit.",
+    ),
+    "reservation_released": (Conflict, "The reservation was released."),
+    "reservation_confirmed": (
+        Conflict,
+        "The reservation was confirmed. To change what was counted, send a correction.",
+    ),
+    "below_zero": (
+        Conflict,
+        "The user used less than this in the period. Name the wrong entry in corrects, or send"
+        " occurred_at.",
+    ),
+    "no_period": (
+        Conflict,
+        "The user has no running period, and none that contains occurred_at. Name the wrong entry"
+        " in corrects, or send an occurred_at within a period.",
+    ),
+    "entry_not_found": (
+        NotFound,
+        "The ledger has no entry of this user and feature with the key in corrects.",
+    ),
+}

@@ -1,0 +1,132 @@
+"""What the routes for usage answer: the shapes of the API, made of what the layer says."""
+
+from collections.abc import Sequence
+from decimal import Decimal
+
+from billing.amounts import format_decimal, format_money
+from billing.errors import FieldError
+from billing.http.shapes import (
+    CorrectionTaken,
+    LedgerEntry,
+    NeedsCredit,
+    ReservationReply,
+    UsageAllowed,
+    UsagePeriodReply,
+    UsageTaken,
+    UsageVerdict,
+)
+from billing.http.usage_batch import key_of
+from billing.usage.accepting import Allowance, Verdict
+from billing.usage.corrections import Booking, Correction, Credit
+from billing.usage.ledger import Entry
+from billing.usage.reservations import Reservation
+
+REFUSED = ("refused", "conflict")
+
+
+def verdict(index: int, key: str | None, found: Verdict) -> UsageVerdict:
+    """The verdict on one event of a request."""
+    return {"index": index, "idempotency_key": key, "status": found.status, "code": found.code}
+
+
+def invalid(index: int, item: object, wrong: Sequence[FieldError]) -> UsageVerdict:
+    """The verdict on an item that is no event: which fields are wrong, and why."""
+    said = verdict(index, key_of(item), Verdict("refused", "invalid_event"))
+    said["errors"] = [{"field": e.field, "code": e.code, "message": e.message} for e in wrong]
+    return said
+
+
+def taken(results: list[UsageVerdict]) -> UsageTaken:
+    """All verdicts of one request, counted."""
+    statuses = [result["status"] for result in results]
+    accepted, duplicates = statuses.count("accepted"), statuses.count("duplicate")
+    return {
+        "accepted": accepted,
+        "duplicates": duplicates,
+        "refused": len(results) - accepted - duplicates,
+        "results": results,
+    }
+
+
+def allowance(found: Allowance) -> UsageAllowed:
+    """Whether a quantity may be used, and its price."""
+    return UsageAllowed(
+        allowed=found.allowed,
+        remaining=None if found.remaining is None else format_decimal(found.remaining),
+        overage_quantity=format_decimal(found.overage_quantity),
+        cost=None if found.cost is None else format_money(found.cost, found.currency),
+        currency=found.currency,
+        code=found.code,
+    )
+
+
+def unconfirmed(found: Allowance) -> UsageAllowed:
+    """The answer while Commet has not said whether the user has access: nothing is allowed, and
+    neither what is left nor a price is promised."""
+    return UsageAllowed(
+        allowed=False,
+        remaining=None,
+        overage_quantity=format_decimal(Decimal(0)),
+        cost=format_money(Decimal(0), found.currency),
+        currency=found.currency,
+        code="access_unconfirmed",
+    )
+
+
+def reservation(found: Reservation) -> ReservationReply:
+    """A reservation as it stands."""
+    return ReservationReply(
+        id=found.id,
+        user_id=found.user_id,
+        feature=found.feature,
+        idempotency_key=found.idempotency_key,
+        quantity=format_decimal(found.quantity),
+        expires_at=found.expires_at,
+        state=found.state,
+        booked=None if found.booked is None else format_decimal(found.booked),
+    )
+
+
+def corrected(
+    correction: Correction, booking: Booking, *, repeated: bool, currency: str
+) -> CorrectionTaken:
+    """What was corrected. `currency` is the fallback where Commet has not named one."""
+    period = UsagePeriodReply(start=booking.period_start, end=booking.period_end)
+    credit = booking.needs_credit
+    return CorrectionTaken(
+        idempotency_key=correction.idempotency_key,
+        status="duplicate" if repeated else "accepted",
+        quantity=format_decimal(correction.quantity),
+        period=period,
+        used=format_decimal(booking.used),
+        needs_credit=_credit(credit, period, currency) if credit else None,
+    )
+
+
+def _credit(credit: Credit, period: UsagePeriodReply, currency: str) -> NeedsCredit:
+    currency = credit.currency or currency
+    return NeedsCredit(
+        quantity=format_decimal(credit.quantity),
+        amount=None if credit.amount is None else format_money(credit.amount, currency),
+        currency=currency,
+        period=period,
+    )
+
+
+def entry(found: Entry) -> LedgerEntry:
+    """One entry of the ledger."""
+    return LedgerEntry(
+        booked_at=found.booked_at,
+        occurred_at=found.occurred_at,
+        user_id=found.user_id,
+        feature=found.feature,
+        kind=found.kind,
+        quantity=format_decimal(found.quantity),
+        idempotency_key=found.idempotency_key,
+        period=UsagePeriodReply(start=found.period_start, end=found.period_end),
+        late=found.late,
+        reason=found.reason,
+        author=found.author,
+        needs_credit=found.needs_credit,
+        properties=dict(found.properties),
+    )

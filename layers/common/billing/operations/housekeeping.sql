@@ -1,0 +1,50 @@
+-- name: delete_expired_sessions
+delete from sessions where token_sha256 in (
+    select token_sha256 from sessions where expires_at < %(now)s limit 10000
+)
+
+-- name: delete_old_attempts
+delete from attempts where (key, window_start) in (
+    select key, window_start from attempts where window_start < %(before)s limit 10000
+)
+
+-- name: compact
+select * from compact_deliveries(%(before)s, %(limit)s)
+
+-- name: prune_ledger
+select * from prune_ledger(
+    %(before)s, %(booked_at)s, %(user_id)s, %(key)s, %(limit)s
+)
+
+-- Takes the payload from the oldest events that still have one; answers how far it came and how
+-- many lost theirs. What has not been applied yet keeps it.
+-- name: prune_payloads
+with old as (
+    select id, received_at from webhook_events
+    where (received_at, id) > (%(received_at)s::timestamptz, %(id)s::text)
+      and received_at <= now() - %(age)s::interval
+    order by received_at, id
+    limit %(limit)s
+),
+pruned as (
+    update webhook_events e set payload = null
+    from old
+    where e.id = old.id and e.status in ('applied', 'ignored', 'unreadable')
+      and e.payload is not null
+    returning 1
+)
+select (select count(*) from old) as looked_at, (select count(*) from pruned) as pruned,
+       last.received_at, last.id
+from (select received_at, id from old order by received_at desc, id desc limit 1) as last
+
+-- Old rows go altogether: nothing as old as that is sent again, and if it were, every word in it
+-- would be older than what is recorded.
+-- name: delete_old_events
+with old as (
+    select id from webhook_events
+    where received_at <= now() - %(age)s::interval and status not in ('failed', 'dead')
+    order by received_at
+    limit %(limit)s
+)
+delete from webhook_events e using old where e.id = old.id
+returning e.id

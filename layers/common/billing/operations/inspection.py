@@ -1,0 +1,76 @@
+"""One user as the operator sees them: rows, events, marks, and what reconcile would do."""
+
+from collections.abc import Iterator
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from billing.database.connection import Database, Row
+from billing.database.statements import Statements
+from billing.errors import NotFound
+
+_sql = Statements(__file__)
+
+Plain = dict[str, Any]
+
+
+def of_user(db: Database, who: str, *, now: datetime) -> Plain:
+    """Everything recorded about a user, as plain JSON; times ISO-8601, amounts as text.
+
+    `who` is our id, Commet's customer id or the email address. `would_do` says in sentences what
+    the next run of reconcile has to do for them. Holds personal data: for a person's eyes, not for
+    a log. Raises NotFound `unknown_user`.
+    """
+    user = db.one(_sql["find"], {"who": who})
+    if user is None:
+        raise NotFound("There is no user with this id or address.", code="unknown_user")
+    ids = {
+        "user_id": user["id"],
+        "customers": [each for each in (user["id"], user["commet_customer_id"]) if each],
+        "now": now,
+    }
+    seen = {
+        part: db.all(_sql[part], ids)
+        for part in (
+            "subscriptions",
+            "entitlements",
+            "periods",
+            "deliveries",
+            "drift",
+            "checkout",
+            "events",
+        )
+    }
+    would_do = [*_questions(seen["subscriptions"]), *_retries(seen["events"])]
+    found: Plain = _plain(
+        {"user": user, **seen, "checkout": next(iter(seen["checkout"]), None), "now": now}
+    )
+    return found | {"would_do": would_do or ["nothing: no row is in doubt and no event waits"]}
+
+
+def _questions(rows: list[Row]) -> Iterator[str]:
+    for row in rows:
+        if row["schedule_asks_at"] is None:
+            continue
+        why = "it is in doubt" if row["in_doubt"] else "as every day"
+        when = "now" if row["due"] else f"at {_plain(row['schedule_asks_at'])}"
+        yield f"ask Commet about {row['id']} {when}: {why}"
+
+
+def _retries(rows: list[Row]) -> Iterator[str]:
+    for row in rows:
+        if row["status"] == "failed":
+            yield f"apply event {row['id']} again at {_plain(row['due_at'])}"
+        elif row["status"] == "dead":
+            yield f"nothing about event {row['id']}: it is dead until somebody redrives it"
+
+
+def _plain(value: Any) -> Any:
+    """The same in JSON's own types."""
+    if isinstance(value, dict):
+        return {key: _plain(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_plain(each) for each in value]
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return str(value) if isinstance(value, Decimal) else value

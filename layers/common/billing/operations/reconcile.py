@@ -1,0 +1,245 @@
+"""What a schedule repairs, because webhooks alone cannot.
+
+In this order, each within its share of the time, so that none starves another: events that could
+not be applied, an endpoint Commet has switched off, a round through everything Commet has, rows
+Commet must be asked about, totals of usage, and what is old.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime
+
+import psycopg
+from aws_lambda_powertools import Logger
+
+from billing.commet.call_budget import Budget
+from billing.commet.client import Commet
+from billing.config import Settings
+from billing.database.connection import Database
+from billing.deadline import Deadline
+from billing.delivery import comparing
+from billing.errors import CommetRefused, CommetUnavailable, DatabaseUnavailable
+from billing.operations import endpoint_watch, housekeeping, sweep
+from billing.operations.endpoint_watch import Endpoint
+from billing.subscriptions import inbox, mirror, refresh
+from billing.subscriptions.mirror import Refreshable
+from billing.subscriptions.refresh import Truth
+
+logger = Logger(child=True)
+
+Clock = Callable[[], datetime]
+Summary = dict[str, int]
+
+# Users asked about side by side: Commet's answers take longer than writing them down.
+_AT_ONCE = 8
+_REFRESH_SECONDS = 10.0
+_ENDPOINT_SECONDS = 5.0
+
+# Shares of the time that is left when their turn comes.
+_INBOX_SHARE = 0.4
+_SWEEP_SHARE = 0.4
+_REFRESH_SHARE = 0.6
+_DRIFT_SHARE = 0.6
+
+
+def run(
+    db: Database, commet: Commet, settings: Settings, *, clock: Clock, deadline: Deadline
+) -> Summary:
+    """One run: works until nothing is due or time is up; what it did, as counts.
+
+    One user's trouble never stops another's: it is logged, and their row comes due again later. Nor
+    does one step stop another: `steps_failed` counts those the database refused. Raises
+    DatabaseUnavailable.
+    """
+    budget = Budget(db, settings.commet_calls_per_second)
+    steps: Sequence[Callable[[], Summary]] = (
+        lambda: _inbox(db, settings, clock, _share(deadline, _INBOX_SHARE)),
+        lambda: _endpoint(db, commet, settings, deadline.within(_ENDPOINT_SECONDS)),
+        lambda: _sweep(db, commet, budget, clock, _share(deadline, _SWEEP_SHARE)),
+        lambda: _refresh_due(db, commet, budget, clock, _share(deadline, _REFRESH_SHARE)),
+        lambda: _drift(db, commet, budget, clock, _share(deadline, _DRIFT_SHARE)),
+        lambda: _tidy_sign_ins(db, clock()),
+        lambda: _prune_inbox(db, settings, deadline),
+        lambda: _compact(db, settings, clock(), deadline),
+        lambda: _prune_ledger(db, settings, clock(), deadline),
+        lambda: _health(db),
+    )
+    summary = Counter(steps_failed=0)
+    for step in steps:
+        summary.update(_attempt(step))
+    return dict(summary)
+
+
+def _attempt(step: Callable[[], Summary]) -> Summary:
+    """One step that the database refuses keeps none of the others from being taken."""
+    try:
+        return step()
+    except psycopg.Error:
+        logger.exception("reconcile.step_failed")
+        return {"steps_failed": 1}
+
+
+def _tidy_sign_ins(db: Database, now: datetime) -> Summary:
+    housekeeping.tidy_sign_ins(db, now)
+    return {}
+
+
+def _prune_inbox(db: Database, settings: Settings, deadline: Deadline) -> Summary:
+    pruned = housekeeping.prune_inbox(
+        db,
+        payload_age=settings.inbox_payload_age,
+        id_age=settings.inbox_id_age,
+        deadline=deadline,
+    )
+    return {"payloads_pruned": pruned}
+
+
+def _compact(db: Database, settings: Settings, now: datetime, deadline: Deadline) -> Summary:
+    before = now - settings.delivery_age
+    return {
+        "periods_compacted": housekeeping.compact_deliveries(db, before=before, deadline=deadline)
+    }
+
+
+def _prune_ledger(db: Database, settings: Settings, now: datetime, deadline: Deadline) -> Summary:
+    before = now - settings.ledger_age
+    return {"ledger_pruned": housekeeping.prune_ledger(db, before=before, deadline=deadline)}
+
+
+def _share(deadline: Deadline, share: float) -> Deadline:
+    return deadline.within(deadline.remaining() * share)
+
+
+def _inbox(db: Database, settings: Settings, clock: Clock, deadline: Deadline) -> Summary:
+    outcomes = inbox.retry_failed(db, mode=settings.commet_mode, clock=clock, deadline=deadline)
+    return {
+        "events_applied": outcomes.get("applied", 0) + outcomes.get("ignored", 0),
+        "events_failed": outcomes.get("failed", 0),
+        "events_died": outcomes.get("dead", 0),
+    }
+
+
+def _health(db: Database) -> Summary:
+    """What waits in the inbox for a later run, and what for a person."""
+    found = inbox.health(db)
+    return {
+        "inbox_failed": found.failed,
+        "inbox_dead": found.dead,
+        "inbox_age_seconds": found.oldest_seconds,
+    }
+
+
+def _endpoint(db: Database, commet: Commet, settings: Settings, deadline: Deadline) -> Summary:
+    found = Endpoint.UNKNOWN
+    try:
+        found = endpoint_watch.look_after(
+            commet,
+            settings.webhook_url,
+            # Before it is switched on: were the answer lost, nobody could tell that it was off.
+            before_enabling=lambda: sweep.request(db),
+            deadline=deadline,
+        )
+    except (CommetUnavailable, CommetRefused) as error:
+        _log("reconcile.endpoint_unseen", error)
+    if found is Endpoint.ENABLED_AGAIN:
+        logger.warning("reconcile.endpoint_enabled_again")
+    elif found is Endpoint.MISSING:
+        logger.error("reconcile.endpoint_missing")
+    return {
+        "webhook_endpoint_disabled": int(found is Endpoint.ENABLED_AGAIN),
+        "webhook_endpoint_missing": int(found is Endpoint.MISSING),
+    }
+
+
+def _sweep(
+    db: Database, commet: Commet, budget: Budget, clock: Clock, deadline: Deadline
+) -> Summary:
+    swept = sweep.Swept()
+    try:
+        swept = sweep.run(db, commet, budget, clock=clock, deadline=deadline)
+    except (CommetUnavailable, CommetRefused) as error:
+        _log("reconcile.sweep_stopped", error)
+    return {
+        "swept_subscriptions": swept.compared,
+        "swept_differing": swept.differing,
+        "swept_missing": swept.missing,
+    }
+
+
+def _refresh_due(
+    db: Database, commet: Commet, budget: Budget, clock: Clock, deadline: Deadline
+) -> Summary:
+    """Asks about whoever is due; stops for this run once Commet answers nobody."""
+    counts = Counter(refreshed=0, refresh_failed=0, healed=0)
+    with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="ask") as pool:
+        while deadline.remaining() > 0:
+            users = mirror.claim_refreshes(db, clock(), limit=_AT_ONCE)
+            asked: list[_Asked] = []
+            for user in users:
+                rows = mirror.refreshable(db, user)
+                if not budget.wait(refresh.calls(rows), deadline):
+                    mirror.release_refreshes(db, users[len(asked) :])
+                    break
+                limit = deadline.within(_REFRESH_SECONDS)
+                question = pool.submit(refresh.ask, commet, user, rows, now=clock(), deadline=limit)
+                asked.append(_Asked(user, rows, question))
+            failures = _write_down(db, asked, counts)
+            if len(asked) < len(users) or not users or _is_down(failures, len(asked), budget):
+                break
+    return dict(counts)
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    user_id: str
+    rows: Sequence[Refreshable]
+    answer: "Future[Truth]"
+
+
+def _write_down(db: Database, asked: Sequence[_Asked], counts: "Counter[str]") -> list[Exception]:
+    """Writes what was answered and counts it; what went wrong, each for one user alone."""
+    failures: list[Exception] = []
+    for each in asked:
+        try:
+            counts["healed"] += refresh.write(db, each.rows, each.answer.result())
+            counts["refreshed"] += 1
+        except DatabaseUnavailable:
+            raise
+        except Exception as error:  # noqa: BLE001 - it is this user's trouble alone
+            counts["refresh_failed"] += 1
+            failures.append(error)
+            _log_refresh(each.user_id, error)
+    return failures
+
+
+def _drift(
+    db: Database, commet: Commet, budget: Budget, clock: Clock, deadline: Deadline
+) -> Summary:
+    done = comparing.compare(db, commet, budget, clock, deadline)
+    return {
+        "totals_compared": done.users,
+        "totals_differing": done.differing,
+        "deliveries_decided": done.decided,
+    }
+
+
+def _is_down(failures: Sequence[Exception], asked: int, budget: Budget) -> bool:
+    silent = [each for each in failures if isinstance(each, CommetUnavailable)]
+    pauses = [each.asked_retry_after for each in silent if each.asked_retry_after is not None]
+    if pauses:
+        budget.pause(max(pauses))
+    return bool(pauses) or len(silent) == asked
+
+
+def _log_refresh(user_id: str, error: Exception) -> None:
+    if isinstance(error, CommetUnavailable | CommetRefused):
+        _log("reconcile.refresh_failed", error, user_id=user_id)
+    else:
+        logger.exception("reconcile.refresh_broken", exc_info=error, user_id=user_id)
+
+
+def _log(event: str, error: CommetUnavailable | CommetRefused, **fields: str) -> None:
+    told = {"commet_code": error.commet_code, "commet_request_id": error.request_id, **fields}
+    logger.warning(event, extra=told)

@@ -1,0 +1,54 @@
+-- Holds what Commet lists against what is recorded. A row that says the same is confirmed, one that
+-- does not is marked; one that is being written right now has its news already.
+-- name: compare
+with listed as (
+    select i.id, i.customer, i.known
+    from jsonb_to_recordset(%(items)s::jsonb) as i (id text, customer text, known jsonb)
+),
+held as (
+    select s.id, says_otherwise(s, l.known - 'checkout_url') as differs
+    from subscriptions s
+    join listed l on l.id = s.id
+    order by s.id
+    for update of s skip locked
+),
+written as (
+    update subscriptions s set
+        confirmed_at = case when held.differs then s.confirmed_at else now() end,
+        refresh_due = case when held.differs then least(s.refresh_due, now())
+                           else s.refresh_due end,
+        recheck_at = case when %(recheck)s then now() else s.recheck_at end,
+        version = case when held.differs then s.version + 1 else s.version end
+    from held
+    where s.id = held.id
+)
+select l.id, find_user(l.customer) as user_id,
+       case when held.differs then 'differs'
+            when held.id is not null or exists (select from subscriptions s where s.id = l.id)
+                then 'same'
+            else 'missing' end as outcome
+from listed l
+left join held on held.id = l.id
+
+-- Of the next rows believed live, marks those that Commet's list did not confirm since the round
+-- began; answers the last one looked at, or nothing where there are no more.
+-- name: mark_unseen
+with looked_at as (
+    select id from subscriptions
+    where status in ('active', 'trialing', 'past_due', 'paused') and id > %(after)s
+    order by id
+    limit %(limit)s
+),
+unseen as (
+    select s.id from subscriptions s
+    join looked_at l on l.id = s.id
+    where s.confirmed_at is null or s.confirmed_at < %(since)s
+    order by s.id
+    for update of s skip locked
+),
+marked as (
+    update subscriptions s set refresh_due = least(s.refresh_due, now()), version = s.version + 1
+    from unseen
+    where s.id = unseen.id
+)
+select id from looked_at order by id desc limit 1

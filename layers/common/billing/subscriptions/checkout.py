@@ -1,0 +1,236 @@
+"""From a chosen plan to the page where it is paid.
+
+One checkout per user at a time: whoever holds the lease of `checkout_attempt` talks to Commet,
+nothing in Postgres is held meanwhile. The attempt's number makes the idempotency key, so a try
+that ended without an answer is repeated as the same one.
+"""
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+
+from billing.accounts.accounts import User
+from billing.commet.answers import Subscription
+from billing.commet.client import Commet
+from billing.database.connection import Database
+from billing.database.statements import Statements
+from billing.deadline import Deadline
+from billing.errors import (
+    BillingError,
+    CommetRefused,
+    CommetUnavailable,
+    Conflict,
+    FieldError,
+    InvalidRequest,
+    NotFound,
+)
+from billing.subscriptions import from_answer, mirror, plans, refresh
+
+_sql = Statements(__file__)
+
+_WHAT_TO_DO = {
+    "past_due": "The last payment failed. Update the payment method in the portal.",
+    "paused": "The subscription is paused. Resume it in the portal.",
+}
+_NO_SUCH_PLAN = frozenset({"plan_not_found", "price_not_found", "no_prices_configured"})
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A checkout. `created` is false where an unpaid one was taken up again."""
+
+    subscription: Subscription
+    created: bool
+
+
+class Checkouts:
+    """Starts checkouts. Every method raises CommetUnavailable where Commet gives no answer."""
+
+    def __init__(self, db: Database, commet: Commet, clock: Callable[[], datetime]) -> None:
+        self._db = db
+        self._commet = commet
+        self._clock = clock
+
+    def start(
+        self,
+        user: User,
+        *,
+        plan_code: str,
+        billing_interval: str | None,
+        success_url: str,
+        deadline: Deadline,
+    ) -> Started:
+        """A subscription to pay for, or a free one that is active at once.
+
+        Raises NotFound `plan_not_found`, InvalidRequest for an interval the plan has not, Conflict
+        `already_subscribed` or `checkout_in_progress`.
+        """
+        self._check_plan(plan_code, billing_interval, deadline)
+        self._refuse_second(user, deadline)
+        attempt = self._lease(user, plan_code, billing_interval, success_url)
+        try:
+            started = self._taken_up(attempt, deadline)
+            if started is None and attempt.subscription_id is not None:
+                # That one is over, so its idempotency key is used up.
+                self._end("abandon_checkout", attempt)
+                attempt = self._lease(user, plan_code, billing_interval, success_url)
+            started = started or self._create(attempt, deadline)
+        except CommetRefused as error:
+            self._end("abandon_checkout", attempt)
+            raise self._translated(error, user, deadline) from error
+        except Exception:
+            # No answer: the next try is this same attempt, with the same idempotency key.
+            self._end("release_checkout", attempt, subscription_id=None)
+            raise
+        self._end("release_checkout", attempt, subscription_id=started.subscription.id)
+        return started
+
+    def _lease(
+        self, user: User, plan_code: str, billing_interval: str | None, success_url: str
+    ) -> "_Attempt":
+        row = self._db.one(
+            _sql["lease_checkout"],
+            {
+                "user_id": user.id,
+                "plan_code": plan_code,
+                "billing_interval": billing_interval,
+                "success_url": success_url,
+            },
+        )
+        if row is None:
+            raise Conflict(
+                "Another checkout of this account is being started. Try again in a moment.",
+                code="checkout_in_progress",
+                retry_after=2,
+            )
+        return _Attempt(
+            user, row["attempt"], plan_code, billing_interval, success_url, row["subscription_id"]
+        )
+
+    def _check_plan(self, code: str, interval: str | None, deadline: Deadline) -> None:
+        now = self._clock()
+        plan = plans.catalogue(self._db, self._commet, now=now, deadline=deadline).find(code)
+        if plan is None:  # it may be newer than what we keep
+            plan = plans.catalogue(
+                self._db, self._commet, now=now, deadline=deadline, max_age=plans.RECENT
+            ).find(code)
+        if plan is None:
+            raise NotFound("There is no public plan with this code.", code="plan_not_found")
+        if interval is not None and interval not in {p.billing_interval for p in plan.prices}:
+            raise InvalidRequest(
+                errors=[
+                    FieldError(
+                        "billing_interval", "unknown_interval", "The plan has no such interval."
+                    )
+                ]
+            )
+
+    def _refuse_second(self, user: User, deadline: Deadline) -> None:
+        current = mirror.current(self._db, user.id)
+        if current is None or current.status not in mirror.LIVE:
+            return
+        # It may have ended without our hearing of it: then they may buy again. While Commet
+        # does not say, the mirror answers.
+        if mirror.claim_refresh(self._db, user.id, self._clock()):
+            with suppress(CommetUnavailable, CommetRefused):
+                self._refresh(user, deadline)
+            current = mirror.current(self._db, user.id)
+        if current is not None and current.status in mirror.LIVE:
+            raise _already_subscribed(current.status)
+
+    def _taken_up(self, attempt: "_Attempt", deadline: Deadline) -> Started | None:
+        """The checkout this attempt has made already, while it is still to be paid."""
+        if attempt.subscription_id is None:
+            return None
+        try:
+            found = self._commet.subscription(attempt.subscription_id, deadline)
+        except CommetRefused as error:
+            if error.commet_status != 404:
+                raise
+            return None
+        self._record(attempt.user, found)
+        if found.status in mirror.LIVE:
+            raise _already_subscribed(found.status)
+        if found.status in mirror.PENDING and found.checkout_url:
+            return Started(found, created=False)
+        return None
+
+    def _create(self, attempt: "_Attempt", deadline: Deadline) -> Started:
+        user = attempt.user
+        self._ensure_customer(user, deadline)
+        known = {row.id for row in mirror.refreshable(self._db, user.id)}
+        answer = self._commet.create_subscription(
+            user_id=user.id,
+            plan_code=attempt.plan_code,
+            billing_interval=attempt.billing_interval,
+            success_url=attempt.success_url,
+            idempotency_key=f"checkout:{user.id}:{attempt.number}",
+            deadline=deadline,
+        )
+        self._record(user, answer)
+        self._db.execute(
+            _sql["mark_other_pending"],
+            {"user_id": user.id, "id": answer.id},
+        )
+        return Started(answer, created=answer.id not in known)
+
+    def _ensure_customer(self, user: User, deadline: Deadline) -> None:
+        if mirror.customer_id(self._db, user.id):
+            return
+        try:
+            customer = self._commet.create_customer(
+                user_id=user.id, email=user.email, name=user.name, deadline=deadline
+            )
+        except CommetRefused as error:
+            if error.commet_code != "duplicate":
+                raise
+            # Commet may know our id, or the email as another customer's.
+            found = self._commet.find_customer(user.id, deadline)
+            if found is None:
+                raise Conflict(
+                    "Another customer is billed at this email address already.",
+                    code="billing_email_taken",
+                ) from error
+            customer = found
+        self._db.execute(
+            _sql["link_customer"],
+            {"user_id": user.id, "customer_id": customer.id},
+        )
+
+    def _record(self, user: User, answer: Subscription) -> None:
+        news = from_answer.subscription_news(answer)
+        mirror.record_news(self._db, user.id, news, at=answer.updated_at, now=self._clock())
+
+    def _refresh(self, user: User, deadline: Deadline) -> None:
+        refresh.refresh(self._db, self._commet, user.id, now=self._clock(), deadline=deadline)
+
+    def _end(self, query: str, attempt: "_Attempt", **parameters: object) -> None:
+        self._db.execute(
+            _sql[query],
+            {"user_id": attempt.user.id, "attempt": attempt.number, **parameters},
+        )
+
+    def _translated(self, error: CommetRefused, user: User, deadline: Deadline) -> BillingError:
+        if error.commet_code == "already_has_active_subscription":
+            self._refresh(user, deadline)
+            current = mirror.current(self._db, user.id)
+            return _already_subscribed(current.status if current else "active")
+        if error.commet_code in _NO_SUCH_PLAN:
+            return NotFound("Commet does not sell this plan.", code="plan_not_found")
+        return error
+
+
+@dataclass(frozen=True, slots=True)
+class _Attempt:
+    user: User
+    number: int
+    plan_code: str
+    billing_interval: str | None
+    success_url: str
+    subscription_id: str | None
+
+
+def _already_subscribed(status: str) -> Conflict:
+    detail = _WHAT_TO_DO.get(status, "There is a subscription already. Change it in the portal.")
+    return Conflict(detail, code="already_subscribed")

@@ -1,0 +1,61 @@
+"""Commet's own answers as news: the same words the webhooks are translated into."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from billing.commet.answers import FeatureAccess, Subscription
+from billing.subscriptions.changes import AllowancePeriod, News, entitlement
+
+
+def known_of(answer: Subscription) -> dict[str, Any]:
+    """Every column of the mirror, as Commet tells it."""
+    period = answer.current_period
+    return {
+        "status": answer.status,
+        "plan_id": answer.plan.id,
+        "plan_name": answer.plan.name,
+        "billing_interval": answer.billing_interval,
+        "period_start": period.start.isoformat() if period else None,
+        "period_end": period.end.isoformat() if period else None,
+        "cancel_at_period_end": answer.cancel_at_period_end,
+        "trial_ends_at": answer.trial_ends_at.isoformat() if answer.trial_ends_at else None,
+        "checkout_url": answer.checkout_url,
+        "created_at": answer.created_at.isoformat(),
+    }
+
+
+def subscription_news(answer: Subscription) -> News:
+    """A subscription we may not have heard of yet."""
+    known = {column: value for column, value in known_of(answer).items() if value is not None}
+    return News(answer.id, known)
+
+
+def entitlement_news(subscription_id: str, features: Sequence[FeatureAccess]) -> News:
+    """What the customer may use, and the period it is counted in."""
+    periods = [f.consumption.period for f in features if f.consumption]
+    period = (
+        AllowancePeriod(subscription_id, periods[0].start.isoformat(), periods[0].end.isoformat())
+        if periods
+        else None
+    )
+    return News(features=[_entitlement(f) for f in features], period=period)
+
+
+def _entitlement(access: FeatureAccess) -> dict[str, Any]:
+    units = access.consumption or access.usage
+    overage = units.overage if units else None
+    price = overage.unit_price if overage else None
+    included = units.included_units if units else None
+    return entitlement(
+        feature=access.code,
+        name=access.name,
+        type=access.type,
+        unit=access.unit_name,
+        allowed=access.allowed and access.enabled,
+        model=access.consumption.model if access.consumption else None,
+        included=str(included) if included is not None else None,
+        unlimited=units.unlimited if units else False,
+        overage_enabled=overage.enabled if overage else False,
+        unit_price=str(price.amount) if price else None,
+        currency=price.currency if price else None,
+    )

@@ -1,0 +1,14 @@
+-- name: cached_plans
+select catalogue, as_of from plans_cache
+
+-- A row where this caller, and nobody else within ten seconds, may ask Commet for the plans.
+-- name: claim_plans
+update plans_cache set tried_at = now()
+where tried_at is null or tried_at < now() - interval '10 seconds'
+returning id
+
+-- name: cache_plans
+insert into plans_cache as c (id, catalogue, as_of)
+values (1, %(catalogue)s, %(as_of)s)
+on conflict (id) do update set catalogue = excluded.catalogue, as_of = excluded.as_of
+where excluded.as_of >= c.as_of

@@ -1,0 +1,68 @@
+-- The ledger: correcting it and reading it.
+
+-- A page looks at no more than so many entries, whichever of them are wanted, and the last one it
+-- looked at is always among the rows: the next page starts after it.
+-- A user's entries lie in their periods. Where the page ends is found by the index alone, so that of
+-- many periods no more entries are read than the page has.
+-- name: page_of_user
+with mine as materialized (
+    select id from usage_period where user_id = %(user_id)s
+),
+bound as (
+    select n.booked_at
+    from mine
+    cross join lateral (
+        select booked_at from usage_event
+        where period = mine.id and booked_at >= %(since)s and booked_at < %(until)s
+          and booked_at > %(after_time)s
+        order by booked_at
+        limit %(look_at)s
+    ) as n
+    order by n.booked_at
+    offset %(look_at)s - 1
+    limit 1
+),
+seen as materialized (
+    select e.*, e.feature = coalesce(%(feature)s, e.feature) as wanted,
+           row_number() over (order by e.booked_at, e.idempotency_key) as position
+    from (
+        select n.*
+        from mine
+        cross join lateral (
+            select * from usage_event
+            where period = mine.id and booked_at >= %(since)s and booked_at < %(until)s
+              and booked_at <= coalesce((select booked_at from bound), 'infinity')
+              and (booked_at, idempotency_key) > (%(after_time)s, %(after_key)s)
+            order by booked_at, idempotency_key
+            limit %(look_at)s
+        ) as n
+        order by n.booked_at, n.idempotency_key
+        limit %(look_at)s
+    ) as e
+)
+select s.*, p.starts_at as period_start, p.ends_at as period_end
+from seen s
+join usage_period p on p.id = s.period
+where s.wanted or s.position = %(look_at)s
+order by s.position
+limit %(limit)s
+
+-- name: page_of_all
+with seen as materialized (
+    select e.*, e.feature = coalesce(%(feature)s, e.feature) as wanted,
+           row_number() over (order by e.booked_at, e.user_id, e.idempotency_key) as position
+    from (
+        select * from usage_event
+        where booked_at >= %(since)s and booked_at < %(until)s
+          and (booked_at, user_id, idempotency_key)
+              > (%(after_time)s, %(after_user)s, %(after_key)s)
+        order by booked_at, user_id, idempotency_key
+        limit %(look_at)s
+    ) as e
+)
+select s.*, p.starts_at as period_start, p.ends_at as period_end
+from seen s
+join usage_period p on p.id = s.period
+where s.wanted or s.position = %(look_at)s
+order by s.position
+limit %(limit)s

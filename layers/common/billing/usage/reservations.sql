@@ -1,0 +1,47 @@
+-- Holding an amount before the work. The rules are functions in database/routines/reservations.sql.
+
+-- name: reserve
+select r.verdict, (r.reservation).*
+from reserve_usage(
+    %(id)s, %(user_id)s, %(feature)s, %(key)s, %(quantity)s, %(fingerprint)s, %(properties)s,
+    %(expires_at)s, %(now)s, %(statuses)s
+) as r
+
+-- name: find
+select * from usage_reservation
+where id = %(id)s
+
+-- name: confirm
+select r.verdict, (r.reservation).*
+from confirm_reservation(
+    %(id)s, %(user_id)s, %(quantity)s, %(fingerprint)s, %(now)s, %(statuses)s
+) as r
+
+-- name: release
+select r.verdict, (r.reservation).*
+from release_reservation(%(id)s, %(user_id)s, %(now)s) as r
+
+-- Holds that have expired leave the index that every limit is checked against. Somebody who is
+-- confirming one right now has locked it, and goes first.
+-- name: expire
+with due as materialized (
+    select id from usage_reservation
+    where state = 'held' and expires_at <= %(now)s
+    limit %(limit)s
+    for update skip locked
+)
+update usage_reservation r set state = 'expired'
+from due
+where r.id = due.id
+returning r.id
+
+-- name: forget
+with old as materialized (
+    select id from usage_reservation
+    where state <> 'held' and expires_at < %(before)s
+    limit %(limit)s
+    for update skip locked
+)
+delete from usage_reservation r
+using old
+where r.id = old.id

@@ -1,0 +1,100 @@
+"""Customers: who can be billed."""
+
+from typing import Any
+
+from pydantic import ValidationError
+
+from standin import events
+from standin.errors import ApiError
+from standin.ids import new_id
+from standin.models import Customer
+from standin.schemas import CreateCustomer, UpdateCustomer
+from standin.world import World
+
+
+def create(world: World, request: CreateCustomer) -> tuple[Customer, bool]:
+    """The customer, and whether it is new: the caller's own id makes creation idempotent.
+
+    An existing customer is returned unchanged, whatever else the request says. Raises ApiError:
+    duplicate, when emails are set to be unique.
+    """
+    own_id = request.own_id
+    known = own_id and world.store.customers.first("external_id = ?", own_id)
+    if known:
+        return known, False
+    if world.settings.repeated_email == "conflict":
+        _check_email_is_new(world, request.email)
+    now = world.now()
+    customer = Customer(
+        id=new_id("cus"),
+        external_id=own_id,
+        email=request.email,
+        full_name=request.full_name,
+        tax_document=request.tax_document,
+        timezone=request.timezone or "UTC",
+        metadata=request.metadata,
+        address=request.address.model_dump(by_alias=True) if request.address else None,
+        created_at=now,
+        updated_at=now,
+    )
+    world.store.customers.put(customer)
+    events.customer_event(world, "customer.created", customer)
+    return customer, True
+
+
+def _check_email_is_new(world: World, email: str) -> None:
+    if world.store.customers.first("email = ?", email):
+        raise ApiError("duplicate", "Another customer has this email", param="email")
+
+
+def create_many(world: World, entries: list[dict[str, Any]]) -> dict[str, Any]:
+    """A CustomerBatch: each entry succeeds or fails by itself."""
+    successful: list[dict[str, Any]] = []
+    failed: list[dict[str, Any]] = []
+    for index, entry in enumerate(entries):
+        try:
+            customer, _ = create(world, CreateCustomer.model_validate(entry))
+        except ValidationError as error:
+            problem = error.errors(include_url=False, include_input=False)[0]
+            message = f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
+            failed.append({"index": index, "error": message, "data": entry})
+        except ApiError as error:
+            failed.append({"index": index, "error": error.message, "data": entry})
+        else:
+            successful.append(
+                {"id": customer.id, "externalId": customer.external_id, "email": customer.email}
+            )
+    return {
+        "successful": successful,
+        "failed": failed,
+        "object": "customer_batch",
+        "livemode": False,
+    }
+
+
+def find(world: World, public_id: str) -> Customer:
+    """The customer by Commet's own id; the caller's id is not accepted here.
+
+    Raises ApiError: customer_not_found.
+    """
+    customer = world.store.customers.get(public_id)
+    if customer is None:
+        raise ApiError("customer_not_found", "Customer not found", param="id")
+    return customer
+
+
+def update(world: World, customer: Customer, request: UpdateCustomer) -> Customer:
+    """Change what was sent. Raises ApiError: duplicate, when another customer has that id."""
+    changes = request.model_dump(exclude_unset=True, exclude={"address"})
+    if request.address is not None:
+        changes["address"] = request.address.model_dump(by_alias=True)
+    own_id = changes.get("external_id")
+    other = own_id and world.store.customers.first("external_id = ?", own_id)
+    if other and other.id != customer.id:
+        raise ApiError("duplicate", "Another customer has this externalId", param="externalId")
+    if "email" in changes and changes["email"] is None:
+        del changes["email"]
+    changed = customer.model_copy(update=changes | {"updated_at": world.now()})
+    world.store.customers.put(changed)
+    events.customer_event(world, "customer.updated", changed)
+    return changed

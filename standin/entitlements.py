@@ -1,0 +1,111 @@
+"""What a subscription grants right now, feature by feature."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
+
+from standin.catalogue import Feature, PlanFeature
+from standin.models import Allowance, Meter, Subscription, meter_id
+from standin.store import stamp
+from standin.world import World
+
+
+@dataclass(frozen=True, slots=True)
+class Entitlement:
+    """One feature of one subscription, with what has been used in the current allowance."""
+
+    feature: Feature
+    grant: PlanFeature
+    meter: Meter
+    used: Decimal
+    """What counts or shows as used; the meter has the exact total."""
+    allowance: Allowance | None
+    has_access: bool
+    overage_possible: bool
+    """False on free plans and during trials, whatever the plan says."""
+
+    @property
+    def included(self) -> int:
+        """Units the plan includes."""
+        return self.grant.included_amount
+
+    @property
+    def overage_enabled(self) -> bool:
+        """Whether units beyond the included ones are accepted and billed."""
+        return self.grant.overage.enabled and self.overage_possible
+
+    @property
+    def remaining(self) -> Decimal:
+        """Included units not used yet."""
+        return max(Decimal(0), self.included - self.used)
+
+    @property
+    def overage_units(self) -> Decimal:
+        """Units beyond the included ones."""
+        return Decimal(0) if self.grant.unlimited else max(Decimal(0), self.used - self.included)
+
+    @property
+    def allowed(self) -> bool:
+        """Whether the feature can be used at all, as of now."""
+        if self.feature.type == "boolean":
+            return self.has_access and self.grant.enabled
+        return self.has_access and self.grant.enabled and self.fits(Decimal(0), strict=True)
+
+    def fits(self, quantity: Decimal, *, strict: bool = False) -> bool:
+        """Whether this much more is within the limits; `strict` asks for room beyond it."""
+        if self.grant.unlimited or self.overage_enabled:
+            return True
+        total = self.used + quantity
+        return total < self.included if strict else total <= self.included
+
+
+def entitlements(world: World, sub: Subscription, *, exact: bool = False) -> list[Entitlement]:
+    """All features of the subscription's plan; `exact` counts usage that does not show yet."""
+    return [_entitlement(world, sub, grant, exact=exact) for grant in world.plan(sub).features]
+
+
+def entitlement(
+    world: World, sub: Subscription, code: str, *, exact: bool = False
+) -> Entitlement | None:
+    """One feature, or None when it is not part of the plan."""
+    grant = world.plan(sub).feature(code)
+    return _entitlement(world, sub, grant, exact=exact) if grant else None
+
+
+def _entitlement(
+    world: World, sub: Subscription, grant: PlanFeature, *, exact: bool
+) -> Entitlement:
+    feature = world.catalogue.feature(grant.code)
+    if feature is None:
+        raise LookupError(f"the catalogue has lost feature {grant.code}")
+    current = meter(world, sub, grant.code)
+    return Entitlement(
+        feature=feature,
+        grant=grant,
+        meter=current,
+        used=current.used if exact else _visible(world, current),
+        allowance=sub.allowance,
+        has_access=sub.has_access,
+        overage_possible=not world.plan(sub).is_free and sub.status != "trialing",
+    )
+
+
+def meter(world: World, sub: Subscription, code: str) -> Meter:
+    """The running total of a feature in the current allowance."""
+    if sub.allowance is None:
+        return Meter(id=meter_id("none", code))
+    key = meter_id(sub.allowance.id, code)
+    return world.store.meters.get(key) or Meter(id=key)
+
+
+def _visible(world: World, current: Meter) -> Decimal:
+    """What reads show as used: everything, or everything but what a lag still hides."""
+    if world.longest_usage_lag <= 0:
+        return current.used
+    return current.used - _still_hidden(world, current, world.now())
+
+
+def _still_hidden(world: World, current: Meter, now: datetime) -> Decimal:
+    since = now - timedelta(seconds=world.longest_usage_lag)
+    recent = world.store.usage.find("meter_id = ? AND created_at > ?", current.id, stamp(since))
+    return sum((r.value for r in recent if r.shows_at and r.shows_at > now), Decimal(0))

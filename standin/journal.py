@@ -1,0 +1,88 @@
+"""The last requests, as they came and as they were answered; kept in memory only."""
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from standin import wire
+from standin.clock import iso
+
+_KEPT = 2_000
+_UNREADABLE_SHOWN = 2_000
+_SHOWN_HEADERS = ("commet-version", "idempotency-key", "user-agent", "content-type")
+
+
+@dataclass(slots=True)
+class Entry:
+    """One request to the API, kept as it is: few are looked at, but all take time."""
+
+    id: str
+    at: datetime
+    method: str
+    path: str
+    query: Mapping[str, str]
+    headers: Mapping[str, str]
+    body: bytes
+    status: int | None = None
+    response: bytes = b""
+    duration_ms: int = 0
+    replayed: bool = False
+    fault: dict[str, Any] | None = None
+
+    def shown(self) -> dict[str, Any]:
+        """The entry with its bodies parsed, and the headers that tell something."""
+        return {
+            "id": self.id,
+            "at": iso(self.at),
+            "method": self.method,
+            "path": self.path,
+            "query": dict(self.query),
+            "headers": {n: self.headers[n] for n in _SHOWN_HEADERS if n in self.headers},
+            "body": _readable(self.body),
+            "status": self.status,
+            "response": _readable(self.response),
+            "duration_ms": self.duration_ms,
+            "replayed": self.replayed,
+            "fault": self.fault,
+        }
+
+
+def _readable(raw: bytes) -> Any:
+    if not raw:
+        return None
+    try:
+        return wire.loads(raw)
+    except (ValueError, RecursionError):
+        return raw[:_UNREADABLE_SHOWN].decode(errors="replace")
+
+
+class Journal:
+    """A ring of entries, newest last."""
+
+    def __init__(self) -> None:
+        self._entries: deque[Entry] = deque(maxlen=_KEPT)
+
+    def __len__(self) -> int:
+        """How many requests are remembered."""
+        return len(self._entries)
+
+    def add(self, entry: Entry) -> None:
+        """Remember a request; the oldest falls out."""
+        self._entries.append(entry)
+
+    def clear(self) -> None:
+        """Forget all requests."""
+        self._entries.clear()
+
+    def entries(
+        self, *, method: str | None = None, path: str | None = None, limit: int = 100
+    ) -> list[dict[str, Any]]:
+        """The newest first; `path` is a part of the path."""
+        chosen = (
+            entry
+            for entry in reversed(self._entries)
+            if (method is None or entry.method == method) and (path is None or path in entry.path)
+        )
+        return [entry.shown() for _, entry in zip(range(limit), chosen, strict=False)]

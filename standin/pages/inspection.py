@@ -1,0 +1,300 @@
+"""The page that shows what happens inside, live; it works without JavaScript too."""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from aiohttp import web
+from pydantic import ValidationError
+
+from standin import wire
+from standin.clock import parse_iso
+from standin.control import PREFIX, Control, customer_state
+from standin.deadlines import next_deadline
+from standin.faults import FaultRequest, Rule
+from standin.models import Delivery, Event
+from standin.pages import view
+
+Handler = Callable[[web.Request], Awaitable[web.Response]]
+VIEWS = ("requests", "events", "deliveries", "customers", "faults")
+SHOWN = 50
+_LONGEST_TEXT = 20_000
+
+# Hosted pages may load nothing at all; this one asks for its own next state.
+_CSP = (
+    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src 'unsafe-inline'; "
+    "connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
+)
+
+_STEPS = {"minute": 60, "hour": 3600, "day": 86_400, "week": 604_800}
+
+
+@dataclass(frozen=True, slots=True)
+class Preset:
+    """A fault rule that can be picked from a list."""
+
+    words: str
+    rule: dict[str, Any]
+
+
+_USAGE = {"method": "POST", "path": "/usage/events"}
+PRESETS = {
+    "slow": Preset("Requests: slow, 2 seconds", {"action": {"latency_ms": 2000}}),
+    "unavailable": Preset("Requests: 503, no effect", {"action": {"status": 503}}),
+    "unsure": Preset("Requests: 503 after the effect", {"action": {"status": 503, "after": True}}),
+    "limited": Preset(
+        "Requests: 429, Retry-After 5", {"action": {"status": 429, "retry_after": 5}}
+    ),
+    "reset": Preset("Requests: reset after the effect", {"action": {"reset": "after"}}),
+    "garbage": Preset("Requests: answer is not JSON", {"action": {"invalid_json": True}}),
+    "drop": Preset("Webhooks: lost", {"webhooks": {"drop": True}}),
+    "duplicate": Preset("Webhooks: sent twice", {"webhooks": {"duplicate": True}}),
+    "late": Preset("Webhooks: an hour late", {"webhooks": {"delay_ms": 3_600_000}}),
+    "reorder": Preset("Webhooks: three, last first", {"webhooks": {"reorder": 3}}),
+    "forged": Preset("Webhooks: wrong signature", {"webhooks": {"corrupt": "signature"}}),
+    "late_usage": Preset("Usage: shows an hour late", {"usage": {"late_seconds": 3600}}),
+}
+
+
+class Inspection:
+    """GET /_standin/ and the forms on it, each of which leads back to the view it is on."""
+
+    def __init__(self, control: Control) -> None:
+        self._control = control
+        self._world = control.world
+
+    async def show(self, request: web.Request) -> web.Response:
+        """One view: the newest of its kind, with everything known about each."""
+        chosen = request.query.get("view", "")
+        chosen = chosen if chosen in VIEWS else VIEWS[0]
+        return self._page(chosen, notice=request.query.get("done"))
+
+    def _page(
+        self, chosen: str, *, notice: str | None = None, alert: str | None = None
+    ) -> web.Response:
+        rows: dict[str, Callable[[], list[Any]]] = {
+            "requests": lambda: self._control.journal.entries(limit=SHOWN),
+            "events": self._events,
+            "deliveries": self._deliveries,
+            "customers": self._customers,
+            "faults": lambda: [_rule(rule) for rule in self._world.faults.rules],
+        }
+        response = view.page(
+            "inspection.html",
+            status=200 if alert is None else 400,
+            views=self._counts(),
+            chosen=chosen,
+            rows=rows[chosen](),
+            shown=SHOWN,
+            now=self._world.now(),
+            next_up=self._next_up(),
+            running=self._control.scheduler.open_run() is not None,
+            presets=PRESETS,
+            prefix=PREFIX,
+            base_url=f"{self._world.public_url}/api/v1",
+            pretty=pretty,
+            moment=moment,
+            short=short,
+            notice=_NOTICES.get(notice or ""),
+            alert=alert,
+        )
+        response.headers["Content-Security-Policy"] = _CSP
+        return response
+
+    def _counts(self) -> dict[str, int]:
+        store = self._world.store
+        return {
+            "requests": len(self._control.journal),
+            "events": store.events.count(),
+            "deliveries": store.deliveries.count(),
+            "customers": store.customers.count(),
+            "faults": sum(not rule.used_up for rule in self._world.faults.rules),
+        }
+
+    def _next_up(self) -> tuple[str, datetime] | None:
+        """What the clock will do next, and when; webhook retries apart."""
+        subs = self._world.store.subscriptions.find(
+            "due_at IS NOT NULL", limit=1, order="due_at, seq"
+        )
+        deadline = next_deadline(subs[0]) if subs else None
+        return (_DUE[deadline.kind], deadline.at) if deadline else None
+
+    def _events(self) -> list[tuple[Event, list[Delivery]]]:
+        store = self._world.store
+        return [
+            (event, store.deliveries.find("event_id = ?", event.id, newest=False))
+            for event in store.events.find(limit=SHOWN)
+        ]
+
+    def _deliveries(self) -> list[dict[str, Any]]:
+        store = self._world.store
+        found = []
+        for delivery in store.deliveries.find(limit=SHOWN):
+            endpoint = store.endpoints.get(delivery.endpoint_id)
+            found.append(
+                {
+                    "record": delivery,
+                    "url": endpoint.url if endpoint else None,
+                    "active": bool(endpoint and endpoint.is_active),
+                    "body": readable(delivery.request_body),
+                }
+            )
+        return found
+
+    def _customers(self) -> list[dict[str, Any]]:
+        return [
+            customer_state(self._world, customer)
+            for customer in self._world.store.customers.find(limit=SHOWN)
+        ]
+
+    async def advance(self, request: web.Request) -> web.Response:
+        """Fields `count` and `unit`: move the clock; leads back when all that was due is done."""
+        posted = await request.post()
+        count, unit = str(posted.get("count", "")), str(posted.get("unit", ""))
+        if not count.isascii() or not count.isdecimal() or unit not in _STEPS:
+            return self._page(_view_of(request), alert="Give a whole number of steps.")
+        seconds = int(count) * _STEPS[unit]
+        if not 0 < seconds <= 3650 * 86_400:
+            return self._page(_view_of(request), alert="Move by a minute to ten years.")
+        if self._control.scheduler.open_run():
+            return self._page(_view_of(request), alert="The clock is already being moved.")
+        self._control.scheduler.request_run(self._world.now() + timedelta(seconds=seconds))
+        await self._control.scheduler.settle(30)
+        return _back(request, "advanced")
+
+    async def redeliver(self, request: web.Request) -> web.Response:
+        """Send a delivery again, now."""
+        delivery = self._world.store.deliveries.get(request.match_info["id"])
+        if delivery is None:
+            return self._page("deliveries", alert="There is no such delivery any more.")
+        try:
+            sent = await self._control.courier.redeliver(delivery)
+        except LookupError as gone:
+            return self._page("deliveries", alert=f"Not sent: {gone}.")
+        return _back(request, "delivered" if sent.attempts[-1].succeeded else "not_delivered")
+
+    async def add_fault(self, request: web.Request) -> web.Response:
+        """Field `preset` with `times`, or field `rule`: a whole rule as JSON."""
+        posted = await request.post()
+        text = str(posted.get("rule", "")).strip()
+        try:
+            asked = wire.loads(text) if text else _picked(posted)
+            self._world.faults.rules.append(FaultRequest.model_validate(asked).rule())
+        except ValidationError as wrong:
+            return self._page("faults", alert=f"Not a rule: {wrong.errors()[0]['msg']}.")
+        except ValueError as wrong:
+            return self._page("faults", alert=f"Not a rule: {wrong}.")
+        return _back(request, "fault_added")
+
+    async def clear_faults(self, request: web.Request) -> web.Response:
+        """Forget all rules, or the one named in the path."""
+        self._world.faults.clear(request.match_info.get("id"))
+        return _back(request, "faults_cleared")
+
+
+_NOTICES = {
+    "advanced": "The clock has been moved, and all that was due is done.",
+    "delivered": "Sent again, and acknowledged.",
+    "not_delivered": "Sent again, and not acknowledged.",
+    "fault_added": "The rule is in force.",
+    "faults_cleared": "The rule is gone.",
+}
+
+
+_DUE = {
+    "dunning_retry": "another try to collect a payment",
+    "resume": "a paused subscription resumes",
+    "notice": "notice of a renewal or the end of a trial",
+    "trial_end": "a trial ends",
+    "cancellation": "a cancellation takes effect",
+    "pause": "a pause begins",
+    "renewal": "a renewal",
+    "allowance_end": "a new month of included usage",
+}
+
+
+def _rule(rule: Rule) -> dict[str, Any]:
+    parts = {
+        part: getattr(rule, part).model_dump_json(exclude_defaults=True)
+        for part in ("match", "action", "webhooks", "usage")
+        if hasattr(rule, part)
+    }
+    return {
+        "id": rule.id,
+        "hits": rule.hits,
+        "over": rule.used_up,
+        "often": "until cleared"
+        if rule.times is None
+        else "once"
+        if rule.times == 1
+        else f"{rule.times} times",
+        "parts": {part: text for part, text in parts.items() if text != "{}"},
+    }
+
+
+def _picked(posted: Mapping[str, Any]) -> dict[str, Any]:
+    preset = PRESETS.get(str(posted.get("preset", "")))
+    if preset is None:
+        raise ValueError("pick one")
+    times = str(posted.get("times", ""))
+    return preset.rule | {"times": int(times) if times else None}
+
+
+def _view_of(request: web.Request) -> str:
+    asked = request.query.get("view", "")
+    return asked if asked in VIEWS else VIEWS[0]
+
+
+def _back(request: web.Request, done: str) -> web.Response:
+    return view.see_other(f"{PREFIX}/?view={_view_of(request)}&done={done}")
+
+
+def readable(text: str) -> Any:
+    """JSON as what it is, anything else as text."""
+    try:
+        return wire.loads(text) if text else None
+    except (ValueError, RecursionError):
+        return text
+
+
+def pretty(value: Any, indent: str = "") -> str:
+    """JSON over several lines, with decimals as they are; cut where nobody reads on."""
+    deeper = indent + "  "
+    if isinstance(value, Mapping) and value:
+        lines = [
+            f"{deeper}{wire.dumps(str(k)).decode()}: {pretty(v, deeper)}" for k, v in value.items()
+        ]
+        text = "{\n" + ",\n".join(lines) + f"\n{indent}}}"
+    elif isinstance(value, Sequence) and not isinstance(value, str) and value:
+        text = "[\n" + ",\n".join(deeper + pretty(v, deeper) for v in value) + f"\n{indent}]"
+    else:
+        text = value if isinstance(value, str) and not indent else wire.dumps(value).decode()
+    return text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]}…"
+
+
+def moment(value: datetime | str) -> str:
+    """A moment such as 1 September 2026, 12:03:15."""
+    at = parse_iso(value) if isinstance(value, str) else value
+    return f"{view.day(at)}, {at:%H:%M:%S}"
+
+
+def short(value: datetime | str) -> str:
+    """The same for a column, such as 1 Sep 12:03:15."""
+    at = parse_iso(value) if isinstance(value, str) else value
+    return f"{at.day} {at:%b %H:%M:%S}"
+
+
+def add_routes(app: web.Application, control: Control) -> None:
+    """Mount the page below the control endpoints."""
+    pages = Inspection(control)
+    forms: tuple[tuple[str, Handler], ...] = (
+        ("/ui/clock", pages.advance),
+        ("/ui/deliveries/{id}/redeliver", pages.redeliver),
+        ("/ui/faults", pages.add_fault),
+        ("/ui/faults/clear", pages.clear_faults),
+        ("/ui/faults/{id}/clear", pages.clear_faults),
+    )
+    app.router.add_get(f"{PREFIX}/", pages.show)
+    for path, handler in forms:
+        app.router.add_post(PREFIX + path, handler)

@@ -1,0 +1,358 @@
+"""The life of a subscription, as far as callers and customers decide it."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from standin import events, invoices
+from standin.cards import CardForm, CardRefusedError, accept
+from standin.catalogue import Plan, Price
+from standin.clock import DAY, midnight
+from standin.errors import ApiError, invalid
+from standin.ids import new_id, new_secret
+from standin.invoices import base_line, close_unpaid, draw_up, overage_lines
+from standin.models import Cancellation, Customer, Invoice, Subscription
+from standin.payments import charge
+from standin.periods import open_period, period_end
+from standin.schemas import CreateSubscription
+from standin.world import World
+
+
+@dataclass(frozen=True, slots=True)
+class _Order:
+    """A request for a subscription, resolved against the catalogue."""
+
+    plan: Plan
+    price: Price | None
+    trial_days: int
+    cancel_at_period_end: bool
+
+    @property
+    def terms(self) -> dict[str, Any]:
+        """What a pending checkout must have in common with it to be reused."""
+        return {
+            "planId": self.plan.id,
+            "priceId": self.price.id if self.price else None,
+            "trialDays": self.trial_days,
+            "cancelAtPeriodEnd": self.cancel_at_period_end,
+        }
+
+
+def create(world: World, request: CreateSubscription) -> tuple[Subscription, bool]:
+    """Start a subscription; True when it is new, False when a pending checkout was reused.
+
+    Raises ApiError: customer_not_found, offer_not_found, promo_code_not_found, plan_not_found,
+    price_not_found, no_prices_configured,
+    already_has_active_subscription.
+    """
+    customer = world.customer(request.customer_id)
+    # Offers are not for sale here, so every one that is named is unknown.
+    if request.offer_id:
+        raise ApiError("offer_not_found", "Offer not found", param="offerId")
+    if request.promo_code:
+        raise ApiError("promo_code_not_found", "Promo code not found", param="promoCode")
+    order = _resolve(world, request)
+    if world.current_subscription(customer):
+        raise ApiError(
+            "already_has_active_subscription",
+            "Customer already has an active subscription",
+            param="customerId",
+        )
+    pending = world.pending_subscription(customer)
+    if pending and pending.terms == order.terms:
+        return _reuse(world, pending, request), False
+    if pending:
+        _replace(world, pending, customer)
+    return _start(world, customer, order, request), True
+
+
+def _resolve(world: World, request: CreateSubscription) -> _Order:
+    plan = world.catalogue.plan(request.plan_id or request.plan_code or "")
+    field = "planId" if request.plan_id else "planCode"
+    if plan is None or (request.plan_id or request.plan_code) != (
+        plan.id if request.plan_id else plan.code
+    ):
+        raise ApiError("plan_not_found", "Plan not found", param=field)
+    if plan.is_free:
+        return _Order(plan, None, 0, cancel_at_period_end=False)
+    if not plan.prices:
+        raise ApiError("no_prices_configured", "The plan has no prices", param=field)
+    price = _pick_price(plan, request)
+    trial_days = 0 if request.skip_trial else request.custom_trial_days or price.trial_days
+    return _Order(plan, price, trial_days, request.cancel_at_period_end)
+
+
+def _pick_price(plan: Plan, request: CreateSubscription) -> Price:
+    if request.price_id:
+        price = next((p for p in plan.prices if p.id == request.price_id), None)
+        if price is None:
+            raise ApiError("price_not_found", "Price not found", param="priceId")
+        return price
+    price = plan.price_for(request.billing_interval)
+    if price is None:
+        raise ApiError(
+            "price_not_found", "The plan has no price for that interval", param="billingInterval"
+        )
+    return price
+
+
+def _reuse(world: World, pending: Subscription, request: CreateSubscription) -> Subscription:
+    if request.success_url and request.success_url != pending.success_url:
+        pending.success_url = request.success_url
+        world.store.subscriptions.put(pending)
+    return pending
+
+
+def _replace(world: World, pending: Subscription, customer: Customer) -> None:
+    """Its link dies. Nothing is told about access, because it never had any."""
+    pending.status = "canceled"
+    pending.canceled_at = pending.end_date = pending.updated_at = world.now()
+    world.store.subscriptions.put(pending)
+    _void_first_invoice(world, pending, customer)
+
+
+def _void_first_invoice(world: World, sub: Subscription, customer: Customer) -> None:
+    invoice = world.store.invoices.get(sub.first_invoice_id or "")
+    if invoice and invoice.status == "outstanding":
+        close_unpaid(world, invoice, customer, "void")
+
+
+def _start(
+    world: World, customer: Customer, order: _Order, request: CreateSubscription
+) -> Subscription:
+    now = world.now()
+    sub = Subscription(
+        id=new_id("sub"),
+        customer_id=customer.id,
+        plan_id=order.plan.id,
+        price_id=order.price.id if order.price else None,
+        billing_interval=order.price.billing_interval if order.price else None,
+        name=request.name or order.plan.name,
+        custom_name=request.name,
+        status="active" if order.plan.is_free else "pending_payment",
+        terms=order.terms,
+        start_date=now,
+        created_at=now,
+        updated_at=now,
+        anchor_day=now.day,
+        trial_days=order.trial_days,
+        success_url=request.success_url,
+        cancel_when_active=order.cancel_at_period_end,
+    )
+    if order.plan.is_free:
+        _activate_free(world, sub, customer)
+    else:
+        _await_payment(world, sub, customer)
+    return sub
+
+
+def _activate_free(world: World, sub: Subscription, customer: Customer) -> None:
+    open_period(sub, midnight(world.now()))
+    world.store.subscriptions.put(sub)
+    events.created(world, sub, customer)
+    invoice = _first_invoice(world, sub)
+    invoices.settle(world, invoice)
+    events.activated(world, sub, customer, invoice)
+    events.state_changed(world, customer, "subscription_created")
+    events.state_changed(world, customer, "subscription_activated")
+
+
+def _await_payment(world: World, sub: Subscription, customer: Customer) -> None:
+    sub.checkout_token = new_secret("tok")
+    world.store.subscriptions.put(sub)
+    events.created(world, sub, customer)
+    events.state_changed(world, customer, "subscription_created")
+    invoice = None if sub.trial_days else _first_invoice(world, sub)
+    events.checkout_ready(world, sub, customer, invoice)
+
+
+def _first_invoice(world: World, sub: Subscription) -> Invoice:
+    start = sub.period_start or midnight(world.now())
+    end = period_end(start, sub.billing_interval, sub.anchor_day) or start
+    invoice = draw_up(world, sub, [base_line(world, sub)], period=(start, end))
+    sub.first_invoice_id = invoice.id
+    world.store.subscriptions.put(sub)
+    return invoice
+
+
+def pay_checkout(world: World, sub: Subscription, form: CardForm) -> None:
+    """Pay a pending checkout, or save the card its trial asks for.
+
+    Raises CardFormError when the form is wrong, CardRefusedError when the card is: the
+    subscription then still waits for payment. The refusal must be told in a transaction of its
+    own, see `note_declined_checkout`.
+    """
+    customer = world.owner(sub)
+    card = accept(form, world.now())
+    if card.charge_failure and not sub.trial_days:
+        raise CardRefusedError(card.charge_failure)
+    customer.card = card
+    world.store.customers.put(customer)
+    if sub.trial_days:
+        _begin_trial(world, sub, customer)
+    else:
+        _begin_paid(world, sub, customer)
+    if sub.cancel_when_active and sub.billing_interval != "one_time":
+        _schedule_cancellation(world, sub, None)
+
+
+def note_declined_checkout(world: World, sub: Subscription, failure: tuple[str, str]) -> None:
+    """Tell that a first payment was declined; the link stays valid."""
+    invoice = world.store.invoices.get(sub.first_invoice_id or "")
+    if invoice:
+        events.payment_failed(
+            world,
+            invoice,
+            world.owner(sub),
+            "first_subscription_payment",
+            failure,
+            recovery_url=world.checkout_url(sub),
+        )
+
+
+def _begin_trial(world: World, sub: Subscription, customer: Customer) -> None:
+    now = world.now()
+    sub.status = "trialing"
+    sub.anchor_day = now.day
+    open_period(sub, midnight(now))
+    sub.trial_ends_at = now + sub.trial_days * DAY
+    sub.period_end = sub.trial_ends_at
+    if sub.allowance:
+        sub.allowance.end = min(sub.allowance.end, sub.trial_ends_at)
+    sub.upcoming_noted = False
+    sub.updated_at = now
+    world.store.subscriptions.put(sub)
+    events.trial_event(world, "trial.started", sub, customer)
+    events.payment_method(world, "payment_method.attached", customer, sub)
+    events.state_changed(world, customer, "trial_started")
+
+
+def _begin_paid(world: World, sub: Subscription, customer: Customer) -> None:
+    now = world.now()
+    invoice = world.store.invoices.get(sub.first_invoice_id or "")
+    if invoice is None:
+        raise LookupError(f"subscription {sub.id} has no first invoice")
+    sub.status = "active"
+    sub.anchor_day = now.day
+    open_period(sub, midnight(now))
+    sub.updated_at = now
+    world.store.subscriptions.put(sub)
+    if sub.period_start and sub.period_end:
+        invoice.period_start, invoice.period_end = sub.period_start, sub.period_end
+    charge(world, invoice, customer, "first_subscription_payment")
+    events.activated(world, sub, customer, invoice)
+    events.payment_method(world, "payment_method.attached", customer, sub)
+    events.state_changed(world, customer, "subscription_activated")
+
+
+def cancel(world: World, sub: Subscription, *, reason: str | None, immediate: bool) -> Subscription:
+    """End a subscription now or at the end of its period.
+
+    Only a paid one in good standing waits for the end of its period; every other ends at once.
+    Raises ApiError: subscription_already_canceled, already_scheduled,
+    invalid_subscription_status (a pause is scheduled), one_time_subscription_not_cancelable.
+    """
+    if sub.status == "canceled":
+        raise ApiError("subscription_already_canceled", "Subscription is already canceled")
+    if sub.billing_interval == "one_time":
+        raise ApiError(
+            "one_time_subscription_not_cancelable", "One-time subscriptions cannot be canceled"
+        )
+    if sub.pause and sub.pause.status == "scheduled":
+        raise ApiError("invalid_subscription_status", "Revoke the scheduled pause before canceling")
+    can_wait = sub.status in {"active", "trialing"} and sub.price_id is not None
+    if can_wait and not immediate and sub.period_end:
+        return _schedule_cancellation(world, sub, reason)
+    now = world.now()
+    sub.cancellation = Cancellation(scheduled_at=now, reason=reason, effective_at=now)
+    sub.canceled_at = now
+    end(world, sub)
+    return sub
+
+
+def _schedule_cancellation(world: World, sub: Subscription, reason: str | None) -> Subscription:
+    if sub.cancellation:
+        raise ApiError("already_scheduled", "Cancellation is already scheduled")
+    if sub.period_end is None:
+        raise LookupError(f"subscription {sub.id} has no period")
+    now = world.now()
+    sub.cancellation = Cancellation(scheduled_at=now, reason=reason, effective_at=sub.period_end)
+    sub.canceled_at, sub.end_date, sub.updated_at = now, sub.period_end, now
+    world.store.subscriptions.put(sub)
+    customer = world.owner(sub)
+    events.cancellation_scheduled(world, sub, customer, sub.period_end)
+    events.updated(world, sub, customer)
+    events.state_changed(world, customer, "cancellation_scheduled")
+    return sub
+
+
+def uncancel(world: World, sub: Subscription) -> Subscription:
+    """Take back a scheduled cancellation. Raises ApiError: not_scheduled_for_cancellation."""
+    if sub.cancellation is None or not sub.has_access:
+        raise ApiError(
+            "not_scheduled_for_cancellation", "Subscription is not scheduled for cancellation"
+        )
+    sub.cancellation = sub.canceled_at = sub.end_date = None
+    sub.updated_at = world.now()
+    world.store.subscriptions.put(sub)
+    customer = world.owner(sub)
+    events.cancellation_revoked(world, sub, customer)
+    events.updated(world, sub, customer)
+    events.state_changed(world, customer, "cancellation_revoked")
+    return sub
+
+
+def end(world: World, sub: Subscription) -> None:
+    """End it now: bill the overage so far, close what is unpaid, revoke access."""
+    customer = world.owner(sub)
+    if sub.status in {"active", "paused"}:
+        bill_overage(world, sub, customer)
+    _close_open_invoices(world, sub, customer)
+    now = world.now()
+    sub.status = "canceled"
+    sub.end_date = sub.updated_at = now
+    sub.dunning = sub.scheduled_change = sub.plan_checkout = sub.pause = None
+    world.store.subscriptions.put(sub)
+    events.canceled(world, sub, customer)
+    events.state_changed(world, customer, "subscription_canceled")
+
+
+def _close_open_invoices(world: World, sub: Subscription, customer: Customer) -> None:
+    if sub.dunning:
+        invoice = world.store.invoices.get(sub.dunning.invoice_id)
+        if invoice and invoice.status == "outstanding":
+            close_unpaid(world, invoice, customer, "void")
+    _void_first_invoice(world, sub, customer)
+
+
+def bill_overage(world: World, sub: Subscription, customer: Customer) -> None:
+    """An `overage` invoice for the current allowance, if there is anything to bill."""
+    lines = overage_lines(world, sub)
+    if lines and sub.allowance:
+        period = (sub.allowance.start, min(sub.allowance.end, world.now()))
+        invoice = draw_up(world, sub, lines, kind="overage", period=period)
+        charge(world, invoice, customer, "overage")
+
+
+def find(world: World, subscription_id: str) -> Subscription:
+    """The subscription with that id. Raises ApiError: subscription_not_found."""
+    sub = world.store.subscriptions.get(subscription_id)
+    if sub is None:
+        raise ApiError("subscription_not_found", "Subscription not found", param="id")
+    return sub
+
+
+def for_customer(world: World, customer: Customer) -> Subscription | None:
+    """The customer's current relationship, one that waits for payment included if so set."""
+    live = world.current_subscription(customer)
+    if live or world.settings.active_lookup == "live":
+        return live
+    return world.pending_subscription(customer)
+
+
+def check_status(status: str) -> str:
+    """A status filter. Raises ApiError: validation_error."""
+    known = Subscription.model_fields["status"].annotation
+    allowed = getattr(known, "__args__", ())
+    if status not in allowed:
+        raise invalid("status", f"must be one of {', '.join(allowed)}")
+    return status

@@ -1,0 +1,203 @@
+"""The parts of one running stand-in, put together once and handed to everything else."""
+
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+from standin import sold
+from standin.catalogue import Catalogue, Plan, load_catalogue
+from standin.clock import Clock
+from standin.errors import ApiError
+from standin.faults import Faults
+from standin.ids import new_id, new_secret
+from standin.models import Customer, Delivery, Event, Subscription
+from standin.settings import Settings
+from standin.store import Store
+from standin.wire import Encoded, dumps
+
+MILLISECOND = timedelta(milliseconds=1)
+
+
+class World:
+    """Settings, time, memory and what is for sale.
+
+    Raises CatalogueError, SoldGoneError and sqlite3.Error when made of what cannot be used.
+    """
+
+    def __init__(self, settings: Settings, clock: Clock | None = None) -> None:
+        self.settings = settings
+        self.catalogue: Catalogue = load_catalogue(settings.catalogue)
+        self.store = Store(settings.data)
+        try:
+            sold.check(self.store, self.catalogue, settings.currency)
+        except BaseException:
+            self.store.close()
+            raise
+        self.faults = Faults()
+        self.clock = clock or Clock(settings.speed)
+        self.public_url = settings.public_url.rstrip("/")
+        self.api_key = self._settle_api_key()
+        self.organization_id = self._kept_or("organization_id", lambda: str(uuid4()))
+        self.on_commit: Callable[[], None] = lambda: None
+        self._moment: list[tuple[Event, float]] = []
+        self._order = random.Random(settings.shuffle_seed)  # noqa: S311 - order, not secrets
+        self._restore_clock()
+        self._last_event_at: dict[str | None, datetime] = {}
+        self.longest_usage_lag = float(self.store.kept("number:longest_usage_lag") or 0)
+        self._written: dict[Any, Encoded] = {}
+
+    def _settle_api_key(self) -> str:
+        if self.settings.api_key:
+            return self.store.keep("api_key", self.settings.api_key)
+        return self._kept_or("api_key", lambda: new_secret("ck_sandbox"))
+
+    def _kept_or(self, name: str, make: Callable[[], str]) -> str:
+        return self.store.kept(name) or self.store.keep(name, make())
+
+    def _restore_clock(self) -> None:
+        names = ("simulated", "wall", "speed", "moved")
+        kept = {name: self.store.kept(f"clock:{name}") for name in names}
+        if all(value is not None for value in kept.values()):
+            self.clock.restore({name: value or "" for name, value in kept.items()})
+        self.keep_clock()
+
+    def keep_clock(self) -> None:
+        """Remember where simulated time stands, for the next start."""
+        for name, value in self.clock.snapshot().items():
+            self.store.keep(f"clock:{name}", value)
+
+    def usage_lag(self, customer: Customer, feature_code: str) -> float:
+        """Simulated seconds until usage tracked now shows; the longest ever is remembered."""
+        told = self.faults.for_usage({customer.id, customer.public_id}, feature_code)
+        lag = told.late_seconds if told else self.settings.usage_lag
+        if lag > self.longest_usage_lag:
+            self.longest_usage_lag = lag
+            self.store.keep("number:longest_usage_lag", repr(lag))
+        return lag
+
+    def now(self) -> datetime:
+        """Simulated time."""
+        return self.clock.now()
+
+    def written_once(self, name: Any, make: Callable[[], Any]) -> Encoded:
+        """The JSON of something that never changes while we run, such as the plans."""
+        if name not in self._written:
+            self._written[name] = Encoded(dumps(make()).decode())
+        return self._written[name]
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """One atomic moment: what changes, and the events and deliveries that tell of it."""
+        try:
+            with self.store.transaction():
+                yield
+                something_is_due = self._write_moment()
+        finally:
+            self._moment.clear()
+        if something_is_due:
+            self.on_commit()
+
+    def emit(
+        self, name: str, customer: Customer | None, data: dict[str, Any], *, delay: float = 0.0
+    ) -> None:
+        """Tell an event at the end of the transaction, `delay` simulated seconds later."""
+        event = Event(
+            id=new_id("whev"),
+            name=name,
+            timestamp=self.now(),
+            customer_id=customer.id if customer else None,
+            data=data,
+        )
+        self._moment.append((event, delay))
+
+    def _write_moment(self) -> bool:
+        """Write down what happened; whether the scheduler has to know of it."""
+        noteworthy = False
+        if self.settings.shuffle_seed is not None:
+            self._order.shuffle(self._moment)
+        for event, delay in self._moment:
+            event.timestamp = self._event_time(event.customer_id)
+            self.store.events.put(event)
+            addressed = self._address(event, event.timestamp + timedelta(seconds=delay))
+            # Usage moves no deadline, and there is a lot of it.
+            noteworthy = noteworthy or addressed or event.name != "usage.recorded"
+        return noteworthy
+
+    def _event_time(self, customer_id: str | None) -> datetime:
+        """Now, but later than the customer's last event, unless ties are wanted."""
+        moment, last = self.now(), self._last_event_at.get(customer_id)
+        if last and not self.faults.same_timestamp:
+            moment = max(moment, last + MILLISECOND)
+        self._last_event_at[customer_id] = moment
+        return moment
+
+    def _address(self, event: Event, due: datetime) -> bool:
+        """Queue the event for every endpoint that wants it; whether there is one."""
+        addressed = False
+        for endpoint in self.store.endpoints.find("is_active = 1", newest=False):
+            if event.name in endpoint.events:
+                self.store.deliveries.put(
+                    Delivery(
+                        id=new_id("whd"),
+                        event_id=event.id,
+                        event_name=event.name,
+                        endpoint_id=endpoint.id,
+                        status="pending",
+                        next_at=due,
+                        created_at=self.now(),
+                    )
+                )
+                addressed = True
+        return addressed
+
+    def customer(self, key: str) -> Customer:
+        """The customer with that public id or id of the caller. Raises customer_not_found."""
+        found = self.store.customers.get(key) if key.startswith("cus_") else None
+        found = found or self.store.customers.first("external_id = ?", key)
+        if found is None:
+            raise ApiError("customer_not_found", "Customer not found", param="customerId")
+        return found
+
+    def owner(self, sub: Subscription) -> Customer:
+        """The customer a subscription belongs to."""
+        found = self.store.customers.get(sub.customer_id)
+        if found is None:
+            raise LookupError(f"subscription {sub.id} belongs to nobody")
+        return found
+
+    def plan(self, sub: Subscription) -> Plan:
+        """The plan a subscription is on."""
+        found = self.catalogue.plan(sub.plan_id)
+        if found is None:
+            raise LookupError(f"the catalogue has lost plan {sub.plan_id}")
+        return found
+
+    def price(self, sub: Subscription) -> int:
+        """What a subscription costs per period, in the minor unit; free plans cost nothing."""
+        return next((p.price for p in self.plan(sub).prices if p.id == sub.price_id), 0)
+
+    def current_subscription(self, customer: Customer) -> Subscription | None:
+        """The live relationship of a customer, or None."""
+        return self.store.subscriptions.first(
+            "customer_id = ? AND status IN ('trialing', 'active', 'past_due', 'paused')",
+            customer.id,
+        )
+
+    def pending_subscription(self, customer: Customer) -> Subscription | None:
+        """The newest one that waits for its first payment, or None."""
+        return self.store.subscriptions.first(
+            "customer_id = ? AND status = 'pending_payment'", customer.id
+        )
+
+    def checkout_url(self, sub: Subscription) -> str | None:
+        """Where this subscription can be paid; None when there is nothing to pay."""
+        if sub.status != "pending_payment" or not sub.checkout_token:
+            return None
+        return self.checkout_page(sub)
+
+    def checkout_page(self, sub: Subscription) -> str:
+        """The address of its checkout page, whatever it shows."""
+        return f"{self.public_url}/checkout/{sub.checkout_token}"

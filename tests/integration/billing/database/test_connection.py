@@ -1,0 +1,231 @@
+"""The doorway to Postgres: reconnects, translates, and tells a bad statement from a bad line."""
+
+import socket
+import traceback
+from collections.abc import Callable, Iterator
+from typing import Any
+from urllib.parse import urlsplit
+
+import psycopg
+import pytest
+
+from billing.config import DatabaseSettings, from_env
+from billing.credentials.secrets import Secrets
+from billing.database.connection import Connection, Database, connector
+from billing.errors import DatabaseUnavailable
+from tests.integration.billing.conftest import _connect
+
+PID = "select pg_backend_pid()"
+
+
+@pytest.fixture
+def opened() -> Iterator[list[Connection]]:
+    connections: list[Connection] = []
+    yield connections
+    for each in connections:
+        each.close()
+
+
+@pytest.fixture
+def database(migrated_url: str, opened: list[Connection]) -> Database:
+    """A database that remembers the connections it opened."""
+
+    def connect() -> Connection:
+        opened.append(_connect(migrated_url))
+        return opened[-1]
+
+    return Database(connect)
+
+
+class TestAnswers:
+    def test_shapes(self, database: Database) -> None:
+        """Rows, the first row, the first column; None where there is none."""
+        many = "select n, n * 2 as twice from generate_series(1, 2) as n"
+        assert database.all(many) == [{"n": 1, "twice": 2}, {"n": 2, "twice": 4}]
+        assert database.one(many) == {"n": 1, "twice": 2}
+        assert database.value(many) == 1
+        assert database.one("select 1 where false") is None
+        assert database.value("select 1 where false") is None
+        database.execute("create temp table t (x integer)")
+
+    def test_one_connection(self, database: Database, opened: list[Connection]) -> None:
+        """Opened by the first statement, and kept."""
+        assert opened == []
+        assert database.value(PID) == database.value(PID)
+        assert len(opened) == 1
+
+    def test_each_statement_commits(self, database: Database, migrated_url: str) -> None:
+        """Nothing is left open between statements."""
+        database.execute("insert into attempts values ('t', now(), 1)")
+        with _connect(migrated_url) as other:
+            other.execute("delete from attempts where key = 't'")
+        assert database.value("select count(*) from attempts where key = 't'") == 0
+
+
+class TestConnectionLost:
+    def test_killed_while_idle(
+        self,
+        database: Database,
+        opened: list[Connection],
+        shared: Database,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """A backend that is gone is noticed before the statement, which is sent once."""
+        sent = []
+        run = Database._run
+
+        def counted(connection: Connection, statement: str, params: Any) -> Any:
+            sent.append(statement)
+            return run(connection, statement, params)
+
+        shared.execute("select pg_terminate_backend(%s, 5000)", [database.value(PID)])
+        monkeypatch.setattr(Database, "_run", staticmethod(counted))
+        assert database.value("select 1") == 1
+        assert sent == ["select 1"]
+        assert len(opened) == 2
+
+    def test_killed_while_busy(self, database: Database, opened: list[Connection]) -> None:
+        """The statement is run once more on a new connection, and only once."""
+        suicide = (
+            "select case when %(n)s = (select count(*) from pg_stat_activity where false)"
+            " then pg_terminate_backend(pg_backend_pid()) end"
+        )
+        with pytest.raises(DatabaseUnavailable):
+            database.value(suicide, {"n": 0})
+        assert len(opened) == 2
+        assert database.value("select 1") == 1
+
+    def test_a_server_that_only_reads(self, database: Database, opened: list[Connection]) -> None:
+        """After a failover the old connection may still stand: it is given up."""
+        database.execute("set default_transaction_read_only = on")
+        database.execute("insert into attempts values ('ro', now(), 1)")
+        database.execute("delete from attempts where key = 'ro'")
+        assert len(opened) == 2
+
+    def test_nobody_there(self) -> None:
+        """Down is one clear error, and over as soon as it is up again."""
+        calls = []
+
+        def connect() -> Connection:
+            calls.append(1)
+            raise psycopg.OperationalError("connection refused: secret-host")
+
+        with pytest.raises(DatabaseUnavailable) as caught:
+            Database(connect).value("select 1")
+        assert len(calls) == 2
+        assert "secret-host" not in caught.value.detail
+
+
+class TestStatementErrors:
+    @pytest.mark.parametrize(
+        ("statement", "error"),
+        [
+            ("select nonsense", psycopg.errors.UndefinedColumn),
+            ("select 1/0", psycopg.errors.DivisionByZero),
+            ("select '\\x00'::text::jsonb", psycopg.errors.InvalidTextRepresentation),
+            ("insert into attempts (key) values ('x')", psycopg.errors.NotNullViolation),
+            ("do $$ begin raise exception using errcode = '40001'; end $$",
+             psycopg.errors.SerializationFailure),
+            ("do $$ begin raise exception using errcode = '40P01'; end $$",
+             psycopg.errors.DeadlockDetected),
+            ("do $$ begin raise exception using errcode = '57014'; end $$",
+             psycopg.errors.QueryCanceled),
+            ("do $$ begin raise exception using errcode = '53100'; end $$",
+             psycopg.errors.DiskFull),
+        ],
+    )  # fmt: skip
+    def test_come_through(self, database: Database, statement: str, error: type[Exception]) -> None:
+        """They are the statement's own: running it again elsewhere would do no better."""
+        ran = "select count(*) from pg_stat_activity"
+        database.value(ran)
+        with pytest.raises(error):
+            database.value(statement)
+        assert database.value("select 1") == 1
+
+
+Connecting = Callable[["Store"], Callable[[], Connection]]
+
+
+class TestWhatErrorsTell:
+    @pytest.mark.parametrize(
+        "statement",
+        [
+            "insert into users (id, email) values ('usr_a', null)",
+            "insert into users (id, email, name) values ('usr_a', 'ana@example.com', 'Ana'),"
+            " ('usr_a', 'ana@example.com', 'Ana')",
+            "do $$ begin raise exception 'no' using detail = 'ana@example.com'; end $$",
+        ],
+    )
+    def test_not_the_row_it_went_wrong_on(self, database: Database, statement: str) -> None:
+        """Postgres adds the failing row to its message, and messages go into logs."""
+        with pytest.raises(psycopg.Error) as caught:
+            database.execute(statement)
+        written = "".join(traceback.format_exception(caught.value))
+        assert str(caught.value) == caught.value.diag.message_primary
+        assert "ana@example.com" not in written
+        assert "usr_a" not in written
+
+
+class Store:
+    """A login that may be rotated."""
+
+    def __init__(self, *passwords: str) -> None:
+        self.passwords = list(passwords)
+        self.reads = 0
+
+    def get(self, *_: str) -> str:
+        password = self.passwords[min(self.reads, len(self.passwords) - 1)]
+        self.reads += 1
+        return f'{{"username": "billing_login", "password": "{password}"}}'
+
+
+class TestConnector:
+    @pytest.fixture
+    def connecting(self, migrated_url: str) -> Connecting:
+        """Connects as a settings-and-secrets user does."""
+        parts = urlsplit(migrated_url)
+        settings = DatabaseSettings(
+            host=parts.hostname or "", port=parts.port or 0, name=parts.path[1:],
+            sslmode="disable", ca="", pooled=False, secret_id="arn",
+        )  # fmt: skip
+        return lambda store: connector(settings, Secrets(store), "unit")
+
+    def test_a_rotated_login(
+        self,
+        connecting: Connecting,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """A refused login reads the secret once more."""
+        used = []
+
+        def connect(**options: object) -> Any:
+            used.append(options["password"])
+            if options["password"] == "old":
+                raise psycopg.OperationalError("password authentication failed for user")
+            return None
+
+        monkeypatch.setattr(psycopg, "connect", connect)
+        store = Store("old", "new")
+        connecting(store)()
+        assert used == ["old", "new"]
+
+    def test_a_login_that_stays_wrong(self, connecting: Connecting) -> None:
+        """Not twice: then the database is not available to us."""
+        store = Store("wrong")
+        with pytest.raises(psycopg.OperationalError):
+            connecting(store)()
+        assert store.reads == 3  # as kept, as stored, as it is about to be
+
+    def test_a_server_that_is_silent(self) -> None:
+        """Connecting ends by itself, whatever the network does."""
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            settings = from_env(
+                {
+                    "DATABASE_HOST": "127.0.0.1",
+                    "DATABASE_PORT": str(silent.getsockname()[1]),
+                    "DATABASE_SSLMODE": "disable",
+                    "DATABASE_SECRET_ARN": "arn",
+                }
+            ).database
+            with pytest.raises(psycopg.OperationalError, match="timeout"):
+                connector(settings, Secrets(Store("x")), "unit")()

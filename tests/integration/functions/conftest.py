@@ -1,0 +1,11 @@
+"""The functions run on the same databases as the modules of the layer."""
+
+from tests.integration.billing.conftest import (  # noqa: F401 - fixtures
+    connect,
+    database_url,
+    db,
+    migrated_url,
+    shared,
+    subscribe,
+    user,
+)

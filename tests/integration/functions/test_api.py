@@ -1,0 +1,831 @@
+"""The HTTP functions in this process: who is let in, what is refused, what is never told."""
+
+import base64
+import hashlib
+import hmac
+import io
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+import psycopg
+import pytest
+
+from billing import wiring
+from billing.accounts import sign_in_limits
+from billing.credentials.secrets import Secrets
+from billing.database.connection import Connection, Database
+from billing.errors import Unavailable
+from billing.http import api, sign_in
+from functions.checkout import app as checkout
+from functions.dashboard import app as dashboard
+from functions.portal import app as portal
+from functions.session import app as session
+from functions.signup import app as signup
+from functions.webhook import app as webhook
+from tests.environments import forget
+from tests.integration.billing.conftest import migrated_url  # noqa: F401 - a fixture
+from tests.integration.billing.signed import state
+
+pytestmark = pytest.mark.handlers
+
+ORIGIN = "https://app.example"
+PASSWORD = "correct horse battery staple"
+KEY = "svc_app_" + "a" * 64
+SECRET = "whsec_test"
+
+HANDLERS = {
+    "/signup": signup, "/login": session, "/logout": session, "/checkout": checkout,
+    "/plans": checkout, "/portal": portal, "/dashboard": dashboard, "/users": dashboard,
+    "/health": dashboard,
+}  # fmt: skip
+
+# How header names may be written: as AWS does; as clients do, which SAM CLI hands on; and louder.
+SPELLINGS = pytest.mark.parametrize("spell", [str.lower, str.title, str.upper])
+
+Environment = Callable[..., None]
+Spell = Callable[[str], str]
+
+
+class Context:
+    """What we use of Lambda's context, and what Powertools does."""
+
+    aws_request_id = "lambda-1"
+    function_name = "test"
+    memory_limit_in_mb = 256
+    invoked_function_arn = "arn:aws:lambda:eu-central-1:1:function:test"
+
+    def get_remaining_time_in_millis(self) -> int:
+        return 20_000
+
+
+class Store:
+    """The stack's secrets."""
+
+    def __init__(self, username: str, password: str) -> None:
+        digest = hashlib.sha256(KEY.encode()).hexdigest()
+        self._values = {
+            "database": {"username": username, "password": password},
+            "keys": {"keys": [{"name": "app", "sha256": digest, "scopes": ["read"]}]},
+            "webhook": {"secrets": [SECRET]},
+            "commet": {"api_key": "ck_sandbox_x"},
+        }
+
+    def get(self, secret_id: str, *_: str) -> str:
+        return "app secret" if secret_id == "app" else json.dumps(self._values[secret_id])
+
+
+@pytest.fixture(autouse=True)
+def environment(migrated_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Environment]:  # noqa: F811
+    """A fresh environment of a function; called again with other settings it is another one."""
+    parts = urlsplit(migrated_url)
+    secrets = Secrets(Store(parts.username or "", parts.password or ""))
+
+    def start(**changes: str) -> None:
+        forget()
+        settings = {
+            "APP_URL": ORIGIN,
+            "COMMET_MODE": "sandbox",
+            "COMMET_BASE_URL": "http://127.0.0.1:1",
+            "DATABASE_HOST": str(parts.hostname),
+            "DATABASE_PORT": str(parts.port),
+            "DATABASE_NAME": parts.path[1:],
+            "DATABASE_SSLMODE": "disable",
+            "DATABASE_SECRET_ARN": "database",
+            "COMMET_SECRET_ARN": "commet",
+            "WEBHOOK_SECRET_ARN": "webhook",
+            "SERVICE_KEYS_SECRET_ARN": "keys",
+            "APP_SECRET_ARN": "app",
+            "POWERTOOLS_SERVICE_NAME": "test",
+        }
+        for name, value in (settings | changes).items():
+            monkeypatch.setenv(name, value)
+
+    monkeypatch.setattr(wiring, "secrets", lambda: secrets)
+    monkeypatch.setattr(webhook.metrics.provider, "namespace", "test")
+    start()
+    yield start
+    forget()
+
+
+@pytest.fixture
+def log(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
+    """What api logs."""
+    stream = io.StringIO()
+    monkeypatch.setattr(api.logger.registered_handler, "stream", stream)
+    return stream
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer in payload format 2.0, read."""
+
+    status: int
+    headers: dict[str, str]
+    text: str
+    cookies: list[str]
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.text)
+
+    @property
+    def code(self) -> str:
+        """The code of a problem document, which this must be."""
+        assert self.headers["content-type"] == "application/problem+json"
+        problem = self.json
+        assert set(problem) >= {"type", "title", "status", "detail", "code", "request_id"}
+        assert (problem["status"], problem["request_id"]) == (self.status, "req-1")
+        assert self.headers["cache-control"] == "no-store"
+        return str(problem["code"])
+
+
+def event(
+    method: str,
+    path: str,
+    body: str | None,
+    headers: dict[str, str],
+    cookies: list[str],
+    *,
+    spell: Spell = str.lower,
+) -> dict[str, Any]:
+    return {
+        "version": "2.0", "routeKey": "$default", "rawPath": path, "rawQueryString": "",
+        "cookies": cookies, "headers": {spell(k): v for k, v in headers.items()},
+        "requestContext": {
+            "accountId": "1", "apiId": "a", "domainName": "d", "domainPrefix": "d",
+            "http": {"method": method, "path": path, "protocol": "HTTP/1.1",
+                     "sourceIp": f"192.0.2.{uuid4().int % 250}", "userAgent": "test"},
+            "requestId": "req-1", "routeKey": "$default", "stage": "$default",
+            "time": "", "timeEpoch": 0,
+        },
+        "body": body, "isBase64Encoded": False,
+    }  # fmt: skip
+
+
+def call(
+    method: str,
+    path: str,
+    body: Any = None,
+    *,
+    token: str | None = None,
+    cookie: str | None = None,
+    text: str | None = None,
+    origin: str | None = None,
+    base64_encoded: bool = False,
+    spell: Spell = str.lower,
+    **headers: str,
+) -> Answer:
+    """One request to the function its path belongs to."""
+    sent = {"content-type": "application/json"}
+    sent |= {name.replace("_", "-"): value for name, value in headers.items()}
+    if token:
+        sent["authorization"] = f"Bearer {token}"
+    if origin is not None:
+        sent["origin"] = origin
+    text = json.dumps(body) if body is not None else text
+    request = event(method, path, text, sent, [cookie] if cookie else [], spell=spell)
+    request["isBase64Encoded"] = base64_encoded
+    app = HANDLERS.get("/" + path.split("/")[1], dashboard)
+    answer = app.handler(request, Context())
+    return Answer(
+        answer["statusCode"],
+        {k.lower(): v for k, v in (answer.get("headers") or {}).items()},
+        answer.get("body") or "",
+        answer.get("cookies") or [],
+    )
+
+
+def address() -> str:
+    return f"{uuid4().hex[:12]}@example.com"
+
+
+def signed_up(**fields: Any) -> Answer:
+    answer = call("POST", "/signup", {"email": address(), "password": PASSWORD} | fields)
+    assert answer.status == 201
+    return answer
+
+
+@pytest.fixture
+def token() -> str:
+    return str(signed_up().json["session"]["token"])
+
+
+class TestStory:
+    def test_up_out_and_in(self) -> None:
+        """Sign up, look, sign out, sign in again."""
+        email = address()
+        up = signed_up(email=email, name="Ana")
+        assert up.json["user"] == {
+            "id": up.json["user"]["id"], "email": email, "name": "Ana"
+        }  # fmt: skip
+        token = up.json["session"]["token"]
+        seen = call("GET", "/dashboard", token=token)
+        assert seen.status == 200
+        assert (seen.json["user"], seen.json["access"]) == (up.json["user"], False)
+        assert (seen.json["subscription"], seen.json["usage"]) == (None, [])
+        assert seen.headers["cache-control"] == "no-store"
+        assert call("POST", "/logout", token=token).status == 204
+        assert call("GET", "/dashboard", token=token).code == "unauthenticated"
+        back = call("POST", "/login", {"email": email.upper(), "password": PASSWORD})
+        assert back.status == 200
+        assert back.json["user"] == up.json["user"]
+        assert back.json["session"]["token"] != token
+
+    def test_taken(self) -> None:
+        """The same address in other case."""
+        email = address()
+        signed_up(email=email)
+        second = call("POST", "/signup", {"email": email.upper(), "password": PASSWORD})
+        assert (second.status, second.code) == (409, "email_taken")
+
+    def test_wrong_and_unknown(self) -> None:
+        """Not to be told apart."""
+        email = address()
+        signed_up(email=email)
+        answers = [
+            call("POST", "/login", {"email": each, "password": "wrong password"})
+            for each in (email, address())
+        ]
+        assert {answer.code for answer in answers} == {"invalid_credentials"}
+        assert answers[0].text == answers[1].text
+        assert answers[0].headers == answers[1].headers
+
+
+class TestAdmission:
+    @pytest.mark.parametrize(
+        ("method", "path"),
+        [("POST", "/checkout"), ("POST", "/portal"), ("GET", "/portal"), ("GET", "/dashboard"),
+         ("POST", "/logout"), ("GET", "/users/usr_1/dashboard"), ("PUT", "/users/usr_1")],
+    )  # fmt: skip
+    @pytest.mark.parametrize(
+        "credentials",
+        [{}, {"token": "ses_" + "0" * 64}, {"token": "svc_" + "0" * 64}, {"token": "nonsense"},
+         {"authorization": "Basic dXNlcjpwYXNz"}, {"authorization": "Bearer"},
+         {"authorization": "Bearer "}, {"cookie": "session=ses_" + "0" * 64}],
+        ids=range(8),
+    )  # fmt: skip
+    def test_strangers(self, method: str, path: str, credentials: dict[str, Any]) -> None:
+        """Nobody we know is told so before the body is even looked at."""
+        answer = call(method, path, text="{nonsense", **credentials)
+        assert (answer.status, answer.code) == (401, "unauthenticated")
+        assert answer.headers["www-authenticate"] == "Bearer"
+        assert "errors" not in answer.json
+
+    def test_the_body_comes_second(self, token: str) -> None:
+        """A stranger learns nothing of type and size either; who we know is told."""
+        for sent in ({"text": "x", "content_type": "text/plain"}, {"text": "x" * 100_000}):
+            assert call("POST", "/checkout", **sent).status == 401  # type: ignore[arg-type]
+            assert call("POST", "/checkout", **sent, token=token).status in (413, 415)  # type: ignore[arg-type]
+        assert call("POST", "/checkout", text="{nonsense", token=token).code == "invalid_json"
+
+    def test_each_kind_at_its_place(self, token: str) -> None:
+        """A session opens no service route, a service key no user's."""
+        answer = call("GET", "/users/usr_1/dashboard", token=token)
+        assert (answer.status, answer.code) == (403, "service_key_required")
+        assert call("GET", "/dashboard", token=KEY).status == 401
+        assert call("GET", "/users/usr_nobody/dashboard", token=KEY).code == "unknown_user"
+
+    def test_scopes(self) -> None:
+        """A key may do what it was made for."""
+        answer = call("PUT", "/users/usr_1", {"email": "a@b.co"}, token=KEY)
+        assert (answer.status, answer.code) == (403, "missing_scope")
+
+    def test_how_it_is_written(self, token: str) -> None:
+        """The scheme has no case."""
+        assert call("GET", "/dashboard", authorization=f"bEARER  {token} ").status == 200
+
+
+class TestCookies:
+    def cookie(self, **fields: Any) -> str:
+        (cookie,) = signed_up(cookie=True, **fields).cookies
+        return cookie.split(";")[0]
+
+    def test_instead_of_the_token(self) -> None:
+        """No script reads it, no other site sends it, and the body has no second copy."""
+        answer = signed_up(cookie=True)
+        assert answer.json["session"]["token"] is None
+        (cookie,) = answer.cookies
+        name, *attributes = cookie.split("; ")
+        assert name.startswith("__Host-session=ses_")
+        assert {a.lower() for a in attributes} == {
+            "path=/", "secure", "httponly", "samesite=lax", "max-age=2592000"
+        }  # fmt: skip
+
+    def test_on_plain_loopback(self, environment: Environment) -> None:
+        """A browser would refuse prefix and Secure there."""
+        environment(APP_URL="http://localhost:3000")
+        (cookie,) = signed_up(cookie=True).cookies
+        assert cookie.startswith("session=ses_")
+        assert "secure" not in cookie.lower()
+
+    def test_reading(self) -> None:
+        """A page reads with it; another origin may ask, and CORS keeps the answer from it."""
+        cookie = self.cookie()
+        assert call("GET", "/dashboard", cookie=cookie).status == 200
+        assert call("GET", "/dashboard", cookie=f"a=b; {cookie}").status == 200
+
+    @pytest.mark.parametrize(
+        "origin",
+        [None, "", "null", "https://evil.example", "http://app.example", "https://app.example:8443",
+         "https://app.example.evil.example", "https://APP.example", "https://app.example/"],
+    )  # fmt: skip
+    def test_writing_needs_our_origin(self, origin: str | None) -> None:
+        """The browser sends the cookie along with anybody's form; its Origin tells whose."""
+        cookie = self.cookie()
+        answer = call("POST", "/logout", cookie=cookie, origin=origin)
+        assert (answer.status, answer.code) == (403, "origin_not_allowed")
+        assert call("GET", "/dashboard", cookie=cookie).status == 200
+
+    def test_writing_from_our_pages(self) -> None:
+        """And the cookie is taken back with the session."""
+        cookie = self.cookie()
+        answer = call("POST", "/logout", cookie=cookie, origin=ORIGIN)
+        assert answer.status == 204
+        (gone,) = answer.cookies
+        assert gone.startswith("__Host-session=;")
+        assert "1970" in gone
+        assert call("GET", "/dashboard", cookie=cookie).status == 401
+
+    @pytest.mark.parametrize("path", ["/login", "/signup"])
+    def test_signing_in_from_another_site(self, path: str) -> None:
+        """It would put a visitor into the attacker's account."""
+        body = {"email": address(), "password": PASSWORD, "cookie": True}
+        answer = call("POST", path, body, origin="https://evil.example")
+        assert (answer.status, answer.code) == (403, "origin_not_allowed")
+        assert answer.cookies == []
+
+    def test_a_token_needs_none(self, token: str) -> None:
+        """Programs send no Origin, and nobody sends a header for them."""
+        assert call("POST", "/logout", token=token).status == 204
+
+
+class TestBodies:
+    @pytest.mark.parametrize(
+        ("text", "code"),
+        [
+            ("{", "invalid_json"), ("nonsense", "invalid_json"), ("[" * 50_000, "invalid_json"),
+            ('{"a": NaN}', "invalid_json"), ('{"a": 1e99999}', "invalid_json"),
+            ('{"a": ' + "9" * 5000 + "}", "invalid_json"), ("[]", "invalid_request"),
+            ("null", "invalid_request"), ("7", "invalid_request"), ("{}", "invalid_request"),
+            ("", "invalid_request"), ('{"email": "\ud800"}', "invalid_encoding"),
+        ],
+        ids=range(12),
+    )  # fmt: skip
+    def test_not_what_we_read(self, text: str, code: str) -> None:
+        """Each is 422, and not one character of it comes back."""
+        answer = call("POST", "/signup", text=text)
+        assert (answer.status, answer.code) == (422, code)
+        assert "nonsense" not in answer.text
+
+    @pytest.mark.parametrize(
+        ("changes", "field"),
+        [
+            ({"email": None}, "email"), ({"email": 7}, "email"), ({"email": "nobody"}, "email"),
+            ({"email": "a@b.c\x00"}, "email"), ({"email": "a\ud800@b.co"}, "email"),
+            ({"email": "x" * 300 + "@b.co"}, "email"), ({"email": ["a@b.co"]}, "email"),
+            ({"password": "short"}, "password"), ({"password": "x" * 129}, "password"),
+            ({"password": 12345678}, "password"), ({"password": "hunter2\ud800x"}, "password"),
+            ({"password": "password1"}, "password"),
+            ({"name": ""}, "name"), ({"name": "x" * 201}, "name"), ({"name": "a\nb"}, "name"),
+            ({"name": "\udfff"}, "name"), ({"cookie": "maybe"}, "cookie"),
+            ({"admin": True}, "admin"),
+        ],
+        ids=range(18),
+    )  # fmt: skip
+    def test_fields(self, changes: dict[str, Any], field: str) -> None:
+        """Named with a code and words; never with what was sent."""
+        body = {"email": address(), "password": PASSWORD} | changes
+        answer = call("POST", "/signup", body)
+        assert (answer.status, answer.code) == (422, "invalid_request")
+        assert [error["field"] for error in answer.json["errors"]] == [field]
+        for error in answer.json["errors"]:
+            assert set(error) == {"field", "code", "message"}
+        assert "hunter2" not in answer.text
+        assert body["email"] is None or str(body["email"]) not in answer.text
+
+    @pytest.mark.parametrize(
+        "content_type", ["", "text/plain", "application/x-www-form-urlencoded", "application/jsonx"]
+    )
+    def test_other_content_types(self, content_type: str) -> None:
+        """415, which also keeps plain forms of other sites out."""
+        body = {"email": address(), "password": PASSWORD}
+        answer = call("POST", "/signup", body, content_type=content_type)
+        assert (answer.status, answer.code) == (415, "unsupported_media_type")
+
+    def test_json_with_parameters(self) -> None:
+        """A charset is no other type."""
+        body = {"email": address(), "password": PASSWORD}
+        answer = call("POST", "/signup", body, content_type="Application/JSON; charset=utf-8")
+        assert answer.status == 201
+
+    @pytest.mark.parametrize(
+        "content_type",
+        ["", "text/plain", "application/x-www-form-urlencoded", "multipart/form-data", "é"],
+    )
+    def test_no_body_has_no_type(self, token: str, content_type: str) -> None:
+        """Clients put one there all the same."""
+        for method, path in (("POST", "/portal"), ("GET", "/portal"), ("GET", "/dashboard")):
+            answer = call(method, path, token=token, content_type=content_type)
+            assert answer.status in (200, 409)
+        assert call("POST", "/signup", content_type=content_type).code == "invalid_request"
+        assert call("POST", "/logout", token=token, content_type=content_type).status == 204
+
+    def test_too_large(self) -> None:
+        """Nothing is parsed of it."""
+        answer = call("POST", "/signup", text='{"x": "' + "é" * 40_000)
+        assert (answer.status, answer.code) == (413, "payload_too_large")
+
+    def test_in_base64(self) -> None:
+        """As API Gateway sends what it takes for binary."""
+        text = json.dumps({"email": address(), "password": PASSWORD}).encode()
+        encoded = base64.b64encode(text).decode()
+        assert call("POST", "/signup", text=encoded, base64_encoded=True).status == 201
+
+    @pytest.mark.parametrize("encoded", ["A", base64.b64encode(b"\xff\xfe").decode()])
+    def test_in_broken_base64(self, encoded: str) -> None:
+        """No text."""
+        answer = call("POST", "/signup", text=encoded, base64_encoded=True)
+        assert (answer.status, answer.code) == (422, "invalid_encoding")
+
+
+class TestAddresses:
+    def test_limits(self, environment: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Counted before anything is hashed, and the wait is told."""
+        environment(SIGN_UPS_PER_HOUR="0")
+        monkeypatch.setattr(
+            "billing.accounts.passwords.hash_password", lambda _: pytest.fail("hashed")
+        )
+        answer = call("POST", "/signup", {"email": address(), "password": PASSWORD})
+        assert (answer.status, answer.code) == (429, "too_many_requests")
+        assert int(answer.headers["retry-after"]) > 0
+
+    @pytest.mark.parametrize(
+        ("hops", "forwarded", "expected"),
+        [
+            ("0", "203.0.113.9", "192.0.2.1"),
+            ("1", "203.0.113.9", "192.0.2.1"),
+            ("1", "198.51.100.1, 203.0.113.9, 192.0.2.1", "203.0.113.9"),
+            ("2", "198.51.100.1, 203.0.113.9, 192.0.2.1", "198.51.100.1"),
+            ("9", "198.51.100.1, 192.0.2.1", "192.0.2.1"),
+        ],
+    )
+    def test_whose_address_counts(
+        self, environment: Environment, hops: str, forwarded: str, expected: str
+    ) -> None:
+        """What anybody may write into a header is not believed unless a proxy of ours wrote it."""
+        proof = hmac.new(b"app secret", b"trusted proxy", "sha256").hexdigest()
+        assert self.counted(environment, hops, forwarded, proof) == expected
+
+    @pytest.mark.parametrize("proof", [None, "", "0" * 64, "naïve"])
+    def test_who_goes_around_the_proxy_is_not_believed(
+        self, environment: Environment, proof: str | None
+    ) -> None:
+        """API Gateway's own address is open to all, who could be another with each attempt."""
+        forwarded = "203.0.113.9, 192.0.2.1"
+        assert self.counted(environment, "1", forwarded, proof) == "192.0.2.1"
+
+    def counted(
+        self, environment: Environment, hops: str, forwarded: str, proof: str | None
+    ) -> str:
+        environment(TRUSTED_PROXY_HOPS=hops)
+        app = api.resolver()
+        seen = []
+
+        @app.get("/address")
+        def _address() -> dict[str, str]:
+            seen.append(sign_in.client_address(app))
+            return {}
+
+        headers = {"x-forwarded-for": forwarded} | ({"x-proxy-proof": proof} if proof else {})
+        request = event("GET", "/address", None, headers, [])
+        request["requestContext"]["http"]["sourceIp"] = "192.0.2.1"
+        api.handle(app, request, Context())
+        (address,) = seen
+        return address
+
+
+@SPELLINGS
+class TestHeaderNames:
+    """Names of headers have no case: each one we read is found however it is written."""
+
+    def test_authorization(self, token: str, spell: Spell) -> None:
+        assert call("GET", "/dashboard", token=token, spell=spell).status == 200
+
+    def test_content_type(self, token: str, spell: Spell) -> None:
+        """The right one is taken and the wrong one refused, by us and by Powertools."""
+        signed_up = {"email": address(), "password": PASSWORD}
+        for given, status in (("Application/JSON", 201), ("text/plain", 415)):
+            answer = call(
+                "POST", "/signup", signed_up, token=token, spell=spell, content_type=given
+            )
+            assert answer.status == status
+
+    def test_origin(self, spell: Spell) -> None:
+        """A cookie writes from our pages alone."""
+        cookie = TestCookies().cookie()
+        for origin, status in (("https://evil.example", 403), (None, 403), (ORIGIN, 204)):
+            answer = call("POST", "/logout", cookie=cookie, origin=origin, spell=spell)
+            assert answer.status == status
+
+    def test_forwarded_for(self, environment: Environment, spell: Spell) -> None:
+        """A trusted proxy's proof and what it saw."""
+        environment(TRUSTED_PROXY_HOPS="1")
+        app = api.resolver()
+        seen = []
+
+        @app.get("/address")
+        def _address() -> dict[str, str]:
+            seen.append(sign_in.client_address(app))
+            return {}
+
+        proof = hmac.digest(b"app secret", b"trusted proxy", "sha256").hex()
+        headers = {"x-forwarded-for": "203.0.113.7, 198.51.100.1", "x-proxy-proof": proof}
+        api.handle(app, event("GET", "/address", None, headers, [], spell=spell), Context())
+        assert seen == ["203.0.113.7"]
+
+    def test_webhook_signature(self, spell: Spell) -> None:
+        assert TestWebhook().send(b"{}", "0" * 64, spell=spell).status == 401
+        assert TestWebhook().send(b"{}", spell=spell).status == 200
+
+
+class TestBrowsers:
+    """An answer is data: no browser may guess at it, frame it or leave the address behind."""
+
+    def test_every_answer_says_so(self, token: str) -> None:
+        """Good ones, problems, redirects' kin and webhooks."""
+        answers = [
+            call("GET", "/health"),
+            call("GET", "/nowhere"),
+            call("POST", "/logout", token=token),
+            TestWebhook().send(b"{}"),
+            TestWebhook().send(b"{}", "0"),
+        ]
+        assert [a.status for a in answers] == [200, 404, 204, 200, 401]
+        for answer in answers:
+            assert answer.headers["x-content-type-options"] == "nosniff"
+            assert answer.headers["referrer-policy"] == "no-referrer"
+            assert answer.headers["strict-transport-security"] == "max-age=63072000"
+            assert "frame-ancestors 'none'" in answer.headers["content-security-policy"]
+
+    def test_a_page_keeps_its_own_policy(self) -> None:
+        """It has styles, and cannot be framed either."""
+        policy = call("GET", "/").headers["content-security-policy"]
+        assert "style-src 'unsafe-inline'" in policy
+        assert "frame-ancestors 'none'" in policy
+
+
+def counted(capsys: pytest.CaptureFixture[str]) -> dict[str, float]:
+    """The metrics that were written to standard output, by name."""
+    found: dict[str, float] = {}
+    for line in capsys.readouterr().out.splitlines():
+        document = json.loads(line) if line.startswith("{") else {}
+        for directive in document.get("_aws", {}).get("CloudWatchMetrics", []):
+            for metric in directive["Metrics"]:
+                name = metric["Name"]
+                found[name] = found.get(name, 0) + sum(document[name])
+    return found
+
+
+class TestMeasures:
+    def test_sign_ups_and_sign_ins(self, capsys: pytest.CaptureFixture[str]) -> None:
+        email = signed_up().json["user"]["email"]
+        call("POST", "/login", {"email": email, "password": PASSWORD})
+        call("POST", "/login", {"email": email, "password": "wrong"})
+        found = counted(capsys)
+        assert (found["SignedUp"], found["SignedIn"]) == (1, 1)
+
+    def test_refused_attempts(
+        self,
+        environment: Environment,
+        capsys: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """What the abuse alarms look at."""
+        environment(SIGN_UPS_PER_HOUR="1")
+        monkeypatch.setattr(
+            sign_in_limits, "BY_ADDRESS", sign_in_limits.Limit(1, timedelta(minutes=5))
+        )
+        one = uuid4().hex
+        monkeypatch.setattr(sign_in_limits, "_network", lambda _: one)
+        for _ in range(3):  # of which two fall into one window, whenever this runs
+            call("POST", "/signup", {"email": address(), "password": PASSWORD})
+            call("POST", "/login", {"email": "a@b.co", "password": PASSWORD})
+        found = counted(capsys)
+        assert found["SignUpRefused"] >= 1
+        assert found["SignInRefused"] >= 1
+
+    def test_a_database_that_cannot_be_reached(
+        self, environment: Environment, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """Under one name for the whole stack, whichever function met it."""
+        environment(DATABASE_PORT="1")
+        call("GET", "/health")
+        lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        written = {(one["service"], name) for one in lines if "_aws" in one for name in one}
+        assert ("database", "DatabaseUnavailable") in written
+        assert ("api", "ServerErrors") in written  # what takes a bad release back
+
+    def test_asking_to_come_again_is_no_failure(
+        self,
+        token: str,
+        log: io.StringIO,
+        capsys: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """A 503 while a subscription is being confirmed wakes nobody and fills no log."""
+
+        def unconfirmed(*_: object) -> None:
+            raise Unavailable("In a moment.", code="access_unconfirmed")
+
+        monkeypatch.setattr(dashboard, "_dashboard", unconfirmed)
+        capsys.readouterr()
+        assert call("GET", "/dashboard", token=token).status == 503
+        assert counted(capsys) == {}
+        assert "Traceback" not in log.getvalue()
+
+
+class TestTrouble:
+    def test_unknown_routes(self) -> None:
+        """Our own 404."""
+        for path in ("/no", "/nope/", "/dashboard/x", "/users//dashboard"):
+            assert call("GET", path).code == "not_found"
+
+    def test_a_bug(self, token: str, log: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
+        """500 that tells nothing; the log has the cause and no token."""
+
+        def broken(*_: object, **__: object) -> None:
+            raise ZeroDivisionError("inner words")
+
+        monkeypatch.setattr(dashboard, "_dashboard", broken)
+        answer = call("GET", "/dashboard", token=token)
+        assert (answer.status, answer.code) == (500, "internal_error")
+        assert "inner words" not in answer.text
+        assert "ZeroDivisionError" not in answer.text
+        written = log.getvalue()
+        assert "ZeroDivisionError" in written
+        assert "req-1" in written
+        assert token not in written
+
+    def test_keys_of_one_request_do_not_stay(
+        self, token: str, log: io.StringIO, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Who called before is not in the next one's log."""
+        user = call("GET", "/dashboard", token=token).json["user"]["id"]
+        monkeypatch.setattr(wiring.database(), "value", lambda *_: 1 / 0)
+        assert call("GET", "/health").code == "internal_error"
+        assert user not in log.getvalue()
+
+    def test_the_database_is_down(self, environment: Environment) -> None:
+        """503 and when to come again, at every door; nobody gets in uncounted."""
+        environment(DATABASE_PORT="1")
+        for answer in (
+            call("GET", "/health"),
+            call("GET", "/dashboard", token="ses_" + "0" * 64),
+            call("POST", "/login", {"email": "a@b.co", "password": PASSWORD}),
+            call("POST", "/signup", {"email": "a@b.co", "password": PASSWORD}),
+        ):
+            assert (answer.status, answer.code) == (503, "database_unavailable")
+            assert int(answer.headers["retry-after"]) > 0
+
+    def test_commet_is_down(self, token: str) -> None:
+        """503 where only Commet can tell; the dashboard does not need it."""
+        body = {"plan_code": "usage_pro"}
+        assert call("POST", "/checkout", body, token=token).code == "billing_provider_unavailable"
+        assert call("GET", "/dashboard", token=token).status == 200
+
+    def test_nothing_to_manage(self, token: str) -> None:
+        """Without a body and with one."""
+        for body in (None, {}, {"return_url": ORIGIN}):
+            assert call("POST", "/portal", body, token=token).code == "no_billing_account"
+        assert call("GET", "/portal", token=token).code == "no_billing_account"
+
+    @pytest.mark.parametrize(("path", "field"), [("/checkout", "success_url"),
+                                                 ("/portal", "return_url")])  # fmt: skip
+    def test_where_to_come_back_to(self, token: str, path: str, field: str) -> None:
+        """Only to allowed origins; the refused one is not repeated."""
+        body = {field: "https://evil.example/x"} | (
+            {"plan_code": "usage_pro"} if path == "/checkout" else {}
+        )
+        answer = call("POST", path, body, token=token)
+        assert (answer.status, answer.code) == (422, "invalid_request")
+        assert [error["field"] for error in answer.json["errors"]] == [field]
+        assert "evil" not in answer.text
+
+
+class TestWebhook:
+    def send(
+        self, body: bytes | str, signature: str | None = None, *, method: str = "POST",
+        encoded: bool = False, route: str = "$default", spell: Spell = str.lower,
+    ) -> Answer:  # fmt: skip
+        raw = body if isinstance(body, bytes) else body.encode()
+        if signature is None:
+            signature = hmac.new(SECRET.encode(), raw, hashlib.sha256).hexdigest()
+        text = base64.b64encode(raw).decode() if encoded else raw.decode()
+        request = event(method, "/", text, {"x-commet-signature": signature}, [], spell=spell)
+        request["isBase64Encoded"] = encoded
+        request["requestContext"]["routeKey"] = route
+        answer = webhook.handler(request, Context())
+        headers = {k.lower(): v for k, v in answer["headers"].items()}
+        return Answer(answer["statusCode"], headers, answer["body"], [])
+
+    @pytest.mark.parametrize("encoded", [True, False])
+    def test_signed(self, encoded: object) -> None:
+        """Applied, and once."""
+        user = signed_up().json["user"]["id"]
+        body = state(user, f"sub_{user}", 1)
+        answers = [self.send(body, encoded=bool(encoded)) for _ in range(2)]
+        assert [(a.status, a.json["outcome"]) for a in answers] == [
+            (200, "applied"),
+            (200, "duplicate"),
+        ]
+
+    def test_access_follows(self) -> None:
+        """What the webhook says is what the dashboard shows."""
+        up = signed_up().json
+        self.send(state(up["user"]["id"], f"sub_{up['user']['id']}", 1))
+        seen = call("GET", "/dashboard", token=up["session"]["token"]).json
+        assert seen["access"] is True
+        assert seen["subscription"]["status"] == "active"
+        assert [(u["feature"], u["included"]) for u in seen["usage"]] == [("storage", "100")]
+
+    def test_a_row_that_somebody_holds(self, migrated_url: str) -> None:  # noqa: F811
+        """Acknowledged within the function's time and kept for reconcile, not timed out."""
+        user = signed_up().json["user"]["id"]
+        with psycopg.connect(migrated_url) as holder:
+            holder.execute("select from users where id = %s for update", [user])
+            answer = self.send(state(user, f"sub_{user}", 1))
+        assert (answer.status, answer.json["outcome"]) == (200, "failed")
+
+    @pytest.mark.parametrize("signature", ["", "0" * 64, "é", "\ud800", "x" * 100_000])
+    def test_not_signed(self, signature: str) -> None:
+        """401, and nothing is stored."""
+        body = json.dumps({"id": f"whev_{uuid4().hex}"})
+        assert self.send(body, signature).code == "bad_signature"
+        stored = "select count(*) from webhook_events where id = %s"
+        assert wiring.database().value(stored, [json.loads(body)["id"]]) == 0
+
+    def test_broken_base64(self) -> None:
+        """Nobody signed that."""
+        request = event("POST", "/", "é", {"x-commet-signature": "0"}, [])
+        request["isBase64Encoded"] = True
+        assert webhook.handler(request, Context())["statusCode"] == 401
+
+    def test_no_body(self) -> None:
+        """Signed by nobody; signed by Commet it would be unreadable."""
+        request = event("POST", "/", None, {}, [])
+        assert webhook.handler(request, Context())["statusCode"] == 401
+        assert self.send(b"").json["outcome"] in ("unreadable", "duplicate")
+
+    @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "OPTIONS", "HEAD"])
+    def test_other_methods(self, method: str) -> None:
+        """405, and which one it is."""
+        answer = self.send(b"{}", method=method)
+        assert (answer.status, answer.code) == (405, "method_not_allowed")
+        assert answer.headers["allow"] == "POST"
+
+    def test_too_large(self) -> None:
+        """Before the signature is looked at."""
+        assert self.send(b"x" * 1_100_001, "0").code == "payload_too_large"
+        assert self.send(b'"' + b"x" * 1_099_998 + b'"').status == 200
+
+    def test_too_large_is_counted(self, capsys: pytest.CaptureFixture[str]) -> None:
+        """An alarm tells: Commet will give up on it."""
+        self.send(b"x" * 1_100_001, "0")
+        assert counted(capsys)["WebhookTooLarge"] == 1
+
+    def test_the_route_on_the_api_can_be_switched_off(self, environment: Environment) -> None:
+        """Then only the function's own URL takes webhooks, and the API says there is nothing."""
+        environment(WEBHOOK_ON_API="false")
+        assert self.send(b"{}", route="ANY /webhooks/commet").code == "not_found"
+        assert self.send(b"{}").status == 200
+        environment(WEBHOOK_ON_API="true")
+        assert self.send(b"{}", route="ANY /webhooks/commet").status == 200
+
+    def test_the_database_is_down(
+        self, environment: Environment, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """503: Commet sends it again, and then it is applied."""
+        user = signed_up().json["user"]["id"]
+        body = state(user, f"sub_{user}", 1)
+
+        def down() -> Connection:
+            raise psycopg.OperationalError("no")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(wiring, "database", lambda: Database(down))
+            answer = self.send(body)
+        assert (answer.status, answer.code) == (503, "database_unavailable")
+        environment()
+        assert self.send(body).json["outcome"] == "applied"
+
+    def test_a_bug(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Ours is not Commet's: 200, kept as failed."""
+        user = signed_up().json["user"]["id"]
+        monkeypatch.setattr("billing.subscriptions.from_webhook.news_of", lambda _: 1 / 0)
+        answer = self.send(state(user, f"sub_{user}", 1))
+        assert (answer.status, answer.json["outcome"]) == (200, "failed")

@@ -1,0 +1,758 @@
+"""The routes for usage in this process: who may, what each verdict is answered with and told."""
+
+import csv
+import hashlib
+import io
+import json
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any, NoReturn
+from urllib.parse import parse_qsl, urlsplit
+
+import pytest
+
+from billing import wiring
+from billing.accounts import accounts
+from billing.credentials.secrets import Secrets
+from billing.database.connection import Database
+from billing.errors import CommetUnavailable
+from billing.http import api
+from billing.usage.accepting import UsageEvent, accept
+from functions.dashboard import app as dashboard
+from functions.track_usage import app as track_usage
+from tests.environments import forget
+from tests.integration.billing.conftest import NOW, STATUSES, Subscribe, after
+from tests.integration.functions.test_api import SPELLINGS, Answer, Context, Spell, event
+
+pytestmark = pytest.mark.handlers
+
+KEYS = {scope: f"svc_{scope[-4:]}_" + scope[0] * 64 for scope in ("usage:write", "usage:correct")}
+KEYS["read"] = "svc_read_" + "e" * 64
+
+
+class Clock:
+    """Stands still until a test moves it."""
+
+    def __init__(self) -> None:
+        self.now = NOW
+
+    def __call__(self) -> datetime:
+        return self.now
+
+
+class Store:
+    """The secrets: the service keys of three scopes, the correcting one twice while it rotates."""
+
+    def __init__(self, username: str, password: str) -> None:
+        entries = [
+            {"name": f"{scope}-key", "sha256": _digest(key), "scopes": [scope]}
+            for scope, key in KEYS.items()
+        ]
+        entries.append(
+            {"name": "rotated", "sha256": _digest("svc_new_key"), "scopes": ["usage:correct"]}
+        )
+        self._values: dict[str, Any] = {
+            "database": {"username": username, "password": password},
+            "keys": {"keys": entries},
+            "commet": {"api_key": "ck_sandbox_x"},
+        }
+
+    def get(self, secret_id: str, *_: str) -> str:
+        return json.dumps(self._values[secret_id])
+
+
+def _digest(key: str) -> str:
+    return hashlib.sha256(key.encode()).hexdigest()
+
+
+@pytest.fixture(autouse=True)
+def clock(database_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
+    """A fresh environment of the functions, with a clock in our hands."""
+    parts = urlsplit(database_url)
+    settings = {
+        "APP_URL": "https://app.example",
+        "COMMET_BASE_URL": "http://127.0.0.1:1",
+        "DATABASE_HOST": str(parts.hostname),
+        "DATABASE_PORT": str(parts.port),
+        "DATABASE_NAME": parts.path[1:],
+        "DATABASE_SSLMODE": "disable",
+        "DATABASE_SECRET_ARN": "database",
+        "SERVICE_KEYS_SECRET_ARN": "keys",
+        "COMMET_SECRET_ARN": "commet",
+        "POWERTOOLS_SERVICE_NAME": "track_usage",
+    }
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    secrets = Secrets(Store(parts.username or "", parts.password or ""))
+    ours = Clock()
+    monkeypatch.setattr(wiring, "secrets", lambda: secrets)
+    monkeypatch.setattr(track_usage.metrics.provider, "namespace", "test")
+    forget()
+    monkeypatch.setattr(wiring, "clock", lambda: ours)
+    yield ours
+    forget()
+
+
+def call(
+    method: str,
+    path: str,
+    body: Any = None,
+    *,
+    key: str = KEYS["usage:write"],
+    accept: str = "*/*",
+    text: str | None = None,
+    spell: Spell = str.lower,
+) -> Answer:
+    path, _, query = path.partition("?")
+    headers = {
+        "content-type": "application/json", "authorization": f"Bearer {key}", "accept": accept,
+    }  # fmt: skip
+    text = text if body is None else json.dumps(body)
+    request = event(method, path, text, headers, [], spell=spell)
+    request["rawQueryString"] = query
+    request["queryStringParameters"] = dict(parse_qsl(query)) or None
+    app = dashboard if path.startswith(("/dashboard", "/users")) else track_usage
+    answer = app.handler(request, Context())
+    return Answer(
+        answer["statusCode"],
+        {k.lower(): v for k, v in (answer.get("headers") or {}).items()},
+        answer.get("body") or "",
+        [],
+    )
+
+
+def usage(quantity: str = "1", *, key: str = "k", **fields: Any) -> dict[str, Any]:
+    return {
+        "user_id": "usr_ana", "feature": "storage", "quantity": quantity, "idempotency_key": key,
+    } | fields  # fmt: skip
+
+
+def reserve(quantity: str = "10", **fields: Any) -> Answer:
+    return call("POST", "/usage/reservations", usage(quantity, **fields))
+
+
+def confirm(reservation: Answer, quantity: str | None = None) -> Answer:
+    path = f"/usage/reservations/{reservation.json['id']}/confirm"
+    return call("POST", path, {} if quantity is None else {"quantity": quantity})
+
+
+def correct(quantity: str, *, key: str = KEYS["usage:correct"], **fields: Any) -> Answer:
+    body = usage(quantity, **({"key": "fix"} | fields)) | {"reason": "sent twice"}
+    return call("POST", "/usage/corrections", body, key=key)
+
+
+class TestSessions:
+    """A signed-in user reads their own usage and never writes any: a product's backend does."""
+
+    @pytest.fixture
+    def session(self, db: Database, subscribe: Subscribe) -> tuple[str, str]:
+        """A subscribed user's id and token."""
+        user, session = accounts.sign_up(
+            db, email="bob@example.com", password_hash="no such hash", name=None, now=NOW
+        )
+        subscribe(user.id)
+        return user.id, session.token
+
+    @pytest.mark.parametrize(
+        "path",
+        [
+            "/usage", "/usage/reservations", "/usage/corrections",
+            "/usage/reservations/rsv_0/confirm", "/usage/reservations/rsv_0/release",
+        ],
+    )  # fmt: skip
+    def test_no_session_writes(self, session: tuple[str, str], db: Database, path: str) -> None:
+        """403 before the body is looked at, valid or not, and nothing is booked."""
+        user_id, token = session
+        for text in (json.dumps(usage(user_id=user_id)), "no json"):
+            answer = call("POST", path, text=text, key=token)
+            assert (answer.status, answer.code) == (403, "service_key_required")
+        assert db.value("select count(*) from usage_event") == 0
+
+    def test_who_is_nobody_is_told_that_first(self) -> None:
+        """A session that has ended is 401, as everywhere."""
+        answer = call("POST", "/usage", usage(), key=accounts.TOKEN_PREFIX + "x" * 43)
+        assert (answer.status, answer.code) == (401, "unauthenticated")
+
+    def test_a_session_checks_its_own_usage(self, session: tuple[str, str]) -> None:
+        """With its id or without; not somebody else's."""
+        user_id, token = session
+        for named in ({}, {"user_id": user_id}):
+            answer = call("POST", "/usage/check", {"feature": "storage", **named}, key=token)
+            assert (answer.status, answer.json["allowed"]) == (200, True)
+        other = call(
+            "POST", "/usage/check", {"feature": "storage", "user_id": "usr_ana"}, key=token
+        )
+        assert (other.status, other.code) == (403, "forbidden")
+
+    def test_a_service_key_names_the_user_to_check(self) -> None:
+        answer = call("POST", "/usage/check", {"feature": "storage"})
+        assert (answer.status, answer.json["errors"][0]["field"]) == (422, "user_id")
+
+
+class TestSingle:
+    def test_accepted_repeated_changed(self, subscribe: Subscribe) -> None:
+        """202, then 200, then 409; the first one stands."""
+        subscribe()
+        first, again = call("POST", "/usage", usage()), call("POST", "/usage", usage("1.0"))
+        assert (first.status, first.json["results"][0]["status"]) == (202, "accepted")
+        assert (again.status, again.json["results"][0]["status"]) == (200, "duplicate")
+        changed = call("POST", "/usage", usage("2"))
+        assert (changed.status, changed.code) == (409, "idempotency_conflict")
+
+    @pytest.mark.parametrize(
+        ("fields", "status", "code"),
+        [
+            ({"user_id": "usr_nobody"}, 404, "unknown_user"),
+            ({"feature": "gone"}, 402, "feature_not_in_plan"),
+            ({"feature": "sso"}, 422, "feature_not_metered"),
+            ({"quantity": "101"}, 402, "limit_reached"),
+            ({"occurred_at": "2026-01-01T00:00:00Z"}, 422, "too_old"),
+            ({"occurred_at": "2026-09-10T12:06:00Z"}, 422, "in_future"),
+        ],
+    )
+    def test_refused(
+        self, subscribe: Subscribe, fields: dict[str, str], status: int, code: str
+    ) -> None:
+        """Each refusal has its status and its code."""
+        subscribe(overage_enabled=False)
+        subscribe(feature="sso", type="boolean", model=None)
+        answer = call("POST", "/usage", usage() | fields)
+        assert (answer.status, answer.code) == (status, code)
+
+    def test_without_access(self, subscribe: Subscribe) -> None:
+        """402 for want of a subscription, 503 while it is being confirmed: that may be retried."""
+        subscribe(status="canceled")
+        answer = call("POST", "/usage", usage())
+        assert (answer.status, answer.code) == (402, "subscription_required")
+        subscribe("usr_new", starts_at=None)
+        answer = call("POST", "/usage", usage(user_id="usr_new"))
+        assert (answer.status, answer.code) == (503, "access_unconfirmed")
+        assert "retry-after" in answer.headers
+
+    @pytest.mark.parametrize(
+        ("changes", "fields"),
+        [
+            ({"quantity": "1_0"}, ["quantity"]),
+            ({"quantity": "-1", "feature": "A"}, ["feature", "quantity"]),
+            ({"properties": {"a": 1}}, ["properties.a"]),
+            ({"quantitty": "1"}, ["quantitty"]),
+            ({"x" * 300: "1"}, ["x" * 50]),
+            ({"user_id": None}, ["user_id"]),
+            ({"occurred_at": "2026-09-10T12:00:00+16:00"}, ["occurred_at"]),
+        ],
+    )
+    def test_what_is_wrong(self, changes: dict[str, Any], fields: list[str]) -> None:
+        """Fields are named as the caller wrote them, and in a batch the same is told of each."""
+        alone = call("POST", "/usage", usage() | changes)
+        assert (alone.status, alone.code) == (422, "invalid_request")
+        assert [error["field"] for error in alone.json["errors"]] == fields
+        together = call("POST", "/usage", {"events": [usage() | changes]})
+        assert together.json["results"][0]["errors"] == alone.json["errors"]
+
+    @pytest.mark.parametrize(
+        ("body", "fields"),
+        [
+            ({"events": 1}, ["events"]),
+            ({"events": []}, ["events"]),
+            ({"events": [usage()]} | usage(), [*usage()]),
+        ],
+    )
+    def test_no_batch(self, body: Any, fields: list[str]) -> None:
+        """The envelope's fields are named like any other."""
+        answer = call("POST", "/usage", body)
+        assert [error["field"] for error in answer.json["errors"]] == fields
+
+
+class TestNumbers:
+    @pytest.mark.parametrize(
+        "number",
+        ["1.0000000000000000000000000000001", "999999999.99999999999999999999999999999999"],
+    )
+    def test_more_digits_than_are_kept(self, subscribe: Subscribe, number: str) -> None:
+        """A number is refused that could not be booked as it came, wherever it is sent."""
+        subscribe()
+        held = reserve("5", key="hold")
+        places = [
+            ("/usage", usage(), "usage:write"),
+            ("/usage/check", {"user_id": "usr_ana", "feature": "storage"}, "usage:write"),
+            ("/usage/reservations", usage(key="other"), "usage:write"),
+            (f"/usage/reservations/{held.json['id']}/confirm", {}, "usage:write"),
+            ("/usage/corrections", usage() | {"reason": "x"}, "usage:correct"),
+        ]
+        for path, body, scope in places:
+            text = json.dumps(body | {"quantity": 0}).replace(
+                '"quantity": 0', f'"quantity": {number}'
+            )
+            answer = call("POST", path, key=KEYS[scope], text=text)
+            assert answer.status == 422, path
+            (wrong,) = answer.json["errors"]
+            assert (wrong["field"], wrong["code"]) == ("quantity", "decimal_max_places")
+
+
+class TestBatch:
+    def test_each_has_its_verdict(self, subscribe: Subscribe) -> None:
+        """202 once the envelope parses; a bad one stops nobody."""
+        subscribe(overage_enabled=False)
+        events = [
+            usage("60", key="a"), {"feature": "storage"}, usage("60", key="b"),
+            usage("60", key="a"), usage("1", key="a"), 7,
+        ]  # fmt: skip
+        answer = call("POST", "/usage", {"events": events})
+        assert answer.status == 202
+        assert {k: v for k, v in answer.json.items() if k != "results"} == {
+            "accepted": 1, "duplicates": 1, "refused": 4,
+        }  # fmt: skip
+        assert [(r["status"], r["code"]) for r in answer.json["results"]] == [
+            ("accepted", None),
+            ("refused", "invalid_event"),
+            ("refused", "limit_reached"),
+            ("duplicate", None),
+            ("conflict", None),
+            ("refused", "invalid_event"),
+        ]
+        wrong = [[e["field"] for e in r.get("errors", [])] for r in answer.json["results"]]
+        assert wrong == [[], ["user_id", "idempotency_key"], [], [], [], ["body"]]
+        assert ["errors" in r for r in answer.json["results"]] == [bool(each) for each in wrong]
+
+    def test_one_that_is_all_wrong(self) -> None:
+        """The first few are told, and never what was sent: a thousand fit into Lambda's answer."""
+        odd = {f"{m}{'🙂' * 49}": "secret" for m in range(5)} | {"idempotency_key": "🙂" * 200}
+        text = json.dumps({"events": [odd] * 1000}, ensure_ascii=False)
+        answer = call("POST", "/usage", text=text)
+        assert answer.status == 202
+        assert len(json.dumps(answer.text)) < 6_000_000
+        assert "secret" not in answer.text
+
+    @pytest.mark.parametrize("offset", ["+16:00", "-23:59"])
+    def test_an_offset_that_cannot_be_stored(self, subscribe: Subscribe, offset: str) -> None:
+        """One event of a batch is refused for it, and stops nobody."""
+        subscribe()
+        odd = usage(key="odd", occurred_at=f"2026-09-10T12:00:00{offset}")
+        answer = call("POST", "/usage", {"events": [usage(key="a"), odd, usage(key="b")]})
+        assert answer.status == 202
+        assert [r["code"] for r in answer.json["results"]] == [None, "invalid_event", None]
+        assert correct("1", occurred_at=odd["occurred_at"]).json["errors"][0]["field"] == (
+            "occurred_at"
+        )
+
+    @pytest.mark.parametrize(
+        ("occurred_at", "code"),
+        [("0001-01-01T00:00:00+15:59", "too_old"), ("9999-12-31T23:59:59-15:59", "in_future")],
+    )
+    def test_edges_of_time(self, subscribe: Subscribe, occurred_at: str, code: str) -> None:
+        """A moment that UTC has no year for is refused like any other that far off."""
+        subscribe()
+        odd = usage(key="odd", occurred_at=occurred_at)
+        answer = call("POST", "/usage", {"events": [usage(key="a"), odd, usage(key="b")]})
+        assert [r["code"] for r in answer.json["results"]] == [None, code, None]
+        assert call("POST", "/usage", odd).json["code"] == code
+
+    @pytest.mark.parametrize("events", [[], [usage()] * 1001])
+    def test_how_many(self, events: list[Any]) -> None:
+        """1 to 1,000."""
+        assert call("POST", "/usage", {"events": events}).status == 422
+
+
+class TestCheck:
+    def test_a_price_that_is_not_known(self, subscribe: Subscribe) -> None:
+        """What is billed on top is told, and its price is null, here and on the dashboard."""
+        subscribe(unit_price=None)
+        found = call(
+            "POST", "/usage/check", {"user_id": "usr_ana", "feature": "storage", "quantity": "130"}
+        )
+        assert (found.json["overage_quantity"], found.json["cost"]) == ("30", None)
+        call("POST", "/usage", usage("130"))
+        shown = call("GET", "/users/usr_ana/dashboard", key=KEYS["read"]).json["usage"][0]
+        assert (shown["overage"]["quantity"], shown["overage"]["cost"]) == ("30", None)
+
+    def test_news_come_in_while_nobody_answers(
+        self, subscribe: Subscribe, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """What is told as not yet confirmed is not allowed, nor priced."""
+        subscribe(starts_at=None)
+
+        def nobody_answers() -> NoReturn:
+            subscribe()
+            raise CommetUnavailable
+
+        monkeypatch.setattr(wiring, "commet", nobody_answers)
+        body = {"user_id": "usr_ana", "feature": "storage", "quantity": "130"}
+        assert call("POST", "/usage/check", body).json == {
+            "allowed": False, "remaining": None, "overage_quantity": "0", "cost": "0.00",
+            "currency": "usd", "code": "access_unconfirmed",
+        }  # fmt: skip
+        assert call("POST", "/usage/check", body).json["allowed"]
+
+
+class TestReservations:
+    def test_the_story(self, subscribe: Subscribe, clock: Clock) -> None:
+        """Held, refused to others, confirmed with less, told the same again."""
+        subscribe(overage_enabled=False)
+        held = reserve("80", key="job", expires_in=60)
+        assert held.status == 201
+        assert held.json == {
+            "id": held.json["id"], "user_id": "usr_ana", "feature": "storage",
+            "idempotency_key": "job", "quantity": "80", "expires_at": "2026-09-10T12:01:00.000Z",
+            "state": "held", "booked": None,
+        }  # fmt: skip
+        again = reserve("80", key="job", expires_in=60)
+        assert (again.status, again.json) == (200, held.json)
+        assert reserve("81", key="job").code == "idempotency_conflict"
+        refused = reserve("21", key="other")
+        assert (refused.status, refused.code) == (402, "limit_reached")
+        first, second = confirm(held, "70.5"), confirm(held, "70.5")
+        assert (first.status, first.json["state"], first.json["booked"]) == (
+            200,
+            "confirmed",
+            "70.5",
+        )
+        assert (second.status, second.json) == (200, first.json)
+        assert confirm(held, "71").code == "idempotency_conflict"
+        clock.now = after(minutes=2)
+        board = call("GET", "/users/usr_ana/dashboard", key=KEYS["read"]).json["usage"][0]
+        assert (board["used"], board["held"], board["remaining"]) == ("70.5", "0", "29.5")
+
+    def test_what_was_held_is_the_default(self, subscribe: Subscribe) -> None:
+        """Confirmed without a quantity it took what was held."""
+        subscribe()
+        assert confirm(reserve("12.5")).json["booked"] == "12.5"
+
+    def test_too_late(self, subscribe: Subscribe, clock: Clock) -> None:
+        """409 once it has expired and no longer fits; the state says so too."""
+        subscribe(overage_enabled=False)
+        held = reserve("80")
+        clock.now = after(seconds=300)
+        assert reserve("80", key="other").status == 201
+        answer = confirm(held)
+        assert (answer.status, answer.code) == (409, "reservation_expired")
+
+    def test_released(self, subscribe: Subscribe) -> None:
+        """200 however often; then it cannot be confirmed."""
+        subscribe()
+        held = reserve()
+        path = f"/usage/reservations/{held.json['id']}/release"
+        assert [call("POST", path, {}).json["state"] for _ in range(2)] == ["released"] * 2
+        answer = confirm(held)
+        assert (answer.status, answer.code) == (409, "reservation_released")
+        again = reserve()
+        assert (again.status, again.code) == (409, "reservation_released")
+
+    def test_asked_for_again(self, subscribe: Subscribe, clock: Clock) -> None:
+        """201 where it is held anew, 402 where it no longer fits, 409 where nothing is left."""
+        subscribe(overage_enabled=False)
+        held = reserve("80", key="job")
+        clock.now = after(seconds=300)
+        anew = reserve("80", key="job")
+        assert (anew.status, anew.json) == (
+            201, held.json | {"expires_at": "2026-09-10T12:10:00.000Z"},
+        )  # fmt: skip
+        clock.now = after(seconds=600)
+        call("POST", "/usage", usage("21", key="direct"))
+        assert (reserve("80", key="job").status, reserve("80", key="job").code) == (
+            402,
+            "limit_reached",
+        )
+        counted = reserve("21", key="direct")
+        assert (counted.status, counted.code) == (409, "already_counted")
+        assert "something else" not in counted.json["detail"]
+
+    def test_unknown(self) -> None:
+        """404, for one that never was."""
+        answer = call("POST", "/usage/reservations/rsv_0/confirm", {})
+        assert (answer.status, answer.code) == (404, "reservation_not_found")
+
+    @pytest.mark.parametrize("seconds", [0, 3601, "5 minutes"])
+    def test_for_how_long(self, seconds: object) -> None:
+        """A second to an hour."""
+        assert reserve(expires_in=seconds).status == 422
+
+    def test_somebody_who_cannot_be_asked_about(self, subscribe: Subscribe) -> None:
+        """Refusals are those of usage, whatever is confirmed."""
+        subscribe()
+        held = reserve()
+        wiring.database().execute("update subscriptions set status = 'canceled'")
+        answer = confirm(held)
+        assert (answer.status, answer.code) == (402, "subscription_required")
+
+
+class TestCorrections:
+    def test_the_story(self, subscribe: Subscribe, clock: Clock) -> None:
+        """Booked, told the same again, shown as a day's own entry."""
+        subscribe()
+        call("POST", "/usage", usage("130"))
+        clock.now = after(days=1)
+        done = correct("-40")
+        assert done.status == 202
+        assert done.json == {
+            "idempotency_key": "fix", "status": "accepted", "quantity": "-40", "used": "90",
+            "period": {"start": "2026-09-01T00:00:00.000Z", "end": "2026-10-01T00:00:00.000Z"},
+            "needs_credit": None,
+        }  # fmt: skip
+        again = correct("-40", key="svc_new_key")
+        assert (again.status, again.json) == (200, done.json | {"status": "duplicate"})
+        board = call("GET", "/users/usr_ana/dashboard", key=KEYS["read"]).json["usage"][0]
+        assert (board["used"], board["overage"]["cost"]) == ("90", "0.00")
+        assert board["daily"] == [
+            {"date": "2026-09-10", "quantity": "130"},
+            {"date": "2026-09-11", "quantity": "-40"},
+        ]
+
+    def test_the_author_is_the_key(self, subscribe: Subscribe) -> None:
+        """Who corrected is in the ledger, by the name of the key."""
+        subscribe()
+        call("POST", "/usage", usage("5"))
+        correct("-1", key="svc_new_key")
+        found = call("GET", "/usage/events", key=KEYS["read"]).json["events"]
+        assert [(e["kind"], e["author"], e["reason"]) for e in found] == [
+            ("correction", "rotated", "sent twice"),
+            ("event", None, None),
+        ]
+
+    def test_of_a_period_that_is_over(
+        self, db: Database, subscribe: Subscribe, clock: Clock
+    ) -> None:
+        """202, and what has to be given back of what Commet was told."""
+        subscribe()
+        call("POST", "/usage", usage("130"))
+        db.execute("update usage_total set claimed = total")
+        clock.now = after(days=25)
+        done = correct("-30.5", occurred_at="2026-09-10T12:00:00Z")
+        assert (done.status, done.json["used"]) == (202, "99.5")
+        assert done.json["needs_credit"] == {
+            "quantity": "30.5", "amount": "3.00", "currency": "usd", "period": done.json["period"],
+        }  # fmt: skip
+        again = correct("-30.5", occurred_at="2026-09-10T12:00:00Z")
+        assert (again.status, again.json) == (200, done.json | {"status": "duplicate"})
+
+    def test_whose_price_is_not_known(
+        self, db: Database, subscribe: Subscribe, clock: Clock
+    ) -> None:
+        """How much is to be given back is said, and that its worth is not known."""
+        subscribe(unit_price=None, currency=None)
+        call("POST", "/usage", usage("130"))
+        db.execute("update usage_total set claimed = total")
+        clock.now = after(days=25)
+        credit = correct("-30", occurred_at="2026-09-10T12:00:00Z").json["needs_credit"]
+        assert (credit["quantity"], credit["amount"], credit["currency"]) == ("30", None, "usd")
+
+    def test_of_one_entry(self, subscribe: Subscribe, clock: Clock) -> None:
+        """Named by its key; one that was late lies in the period it was reported in."""
+        subscribe()
+        call("POST", "/usage", usage("5"))
+        clock.now = after(days=25)
+        call("POST", "/usage", usage("7", key="late", occurred_at="2026-09-25T12:00:00Z"))
+        done = correct("-1", corrects="late")
+        assert (done.status, done.json["used"]) == (202, "6")
+        assert done.json["period"]["start"] == "2026-10-01T00:00:00.000Z"
+
+    def test_of_an_entry_that_is_not_there(self, subscribe: Subscribe) -> None:
+        """404, and both ways at once of saying which period is meant are one too many."""
+        subscribe()
+        missing = correct("-1", corrects="nothing")
+        assert (missing.status, missing.code) == (404, "entry_not_found")
+        both = correct("-1", corrects="k", occurred_at="2026-09-10T12:00:00Z")
+        assert (both.status, both.code) == (422, "invalid_request")
+        assert [(e["field"], e["code"]) for e in both.json["errors"]] == [
+            ("corrects", "one_of_two")
+        ]
+
+    def test_while_no_period_runs(self, db: Database, subscribe: Subscribe) -> None:
+        """Refused, and told what to say instead."""
+        subscribe()
+        call("POST", "/usage", usage("5"))
+        db.execute("update usage_period set closed_at = %s", [NOW])
+        db.execute("update subscriptions set status = 'canceled'")
+        refused = correct("-1")
+        assert (refused.status, refused.code) == (409, "no_period")
+        assert "corrects" in refused.json["detail"]
+        assert "occurred_at" in refused.json["detail"]
+        assert correct("-1", corrects="k").status == 202
+
+    @pytest.mark.parametrize(
+        ("occurred_at", "code"),
+        [("0001-01-01T00:00:00+15:59", "no_period"), ("9999-12-31T23:59:59-15:59", "in_future")],
+    )
+    def test_edges_of_time(self, subscribe: Subscribe, occurred_at: str, code: str) -> None:
+        """A moment that UTC has no year for is no time of any usage."""
+        subscribe()
+        call("POST", "/usage", usage("5"))
+        assert correct("-1", occurred_at=occurred_at).json["code"] == code
+
+    @pytest.mark.parametrize(
+        ("quantity", "status", "code"),
+        [("-1", 409, "below_zero"), ("0", 422, "invalid_request"), ("101", 402, "limit_reached")],
+    )
+    def test_refused(self, subscribe: Subscribe, quantity: str, status: int, code: str) -> None:
+        """Nothing was used yet, nothing is corrected, and limits hold."""
+        subscribe(overage_enabled=False)
+        answer = correct(quantity)
+        assert (answer.status, answer.code) == (status, code)
+
+    def test_before_there_was_anything(self, subscribe: Subscribe) -> None:
+        subscribe()
+        answer = correct("-1", occurred_at="2020-01-01T00:00:00Z")
+        assert (answer.status, answer.code) == (409, "no_period")
+
+    def test_a_reason_is_needed(self) -> None:
+        """Nobody should have to guess later."""
+        answer = call("POST", "/usage/corrections", usage("-1"), key=KEYS["usage:correct"])
+        assert [e["field"] for e in answer.json["errors"]] == ["reason"]
+
+
+class TestWhoMay:
+    @pytest.mark.parametrize(
+        ("method", "path", "scope"),
+        [
+            ("POST", "/usage", "usage:write"),
+            ("POST", "/usage/check", "usage:write"),
+            ("POST", "/usage/reservations", "usage:write"),
+            ("POST", "/usage/reservations/rsv_0/confirm", "usage:write"),
+            ("POST", "/usage/reservations/rsv_0/release", "usage:write"),
+            ("POST", "/usage/corrections", "usage:correct"),
+            ("GET", "/usage/events", "read"),
+        ],
+    )
+    def test_scopes(self, method: str, path: str, scope: str) -> None:
+        """Each route takes its own scope, and no other."""
+        for name, key in KEYS.items():
+            answer = call(method, path, None if method == "GET" else {}, key=key)
+            if name == scope:
+                assert answer.status in (200, 404, 422), answer
+            else:
+                assert (answer.status, answer.code) == (403, "missing_scope")
+        assert call(method, path, key="svc_x").status == 401
+
+    @pytest.mark.parametrize("path", ["/usage/corrections", "/usage/events"])
+    def test_people_may_not(self, path: str) -> None:
+        """Correcting, and reading everybody's ledger, is for backends."""
+        method = "GET" if path.endswith("events") else "POST"
+        assert call(method, path, key="ses_x").code == "unauthenticated"
+
+
+@pytest.fixture
+def filled(db: Database, subscribe: Subscribe) -> None:
+    """Five events of Ana's, one of them with a key that a spreadsheet would run."""
+    subscribe()
+    for n, key in enumerate(["a", "b", "=c", "d", "e"]):
+        event = UsageEvent("usr_ana", "storage", Decimal(n + 1), key)
+        accept(db, [event], statuses=STATUSES, now=NOW - timedelta(minutes=5 - n))
+
+
+@pytest.mark.usefixtures("filled")
+class TestEvents:
+    def read(self, query: str = "", **options: Any) -> Answer:
+        return call("GET", f"/usage/events{query}", key=KEYS["read"], **options)
+
+    def test_all(self) -> None:
+        """In the order of booking, with everything there is to say."""
+        found = self.read()
+        assert [e["idempotency_key"] for e in found.json["events"]] == ["a", "b", "=c", "d", "e"]
+        assert found.json["next_cursor"] is None
+        assert "link" not in found.headers
+        assert found.json["events"][0] == {
+            "booked_at": "2026-09-10T11:55:00.000Z", "occurred_at": "2026-09-10T11:55:00.000Z",
+            "user_id": "usr_ana", "feature": "storage", "kind": "event", "quantity": "1",
+            "idempotency_key": "a", "late": False, "reason": None, "author": None,
+            "needs_credit": False, "properties": {},
+            "period": {"start": "2026-09-01T00:00:00.000Z", "end": "2026-10-01T00:00:00.000Z"},
+        }  # fmt: skip
+
+    @pytest.mark.parametrize("form", ["json", "csv"])
+    def test_page_by_page(self, form: str) -> None:
+        """Following the Link header brings everything once, with the filters kept."""
+        keys: list[str] = []
+        query = f"?user_id=usr_ana&limit=2&format={form}&from=2026-09-10T11:56:00Z"
+        while query:
+            found = self.read(query)
+            assert found.status == 200
+            if form == "json":
+                keys += [e["idempotency_key"] for e in found.json["events"]]
+            else:
+                keys += [r["idempotency_key"] for r in csv.DictReader(io.StringIO(found.text))]
+            link = found.headers.get("link", "")
+            query = link[link.find("?") : link.find(">")] if link else ""
+        assert [key.removeprefix("'") for key in keys] == ["b", "=c", "d", "e"]
+
+    @pytest.mark.parametrize(
+        ("query", "accept"),
+        [("?format=csv", "*/*"), ("", "text/csv"), ("", "text/csv;q=0.9, */*;q=0.1")],
+    )
+    def test_as_csv(self, query: str, accept: str) -> None:
+        """Asked for either way; a key that is a formula is shown as text."""
+        found = self.read(query, accept=accept)
+        assert found.headers["content-type"].startswith("text/csv")
+        rows = list(csv.DictReader(io.StringIO(found.text)))
+        assert [row["idempotency_key"] for row in rows] == ["a", "b", "'=c", "d", "e"]
+        assert [row["quantity"] for row in rows] == ["1", "2", "3", "4", "5"]
+
+    @SPELLINGS
+    def test_as_csv_however_the_header_is_written(self, spell: Spell) -> None:
+        """Names of headers have no case."""
+        found = self.read(accept="text/csv", spell=spell)
+        assert found.headers["content-type"].startswith("text/csv")
+
+    def test_json_wins_where_it_is_asked_for(self) -> None:
+        """The parameter is stronger than the header."""
+        found = self.read("?format=json", accept="text/csv")
+        assert found.headers["content-type"] == "application/json"
+
+    @pytest.mark.parametrize(
+        ("query", "entries"),
+        [
+            ("?from=0001-01-01T00:00:00%2B15:59&to=9999-12-31T23:59:59-15:59", 5),
+            ("?from=9999-12-31T23:59:59-15:59", 0),
+            ("?to=0001-01-01T00:00:00%2B15:59", 0),
+        ],
+    )
+    def test_edges_of_time(self, query: str, entries: int) -> None:
+        """A moment that UTC has no year for is before or after everything."""
+        assert len(self.read(query).json["events"]) == entries
+
+    @pytest.mark.parametrize(
+        "query",
+        ["?limit=0", "?limit=1001", "?limit=x", "?format=xml", "?from=yesterday", "?to=1",
+         "?from=2026-09-10T12:00:00", "?from=2026-09-10T12:00:00%2B16:00",
+         "?to=2026-09-10T12:00:00-23:59", "?user_id=a%20b", "?feature=A", "?cursor=nonsense"],
+    )  # fmt: skip
+    def test_what_cannot_be_read(self, query: str) -> None:
+        """422, naming the parameter."""
+        answer = self.read(query)
+        assert (answer.status, answer.code) == (422, "invalid_request")
+        assert answer.json["errors"][0]["field"].split(".")[-1] == query[1:].partition("=")[0]
+
+
+class TestWhatIsTold:
+    def emitted(self, capsys: pytest.CaptureFixture[str]) -> dict[str, float]:
+        """The metrics of the last invocation."""
+        lines = [
+            json.loads(line) for line in capsys.readouterr().out.splitlines() if "_aws" in line
+        ]
+        (metrics,) = lines
+        return {k: v[0] for k, v in metrics.items() if isinstance(v, list)}
+
+    def test_metrics(self, subscribe: Subscribe, capsys: pytest.CaptureFixture[str]) -> None:
+        """How many requests, and what became of the events in them."""
+        subscribe(overage_enabled=False)
+        events = [usage("60", key="a"), usage("60", key="b"), usage("60", key="a"), 7]
+        call("POST", "/usage", {"events": events})
+        assert self.emitted(capsys) == {
+            "UsageRequests": 1, "UsageEventsAccepted": 1, "UsageEventsDuplicate": 1,
+            "UsageEventsRefused": 2,
+        }  # fmt: skip
+        call("POST", "/usage", usage("60", key="c"))
+        assert self.emitted(capsys)["UsageEventsRefused"] == 1
+
+    def test_refusals_are_logged_without_whose(
+        self, subscribe: Subscribe, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Codes and counts; no user, no key, no email."""
+        stream = io.StringIO()
+        monkeypatch.setattr(api.logger.registered_handler, "stream", stream)
+        subscribe(overage_enabled=False)
+        call("POST", "/usage", {"events": [usage("101", key="secret-key"), 7, 8]})
+        (line,) = [json.loads(text) for text in stream.getvalue().splitlines()]
+        assert line["message"] == "usage.refused"
+        assert line["codes"] == {"limit_reached": 1, "invalid_event": 2}
+        assert "secret-key" not in stream.getvalue()
+        assert "usr_ana" not in stream.getvalue()
