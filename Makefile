@@ -18,7 +18,7 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 STAMP := .venv/.installed
-REQUIREMENTS := $(filter-out %/checkov.txt,$(wildcard requirements/*.txt)) layers/common/requirements.txt
+REQUIREMENTS := $(filter-out %/checkov.txt %/sam-local.txt,$(wildcard requirements/*.txt)) layers/common/requirements.txt
 CHECKOV := .venv/checkov/bin/checkov
 CODE := layers functions local deploy tests bench
 
@@ -45,12 +45,16 @@ sweep: $(STAMP)-run  ## read everything that Commet has again
 	@$(BIN)/python -m local sweep
 
 ##@ Work on it
-.PHONY: test prove check format openapi bench
+.PHONY: test prove sam-local-test check format openapi bench
 test: $(STAMP)-dev  ## all tests: unit, contract, integration on a real Postgres, end to end
 	@$(BIN)/pytest -n auto --dist loadfile $(ARGS)
 
 prove: $(STAMP)-dev  ## the long proofs at full size: concurrency, crashes, random histories (minutes)
 	@PROOF=full $(BIN)/pytest tests/proof $(ARGS)
+
+sam-local-test: $(STAMP)-dev  ## follow docs/sam-local.md on a Docker engine, or on Debian's: root, three minutes
+	@PYTHONPATH=.:layers/common $(BIN)/python -m tests.samlocal
+	@$(BIN)/pytest tests/samlocal/interrupted.py $(ARGS)
 
 check: $(STAMP)-dev $(CHECKOV)  ## formatting, lint, types, import rules, templates, OpenAPI document
 	@$(BIN)/ruff format --check $(CODE)
