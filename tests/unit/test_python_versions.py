@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from billing.api import answers
+from billing.http.api import answers
 
 ROOT = Path(__file__).parents[2]
 INTEGRATION = ROOT / "tests" / "integration"
