@@ -41,7 +41,7 @@ claimed as (
     where t.period = due.period and t.feature = due.feature
 ),
 named as materialized (
-    select due.*, delivery_name(period, user_id, feature, seq) as event_id,
+    select period, user_id, feature, seq, quantity, delivery_name(period, user_id, feature, seq) as event_id,
            greatest(starts_at, least(
                %(now)s::timestamptz,
                ends_at - interval '1 millisecond',
@@ -86,9 +86,9 @@ returning 1
 -- a period is set right while Commet still takes it.
 -- What can be set is asked last, and of no more than are wanted: it looks at deliveries.
 -- name: to_be_set
-select (s.shrunk).period, (s.shrunk).feature
+select s.period, s.feature
 from (
-    select t as shrunk
+    select t.period, t.feature, t.total
     from usage_total t
     join usage_period p on p.id = t.period
     where not t.settled and t.total < t.claimed and p.closed_at is null
@@ -98,7 +98,7 @@ from (
     order by p.ends_at
     offset 0
 ) as s
-where can_be_set(s.shrunk)
+where can_be_set(s.period, s.feature, s.total)
 limit %(limit)s
 
 -- name: begin_set
@@ -165,8 +165,9 @@ returning d.period, d.feature, d.seq, d.user_id, d.kind, d.event_id, d.generatio
 -- Commet booked it in.
 -- name: mark_sent
 with answered as (
-    select a.*, p.closed_at is null and p.ends_at > %(answered_at)s::timestamptz + %(margin)s::interval
-           as inside
+    select a.period, a.feature, a.seq, a.remote_id,
+           p.closed_at is null and p.ends_at > %(answered_at)s::timestamptz + %(margin)s::interval
+               as inside
     from jsonb_to_recordset(%(rows)s) as a (
         period bigint, feature text collate "C", seq integer, remote_id text
     )
