@@ -10,9 +10,10 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import psycopg
 from psycopg import sql
 
-from billing.database.connection import Connection
+from billing.database.connection import Connection, keep_the_row_out
 from billing.deadline import Deadline
 
 # Any constant of our own: every runner of this project takes the same lock.
@@ -30,8 +31,8 @@ _ROUTINES = "routines"
 class MigrationChanged(Exception):
     """The database was made by numbered files that are not the ones of this code.
 
-    Either an applied file has another text now (write a new one instead), or the database has a file
-    that this code does not have although it has later ones.
+    Either an applied file has another text now (write a new file instead), or the database has a
+    file that this code does not have, although this code has later ones.
     """
 
 
@@ -84,6 +85,9 @@ def migrate(
                 _limit(connection, deadline)
                 applied += _apply_routines(connection, folder / "routines", done)
             _grant(connection, app_role)
+    except psycopg.Error as error:
+        keep_the_row_out(error)
+        raise
     finally:
         connection.close()
     return applied

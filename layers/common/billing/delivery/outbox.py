@@ -30,7 +30,7 @@ from aws_lambda_powertools import Logger
 from psycopg.types.json import Jsonb
 
 from billing.clock import Clock
-from billing.database.connection import Database, Row
+from billing.database.connection import Database, Row, place_of
 from billing.database.statements import Statements
 from billing.deadline import Deadline
 from billing.errors import CommetRefused, CommetUnavailable
@@ -220,8 +220,8 @@ class _Steps:
         """What the step answers, or the other where it failed."""
         try:
             return step()
-        except psycopg.Error:
-            logger.exception("delivery.step_failed")
+        except psycopg.Error as error:
+            logger.exception("delivery.step_failed", extra=place_of(error))
             self.failed += 1
             return otherwise
 
