@@ -92,7 +92,7 @@ bench: $(STAMP)-dev  ## measure: cold starts, the stand-in, webhooks, usage, its
 	@PYTHONPATH=.:layers/common $(BIN)/python -W ignore -m bench.delivery --plot docs/delivery-growth.svg
 
 ##@ Deploy it
-.PHONY: build build-id deploy prune
+.PHONY: build build-id deploy prune release
 build: $(STAMP)-run  ## build the artifacts of `sam deploy` (ARCHITECTURE=x86_64 for another one)
 	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 13) and \
 		"make build needs Python 3.13: make build VENV=.venv-3.13 PYTHON=/path/to/python3.13")'
@@ -111,6 +111,9 @@ deploy: $(STAMP)-run  ## deploy, guided: says what it will do and cost, then ask
 
 prune: $(STAMP)-run  ## delete old versions of functions and layers (KEEP=3, DRY_RUN=1)
 	@$(BIN)/python -m deploy prune --environment $(ENVIRONMENT) --keep $(KEEP) $(if $(DRY_RUN),--dry-run)
+
+release: $(STAMP)-dev  ## record what this version sends to the database, before it is tagged (VERSION=0.1.0)
+	@PYTHONPATH=.:layers/common $(BIN)/python -m deploy.release $(VERSION)
 
 ##@ House
 .PHONY: setup clean help

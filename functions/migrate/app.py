@@ -70,8 +70,6 @@ def _migrate(deadline: Deadline) -> list[str]:
 
 
 def _reason(error: Exception) -> str:
-    if isinstance(error, psycopg.Error):
-        return f"{type(error).__name__}: {error.diag.message_primary or error}"
-    if isinstance(error, MigrationChanged | NotPublished):
+    if isinstance(error, psycopg.Error | MigrationChanged | NotPublished):
         return f"{type(error).__name__}: {error}"
     return f"The tables could not be brought up to date: {custom_resource.explained(error)}"

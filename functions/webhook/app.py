@@ -13,6 +13,7 @@ from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 
 from billing import wiring
+from billing.database.connection import place_of
 from billing.deadline import LambdaContext
 from billing.errors import (
     BadSignature,
@@ -60,7 +61,8 @@ def handler(event: dict[str, Any], _: LambdaContext) -> dict[str, Any]:
         if isinstance(error, PayloadTooLarge):
             metrics.add_metric(Metric.WEBHOOK_TOO_LARGE, MetricUnit.Count, 1)
         if error.status >= 500:
-            logger.exception("webhook.unavailable", code=error.code)
+            fields = {"code": error.code, **place_of(error)}
+            logger.exception("webhook.unavailable", extra=fields)
         answer = problems.response(error, request["requestId"])
     security_headers.add_to(answer["headers"])
     return answer

@@ -53,9 +53,12 @@ with good as (
 ), slid as (
     update sessions s set
         last_seen_at = %(now)s,
-        expires_at = least(%(now)s + %(sliding)s, good.created_at + %(longest)s)
+        expires_at = least(
+            %(now)s::timestamptz + %(sliding)s::interval, good.created_at + %(longest)s::interval
+        )
     from good
-    where s.token_sha256 = good.token_sha256 and good.last_seen_at < %(now)s - %(touch_every)s
+    where s.token_sha256 = good.token_sha256
+      and good.last_seen_at < %(now)s::timestamptz - %(touch_every)s::interval
 )
 select u.id, u.email, u.name
 from good join users u on u.id = good.user_id

@@ -3,8 +3,12 @@
 Every statement commits by itself (autocommit), so nothing is ever left open between invocations
 or across a call to somebody else, and a connection pooler may stand in between. Every statement is
 safe to run twice, so one that met a dead connection is run once more on a new one.
+
+Errors that leave here hold no values: `str(error)` is Postgres' message without what it quotes, and
+`place_of` gives the fields to log beside it.
 """
 
+import re
 import select
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -37,6 +41,15 @@ _NOT_THE_CONNECTION = (
     psycopg.errors.SerializationFailure,
     psycopg.errors.DiskFull,
 )
+
+# The lines of Postgres' context that name a routine and a place in it. Others quote values.
+_IN_A_ROUTINE = re.compile(
+    r"PL/pgSQL function (?:[\w.]+\([\w ,.\[\]]*\)|inline_code_block)"
+    r" (?:line \d+ )?(?:at|during) [A-Za-z /]+"
+    r"|SQL function \"[\w.]+\"(?: statement \d+| during [a-z ]+)"
+)
+# Errors of data (class 22) quote the data: `invalid input syntax for type date: "..."`.
+_ERRORS_OF_DATA = "22"
 
 # Whatever holds a statement up, the function still has time to say so: the webhook's has nine
 # seconds in all.
@@ -123,6 +136,10 @@ class Database:
             self.close()
             if isinstance(error, _NOT_THE_CONNECTION):
                 raise
+        except psycopg.errors.FeatureNotSupported as error:
+            if not _is_outdated_plan(error):
+                raise
+            self.close()  # and with it everything it has prepared
         try:
             return self._run(self._usable(), statement, params)
         except _CONNECTION_LOST as error:
@@ -165,14 +182,49 @@ class Database:
             cursor = connection.execute(statement, params)
             return cursor.fetchall() if cursor.description else []
         except psycopg.Error as error:
-            _keep_the_row_out(error)
+            keep_the_row_out(error)
             raise
 
 
-def _keep_the_row_out(error: psycopg.Error) -> None:
+def place_of(error: BaseException) -> dict[str, Any]:
+    """Where in the database an error, or the error that caused it, was raised: fields for a log.
+
+    `sqlstate`; `constraint`, where one was violated; `routine`, where one raised the error: lines
+    like `PL/pgSQL function name(types) line N at ...`, the innermost first. No field holds a value
+    of a row. Empty where Postgres raised nothing.
+    """
+    found: BaseException | None = error
+    while found is not None and not isinstance(found, psycopg.Error):
+        found = found.__cause__
+    if found is None:
+        return {}
+    lines = (found.diag.context or "").splitlines()
+    fields = {
+        "sqlstate": found.sqlstate,
+        "constraint": found.diag.constraint_name,
+        "routine": [line for line in lines if _IN_A_ROUTINE.fullmatch(line)],
+    }
+    return {name: value for name, value in fields.items() if value}
+
+
+def keep_the_row_out(error: psycopg.Error) -> None:
     """Leaves an error its first line. Postgres quotes the failing row, and errors go into logs."""
-    if error.diag.message_primary:
-        error.args = (error.diag.message_primary,)
+    if message := error.diag.message_primary:
+        if (error.sqlstate or "").startswith(_ERRORS_OF_DATA):
+            message = re.sub(r'".*"', '"..."', message, flags=re.DOTALL)
+        error.args = (message,)
+
+
+def _is_outdated_plan(error: psycopg.Error) -> bool:
+    """Whether a table changed under a prepared statement, which now has other columns.
+
+    By the place in Postgres' source too: its messages may be in another language.
+    """
+    diag = error.diag
+    return (
+        diag.message_primary == "cached plan must not change result type"
+        or diag.source_function == "RevalidateCachedQuery"
+    )
 
 
 def _count_unavailable() -> None:

@@ -1,18 +1,19 @@
 """Brings the tables up to date: forward only, all or nothing, one runner at a time.
 
-Two kinds of files. The numbered ones in `tables/` change tables: each is applied once and never
-changes afterwards. Those in `routines/` hold functions and views, written as `create or replace`
-and applied again whenever their text has changed, so that what runs is what can be read here.
+The folder holds two kinds of files. The numbered ones in `tables/` change tables: each is applied
+once and must never change afterwards. Those in `routines/` hold functions, views and triggers,
+written as `create or replace`: all of them are applied again whenever any of them was changed,
+added, renamed or removed, so the database runs the routines that can be read here.
 """
 
 import hashlib
-import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import psycopg
 from psycopg import sql
 
-from billing.database.connection import Connection
+from billing.database.connection import Connection, keep_the_row_out
 from billing.deadline import Deadline
 
 # Any constant of our own: every runner of this project takes the same lock.
@@ -23,12 +24,16 @@ _LOCK_WAIT_MS = 15_000
 _IDLE_MS = 30_000
 _GRACE_MS = 1_000
 _TRANSACTION_TIMEOUT = 170_000  # the first server that has it
-# How a numbered file owns up to an earlier text that left the same tables behind.
-_WAS = re.compile(r"^-- was: ([0-9a-f]{64})$", re.MULTILINE)
+# The row of `schema_migrations` that keeps one digest for the whole folder of routines.
+_ROUTINES = "routines"
 
 
 class MigrationChanged(Exception):
-    """A migration that was applied reads differently now: write a new one instead."""
+    """The database was made by numbered files that are not the ones of this code.
+
+    Either an applied file has another text now (write a new file instead), or the database has a
+    file that this code does not have, although this code has later ones.
+    """
 
 
 def migrate(
@@ -40,14 +45,16 @@ def migrate(
 ) -> list[str]:
     """Applies what is missing, as the owner of the tables; returns the names applied.
 
+    Names are those of numbered files, and `routines` where the routines were applied.
+
     Everything happens in one transaction, so a failure leaves the tables as they were. Two
     runners at once are serialised by an advisory lock that ends with the transaction, even when
     the process is killed. A database that is ahead of this code is left alone, routines included,
     so rolling back a deployment succeeds. Afterwards `app_role` may read and write rows and nothing
     more.
 
-    A statement that is under way at `deadline` is ended by the database: with nobody left to hear
-    of it, it would go on and keep its locks. Without one a statement may take for ever.
+    A statement that is under way at `deadline` is ended by the database: a statement that outlived
+    its runner would keep its locks. Without a deadline a statement may take for ever.
 
     Raises MigrationChanged, or psycopg's error of the statement that failed.
     """
@@ -72,12 +79,15 @@ def migrate(
                 row["name"]: row["sha256"]
                 for row in connection.execute("select name, sha256 from schema_migrations")
             }
-            ahead = {n for n in done if "/" not in n} - {file.name for file in files}
+            ahead = _ahead(done, [file.name for file in files])
             applied = [file.name for file in files if _apply(connection, file, done, deadline)]
             if not ahead:
                 _limit(connection, deadline)
                 applied += _apply_routines(connection, folder / "routines", done)
             _grant(connection, app_role)
+    except psycopg.Error as error:
+        keep_the_row_out(error)
+        raise
     finally:
         connection.close()
     return applied
@@ -93,12 +103,23 @@ def _limit(connection: Connection, deadline: Deadline | None) -> None:
         connection.execute(f"set local transaction_timeout = {milliseconds + _GRACE_MS}")
 
 
+def _ahead(done: Mapping[str, str], names: Sequence[str]) -> bool:
+    """Whether the database has numbered files from after the last of `names`.
+
+    Raises MigrationChanged where it has one from before: then these are not its files at all.
+    """
+    unknown = sorted(done.keys() - {_ROUTINES, *names})
+    if unknown and unknown[0] < max(names, default=""):
+        raise MigrationChanged(f"{unknown[0]} was applied and is not among these migrations.")
+    return bool(unknown)
+
+
 def _apply(
-    connection: Connection, file: Path, done: dict[str, str], deadline: Deadline | None
+    connection: Connection, file: Path, done: Mapping[str, str], deadline: Deadline | None
 ) -> bool:
     text = file.read_text(encoding="utf-8")
     if file.name in done:
-        if done[file.name] not in {_digest(text), *_WAS.findall(text)}:
+        if done[file.name] != _digest(text):
             raise MigrationChanged(f"{file.name} was changed after it had been applied.")
         return False
     _limit(connection, deadline)
@@ -107,15 +128,20 @@ def _apply(
     return True
 
 
-def _apply_routines(connection: Connection, folder: Path, done: dict[str, str]) -> list[str]:
-    texts = {f"routines/{file.name}": file.read_text("utf-8") for file in folder.glob("*.sql")}
-    changed = sorted(name for name, text in texts.items() if done.get(name) != _digest(text))
-    # They may call each other, in whichever order they are made.
+def _apply_routines(connection: Connection, folder: Path, done: Mapping[str, str]) -> list[str]:
+    """All routines or none: a rollback must also set back a routine that moved to another file."""
+    files = sorted(folder.glob("*.sql"))
+    texts = [file.read_text(encoding="utf-8") for file in files]
+    # With the names, though no routine depends on them: what was applied can then be told exactly.
+    whole = "".join(f"-- {file.name}\n{text}" for file, text in zip(files, texts, strict=True))
+    if done.get(_ROUTINES) == _digest(whole):
+        return []
+    # Routines may call each other, in whichever order they are made.
     connection.execute("set local check_function_bodies = off")
-    for name in changed:
-        connection.execute(texts[name])
-        _note(connection, name, texts[name])
-    return changed
+    for text in texts:
+        connection.execute(text)
+    _note(connection, _ROUTINES, whole)
+    return [_ROUTINES]
 
 
 def _note(connection: Connection, name: str, text: str) -> None:

@@ -12,7 +12,7 @@ from typing import TypeVar
 import psycopg
 from aws_lambda_powertools import Logger
 
-from billing.database.connection import Database, Row
+from billing.database.connection import Database, Row, place_of
 from billing.database.statements import Statements
 from billing.deadline import Deadline
 from billing.delivery.outbox import CLOSING, KEY_LIFETIME, MARGIN, log_parked
@@ -41,8 +41,8 @@ class Steps:
         """What the step answers, or the other where it failed."""
         try:
             return step()
-        except psycopg.Error:
-            logger.exception("delivery.step_failed")
+        except psycopg.Error as error:
+            logger.exception("delivery.step_failed", extra=place_of(error))
             self.failed += 1
             return otherwise
 

@@ -4,9 +4,9 @@
 -- a period is set right while Commet still takes it.
 -- What can be set is asked last, and of no more than are wanted: it looks at deliveries.
 -- name: to_be_set
-select (s.shrunk).period, (s.shrunk).feature
+select s.period, s.feature
 from (
-    select t as shrunk
+    select t.period, t.feature, t.total
     from usage_total t
     join usage_period p on p.id = t.period
     where not t.settled and t.total < t.claimed and p.closed_at is null
@@ -16,7 +16,7 @@ from (
     order by p.ends_at
     offset 0
 ) as s
-where can_be_set(s.shrunk)
+where can_be_set(s.period, s.feature, s.total)
 limit %(limit)s
 
 -- name: begin_set

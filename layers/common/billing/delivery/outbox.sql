@@ -41,7 +41,7 @@ claimed as (
     where t.period = due.period and t.feature = due.feature
 ),
 named as materialized (
-    select due.*, delivery_name(period, user_id, feature, seq) as event_id,
+    select period, user_id, feature, seq, quantity, delivery_name(period, user_id, feature, seq) as event_id,
            greatest(starts_at, least(
                %(now)s::timestamptz,
                ends_at - interval '1 millisecond',
@@ -112,8 +112,9 @@ returning d.period, d.feature, d.seq, d.user_id, d.kind, d.event_id, d.generatio
 -- Commet booked it in.
 -- name: mark_sent
 with answered as (
-    select a.*, p.closed_at is null and p.ends_at > %(answered_at)s::timestamptz + %(margin)s::interval
-           as inside
+    select a.period, a.feature, a.seq, a.remote_id,
+           p.closed_at is null and p.ends_at > %(answered_at)s::timestamptz + %(margin)s::interval
+               as inside
     from jsonb_to_recordset(%(rows)s) as a (
         period bigint, feature text collate "C", seq integer, remote_id text
     )

@@ -30,6 +30,7 @@ from billing.accounts.accounts import User
 from billing.config import origin_of
 from billing.credentials.service_keys import PREFIX as SERVICE_KEY_PREFIX
 from billing.credentials.service_keys import Service
+from billing.database.connection import place_of
 from billing.deadline import Deadline, LambdaContext
 from billing.errors import (
     AccessUnconfirmed,
@@ -311,7 +312,8 @@ def _problem(
         logger.info(error.code)  # "ask again in a moment": nothing is broken, nobody is woken up
     elif error.status >= 500:
         metric.count(Metric.SERVER_ERRORS, service="api")
-        logger.error(error.code, exc_info=cause or error)
+        raised = cause or error
+        logger.error(error.code, exc_info=raised, extra=place_of(raised))
     document = problems.document(error, _request_id(app.current_event.raw_event))
     return Response(error.status, headers=problems.headers(error), body=json.dumps(document))
 

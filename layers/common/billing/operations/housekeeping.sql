@@ -9,12 +9,11 @@ delete from attempts where (key, window_start) in (
 )
 
 -- name: compact
-select * from compact_deliveries(%(before)s, %(limit)s)
+select looked_at, finished from compact_deliveries(%(before)s, %(limit)s)
 
 -- name: prune_ledger
-select * from prune_ledger(
-    %(before)s, %(booked_at)s, %(user_id)s, %(key)s, %(limit)s
-)
+select looked_at, pruned, booked_at, user_id, key
+from prune_ledger(%(before)s, %(booked_at)s, %(user_id)s, %(key)s, %(limit)s)
 
 -- Takes the payload from the oldest events that still have one; answers how far it came and how
 -- many lost theirs. What has not been applied yet keeps it.

@@ -17,7 +17,7 @@ from aws_lambda_powertools import Logger
 from billing.commet.call_budget import Budget
 from billing.commet.client import Commet
 from billing.config import Settings
-from billing.database.connection import Database
+from billing.database.connection import Database, place_of
 from billing.deadline import Deadline
 from billing.delivery import comparing
 from billing.errors import CommetRefused, CommetUnavailable, DatabaseUnavailable
@@ -76,8 +76,8 @@ def _attempt(step: Callable[[], Summary]) -> Summary:
     """One step that the database refuses keeps none of the others from being taken."""
     try:
         return step()
-    except psycopg.Error:
-        logger.exception("reconcile.step_failed")
+    except psycopg.Error as error:
+        logger.exception("reconcile.step_failed", extra=place_of(error))
         return {"steps_failed": 1}
 
 
@@ -237,7 +237,8 @@ def _log_refresh(user_id: str, error: Exception) -> None:
     if isinstance(error, CommetUnavailable | CommetRefused):
         _log("reconcile.refresh_failed", error, user_id=user_id)
     else:
-        logger.exception("reconcile.refresh_broken", exc_info=error, user_id=user_id)
+        fields = {"user_id": user_id, **place_of(error)}
+        logger.exception("reconcile.refresh_broken", exc_info=error, extra=fields)
 
 
 def _log(event: str, error: CommetUnavailable | CommetRefused, **fields: str) -> None:

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import psycopg
+from aws_lambda_powertools import Logger
 
-from billing.database.connection import Database
+from billing.database.connection import Database, place_of
 from billing.database.statements import Statements
 from billing.deadline import Deadline
 from billing.errors import DatabaseUnavailable
@@ -20,6 +21,8 @@ from billing.subscriptions.changes import News
 from billing.subscriptions.from_webhook import Event, Unreadable
 
 _sql = Statements(__file__)
+
+logger = Logger()
 
 MAX_ATTEMPTS = 12
 
@@ -91,6 +94,7 @@ def _record(
 
 
 def _store_failed(db: Database, row: Mapping[str, object], error: Exception) -> str:
+    _log_failure(str(row["id"]), error)
     try:
         db.execute(_sql["store_failed_event"], {**row, "error": _named(error)})
     except Exception as second:  # not stored: Commet must send it again
@@ -164,6 +168,7 @@ def _retry(db: Database, event_id: str, payload: bytes, *, mode: str, now: datet
     except DatabaseUnavailable:
         raise
     except Exception as error:  # noqa: BLE001 - one poisoned event must not stop the others
+        _log_failure(event_id, error)
         outcome = db.value(
             _sql["postpone_event"],
             {"id": event_id, "max_attempts": MAX_ATTEMPTS, "error": _named(error)},
@@ -183,8 +188,16 @@ def _is_of(event: Event, mode: str) -> bool:
     return event.mode in (mode, None)
 
 
+def _log_failure(event_id: str, error: Exception) -> None:
+    """Without a traceback: the messages of other errors than the database's quote the event."""
+    fields = {"event_id": event_id, "error": _named(error), **place_of(error)}
+    logger.error("webhook.event_failed", extra=fields)
+
+
 def _named(error: Exception) -> str:
-    """What went wrong without what it went wrong on: messages quote the data."""
-    if isinstance(error, psycopg.Error) and error.diag.message_primary:
-        return f"{type(error).__name__}: {error.diag.message_primary}"[:500]
-    return type(error).__name__
+    """The kind of error, and the database's words and the place it names, without any value."""
+    place = place_of(error)
+    if not place or not isinstance(error, psycopg.Error):
+        return type(error).__name__
+    where = f" ({place['routine'][0]})" if "routine" in place else ""
+    return f"{type(error).__name__}: {error}{where}"[:500]

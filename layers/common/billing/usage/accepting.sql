@@ -1,4 +1,4 @@
--- Taking usage and reading what was used. The rules themselves are functions in database/routines/usage.sql.
+-- Taking usage and reading what was used. The rules themselves are functions in database/routines/accepting.sql.
 
 -- One word per event, in the order given.
 -- name: accept

@@ -1,4 +1,4 @@
--- The ledger: correcting it and reading it.
+-- Reading the ledger.
 
 -- A page looks at no more than so many entries, whichever of them are wanted, and the last one it
 -- looked at is always among the rows: the next page starts after it.
@@ -23,13 +23,18 @@ bound as (
     limit 1
 ),
 seen as materialized (
-    select e.*, e.feature = coalesce(%(feature)s, e.feature) as wanted,
+    select e.user_id, e.idempotency_key, e.kind, e.feature, e.quantity, e.occurred_at, e.booked_at,
+           e.period, e.late, e.reason, e.author, e.needs_credit, e.properties,
+           e.feature = coalesce(%(feature)s, e.feature) as wanted,
            row_number() over (order by e.booked_at, e.idempotency_key) as position
     from (
-        select n.*
+        select n.user_id, n.idempotency_key, n.kind, n.feature, n.quantity, n.occurred_at,
+               n.booked_at, n.period, n.late, n.reason, n.author, n.needs_credit, n.properties
         from mine
         cross join lateral (
-            select * from usage_event
+            select user_id, idempotency_key, kind, feature, quantity, occurred_at, booked_at,
+                   period, late, reason, author, needs_credit, properties
+            from usage_event
             where period = mine.id and booked_at >= %(since)s and booked_at < %(until)s
               and booked_at <= coalesce((select booked_at from bound), 'infinity')
               and (booked_at, idempotency_key) > (%(after_time)s, %(after_key)s)
@@ -40,7 +45,9 @@ seen as materialized (
         limit %(look_at)s
     ) as e
 )
-select s.*, p.starts_at as period_start, p.ends_at as period_end
+select s.user_id, s.idempotency_key, s.kind, s.feature, s.quantity, s.occurred_at, s.booked_at,
+       s.period, s.late, s.reason, s.author, s.needs_credit, s.properties,
+       s.wanted, s.position, p.starts_at as period_start, p.ends_at as period_end
 from seen s
 join usage_period p on p.id = s.period
 where s.wanted or s.position = %(look_at)s
@@ -49,10 +56,14 @@ limit %(limit)s
 
 -- name: page_of_all
 with seen as materialized (
-    select e.*, e.feature = coalesce(%(feature)s, e.feature) as wanted,
+    select e.user_id, e.idempotency_key, e.kind, e.feature, e.quantity, e.occurred_at, e.booked_at,
+           e.period, e.late, e.reason, e.author, e.needs_credit, e.properties,
+           e.feature = coalesce(%(feature)s, e.feature) as wanted,
            row_number() over (order by e.booked_at, e.user_id, e.idempotency_key) as position
     from (
-        select * from usage_event
+        select user_id, idempotency_key, kind, feature, quantity, occurred_at, booked_at, period,
+               late, reason, author, needs_credit, properties
+        from usage_event
         where booked_at >= %(since)s and booked_at < %(until)s
           and (booked_at, user_id, idempotency_key)
               > (%(after_time)s, %(after_user)s, %(after_key)s)
@@ -60,7 +71,9 @@ with seen as materialized (
         limit %(look_at)s
     ) as e
 )
-select s.*, p.starts_at as period_start, p.ends_at as period_end
+select s.user_id, s.idempotency_key, s.kind, s.feature, s.quantity, s.occurred_at, s.booked_at,
+       s.period, s.late, s.reason, s.author, s.needs_credit, s.properties,
+       s.wanted, s.position, p.starts_at as period_start, p.ends_at as period_end
 from seen s
 join usage_period p on p.id = s.period
 where s.wanted or s.position = %(look_at)s

@@ -1,24 +1,31 @@
 -- Holding an amount before the work. The rules are functions in database/routines/reservations.sql.
 
 -- name: reserve
-select r.verdict, (r.reservation).*
+select r.verdict, (r.reservation).id, (r.reservation).user_id, (r.reservation).feature,
+       (r.reservation).idempotency_key, (r.reservation).quantity, (r.reservation).properties,
+       (r.reservation).expires_at, (r.reservation).state, (r.reservation).booked
 from reserve_usage(
     %(id)s, %(user_id)s, %(feature)s, %(key)s, %(quantity)s, %(fingerprint)s, %(properties)s,
     %(expires_at)s, %(now)s, %(statuses)s
 ) as r
 
 -- name: find
-select * from usage_reservation
+select id, user_id, feature, idempotency_key, quantity, properties, expires_at, state, booked
+from usage_reservation
 where id = %(id)s
 
 -- name: confirm
-select r.verdict, (r.reservation).*
+select r.verdict, (r.reservation).id, (r.reservation).user_id, (r.reservation).feature,
+       (r.reservation).idempotency_key, (r.reservation).quantity, (r.reservation).properties,
+       (r.reservation).expires_at, (r.reservation).state, (r.reservation).booked
 from confirm_reservation(
     %(id)s, %(user_id)s, %(quantity)s, %(fingerprint)s, %(now)s, %(statuses)s
 ) as r
 
 -- name: release
-select r.verdict, (r.reservation).*
+select r.verdict, (r.reservation).id, (r.reservation).user_id, (r.reservation).feature,
+       (r.reservation).idempotency_key, (r.reservation).quantity, (r.reservation).properties,
+       (r.reservation).expires_at, (r.reservation).state, (r.reservation).booked
 from release_reservation(%(id)s, %(user_id)s, %(now)s) as r
 
 -- Holds that have expired leave the index that every limit is checked against. Somebody who is

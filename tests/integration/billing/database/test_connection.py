@@ -1,5 +1,6 @@
 """The doorway to Postgres: reconnects, translates, and tells a bad statement from a bad line."""
 
+import re
 import socket
 import traceback
 from collections.abc import Callable, Iterator
@@ -11,8 +12,8 @@ import pytest
 
 from billing.config import DatabaseSettings, from_env
 from billing.credentials.secrets import Secrets
-from billing.database.connection import Connection, Database, connector
-from billing.errors import DatabaseUnavailable
+from billing.database.connection import Connection, Database, connector, place_of
+from billing.errors import BillingError, DatabaseUnavailable
 from tests.integration.billing.conftest import _connect
 
 PID = "select pg_backend_pid()"
@@ -132,6 +133,8 @@ class TestStatementErrors:
              psycopg.errors.QueryCanceled),
             ("do $$ begin raise exception using errcode = '53100'; end $$",
              psycopg.errors.DiskFull),
+            ("do $$ begin raise exception using errcode = '0A000'; end $$",
+             psycopg.errors.FeatureNotSupported),
         ],
     )  # fmt: skip
     def test_come_through(self, database: Database, statement: str, error: type[Exception]) -> None:
@@ -164,6 +167,99 @@ class TestWhatErrorsTell:
         assert str(caught.value) == caught.value.diag.message_primary
         assert "ana@example.com" not in written
         assert "usr_a" not in written
+
+    @pytest.mark.parametrize(
+        "statement",
+        [
+            "select 'hunter2'::bigint",
+            'select jsonb_populate_record(null::users, \'{"created_at": "hunter2 \\" of 3"}\')',
+            "select cast(left('hunter2hunter2', 9) as timestamptz)",
+            "select '{hunter2'::text[]",
+        ],
+    )
+    def test_not_the_value_it_could_not_read(self, database: Database, statement: str) -> None:
+        """These errors quote the value in their very first line."""
+        with pytest.raises(psycopg.DataError) as caught:
+            database.execute(statement)
+        assert "hunter2" in str(caught.value.diag.message_primary)
+        assert "hunter2" not in "".join(traceback.format_exception(caught.value))
+        assert str(caught.value)
+
+    @pytest.fixture
+    def broken(self, database: Database) -> Database:
+        """With functions of this connection's own that fail, the inner two lines into its body."""
+        database.execute(
+            "create temp table secrets (word text, constraint short check (word < 'a'))"
+        )
+        database.execute(
+            "create function pg_temp.inner_one(p_word text) returns void language plpgsql as $$"
+            "\nbegin\n  insert into secrets values (p_word);\nend $$"
+        )
+        database.execute(
+            "create function pg_temp.outer_one(p_word text, p_more int[]) returns void"
+            " language plpgsql as $$\nbegin\n  perform pg_temp.inner_one(p_word);\nend $$"
+        )
+        return database
+
+    def test_the_routine_and_the_constraint(self, broken: Database) -> None:
+        """Code, constraint and line are told; the row, which Postgres tells too, is not."""
+        with pytest.raises(psycopg.errors.CheckViolation) as caught:
+            broken.execute("select pg_temp.outer_one('hunter2', '{}')")
+        assert "hunter2" in str(caught.value.diag.message_detail)
+        place = place_of(caught.value)
+        assert (place["sqlstate"], place["constraint"]) == ("23514", "short")
+        assert [re.sub(r"pg_temp_\d+", "pg_temp", line) for line in place["routine"]] == [
+            "PL/pgSQL function pg_temp.inner_one(text) line 3 at SQL statement",
+            "PL/pgSQL function pg_temp.outer_one(text,integer[]) line 3 at PERFORM",
+        ]
+        assert "hunter2" not in str(place)
+
+    @pytest.mark.parametrize(
+        ("statement", "lines"),
+        [
+            # The context quotes a statement that was put together, and the JSON that is not JSON.
+            ("do $$ begin execute 'select 1/0 as hunter2'; end $$", 1),
+            ("do $$ declare x jsonb := '{\"hunter2'; begin end $$", 1),
+            ("select '{\"hunter2'::jsonb", 0),
+            ("do $$ begin raise exception 'no' using hint = 'hunter2'; end $$", 1),
+        ],
+    )
+    def test_no_context_that_quotes(self, database: Database, statement: str, lines: int) -> None:
+        with pytest.raises(psycopg.Error) as caught:
+            database.execute(statement)
+        place = place_of(caught.value)
+        assert len(place.get("routine", [])) == lines
+        assert "hunter2" not in str(place)
+
+    def test_the_error_behind_ours(self, broken: Database) -> None:
+        """What is logged is often an error of ours that the database's caused."""
+        with pytest.raises(psycopg.errors.CheckViolation) as caught:
+            broken.execute("select pg_temp.outer_one('hunter2', '{}')")
+        ours = BillingError()
+        ours.__cause__ = caught.value
+        assert place_of(ours)["constraint"] == "short"
+
+    def test_nothing_of_other_errors(self) -> None:
+        assert place_of(ValueError("hunter2")) == {}
+
+
+class TestAColumnMore:
+    """A migration adds columns while functions run that have prepared their statements."""
+
+    def test_an_outdated_plan(
+        self, database: Database, opened: list[Connection], shared: Database
+    ) -> None:
+        """The statement is run once more on a new connection."""
+        database.execute("drop table if exists growing")
+        database.execute("create table growing as select 1 as n")
+        try:
+            for _ in range(3):
+                assert database.one("select * from growing") == {"n": 1}
+            shared.execute("alter table growing add column more integer")
+            assert database.one("select * from growing") == {"n": 1, "more": None}
+            assert len(opened) == 2
+        finally:
+            database.execute("drop table growing")
 
 
 class Store:

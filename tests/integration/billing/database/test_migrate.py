@@ -1,11 +1,11 @@
 """Migrations: all or nothing, once, by one runner at a time, and never backwards."""
 
-import hashlib
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from shutil import copytree
+from typing import ClassVar
 from urllib.parse import urlsplit, urlunsplit
 from uuid import uuid4
 
@@ -20,8 +20,8 @@ from billing.deadline import Deadline
 
 SHIPPED = Path(connection.__file__).parent
 FILES = sorted(each.name for each in SHIPPED.glob("tables/*.sql"))
-ROUTINES = sorted(f"routines/{each.name}" for each in SHIPPED.glob("routines/*.sql"))
-NAMES = FILES + ROUTINES
+ROUTINES = sorted(each.name for each in SHIPPED.glob("routines/*.sql"))
+NAMES = [*FILES, "routines"]
 
 Connect = Callable[[], Connection]
 
@@ -78,35 +78,18 @@ class TestMigrate:
             migrate(opens(url), "postgres", folder)
         assert "more" not in tables(opens(url))
 
-    def test_a_file_that_owns_up(self, url: str, folder: Path) -> None:
-        """Where it names the text it was, databases that have that one go on."""
-        file = folder / "tables/9000_more.sql"
-        file.write_text(text := "create table more (id integer)")
+    def test_files_of_another_history(self, url: str, folder: Path) -> None:
+        """A database made by other files is refused: on it, no file may be taken for applied."""
         migrate(opens(url), "postgres", folder)
-        was = hashlib.sha256(text.encode()).hexdigest()
-        file.write_text(f"-- was: {was}\n{text}; select 1;")
-        assert migrate(opens(url), "postgres", folder) == []
-
-    def test_a_changed_routine(self, url: str, folder: Path) -> None:
-        """It is made again, and again only when it changes once more."""
-        migrate(opens(url), "postgres", folder)
-        (folder / "routines/answer.sql").write_text(
-            "create function answer() returns int language sql as 'select 41'"
-        )
-        assert migrate(opens(url), "postgres", folder) == ["routines/answer.sql"]
-        (folder / "routines/answer.sql").write_text(
-            "create or replace function answer() returns int language sql as 'select 42'"
-        )
-        assert migrate(opens(url), "postgres", folder) == ["routines/answer.sql"]
-        assert migrate(opens(url), "postgres", folder) == []
-        with opens(url)() as connection:
-            assert connection.execute("select answer() as n").fetchone() == {"n": 42}
+        (folder / "tables" / FILES[0]).rename(folder / "tables/0001_people.sql")
+        with pytest.raises(MigrationChanged, match=FILES[0]):
+            migrate(opens(url), "postgres", folder)
 
     def test_older_code(self, url: str, folder: Path) -> None:
         """A deployment that is rolled back leaves a newer database alone, and succeeds."""
         migrate(opens(url), "postgres", folder)
         (folder / "tables" / FILES[-1]).unlink()
-        (folder / ROUTINES[0]).write_text("select no_such()")
+        (folder / "routines" / ROUTINES[0]).write_text("select no_such()")
         before = tables(opens(url))
         assert migrate(opens(url), "postgres", folder) == []
         assert tables(opens(url)) == before
@@ -144,6 +127,80 @@ class TestMigrate:
         assert sorted(runs) == [[], [], NAMES]
 
 
+class TestRoutines:
+    """`release` writes the routines of one release; each change is rolled back and made again."""
+
+    OLD: ClassVar = {
+        "answers.sql": "create or replace function answer() returns int language sql as 'select 41'"
+    }
+    NEW = OLD["answers.sql"].replace("41", "42")
+
+    @pytest.fixture
+    def release(self, url: str, tmp_path: Path) -> Callable[[dict[str, str]], list[str]]:
+        def deploy(routines: dict[str, str]) -> list[str]:
+            folder = tmp_path / uuid4().hex
+            (folder / "tables").mkdir(parents=True)
+            (folder / "tables/0001_things.sql").write_text("create table things (id integer)")
+            (folder / "routines").mkdir()
+            for name, text in routines.items():
+                (folder / "routines" / name).write_text(text)
+            return migrate(opens(url), "postgres", folder)
+
+        return deploy
+
+    @staticmethod
+    def answer(url: str) -> int:
+        with opens(url)() as connection:
+            row = connection.execute("select answer() as n").fetchone()
+        assert row is not None
+        return int(row["n"])
+
+    @pytest.mark.parametrize(
+        "new",
+        [
+            pytest.param({"answers.sql": NEW}, id="changed"),
+            pytest.param({"replies.sql": NEW}, id="its file renamed"),
+            pytest.param({"answers.sql": "select 1", "replies.sql": NEW}, id="moved"),
+            pytest.param({**OLD, "replies.sql": NEW}, id="made twice, the last one counts"),
+        ],
+    )
+    def test_rolled_back_and_forward(
+        self, url: str, release: Callable[[dict[str, str]], list[str]], new: dict[str, str]
+    ) -> None:
+        """The older code runs with the older routine, the newer with the newer one."""
+        assert "routines" in release(self.OLD)
+        for _ in range(2):
+            assert release(new) == ["routines"]
+            assert self.answer(url) == 42
+            assert release(new) == []
+            assert release(self.OLD) == ["routines"]
+            assert self.answer(url) == 41
+            assert release(self.OLD) == []
+
+    def test_one_that_a_newer_release_dropped(
+        self, url: str, release: Callable[[dict[str, str]], list[str]]
+    ) -> None:
+        """The rollback makes it again."""
+        release(self.OLD)
+        release({"gone.sql": "drop function if exists answer()"})
+        with pytest.raises(psycopg.errors.UndefinedFunction):
+            self.answer(url)
+        assert release(self.OLD) == ["routines"]
+        assert self.answer(url) == 41
+
+    def test_one_that_a_newer_release_renamed(
+        self, url: str, release: Callable[[dict[str, str]], list[str]]
+    ) -> None:
+        """The newer name stays, also after the rollback: the newer code may still be running."""
+        release(self.OLD)
+        release({"answers.sql": self.NEW.replace("answer()", "reply()")})
+        assert self.answer(url) == 41
+        assert release(self.OLD) == ["routines"]
+        assert self.answer(url) == 41
+        with opens(url)() as connection:
+            assert connection.execute("select reply() as n").fetchone() == {"n": 42}
+
+
 class TestGrants:
     @pytest.fixture
     def app(self, url: str) -> Iterator[Connect]:
@@ -170,7 +227,7 @@ class TestGrants:
                 "insert into usage_period (user_id, subscription_id, starts_at, ends_at)"
                 " values ('usr_1', 'sub_1', now(), now() + interval '1 day')"
             )
-            connection.execute("select * from current_subscription")
+            connection.execute("select id from current_subscription")
             connection.execute("select record_news('usr_1', now(), '{\"features\": []}', now())")
 
     @pytest.mark.parametrize(

@@ -20,7 +20,6 @@ from billing.errors import CommetRefused, CommetUnavailable
 from billing.operations import reconcile, sweep
 from billing.subscriptions import from_answer, mirror, refresh
 from billing.subscriptions.access import Access
-from functions.reconcile import app as reconcile_function
 from standin.testing import StandIn
 from tests.integration.billing.conftest import add_user, start_checkout
 from tests.integration.billing.subscriptions.test_checkout import _cancel
@@ -96,11 +95,6 @@ def endpoint(commet: Commet, url: str = URL, *, active: bool = True) -> str:
     if not active:
         commet.update_webhook(made.id, is_active=False, deadline=soon())
     return made.id
-
-
-def test_each_count_of_a_run_is_a_metric(run: Callable[..., dict[str, int]]) -> None:
-    """A count without one would end a run that had done its work."""
-    assert run().keys() == reconcile_function.METRICS.keys()
 
 
 class TestEndpoint:

@@ -194,7 +194,9 @@ class TestFailedEvents:
             receipt = inbox.receive(db, event, mode="sandbox", now=NOW)
             row = stored(db, receipt.event_id)
             assert (receipt.outcome, row["status"]) == ("failed", "failed")
-            assert row["error"] == "RaiseException: a bug"
+            assert (
+                row["error"] == "RaiseException: a bug (PL/pgSQL function fail() line 1 at RAISE)"
+            )
             assert bytes(row["payload"]) == event
             assert db.value("select count(*) from entitlements") == 0
             assert retry(db) == {"failed": 1}

@@ -1,5 +1,5 @@
 -- Keeping what grows with every event small, without ever freeing a key
--- (docs/decisions/0015-how-the-ledger-stays-small.md).
+-- (docs/decisions/0014-how-the-ledger-stays-small.md).
 
 -- A ledger row's place among the keys that outlive it: 48 bits of the user's hash, so that one
 -- user's keys lie together, and 80 of user and key, which no two events of this world share.
@@ -83,8 +83,7 @@ $$;
 -- totals are compared with, stay; their event ids follow from the numbers.
 -- One call merges some p_rows of them, whole features at a time, which may be a part of a period.
 -- Answers how many periods it looked at, none once all is done, and how many it finished.
-drop function if exists compact_deliveries(timestamptz, integer);
-create function compact_deliveries(
+create or replace function compact_deliveries(
     p_before timestamptz, p_rows integer, out looked_at integer, out finished integer
 )
 language plpgsql as $$
@@ -131,7 +130,8 @@ begin
         using unmerged u
         where u.before < p_rows
           and d.period = u.period and d.feature = u.feature and d.state = 'sent'
-        returning d.*
+        returning d.period, d.feature, d.seq, d.user_id, d.quantity, d.claimed_at, d.due_at,
+                  d.sent_at, d.answered_at, d.billed_period
     )
     insert into usage_delivery (
         period, feature, seq, user_id, kind, quantity, event_id, body, state, claimed_at, due_at,

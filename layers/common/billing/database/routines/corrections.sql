@@ -10,14 +10,10 @@
 -- neither, into the one that runs, and it is refused where none does. Commet can only be told of
 -- that while the period runs; afterwards the entry needs a credit for what Commet was told, or is about
 -- to be, beyond what is left: as much as credit_closed_periods will park of it.
--- The code before calls it without p_corrects, until the new one has taken over.
-drop function if exists correct_usage(
-    text, text, text, numeric, timestamptz, bytea, text, text, timestamptz, text[]
-);
 create or replace function correct_usage(
     p_user text, p_feature text, p_key text, p_quantity numeric, p_occurred timestamptz,
     p_fingerprint bytea, p_reason text, p_author text, p_now timestamptz, p_statuses text[],
-    p_corrects text default null,
+    p_corrects text,
     out verdict text, out entry usage_event, out booked_in usage_period, out used numeric,
     out credit usage_credit
 )
@@ -27,19 +23,21 @@ set enable_seqscan = off
 as $$
 declare
     v_now record;
-    v_corrected usage_event;
+    v_corrected record;
     v_happened timestamptz;  -- null: now
     v_told numeric;
     v_credit numeric;
 begin
     v_now := lock_standing(p_user, p_feature, p_now, p_statuses);
-    select * into entry from usage_event where user_id = p_user and idempotency_key = p_key;
+    entry := (select e from usage_event e where e.user_id = p_user and e.idempotency_key = p_key);
     if entry.user_id is not null then
         verdict := case when entry.fingerprint = p_fingerprint then 'duplicate' else 'conflict' end;
-        select * into booked_in from usage_period where id = entry.period;
+        booked_in := (select p from usage_period p where p.id = entry.period);
         select t.total into used from usage_total t
         where t.period = entry.period and t.feature = entry.feature;
-        select * into credit from usage_credit where user_id = p_user and idempotency_key = p_key;
+        credit := (
+            select c from usage_credit c where c.user_id = p_user and c.idempotency_key = p_key
+        );
         return;
     end if;
     if pruned_fingerprint(p_user, p_key) is not null then
@@ -47,12 +45,12 @@ begin
         return;
     end if;
 
-    if p_corrects is not null then
-        select * into v_corrected from usage_event
-        where user_id = p_user and idempotency_key = p_corrects and feature = p_feature;
-    end if;
+    -- No row where p_corrects is null, as no key is.
+    select e.user_id, e.occurred_at, e.period into v_corrected
+    from usage_event e
+    where e.user_id = p_user and e.idempotency_key = p_corrects and e.feature = p_feature;
     v_happened := coalesce(p_occurred, v_corrected.occurred_at);
-    select * into booked_in from usage_period where id = case
+    booked_in := (select p from usage_period p where p.id = case
         when p_quantity > 0 then v_now.period
         when p_corrects is not null then v_corrected.period
         when p_occurred is null then case when v_now.ends_at > p_now then v_now.period end
@@ -65,7 +63,7 @@ begin
             order by n.starts_at desc, n.id desc
             limit 1
         )
-    end;
+    end);
     -- Locked: what of it is claimed must not change either.
     select t.total, t.claimed into used, v_told from usage_total t
     where t.period = booked_in.id and t.feature = p_feature
@@ -96,7 +94,7 @@ begin
         p_reason => p_reason, p_author => p_author,
         p_needs_credit => coalesce(v_credit > 0, false)
     );
-    select * into entry from usage_event where user_id = p_user and idempotency_key = p_key;
+    entry := (select e from usage_event e where e.user_id = p_user and e.idempotency_key = p_key);
     if v_credit > 0 then
         insert into usage_credit (user_id, idempotency_key, quantity, amount, currency)
         select p_user, p_key, v_credit,
@@ -105,8 +103,10 @@ begin
                          - overage_value(used + w.carried, w.included, w.unit_price) end,
                w.currency
         from usage_terms w
-        where w.period = booked_in.id and w.feature = p_feature
-        returning * into credit;
+        where w.period = booked_in.id and w.feature = p_feature;
+        credit := (
+            select c from usage_credit c where c.user_id = p_user and c.idempotency_key = p_key
+        );
     end if;
 end
 $$;

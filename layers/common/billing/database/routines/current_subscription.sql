@@ -1,6 +1,8 @@
 -- The row that speaks for a user: the live one, else the newest pending, else the newest ended.
 create or replace view current_subscription as
-select distinct on (user_id) *
+select distinct on (user_id)
+       id, user_id, status, plan_id, plan_name, billing_interval, period_start, period_end,
+       cancel_at_period_end, trial_ends_at, checkout_url, created_at, event_at, confirmed_at
 from subscriptions
 order by user_id,
          (status in ('active', 'trialing', 'past_due', 'paused')) desc,

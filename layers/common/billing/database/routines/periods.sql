@@ -48,10 +48,10 @@ create or replace function roll_over_periods(p_users text[], p_now timestamptz, 
 returns void
 language plpgsql as $$
 declare
-    v_ended usage_period;
+    v_ended record;
 begin
     for v_ended in
-        select p.*
+        select p.id, p.user_id, p.subscription_id, p.plan_id, p.starts_at, p.ends_at
         from usage_period p
         where p.user_id = any (p_users) and p.closed_at is null and p.ends_at <= p_now
           and (select s.status from current_subscription s where s.user_id = p.user_id)

@@ -27,7 +27,7 @@ declare
     v_wrong boolean;
     v_same_doubt boolean;
 begin
-    select * into v_old from subscriptions where id = p_id for update;
+    v_old := (select s from subscriptions s where s.id = p_id for update);
     -- Old news may fill in what is not known, but not contradict what is.
     if v_old.version is distinct from p_version or (
         p_asked_at < v_old.event_at + interval '10 minutes'

@@ -21,8 +21,10 @@ declare
     v_was_its_work boolean;
 begin
     v_now := lock_standing(p_user, p_feature, p_now, p_statuses);
-    select * into reservation from usage_reservation
-    where user_id = p_user and idempotency_key = p_key;
+    reservation := (
+        select h from usage_reservation h
+        where h.user_id = p_user and h.idempotency_key = p_key
+    );
     if reservation.fingerprint <> p_fingerprint then
         verdict := 'conflict';
         return;
@@ -56,8 +58,11 @@ begin
             p_now, p_expires_at
         )
         on conflict (idempotency_key, user_id) do update set
-            state = 'held', expires_at = excluded.expires_at
-        returning * into reservation;
+            state = 'held', expires_at = excluded.expires_at;
+        reservation := (
+            select h from usage_reservation h
+            where h.user_id = p_user and h.idempotency_key = p_key
+        );
     end if;
 end
 $$;
@@ -80,7 +85,9 @@ declare
     v_holds boolean;
 begin
     perform from users where id = p_user for no key update;
-    select * into reservation from usage_reservation where id = p_id and user_id = p_user;
+    reservation := (
+        select h from usage_reservation h where h.id = p_id and h.user_id = p_user
+    );
     if reservation.id is null then
         verdict := 'reservation_not_found';
         return;
@@ -119,8 +126,8 @@ begin
     if verdict = 'confirmed' or (verdict = 'duplicate' and reservation.state <> 'confirmed') then
         update usage_reservation set
             state = 'confirmed', booked = p_quantity, concluded_at = p_now
-        where id = p_id
-        returning * into reservation;
+        where id = p_id;
+        reservation := (select h from usage_reservation h where h.id = p_id);
     end if;
 end
 $$;
@@ -135,7 +142,9 @@ begin
     perform from users where id = p_user for no key update;
     update usage_reservation set state = 'released', concluded_at = p_now
     where id = p_id and user_id = p_user and state in ('held', 'expired');
-    select * into reservation from usage_reservation where id = p_id and user_id = p_user;
+    reservation := (
+        select h from usage_reservation h where h.id = p_id and h.user_id = p_user
+    );
     verdict := case
         when reservation.id is null then 'reservation_not_found'
         when reservation.state = 'confirmed' then 'reservation_confirmed'

@@ -1,14 +1,15 @@
--- What Commet told us: a mirror that answers every request. Commet holds the truth.
+-- Plans, checkouts, subscriptions and entitlements as Commet last reported them. Commet holds the
+-- truth; requests are answered from these copies.
 
 create table plans_cache (
     id        integer primary key check (id = 1),
     catalogue jsonb not null,
     as_of     timestamptz not null,
-    tried_at  timestamptz                -- when Commet was last asked, whatever came of it
+    tried_at  timestamptz                -- when Commet was last asked, whatever it answered
 );
 
--- Serialises checkout per user without holding anything across a call to Commet: whoever gets
--- the lease talks to Commet, and the attempt number feeds its idempotency key.
+-- Lets one request at a time talk to Commet about a user's checkout: the one that holds the lease.
+-- No transaction stays open during the call. The attempt number is part of the idempotency key.
 create table checkout_attempt (
     user_id          text collate "C" primary key references users (id),
     attempt          bigint not null,
@@ -33,16 +34,30 @@ create table subscriptions (
     trial_ends_at        timestamptz,
     checkout_url         text,
     created_at           timestamptz not null,
-    event_at             timestamptz not null,  -- when the newest news applied here occurred
-    told                 jsonb not null default '{}',  -- the same by column, as epoch seconds
+    event_at             timestamptz not null,  -- when the newest change applied here occurred
+    told                 jsonb not null default '{}',  -- event_at by column, as epoch seconds
     version              bigint not null default 1,
-    confirmed_at         timestamptz,           -- when Commet itself last said so
-    checked_at           timestamptz,           -- when Commet was last asked, whatever came of it
-    checks               integer not null default 0,  -- asked in a row without being confirmed
-    refresh_due          timestamptz            -- not null: something is known to be missing
+    confirmed_at         timestamptz,           -- when Commet itself last confirmed the row
+    checked_at           timestamptz,           -- when Commet was last asked, whatever it answered
+    checks               integer not null default 0,  -- questions of waiting callers, unconfirmed
+    refresh_due          timestamptz,           -- not null: something is known to be missing
+    -- When the schedule asks Commet again although nothing happened, by the database's clock. The
+    -- time is random by a tenth, so customers who came on one day are not all asked about in one
+    -- minute.
+    recheck_at           timestamptz default now() + interval '1 day' * (0.9 + 0.2 * random()),
+    -- Questions of the schedule, unconfirmed. They are counted apart from `checks`, so neither count
+    -- makes the pauses of the other longer.
+    background_checks    integer not null default 0
 );
 create index subscriptions_user_id on subscriptions (user_id);
-create index subscriptions_refresh_due on subscriptions (refresh_due);
+-- One index for each reason to ask Commet about a row (routines/refresh.sql). Each holds only the
+-- rows that can come due for that reason.
+create index subscriptions_marked on subscriptions (refresh_due) where refresh_due is not null;
+create index subscriptions_period_end on subscriptions (period_end)
+    where status in ('active', 'trialing', 'past_due');
+create index subscriptions_recheck on subscriptions (recheck_at) where status <> 'canceled';
+create index subscriptions_live on subscriptions (id)
+    where status in ('active', 'trialing', 'past_due', 'paused');
 
 create table entitlements (
     user_id         text collate "C" not null references users (id),
@@ -61,36 +76,3 @@ create table entitlements (
     version         bigint not null default 1,
     primary key (user_id, feature)
 );
-
--- What usage is counted in: Commet's allowance period. It has an id of its own because a plan
--- change, a reactivation or a new subscription opens another one, even on the same day.
-create table usage_period (
-    id              bigint generated always as identity primary key,
-    user_id         text collate "C" not null references users (id),
-    subscription_id text collate "C" not null,
-    plan_id         text collate "C",
-    starts_at       timestamptz not null,
-    ends_at         timestamptz not null,
-    provisional     boolean not null default false,  -- opened by us because Commet was silent
-    opened_at       timestamptz not null default now(),
-    closed_at       timestamptz,
-    check (starts_at < ends_at)
-);
-create unique index usage_period_one_open on usage_period (user_id) where closed_at is null;
-create index usage_period_user_id on usage_period (user_id, starts_at);
-
-create table webhook_events (
-    id          text collate "C" primary key,
-    type        text not null,
-    mode        text,
-    customer    text collate "C",
-    occurred_at timestamptz,
-    received_at timestamptz not null default now(),
-    payload     bytea,                        -- bytes as signed: jsonb refuses some JSON
-    status      text not null check (status in
-                ('applied', 'ignored', 'failed', 'dead', 'unreadable')),
-    attempts    integer not null default 1,
-    due_at      timestamptz,                  -- when reconcile looks at it again
-    error       text
-);
-create index webhook_events_due_at on webhook_events (due_at) where due_at is not null;

@@ -14,8 +14,7 @@ $$;
 -- A period that has ended shows as it is; nothing has been used yet in the one that follows.
 -- The limits of 1 change no answer: they hold each look-up to one probe of an index per pair, where
 -- a planner without statistics would rather join whole tables.
-drop function if exists usage_standing(text[], text[], timestamptz, text[]);
-create function usage_standing(
+create or replace function usage_standing(
     p_users text[], p_features text[], p_now timestamptz, p_statuses text[]
 ) returns table (
     pair bigint, feature text, code text, name text, unit text,

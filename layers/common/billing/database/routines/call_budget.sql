@@ -8,14 +8,17 @@ create or replace function take_tokens(
 ) returns numeric
 language plpgsql as $$
 declare
-    v_bucket rate_bucket;
+    v_bucket record;
     v_now timestamptz;
     v_tokens numeric;
 begin
     insert into rate_bucket (name, tokens, refilled_at)
     values (p_name, p_burst, clock_timestamp())
     on conflict (name) do nothing;
-    select * into v_bucket from rate_bucket where name = p_name for no key update;
+    select b.tokens, b.refilled_at into v_bucket
+    from rate_bucket b
+    where b.name = p_name
+    for no key update;
     v_now := clock_timestamp();
     if v_bucket.refilled_at > v_now then  -- Commet has asked for a pause
         return extract(epoch from v_bucket.refilled_at - v_now);

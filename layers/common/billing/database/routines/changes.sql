@@ -15,7 +15,7 @@ language sql stable as $$
 $$;
 
 -- A period of Commet's that we hear of only now began at p_start: what was sent since then, and
--- counted in another one, may be booked in it. The totals will tell (drift.py). The minute is the
+-- counted in another one, may be booked in it. The totals will tell (comparing.py). The minute is the
 -- margin within which deliveries around the end of a period are in doubt from the start, and covers
 -- clocks that differ.
 create or replace function doubt_deliveries(p_user text, p_start timestamptz) returns void
@@ -35,10 +35,11 @@ create or replace function record_period(
 ) returns void
 language plpgsql as $$
 declare
-    v_open usage_period;
+    v_open record;
 begin
-    select * into v_open from usage_period
-    where user_id = p_user and closed_at is null
+    select p.id, p.subscription_id, p.plan_id, p.starts_at, p.ends_at, p.provisional into v_open
+    from usage_period p
+    where p.user_id = p_user and p.closed_at is null
     for update;
 
     if found then
@@ -127,7 +128,11 @@ create or replace function entitlements_differ(p_user text, p_features jsonb) re
 language sql stable as $$
     select exists (
         select
-        from (select * from entitlements where user_id = p_user) as e
+        from (
+            select n.feature, n.model, n.allowed, n.included, n.unlimited, n.overage_enabled
+            from entitlements n
+            where n.user_id = p_user
+        ) as e
         full join jsonb_to_recordset(p_features) as f (
             feature text, model text, allowed boolean, included numeric, unlimited boolean,
             overage_enabled boolean
@@ -189,9 +194,9 @@ begin
         return;
     end if;
 
-    select * into v_old from subscriptions where id = p_id for update;
+    v_old := (select s from subscriptions s where s.id = p_id for update);
     if v_old.user_id <> p_user then
-        raise exception 'subscription % belongs to another user', p_id;
+        raise exception 'The subscription belongs to another user.';
     end if;
     select
         coalesce(jsonb_object_agg(s.key, s.value) filter (where s.age > 0), '{}'),
@@ -232,10 +237,13 @@ language plpgsql as $$
 declare
     v_subscription jsonb := p_news->'subscription';
     v_id text := p_news->'subscription'->>'id';
-    v_user users;
+    v_user record;
 begin
     -- One writer per user: what follows reads and writes several of their rows.
-    select * into v_user from users where id = p_user for no key update;
+    select u.unsubscribed_at, u.entitlements_at into v_user
+    from users u
+    where u.id = p_user
+    for no key update;
 
     if v_id is not null then
         perform record_subscription(

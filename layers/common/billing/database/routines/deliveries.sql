@@ -1,0 +1,79 @@
+-- What the deliveries of a total say of it. Shared by the files that replace totals, close periods
+-- and send deliveries again; docs/usage-delivery.md tells how these go together.
+
+-- What Commet counts a delivery once by: at most 200 characters, and it travels in a header too, so
+-- ids with anything but printable ASCII are hashed. Stable, as what it calls is, or it would not be
+-- inlined: that, or a regular expression in it, costs a claim more than everything else.
+create or replace function delivery_name(
+    p_period bigint, p_user text, p_feature text, p_seq integer
+) returns text
+language sql stable as $$
+    select case
+        when octet_length(p_user) + octet_length(p_feature) <= 150
+             and octet_length(p_user) = length(p_user) and octet_length(p_feature) = length(p_feature)
+             and octet_length(to_json(p_user)::text) = octet_length(p_user) + 2
+             and octet_length(to_json(p_feature)::text) = octet_length(p_feature) + 2
+             and strpos(p_user, chr(127)) = 0 and strpos(p_feature, chr(127)) = 0
+            then p_period || ':' || p_user || ':' || p_feature || ':' || p_seq
+        else p_period || ':' || md5(p_user || ':' || p_feature) || ':' || p_seq
+    end
+$$;
+
+-- Whether Commet booked, or may have booked, a part of a total in another period. On which terms that
+-- part was billed, if at all, the terms of this one do not tell.
+create or replace function is_billed_elsewhere(p_period bigint, p_feature text) returns boolean
+language sql stable as $$
+    select exists (
+        select from usage_delivery d
+        where d.period = p_period and d.feature = p_feature and d.state = 'sent'
+          and d.billed_period is distinct from d.period
+    )
+$$;
+
+-- What of a total Commet has certainly refused and nobody has dealt with, and so never billed.
+create or replace function refused_of(p_period bigint, p_feature text) returns numeric
+language sql stable as $$
+    select coalesce(sum(d.quantity), 0)
+    from usage_delivery d
+    where d.period = p_period and d.feature = p_feature and d.state = 'parked'
+      and d.kind = 'event' and d.reason <> 'unconfirmed' and d.resolved_at is null
+$$;
+
+-- Takes so much off the refused deliveries of a total, the newest first; how much it was. Not less
+-- than asked for where there is enough: what a double cannot carry of the rest becomes growth again.
+-- A body changes in this one case: Commet refused it, so it has kept none of it.
+create or replace function lower_refused(p_period bigint, p_feature text, p_by numeric)
+returns numeric
+language sql as $$
+    with refused as (
+        select d.seq, d.quantity,
+               sum(d.quantity) over (order by d.seq desc) - d.quantity as before
+        from usage_delivery d
+        where d.period = p_period and d.feature = p_feature and d.state = 'parked'
+          and d.kind = 'event' and d.reason <> 'unconfirmed' and d.resolved_at is null
+    ),
+    lowered as (
+        select r.seq, r.quantity, case when fits_double(l.rest) then l.rest else trunc(l.rest) end as rest
+        from refused r
+        cross join lateral (
+            select greatest(r.quantity - (p_by - r.before), 0) as rest
+        ) as l
+        where r.before < p_by
+    ),
+    done as (
+        update usage_delivery d set
+            quantity = l.rest,
+            body = (d.body::jsonb || jsonb_build_object('value', trim_scale(l.rest)))::text,
+            -- Its worth is reckoned anew.
+            reason = case d.reason when 'lost_to_cancellation' then 'no_active_subscription'
+                                   else d.reason end,
+            amount = null, currency = null,
+            resolved_at = case when l.rest = 0 then now() end,
+            note = 'lowered by a correction'
+        from lowered l
+        where d.period = p_period and d.feature = p_feature and d.seq = l.seq
+          and d.state = 'parked' and d.resolved_at is null
+        returning l.quantity - l.rest as taken
+    )
+    select coalesce(sum(taken), 0) from done
+$$;

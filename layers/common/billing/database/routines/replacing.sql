@@ -1,0 +1,183 @@
+-- Replacing Commet's total of an open period by ours (PUT /usage).
+
+-- `told`: the quantity of our deliveries that Commet booked in this period. `value`: the number to
+-- PUT in its place, in whole units, because Commet takes no others. Parked deliveries are left out:
+-- they are added when they are sent again.
+create or replace function replacement_of(
+    p_period bigint, p_feature text, p_total numeric, out told numeric, out value numeric
+)
+language sql stable as $$
+    select d.here + m.moved,
+           greatest(floor(p_total - d.parked - d.elsewhere + m.moved), 0)
+    from (
+        select coalesce(sum(n.quantity) filter (
+                   where n.state = 'sent' and n.billed_period = n.period), 0) as here,
+               -- What this period counts and Commet booked in another.
+               coalesce(sum(n.quantity) filter (
+                   where n.state = 'sent' and n.billed_period <> n.period), 0) as elsewhere,
+               coalesce(sum(n.quantity) filter (where n.state = 'parked'), 0) as parked
+        from usage_delivery n
+        where n.period = p_period and n.feature = p_feature
+    ) as d
+    cross join (
+        -- What was counted in another period and Commet booked in this one.
+        select coalesce(sum(n.quantity), 0) as moved
+        from usage_delivery n
+        where n.billed_period = p_period and n.feature = p_feature
+          and n.billed_period <> n.period
+    ) as m
+$$;
+
+-- Whether replacing a total that shrank changes anything: a refused delivery is to be lowered, or
+-- Commet counts more than there is. Whatever else is claimed too much is in doubt or was booked in
+-- another period, and no replacement changes that.
+create or replace function can_be_set(p_period bigint, p_feature text, p_total numeric)
+returns boolean
+language sql stable as $$
+    select refused_of(p_period, p_feature) > 0 or r.value <> r.told
+    from replacement_of(p_period, p_feature, p_total) as r
+$$;
+
+-- Begins to replace Commet's total of an open period by ours (PUT /usage). Where corrections have
+-- taken back more than was sent since, what was refused is lowered first: Commet has none of it. Commet
+-- takes whole units: what is left becomes growth again and follows as usage. Only with nothing of that
+-- user and feature in flight, and from then on nothing is claimed until Commet has answered.
+-- p_reason is told to Commet: 'correction' is for a total that shrank, and for nothing else. A repair
+-- replaces what Commet was told by the same, because Commet's number is another.
+-- Answers 'begun', 'waiting' (something is in flight: new deliveries are held back until somebody
+-- asks again, but not for long: the period may be about to end), 'over' (the period has ended, or
+-- is about to: too late for that), 'even' (ours is what Commet was told) or 'unsure' (something was
+-- sent since the period began of which nobody knows where Commet booked it: no number of ours is
+-- known to be right).
+-- One per statement: it locks the user and then a total, and holds both until the statement ends.
+create or replace function begin_set(
+    p_period bigint, p_feature text, p_now timestamptz, p_quiet interval, p_margin interval,
+    p_reason text
+) returns text
+language plpgsql as $$
+declare
+    v_period record;
+    v_total record;
+    v_set record;
+    v_seq integer;
+begin
+    perform from users u join usage_period p on p.user_id = u.id where p.id = p_period
+    for no key update of u;
+    select p.user_id, p.starts_at, p.ends_at, p.closed_at into v_period
+    from usage_period p
+    where p.id = p_period;
+    if v_period.closed_at is not null or p_now >= v_period.ends_at - p_margin then
+        return 'over';
+    end if;
+    if exists (
+        select from usage_delivery d
+        where d.user_id = v_period.user_id and d.feature = p_feature
+          and d.state = 'sent' and d.billed_period is null and d.compare_at is null
+          and d.kind <> 'set' and d.answered_at > v_period.starts_at - interval '1 minute'
+    ) then
+        return 'unsure';
+    end if;
+    -- The row is written, not only locked: a claim that was waiting for it looks at it again.
+    insert into usage_total as t (period, feature, total, held_until)
+    values (p_period, p_feature, 0, now() + interval '90 seconds')
+    on conflict (period, feature) do update set held_until = excluded.held_until
+    where t.held_until is distinct from 'infinity'
+    returning t.total, t.claimed into v_total;
+    if not found
+       or exists (
+           select from usage_delivery d
+           where d.user_id = v_period.user_id and d.feature = p_feature
+             and (d.state = 'pending' or d.compare_at is not null)
+       )
+       -- Growth of an earlier period, which Commet is going to count in this one. Asked in one
+       -- breath with what is pending: a claim turns the one into the other.
+       or exists (
+           select from usage_period p
+           join usage_total t on t.period = p.id
+           where p.user_id = v_period.user_id and p.id <> p_period and t.feature = p_feature
+             and not t.settled and t.total > t.claimed
+       )
+       or exists (
+           select from usage_delivery d
+           where d.period = p_period and d.feature = p_feature and d.sent_at > now() - p_quiet
+       ) then
+        return 'waiting';
+    end if;
+
+    if v_total.claimed > v_total.total then
+        update usage_total set
+            claimed = claimed - lower_refused(p_period, p_feature, v_total.claimed - v_total.total)
+        where period = p_period and feature = p_feature
+        returning total, claimed into v_total;
+    end if;
+    select r.told, r.value into v_set
+    from replacement_of(p_period, p_feature, v_total.total) as r;
+    if p_reason = 'correction'
+       and (v_total.claimed <= v_total.total or v_set.value = v_set.told) then
+        update usage_total set held_until = null
+        where period = p_period and feature = p_feature;
+        return 'even';
+    end if;
+    update usage_total set
+        claimed = claimed + v_set.value - v_set.told, seq = seq + 1, held_until = 'infinity'
+    where period = p_period and feature = p_feature
+    returning seq into v_seq;
+    insert into usage_delivery (period, feature, seq, user_id, kind, quantity, event_id, body)
+    values (
+        p_period, p_feature, v_seq, v_period.user_id, 'set', v_set.value - v_set.told,
+        delivery_name(p_period, v_period.user_id, p_feature, v_seq),
+        json_build_object(
+            'customerId', v_period.user_id, 'featureCode', p_feature,
+            'value', v_set.value, 'reason', p_reason
+        )::text
+    );
+    return 'begun';
+end
+$$;
+
+-- Takes back a replacement that had no effect; claiming goes on.
+create or replace function undo_set(p_period bigint, p_feature text, p_seq integer, p_reason text)
+returns void
+language plpgsql as $$
+declare
+    v_quantity numeric;
+begin
+    delete from usage_delivery
+    where period = p_period and feature = p_feature and seq = p_seq and kind = 'set'
+      and state <> 'sent'
+    returning quantity into v_quantity;
+    if found then
+        update usage_total set claimed = claimed - v_quantity, held_until = null
+        where period = p_period and feature = p_feature;
+        update usage_drift set repair = 'refused', reason = p_reason
+        where period = p_period and feature = p_feature and repair = 'sent';
+    end if;
+end
+$$;
+
+-- Gives up a replacement whose period is over: Commet would replace the total of the running one. One
+-- that Commet certainly has not seen is taken back; one that it may have seen is for a human, because
+-- Commet no longer tells the total of that period. Answers the reason, null where somebody else is
+-- sending it or was faster. Changes a total: one per statement, as `undo_set`.
+create or replace function end_set(p_period bigint, p_feature text, p_seq integer) returns text
+language plpgsql as $$
+declare
+    v_tried_at timestamptz;
+begin
+    select d.uncertain_since into v_tried_at
+    from usage_delivery d
+    where d.period = p_period and d.feature = p_feature and d.seq = p_seq
+      and d.kind = 'set' and d.state = 'pending' and d.due_at <= now()
+    for update skip locked;
+    if not found then
+        return null;
+    end if;
+    if v_tried_at is null then
+        perform undo_set(p_period, p_feature, p_seq, 'period_over');
+        return 'period_over';
+    end if;
+    update usage_delivery set state = 'parked', reason = 'unconfirmed', uncertain_since = null
+    where period = p_period and feature = p_feature and seq = p_seq;
+    return 'unconfirmed';
+end
+$$;

@@ -1,2 +1,0 @@
--- was: d34db6fd56575463472abff0bb303627eec7b97d9bb6ad617c9afec2c62522c3
--- How news about a customer becomes state: functions, which are routines now.
