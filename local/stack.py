@@ -13,7 +13,7 @@ import shlex
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -42,10 +42,20 @@ REGISTER_WEBHOOK_FUNCTION = "RegisterWebhookFunction"
 _WEBHOOK_SECRET = "local/webhook"  # noqa: S105 - its name
 _DATABASE, _OWNER, _APP = "billing", "billing_owner", "billing_app"
 _POLL_SECONDS = 0.5
+_USUAL_NAME = ".local"  # of the data directory
 
 
 class StackError(Exception):
     """The stack could not be started, or lost a part; the message is for people."""
+
+
+class FunctionFailedError(StackError):
+    """A function raised; `kind` is the name of its error, as Lambda answers it."""
+
+    def __init__(self, function: str, kind: str, message: str) -> None:
+        super().__init__(f"{function}: {kind}: {message}")
+        self.kind = kind
+        self.told = message
 
 
 @dataclass(frozen=True)
@@ -145,11 +155,12 @@ class LocalStack:
         return self._sandbox_key is None
 
     def invoke(self, function: str, event: Any = None) -> Any:
-        """Calls a function directly and returns its answer. Raises StackError if it fails."""
+        """Calls a function directly and returns its answer; raises FunctionFailedError."""
         result = self._gateway.invoke(function, {} if event is None else event)
         answer = json.loads(result.payload)
         if result.failed:
-            raise StackError(f"{function}: {answer.get('errorType')}: {answer.get('errorMessage')}")
+            kind, message = answer.get("errorType"), answer.get("errorMessage")
+            raise FunctionFailedError(function, str(kind), str(message))
         return answer
 
     def start(self) -> None:
@@ -226,12 +237,32 @@ class LocalStack:
             if self.uses_standin:
                 self.invoke(REGISTER_WEBHOOK_FUNCTION)
                 kept["webhook_secret"] = secrets[_WEBHOOK_SECRET]
-            applied = migrations.result().get("applied") or []
+            applied = self._applied(migrations)
         self._say(f"Migrations: {len(applied)} applied." if applied else "Migrations: up to date.")
         self.webhook_secret = next(iter(json.loads(secrets[_WEBHOOK_SECRET])["secrets"]), "")
         self._gateway.start()
         self._closing.callback(hide, self.data_dir)
         show(self.data_dir, self.facts())
+
+    def _applied(self, migrations: "Future[Any]") -> list[str]:
+        """The migrations applied; raises StackError, with the way out where the data is too old."""
+        try:
+            return migrations.result().get("applied") or []
+        except FunctionFailedError as failed:
+            if failed.kind != "MigrationChanged":
+                raise
+            if self._database_url:
+                place, way_out = "that DATABASE_URL names", "Name an empty database."
+            elif self.data_dir.name == _USUAL_NAME:
+                place = f"in {self.data_dir}"
+                way_out = f"Start afresh: rm -rf {shlex.quote(str(self.data_dir))}"
+            else:  # which may hold more than the stack's own files
+                place = f"in {self.data_dir}"
+                way_out = "Remove the stack's data there, or choose another directory (DATA_DIR)."
+            raise StackError(
+                f"The database {place} was made by another version of this project, "
+                f"and this version cannot bring it up to date: {failed.told} {way_out}"
+            ) from failed
 
     def facts(self) -> dict[str, Any]:
         """What `stack.json` says."""

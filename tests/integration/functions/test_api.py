@@ -669,6 +669,27 @@ class TestTrouble:
         assert "req-1" in written
         assert token not in written
 
+    def test_a_row_that_the_database_refuses(
+        self, token: str, log: io.StringIO, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The log has the constraint and the place in the routine, and nothing of the row."""
+        user = call("GET", "/dashboard", token=token).json["user"]
+        log.truncate(0)
+        twice = (
+            "do $$ begin insert into users (id, email, name, created_at)"
+            " select 'usr_twin', email, 'hunter2', now() from users; end $$"
+        )
+        monkeypatch.setattr(dashboard, "_dashboard", lambda *_: wiring.database().execute(twice))
+        answer = call("GET", "/dashboard", token=token)
+        assert answer.code == "internal_error"
+        [line] = [json.loads(each) for each in log.getvalue().strip("\0\n").splitlines()]
+        assert line["message"] == "internal_error"
+        assert (line["sqlstate"], line["constraint"]) == ("23505", "users_email_key")
+        assert line["routine"] == ["PL/pgSQL function inline_code_block line 1 at SQL statement"]
+        for secret in (user["email"], "hunter2", "usr_twin"):
+            assert secret not in line["exception"]
+            assert secret not in str(line["routine"])
+
     def test_keys_of_one_request_do_not_stay(
         self, token: str, log: io.StringIO, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -72,6 +72,28 @@ def facts_of(process: "subprocess.Popen[str]", directory: Path) -> dict[str, Any
     return found
 
 
+@pytest.mark.parametrize(
+    ("name", "way_out"),
+    [(".local", "rm -rf "), ("data", "Remove the stack's data there, or choose another")],
+)
+def test_data_of_another_version_is_refused(directory: Path, name: str, way_out: str) -> None:
+    """A database kept from before the migrations were put in order: nothing of it is touched."""
+    place = directory / name
+    older = "update schema_migrations set name = '0003_news.sql' where name like '0003%'"
+    with (
+        LocalStack(data_dir=place, schedule_minute_seconds=None) as stack,
+        psycopg.connect(stack.database_url) as owner,
+    ):
+        owner.execute(older)
+    with pytest.raises(StackError, match="made by another version") as refused:
+        LocalStack(data_dir=place, schedule_minute_seconds=None).start()
+    assert "0003_news.sql was applied and is not among these migrations." in str(refused.value)
+    assert way_out in str(refused.value)
+    shutil.rmtree(place)
+    with LocalStack(data_dir=place, schedule_minute_seconds=None) as stack:
+        assert httpx.get(f"{stack.api}/health", timeout=30).status_code == 200
+
+
 def test_it_serves_is_killed_and_serves_the_same_again(directory: Path) -> None:
     """SIGKILL leaves no process; the second run finds the first one's data; Ctrl-C is clean."""
     process = run(directory)

@@ -137,7 +137,7 @@ def compare(
     work = _Work(db, commet, budget=budget, clock=clock, deadline=deadline, quiet=quiet)
     work.begin_repairs()
     db.execute(_sql["close_drift"], {"limit": _REPAIRS})
-    while (users := _users(db, "users_in_doubt", limit=_AT_ONCE)) and work.look_at(users):
+    while (users := _users(db, _sql["users_in_doubt"], limit=_AT_ONCE)) and work.look_at(users):
         pass
     if work.goes_on:
         work.go_round(every)
@@ -228,7 +228,7 @@ class _Work:
             return
         after = found.position["after"]
         while True:
-            users = _users(self._db, "users_after", after=after, limit=_AT_ONCE)
+            users = _users(self._db, _sql["users_after"], after=after, limit=_AT_ONCE)
             if not self.look_at([user for user in users if user not in self._seen]):
                 rounds.release(self._db, _ROUND)
                 return
@@ -330,34 +330,34 @@ class _Work:
     def _decide(self, book: Book, doubts: Sequence[Doubt], booked: frozenset[int]) -> None:
         for position, doubt in enumerate(doubts):
             if position in booked:
-                self._do("place", doubt, billed_period=book.period)
+                self._do("place", _sql["place"], doubt, billed_period=book.period)
             elif doubt.state == "sent" and doubt.is_there_or_in(book.starts_at):
-                self._do("place", doubt, billed_period=doubt.period)
+                self._do("place", _sql["place"], doubt, billed_period=doubt.period)
             elif doubt.state == "sent":
                 # In its own period or one between that and this: neither total is told any more.
-                self._do("give_up", doubt)
+                self._do("give_up", _sql["give_up"], doubt)
             elif doubt.period == book.period:
-                self._do("resend", doubt)
+                self._do("resend", _sql["resend"], doubt)
             else:
                 # In the period before or nowhere, and that one's total Commet no longer tells.
-                self._do("give_up", doubt)
+                self._do("give_up", _sql["give_up"], doubt)
             self.done.decided += 1
 
     def _decide_set(self, book: Book, doubts: Sequence[Doubt], theirs: Decimal) -> None:
         """A replaced total is there or not: nothing else of it was sent meanwhile."""
         for doubt in doubts:
             if doubt.period == book.period and book.sent + doubt.quantity == theirs:
-                self._do("place", doubt, billed_period=doubt.period)
+                self._do("place", _sql["place"], doubt, billed_period=doubt.period)
                 self._db.execute(_sql["release"], doubt.key)
             else:
                 outbox.undo_replacement(self._db, doubt.key, reason="unconfirmed")
             self.done.decided += 1
 
-    def _do(self, statement: str, doubt: Doubt, **values: Any) -> None:
-        self._db.execute(_sql[statement], doubt.key | values)
+    def _do(self, decision: str, statement: str, doubt: Doubt, **values: Any) -> None:
+        self._db.execute(statement, doubt.key | values)
         logger.info(
             "usage.doubt_decided",
-            decision=statement,
+            decision=decision,
             event_id=doubt.event_id,
             period=doubt.period,
             feature=doubt.feature,
@@ -369,7 +369,7 @@ class _Work:
         """Whether it is worth comparing them again; those that are overdue are given up."""
         for doubt in doubts:
             if doubt.overdue:
-                self._do("give_up", doubt)
+                self._do("give_up", _sql["give_up"], doubt)
         return any(not doubt.overdue for doubt in doubts)
 
     def _undecidable(self, user: str, refusal: CommetRefused) -> None:
@@ -431,4 +431,4 @@ def _possible(was: Book | None, book: Book, doubts: Sequence[Doubt], theirs: Dec
 
 
 def _users(db: Database, statement: str, **values: object) -> list[str]:
-    return [row["user_id"] for row in db.all(_sql[statement], values)]
+    return [row["user_id"] for row in db.all(statement, values)]

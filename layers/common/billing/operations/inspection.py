@@ -30,16 +30,13 @@ def of_user(db: Database, who: str, *, now: datetime) -> Plain:
         "now": now,
     }
     seen = {
-        part: db.all(_sql[part], ids)
-        for part in (
-            "subscriptions",
-            "entitlements",
-            "periods",
-            "deliveries",
-            "drift",
-            "checkout",
-            "events",
-        )
+        "subscriptions": db.all(_sql["subscriptions"], ids),
+        "entitlements": db.all(_sql["entitlements"], ids),
+        "periods": db.all(_sql["periods"], ids),
+        "deliveries": db.all(_sql["deliveries"], ids),
+        "drift": db.all(_sql["drift"], ids),
+        "checkout": db.all(_sql["checkout"], ids),
+        "events": db.all(_sql["events"], ids),
     }
     would_do = [*_questions(seen["subscriptions"]), *_retries(seen["events"])]
     found: Plain = _plain(

@@ -73,17 +73,17 @@ class Checkouts:
             started = self._taken_up(attempt, deadline)
             if started is None and attempt.subscription_id is not None:
                 # That one is over, so its idempotency key is used up.
-                self._end("abandon_checkout", attempt)
+                self._end(_sql["abandon_checkout"], attempt)
                 attempt = self._lease(user, plan_code, billing_interval, success_url)
             started = started or self._create(attempt, deadline)
         except CommetRefused as error:
-            self._end("abandon_checkout", attempt)
+            self._end(_sql["abandon_checkout"], attempt)
             raise self._translated(error, user, deadline) from error
         except Exception:
             # No answer: the next try is this same attempt, with the same idempotency key.
-            self._end("release_checkout", attempt, subscription_id=None)
+            self._end(_sql["release_checkout"], attempt, subscription_id=None)
             raise
-        self._end("release_checkout", attempt, subscription_id=started.subscription.id)
+        self._end(_sql["release_checkout"], attempt, subscription_id=started.subscription.id)
         return started
 
     def _lease(
@@ -205,9 +205,9 @@ class Checkouts:
     def _refresh(self, user: User, deadline: Deadline) -> None:
         refresh.refresh(self._db, self._commet, user.id, now=self._clock(), deadline=deadline)
 
-    def _end(self, query: str, attempt: "_Attempt", **parameters: object) -> None:
+    def _end(self, statement: str, attempt: "_Attempt", **parameters: object) -> None:
         self._db.execute(
-            _sql[query],
+            statement,
             {"user_id": attempt.user.id, "attempt": attempt.number, **parameters},
         )
 

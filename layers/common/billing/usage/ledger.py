@@ -143,7 +143,7 @@ def page(
         start = _Cursor(until if query.until is None else min(until, query.until))
     look_at = limit + 1 if query.feature is None else max(_LOOK_AT, limit + 1)
     rows = db.all(
-        _sql["page_of_all" if query.user_id is None else "page_of_user"],
+        _sql["page_of_all"] if query.user_id is None else _sql["page_of_user"],
         {
             "user_id": query.user_id,
             "feature": query.feature,

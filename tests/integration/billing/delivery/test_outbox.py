@@ -1,5 +1,6 @@
 """Delivering usage: every unit once, whatever Commet, the network or we ourselves do."""
 
+import io
 import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -916,9 +917,14 @@ class TestReplacing:
         """What is due is sent all the same, and the run says that something failed."""
         subscribe("usr_other")
         use(db, "5", user="usr_other")
-        broken = {**closing._sql.texts, step: "select 1 / 0"}
+        stream = io.StringIO()
+        monkeypatch.setattr(closing.logger.registered_handler, "stream", stream)
+        broken = {**closing._sql.texts, step: "do $$ begin perform 1 / 0; end $$"}
         monkeypatch.setattr(closing, "_sql", broken)
         done = run(db, StandIn(), now=self.ALMOST)
+        [line] = [each for each in stream.getvalue().splitlines() if "step_failed" in each]
+        assert json.loads(line)["sqlstate"] == "22012"
+        assert "inline_code_block line 1 at PERFORM" in json.loads(line)["routine"][0]
         assert (done.claimed, done.steps_failed) == (1, 1)
         assert done.sent >= 1
 

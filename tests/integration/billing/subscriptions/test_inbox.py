@@ -1,5 +1,6 @@
 """The inbox: everything signed is kept, applied once, and one bad event stops no other."""
 
+import io
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -208,6 +209,36 @@ class TestFailedEvents:
         assert status(db, sub) == "active"
         row = stored(db, receipt.event_id)
         assert (row["status"], row["error"], row["due_at"]) == ("applied", None, None)
+
+    def test_a_row_that_is_refused(
+        self,
+        db: Database,
+        user: str,
+        sub: str,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """The constraint and the line of the routine are told, nothing of the row."""
+        stream = io.StringIO()
+        monkeypatch.setattr(inbox.logger.registered_handler, "stream", stream)
+        db.execute(
+            "alter table subscriptions add constraint short check (length(id) < 3) not valid"
+        )
+        try:
+            receipt = inbox.receive(db, state(user, sub, 1), mode="sandbox", now=NOW)
+        finally:
+            db.execute("alter table subscriptions drop constraint short")
+        row = stored(db, receipt.event_id)
+        log = stream.getvalue()
+        [line] = [json.loads(each) for each in log.splitlines() if "event_failed" in each]
+        assert receipt.outcome == "failed"
+        assert (line["event_id"], line["constraint"]) == (receipt.event_id, "short")
+        assert line["sqlstate"] == "23514"
+        assert line["routine"][0].startswith("PL/pgSQL function record_subscription(")
+        assert line["routine"][0].endswith(" at SQL statement")
+        assert line["routine"][0] in row["error"]
+        for told in (log, row["error"]):
+            assert sub not in told
+            assert user not in told
 
     def test_a_duplicate_of_a_failed_one(self, db: Database, user: str, sub: str) -> None:
         """It is there already: reconcile has it."""
