@@ -1,11 +1,16 @@
 """`python -m local`: what its flags and environment mean."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from local.__main__ import build_parser, main
 from local.ports import Port
+
+ROOT = Path(__file__).parents[3]
 
 
 class TestFlags:
@@ -38,13 +43,17 @@ class TestFlags:
         flag = ["run", "--catalogue", "others.json"]
         assert build_parser(environment).parse_args(flag).catalogue == Path("others.json")
 
-    def test_a_catalogue_beside_commet_itself(
-        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-    ) -> None:
+    def test_a_catalogue_beside_commet_itself(self) -> None:
         """Refused: nobody would be sold what it says."""
-        monkeypatch.setenv("COMMET_API_KEY", "ck_sandbox_not_used_here")
-        assert main(["run", "--catalogue", "plans.json"]) == 1
-        assert "with COMMET_API_KEY Commet has the plans" in capsys.readouterr().err
+        done = subprocess.run(
+            [sys.executable, "-m", "local", "run", "--catalogue", "plans.json"],
+            cwd=ROOT, env=os.environ | {"COMMET_API_KEY": "ck_sandbox_not_used_here"},
+            capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        assert done.returncode == 1
+        assert done.stderr == (
+            "Stopped: A catalogue is the stand-in's; with COMMET_API_KEY Commet has the plans.\n"
+        )
 
     @pytest.mark.parametrize("port", ["x", "-1", "65536"])
     def test_nonsense_is_refused(
