@@ -25,6 +25,8 @@ from standin.testing import StandIn
 from tests.integration.billing.conftest import add_user, start_checkout
 from tests.integration.billing.subscriptions.test_checkout import _cancel
 
+pytestmark = pytest.mark.handlers
+
 URL = "http://127.0.0.1:9/hook"
 SETTINGS = replace(
     from_env({"COMMET_MODE": "sandbox", "COMMET_CALLS_PER_SECOND": "1000"}), webhook_url=URL
