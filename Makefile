@@ -21,7 +21,7 @@ PYTHONS ?= 3.11 3.12 3.13
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-REQUIREMENTS := $(filter-out %/checkov.txt,$(wildcard requirements/*.txt)) \
+REQUIREMENTS := $(filter-out %/checkov.txt %/sam-local.txt,$(wildcard requirements/*.txt)) \
 	layers/common/requirements.txt standin/requirements.txt
 CHECKOV := $(VENV)/checkov/bin/checkov
 CODE := layers functions local standin deploy tests bench
@@ -52,7 +52,7 @@ sweep: $(STAMP)-run  ## read everything that Commet has again
 	@$(BIN)/python -m local sweep
 
 ##@ Work on it
-.PHONY: test test-pythons prove check format openapi bench
+.PHONY: test test-pythons prove sam-local-test check format openapi bench
 test: $(STAMP)-dev  ## all tests: unit, contract, integration on a real Postgres, end to end
 	@$(BIN)/pytest -n auto --dist loadfile $(ARGS)
 
@@ -61,6 +61,10 @@ test-pythons:  ## demo, unit and handler tests on each Python that is found (PYT
 
 prove: $(STAMP)-dev  ## the long proofs at full size: concurrency, crashes, random histories (minutes)
 	@PROOF=full $(BIN)/pytest tests/proof $(ARGS)
+
+sam-local-test: $(STAMP)-dev  ## follow docs/sam-local.md on a Docker engine, or on Debian's: root, three minutes
+	@PYTHONPATH=.:layers/common $(BIN)/python -m tests.samlocal
+	@$(BIN)/pytest tests/samlocal/interrupted.py $(ARGS)
 
 check: $(STAMP)-dev $(CHECKOV)  ## formatting, lint, types, import rules, templates, OpenAPI document
 	@$(BIN)/ruff format --check $(CODE)

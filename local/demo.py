@@ -76,10 +76,11 @@ class Story:
         self._console = console
         self._patience_seconds = patience_seconds
         self._run_schedule = run_schedule
-        self._api = httpx.Client(base_url=addresses.api, timeout=30, trust_env=False)
+        timeout = max(30.0, patience_seconds)
+        self._api = httpx.Client(base_url=addresses.api, timeout=timeout, trust_env=False)
         self._backend = httpx.Client(
             base_url=addresses.api,
-            timeout=30,
+            timeout=timeout,
             trust_env=False,
             headers={"authorization": f"Bearer {addresses.service_key}"},
         )

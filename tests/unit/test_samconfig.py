@@ -12,8 +12,9 @@ import yaml
 from billing.config import from_env
 from billing.credentials.secrets import Secrets, SecretsManagerStore
 from billing.credentials.service_keys import ServiceKeys
-from local import sam_local
+from local import function_url, sam_local
 from local.gateway.template import load_template
+from standin.schemas import CreateWebhook, read
 from tests.conftest import SecretsManager
 from tests.unit.cloudformation import load
 
@@ -65,11 +66,39 @@ class TestLocal:
     def test_the_containers_meet(
         self, environments: dict[str, Any], compose: dict[str, Any]
     ) -> None:
-        """One network and one env file for both commands."""
-        for command in ("local_start_api", "local_invoke"):
+        """One network and one env file for all commands."""
+        for command in ("local_start_api", "local_start_lambda", "local_invoke"):
             parameters = environments["local"][command]["parameters"]
             assert parameters["docker_network"] == compose["networks"]["default"]["name"]
             assert (ROOT / parameters["env_vars"]).exists()
+
+    def test_the_stand_in_takes_the_webhook_address_and_finds_it(
+        self, environments: dict[str, Any], told: dict[str, str], compose: dict[str, Any]
+    ) -> None:
+        """By the rule that requests for endpoints are held against, and from its container."""
+        url = urlsplit(told["WEBHOOK_URL"])
+        read(CreateWebhook, {"url": url.geturl(), "events": ["customer.state_changed"]})
+        assert f"{url.hostname}:host-gateway" in compose["services"]["commet"]["extra_hosts"]
+        served = environments["local"]["local_start_api"]["parameters"]
+        assert (served["host"], served["port"]) == ("0.0.0.0", url.port)  # noqa: S104 - its own
+        (api,) = load_template(ROOT / "template.yaml").apis
+        assert url.path in {route.path for route in api.routes}
+
+    def test_no_port_is_used_twice(
+        self, environments: dict[str, Any], compose: dict[str, Any]
+    ) -> None:
+        """By SAM CLI, the function URL or a container."""
+        ports = [
+            int(port.split(":")[1]) for s in compose["services"].values() for port in s["ports"]
+        ]
+        ports += [environments["local"][f"local_start_{n}"]["parameters"]["port"]
+                  for n in ("api", "lambda")]  # fmt: skip
+        assert len({*ports, function_url.PORT}) == len(ports) + 1
+
+    def test_up_waits_for_every_service(self, compose: dict[str, Any]) -> None:
+        """`--wait` asks the health check, and is content with a process where there is none."""
+        for service in compose["services"].values():
+            assert service["healthcheck"]["test"][0] == "CMD"
 
     def test_compose_has_the_passwords_that_are_filled_in(self, compose: dict[str, Any]) -> None:
         postgres = compose["services"]["postgres"]["environment"]

@@ -516,13 +516,11 @@ class TestHeaderNames:
     def test_authorization(self, token: str, spell: Spell) -> None:
         assert call("GET", "/dashboard", token=token, spell=spell).status == 200
 
-    def test_content_type(self, token: str, spell: Spell) -> None:
+    def test_content_type(self, spell: Spell) -> None:
         """The right one is taken and the wrong one refused, by us and by Powertools."""
         signed_up = {"email": address(), "password": PASSWORD}
         for given, status in (("Application/JSON", 201), ("text/plain", 415)):
-            answer = call(
-                "POST", "/signup", signed_up, token=token, spell=spell, content_type=given
-            )
+            answer = call("POST", "/signup", signed_up, spell=spell, content_type=given)
             assert answer.status == status
 
     def test_origin(self, spell: Spell) -> None:

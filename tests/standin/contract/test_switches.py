@@ -95,7 +95,7 @@ def test_deliveries_can_be_asked_for_by_endpoint_and_event(
     server.control.settle()
     event = server.control.events("customer.created")[0]["id"]
 
-    def found(**filters: str) -> set[tuple[str, bool]]:
+    def found(**filters: Any) -> set[tuple[str, bool]]:
         deliveries = server.control.deliveries(**filters)
         return {(d["endpoint_id"], d["event_id"] == event) for d in deliveries}
 
