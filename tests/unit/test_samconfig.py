@@ -1,6 +1,7 @@
 """The environments of samconfig.toml fit the template."""
 
 import json
+import shlex
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from billing.credentials.secrets import Secrets, SecretsManagerStore
 from billing.credentials.service_keys import ServiceKeys
 from local import function_url, sam_local
 from local.gateway.template import load_template
+from standin.__main__ import build_parser, settings_from
 from standin.schemas import CreateWebhook, read
 from tests.conftest import SecretsManager
 from tests.unit.cloudformation import load
@@ -99,6 +101,17 @@ class TestLocal:
         """`--wait` asks the health check, and is content with a process where there is none."""
         for service in compose["services"].values():
             assert service["healthcheck"]["test"][0] == "CMD"
+
+    def test_the_stand_in_of_compose_answers_by_the_name_that_functions_call_it(
+        self, told: dict[str, str], compose: dict[str, Any]
+    ) -> None:
+        """On its port, and with the key of the secret that `local.sam_local` makes."""
+        called = urlsplit(told["COMMET_BASE_URL"])
+        script = shlex.split(compose["services"][called.hostname]["command"])[-1]
+        flags = shlex.split(script.partition("python -m standin ")[2])
+        given = build_parser().parse_args(flags)
+        assert called.hostname in settings_from(given).allow_hosts
+        assert (given.port, given.api_key) == (called.port, sam_local.COMMET_KEY)
 
     def test_compose_has_the_passwords_that_are_filled_in(self, compose: dict[str, Any]) -> None:
         postgres = compose["services"]["postgres"]["environment"]

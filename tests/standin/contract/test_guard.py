@@ -256,6 +256,14 @@ class TestOrigins:
             answer = http.request(method, path, headers=asking if method == "OPTIONS" else origin)
             assert not [name for name in answer.headers if name.startswith("access-control")]
 
+    @pytest.mark.parametrize(("scheme", "port"), [("http", 80), ("https", 443)])
+    def test_a_usual_port_may_be_left_out(self, scheme: str, port: int) -> None:
+        """As browsers do, whatever the command line says."""
+        with standin(public_url=f"{scheme}://pay.example.com:{port}") as server:
+            address = server.base_url.removesuffix("/api/v1")
+            headers = {"Origin": f"{scheme}://pay.example.com"}
+            assert httpx.post(f"{address}/checkout/x", headers=headers).status_code == 404
+
     def test_a_public_address_of_its_own_is_an_origin(self) -> None:
         """What a stand-in without `--public-url` tells as its own is where its pages are."""
         with standin() as plain:

@@ -157,6 +157,17 @@ def test_speed_lets_time_fly() -> None:
             server.control.settle()
 
 
+def test_an_address_of_ipv6_is_written_as_browsers_want_it() -> None:
+    """In brackets: what it tells as its own address can be opened."""
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("this machine has no IPv6 loopback")
+    with process("--host", "::1") as server:
+        assert server.public_url.startswith("http://[::1]:")
+        assert httpx.post(f"{server.public_url}/_standin/settle").status_code == 200
+
+
 def test_a_port_that_is_taken_is_told_clearly() -> None:
     """One line, exit code 1."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
