@@ -197,7 +197,7 @@ def _fill(admin: Connection, size: int) -> None:
         " select 'usr_' || n %% %(users)s, 'sub_usr_' || n %% %(users)s,"
         " now() - interval '60 days', now() - interval '30 days', now() - interval '30 days'"
         " from generate_series(%(from)s::bigint / 30 + 1, %(to)s::bigint / 30) as n",
-        "insert into usage_total (period, feature, total, claimed, seq, claimed_at, settled)"
+        "insert into usage_total (period, feature, total, claimed, seq, claimed_at, fully_claimed)"
         " select p.id, 'storage', 30, 30, 1, now() - interval '30 days', true from usage_period p"
         " where p.closed_at is not null"
         " and not exists (select from usage_total t where t.period = p.id)",

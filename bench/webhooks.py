@@ -306,9 +306,9 @@ def _scripts(place: Path) -> Iterator[Path]:
     for number in range(KINDS * USERS):
         payload = body(number % KINDS, 1 + number // KINDS, "bench")
         event = from_webhook.parse(payload)
-        news = from_webhook.news_of(event)
-        assert news is not None
-        text = json.dumps(news.parameter().obj)
+        change = from_webhook.change_of(event)
+        assert change is not None
+        text = json.dumps(change.parameter().obj)
         script = place / f"{number}.sql"
         script.write_text(
             "\\set unique random(1, 9000000000000000000)\n"

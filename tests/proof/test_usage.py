@@ -500,7 +500,7 @@ class Usage(RuleBasedStateMachine):
         (allowance,) = [
             s["allowance"] for s in state["subscriptions"] if s["customer_id"] == customer
         ]
-        if ours is None or ours["unsure"]:
+        if ours is None or ours["in_doubt"]:
             return
         if ours["starts_at"] != datetime.fromisoformat(allowance["start"]):
             return

@@ -845,6 +845,6 @@ class TestWebhook:
     def test_a_bug(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Ours is not Commet's: 200, kept as failed."""
         user = signed_up().json["user"]["id"]
-        monkeypatch.setattr("billing.subscriptions.from_webhook.news_of", lambda _: 1 / 0)
+        monkeypatch.setattr("billing.subscriptions.from_webhook.change_of", lambda _: 1 / 0)
         answer = self.send(state(user, f"sub_{user}", 1))
         assert (answer.status, answer.json["outcome"]) == (200, "failed")

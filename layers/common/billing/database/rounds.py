@@ -39,9 +39,9 @@ def advance(db: Database, name: str, position: Position) -> None:
     db.execute(_sql["advance_cursor"], {"name": name, "position": Jsonb(position)})
 
 
-def release(db: Database, name: str) -> None:
+def leave(db: Database, name: str) -> None:
     """Leaves the rest of the round to the next run."""
-    db.execute(_sql["release_cursor"], {"name": name})
+    db.execute(_sql["leave_round"], {"name": name})
 
 
 def finish(db: Database, name: str) -> None:

@@ -24,7 +24,7 @@ returning position, started_at
 update reconcile_cursor set position = %(position)s, leased_until = now() + interval '2 minutes'
 where name = %(name)s
 
--- name: release_cursor
+-- name: leave_round
 update reconcile_cursor set leased_until = null where name = %(name)s
 
 -- name: finish_cursor

@@ -61,25 +61,25 @@ def park_unsendable(db: Database, now: datetime, steps: Steps, deadline: Deadlin
         if len(expired) < _PARK_LIMIT or deadline.remaining() <= 0:
             break
     period = {"now": now, "margin": MARGIN, "limit": _CLOSE_LIMIT}
-    for each in steps.take(partial(db.all, _sql["ended_sets"], period), none):
+    for each in steps.take(partial(db.all, _sql["ended_replacements"], period), none):
         if deadline.remaining() <= 0:
             break
-        parked += log_parked(steps.take(partial(db.all, _sql["end_set"], each), none))
+        parked += log_parked(steps.take(partial(db.all, _sql["end_replacement"], each), none))
     return parked
 
 
 def close(db: Database, now: datetime, quiet: timedelta, steps: Steps, deadline: Deadline) -> None:
     """What the end of a period asks for beside sending growth: what shrank is set right."""
     period = {"now": now, "margin": MARGIN, "closing": CLOSING, "limit": _CLOSE_LIMIT}
-    steps.take(partial(db.execute, _sql["release_ended"], period), None)
+    steps.take(partial(db.execute, _sql["resume_claims"], period), None)
     none: list[Row] = []
-    shrunk = steps.take(partial(db.all, _sql["to_be_set"], period), none)
+    shrunk = steps.take(partial(db.all, _sql["to_be_replaced"], period), none)
     share = deadline.within(_CLOSE_SECONDS)
     for each in shrunk:
         if share.remaining() <= 0:
             break
         values = {**period, "quiet": quiet, **each}
-        steps.take(partial(db.execute, _sql["begin_set"], values), None)
+        steps.take(partial(db.execute, _sql["begin_replacement"], values), None)
     steps.take(partial(_credit, db, deadline.within(_CLOSE_SECONDS)), None)
 
 

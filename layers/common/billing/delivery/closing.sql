@@ -3,42 +3,42 @@
 -- Corrections have taken back more than was sent since: what is still so shortly before the end of
 -- a period is set right while Commet still takes it.
 -- What can be set is asked last, and of no more than are wanted: it looks at deliveries.
--- name: to_be_set
+-- name: to_be_replaced
 select s.period, s.feature
 from (
     select t.period, t.feature, t.total
     from usage_total t
     join usage_period p on p.id = t.period
-    where not t.settled and t.total < t.claimed and p.closed_at is null
+    where not t.fully_claimed and t.total < t.claimed and p.closed_at is null
       and p.ends_at <= %(now)s::timestamptz + %(closing)s::interval
       and p.ends_at > %(now)s::timestamptz + %(margin)s::interval
-      and t.held_until is distinct from 'infinity'
+      and t.claims_paused_until is distinct from 'infinity'
     order by p.ends_at
     offset 0
 ) as s
-where can_be_set(s.period, s.feature, s.total)
+where can_be_replaced(s.period, s.feature, s.total)
 limit %(limit)s
 
--- name: begin_set
-select begin_set(%(period)s, %(feature)s, %(now)s, %(quiet)s, %(margin)s, 'correction')
+-- name: begin_replacement
+select begin_replacement(%(period)s, %(feature)s, %(now)s, %(quiet)s, %(margin)s, 'correction')
 
 -- A replacement that is given up, or parked after its period has ended, holds nothing back: it can
 -- no longer be sent.
--- name: release_ended
+-- name: resume_claims
 with over as materialized (
     select n.period, n.feature
     from usage_total n
     join usage_period p on p.id = n.period
-    where n.held_until = 'infinity' and least(p.closed_at, p.ends_at) <= %(now)s
+    where n.claims_paused_until = 'infinity' and least(p.closed_at, p.ends_at) <= %(now)s
       and not exists (
           select from usage_delivery d
-          where d.period = n.period and d.feature = n.feature and d.kind = 'set'
+          where d.period = n.period and d.feature = n.feature and d.kind = 'replacement'
             and d.state = 'pending'
       )
     limit %(limit)s
     for update of n skip locked
 )
-update usage_total t set held_until = null
+update usage_total t set claims_paused_until = null
 from over
 where t.period = over.period and t.feature = over.feature
 
@@ -67,19 +67,19 @@ where d.period = expired.period and d.feature = expired.feature and d.seq = expi
 returning d.user_id, d.feature, d.event_id, d.kind, d.reason
 
 -- Replacements that are due although their period is over, or is about to be.
--- name: ended_sets
+-- name: ended_replacements
 select d.period, d.feature, d.seq, d.user_id, d.event_id
 from usage_total t
 join usage_period p on p.id = t.period
 join usage_delivery d on d.period = t.period and d.feature = t.feature
-where t.held_until = 'infinity'
+where t.claims_paused_until = 'infinity'
   and least(p.closed_at, p.ends_at) <= %(now)s::timestamptz + %(margin)s::interval / 2
-  and d.kind = 'set' and d.state = 'pending' and d.due_at <= now()
+  and d.kind = 'replacement' and d.state = 'pending' and d.due_at <= now()
 limit %(limit)s
 
 -- One of them. No row where another run was faster.
--- name: end_set
-select %(user_id)s as user_id, %(feature)s as feature, %(event_id)s as event_id, 'set' as kind,
+-- name: end_replacement
+select %(user_id)s as user_id, %(feature)s as feature, %(event_id)s as event_id, 'replacement' as kind,
        ended.reason
-from end_set(%(period)s, %(feature)s, %(seq)s) as ended (reason)
+from end_replacement(%(period)s, %(feature)s, %(seq)s) as ended (reason)
 where ended.reason is not null

@@ -8,8 +8,9 @@ Totals also decide what answers left open:
 - a delivery unconfirmed for a day: is it in Commet's total or not?
 - one sent around the end of a period: which of the two did Commet book it in?
 
-A difference is noted and stays noted until the totals agree again. It is repaired only when told
-to, by replacing Commet's total (`begin_set`), or becomes a credit for a human when its period ends.
+A difference is noted and stays noted until the totals agree again. It is repaired, by replacing
+Commet's total (`begin_replacement`), only when an operator asks for that. When its period ends it
+becomes a credit for a human.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -230,7 +231,7 @@ class _Work:
         while True:
             users = _users(self._db, _sql["users_after"], after=after, limit=_AT_ONCE)
             if not self.look_at([user for user in users if user not in self._seen]):
-                rounds.release(self._db, _ROUND)
+                rounds.leave(self._db, _ROUND)
                 return
             if len(users) < _AT_ONCE:
                 rounds.finish(self._db, _ROUND)
@@ -294,7 +295,7 @@ class _Work:
                 or consumption.period.start != book.starts_at
             ):
                 # Another period, plan or kind of feature: there is nothing to hold it against.
-                undecided |= self._unresolved(unsure)
+                undecided |= self._still_in_doubt(unsure)
                 continue
             theirs = consumption.units_used.quantize(_EXACT)
             was = before.get(feature, before.get(_EMPTY))
@@ -312,9 +313,9 @@ class _Work:
         self, user: str, feature: str, book: Book, doubts: Sequence[Doubt], theirs: Decimal
     ) -> bool:
         """What an exact number of Commet's says; whether it is worth asking again."""
-        sets = [d for d in doubts if d.kind == "set"]
+        sets = [d for d in doubts if d.kind == "replacement"]
         if sets:
-            self._decide_set(book, sets, theirs)
+            self._decide_replacement(book, sets, theirs)
             return len(doubts) > len(sets)
         past = [d for d in doubts if d.was_over_before(book.starts_at)]
         self._decide(book, past, frozenset())
@@ -322,7 +323,7 @@ class _Work:
         booked = explain(theirs - book.sent, doubts)
         if booked is None:
             self._differs(user, feature, book, theirs)
-            return self._unresolved(doubts)
+            return self._still_in_doubt(doubts)
         self._decide(book, doubts, booked)
         self._agrees(user, feature, book.period)
         return False
@@ -343,12 +344,12 @@ class _Work:
                 self._do("give_up", _sql["give_up"], doubt)
             self.done.decided += 1
 
-    def _decide_set(self, book: Book, doubts: Sequence[Doubt], theirs: Decimal) -> None:
+    def _decide_replacement(self, book: Book, doubts: Sequence[Doubt], theirs: Decimal) -> None:
         """A replaced total is there or not: nothing else of it was sent meanwhile."""
         for doubt in doubts:
             if doubt.period == book.period and book.sent + doubt.quantity == theirs:
                 self._do("place", _sql["place"], doubt, billed_period=doubt.period)
-                self._db.execute(_sql["release"], doubt.key)
+                self._db.execute(_sql["resume_claims"], doubt.key)
             else:
                 outbox.undo_replacement(self._db, doubt.key, reason="unconfirmed")
             self.done.decided += 1
@@ -365,7 +366,7 @@ class _Work:
             **values,
         )
 
-    def _unresolved(self, doubts: Sequence[Doubt]) -> bool:
+    def _still_in_doubt(self, doubts: Sequence[Doubt]) -> bool:
         """Whether it is worth comparing them again; those that are overdue are given up."""
         for doubt in doubts:
             if doubt.overdue:
@@ -375,7 +376,7 @@ class _Work:
     def _undecidable(self, user: str, refusal: CommetRefused) -> None:
         """Commet has no totals of a customer who may use nothing."""
         logger.info("usage.not_compared", user_id=user, commet_code=refusal.commet_code)
-        if self._unresolved(self._doubts(user)):
+        if self._still_in_doubt(self._doubts(user)):
             self._later(user)
 
     def _differs(self, user: str, feature: str, book: Book, theirs: Decimal) -> None:

@@ -30,7 +30,7 @@ left join lateral (
 ) as m on true
 left join lateral (
     select count(*) as pending, sum(n.quantity) filter (where n.attempts > 0) as maybe,
-           bool_and(n.kind <> 'set') as in_place
+           bool_and(n.kind <> 'replacement') as in_place
     from usage_delivery n
     where n.user_id = p.user_id and n.feature = t.feature and n.state = 'pending'
 ) as f on true
@@ -113,8 +113,8 @@ where period = %(period)s and feature = %(feature)s and seq = %(seq)s
   and state = 'parked' and compare_at is not null
 
 -- A replaced total is in place: claiming goes on.
--- name: release
-update usage_total set held_until = null
+-- name: resume_claims
+update usage_total set claims_paused_until = null
 where period = %(period)s and feature = %(feature)s and %(seq)s > 0
 
 -- It cannot be told. What was sent stays so, what is unconfirmed is for a human.
@@ -154,13 +154,13 @@ select period, feature from usage_drift where repair = 'asked' order by found_at
 
 -- name: begin_repair
 with tried as materialized (
-    select begin_set(%(period)s, %(feature)s, %(now)s, %(quiet)s, %(margin)s, 'drift') as answer
+    select begin_replacement(%(period)s, %(feature)s, %(now)s, %(quiet)s, %(margin)s, 'drift') as answer
 )
 update usage_drift f set
     repair = case when tried.answer = 'begun' then 'sent' else 'refused' end,
     reason = nullif(tried.answer, 'begun')
 from tried
-where f.period = %(period)s and f.feature = %(feature)s and tried.answer in ('begun', 'unsure')
+where f.period = %(period)s and f.feature = %(feature)s and tried.answer in ('begun', 'in_doubt')
 returning f.user_id, f.feature, f.repair, f.reason
 
 -- name: close_drift

@@ -119,14 +119,14 @@ def claim(
         count = int(db.value(_sql["claim"], values))
         claimed += count
         if count < _CLAIM_LIMIT or deadline.remaining() <= 0:
-            _settle(db, deadline)
+            _mark_fully_claimed(db, deadline)
             return claimed
 
 
-def _settle(db: Database, deadline: Deadline) -> None:
+def _mark_fully_claimed(db: Database, deadline: Deadline) -> None:
     """Takes closed periods of which everything is claimed out of what is looked through."""
     while deadline.remaining() > 0:
-        if len(db.all(_sql["settle"], {"limit": _CLAIM_LIMIT})) < _CLAIM_LIMIT:
+        if len(db.all(_sql["mark_fully_claimed"], {"limit": _CLAIM_LIMIT})) < _CLAIM_LIMIT:
             return
 
 
@@ -149,8 +149,8 @@ def record(
     """Writes down what came of some attempts. `now` is not before any of their answers."""
     sent = [r for r in results if r.outcome is Outcome.SENT]
     # A replacement changes its total: one per statement, so that no two wait for each other's.
-    replaced = [[r] for r in sent if r.delivery.kind == "set"]
-    for some in ([r for r in sent if r.delivery.kind != "set"], *replaced):
+    replaced = [[r] for r in sent if r.delivery.kind == "replacement"]
+    for some in ([r for r in sent if r.delivery.kind != "replacement"], *replaced):
         if some:
             told = [_row(r, remote_id=r.remote_id) for r in some]
             values = {"rows": Jsonb(told), "answered_at": now, "margin": MARGIN}
@@ -162,7 +162,7 @@ def record(
     named = ("user_id", "feature", "event_id", "kind")
     log_parked([{n: getattr(r.delivery, n) for n in named} | {"reason": r.reason} for r in parked])
     # A replacement that was refused is as if it had never been; what it repairs stays visible.
-    undone = [r for r in parked if r.delivery.kind == "set" and r.reason != "unconfirmed"]
+    undone = [r for r in parked if r.delivery.kind == "replacement" and r.reason != "unconfirmed"]
     for result in undone:
         undo_replacement(db, _row(result), reason=result.reason)
     rows = [_row(r, reason=r.reason) for r in parked if r not in undone]
@@ -182,7 +182,7 @@ def undo_replacement(db: Database, key: Mapping[str, object], *, reason: str | N
 
     `key` names the delivery by period, feature and seq.
     """
-    db.execute(_sql["undo_set"], {**key, "reason": reason})
+    db.execute(_sql["undo_replacement"], {**key, "reason": reason})
 
 
 def _row(result: Result, **values: object) -> dict[str, object]:

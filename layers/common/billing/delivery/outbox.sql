@@ -18,12 +18,12 @@ with due as (
                 else trunc(t.total - t.claimed) end as quantity
     from usage_total t
     join usage_period p on p.id = t.period
-    where not t.settled and t.total > t.claimed
-      and (t.held_until is null or t.held_until <= now())
+    where not t.fully_claimed and t.total > t.claimed
+      and (t.claims_paused_until is null or t.claims_paused_until <= now())
       and not exists (
           select from usage_total h
           join usage_period o on o.id = h.period
-          where h.held_until = 'infinity' and h.feature = t.feature and o.user_id = p.user_id
+          where h.claims_paused_until = 'infinity' and h.feature = t.feature and o.user_id = p.user_id
       )
       and (
           t.claimed_at is null
@@ -68,16 +68,16 @@ inserted as (
 select count(*) as claimed from inserted
 
 -- Closed periods of which everything is claimed are not looked at again.
--- name: settle
+-- name: mark_fully_claimed
 with done as materialized (
     select n.period, n.feature
     from usage_total n
     join usage_period p on p.id = n.period
-    where not n.settled and n.total = n.claimed and p.closed_at is not null
+    where not n.fully_claimed and n.total = n.claimed and p.closed_at is not null
     limit %(limit)s
     for update of n skip locked
 )
-update usage_total t set settled = true
+update usage_total t set fully_claimed = true
 from done
 where t.period = done.period and t.feature = done.feature
 returning 1
@@ -127,15 +127,15 @@ sent as (
     update usage_delivery d set
         state = 'sent', sent_at = now(), remote_id = a.remote_id, reason = null,
         answered_at = %(answered_at)s, resolved_at = null,
-        billed_period = case when a.inside or d.kind = 'set' then d.period end,
-        compare_at = case when not a.inside and d.kind <> 'set' then now() end
+        billed_period = case when a.inside or d.kind = 'replacement' then d.period end,
+        compare_at = case when not a.inside and d.kind <> 'replacement' then now() end
     from answered a
     where d.period = a.period and d.feature = a.feature and d.seq = a.seq and d.state <> 'sent'
     returning d.period, d.feature, d.kind
 )
-update usage_total t set held_until = null
+update usage_total t set claims_paused_until = null
 from sent
-where sent.kind = 'set' and t.period = sent.period and t.feature = sent.feature
+where sent.kind = 'replacement' and t.period = sent.period and t.feature = sent.feature
 
 -- Later. Where this attempt certainly had no effect, it does not count towards the day.
 -- name: postpone
@@ -157,8 +157,8 @@ from jsonb_to_recordset(%(rows)s) as a (
 where d.period = a.period and d.feature = a.feature and d.seq = a.seq
   and d.generation = a.generation and d.state = 'pending'
 
--- name: undo_set
-select undo_set(%(period)s, %(feature)s, %(seq)s, %(reason)s)
+-- name: undo_replacement
+select undo_replacement(%(period)s, %(feature)s, %(seq)s, %(reason)s)
 
 -- name: redrive
 select redrive_deliveries(%(user_id)s, %(event_id)s, %(reason)s, %(limit)s)
@@ -177,9 +177,9 @@ with resolved as (
     returning d.period, d.feature, d.kind
 ),
 released as (
-    update usage_total t set held_until = null
+    update usage_total t set claims_paused_until = null
     from resolved r
-    where r.kind = 'set' and t.period = r.period and t.feature = r.feature
+    where r.kind = 'replacement' and t.period = r.period and t.feature = r.feature
 )
 select count(*) from resolved
 

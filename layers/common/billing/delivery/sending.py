@@ -128,7 +128,7 @@ def attempt(
 ) -> Result:
     """Sends one leased delivery; raises nothing of Commet's."""
     send = commet.track_usage
-    if delivery.kind == "set":
+    if delivery.kind == "replacement":
         # It always means the period that is running, and this one's may be over by then.
         if now >= delivery.ends_at - MARGIN / 2:
             return _too_late(delivery)

@@ -11,28 +11,31 @@ from billing.errors import InvalidRequest
 from billing.operations import inspection, sweep
 from billing.subscriptions import inbox
 
-Event = Mapping[str, Any]
+Command = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
     db: Database
-    event: Event
+    command: Command
     now: datetime
 
     def text(self, name: str) -> str | None:
-        value = self.event.get(name)
+        value = self.command.get(name)
         if value is not None and not isinstance(value, str):
             raise InvalidRequest(f"`{name}` must be text.")
         return value
 
 
-def obey(db: Database, event: Event, *, now: datetime) -> dict[str, Any]:
-    """What the command in `event` found or did. Raises InvalidRequest, naming what it knows."""
-    run = _COMMANDS.get(str(event.get("command")))
+def obey(db: Database, command: Command, *, now: datetime) -> dict[str, Any]:
+    """Carries out `command`; returns the rows it found or the number it changed.
+
+    Raises InvalidRequest for a command, or a field of one, that is not known.
+    """
+    run = _COMMANDS.get(str(command.get("command")))
     if run is None:
         raise InvalidRequest(f"There is no such command. Known are: {', '.join(_COMMANDS)}.")
-    return run(_Asked(db, event, now))
+    return run(_Asked(db, command, now))
 
 
 def _show(asked: _Asked) -> dict[str, Any]:
@@ -48,7 +51,7 @@ def _sweep(asked: _Asked) -> dict[str, Any]:
 
 
 def _redrive(asked: _Asked) -> dict[str, Any]:
-    run = _REDRIVES.get(str(asked.event.get("what", "events")))
+    run = _REDRIVES.get(str(asked.command.get("what", "events")))
     if run is None:
         raise InvalidRequest(f"Say `what` to redrive: {', '.join(_REDRIVES)}.")
     return {"redriven": run(asked)}
@@ -71,7 +74,7 @@ def _resolve(asked: _Asked) -> dict[str, Any]:
     user, event_id, note = asked.text("user"), asked.text("id"), asked.text("note")
     if not user or not event_id or not note:
         raise InvalidRequest("Say which delivery, by `user` and `id`, and in a `note` why.")
-    delivered = asked.event.get("delivered") is True
+    delivered = asked.command.get("delivered") is True
     return {
         "resolved": outbox.resolve(
             asked.db, user_id=user, event_id=event_id, note=note, delivered=delivered

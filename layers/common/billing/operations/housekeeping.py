@@ -57,7 +57,7 @@ def prune_inbox(
             if len(db.all(_sql["delete_old_events"], params)) < _AT_ONCE:
                 break
     finally:
-        rounds.release(db, _PAYLOADS)
+        rounds.leave(db, _PAYLOADS)
     return pruned
 
 
@@ -99,5 +99,5 @@ def prune_ledger(db: Database, *, before: datetime, deadline: Deadline) -> int:
             "key": row["key"],
         }
         rounds.advance(db, _LEDGER, position)
-    rounds.release(db, _LEDGER)
+    rounds.leave(db, _LEDGER)
     return pruned

@@ -180,7 +180,7 @@ def _refresh_due(
             for user in users:
                 rows = mirror.refreshable(db, user)
                 if not budget.wait(refresh.calls(rows), deadline):
-                    mirror.release_refreshes(db, users[len(asked) :])
+                    mirror.unclaim_refreshes(db, users[len(asked) :])
                     break
                 limit = deadline.within(_REFRESH_SECONDS)
                 question = pool.submit(refresh.ask, commet, user, rows, now=clock(), deadline=limit)

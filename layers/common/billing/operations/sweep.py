@@ -22,7 +22,7 @@ from billing.database.statements import Statements
 from billing.deadline import Deadline
 from billing.errors import CommetRefused, CommetUnavailable
 from billing.subscriptions import from_answer, mirror
-from billing.subscriptions.changes import News
+from billing.subscriptions.changes import Change
 
 _sql = Statements(__file__)
 
@@ -95,7 +95,7 @@ def run(db: Database, commet: Commet, budget: Budget, *, clock: Clock, deadline:
             else:
                 rounds.advance(db, NAME, position)
     finally:
-        rounds.release(db, NAME)
+        rounds.leave(db, NAME)
     return swept
 
 
@@ -118,8 +118,8 @@ def _compare_page(
     }
     for answer in page:
         if answer.id in missing:
-            news = News(answer.id, from_answer.subscription_news(answer).known, mark=True)
-            mirror.record_news(db, missing[answer.id], news, at=answer.updated_at, now=now)
+            change = Change(answer.id, from_answer.subscription_change(answer).known, mark=True)
+            mirror.record_change(db, missing[answer.id], change, at=answer.updated_at, now=now)
     differing = sum(row["outcome"] == "differs" for row in rows)
     return Swept(len(page), differing, len(missing)), _next(position, status, following)
 

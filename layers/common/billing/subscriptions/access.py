@@ -133,7 +133,7 @@ class Access:
 
         rows = mirror.refreshable(self._db, user_id)
         if not self._budget.take(refresh.calls(rows)):
-            mirror.release_refresh(self._db, user_id)
+            mirror.unclaim_refresh(self._db, user_id)
             return False
         try:
             deadline = deadline.within(_BUDGET_SECONDS)

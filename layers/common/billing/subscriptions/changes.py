@@ -1,4 +1,4 @@
-"""What one piece of information says about a customer, ready for the SQL function `record_news`.
+"""What one piece of information says about a customer, ready for the SQL function `record_change`.
 
 Webhooks and Commet's answers both become this, so there is one way for state to change.
 """
@@ -11,7 +11,7 @@ from psycopg.types.json import Jsonb
 
 
 @dataclass(frozen=True, slots=True)
-class News:
+class Change:
     """Columns of `subscriptions` that are absent from `known` are not spoken of."""
 
     subscription_id: str | None = None
@@ -25,7 +25,7 @@ class News:
     period: "AllowancePeriod | None" = None
 
     def parameter(self) -> Jsonb:
-        """The `p_news` argument of `record_news`."""
+        """The `p_change` argument of `record_change`."""
         value: dict[str, Any] = {"ends_all": self.ends_all}
         if self.subscription_id is not None:
             value["subscription"] = {
@@ -67,5 +67,5 @@ def entitlement(
     unit_price: str | None = None,
     currency: str | None = None,
 ) -> dict[str, Any]:
-    """One feature of `News.features`; amounts are decimal strings, the unit price in rate scale."""
+    """One feature of `Change.features`: amounts as decimal strings, the price in rate scale."""
     return dict(locals())

@@ -81,9 +81,9 @@ class Checkouts:
             raise self._translated(error, user, deadline) from error
         except Exception:
             # No answer: the next try is this same attempt, with the same idempotency key.
-            self._end(_sql["release_checkout"], attempt, subscription_id=None)
+            self._end(_sql["end_lease"], attempt, subscription_id=None)
             raise
-        self._end(_sql["release_checkout"], attempt, subscription_id=started.subscription.id)
+        self._end(_sql["end_lease"], attempt, subscription_id=started.subscription.id)
         return started
 
     def _lease(
@@ -199,8 +199,8 @@ class Checkouts:
         )
 
     def _record(self, user: User, answer: Subscription) -> None:
-        news = from_answer.subscription_news(answer)
-        mirror.record_news(self._db, user.id, news, at=answer.updated_at, now=self._clock())
+        change = from_answer.subscription_change(answer)
+        mirror.record_change(self._db, user.id, change, at=answer.updated_at, now=self._clock())
 
     def _refresh(self, user: User, deadline: Deadline) -> None:
         refresh.refresh(self._db, self._commet, user.id, now=self._clock(), deadline=deadline)

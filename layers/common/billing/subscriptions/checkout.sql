@@ -41,7 +41,7 @@ where c.leased_until is null or c.leased_until < now()
 returning attempt, subscription_id
 
 -- Gives the right back. Only the attempt that holds it may: a slower one has lost it already.
--- name: release_checkout
+-- name: end_lease
 update checkout_attempt set
     leased_until = null,
     subscription_id = coalesce(%(subscription_id)s, subscription_id)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from billing.commet.answers import FeatureAccess, Subscription
-from billing.subscriptions.changes import AllowancePeriod, News, entitlement
+from billing.subscriptions.changes import AllowancePeriod, Change, entitlement
 
 
 def known_of(answer: Subscription) -> dict[str, Any]:
@@ -24,13 +24,13 @@ def known_of(answer: Subscription) -> dict[str, Any]:
     }
 
 
-def subscription_news(answer: Subscription) -> News:
+def subscription_change(answer: Subscription) -> Change:
     """A subscription we may not have heard of yet."""
     known = {column: value for column, value in known_of(answer).items() if value is not None}
-    return News(answer.id, known)
+    return Change(answer.id, known)
 
 
-def entitlement_news(subscription_id: str, features: Sequence[FeatureAccess]) -> News:
+def entitlement_change(subscription_id: str, features: Sequence[FeatureAccess]) -> Change:
     """What the customer may use, and the period it is counted in."""
     periods = [f.consumption.period for f in features if f.consumption]
     period = (
@@ -38,7 +38,7 @@ def entitlement_news(subscription_id: str, features: Sequence[FeatureAccess]) ->
         if periods
         else None
     )
-    return News(features=[_entitlement(f) for f in features], period=period)
+    return Change(features=[_entitlement(f) for f in features], period=period)
 
 
 def _entitlement(access: FeatureAccess) -> dict[str, Any]:

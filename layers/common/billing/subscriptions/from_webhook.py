@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from billing.subscriptions.changes import AllowancePeriod, News, entitlement
+from billing.subscriptions.changes import AllowancePeriod, Change, entitlement
 
 _MAX_TEXT = 500
 _DECIMAL = re.compile(r"-?[0-9]{1,15}(\.[0-9]{1,6})?")
@@ -25,7 +25,7 @@ class Unreadable(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
+class Webhook:
     """A webhook as far as we read it."""
 
     id: str
@@ -41,7 +41,7 @@ def body_id(body: bytes) -> str:
     return f"sha256:{hashlib.sha256(body).hexdigest()}"
 
 
-def parse(body: bytes) -> Event:
+def parse(body: bytes) -> Webhook:
     """The event in a body; raises Unreadable."""
     try:
         envelope = json.loads(body, parse_float=str)  # no amount is read from an event as a number
@@ -51,7 +51,7 @@ def parse(body: bytes) -> Event:
         raise Unreadable("not an object")
     data = envelope.get("data")
     data = data if isinstance(data, dict) else {}
-    return Event(
+    return Webhook(
         id=_text(envelope, "id") or body_id(body),
         type=_text(envelope, "event") or "",
         mode=_text(envelope, "mode"),
@@ -62,23 +62,23 @@ def parse(body: bytes) -> Event:
     )
 
 
-def news_of(event: Event) -> News | None:
+def change_of(event: Webhook) -> Change | None:
     """What the event says about its customer, or None where it changes nothing here."""
     if event.customer is None:
         return None
     if event.type == "customer.state_changed":
-        news = _state_changed(event.data)
+        change = _state_changed(event.data)
     else:
         subscription_id = _text(event.data, "subscriptionId")
         rule = _RULES.get(event.type)
         if rule is None or subscription_id is None:
             return None
         known = {c: value for c, value in rule.known(event.data).items() if value is not None}
-        news = News(subscription_id, known, mark=rule.mark)
+        change = Change(subscription_id, known, mark=rule.mark)
     if event.occurred_at is None:
         # Without a time it cannot be ordered: all it can do is make us ask.
-        return News(news.subscription_id, mark=True) if news.subscription_id else None
-    return news
+        return Change(change.subscription_id, mark=True) if change.subscription_id else None
+    return change
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,13 +165,13 @@ _RULES: dict[str, _Rule] = {
 HANDLED = (*_RULES, "customer.state_changed")
 
 
-def _state_changed(data: Data) -> News:
+def _state_changed(data: Data) -> Change:
     """A snapshot of everything the customer has, at the moment of the event."""
     subscription_id = _text(data, "subscriptionId")
     status = _text(data, "status")
     features = _features(data)
     if status == "none" or _is_null(data, "status") or _is_null(data, "subscriptionId"):
-        return News(ends_all=True, features=features)
+        return Change(ends_all=True, features=features)
     plan = _object(data, "plan")
     known = {
         "status": status,
@@ -182,7 +182,7 @@ def _state_changed(data: Data) -> News:
     known = {column: value for column, value in known.items() if value is not None}
     if _is_null(data, "billingInterval"):
         known["billing_interval"] = None  # how Commet says that the plan is free
-    return News(
+    return Change(
         subscription_id,
         known,
         mark=status is None or features is None,

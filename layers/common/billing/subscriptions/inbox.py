@@ -17,8 +17,8 @@ from billing.database.statements import Statements
 from billing.deadline import Deadline
 from billing.errors import DatabaseUnavailable
 from billing.subscriptions import from_webhook
-from billing.subscriptions.changes import News
-from billing.subscriptions.from_webhook import Event, Unreadable
+from billing.subscriptions.changes import Change
+from billing.subscriptions.from_webhook import Webhook, Unreadable
 
 _sql = Statements(__file__)
 
@@ -61,14 +61,14 @@ def receive(db: Database, body: bytes, *, mode: str, now: datetime) -> Receipt:
     try:
         event = from_webhook.parse(body)
     except Unreadable:
-        event = Event(from_webhook.body_id(body), "", None, None, None, {})
+        event = Webhook(from_webhook.body_id(body), "", None, None, None, {})
         return _record(db, event, body, status="unreadable", mode=None, now=now)
     status = "ignored" if _is_of(event, mode) else "other_mode"
     return _record(db, event, body, status=status, mode=mode, now=now)
 
 
 def _record(
-    db: Database, event: Event, body: bytes, *, status: str, mode: str | None, now: datetime
+    db: Database, event: Webhook, body: bytes, *, status: str, mode: str | None, now: datetime
 ) -> Receipt:
     row = {
         "id": event.id,
@@ -79,10 +79,10 @@ def _record(
         "payload": body,
     }
     try:
-        news = _news_of(event, mode)
+        change = _change_of(event, mode)
         parameters = row | {
             "status": status,
-            "news": news.parameter() if news else None,
+            "change": change.parameter() if change else None,
             "now": now,
         }
         outcome = db.value(_sql["receive_event"], parameters)
@@ -119,7 +119,7 @@ def retry_failed(
         for position, row in enumerate(leased):
             if deadline.remaining() <= 0:
                 rest = [each["id"] for each in leased[position:]]
-                db.execute(_sql["release_events"], {"ids": rest})
+                db.execute(_sql["unlease_events"], {"ids": rest})
                 break
             outcome = _retry(db, row["id"], bytes(row["payload"]), mode=mode, now=clock())
             if outcome is not None:
@@ -154,14 +154,14 @@ def _retry(db: Database, event_id: str, payload: bytes, *, mode: str, now: datet
     """What became of it; None where another run was faster."""
     try:
         event = from_webhook.parse(payload)
-        news = _news_of(event, mode)
+        change = _change_of(event, mode)
         outcome = db.value(
             _sql["retry_event"],
             {
                 "id": event_id,
                 "customer": event.customer,
                 "occurred_at": _occurred_at(event, now),
-                "news": news.parameter() if news else None,
+                "change": change.parameter() if change else None,
                 "now": now,
             },
         )
@@ -176,15 +176,15 @@ def _retry(db: Database, event_id: str, payload: bytes, *, mode: str, now: datet
     return None if outcome is None else str(outcome)
 
 
-def _occurred_at(event: Event, now: datetime) -> datetime:
+def _occurred_at(event: Webhook, now: datetime) -> datetime:
     return min(event.occurred_at or now, now + _AHEAD)
 
 
-def _news_of(event: Event, mode: str | None) -> News | None:
-    return from_webhook.news_of(event) if mode is not None and _is_of(event, mode) else None
+def _change_of(event: Webhook, mode: str | None) -> Change | None:
+    return from_webhook.change_of(event) if mode is not None and _is_of(event, mode) else None
 
 
-def _is_of(event: Event, mode: str) -> bool:
+def _is_of(event: Webhook, mode: str) -> bool:
     return event.mode in (mode, None)
 
 

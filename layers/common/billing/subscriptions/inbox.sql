@@ -3,7 +3,7 @@
 -- One statement: the event is stored and applied, or neither.
 -- name: receive_event
 select receive_event(
-    %(id)s, %(type)s, %(mode)s, %(customer)s, %(occurred_at)s, %(payload)s, %(status)s, %(news)s,
+    %(id)s, %(type)s, %(mode)s, %(customer)s, %(occurred_at)s, %(payload)s, %(status)s, %(change)s,
     %(now)s
 )
 
@@ -33,12 +33,12 @@ where e.id = due.id
 returning e.id, e.payload, e.attempts, e.occurred_at
 
 -- Gives back what there was no time for, as if it had never been taken.
--- name: release_events
+-- name: unlease_events
 update webhook_events set due_at = now(), attempts = attempts - 1
 where id = any (%(ids)s) and status = 'failed'
 
 -- name: retry_event
-select retry_event(%(id)s, %(customer)s, %(occurred_at)s, %(news)s, %(now)s)
+select retry_event(%(id)s, %(customer)s, %(occurred_at)s, %(change)s, %(now)s)
 
 -- Failed again: later, or never more without somebody looking at it.
 -- name: postpone_event

@@ -8,7 +8,7 @@ from psycopg.types.json import Jsonb
 
 from billing.database.connection import Database
 from billing.database.statements import Statements
-from billing.subscriptions.changes import News
+from billing.subscriptions.changes import Change
 
 _sql = Statements(__file__)
 
@@ -56,11 +56,13 @@ def current(db: Database, user_id: str) -> Subscription | None:
     return Subscription(**row) if row else None
 
 
-def record_news(db: Database, user_id: str, news: News, *, at: datetime, now: datetime) -> None:
+def record_change(
+    db: Database, user_id: str, change: Change, *, at: datetime, now: datetime
+) -> None:
     """Applies news that occurred at `at`; older news than what is known changes nothing."""
     db.execute(
-        _sql["record_news"],
-        {"user_id": user_id, "at": at, "news": news.parameter(), "now": now},
+        _sql["record_change"],
+        {"user_id": user_id, "at": at, "change": change.parameter(), "now": now},
     )
 
 
@@ -137,14 +139,14 @@ def claim_refreshes(db: Database, now: datetime, *, limit: int) -> list[str]:
     return [row["user_id"] for row in rows]
 
 
-def release_refresh(db: Database, user_id: str) -> None:
+def unclaim_refresh(db: Database, user_id: str) -> None:
     """Gives back a claim that came to nothing: whoever comes next may ask at once."""
-    db.execute(_sql["release_refresh"], {"user_id": user_id})
+    db.execute(_sql["unclaim_refresh"], {"user_id": user_id})
 
 
-def release_refreshes(db: Database, users: Collection[str]) -> None:
+def unclaim_refreshes(db: Database, users: Collection[str]) -> None:
     """Gives back claims of the schedule."""
-    db.execute(_sql["release_refreshes"], {"users": list(users)})
+    db.execute(_sql["unclaim_refreshes"], {"users": list(users)})
 
 
 def askable(db: Database, users: Collection[str], now: datetime) -> list[str]:

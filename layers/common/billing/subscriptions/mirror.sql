@@ -7,8 +7,8 @@ select id, status, plan_id, plan_name, billing_interval, period_start, period_en
 from current_subscription
 where user_id = %(user_id)s
 
--- name: record_news
-select record_news(%(user_id)s, %(at)s, %(news)s, %(now)s)
+-- name: record_change
+select record_change(%(user_id)s, %(at)s, %(change)s, %(now)s)
 
 -- name: confirm
 select confirm_answer(%(id)s, %(version)s, %(at)s, %(asked_at)s, %(known)s, %(lag)s)
@@ -42,12 +42,12 @@ returning s.id
 select claim_refreshes(%(now)s, %(limit)s) as user_id
 
 -- Gives a claim back that the budget had no calls for, as if it had never been taken.
--- name: release_refresh
+-- name: unclaim_refresh
 update subscriptions set checked_at = null, checks = greatest(checks - 1, 0)
 where user_id = %(user_id)s and was_just_asked(subscriptions)
 
 -- The same for those that reconcile had no time for.
--- name: release_refreshes
+-- name: unclaim_refreshes
 update subscriptions set
     checked_at = null, background_checks = greatest(background_checks - 1, 0),
     refresh_due = case when refresh_due is not null then now() end, recheck_at = now()

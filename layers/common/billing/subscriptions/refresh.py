@@ -15,7 +15,7 @@ from billing.database.connection import Database
 from billing.deadline import Deadline
 from billing.errors import CommetRefused
 from billing.subscriptions import from_answer, mirror
-from billing.subscriptions.changes import News
+from billing.subscriptions.changes import Change
 from billing.subscriptions.mirror import Refreshable
 
 Answer = TypeVar("Answer")
@@ -37,7 +37,7 @@ class Truth:
     asked_at: datetime
     subscriptions: Sequence[Subscription]
     unknown: Collection[str]  # ids of ours that Commet does not know
-    entitlements: News
+    entitlements: Change
 
 
 def refresh(
@@ -77,9 +77,9 @@ def ask(
                 answers.append(answer)
     live = next((a for a in answers if a.status in mirror.LIVE), None)
     entitlements = (
-        from_answer.entitlement_news(live.id, _features(commet, user_id, deadline))
+        from_answer.entitlement_change(live.id, _features(commet, user_id, deadline))
         if live
-        else News(features=[])
+        else Change(features=[])
     )
     return Truth(user_id, now, answers, unknown, entitlements)
 
@@ -98,7 +98,7 @@ def write(db: Database, rows: Sequence[Refreshable], truth: Truth) -> int:
     changed = {row_id for row_id, outcome in outcomes.items() if outcome == "stale"}
     if not any(kept) and not live & changed:
         # What it says is true at the moment it was asked for, not when it arrived.
-        mirror.record_news(
+        mirror.record_change(
             db, truth.user_id, truth.entitlements, at=truth.asked_at, now=truth.asked_at
         )
     return list(outcomes.values()).count("healed")
@@ -106,8 +106,8 @@ def write(db: Database, rows: Sequence[Refreshable], truth: Truth) -> int:
 
 def _write(db: Database, truth: Truth, answer: Subscription, row: Refreshable | None) -> str:
     if row is None:
-        news = from_answer.subscription_news(answer)
-        mirror.record_news(db, truth.user_id, news, at=answer.updated_at, now=truth.asked_at)
+        change = from_answer.subscription_change(answer)
+        mirror.record_change(db, truth.user_id, change, at=answer.updated_at, now=truth.asked_at)
         return "healed"
     return mirror.confirm(
         db,
@@ -126,8 +126,8 @@ def _settle_unknown(db: Database, truth: Truth, row: Refreshable) -> bool:
     must not lock everybody out at once. After that it is over.
     """
     if row.is_live and (row.period_end or row.event_at + _GRACE) <= truth.asked_at:
-        ended = News(row.id, {"status": "canceled"})
-        mirror.record_news(db, truth.user_id, ended, at=truth.asked_at, now=truth.asked_at)
+        ended = Change(row.id, {"status": "canceled"})
+        mirror.record_change(db, truth.user_id, ended, at=truth.asked_at, now=truth.asked_at)
         return False
     mirror.keep_unknown(db, row.id, row.version)
     return row.is_live

@@ -228,7 +228,7 @@ class TestGrants:
                 " values ('usr_1', 'sub_1', now(), now() + interval '1 day')"
             )
             connection.execute("select id from current_subscription")
-            connection.execute("select record_news('usr_1', now(), '{\"features\": []}', now())")
+            connection.execute("select record_change('usr_1', now(), '{\"features\": []}', now())")
 
     @pytest.mark.parametrize(
         "statement",
@@ -238,7 +238,7 @@ class TestGrants:
             "create table mine (id integer)",
             "truncate users",
             "create index on users (name)",
-            "drop function record_news",
+            "drop function record_change",
             "update schema_migrations set sha256 = ''",
             "delete from schema_migrations",
         ],

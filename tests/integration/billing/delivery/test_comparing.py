@@ -351,7 +351,7 @@ class TestWhereItWasBooked:
         assert late["billed_period"] is None
 
 
-class TestNewsThatCameLate:
+class TestChangesHeardOfLate:
     """A plan changed at Commet, and for an hour nobody here knew."""
 
     @pytest.fixture
@@ -490,8 +490,10 @@ class TestNewsThatCameLate:
         buyer.compare()
         assert [row["compare_at"] for row in rows(buyer.db)] == [None, None]
         assert buyer.compare().repairs_begun == 0
-        assert [(row["repair"], row["reason"]) for row in buyer.drift] == [("refused", "unsure")]
-        buyer.db.execute("update usage_total set held_until = null")  # the attempt before is over
+        assert [(row["repair"], row["reason"]) for row in buyer.drift] == [("refused", "in_doubt")]
+        buyer.db.execute(
+            "update usage_total set claims_paused_until = null"
+        )  # the attempt before is over
         buyer.use("1")
         buyer.deliver()
         assert buyer.theirs == 171
@@ -639,7 +641,7 @@ class TestDrift:
         assert customer.deliver().parked == 1
         customer.compare()
         kinds = [(r["kind"], r["state"]) for r in rows(customer.db)]
-        assert kinds[2:] == ([("set", "sent")] if booked else [])
+        assert kinds[2:] == ([("replacement", "sent")] if booked else [])
         self.balanced(customer)
 
     def test_commet_refuses_a_repair(self, customer: Customer) -> None:
@@ -741,7 +743,7 @@ class TestCorrections:
         (credit,) = (r for r in rows(customer.db) if r["kind"] == "credit")
         assert (credit["state"], credit["reason"]) == ("parked", "needs_credit")
         assert (credit["excess"], credit["amount"]) == (35, 3)
-        assert customer.db.value("select settled from usage_total order by period limit 1")
+        assert customer.db.value("select fully_claimed from usage_total order by period limit 1")
         assert redrive(customer.db) == 0
 
 

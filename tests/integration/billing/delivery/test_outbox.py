@@ -203,7 +203,7 @@ class TestClaim:
         assert claim(db, now=almost, interval=INTERVAL) == 1
 
     def test_what_is_left_of_an_ended_period(self, db: Database, subscribe: Subscribe) -> None:
-        """It is flushed after the end, with a time inside the period, and then it is settled."""
+        """It is sent after the end, with a time inside the period; then nothing is left to claim."""
         subscribe()
         use(db, "1")
         claim(db, now=NOW, interval=INTERVAL)
@@ -217,7 +217,8 @@ class TestClaim:
             (4, "2026-10-05T12:00:00.000Z"),
         ]
         assert [
-            r["settled"] for r in db.all("select settled from usage_total order by period")
+            row["fully_claimed"]
+            for row in db.all("select fully_claimed from usage_total order by period")
         ] == [
             True,
             False,
@@ -746,9 +747,9 @@ class TestLostToCancellation:
     @pytest.mark.usefixtures("canceled")
     def test_the_terms_are_those_of_then(self, db: Database) -> None:
         """Although the entitlement is gone by the time Commet refuses."""
-        news = {"features": [], "ends_all": True}
+        change = {"features": [], "ends_all": True}
         db.execute(
-            "select record_news('usr_ana', %s, %s, %s)", [after(seconds=1), Jsonb(news), NOW]
+            "select record_change('usr_ana', %s, %s, %s)", [after(seconds=1), Jsonb(change), NOW]
         )
         run(db, self.refused())
         assert db.value("select sum(amount) from usage_delivery") == Decimal("0.7")
@@ -899,7 +900,8 @@ class TestReplacing:
         connection = db._usable()
         with connection.transaction():
             assert connection.execute(
-                "select begin_set(period, feature, %s, '0', '1 min', 'r') as done from usage_total",
+                "select begin_replacement(period, feature, %s, '0', '1 min', 'r') as done"
+                " from usage_total",
                 [self.ALMOST],
             ).fetchone() == {"done": "begun"}
             read = connection.execute(
@@ -910,7 +912,9 @@ class TestReplacing:
         assert read["rows"] < 100
 
     @pytest.mark.usefixtures("shrunk")
-    @pytest.mark.parametrize("step", ["to_be_set", "begin_set", "release_ended", "mark_lost"])
+    @pytest.mark.parametrize(
+        "step", ["to_be_replaced", "begin_replacement", "resume_claims", "mark_lost"]
+    )
     def test_a_step_that_fails_stops_no_other(
         self, db: Database, subscribe: Subscribe, monkeypatch: pytest.MonkeyPatch, step: str
     ) -> None:
@@ -941,14 +945,14 @@ class TestReplacing:
         make_due(db)
         assert run(db, commet, now=self.ALMOST + timedelta(minutes=1)).parked == 1
         assert commet.calls == []
-        assert "set" not in [r["kind"] for r in rows(db)]
+        assert "replacement" not in [r["kind"] for r in rows(db)]
 
     @pytest.mark.usefixtures("shrunk")
     @pytest.mark.parametrize(
         ("answer", "reason", "kinds"),
         [
             (CommetUnavailable(commet_code="rate_limited"), "period_over", ["event"]),
-            (CommetUnavailable(), "unconfirmed", ["event", "set"]),
+            (CommetUnavailable(), "unconfirmed", ["event", "replacement"]),
         ],
     )
     def test_over_while_no_call_is_allowed(
@@ -995,7 +999,7 @@ class TestReplacing:
         done = run(db, commet, now=END + timedelta(minutes=1))
         assert (done.parked, done.sent) == (1, 1)
         assert db.one("select total, claimed from usage_total") == {"total": 26, "claimed": 26}
-        assert [(r["kind"], r["reason"]) for r in rows(db)][1] == ("set", "unconfirmed")
+        assert [(r["kind"], r["reason"]) for r in rows(db)][1] == ("replacement", "unconfirmed")
 
     @pytest.mark.usefixtures("shrunk")
     def test_growth_of_an_earlier_period(self, db: Database, subscribe: Subscribe) -> None:
@@ -1008,21 +1012,21 @@ class TestReplacing:
         db.execute(
             "insert into usage_total (period, feature, total) values (%s, 'storage', 1)", [new]
         )
-        statement = "select begin_set(%s, 'storage', %s, '0', '1 min', 'r')"
+        statement = "select begin_replacement(%s, 'storage', %s, '0', '1 min', 'r')"
         db.execute("update usage_total set total = 11 where claimed = 10")
         assert db.value(statement, [new, NOW]) == "waiting"
         assert claim(db, now=NOW, interval=INTERVAL) == 1
         db.execute("update usage_delivery set state = 'sent', billed_period = period")
         assert db.value(statement, [new, NOW]) == "begun"
         # ... and what grows or is driven again later waits for the answer.
-        db.execute("update usage_total set total = 12, settled = false where claimed = 11")
+        db.execute("update usage_total set total = 12, fully_claimed = false where claimed = 11")
         assert claim(db, now=NOW, interval=INTERVAL) == 0
         db.execute(
             "update usage_delivery set state = 'parked', reason = 'feature_disabled'"
             " where kind = 'event'"
         )
         assert redrive(db) == 0
-        db.execute("update usage_total set held_until = null")
+        db.execute("update usage_total set claims_paused_until = null")
         assert redrive(db) == 2
         assert claim(db, now=NOW, interval=INTERVAL) == 1
 
@@ -1041,7 +1045,9 @@ class TestReplacing:
         for _ in range(3):
             run(db, commet, now=self.ALMOST)
         assert run(db, commet, now=self.ALMOST) == Summary(drained=True)
-        assert db.value("select count(*) from usage_total where held_until is not null") == 0
+        assert (
+            db.value("select count(*) from usage_total where claims_paused_until is not null") == 0
+        )
         claimed = db.value("select claimed from usage_total")
         assert claimed == db.value("select sum(quantity) from usage_delivery")
         return [*(total["value"] for total in commet.totals), commet.total]
@@ -1086,7 +1092,7 @@ class TestReplacing:
         assert [(r["kind"], r["state"], r["quantity"]) for r in rows(db)] == [
             ("event", "sent", 8),
             ("event", "parked", 10),
-            ("set", "sent", -8),
+            ("replacement", "sent", -8),
         ]
 
     def test_nothing_to_replace(self, db: Database, subscribe: Subscribe) -> None:
@@ -1097,7 +1103,9 @@ class TestReplacing:
         db.execute("update usage_delivery set billed_period = period + 1")
         db.execute("update usage_total set total = 6")
         assert self.until_quiet(db) == [Decimal(0)]
-        repair = "select begin_set(period, feature, %s, '0', '1 min', 'drift') from usage_total"
+        repair = (
+            "select begin_replacement(period, feature, %s, '0', '1 min', 'drift') from usage_total"
+        )
         assert db.value(repair, [self.ALMOST]) == "begun"
 
 
@@ -1197,7 +1205,7 @@ class TestCredit:
     def take_back(self, db: Database, quantity: str) -> None:
         db.execute("update usage_period set closed_at = %s", [NOW])
         db.execute(
-            "update usage_total set total = total - %s, settled = false", [Decimal(quantity)]
+            "update usage_total set total = total - %s, fully_claimed = false", [Decimal(quantity)]
         )
 
     def test_what_was_never_billed(self, db: Database, subscribe: Subscribe) -> None:
@@ -1211,10 +1219,10 @@ class TestCredit:
         assert (row["kind"], row["quantity"], row["resolved_at"] is None) == ("event", 0, False)
         assert gauges(db).parked_deliveries == 0
         assert redrive(db) == 0
-        assert db.one("select total, claimed, settled from usage_total") == {
+        assert db.one("select total, claimed, fully_claimed from usage_total") == {
             "total": 0,
             "claimed": 0,
-            "settled": True,
+            "fully_claimed": True,
         }
 
     def test_a_part_of_it(self, db: Database, subscribe: Subscribe) -> None:
@@ -1356,7 +1364,7 @@ class TestInvariants:
                or t.claimed <> (select coalesce(sum(quantity), 0) from usage_delivery y
                                 where y.period = t.period and y.feature = t.feature)
                or t.claimed > t.total
-               or t.settled and t.claimed <> t.total
+               or t.fully_claimed and t.claimed <> t.total
             """
         )
         assert wrong == []

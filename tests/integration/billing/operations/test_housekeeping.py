@@ -125,7 +125,7 @@ class TestPruneLedger:
     @pytest.mark.parametrize(
         "change",
         [
-            "update usage_total set settled = false",
+            "update usage_total set fully_claimed = false",
             "update usage_delivery set state = 'pending'",
             "update usage_delivery set state = 'parked', reason = 'unconfirmed'",
             "update usage_delivery set compare_at = now()",
@@ -136,7 +136,7 @@ class TestPruneLedger:
         db.execute(change)
         assert prune(db) == 0
         db.execute("update usage_delivery set resolved_at = now(), compare_at = null")
-        db.execute("update usage_total set settled = true")
+        db.execute("update usage_total set fully_claimed = true")
         assert prune(db) == 2
 
     def test_while_the_same_events_come_again(
@@ -184,7 +184,7 @@ class TestCompactDeliveries:
                 subscribe(user, feature=feature, ends_at=NOW + timedelta(days=1))
         db.execute("update usage_period set closed_at = ends_at")
         db.execute(
-            "insert into usage_total (period, feature, total, claimed, seq, settled)"
+            "insert into usage_total (period, feature, total, claimed, seq, fully_claimed)"
             " select p.id, e.feature, 10, 10, 10, true"
             " from usage_period p join entitlements e using (user_id)"
         )

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from billing.database.connection import Database, Row
 from billing.subscriptions import inbox, mirror
-from billing.subscriptions.changes import AllowancePeriod, News
+from billing.subscriptions.changes import AllowancePeriod, Change
 from tests.integration.billing.conftest import NOW, add_user, own_database
 from tests.integration.billing.signed import SEPTEMBER, body, metered, moment, state
 
@@ -301,7 +301,7 @@ class TestSeveralRows:
         assert periods(shared, user) == []
 
     def test_a_subscription_of_somebody_else(self, shared: Database, user: str, sub: str) -> None:
-        """News that would move a subscription to another user is kept as failed, not applied."""
+        """Change that would move a subscription to another user is kept as failed, not applied."""
         receive(shared, state(user, sub, 1))
         other = add_user(shared)
         assert receive(shared, state(other, sub, 2, "past_due")) == ["failed"]
@@ -358,7 +358,7 @@ class TestEntitlements:
         assert entitled(shared, user) == {"a": 100}
 
     def test_a_price_is_kept(self, shared: Database, user: str, sub: str) -> None:
-        """News that leaves the unit price out does not make usage free."""
+        """Change that leaves the unit price out does not make usage free."""
         receive(shared, state(user, sub, 1))
         silent = metered()
         del silent["consumption"]["overage"]["unitPrice"]
@@ -468,7 +468,7 @@ def outcome(db: Database, user: str, sub: str) -> tuple[Any, ...]:
     """Everything that must not depend on the order of events."""
     rows = db.all(
         "select id, status, plan_id, plan_name, billing_interval, period_start, period_end,"
-        " cancel_at_period_end, trial_ends_at, checkout_url, created_at, told"
+        " cancel_at_period_end, trial_ends_at, checkout_url, created_at, known_at"
         " from subscriptions where user_id = %s order by id",
         [user],
     )
@@ -613,7 +613,7 @@ class TestConfirm:
         """Confirmed a moment later than it: it does not end the subscription again."""
         receive(shared, state(user, sub, 1), state(user, None, 5))
         assert self.confirm(shared, sub, known, 5 - 4 / 60) == "healed"
-        mirror.record_news(shared, user, News(features=[]), at=moment(10), now=moment(10))
+        mirror.record_change(shared, user, Change(features=[]), at=moment(10), now=moment(10))
         assert row(shared, sub)["status"] == "active"
 
     def test_wins_where_it_agrees(
@@ -740,7 +740,7 @@ class TestClaims:
         assert self.claims(shared, user)
 
 
-class TestRecordNews:
+class TestRecordChange:
     def test_boundaries_of_what_columns_hold(self, shared: Database, user: str, sub: str) -> None:
         """The largest and the oldest things a parsed event can hold fit the tables."""
         receive(
@@ -754,8 +754,8 @@ class TestRecordNews:
 
     def test_a_period_needs_its_subscription(self, shared: Database, user: str) -> None:
         """A period for a subscription nobody spoke of is not opened."""
-        news = News(features=[], period=AllowancePeriod("sub_nobody", *SEPTEMBER))
-        mirror.record_news(shared, user, news, at=moment(1), now=NOW)
+        change = Change(features=[], period=AllowancePeriod("sub_nobody", *SEPTEMBER))
+        mirror.record_change(shared, user, change, at=moment(1), now=NOW)
         assert periods(shared, user) == []
 
 

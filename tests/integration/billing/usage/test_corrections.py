@@ -276,7 +276,7 @@ class TestAPeriodThatIsOver:
         claim(db, now=OCTOBER, interval=timedelta(0))
         adjust(db, "-10", now=OCTOBER, occurred_at=NOW)
         assert claim(db, now=OCTOBER, interval=timedelta(0)) == 0
-        assert db.value("select settled from usage_total order by period limit 1") is False
+        assert db.value("select fully_claimed from usage_total order by period limit 1") is False
 
     def test_is_not_guessed(self, db: Database, subscribe: Subscribe) -> None:
         """Without a time the running period is meant, where so much was not used."""

@@ -108,8 +108,8 @@ class TestProvisional:
         """A guess about the old plan is not made into a period of the new one."""
         self.begin(db)
         october = [capped("2026-10-01", "2026-11-01")]
-        news = state("usr_ana", "sub_1", 50_000, plan="pln_max", features=october)
-        learn(db, news, now="2026-10-03")
+        change = state("usr_ana", "sub_1", 50_000, plan="pln_max", features=october)
+        learn(db, change, now="2026-10-03")
         assert totals(db) == [100, 60, 0]
 
 

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from billing.subscriptions import from_webhook
-from billing.subscriptions.changes import News
-from billing.subscriptions.from_webhook import Event, Unreadable, news_of, parse
+from billing.subscriptions.changes import Change
+from billing.subscriptions.from_webhook import Webhook, Unreadable, change_of, parse
 
 AT = "2026-09-01T10:05:00.000Z"
 ABOUT = {"subscriptionId": "sub_3Vx9", "customerId": "usr_8f2c"}
@@ -27,15 +27,15 @@ def envelope(event: Any, data: Any, **changes: Any) -> bytes:
     return json.dumps(whole | changes).encode()
 
 
-def news(event: str, **data: Any) -> News | None:
-    return news_of(parse(envelope(event, ABOUT | data)))
+def change(event: str, **data: Any) -> Change | None:
+    return change_of(parse(envelope(event, ABOUT | data)))
 
 
 class TestParse:
     def test_an_event(self) -> None:
         """What we read of the example in Commet's contract."""
         data = ABOUT | {"status": "active"}
-        assert parse(envelope("subscription.activated", data)) == Event(
+        assert parse(envelope("subscription.activated", data)) == Webhook(
             id="whev_1",
             type="subscription.activated",
             mode="sandbox",
@@ -83,7 +83,7 @@ class TestParse:
         """An event that says nothing."""
         event = parse(envelope("subscription.activated", data))
         assert (event.data, event.customer) == ({}, None)
-        assert news_of(event) is None
+        assert change_of(event) is None
 
     def test_who_is_meant(self) -> None:
         """Endpoints pinned to an old version put our id beside Commet's."""
@@ -91,7 +91,7 @@ class TestParse:
         assert parse(envelope("x", data)).customer == "usr_1"
 
 
-class TestNewsOf:
+class TestChangeOf:
     @pytest.mark.parametrize(
         ("event", "data", "known"),
         [
@@ -121,7 +121,7 @@ class TestNewsOf:
     )  # fmt: skip
     def test_what_it_says(self, event: str, data: dict[str, Any], known: dict[str, Any]) -> None:
         """Events that carry all there is to know about what they tell."""
-        assert news(event, **data) == News("sub_3Vx9", known)
+        assert change(event, **data) == Change("sub_3Vx9", known)
 
     @pytest.mark.parametrize(
         ("event", "data", "known"),
@@ -152,7 +152,7 @@ class TestNewsOf:
         self, event: str, data: dict[str, Any], known: dict[str, Any]
     ) -> None:
         """Events that do not carry the whole truth mark their subscription."""
-        assert news(event, **data) == News("sub_3Vx9", known, mark=True)
+        assert change(event, **data) == Change("sub_3Vx9", known, mark=True)
 
     @pytest.mark.parametrize(
         "event",
@@ -163,18 +163,18 @@ class TestNewsOf:
     )  # fmt: skip
     def test_what_changes_nothing(self, event: str) -> None:
         """Neither payments nor notices move state: Commet tells that by itself."""
-        assert news(event, status="canceled", failureCode="card_declined") is None
+        assert change(event, status="canceled", failureCode="card_declined") is None
 
     @pytest.mark.parametrize("event", sorted(from_webhook._RULES))
     def test_without_a_subscription_or_a_time(self, event: str) -> None:
         """Nothing to apply it to; or nothing to order it by, which leaves asking."""
-        assert news_of(parse(envelope(event, {"customerId": "usr_1"}))) is None
+        assert change_of(parse(envelope(event, {"customerId": "usr_1"}))) is None
         timeless = parse(envelope(event, ABOUT, timestamp=None))
-        assert news_of(timeless) == News("sub_3Vx9", mark=True)
+        assert change_of(timeless) == Change("sub_3Vx9", mark=True)
 
     def test_without_a_customer(self) -> None:
         """It cannot be anybody's."""
-        assert news_of(parse(envelope("subscription.canceled", {"subscriptionId": "s"}))) is None
+        assert change_of(parse(envelope("subscription.canceled", {"subscriptionId": "s"}))) is None
 
 
 FEATURE = {
@@ -194,8 +194,8 @@ STATE = {
 }  # fmt: skip
 
 
-def state(**changes: Any) -> News:
-    found = news("customer.state_changed", **(STATE | changes))
+def state(**changes: Any) -> Change:
+    found = change("customer.state_changed", **(STATE | changes))
     assert found is not None
     return found
 
@@ -220,7 +220,7 @@ class TestStateChanged:
     def test_a_free_plan(self) -> None:
         """No interval is what Commet says of a free plan; not to say is something else."""
         assert state(billingInterval=None).known["billing_interval"] is None
-        silent = news("customer.state_changed", **{
+        silent = change("customer.state_changed", **{
             name: value for name, value in STATE.items() if name != "billingInterval"
         })  # fmt: skip
         assert silent is not None
@@ -265,7 +265,7 @@ class TestStateChanged:
 
     def test_said_by_leaving_it_out(self) -> None:
         """A state without status and subscription says nothing about them."""
-        found = news_of(parse(envelope("customer.state_changed", {"customerId": "usr_1"})))
+        found = change_of(parse(envelope("customer.state_changed", {"customerId": "usr_1"})))
         assert found is not None
         assert not found.ends_all
 
@@ -338,7 +338,7 @@ class TestHostileEvents:
     def test_news_can_be_stored(self, event: str, data: dict[str, Any], timestamp: object) -> None:
         """Whatever Commet signs is read without an error, into JSON that Postgres can hold."""
         parsed = parse(envelope(event, data | ABOUT, timestamp=timestamp))
-        found = news_of(parsed)
+        found = change_of(parsed)
         if found is not None:
             assert storable(found.parameter().obj)
 
@@ -346,7 +346,7 @@ class TestHostileEvents:
     def test_any_bytes(self, body: bytes) -> None:
         """Bytes that were signed end as an event or as unreadable, never otherwise."""
         with suppress(Unreadable):
-            news_of(parse(body))
+            change_of(parse(body))
 
 
 def storable(value: object) -> bool:

@@ -124,7 +124,7 @@ language sql as $$
     -- Two steps: a row below zero is refused before anybody sees that it has been there already.
     insert into usage_total (period, feature, total) values (p_period, p_feature, 0)
     on conflict (period, feature) do nothing;
-    update usage_total set total = total + p_quantity, settled = false
+    update usage_total set total = total + p_quantity, fully_claimed = false
     where period = p_period and feature = p_feature;
 $$;
 
@@ -299,7 +299,7 @@ begin
         select period, feature, quantity
         from growth
         on conflict (period, feature) do update set
-            total = t.total + excluded.total, settled = false;
+            total = t.total + excluded.total, fully_claimed = false;
     end if;
     -- The work is counted, so its hold is over, as if it had been confirmed with that.
     if v_any and v_holds then

@@ -111,7 +111,7 @@ begin
         unit_price = coalesce(excluded.unit_price, e.unit_price),
         currency = coalesce(excluded.currency, e.currency),
         event_at = excluded.event_at, version = e.version + 1
-    where excluded.event_at >= e.event_at;  -- always so: record_news turns older sets away
+    where excluded.event_at >= e.event_at;  -- always so: record_change turns older sets away
 
     update entitlements set
         allowed = false, included = 0, unlimited = false, overage_enabled = false,
@@ -146,11 +146,11 @@ language sql stable as $$
 $$;
 
 -- `told` after news of p_at that speaks of the columns in p_known.
-create or replace function told_of(p_told jsonb, p_known jsonb, p_at timestamptz) returns jsonb
+create or replace function known_at_of(p_known_at jsonb, p_known jsonb, p_at timestamptz) returns jsonb
 language sql stable as $$
-    select p_told || coalesce(
+    select p_known_at || coalesce(
         jsonb_object_agg(
-            k, greatest((p_told->>k)::numeric, extract(epoch from p_at))
+            k, greatest((p_known_at->>k)::numeric, extract(epoch from p_at))
         ), '{}'
     )
     from jsonb_object_keys(p_known - 'created_at') as k
@@ -158,7 +158,7 @@ $$;
 
 -- Applies one subscription's news. A key that is absent from p_known says nothing.
 -- No event tells everything, so every column keeps the newest word on it: the row ends the same in
--- whichever order its news arrive. News of the same moment fill what nobody spoke of, and where
+-- whichever order its news arrive. Change of the same moment fill what nobody spoke of, and where
 -- they contradict what is known the row is marked, because no order can be told.
 create or replace function record_subscription(
     p_user text, p_id text, p_at timestamptz, p_known jsonb, p_mark boolean
@@ -168,12 +168,12 @@ declare
     v_said jsonb := p_known - 'created_at';
     v_old subscriptions;
     v_new subscriptions;
-    v_news jsonb;
+    v_change jsonb;
     v_tie boolean;
     v_created timestamptz := coalesce((p_known->>'created_at')::timestamptz, p_at);
 begin
     insert into subscriptions (
-        id, user_id, status, created_at, event_at, told, refresh_due, recheck_at,
+        id, user_id, status, created_at, event_at, known_at, refresh_due, recheck_at,
         plan_id, plan_name, billing_interval, period_start, period_end,
         cancel_at_period_end, trial_ends_at, checkout_url
     )
@@ -181,7 +181,7 @@ begin
         p_id, p_user, coalesce(p_known->>'status', 'unknown'), v_created,
         -- A mark alone is older than any news that carries state.
         case when v_said = '{}' then timestamptz 'epoch' else p_at end,
-        told_of('{}', p_known, p_at),
+        known_at_of('{}', p_known, p_at),
         case when p_mark or not p_known ? 'status' then now() end,
         now() + recheck_after(coalesce(p_known->>'status', 'unknown'), 0),
         p_known->>'plan_id', p_known->>'plan_name', p_known->>'billing_interval',
@@ -201,14 +201,14 @@ begin
     select
         coalesce(jsonb_object_agg(s.key, s.value) filter (where s.age > 0), '{}'),
         coalesce(bool_or(s.age = 0 and s.plain is distinct from to_jsonb(v_old)->s.key), false)
-    into v_news, v_tie
+    into v_change, v_tie
     from (
         select k.key, k.value, to_jsonb(jsonb_populate_record(v_old, v_said))->k.key as plain,
-               sign(extract(epoch from p_at) - coalesce((v_old.told->>k.key)::numeric, '-Infinity'))
+               sign(extract(epoch from p_at) - coalesce((v_old.known_at->>k.key)::numeric, '-Infinity'))
                    as age
         from jsonb_each(v_said) as k
     ) as s;
-    v_new := jsonb_populate_record(v_old, v_news);
+    v_new := jsonb_populate_record(v_old, v_change);
 
     -- The version moves so that a refresh that is under way does not take a mark away.
     update subscriptions set
@@ -218,25 +218,25 @@ begin
         trial_ends_at = v_new.trial_ends_at, checkout_url = v_new.checkout_url,
         created_at = least(v_old.created_at, v_created),
         event_at = case when v_said = '{}' then event_at else greatest(event_at, p_at) end,
-        told = told_of(told, v_news, p_at), version = version + 1, checks = 0,
+        known_at = known_at_of(known_at, v_change, p_at), version = version + 1, checks = 0,
         background_checks = 0,
         refresh_due = case when p_mark or v_tie then least(refresh_due, now())
                            else refresh_due end
-    where id = p_id and (p_mark or v_tie or v_news <> '{}' or v_created < v_old.created_at);
+    where id = p_id and (p_mark or v_tie or v_change <> '{}' or v_created < v_old.created_at);
 end
 $$;
 
--- Applies everything one piece of news says about a user. p_news:
+-- Applies everything one piece of news says about a user. p_change:
 --   subscription  {"id", "known": {column: value}, "mark": bool} or null
 --   ends_all      true when Commet says the customer has no subscription at all
 --   features      the whole set of entitlements, or absent
 --   period        {"start", "end", "subscription"} of the allowance, beside features, or absent
-create or replace function record_news(p_user text, p_at timestamptz, p_news jsonb, p_now timestamptz)
+create or replace function record_change(p_user text, p_at timestamptz, p_change jsonb, p_now timestamptz)
 returns void
 language plpgsql as $$
 declare
-    v_subscription jsonb := p_news->'subscription';
-    v_id text := p_news->'subscription'->>'id';
+    v_subscription jsonb := p_change->'subscription';
+    v_id text := p_change->'subscription'->>'id';
     v_user record;
 begin
     -- One writer per user: what follows reads and writes several of their rows.
@@ -251,7 +251,7 @@ begin
             coalesce((v_subscription->>'mark')::boolean, false)
         );
     end if;
-    if coalesce((p_news->>'ends_all')::boolean, false)
+    if coalesce((p_change->>'ends_all')::boolean, false)
        and p_at > coalesce(v_user.unsubscribed_at, '-infinity') then
         v_user.unsubscribed_at := p_at;
         update users set unsubscribed_at = p_at where id = p_user;
@@ -262,28 +262,28 @@ begin
         status = 'canceled', event_at = greatest(event_at, v_user.unsubscribed_at),
         version = version + 1, refresh_due = least(refresh_due, now())
     where user_id = p_user and status in ('active', 'trialing', 'past_due', 'paused')
-      and coalesce((told->>'status')::numeric, '-Infinity')
+      and coalesce((known_at->>'status')::numeric, '-Infinity')
           < extract(epoch from v_user.unsubscribed_at);
     update subscriptions set refresh_due = least(refresh_due, now()), version = version + 1
     where user_id = p_user and status in ('active', 'trialing', 'past_due', 'paused')
       and v_user.unsubscribed_at = p_at
-      and (told->>'status')::numeric = extract(epoch from p_at);
+      and (known_at->>'status')::numeric = extract(epoch from p_at);
 
-    if p_news ? 'features' and p_at >= coalesce(v_user.entitlements_at, '-infinity') then
-        if p_at = v_user.entitlements_at and entitlements_differ(p_user, p_news->'features') then
+    if p_change ? 'features' and p_at >= coalesce(v_user.entitlements_at, '-infinity') then
+        if p_at = v_user.entitlements_at and entitlements_differ(p_user, p_change->'features') then
             update subscriptions set
                 refresh_due = least(refresh_due, now()), version = version + 1
             where user_id = p_user and status <> 'canceled';
         end if;
         perform keep_terms(p_user, p_now);
-        perform record_entitlements(p_user, p_at, p_news->'features');
+        perform record_entitlements(p_user, p_at, p_change->'features');
         update users set entitlements_at = p_at where id = p_user;
         perform record_period(
-            p_user, s.id, s.plan_id, (p_news->'period'->>'start')::timestamptz,
-            (p_news->'period'->>'end')::timestamptz, p_now
+            p_user, s.id, s.plan_id, (p_change->'period'->>'start')::timestamptz,
+            (p_change->'period'->>'end')::timestamptz, p_now
         )
         from subscriptions s
-        where s.id = p_news->'period'->>'subscription' and s.user_id = p_user
+        where s.id = p_change->'period'->>'subscription' and s.user_id = p_user
           and s.status <> 'canceled';
     end if;
     -- The subscription is over: nothing more may be counted in its period.

@@ -20,8 +20,8 @@ begin
         from usage_total t
         join usage_period p on p.id = t.period
         join usage_terms w on w.period = t.period and w.feature = t.feature
-        where not t.settled and t.total < t.claimed and p.closed_at is not null
-          and (t.held_until is null or t.held_until <= now())
+        where not t.fully_claimed and t.total < t.claimed and p.closed_at is not null
+          and (t.claims_paused_until is null or t.claims_paused_until <= now())
         limit p_limit
         for update of t skip locked
     loop
@@ -61,7 +61,7 @@ language sql as $$
         from usage_drift f
         join usage_period p on p.id = f.period
         join usage_total t on t.period = f.period and t.feature = f.feature
-        where p.closed_at is not null and t.settled
+        where p.closed_at is not null and t.fully_claimed
           and not exists (
               select from usage_delivery d
               where d.user_id = f.user_id and d.feature = f.feature and d.period = f.period
@@ -79,7 +79,7 @@ language sql as $$
         delete from usage_drift f using over o
         where f.period = o.period and f.feature = o.feature
     ),
-    told as (
+    noted as (
         insert into usage_delivery (
             period, feature, seq, user_id, kind, quantity, event_id, body, state, reason,
             excess, amount, currency
@@ -95,7 +95,7 @@ language sql as $$
         join usage_terms w on w.period = o.period and w.feature = o.feature
         returning 1
     )
-    select count(*) from told
+    select count(*) from noted
 $$;
 
 -- What is left unsent of a subscription that has ended is lost, and what it was worth is told:

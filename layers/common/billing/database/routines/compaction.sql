@@ -46,7 +46,7 @@ language sql as $$
         from usage_period p
         where p.id in (select s.period from seen s) and p.closed_at < p_before
           and not exists (
-              select from usage_total t where t.period = p.id and not t.settled
+              select from usage_total t where t.period = p.id and not t.fully_claimed
           )
           and not exists (
               select from usage_delivery d
@@ -96,7 +96,7 @@ begin
         from usage_period p
         where p.closed_at < p_before and p.compacted_at is null
           and not exists (
-              select from usage_total t where t.period = p.id and not t.settled
+              select from usage_total t where t.period = p.id and not t.fully_claimed
           )
           -- With the user, so that indexes on what is left find it, and not all of the period.
           and not exists (

@@ -25,7 +25,7 @@ declare
     v_now record;
     v_corrected record;
     v_happened timestamptz;  -- null: now
-    v_told numeric;
+    v_claimed numeric;
     v_credit numeric;
 begin
     v_now := lock_standing(p_user, p_feature, p_now, p_statuses);
@@ -65,7 +65,7 @@ begin
         )
     end);
     -- Locked: what of it is claimed must not change either.
-    select t.total, t.claimed into used, v_told from usage_total t
+    select t.total, t.claimed into used, v_claimed from usage_total t
     where t.period = booked_in.id and t.feature = p_feature
     for no key update;
     used := coalesce(used, 0) + p_quantity;
@@ -85,7 +85,7 @@ begin
         return;
     end if;
     if p_quantity < 0 and (booked_in.closed_at is not null or booked_in.ends_at <= p_now) then
-        v_credit := least(-p_quantity, v_told - refused_of(booked_in.id, p_feature) - used);
+        v_credit := least(-p_quantity, v_claimed - refused_of(booked_in.id, p_feature) - used);
     end if;
     perform book_usage(
         p_user, p_key, p_fingerprint, p_feature, p_quantity, coalesce(v_happened, p_now),

@@ -2,10 +2,10 @@
 
 -- Takes a webhook. Answers 'duplicate' or the status its row got: 'applied' where it says something
 -- about a user of ours, else p_status ('ignored', 'unreadable', or 'other_mode', which is kept as
--- ignored). p_news is null where the event changes nothing here.
+-- ignored). p_change is null where the event changes nothing here.
 create or replace function receive_event(
     p_id text, p_type text, p_mode text, p_customer text, p_at timestamptz, p_payload bytea,
-    p_status text, p_news jsonb, p_now timestamptz
+    p_status text, p_change jsonb, p_now timestamptz
 ) returns text
 language plpgsql as $$
 declare
@@ -13,7 +13,7 @@ declare
     v_status text := case when p_status = 'other_mode' then 'ignored' else p_status end;
     v_why text := case when p_status = 'other_mode' then p_status end;
 begin
-    if p_news is not null then
+    if p_change is not null then
         v_user := find_user(p_customer);
         if v_user is null then
             v_why := 'unknown_customer';
@@ -28,7 +28,7 @@ begin
         return 'duplicate';
     end if;
     if v_status = 'applied' then
-        perform record_news(v_user, p_at, p_news, p_now);
+        perform record_change(v_user, p_at, p_change, p_now);
     end if;
     return v_status;
 end
@@ -36,7 +36,7 @@ $$;
 
 -- Applies an event that is in the inbox already but could not be applied when it came.
 create or replace function retry_event(
-    p_id text, p_customer text, p_at timestamptz, p_news jsonb, p_now timestamptz
+    p_id text, p_customer text, p_at timestamptz, p_change jsonb, p_now timestamptz
 ) returns text
 language plpgsql as $$
 declare
@@ -48,13 +48,13 @@ begin
     if not found then
         return null;
     end if;
-    if p_news is not null then
+    if p_change is not null then
         v_user := find_user(p_customer);
         if v_user is null then
             v_why := 'unknown_customer';
         else
             v_status := 'applied';
-            perform record_news(v_user, p_at, p_news, p_now);
+            perform record_change(v_user, p_at, p_change, p_now);
         end if;
     end if;
     update webhook_events set

@@ -17,7 +17,7 @@ $$;
 -- Parked deliveries are sent again under another key, because the old one would replay the refusal;
 -- how many. What may have been counted, and what belongs to a subscription that is over, only where
 -- it is named. Users whose total of that feature is being replaced, in whichever period, are left
--- alone: both this and begin_set lock the user, so one sees what the other has done.
+-- alone: both this and begin_replacement lock the user, so one sees what the other has done.
 create or replace function redrive_deliveries(
     p_user text, p_event text, p_reason text, p_limit integer
 ) returns bigint
@@ -41,7 +41,7 @@ begin
           and not exists (
               select from usage_total t
               join usage_period p on p.id = t.period
-              where p.user_id = n.user_id and t.feature = n.feature and t.held_until > now()
+              where p.user_id = n.user_id and t.feature = n.feature and t.claims_paused_until > now()
           )
         limit p_limit
         for update of n skip locked

@@ -34,7 +34,7 @@ begin
         and says_otherwise(v_old, (
             select jsonb_object_agg(said.key, said.value)
             from jsonb_each(p_known) as said
-            where (v_old.told->>said.key)::numeric > extract(epoch from p_at + p_lag)
+            where (v_old.known_at->>said.key)::numeric > extract(epoch from p_at + p_lag)
               and said.value <> 'null' and to_jsonb(v_old)->said.key <> 'null'
               and said.key not in ('plan_name', 'trial_ends_at', 'checkout_url')
         ))
@@ -59,8 +59,8 @@ begin
         checkout_url = p_known->>'checkout_url',
         event_at = greatest(event_at, p_at),
         -- Newer than an older word that there is no subscription at all.
-        told = told_of(told, p_known, p_at) || jsonb_build_object(
-            'status', greatest((told->>'status')::numeric, extract(epoch from greatest(p_at, (
+        known_at = known_at_of(known_at, p_known, p_at) || jsonb_build_object(
+            'status', greatest((known_at->>'status')::numeric, extract(epoch from greatest(p_at, (
                 select unsubscribed_at from users where id = v_old.user_id
             ))))
         ),
@@ -107,7 +107,7 @@ language sql stable as $$
             and s.created_at > p_now - interval '1 day')
         or (s.status in ('active', 'trialing', 'past_due', 'paused') and s.period_end <= p_now)
         or (s.status in ('active', 'trialing', 'past_due')
-            and s.period_end is null and not s.told ? 'period_end'),
+            and s.period_end is null and not s.known_at ? 'period_end'),
         false
     )
 $$;
@@ -148,7 +148,7 @@ language sql volatile as $$
         s.refresh_due,
         case when s.status <> 'canceled' then s.recheck_at end,
         case when s.status in ('active', 'trialing', 'past_due') and (
-            s.period_end <= p_now or (s.period_end is null and not s.told ? 'period_end')
+            s.period_end <= p_now or (s.period_end is null and not s.known_at ? 'period_end')
         ) then coalesce(s.checked_at + background_pause(s), now()) end
     )
 $$;
@@ -181,7 +181,7 @@ begin
         union all
         (select d.user_id, 1, d.created_at from subscriptions d
          where d.status in ('active', 'trialing', 'past_due') and d.period_end is null
-           and not d.told ? 'period_end'
+           and not d.known_at ? 'period_end'
            and coalesce(d.checked_at + background_pause(d) <= now(), true)
          limit p_limit * 4)
         union all

@@ -1,10 +1,10 @@
 -- Replacing Commet's total of an open period by ours (PUT /usage).
 
--- `told`: the quantity of our deliveries that Commet booked in this period. `value`: the number to
+-- `sent`: the quantity of our deliveries that Commet booked in this period. `replacement`: the number to
 -- PUT in its place, in whole units, because Commet takes no others. Parked deliveries are left out:
 -- they are added when they are sent again.
 create or replace function replacement_of(
-    p_period bigint, p_feature text, p_total numeric, out told numeric, out value numeric
+    p_period bigint, p_feature text, p_total numeric, out sent numeric, out replacement numeric
 )
 language sql stable as $$
     select d.here + m.moved,
@@ -31,10 +31,10 @@ $$;
 -- Whether replacing a total that shrank changes anything: a refused delivery is to be lowered, or
 -- Commet counts more than there is. Whatever else is claimed too much is in doubt or was booked in
 -- another period, and no replacement changes that.
-create or replace function can_be_set(p_period bigint, p_feature text, p_total numeric)
+create or replace function can_be_replaced(p_period bigint, p_feature text, p_total numeric)
 returns boolean
 language sql stable as $$
-    select refused_of(p_period, p_feature) > 0 or r.value <> r.told
+    select refused_of(p_period, p_feature) > 0 or r.replacement <> r.sent
     from replacement_of(p_period, p_feature, p_total) as r
 $$;
 
@@ -46,11 +46,11 @@ $$;
 -- replaces what Commet was told by the same, because Commet's number is another.
 -- Answers 'begun', 'waiting' (something is in flight: new deliveries are held back until somebody
 -- asks again, but not for long: the period may be about to end), 'over' (the period has ended, or
--- is about to: too late for that), 'even' (ours is what Commet was told) or 'unsure' (something was
+-- is about to: too late for that), 'even' (ours is what Commet was told) or 'in_doubt' (something was
 -- sent since the period began of which nobody knows where Commet booked it: no number of ours is
 -- known to be right).
 -- One per statement: it locks the user and then a total, and holds both until the statement ends.
-create or replace function begin_set(
+create or replace function begin_replacement(
     p_period bigint, p_feature text, p_now timestamptz, p_quiet interval, p_margin interval,
     p_reason text
 ) returns text
@@ -58,7 +58,7 @@ language plpgsql as $$
 declare
     v_period record;
     v_total record;
-    v_set record;
+    v_at_commet record;
     v_seq integer;
 begin
     perform from users u join usage_period p on p.user_id = u.id where p.id = p_period
@@ -73,15 +73,15 @@ begin
         select from usage_delivery d
         where d.user_id = v_period.user_id and d.feature = p_feature
           and d.state = 'sent' and d.billed_period is null and d.compare_at is null
-          and d.kind <> 'set' and d.answered_at > v_period.starts_at - interval '1 minute'
+          and d.kind <> 'replacement' and d.answered_at > v_period.starts_at - interval '1 minute'
     ) then
-        return 'unsure';
+        return 'in_doubt';
     end if;
     -- The row is written, not only locked: a claim that was waiting for it looks at it again.
-    insert into usage_total as t (period, feature, total, held_until)
+    insert into usage_total as t (period, feature, total, claims_paused_until)
     values (p_period, p_feature, 0, now() + interval '90 seconds')
-    on conflict (period, feature) do update set held_until = excluded.held_until
-    where t.held_until is distinct from 'infinity'
+    on conflict (period, feature) do update set claims_paused_until = excluded.claims_paused_until
+    where t.claims_paused_until is distinct from 'infinity'
     returning t.total, t.claimed into v_total;
     if not found
        or exists (
@@ -95,7 +95,7 @@ begin
            select from usage_period p
            join usage_total t on t.period = p.id
            where p.user_id = v_period.user_id and p.id <> p_period and t.feature = p_feature
-             and not t.settled and t.total > t.claimed
+             and not t.fully_claimed and t.total > t.claimed
        )
        or exists (
            select from usage_delivery d
@@ -110,25 +110,25 @@ begin
         where period = p_period and feature = p_feature
         returning total, claimed into v_total;
     end if;
-    select r.told, r.value into v_set
+    select r.sent, r.replacement into v_at_commet
     from replacement_of(p_period, p_feature, v_total.total) as r;
     if p_reason = 'correction'
-       and (v_total.claimed <= v_total.total or v_set.value = v_set.told) then
-        update usage_total set held_until = null
+       and (v_total.claimed <= v_total.total or v_at_commet.replacement = v_at_commet.sent) then
+        update usage_total set claims_paused_until = null
         where period = p_period and feature = p_feature;
         return 'even';
     end if;
     update usage_total set
-        claimed = claimed + v_set.value - v_set.told, seq = seq + 1, held_until = 'infinity'
+        claimed = claimed + v_at_commet.replacement - v_at_commet.sent, seq = seq + 1, claims_paused_until = 'infinity'
     where period = p_period and feature = p_feature
     returning seq into v_seq;
     insert into usage_delivery (period, feature, seq, user_id, kind, quantity, event_id, body)
     values (
-        p_period, p_feature, v_seq, v_period.user_id, 'set', v_set.value - v_set.told,
+        p_period, p_feature, v_seq, v_period.user_id, 'replacement', v_at_commet.replacement - v_at_commet.sent,
         delivery_name(p_period, v_period.user_id, p_feature, v_seq),
         json_build_object(
             'customerId', v_period.user_id, 'featureCode', p_feature,
-            'value', v_set.value, 'reason', p_reason
+            'value', v_at_commet.replacement, 'reason', p_reason
         )::text
     );
     return 'begun';
@@ -136,18 +136,18 @@ end
 $$;
 
 -- Takes back a replacement that had no effect; claiming goes on.
-create or replace function undo_set(p_period bigint, p_feature text, p_seq integer, p_reason text)
+create or replace function undo_replacement(p_period bigint, p_feature text, p_seq integer, p_reason text)
 returns void
 language plpgsql as $$
 declare
     v_quantity numeric;
 begin
     delete from usage_delivery
-    where period = p_period and feature = p_feature and seq = p_seq and kind = 'set'
+    where period = p_period and feature = p_feature and seq = p_seq and kind = 'replacement'
       and state <> 'sent'
     returning quantity into v_quantity;
     if found then
-        update usage_total set claimed = claimed - v_quantity, held_until = null
+        update usage_total set claimed = claimed - v_quantity, claims_paused_until = null
         where period = p_period and feature = p_feature;
         update usage_drift set repair = 'refused', reason = p_reason
         where period = p_period and feature = p_feature and repair = 'sent';
@@ -158,8 +158,8 @@ $$;
 -- Gives up a replacement whose period is over: Commet would replace the total of the running one. One
 -- that Commet certainly has not seen is taken back; one that it may have seen is for a human, because
 -- Commet no longer tells the total of that period. Answers the reason, null where somebody else is
--- sending it or was faster. Changes a total: one per statement, as `undo_set`.
-create or replace function end_set(p_period bigint, p_feature text, p_seq integer) returns text
+-- sending it or was faster. Changes a total: one per statement, as `undo_replacement`.
+create or replace function end_replacement(p_period bigint, p_feature text, p_seq integer) returns text
 language plpgsql as $$
 declare
     v_tried_at timestamptz;
@@ -167,13 +167,13 @@ begin
     select d.uncertain_since into v_tried_at
     from usage_delivery d
     where d.period = p_period and d.feature = p_feature and d.seq = p_seq
-      and d.kind = 'set' and d.state = 'pending' and d.due_at <= now()
+      and d.kind = 'replacement' and d.state = 'pending' and d.due_at <= now()
     for update skip locked;
     if not found then
         return null;
     end if;
     if v_tried_at is null then
-        perform undo_set(p_period, p_feature, p_seq, 'period_over');
+        perform undo_replacement(p_period, p_feature, p_seq, 'period_over');
         return 'period_over';
     end if;
     update usage_delivery set state = 'parked', reason = 'unconfirmed', uncertain_since = null

@@ -35,7 +35,7 @@ create table subscriptions (
     checkout_url         text,
     created_at           timestamptz not null,
     event_at             timestamptz not null,  -- when the newest change applied here occurred
-    told                 jsonb not null default '{}',  -- event_at by column, as epoch seconds
+    known_at                 jsonb not null default '{}',  -- event_at by column, as epoch seconds
     version              bigint not null default 1,
     confirmed_at         timestamptz,           -- when Commet itself last confirmed the row
     checked_at           timestamptz,           -- when Commet was last asked, whatever it answered

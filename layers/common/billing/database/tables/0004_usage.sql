@@ -1,7 +1,7 @@
 -- Usage: periods, the ledger, its running totals, and reservations.
 --
 -- One writer per user: whoever changes what is counted for a user first locks that user's row.
--- Several users are always locked in the order of their ids, as record_news does. Under that lock
+-- Several users are always locked in the order of their ids, as record_change does. Under that lock
 -- nothing about the user changes, so limits, duplicates and periods are decided by reading, and no
 -- two batches can deadlock. Deliveries are claimed without the lock: rows that another run has
 -- locked are skipped, so claiming never waits.
@@ -63,7 +63,7 @@ create table usage_key (
 );
 
 -- The sum of the ledger by period and feature. The row is written often and updated in place (HOT):
--- no index may cover total or claimed. `settled` changes once in the life of a row, so an index on
+-- no index may cover total or claimed. `fully_claimed` changes once in the life of a row, so an index on
 -- it costs nothing and keeps the search for growth away from every period that is finished.
 create table usage_total (
     period     bigint not null references usage_period (id),
@@ -72,8 +72,8 @@ create table usage_total (
     claimed    numeric(21,6) not null default 0,
     seq        integer not null default 0,        -- of the newest delivery
     claimed_at timestamptz,
-    settled    boolean not null default false,    -- period closed, everything claimed
-    held_until timestamptz,                       -- no claims until then: a 'set' is under way
+    fully_claimed    boolean not null default false,    -- period closed, everything claimed
+    claims_paused_until timestamptz,                       -- no claims until then: a replacement is under way
     -- The terms its period ended with, once they have changed: they price usage of that period.
     included   numeric(21,6),                     -- null: unlimited
     unit_price numeric(21,6),                     -- null: nothing beyond was billed; rate scale
@@ -82,9 +82,9 @@ create table usage_total (
     carried    numeric(21,6) not null default 0,  -- booked here, counted in an earlier period
     primary key (period, feature)
 ) with (fillfactor = 70);
-create index usage_total_unsettled on usage_total (period, feature) where not settled;
+create index usage_total_not_fully_claimed on usage_total (period, feature) where not fully_claimed;
 -- Totals that are being replaced: few, and looked up by every claim.
-create index usage_total_held on usage_total (feature, period) where held_until = 'infinity';
+create index usage_total_claims_paused on usage_total (feature, period) where claims_paused_until = 'infinity';
 
 -- By the UTC day of booking; the days add up to the total exactly.
 create table usage_daily (

@@ -1,6 +1,6 @@
 -- The outbox: deliveries of usage to Commet, and totals that differ from Commet's.
 
--- kind: 'event' is growth, sent as a usage event; 'set' replaces Commet's total (PUT /usage);
+-- kind: 'event' is growth, sent as a usage event; 'replacement' replaces Commet's total (PUT /usage);
 -- 'credit' is what Commet billed too much in a closed period; 'merged' stands for many that were
 -- sent long ago. All but 'event' may be negative, and their sum is usage_total.claimed.
 create table usage_delivery (
@@ -22,7 +22,7 @@ create table usage_delivery (
     remote_id       text,
     billed_period   bigint,                       -- where Commet booked it, once known
     kind            text not null default 'event'
-                    check (kind in ('event', 'set', 'credit', 'merged')),
+                    check (kind in ('event', 'replacement', 'credit', 'merged')),
     answered_at     timestamptz,                  -- when Commet took it, on billing's clock
     compare_at      timestamptz,                  -- in doubt: when totals are compared again
     excess          numeric(21,6),                -- of a credit: what Commet billed too much
