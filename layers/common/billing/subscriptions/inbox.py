@@ -18,7 +18,7 @@ from billing.deadline import Deadline
 from billing.errors import DatabaseUnavailable
 from billing.subscriptions import from_webhook
 from billing.subscriptions.changes import Change
-from billing.subscriptions.from_webhook import Webhook, Unreadable
+from billing.subscriptions.from_webhook import Unreadable, Webhook
 
 _sql = Statements(__file__)
 

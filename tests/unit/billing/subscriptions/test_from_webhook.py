@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from billing.subscriptions import from_webhook
 from billing.subscriptions.changes import Change
-from billing.subscriptions.from_webhook import Webhook, Unreadable, change_of, parse
+from billing.subscriptions.from_webhook import Unreadable, Webhook, change_of, parse
 
 AT = "2026-09-01T10:05:00.000Z"
 ABOUT = {"subscriptionId": "sub_3Vx9", "customerId": "usr_8f2c"}
