@@ -128,12 +128,11 @@ class _Tree:
     _names: set[str] = field(default_factory=set)
 
     def add(self, source: Path, place: str) -> None:
-        """A file or a folder, without what no container needs, nor what is there already."""
+        """A file or a folder, but nothing twice; compiled modules too, or every start compiles."""
         self.tar.add(source, place.lstrip("/"), filter=self._new)
 
     def _new(self, entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
-        useless = "__pycache__" in entry.name or entry.name.endswith((".a", ".la"))
-        if useless or entry.name in self._names:
+        if entry.name in self._names or entry.name.endswith((".a", ".la")):
             return None
         self._names.add(entry.name)
         entry.uname = entry.gname = ""
@@ -270,7 +269,7 @@ def _add_distributions(tree: _Tree, place: str, names: Iterable[str]) -> None:
     """Packages of .venv with all they require, as pip would install them."""
     for name in sorted(_closure(names)):
         for file in importlib.metadata.files(name) or ():
-            if ".." not in file.parts and "__pycache__" not in file.parts:
+            if ".." not in file.parts:
                 tree.add(Path(str(file.locate())), f"{place}/{file}")
     if "pip" in names:
         tree.text("/usr/local/bin/pip", f'#!/bin/sh\nexec {_RUNTIME} -m pip "$@"\n', mode=0o755)
