@@ -40,18 +40,19 @@ _LEFT_OUT = re.compile(r"^/usr/share/(doc|locale|man|info|i18n|zoneinfo|perl)|/p
 _LIBC = re.compile(r"^(ld-linux.*|lib(c|m|dl|rt|pthread|util|resolv)\.so.*)$")
 
 
-def provide() -> dict[str, str]:
-    """Has the engine know every image; how each came, by name. Raises Skipped."""
-    wanted = _wanted()
-    made_of = _made_of()
+def find() -> dict[str, str]:
+    """How the engine came by each image, by name; "" for those that have to be made."""
+    wanted = [*_wanted()]
     with ThreadPoolExecutor(len(wanted)) as pool:
-        found = dict(zip(wanted, pool.map(_find, wanted, [made_of] * len(wanted)), strict=True))
-        missing = [name for name, how in found.items() if not how]
-        for name, _ in zip(
-            missing, pool.map(lambda n: wanted[n](n, made_of), missing), strict=True
-        ):
-            found[name] = "made here"
-    return found
+        return dict(zip(wanted, pool.map(_find, wanted, [_made_of()] * len(wanted)), strict=True))
+
+
+def make(names: list[str]) -> None:
+    """Makes these images. Raises Skipped."""
+    wanted, made_of = _wanted(), _made_of()
+    with ThreadPoolExecutor(len(names)) as pool:
+        for each in [pool.submit(wanted[name], name, made_of) for name in names]:
+            each.result()
 
 
 def are_known() -> bool:
