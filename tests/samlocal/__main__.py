@@ -28,7 +28,8 @@ def main() -> int:
         print(f"Another run, process {held.owner}, is not over yet.", file=sys.stderr)
         return 1
     except Skipped as reason:
-        print(f"skipped: {reason}")
+        if reason.args:
+            print(f"skipped: {reason}")
         return 0
     except Failed as failure:
         print(f"failed: {failure}", file=sys.stderr)
@@ -72,7 +73,7 @@ def _on_some_engine() -> None:
     with enclosure.running(*enclosure.module("tests.samlocal.inside")) as process:
         code = process.wait()
     if code == inside.SKIPPED:
-        raise Skipped("see above")
+        raise Skipped  # it has said why
     if code != 0:
         raise Failed(f"see above, and {LOGS.relative_to(ROOT)}")
 

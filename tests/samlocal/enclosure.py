@@ -51,6 +51,7 @@ def running(*command: str) -> Iterator[subprocess.Popen[bytes]]:
             *("sh", str(_ENTER), str(UNPACKED), *command),
         ],
         stdin=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,  # unshare's own, which complains when it is killed
         start_new_session=True,  # Ctrl-C is ours to answer
     )
     try:

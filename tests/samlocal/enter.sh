@@ -3,6 +3,7 @@
 # /usr, makes a network namespace, and becomes the command that is given, inside of all of them.
 #   enter.sh UNPACKED COMMAND...
 set -eu
+exec 2>&1
 unpacked=$1
 shift
 

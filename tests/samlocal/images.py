@@ -40,18 +40,19 @@ _LEFT_OUT = re.compile(r"^/usr/share/(doc|locale|man|info|i18n|zoneinfo|perl)|/p
 _LIBC = re.compile(r"^(ld-linux.*|lib(c|m|dl|rt|pthread|util|resolv)\.so.*)$")
 
 
-def provide() -> dict[str, str]:
-    """Has the engine know every image; how each came, by name. Raises Skipped."""
-    wanted = _wanted()
-    made_of = _made_of()
+def find() -> dict[str, str]:
+    """How the engine came by each image, by name; "" for those that have to be made."""
+    wanted = [*_wanted()]
     with ThreadPoolExecutor(len(wanted)) as pool:
-        found = dict(zip(wanted, pool.map(_find, wanted, [made_of] * len(wanted)), strict=True))
-        missing = [name for name, how in found.items() if not how]
-        for name, _ in zip(
-            missing, pool.map(lambda n: wanted[n](n, made_of), missing), strict=True
-        ):
-            found[name] = "made here"
-    return found
+        return dict(zip(wanted, pool.map(_find, wanted, [_made_of()] * len(wanted)), strict=True))
+
+
+def make(names: list[str]) -> None:
+    """Makes these images. Raises Skipped."""
+    wanted, made_of = _wanted(), _made_of()
+    with ThreadPoolExecutor(len(names)) as pool:
+        for each in [pool.submit(wanted[name], name, made_of) for name in names]:
+            each.result()
 
 
 def are_known() -> bool:
@@ -128,12 +129,11 @@ class _Tree:
     _names: set[str] = field(default_factory=set)
 
     def add(self, source: Path, place: str) -> None:
-        """A file or a folder, without what no container needs, nor what is there already."""
+        """A file or a folder, but nothing twice; compiled modules too, or every start compiles."""
         self.tar.add(source, place.lstrip("/"), filter=self._new)
 
     def _new(self, entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
-        useless = "__pycache__" in entry.name or entry.name.endswith((".a", ".la"))
-        if useless or entry.name in self._names:
+        if entry.name in self._names or entry.name.endswith((".a", ".la")):
             return None
         self._names.add(entry.name)
         entry.uname = entry.gname = ""
@@ -270,7 +270,7 @@ def _add_distributions(tree: _Tree, place: str, names: Iterable[str]) -> None:
     """Packages of .venv with all they require, as pip would install them."""
     for name in sorted(_closure(names)):
         for file in importlib.metadata.files(name) or ():
-            if ".." not in file.parts and "__pycache__" not in file.parts:
+            if ".." not in file.parts:
                 tree.add(Path(str(file.locate())), f"{place}/{file}")
     if "pip" in names:
         tree.text("/usr/local/bin/pip", f'#!/bin/sh\nexec {_RUNTIME} -m pip "$@"\n', mode=0o755)

@@ -26,9 +26,12 @@ def main() -> int:
             (plugins / "docker-compose").symlink_to(PLUGINS / "docker-compose")
         with engine.running():
             laps.done("an engine in namespaces of its own")
-            with engine.filling():
-                for name, how in images.provide().items():
-                    print(f"          {name}: {how}", flush=True)
+            found = images.find()
+            if missing := [name for name, how in found.items() if not how]:
+                with engine.filling():
+                    images.make(missing)
+            for name, how in found.items():
+                print(f"          {name}: {how or 'made here'}", flush=True)
             laps.done("images")
             told.run(laps)
         laps.done("the engine has stopped")

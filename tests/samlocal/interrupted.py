@@ -5,6 +5,7 @@ Given to pytest by name (`make sam-local-test`): each case starts an engine.
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -49,6 +50,15 @@ class Run:
                 return
         raise AssertionError(f"it ended before {line!r}:\n{self.printed}")
 
+    def has_containers(self) -> None:
+        """Waits until compose has started one."""
+        log = LOGS / "block-1.log"
+        deadline = time.monotonic() + _SECONDS
+        while not (log.exists() and re.search(r"Container \S+ +Started", log.read_text())):
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                self.reaches("no such line: it shows what was printed instead")
+            time.sleep(0.1)
+
     def signal(self, number: signal.Signals) -> None:
         os.kill(self._process.pid, number)
 
@@ -71,6 +81,8 @@ def run() -> Iterator[Run]:
 
 @pytest.fixture
 def before() -> machine.State:
+    """The machine as it is, and no log of the run before."""
+    shutil.rmtree(LOGS, ignore_errors=True)
     return machine.look()
 
 
@@ -84,15 +96,6 @@ def left(before: machine.State) -> list[str]:
     return []
 
 
-def containers_run() -> None:
-    """Waits until compose has started them."""
-    log = LOGS / "block-1.log"
-    deadline = time.monotonic() + _SECONDS
-    while not (log.exists() and re.search(r"Container \S+ +Started", log.read_text())):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-
-
 def test_ctrl_c(before: machine.State, run: Run) -> None:
     """130, one line, and the machine as it was."""
     run.reaches(_ENGINE)
@@ -104,7 +107,7 @@ def test_ctrl_c(before: machine.State, run: Run) -> None:
 
 def test_terminated_while_containers_run(before: machine.State, run: Run) -> None:
     run.reaches(_ENGINE)
-    containers_run()
+    run.has_containers()
     run.signal(signal.SIGTERM)
     assert run.ends() == 130
     assert left(before) == []
@@ -113,7 +116,7 @@ def test_terminated_while_containers_run(before: machine.State, run: Run) -> Non
 def test_killed(before: machine.State, run: Run) -> None:
     """The kernel ends the rest; empty control groups stay, until the next run."""
     run.reaches(_ENGINE)
-    containers_run()
+    run.has_containers()
     assert machine.marked()
     run.signal(signal.SIGKILL)
     run.ends()
@@ -129,7 +132,7 @@ def test_killed(before: machine.State, run: Run) -> None:
 def test_a_child_is_killed(before: machine.State, run: Run, name: str) -> None:
     """The run fails, says so, and the machine is as it was."""
     run.reaches(_ENGINE)
-    containers_run()
+    run.has_containers()
     (victim, *_) = [
         pid for pid in machine.marked() if Path(f"/proc/{pid}/comm").read_text().strip() == name
     ]

@@ -57,6 +57,8 @@ def _follow(laps: Laps) -> None:
             printed += terminals.paste(block, f"block-{number}")
             laps.done(f"block {number}: {block.title}")
         (key,) = re.findall(r"^svc_local_\w+$", printed, re.MULTILINE)
+        story.warm_up()
+        laps.done("a container for each function")
         story.tell(key)
         laps.done(f"the story; {story.check_webhooks()} webhooks were sent, all were accepted")
         story.check_function_url()
