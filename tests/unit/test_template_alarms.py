@@ -264,3 +264,25 @@ class TestTopic:
             assert "Condition" not in allowed[0]
             topic = resources["AlarmTopic"]["Properties"]["KmsMasterKeyId"]
             assert key in json.dumps(topic)
+
+    @pytest.mark.parametrize(
+        ("path", "services"),
+        [
+            (TEMPLATE, "cloudwatch.amazonaws.com"),
+            (ROOT / "database.yaml", ["cloudwatch.amazonaws.com", "events.rds.amazonaws.com"]),
+        ],
+    )
+    def test_cloudwatch_may_publish_to_it_for_this_account(
+        self, path: Path, services: str | list[str]
+    ) -> None:
+        """An alarm that cannot publish to its topic fails silently."""
+        policy = load(path)["Resources"]["AlarmTopicPolicy"]["Properties"]
+        assert policy["Topics"] == [{"Ref": "AlarmTopic"}]
+        (granted,) = policy["PolicyDocument"]["Statement"]
+        assert granted == {
+            "Effect": "Allow",
+            "Principal": {"Service": services},
+            "Action": "sns:Publish",
+            "Resource": {"Ref": "AlarmTopic"},
+            "Condition": {"StringEquals": {"aws:SourceAccount": {"Ref": "AWS::AccountId"}}},
+        }
