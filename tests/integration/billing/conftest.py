@@ -21,6 +21,7 @@ from billing.database.migrate import migrate
 from billing.deadline import Deadline
 from billing.subscriptions.checkout import Checkouts
 from standin.testing import StandIn, standin
+from tests.integration.billing.racing import Race, racing
 
 START = datetime(2026, 9, 1, tzinfo=UTC)
 NOW = datetime(2026, 9, 10, 12, tzinfo=UTC)
@@ -120,6 +121,13 @@ def connect(database_url: str) -> Iterator[Callable[[], Database]]:
     yield open_one
     for database in opened:
         database.close()
+
+
+@pytest.fixture
+def race(database_url: str) -> Iterator[Race]:
+    """A run that stands still before it commits, and others that meet it there."""
+    with racing(lambda: _connect(database_url)) as running:
+        yield running
 
 
 @pytest.fixture

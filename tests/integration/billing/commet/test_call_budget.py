@@ -9,6 +9,7 @@ from billing.commet.call_budget import Budget
 from billing.database.connection import Database
 from billing.deadline import Deadline
 from tests.integration.billing.conftest import own_database
+from tests.integration.billing.racing import Race
 
 
 @pytest.fixture(autouse=True)
@@ -65,6 +66,13 @@ class TestTake:
         came_back = taken * 8 + left - FULL
         assert taken >= FULL // 8
         assert 0 <= came_back < 24 * 8 - FULL  # not each its own
+
+    def test_after_one_that_is_taking(self, race: Race) -> None:
+        """Who comes second counts what the first has taken, and not what was there before."""
+        assert race.first(lambda mine: Budget(mine, SLOW).take(20))
+        other = race.second(lambda mine: Budget(mine, SLOW).take(20))
+        race.commit()
+        assert not other.answer
 
 
 class TestWait:
