@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Generic, TypeVar
 
 from psycopg.pq import TransactionStatus
@@ -12,6 +12,7 @@ from billing.database.connection import Connection, Database
 from billing.deadline import Deadline
 
 T = TypeVar("T")
+M = TypeVar("M")
 
 _LONGEST = 30.0  # for whatever a race waits for: a slow machine, never a lock that is held
 
@@ -32,8 +33,16 @@ class _OneTransaction(Database):
 class Runner(Generic[T]):
     """Work of another run, which has ended or waits for a lock."""
 
-    def __init__(self, future: Future[T]) -> None:
+    def __init__(self, future: Future[T], is_blocked: Callable[[], bool]) -> None:
         self._future = future
+        self._is_blocked = is_blocked
+
+    def go_on(self) -> None:
+        """Returns when the work has ended or waits for a lock (again)."""
+        limit = Deadline.after(_LONGEST)
+        while not self._future.done() and not self._is_blocked():
+            assert limit.remaining() > 0, "The other run neither ended nor waited for a lock."
+            time.sleep(0.002)  # between two looks; nothing depends on it
 
     @property
     def waits(self) -> bool:
@@ -65,12 +74,10 @@ class Race:
         """Begins the work of another run; returns when that has ended or waits for a lock."""
         connection = self._open()
         database = Database(lambda: connection)
-        future = self._pool.submit(work, database)
-        limit = Deadline.after(_LONGEST)
-        while not future.done() and not self._waits(connection):
-            assert limit.remaining() > 0, "The other run neither ended nor waited for a lock."
-            time.sleep(0.002)  # between two looks; nothing depends on it
-        return Runner(future)
+        pid = connection.info.backend_pid
+        runner = Runner(self._pool.submit(work, database), lambda: self._is_blocked(pid))
+        runner.go_on()
+        return runner
 
     def commit(self) -> None:
         """The first run ends, and whoever waited for it goes on."""
@@ -86,12 +93,10 @@ class Race:
         self._opened.append(self._connect())
         return self._opened[-1]
 
-    def _waits(self, connection: Connection) -> bool:
-        pid = connection.info.backend_pid
-        row = self._watcher.execute(
-            "select cardinality(pg_blocking_pids(%s)) > 0 as waits", [pid]
-        ).fetchone()
-        return row is not None and bool(row["waits"])
+    def _is_blocked(self, pid: int) -> bool:
+        query = "select cardinality(pg_blocking_pids(%s)) > 0 as blocked"
+        row = self._watcher.execute(query, [pid]).fetchone()
+        return row is not None and bool(row["blocked"])
 
 
 @contextmanager
@@ -102,6 +107,44 @@ def racing(connect: Callable[[], Connection]) -> Iterator[Race]:
         yield race
     finally:
         race.close()
+
+
+def in_between(
+    connect: Callable[[], Connection],
+    table: str,
+    work: Callable[[Database], T],
+    meanwhile: Callable[[Database], M],
+) -> tuple[T, M]:
+    """Has `meanwhile` done while `work` has tried its insert into `table` and not gone on yet.
+
+    `work` then takes its next step before `meanwhile` is committed. Answers what both came to.
+    """
+    with closing(connect()) as admin, racing(connect) as gate, racing(connect) as between:
+        admin.execute(
+            "create function pause() returns trigger language plpgsql as"
+            " $$ begin perform pg_advisory_xact_lock(1); return null; end $$"
+        )
+        admin.execute(
+            f"create trigger pause after insert on {table}"
+            " when (current_setting('race.pauses', true) = 'on') execute function pause()"
+        )
+        try:
+            gate.first(lambda mine: mine.execute("select pg_advisory_xact_lock(1)"))
+
+            def paused(mine: Database) -> T:
+                mine.execute("set race.pauses = 'on'")
+                return work(mine)
+
+            runner = gate.second(paused)
+            assert runner.waits, "The work ended without an insert."
+            came_to = between.first(meanwhile)
+            gate.commit()
+            runner.go_on()
+            between.commit()
+            return runner.answer, came_to
+        finally:
+            gate.commit()
+            admin.execute("drop function pause cascade")
 
 
 def passes_by(

@@ -28,7 +28,8 @@ language sql as $$
       and d.answered_at > p_start - interval '1 minute'
 $$;
 
--- Opens the period usage is counted in, or confirms the open one. Older news changes nothing.
+-- Opens the period usage is counted in, or confirms the open one. Older news changes nothing. Only
+-- under the user's lock.
 create or replace function record_period(
     p_user text, p_subscription text, p_plan text, p_start timestamptz, p_end timestamptz,
     p_now timestamptz
@@ -39,8 +40,7 @@ declare
 begin
     select p.id, p.subscription_id, p.plan_id, p.starts_at, p.ends_at, p.provisional into v_open
     from usage_period p
-    where p.user_id = p_user and p.closed_at is null
-    for update;
+    where p.user_id = p_user and p.closed_at is null;
 
     if found then
         if v_open.subscription_id = p_subscription and v_open.starts_at = p_start
