@@ -17,7 +17,7 @@ M = TypeVar("M")
 _LONGEST = 30.0  # for whatever a race waits for: a slow machine, never a lock that is held
 
 
-class _OneTransaction(Database):
+class OneTransaction(Database):
     """All statements in one transaction, so what they locked stays locked until it is committed."""
 
     def __init__(self, connection: Connection) -> None:
@@ -64,7 +64,7 @@ class Race:
         self._pool = ThreadPoolExecutor(thread_name_prefix="race")
         self._watcher = self._open()
         self._standing = self._open()
-        self._first = _OneTransaction(self._standing)
+        self._first = OneTransaction(self._standing)
 
     def first(self, work: Callable[[Database], T]) -> T:
         """Does the work and stands still before its commit; what the work came to."""
