@@ -13,29 +13,16 @@ _QUANTUM = Decimal("0.000001")
 # Wide enough that no product of ours is rounded before we say so.
 _EXACT = Context(prec=60, rounding=ROUND_HALF_UP)
 
-# ISO 4217; every other currency has two.
-_MINOR_DIGITS = dict.fromkeys(
-    [
-        "bif",
-        "clp",
-        "djf",
-        "gnf",
-        "isk",
-        "jpy",
-        "kmf",
-        "krw",
-        "pyg",
-        "rwf",
-        "ugx",
-        "uyi",
-        "vnd",
-        "vuv",
-        "xaf",
-        "xof",
-        "xpf",
-    ],
-    0,
-) | dict.fromkeys(["bhd", "iqd", "jod", "kwd", "lyd", "omr", "tnd"], 3)
+# Decimals of the currencies that do not have two, by ISO 4217.
+_MINOR_DIGITS = {
+    currency: digits
+    for digits, currencies in {
+        0: "bif clp djf gnf isk jpy kmf krw pyg rwf ugx uyi vnd vuv xaf xof xpf",
+        3: "bhd iqd jod kwd lyd omr tnd",
+        4: "clf uyw",
+    }.items()
+    for currency in currencies.split()
+}
 
 
 def is_quantity(value: Decimal) -> bool:
