@@ -7,7 +7,7 @@ select take_tokens(
 
 -- Nothing for anybody until then, and then from empty.
 -- name: pause
-insert into rate_bucket as b (name, tokens, refilled_at)
+insert into call_budget as b (name, tokens, refilled_at)
 values ('commet', 0, clock_timestamp() + make_interval(secs => %(seconds)s))
 on conflict (name) do update set
     tokens = 0, refilled_at = greatest(b.refilled_at, excluded.refilled_at)
