@@ -20,8 +20,8 @@ def _storable(text: str) -> str:
     return text
 
 
-# Text and numbers that Postgres can store. An answer with others is refused as nonsense when it is
-# read, before anything depends on it.
+# Text and numbers that Postgres can store. An answer with anything else is refused as nonsense when
+# it is read, before anything depends on it.
 Text = Annotated[str, AfterValidator(_storable)]
 Quantity = Annotated[Decimal, Field(gt=-(10**15), lt=10**15)]
 

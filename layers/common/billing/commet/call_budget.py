@@ -41,7 +41,7 @@ class Budget:
         self._sleep = sleep
 
     def take(self, calls: int) -> bool:
-        """Takes `calls` from the budget for somebody who waits; False if there are not enough."""
+        """Takes `calls` from the budget for a person who waits; False if there are not enough."""
         return self._take(calls, keep=Decimal(0)) == 0
 
     def wait(self, calls: int, deadline: Deadline) -> bool:

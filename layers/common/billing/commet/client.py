@@ -75,8 +75,8 @@ class ApiKey(Protocol):
 class Commet:
     """Calls Commet. Every method may raise CommetRefused or CommetUnavailable.
 
-    `live` says which mode answers must be of: live (True) or sandbox. `transport`, `sleep` and
-    `jitter` are for tests.
+    `live`: answers must come from the live mode (True) or from the sandbox (False). `transport`,
+    `sleep` and `jitter` are for tests.
     """
 
     def __init__(

@@ -71,22 +71,22 @@ def connector(
     The returned function raises psycopg.OperationalError when no login works or the server cannot
     be reached.
     """
-    login = secret_id or settings.secret_id
+    secret = secret_id or settings.secret_id
 
     def connect() -> Connection:
         try:
-            return _connect(settings, secrets.login(login), application)
+            return _connect(settings, secrets.login(secret), application)
         except psycopg.OperationalError as error:
             if not _is_refused_login(error):
                 raise
-        current = secrets.login(login, fresh=True)
+        current = secrets.login(secret, fresh=True)
         try:
             return _connect(settings, current, application)
         except psycopg.OperationalError as error:
-            next_one = secrets.pending(login) if _is_refused_login(error) else None
-            if next_one in (None, current):
+            pending = secrets.pending(secret) if _is_refused_login(error) else None
+            if pending in (None, current):
                 raise
-        return _connect(settings, next_one, application)
+        return _connect(settings, pending, application)
 
     return connect
 

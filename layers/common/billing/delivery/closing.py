@@ -1,7 +1,8 @@
 """What a run of deliver_usage does beside sending. Nothing in this module calls Commet.
 
 It parks deliveries that must not be sent any more, begins to replace totals that shrank before
-their period ends, and puts a price on what is left of ended periods and subscriptions.
+their period ends, and prices what ended periods were billed too much and what ended subscriptions
+were never billed.
 """
 
 from collections.abc import Callable
@@ -21,7 +22,7 @@ _sql = Statements(__file__)
 
 logger = Logger(child=True)
 
-# Small enough for the five seconds a statement may take, on a busy database too.
+# Rows per statement: few enough for the five seconds a statement may take, on a busy database too.
 _CLOSE_LIMIT = 1_000
 _PARK_LIMIT = 1_000
 _CREDIT_LIMIT = 100

@@ -10,7 +10,7 @@ Totals also decide what is in doubt:
 
 Drift is noted until the totals agree again. It is repaired, by replacing Commet's total
 (`begin_replacement`), only if an operator asks for that. When its period ends, drift becomes a
-credit for a person to settle.
+credit that a person decides about.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -42,7 +42,7 @@ logger = Logger(child=True)
 EVERY = timedelta(hours=6)
 _AGAIN = timedelta(minutes=2)  # until a user who could not be decided is compared again
 _ROUND = "drift"
-_UNUSED = ""  # stands for every feature of which nothing was used
+_UNUSED = ""  # stands for all features that were not used
 _AT_ONCE = 8
 _CALL_SECONDS = 10.0
 _REPAIRS = 50
@@ -53,7 +53,7 @@ _EXACT = Decimal("0.000001")
 
 
 class AccessReader(Protocol):
-    """The part of the Commet client that tells totals."""
+    """The part of the Commet client that reads totals."""
 
     def feature_access(self, user_id: str, deadline: Deadline) -> list[FeatureAccess]: ...
 
@@ -143,8 +143,8 @@ def compare(
     """Begins repairs that were asked for, decides deliveries in doubt, and goes on with the round.
 
     Compares as many users as time and call budget allow; the next run goes on where this one
-    stopped. `quiet` is how long Commet's total may lag behind its answers; a round begins `every`
-    so often. Raises DatabaseUnavailable.
+    stopped. `quiet` is how long Commet's total may lag behind its answers, `every` the time from the
+    start of one round to the start of the next. Raises DatabaseUnavailable.
     """
     work = _Work(db, commet, budget=budget, clock=clock, deadline=deadline, quiet=quiet)
     work.begin_repairs()
@@ -309,7 +309,7 @@ class _Work:
                 or consumption.model != "metered"
                 or consumption.period.start != ours.starts_at
             ):
-                # Commet tells another period, plan or kind of feature: totals cannot be compared.
+                # Commet reports another period, plan or kind of feature: nothing can be compared.
                 undecided |= self._still_in_doubt(doubts)
                 continue
             theirs = consumption.units_used.quantize(_EXACT)
@@ -351,13 +351,13 @@ class _Work:
             elif doubt.state == "sent" and doubt.is_in_own_period_or(ours.starts_at):
                 self._do("place", _sql["place"], doubt, billed_period=doubt.period)
             elif doubt.state == "sent":
-                # Booked in its own period or in one between that and the open one. Commet tells
-                # the totals of neither any more.
+                # Booked in its own period or in one between that and the open one. Commet
+                # reports the total of the open period only.
                 self._do("give_up", _sql["give_up"], doubt)
             elif doubt.period == ours.period:
                 self._do("resend", _sql["resend"], doubt)
             else:
-                # Booked in an earlier period or not at all. Commet tells no earlier totals.
+                # Booked in an earlier period or not at all. Commet reports no earlier totals.
                 self._do("give_up", _sql["give_up"], doubt)
             self.done.decided += 1
 
@@ -393,7 +393,7 @@ class _Work:
         return any(not doubt.overdue for doubt in doubts)
 
     def _undecidable(self, user: str, refusal: CommetRefused) -> None:
-        """Handles Commet's refusal to tell totals, as for a customer who may use nothing."""
+        """Handles Commet's refusal to report totals, as of a customer without a plan."""
         logger.info("usage.not_compared", user_id=user, commet_code=refusal.commet_code)
         if self._still_in_doubt(self._doubts(user)):
             self._later(user)

@@ -34,7 +34,7 @@ MARGIN = timedelta(minutes=1)
 # Commet's total may lag this long behind its answers.
 QUIET = timedelta(minutes=1)
 
-# Small enough for the five seconds a statement may take, on a busy database too.
+# Rows per statement: few enough for the five seconds a statement may take, on a busy database too.
 _CLAIM_LIMIT = 10_000
 _REDRIVE_LIMIT = 10_000
 _FIRST_PAUSE_SECONDS = 2.0

@@ -42,8 +42,8 @@ _PARK_SECONDS = 10.0  # the limit for parking, so that due deliveries do not wai
 _CLAIM_SHARE = 0.3  # the part of a run's time that claiming may take
 _TOKEN_SECONDS = 5.0  # how long a run waits for the call budget before it leaves the rest
 # A run ends after failures of three users, or 25 failures, without a success in between: Commet is
-# down, and waiting for one time-out after another helps nobody. Fewer failures of one user may have
-# reasons that concern this user alone.
+# down, and waiting for one time-out after another helps nobody. Fewer failures may
+# have reasons that concern those users alone.
 _FAILING_USERS = 3
 _FAILURES_IN_A_ROW = 25
 
@@ -169,7 +169,7 @@ def _refused(delivery: Delivery, refusal: CommetRefused) -> Result:
 def _too_late(delivery: Delivery) -> Result:
     if delivery.uncertain_before is None:
         return Result(delivery, Outcome.PARKED, reason="period_over")
-    # An earlier attempt may have been booked, and Commet no longer tells the total of that period.
+    # An earlier attempt may have been booked, and Commet no longer reports that period's total.
     return Result(delivery, Outcome.PARKED, reason="unconfirmed")
 
 

@@ -1,9 +1,9 @@
 """Reserves an amount before the work is done, and books what the work really took.
 
-A reservation counts against the limit while it is held. So two jobs cannot pass the limit together
-if each of them fits alone. Confirming books under the reservation's own idempotency key. So work
-that is both confirmed and reported directly with that key, in either order, is counted once. The
-rules are in `database/routines/reservations.sql`. Nothing in this module calls Commet.
+A reservation counts against the limit while it is held. So two jobs that each fit alone cannot pass
+the limit together. Confirming books under the reservation's own idempotency key. So work that is
+both confirmed and reported directly with that key, in either order, is counted once. The rules are
+in `database/routines/reservations.sql`. Nothing in this module calls Commet.
 """
 
 import json
@@ -36,7 +36,7 @@ State = Literal["held", "confirmed", "released", "expired"]
 class Reservation:
     """A reservation in any state. `booked` is the quantity that was booked; None until confirmed.
 
-    `properties` are those of the usage, which is booked with them.
+    The usage is booked with `properties`.
     """
 
     id: str

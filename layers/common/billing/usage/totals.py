@@ -19,8 +19,8 @@ _sql = Statements(__file__)
 class Overage:
     """Usage beyond the included quantity. `enabled` is false in a trial and on a free plan, too.
 
-    `unit_price` is in the rate scale (10000 is 1.00), None if Commet has not told it. `cost` is in
-    major units with the currency's decimals, None if there is overage without a known price.
+    `unit_price` is in the rate scale (10000 is 1.00), None if Commet has not reported it. `cost` is
+    in major units with the currency's decimals, None if there is overage without a known price.
     """
 
     enabled: bool

@@ -2,8 +2,8 @@
 
 -- Takes p_count tokens if p_keep tokens remain afterwards, else none. Returns 0 if they were taken,
 -- else the seconds until it is worth trying again. The bucket gains p_rate tokens a second, up to
--- p_burst. The clock is read after the row is locked: a caller that waited for the lock would
--- otherwise add the time it waited a second time.
+-- p_burst. The clock is read after the row is locked. If it were read before, a caller that waited
+-- for the lock would set `refilled_at` back, and the same time would refill the bucket twice.
 create or replace function take_tokens(
     p_name text, p_count numeric, p_keep numeric, p_rate numeric, p_burst numeric
 ) returns numeric

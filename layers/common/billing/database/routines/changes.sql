@@ -4,7 +4,7 @@
 --
 -- These are routines and not statements in Python because several tables change together, depending
 -- on what they contain. One statement is the only unit that neither a crash nor a second caller can
--- tear apart (docs/decisions/0004).
+-- interrupt half-way (docs/decisions/0004).
 
 -- Returns the id of the user that a webhook's customer is, null if there is none. p_customer is our
 -- id if the customer was created with one, else Commet's.

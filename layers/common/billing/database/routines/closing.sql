@@ -53,7 +53,7 @@ end
 $$;
 
 -- Turns the drift of closed periods into parked credits; returns how many, p_limit at most. Drift
--- cannot be repaired after its period has ended, so a person has to settle the money. Drift waits
+-- cannot be repaired after its period has ended, so a person decides about the money. Drift waits
 -- while a delivery of its total is pending or in doubt.
 -- The credit has quantity 0, because our own total is right; `excess` has the difference.
 create or replace function close_drift(p_limit integer) returns bigint

@@ -10,9 +10,10 @@
 -- in, or in the period that contained p_occurred. If neither is given, it is booked in the running
 -- period, and refused if none runs.
 --
--- Commet takes a lower total only while the period runs. After that a correction below zero needs a
--- credit for the quantity that was claimed, and not refused by Commet, beyond the new total. That
--- is the quantity credit_closed_periods will park, and at most the correction's own.
+-- Commet takes a lower total only while the period runs. Afterwards a correction below zero needs a
+-- credit if Commet was sent, or will be sent, more than the new total: `claimed` less what Commet
+-- has certainly refused. The credit is that excess, and never more than the correction itself;
+-- credit_closed_periods will park the same quantity.
 create or replace function correct_usage(
     p_user text, p_feature text, p_key text, p_quantity numeric, p_occurred timestamptz,
     p_fingerprint bytea, p_reason text, p_author text, p_now timestamptz, p_statuses text[],

@@ -1,5 +1,5 @@
 -- Questions about the deliveries of one total. Shared by the routines that replace totals, close
--- periods and redrive deliveries; docs/usage-delivery.md tells how these work together.
+-- periods and redrive deliveries; docs/usage-delivery.md says how these work together.
 
 -- Returns the event id of a delivery: Commet counts each event id once. It has at most 200
 -- characters, and as a part of the idempotency key it travels in a header. So user and feature are
@@ -23,7 +23,7 @@ language sql stable as $$
 $$;
 
 -- Returns whether Commet booked, or may have booked, a part of a total in another period. The terms
--- of the total's own period then do not tell what that part cost.
+-- of the total's own period then do not say what that part cost.
 create or replace function is_billed_elsewhere(p_period bigint, p_feature text) returns boolean
 language sql stable as $$
     select exists (
@@ -71,7 +71,7 @@ language sql as $$
         update usage_delivery d set
             quantity = l.rest,
             body = (d.body::jsonb || jsonb_build_object('value', trim_scale(l.rest)))::text,
-            -- `mark_lost` prices the delivery anew.
+            -- `mark_lost` will price the delivery again.
             reason = case d.reason when 'lost_to_cancellation' then 'no_active_subscription'
                                    else d.reason end,
             amount = null, currency = null,

@@ -19,7 +19,7 @@ $$;
 -- Returns the allowance period that contains p_now, given an earlier period that has ended. It is a
 -- week long if the earlier period was a week, else a month.
 -- Months start on the plan's anchor day. In a short month an anchor on the 29th to 31st becomes the
--- last day. Start and end of the earlier period tell the anchor: it is the larger day of the two,
+-- last day. Start and end of the earlier period show the anchor: it is the larger day of the two,
 -- because two short months never follow each other.
 create or replace function following_period(
     p_start timestamptz, p_end timestamptz, p_now timestamptz,
@@ -33,7 +33,8 @@ declare
     );
 begin
     if month_after(p_start, v_day) <> p_end then
-        -- The earlier period was no whole month, but a trial for instance. The plan starts anew.
+        -- The earlier period was not a whole month, but a trial for instance. Its end is the
+        -- anchor.
         v_day := extract(day from p_end at time zone 'UTC');
     end if;
     ends_at := p_end;

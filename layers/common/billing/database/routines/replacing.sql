@@ -168,7 +168,7 @@ $$;
 -- Gives up a replacement whose period is over, because PUT would replace the total of the period
 -- that runs now. Returns 'period_over' if Commet has certainly not taken it; it is then deleted.
 -- Returns 'unconfirmed' if Commet may have taken it; it is then parked for a person, because Commet
--- no longer tells the total of that period. Returns null if another run is sending it or was
+-- no longer reports that period's total. Returns null if another run is sending it or was
 -- faster. Call it once per statement, like undo_replacement: both lock a total.
 create or replace function end_replacement(p_period bigint, p_feature text, p_seq integer)
 returns text

@@ -64,9 +64,10 @@ create table usage_key (
     fingerprint uuid not null
 );
 
--- The sum of the ledger by period and feature. The row is updated often and in place (HOT), so no
--- index may contain `total` or `claimed`. `fully_claimed` seldom changes, so an index on it costs
--- nothing; with it the search for growth skips every finished period.
+-- The sum of the ledger by period and feature. A row is updated often. Postgres updates it in place
+-- (a HOT update) as long as no index contains the changed columns, so no index may contain `total`
+-- or `claimed`. `fully_claimed` seldom changes, so an index on it costs nothing; with it the search
+-- for growth skips every finished period.
 create table usage_total (
     period     bigint not null references usage_period (id),
     feature    text collate "C" not null,
