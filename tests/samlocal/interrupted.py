@@ -81,7 +81,7 @@ def run() -> Iterator[Run]:
 
 @pytest.fixture
 def before() -> machine.State:
-    """The machine as it is, and no log of the run before."""
+    """The machine as it is; and no log of the run before, which tells of other containers."""
     shutil.rmtree(LOGS, ignore_errors=True)
     return machine.look()
 
