@@ -139,7 +139,7 @@ class Receiver:
             self.pairs[pair] += 1
         return self
 
-    set_usage = track_usage
+    replace_usage = track_usage
 
 
 class Unlimited:

@@ -335,7 +335,7 @@ class Usage(RuleBasedStateMachine):
         before = self.now - timedelta(days=days)
         housekeeping.compact_deliveries(self.db, before=before, deadline=Deadline.after(20))
         rows = self._ledger()
-        self.db.execute("delete from reconcile_cursor where name = 'ledger'")
+        self.db.execute("delete from rounds where name = 'ledger'")
         housekeeping.prune_ledger(self.db, before=before, deadline=Deadline.after(20))
         kept = self._ledger()
         for place in rows.keys() - kept.keys():

@@ -77,10 +77,10 @@ where s.user_id = any (%(users)s) and refresh_is_due(s, %(now)s)
 order by s.user_id
 
 -- Of these users, those in doubt about whom the newest question to Commet has not been answered or
--- not been asked yet, and how old what we know of them is. That a subscription has ended is Commet's
--- own word: what else is missing of such a row is no reason to think that it was paid. An unpaid
--- checkout is paid within the hour or hardly ever: for so long no answer is good for longer than
--- ten seconds.
+-- not been asked yet, and how old what we know of them is. That a subscription has ended is
+-- Commet's own word: what else is missing of such a row is no reason to think that it was paid. An
+-- unpaid checkout is paid within the hour or hardly ever: for so long no answer is good for longer
+-- than ten seconds.
 -- name: unanswered
 select s.user_id, max(greatest(s.event_at, s.confirmed_at)) as as_of
 from subscriptions s

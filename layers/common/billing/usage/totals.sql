@@ -1,5 +1,5 @@
--- Every feature of type usage that the user's plan has, in the period that holds now. One
--- snapshot, so the days add up to the total whatever is being booked meanwhile.
+-- The user's usage of each usage feature of the plan, in the period that contains `now`. One
+-- statement reads totals and days, so the days add up to the total even while usage is booked.
 -- name: usage_of_user
 select s.feature, s.name, s.unit,
        case when s.ends_at > %(now)s then s.starts_at else f.starts_at end as starts_at,
@@ -10,7 +10,7 @@ from (
     select array_agg(user_id) as users, array_agg(feature) as features
     from entitlements
     where user_id = %(user_id)s and type = 'usage'
-      -- What a plan no longer has stays as a row that grants nothing.
+      -- A feature that the plan no longer has stays as a row that allows nothing.
       and (allowed or included > 0 or unlimited or overage_enabled)
 ) as granted
 cross join lateral usage_standing(

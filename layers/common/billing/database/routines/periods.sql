@@ -1,6 +1,7 @@
--- Allowance periods that end without news of the next.
+-- Allowance periods that end before Commet reports the next one.
 
--- The same moment a month later, on the given day of the month or the last one it has.
+-- Returns the same time of day in the following month, on day p_day, or on the last day of that
+-- month if it is shorter.
 create or replace function month_after(p_moment timestamptz, p_day integer) returns timestamptz
 language sql immutable as $$
     select (
@@ -15,9 +16,11 @@ language sql immutable as $$
     ) as m
 $$;
 
--- The allowance period that holds p_now, following one that has ended: a week where that one was
--- a week, else a month. Months run from the day the plan is anchored to, of which a short month
--- hides the 29th to 31st; of two neighbouring dates one always shows it.
+-- Returns the allowance period that contains p_now, given an earlier period that has ended. It is a
+-- week long if the earlier period was a week, else a month.
+-- Months start on the plan's anchor day. In a short month an anchor on the 29th to 31st becomes the
+-- last day. Start and end of the earlier period show the anchor: it is the larger day of the two,
+-- because two short months never follow each other.
 create or replace function following_period(
     p_start timestamptz, p_end timestamptz, p_now timestamptz,
     out starts_at timestamptz, out ends_at timestamptz
@@ -30,7 +33,9 @@ declare
     );
 begin
     if month_after(p_start, v_day) <> p_end then
-        v_day := extract(day from p_end at time zone 'UTC');  -- a trial, or another broken month
+        -- The earlier period was not a whole month, but a trial for instance. Its end is the
+        -- anchor.
+        v_day := extract(day from p_end at time zone 'UTC');
     end if;
     ends_at := p_end;
     loop
@@ -42,8 +47,9 @@ begin
 end
 $$;
 
--- Closes periods that have ended and opens the next, provisionally: acceptance does not wait for
--- Commet. Only with access, and only under the users' locks.
+-- Closes the users' periods that have ended and opens the following ones, marked as provisional, so
+-- that accepting usage need not wait for Commet to report them. Leaves users without access as they
+-- are: p_statuses are the subscription statuses that give access. The caller has locked the users.
 create or replace function roll_over_periods(p_users text[], p_now timestamptz, p_statuses text[])
 returns void
 language plpgsql as $$
@@ -61,7 +67,8 @@ begin
         insert into usage_period (
             user_id, subscription_id, plan_id, starts_at, ends_at, provisional
         )
-        select v_ended.user_id, v_ended.subscription_id, v_ended.plan_id, n.starts_at, n.ends_at, true
+        select v_ended.user_id, v_ended.subscription_id, v_ended.plan_id, n.starts_at, n.ends_at,
+               true
         from following_period(v_ended.starts_at, v_ended.ends_at, p_now) as n;
     end loop;
 end
