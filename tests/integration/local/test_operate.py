@@ -38,7 +38,7 @@ def test_show(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A user by their address: the subscription, what they may use, what comes next."""
     assert ask(directory, "show", "ada@example.com") == 0
     told = capsys.readouterr().out
-    for word in ("usr_", "speaks for the user", "active", "storage", "reconcile would"):
+    for word in ("usr_", "(current)", "active", "storage", "reconcile will do"):
         assert word in told
 
 

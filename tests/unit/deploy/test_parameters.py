@@ -10,10 +10,10 @@ from deploy.parameters import (
     Parameter,
     as_words,
     changes,
+    choose_values,
     environment,
     given,
     of_template,
-    choose_values,
 )
 
 
