@@ -65,7 +65,7 @@ class Measurements(Log):
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Command line."""
+    """Runs the command line. Returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m bench.cold_start",
         description=__doc__,

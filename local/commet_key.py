@@ -6,7 +6,7 @@ SANDBOX_BASE_URL = "https://commet.co/api/v1"
 
 
 class KeyRefusedError(Exception):
-    """The key is a live key, or no API key of Commet at all."""
+    """The key is a live key, or does not look like a key of Commet."""
 
 
 def check_sandbox_key(key: str) -> str:

@@ -263,7 +263,7 @@ class LocalStack:
                 place = f"in {self.data_dir}"
                 way_out = "Remove the stack's data there, or choose another directory (DATA_DIR)."
             raise StackError(
-                f"The database {place} was created by another version of this project, "
+                f"The database {place} was made by another version of this project, "
                 f"and this version cannot bring it up to date: {failed.message} {way_out}"
             ) from failed
 
@@ -385,7 +385,7 @@ class LocalStack:
 
 
 def _users_own_database(url: str) -> Database:
-    """The user's own database. Raises StackError where it cannot be reached, without a password."""
+    """The user's own database. Raises StackError where it does not answer; names no password."""
     try:
         with psycopg.connect(url, connect_timeout=5) as connection:
             about = connection.info

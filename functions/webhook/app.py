@@ -40,7 +40,7 @@ _OUTCOMES = {
 # The route key of every request to the function's own URL, whatever its path.
 _FUNCTION_URL = "$default"
 
-# One of so many signature failures is logged, because strangers can cause any number of them.
+# Only one in 100 signature failures is logged, because strangers can cause any number of them.
 _LOG_ONE_IN = 100
 _failures = 0
 

@@ -110,7 +110,7 @@ class Session:
             on_close()
 
     def next_invocation(self) -> Invocation | None:
-        """The worker's next invocation, waiting for one; None when the worker has to end."""
+        """Waits for the worker's next invocation. Returns None when the worker has to end."""
         with self._changed:
             self._ready = True
             self._changed.notify_all()

@@ -1,6 +1,6 @@
 """The gateway's HTTP server, which answers requests with functions.
 
-    with Gateway(template, socket=..., secrets={...}) as gateway:
+    with Gateway(template, listener=..., secrets={...}) as gateway:
         gateway.url, gateway.function_url("WebhookFunction"), gateway.invoke("MigrateFunction", {})
 
 The first HTTP API of the template is at `/`, any other at `/_api/<LogicalId>/`, and function

@@ -22,8 +22,8 @@ from local.gateway.template import ACCOUNT_ID, REGION, FunctionSpec
 from local.gateway.watch import Stamp
 from local.reaper import Reaper
 
-# Lambda allows ten seconds, and then starts once more within the function's own time limit. For our
-# slowest function the two together are no less than this. It has to suffice on a busy laptop.
+# Lambda gives a start ten seconds, and then repeats it within the function's own time limit. Our
+# slowest functions get at least this much in total there, and on a busy laptop they need it.
 INIT_SECONDS = 40.0
 _OWN_CLIENT = Path(lambda_runtime.__file__).with_name("client.py")
 

@@ -295,7 +295,7 @@ def _check_version(binaries: Path, data: Path) -> None:
     ours = major_version(binaries)
     if made_by != str(ours):
         raise PostgresError(
-            f"{data} was created by Postgres {made_by}, and {binaries} is Postgres {ours}. "
+            f"{data} was made by Postgres {made_by}, and {binaries} is Postgres {ours}. "
             f"Name a Postgres {made_by} with PG_BIN, or remove {data} to start without data."
         )
 

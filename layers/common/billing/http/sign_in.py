@@ -15,8 +15,8 @@ from billing.http.shapes import SessionReply, SignedIn, UserReply
 def client_address(app: APIGatewayHttpResolver) -> str:
     """The address by which attempts are counted.
 
-    This is the address that connected to API Gateway. Behind trusted proxies it is the address that
-    connected to the first of them.
+    Without a trusted proxy, this is the address that connected to API Gateway. With trusted proxies
+    in front, it is the address that connected to the outermost proxy.
     """
     hops = wiring.settings().trusted_proxy_hops
     headers = app.current_event.headers

@@ -66,8 +66,8 @@ def request(db: Database) -> None:
 def run(db: Database, commet: Commet, budget: Budget, *, clock: Clock, deadline: Deadline) -> Swept:
     """Continues the round that is due, as far as time and the call budget allow.
 
-    Raises CommetUnavailable or CommetRefused. A later run then continues the round. A page that
-    cannot be read stops the round at most three times.
+    Raises CommetUnavailable or CommetRefused. A later run then continues the round. After three
+    failures to read a status, the round skips the status.
     """
     swept = Swept()
     found = rounds.take_up(db, NAME, start=_start(recheck=False), every=EVERY)

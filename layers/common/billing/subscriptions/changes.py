@@ -68,5 +68,8 @@ def entitlement(
     unit_price: str | None = None,
     currency: str | None = None,
 ) -> dict[str, Any]:
-    """One item of `Change.features`. Quantities are decimal strings, the price is in rate scale."""
+    """One item of `Change.features`.
+
+    Quantities are decimal strings. `unit_price` is in the rate scale, where 10000 is 1.00.
+    """
     return dict(locals())

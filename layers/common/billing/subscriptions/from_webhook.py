@@ -168,7 +168,7 @@ HANDLED = (*_RULES, "customer.state_changed")
 
 
 def _state_changed(data: Data) -> Change:
-    """The change of `customer.state_changed`, which contains everything the customer has."""
+    """The change that `customer.state_changed` brings: it lists everything the customer has."""
     subscription_id = _text(data, "subscriptionId")
     status = _text(data, "status")
     features = _features(data)
