@@ -24,8 +24,11 @@ _SEVERAL_SECONDS = 6.0
 # A request asks about so many users; the rest may come again.
 _ASK_AT_MOST = 5
 
-# Refusals that Commet may know better about: somebody may have paid a second ago.
-_UNSURE = frozenset({"subscription_required", "access_unconfirmed"})
+# Refusals that Commet may know better about: somebody may have paid, resumed or changed plans a
+# second ago.
+_UNSURE = frozenset(
+    {"subscription_required", "access_unconfirmed", "limit_reached", "feature_not_in_plan"}
+)
 
 
 class Decision(Protocol):
@@ -79,11 +82,15 @@ class Access:
         self._budget = Budget(db, settings.commet_calls_per_second)
 
     def standing(self, user_id: str, deadline: Deadline) -> tuple[Subscription | None, bool]:
-        """The subscription that speaks for the user, and whether it gives access."""
+        """The subscription that speaks for the user, and whether it gives access.
+
+        Commet is asked first where there is no access, or where the user may have changed
+        something there.
+        """
         found = self._read(user_id)
-        if found[1] or not self.ask(user_id, deadline):
+        if found[1] and not mirror.in_doubt(self._db, user_id):
             return found
-        return self._read(user_id)
+        return self._read(user_id) if self.ask(user_id, deadline) else found
 
     def decide(
         self,
@@ -139,6 +146,7 @@ class Access:
             deadline = deadline.within(_BUDGET_SECONDS)
             truth = refresh.ask(self._commet(), user_id, rows, now=now, deadline=deadline)
             refresh.write(self._db, rows, truth)
+            mirror.note_answer(self._db, user_id)
         except CommetUnavailable as error:
             if error.asked_retry_after is not None:
                 self._budget.pause(error.asked_retry_after)

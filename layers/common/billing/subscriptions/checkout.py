@@ -8,7 +8,7 @@ that ended without an answer is repeated as the same one.
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from billing.accounts.accounts import User
 from billing.commet.answers import Subscription
@@ -34,6 +34,10 @@ _WHAT_TO_DO = {
     "paused": "The subscription is paused. Resume it in the portal.",
 }
 _NO_SUCH_PLAN = frozenset({"plan_not_found", "price_not_found", "no_prices_configured"})
+
+
+# Somebody who wants to buy although the mirror has a subscription: Commet may know better.
+_SECOND_CHECKOUT = timedelta(minutes=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,9 +136,11 @@ class Checkouts:
             return
         # It may have ended without our hearing of it: then they may buy again. While Commet
         # does not say, the mirror answers.
+        mirror.doubt(self._db, user.id, lasting=_SECOND_CHECKOUT)
         if mirror.claim_refresh(self._db, user.id, self._clock()):
             with suppress(CommetUnavailable, CommetRefused):
                 self._refresh(user, deadline)
+                mirror.note_answer(self._db, user.id)
             current = mirror.current(self._db, user.id)
         if current is not None and current.status in mirror.LIVE:
             raise _already_subscribed(current.status)

@@ -19,6 +19,11 @@ _DECIMAL = re.compile(r"-?[0-9]{1,15}(\.[0-9]{1,6})?")
 
 Data = Mapping[str, Any]
 
+# Every status of a subscription that the contract knows.
+STATUSES = frozenset(
+    {"draft", "pending_payment", "trialing", "active", "past_due", "paused", "canceled"}
+)
+
 
 class Unreadable(Exception):
     """A signed body that is no event: not JSON, or not an object."""
@@ -75,6 +80,10 @@ def change_of(event: Webhook) -> Change | None:
             return None
         known = {c: value for c, value in rule.known(event.data).items() if value is not None}
         change = Change(subscription_id, known, mark=rule.mark)
+    if change.known.get("status", "active") not in STATUSES:
+        # A status that nobody knows takes nothing away: Commet is asked what it means.
+        known = {column: value for column, value in change.known.items() if column != "status"}
+        change = Change(change.subscription_id, known, mark=True)
     if event.occurred_at is None:
         # Without a time it cannot be ordered: all it can do is make us ask.
         return Change(change.subscription_id, mark=True) if change.subscription_id else None

@@ -112,6 +112,23 @@ language sql stable as $$
     )
 $$;
 
+-- Whether the mirror may be wrong about the user although no row of theirs shows it: the user was
+-- sent to Commet's portal, say, and an answer is good for ten seconds until that is over.
+create or replace function is_user_in_doubt(u users) returns boolean
+language sql stable as $$
+    select coalesce(
+        u.doubted_until > now()
+        and coalesce(u.answered_at < now() - interval '10 seconds', true),
+        false
+    )
+$$;
+
+-- Whether a question about a user in doubt may be asked now: none was asked for ten seconds.
+create or replace function may_ask_about(u users) returns boolean
+language sql stable as $$
+    select is_user_in_doubt(u) and coalesce(u.asked_at < now() - interval '10 seconds', true)
+$$;
+
 -- When somebody who waits may have Commet asked about this row again, null where nobody has. The
 -- pause grows from ten seconds to ten minutes and starts anew when news arrives.
 create or replace function next_question(s subscriptions) returns timestamptz

@@ -10,7 +10,11 @@ create table users (
     created_at         timestamptz not null,
     -- An answer or event of Commet that is older than these changes nothing, whenever it arrives.
     entitlements_at    timestamptz,        -- of the newest complete set of entitlements
-    unsubscribed_at    timestamptz         -- when Commet last said: no subscription at all
+    unsubscribed_at    timestamptz,        -- when Commet last said: no subscription at all
+    -- The user may change their subscription at Commet until then, and no webhook may tell of it.
+    doubted_until      timestamptz,
+    asked_at           timestamptz,        -- when Commet was last asked because of that doubt
+    answered_at        timestamptz         -- when the last question that Commet answered was asked
 );
 -- "C": the same letters are equal on every server, whatever its locale.
 create unique index users_email_key on users (lower(email collate "C"));
