@@ -111,6 +111,10 @@ order by user_id
 select s.user_id, max(greatest(s.event_at, s.confirmed_at)) as as_of
 from subscriptions s
 where s.user_id = any (%(users)s) and s.status <> 'canceled' and is_in_doubt(s, %(now)s)
+  -- A known end that Commet has not taken back for a day holds, whether or not it answers.
+  and not coalesce(known_end(
+      s.status, s.cancel_at_period_end, s.period_end, s.trial_ends_at
+  ) <= %(now)s::timestamptz - interval '1 day', false)
   and (s.confirmed_at is null or s.confirmed_at < greatest(s.checked_at, s.refresh_due)
        or refresh_is_due(s, %(now)s)
        or (s.status in ('pending_payment', 'draft', 'unknown')

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
+from typing import Any
 from uuid import uuid4
 
 import httpx
@@ -11,10 +12,11 @@ import pytest
 
 from billing.accounts.accounts import User
 from billing.clock import wall_clock
+from billing.commet.answers import Subscription
 from billing.commet.call_budget import Budget
 from billing.commet.client import Commet
 from billing.config import from_env
-from billing.database.connection import Database
+from billing.database.connection import Database, Row
 from billing.deadline import Deadline
 from billing.delivery import outbox, sending
 from billing.errors import Conflict
@@ -141,7 +143,8 @@ class TestPortal:
         sub = person.buy()
         pause = httpx.post(
             f"{person.remote.base_url}/subscriptions/{sub}/pause",
-            json={"mode": "immediate", "durationDays": 30}, headers={"x-api-key": person.remote.api_key},
+            json={"mode": "immediate", "durationDays": 30},
+            headers={"x-api-key": person.remote.api_key},
         )  # fmt: skip
         assert pause.status_code == 200, pause.text
         person.db.execute("update subscriptions set refresh_due = now() where id = %s", [sub])
@@ -283,12 +286,10 @@ class TestUnknownStatus:
             ("customer.state_changed", {"features": [], "plan": None, "billingInterval": None}),
         ],
     )
-    def test_takes_nothing_away(
-        self, person: Person, event: str, fields: dict[str, object]
-    ) -> None:
+    def test_takes_nothing_away(self, person: Person, event: str, fields: dict[str, Any]) -> None:
         """A status that is not in the contract: Commet is asked before access goes."""
         sub = person.buy()
-        data = {
+        data: dict[str, Any] = {
             "customerId": person.user.id, "subscriptionId": sub, "status": "hibernating", **fields,
         }  # fmt: skip
         now = wall_clock()
@@ -302,3 +303,128 @@ class TestUnknownStatus:
         assert person.code() is None
         marked = "select refresh_due is not null from subscriptions where id = %s"
         assert person.db.value(marked, [sub]) is True
+
+
+class TestKnownEnd:
+    """A cancellation is booked, its time has come, and Commet sends no webhook."""
+
+    @pytest.fixture
+    def leaver(self, person: Person) -> Person:
+        """Somebody whose cancellation at the end of the period is known here."""
+        self.sub = person.buy()
+        answer = httpx.post(
+            f"{person.remote.base_url}/subscriptions/{self.sub}/cancel",
+            json={}, headers={"x-api-key": person.remote.api_key},
+        )  # fmt: skip
+        answer.raise_for_status()
+        person.db.execute("update subscriptions set refresh_due = now()")
+        assert person.access.ask(person.user.id, soon())
+        assert person.code("1") is None
+        self.ends(person, timedelta())
+        return person
+
+    def ends(self, person: Person, ago: timedelta) -> None:
+        """Has the period and the subscription end so long ago, asked about a minute ago."""
+        end = wall_clock() - ago - timedelta(seconds=5)
+        values = {"start": end - timedelta(days=30), "end": end}
+        person.db.execute(
+            "update usage_period set starts_at = %(start)s, ends_at = %(end)s", values
+        )
+        person.db.execute(
+            "update subscriptions set period_start = %(start)s, period_end = %(end)s", values
+        )
+        person.time_passes()
+
+    def periods(self, person: Person) -> int:
+        return int(person.db.value("select count(*) from usage_period"))
+
+    def test_ended(self, leaver: Person) -> None:
+        """Commet says that it has ended: refused, and no period was opened."""
+        _cancel(leaver.remote, self.sub)
+        assert leaver.code() == "subscription_required"
+        assert self.periods(leaver) == 1
+
+    def test_still_the_old_state(self, leaver: Person, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Commet has not got round to it: what is left may be used, and nothing beyond."""
+        self.answers_the_old_state(leaver, monkeypatch)
+        assert leaver.code("90") is None
+        assert leaver.code("9") is None
+        assert leaver.code("1") == "limit_reached"
+        assert self.periods(leaver) == 1
+        assert leaver.db.value("select total from usage_total") == 100
+
+    def test_goes_on(self, leaver: Person, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The cancellation was taken back and nobody told: a new period, with overage."""
+        ask = leaver.commet.active_subscription
+        subscription = ask(leaver.user.id, soon())
+        assert subscription is not None
+        renewed = subscription.model_copy(update={"cancel_at_period_end": False})
+        self.answers(leaver, monkeypatch, renewed)
+        assert leaver.code("150") is None
+
+    def test_a_period_after_the_end_is_not_opened(
+        self, leaver: Person, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Commet tells of features in a next period before it ends the subscription."""
+        row = leaver.db.one("select starts_at, ends_at from usage_period")
+        assert row is not None
+        after = {"start": row["ends_at"], "end": row["ends_at"] + timedelta(days=30)}
+        self.answers_the_old_state(leaver, monkeypatch)
+        old = leaver.access._commet().active_subscription(leaver.user.id, soon())
+        assert old is not None
+        self.answers(leaver, monkeypatch, old, period=after)
+        assert leaver.code("100") == "limit_reached"
+        assert self.periods(leaver) == 1
+
+    def test_commet_is_silent(self, leaver: Person) -> None:
+        """Neither yes nor no for a day; then the end holds."""
+        leaver.remote.control.fault(
+            match={"path": "/subscriptions*"}, action={"status": 500}, times=None
+        )
+        assert leaver.code() == "access_unconfirmed"
+        self.ends(leaver, timedelta(hours=23))
+        assert leaver.code() == "access_unconfirmed"
+        self.ends(leaver, timedelta(hours=25))
+        assert leaver.code() == "subscription_required"
+        assert self.periods(leaver) == 1
+
+    def test_the_old_state_is_believed_for_a_day(
+        self, leaver: Person, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Then the end holds, whatever Commet has not got round to."""
+        for ago, code in ((23, None), (25, "subscription_required")):
+            self.ends(leaver, timedelta(hours=ago))
+            self.answers_the_old_state(leaver, monkeypatch)
+            assert leaver.code() == code
+
+    def answers_the_old_state(self, person: Person, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Commet answers as it would in the moment after the end."""
+        row = person.db.one("select starts_at as start, ends_at as end from usage_period")
+        assert row is not None
+        subscription = person.commet.active_subscription(person.user.id, soon())
+        assert subscription is not None
+        assert subscription.current_period is not None
+        period = subscription.current_period.model_copy(update=row)
+        old = subscription.model_copy(update={"current_period": period})
+        self.answers(person, monkeypatch, old, period=row)
+
+    def answers(
+        self,
+        person: Person,
+        monkeypatch: pytest.MonkeyPatch,
+        subscription: Subscription,
+        *,
+        period: Row | None = None,
+    ) -> None:
+        """Has Commet answer with this subscription, and with this period of its features."""
+        features = []
+        for each in person.commet.feature_access(person.user.id, soon()):
+            consumption = each.consumption
+            if consumption is not None and period is not None:
+                moved = consumption.period.model_copy(update=period)
+                consumption = consumption.model_copy(update={"period": moved})
+            features.append(each.model_copy(update={"consumption": consumption}))
+        commet = person.access._commet()
+        monkeypatch.setattr(commet, "active_subscription", lambda *_: subscription)
+        monkeypatch.setattr(commet, "feature_access", lambda *_: features)
+        monkeypatch.setattr(person.access, "_commet", lambda: commet)

@@ -12,6 +12,9 @@ $$;
 -- billed, `held` what reservations count against it. `carried` was counted in an earlier period and
 -- booked by Commet in this one: it takes up what is included too.
 -- A period that has ended shows as it is; nothing has been used yet in the one that follows.
+-- `goes_on`: the subscription's known end has passed and Commet has not said that it ended. For a day
+-- the period goes on with what is left in it and without overage, as long as Commet's answer is not
+-- older than a minute; then the end holds.
 -- The limits of 1 change no answer: they hold each look-up to one probe of an index per pair, where
 -- a planner without statistics would rather join whole tables.
 create or replace function usage_standing(
@@ -20,7 +23,7 @@ create or replace function usage_standing(
     pair bigint, feature text, code text, name text, unit text,
     period bigint, starts_at timestamptz, ends_at timestamptz, used numeric, included numeric,
     unlimited boolean, overage boolean, cap numeric, unit_price numeric, currency text,
-    held numeric, carried numeric
+    held numeric, carried numeric, goes_on boolean
 )
 language sql stable as $$
     select
@@ -28,6 +31,8 @@ language sql stable as $$
         case
             when u.id is null then 'unknown_user'
             when s.status is null or s.status <> all (p_statuses) then 'subscription_required'
+            when s.ended_for >= interval '1 day' then 'subscription_required'
+            when s.ended_for is not null and not s.asked_since then 'access_unconfirmed'
             when e.granted and not e.metered then 'feature_not_metered'
             when p.id is null and (
                 e.granted or not exists (
@@ -48,15 +53,28 @@ language sql stable as $$
             where r.user_id = q.user_id and r.feature = q.feature and r.state = 'held'
               and r.expires_at > p_now
         ),
-        coalesce(t.carried, 0)
+        coalesce(t.carried, 0),
+        s.ended_for is not null
     from unnest(p_users, p_features) with ordinality as q (user_id, feature, pair)
     left join lateral (
         select n.id from users n where n.id = q.user_id limit 1
     ) as u on true
     left join lateral (
         -- Neither a trial nor a free plan is ever billed for more.
-        select n.status, n.status <> 'trialing' and n.billing_interval is not null as billed
+        select
+            n.status, k.ended_for,
+            n.status <> 'trialing' and n.billing_interval is not null and k.ended_for is null
+                as billed,
+            -- Ages of both clocks are compared: p_now may be a test's.
+            coalesce(now() - n.confirmed_at < least(k.ended_for, interval '1 minute'), false)
+                as asked_since
         from current_subscription n
+        cross join lateral (
+            select case when e.ends_at <= p_now then p_now - e.ends_at end as ended_for
+            from known_end(
+                n.status, n.cancel_at_period_end, n.period_end, n.trial_ends_at
+            ) as e (ends_at)
+        ) as k
         where n.user_id = q.user_id limit 1
     ) as s on true
     left join lateral (
@@ -78,7 +96,8 @@ language sql stable as $$
     left join lateral (
         select n.total, n.carried
         from usage_total n
-        where n.period = p.id and n.feature = q.feature and p.ends_at > p_now
+        where n.period = p.id and n.feature = q.feature
+          and (p.ends_at > p_now or s.ended_for is not null)
         limit 1
     ) as t on true
 $$;
@@ -87,16 +106,16 @@ $$;
 create or replace function lock_standing(
     p_user text, p_feature text, p_now timestamptz, p_statuses text[],
     out code text, out period bigint, out ends_at timestamptz, out used numeric, out cap numeric,
-    out held numeric
+    out held numeric, out goes_on boolean
 )
 language plpgsql as $$
 begin
     perform from users where id = p_user for no key update;
     loop
-        select s.code, s.period, s.ends_at, s.used, s.cap, s.held
-        into code, period, ends_at, used, cap, held
+        select s.code, s.period, s.ends_at, s.used, s.cap, s.held, s.goes_on
+        into code, period, ends_at, used, cap, held, goes_on
         from usage_standing(array[p_user], array[p_feature], p_now, p_statuses) as s;
-        exit when code is not null or ends_at > p_now;
+        exit when code is not null or ends_at > p_now or goes_on;
         perform roll_over_periods(array[p_user], p_now, p_statuses);
     end loop;
 end
@@ -177,7 +196,7 @@ begin
     loop
         v_ended := false;
         for r in
-            select s.pair, s.code, s.period, s.starts_at, s.ends_at, s.used, s.cap,
+            select s.pair, s.code, s.period, s.starts_at, s.ends_at, s.used, s.cap, s.goes_on,
                    case when s.cap is not null then s.cap - s.held end as free
             from usage_standing(p_users, p_features, p_now, p_statuses) as s
         loop
@@ -187,7 +206,7 @@ begin
             v_limits[r.pair] := r.cap;
             v_caps[r.pair] := r.free;
             v_used[r.pair] := r.used;
-            v_ended := v_ended or (r.code is null and r.ends_at <= p_now);
+            v_ended := v_ended or (r.code is null and r.ends_at <= p_now and not r.goes_on);
         end loop;
         exit when not v_ended;
         perform roll_over_periods(p_users, p_now, p_statuses);

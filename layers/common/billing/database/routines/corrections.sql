@@ -53,7 +53,7 @@ begin
     booked_in := (select p from usage_period p where p.id = case
         when p_quantity > 0 then v_now.period
         when p_corrects is not null then v_corrected.period
-        when p_occurred is null then case when v_now.ends_at > p_now then v_now.period end
+        when p_occurred is null then case when v_now.ends_at > p_now or v_now.goes_on then v_now.period end
         else (
             -- Only if it had not ended by then; a caller's clock may be ahead of ours.
             select case when n.ends_at > least(p_occurred, p_now)

@@ -130,11 +130,14 @@ language sql stable as $$
 $$;
 
 -- When somebody who waits may have Commet asked about this row again, null where nobody has. The
--- pause grows from ten seconds to ten minutes and starts anew when news arrives.
+-- pause grows from ten seconds to ten minutes (to one, where the end of the subscription is known:
+-- what is left may be used as long as answers are that young) and starts anew when news arrives.
 create or replace function next_question(s subscriptions) returns timestamptz
 language sql stable as $$
     select s.checked_at + least(
-        interval '10 minutes', interval '10 seconds' * 2 ^ least(greatest(s.checks - 1, 0), 6)
+        case when s.cancel_at_period_end or s.status = 'trialing' then interval '1 minute'
+             else interval '10 minutes' end,
+        interval '10 seconds' * 2 ^ least(greatest(s.checks - 1, 0), 6)
     )
 $$;
 
