@@ -76,10 +76,15 @@ class Checkouts:
         try:
             started = self._taken_up(attempt, deadline)
             if started is None and attempt.subscription_id is not None:
-                # That one is over, so its idempotency key is used up.
-                self._end(_sql["abandon_checkout"], attempt)
-                attempt = self._lease(user, plan_code, billing_interval, success_url)
-            started = started or self._create(attempt, deadline)
+                attempt = self._anew(attempt)  # that subscription is over
+            if started is None:
+                try:
+                    started = self._create(attempt, deadline)
+                except CommetRefused as error:
+                    if not self._forget_customer(user, error):
+                        raise
+                    attempt = self._anew(attempt)
+                    started = self._create(attempt, deadline)
         except CommetRefused as error:
             self._end(_sql["abandon_checkout"], attempt)
             raise self._translated(error, user, deadline) from error
@@ -111,6 +116,25 @@ class Checkouts:
         return _Attempt(
             user, row["attempt"], plan_code, billing_interval, success_url, row["subscription_id"]
         )
+
+    def _anew(self, attempt: "_Attempt") -> "_Attempt":
+        """The next attempt at the same thing: the idempotency key of this one is used up."""
+        self._end(_sql["abandon_checkout"], attempt)
+        return self._lease(
+            attempt.user, attempt.plan_code, attempt.billing_interval, attempt.success_url
+        )
+
+    def _forget_customer(self, user: User, error: CommetRefused) -> bool:
+        """Whether Commet no longer knows the customer that the user is linked to.
+
+        Commet's sandbox was emptied, or the key is another organisation's now: a new customer is
+        made for the next attempt.
+        """
+        linked = mirror.customer_id(self._db, user.id)
+        if error.commet_code != "customer_not_found" or linked is None:
+            return False
+        self._db.execute(_sql["unlink_customer"], {"user_id": user.id, "customer_id": linked})
+        return True
 
     def _check_plan(self, code: str, interval: str | None, deadline: Deadline) -> None:
         now = self._clock()

@@ -428,3 +428,17 @@ class TestKnownEnd:
         monkeypatch.setattr(commet, "active_subscription", lambda *_: subscription)
         monkeypatch.setattr(commet, "feature_access", lambda *_: features)
         monkeypatch.setattr(person.access, "_commet", lambda: commet)
+
+
+class TestCustomerThatCommetForgot:
+    def test_a_new_one_is_made_once(self, person: Person) -> None:
+        """Another key on the same database: the checkout goes through for a new customer."""
+        person.checkout("usage_pro", "monthly")
+        before = mirror.customer_id(person.db, person.user.id)
+        person.remote.control.reset()
+        person.db.execute("update checkout_attempt set subscription_id = null")
+        assert person.checkout("usage_max", "monthly")
+        after = mirror.customer_id(person.db, person.user.id)
+        assert after not in (None, before)
+        made = person.remote.control.requests(method="POST", path="/customers")
+        assert len(made) == 1
