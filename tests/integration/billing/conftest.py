@@ -148,9 +148,9 @@ def subscribe(db: Database) -> Subscribe:
         subscription = f"sub_{user_id}"
         db.execute(
             "insert into subscriptions"
-            " (id, user_id, status, billing_interval, created_at, event_at)"
-            " values (%s, %s, %s, %s, %s, %s) on conflict do nothing",
-            [subscription, user_id, status, interval, START, START],
+            " (id, user_id, status, billing_interval, period_end, created_at, event_at)"
+            " values (%s, %s, %s, %s, %s, %s, %s) on conflict do nothing",
+            [subscription, user_id, status, interval, ends_at if starts_at else None, START, START],
         )
         if starts_at is not None:
             db.execute(

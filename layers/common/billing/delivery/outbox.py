@@ -38,6 +38,16 @@ QUIET = timedelta(minutes=1)
 _CLAIM_LIMIT = 10_000
 _REDRIVE_LIMIT = 10_000
 _FIRST_PAUSE_SECONDS = 2.0
+# Refusals by which Commet says that the mirror is wrong about the user.
+_CONTRADICTS = frozenset(
+    {
+        "no_active_subscription",
+        "customer_not_found",
+        "feature_not_found",
+        "feature_not_in_plan",
+        "feature_disabled",
+    }
+)
 _LONGEST_PAUSE_SECONDS = 600.0
 _CLAIM_SECONDS = 60.0
 
@@ -181,6 +191,9 @@ def record(
     rows = [_row(r, reason=r.reason) for r in parked if r not in undone]
     if rows:
         db.execute(_sql["park"], {"rows": Jsonb(rows)})
+    doubted = {r.delivery.user_id for r in parked if r.reason in _CONTRADICTS}
+    if doubted:
+        db.execute(_sql["doubt_subscriptions"], {"users": sorted(doubted)})
 
 
 def log_parked(rows: Sequence[Row]) -> int:

@@ -164,6 +164,16 @@ from jsonb_to_recordset(%(rows)s) as a (
 where d.period = a.period and d.feature = a.feature and d.seq = a.seq
   and d.generation = a.generation and d.state = 'pending'
 
+-- The users of refused deliveries: has Commet asked about their subscriptions at the next run. A
+-- question under way was asked before the refusal, so its answer does not count (version).
+-- name: doubt_subscriptions
+with refused as materialized (
+    select u.id from users u where u.id = any (%(users)s) order by u.id for no key update
+)
+update subscriptions s set refresh_due = least(s.refresh_due, now()), version = s.version + 1
+from refused
+where s.user_id = refused.id and s.status in ('active', 'trialing', 'past_due', 'paused')
+
 -- name: undo_replacement
 select undo_replacement(%(period)s, %(feature)s, %(seq)s, %(reason)s)
 

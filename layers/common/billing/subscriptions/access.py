@@ -27,8 +27,11 @@ _SEVERAL_USERS_SECONDS = 6.0
 # One request asks about at most so many users. About the others the caller may ask again.
 _ASK_AT_MOST = 5
 
-# Commet is asked before a refusal with one of these codes: the user may have paid a second ago.
-_UNSURE = frozenset({"subscription_required", "access_unconfirmed"})
+# Commet is asked before a refusal with one of these codes: the user may have paid, resumed or
+# changed plans a second ago.
+_UNSURE = frozenset(
+    {"subscription_required", "access_unconfirmed", "limit_reached", "feature_not_in_plan"}
+)
 
 
 class Decision(Protocol):
@@ -86,11 +89,15 @@ class Access:
         self._budget = Budget(db, settings.commet_calls_per_second)
 
     def standing(self, user_id: str, deadline: Deadline) -> tuple[Subscription | None, bool]:
-        """The user's current subscription or None, and whether it gives access."""
+        """The user's current subscription or None, and whether it gives access.
+
+        Commet is asked first if the subscription gives no access, or if the user may have changed
+        the subscription at Commet.
+        """
         found = self._read(user_id)
-        if found[1] or not self.ask(user_id, deadline):
+        if found[1] and not mirror.in_doubt(self._db, user_id):
             return found
-        return self._read(user_id)
+        return self._read(user_id) if self.ask(user_id, deadline) else found
 
     def decide(
         self,
@@ -145,6 +152,7 @@ class Access:
             deadline = deadline.within(_ONE_USER_SECONDS)
             truth = refresh.ask(self._commet(), user_id, rows, now=now, deadline=deadline)
             refresh.write(self._db, rows, truth)
+            mirror.note_answer(self._db, user_id)
         except CommetUnavailable as error:
             if error.asked_retry_after is not None:
                 self._budget.pause(error.asked_retry_after)

@@ -9,7 +9,7 @@ the next request repeats it with the same key.
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from billing.accounts.accounts import User
 from billing.commet.answers import Subscription
@@ -35,6 +35,8 @@ _WHAT_TO_DO = {
     "paused": "The subscription is paused. Resume it in the portal.",
 }
 _NO_SUCH_PLAN = frozenset({"plan_not_found", "price_not_found", "no_prices_configured"})
+# For how long Commet is asked about a user who wants to buy although the mirror has a subscription.
+_SECOND_CHECKOUT = timedelta(minutes=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +76,15 @@ class Checkouts:
         try:
             started = self._taken_up(attempt, deadline)
             if started is None and attempt.subscription_id is not None:
-                # The attempt's subscription has ended, and its idempotency key would return it
-                # again. A new attempt has a new key.
-                self._end(_sql["abandon_checkout"], attempt)
-                attempt = self._lease(user, plan_code, billing_interval, success_url)
-            started = started or self._create(attempt, deadline)
+                attempt = self._anew(attempt)  # that subscription has ended
+            if started is None:
+                try:
+                    started = self._create(attempt, deadline)
+                except CommetRefused as error:
+                    if not self._forget_customer(user, error):
+                        raise
+                    attempt = self._anew(attempt)
+                    started = self._create(attempt, deadline)
         except CommetRefused as error:
             self._end(_sql["abandon_checkout"], attempt)
             raise self._translated(error, user, deadline) from error
@@ -111,6 +117,25 @@ class Checkouts:
             user, row["attempt"], plan_code, billing_interval, success_url, row["subscription_id"]
         )
 
+    def _anew(self, attempt: "_Attempt") -> "_Attempt":
+        """The next attempt at the same thing: the idempotency key of this one is used up."""
+        self._end(_sql["abandon_checkout"], attempt)
+        return self._lease(
+            attempt.user, attempt.plan_code, attempt.billing_interval, attempt.success_url
+        )
+
+    def _forget_customer(self, user: User, error: CommetRefused) -> bool:
+        """Whether Commet no longer knows the customer that the user is linked to.
+
+        Commet's sandbox was emptied, or the key is another organisation's now: a new customer is
+        made for the next attempt.
+        """
+        linked = mirror.customer_id(self._db, user.id)
+        if error.commet_code != "customer_not_found" or linked is None:
+            return False
+        self._db.execute(_sql["unlink_customer"], {"user_id": user.id, "customer_id": linked})
+        return True
+
     def _check_plan(self, code: str, interval: str | None, deadline: Deadline) -> None:
         now = self._clock()
         plan = plans.catalogue(self._db, self._commet, now=now, deadline=deadline).find(code)
@@ -137,9 +162,11 @@ class Checkouts:
             return
         # The subscription may have ended without a webhook, and then the user may buy again. Where
         # Commet does not answer, the mirror decides.
+        mirror.doubt(self._db, user.id, lasting=_SECOND_CHECKOUT)
         if mirror.claim_refresh(self._db, user.id, self._clock()):
             with suppress(CommetUnavailable, CommetRefused):
                 self._refresh(user, deadline)
+                mirror.note_answer(self._db, user.id)
             current = mirror.current(self._db, user.id)
         if current is not None and current.status in mirror.LIVE:
             raise _already_subscribed(current.status)

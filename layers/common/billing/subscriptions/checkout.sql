@@ -6,6 +6,10 @@ with one as (
 update subscriptions set refresh_due = least(refresh_due, now())
 where user_id = (select id from one) and id <> %(id)s and status = 'pending_payment'
 
+-- name: unlink_customer
+update users set commet_customer_id = null
+where id = %(user_id)s and commet_customer_id = %(customer_id)s
+
 -- name: link_customer
 update users set commet_customer_id = %(customer_id)s
 where id = %(user_id)s and commet_customer_id is distinct from %(customer_id)s

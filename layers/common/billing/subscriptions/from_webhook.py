@@ -19,6 +19,11 @@ _DECIMAL = re.compile(r"-?[0-9]{1,15}(\.[0-9]{1,6})?")
 
 Data = Mapping[str, Any]
 
+# Every status of a subscription that the contract knows.
+STATUSES = frozenset(
+    {"draft", "pending_payment", "trialing", "active", "past_due", "paused", "canceled"}
+)
+
 
 class Unreadable(Exception):
     """A signed body that is not JSON, or not a JSON object."""
@@ -75,6 +80,10 @@ def change_of(webhook: Webhook) -> Change | None:
             return None
         known = {c: value for c, value in rule.known(webhook.data).items() if value is not None}
         change = Change(subscription_id, known, mark=rule.mark)
+    if change.known.get("status", "active") not in STATUSES:
+        # An unknown status takes nothing away. The subscription is marked, so that Commet is asked.
+        known = {column: value for column, value in change.known.items() if column != "status"}
+        change = Change(change.subscription_id, known, mark=True)
     if webhook.occurred_at is None:
         # A webhook without a time may be older than what we know. It only marks the subscription,
         # so that Commet is asked.

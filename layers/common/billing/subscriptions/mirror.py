@@ -56,6 +56,24 @@ def current(db: Database, user_id: str) -> Subscription | None:
     return Subscription(**row) if row else None
 
 
+def in_doubt(db: Database, user_id: str) -> bool:
+    """Whether the user may have changed something at Commet that no webhook has told yet."""
+    return bool(db.value(_sql["in_doubt"], {"user_id": user_id}))
+
+
+def doubt(db: Database, user_id: str, *, lasting: timedelta) -> None:
+    """Has Commet asked about the user before a refusal, for so long from now on.
+
+    An answer is good for ten seconds meanwhile.
+    """
+    db.execute(_sql["doubt"], {"user_id": user_id, "lasting": lasting})
+
+
+def note_answer(db: Database, user_id: str) -> None:
+    """Notes that Commet has answered the question that `claim_refresh` gave the right to."""
+    db.execute(_sql["note_answer"], {"user_id": user_id})
+
+
 def record_change(
     db: Database, user_id: str, change: Change, *, at: datetime, now: datetime
 ) -> None:
@@ -165,4 +183,7 @@ def unanswered(db: Database, users: Collection[str], now: datetime) -> dict[str,
     """
     params = {"users": list(users), "now": now}
     rows = db.all(_sql["unanswered"], params)
-    return {row["user_id"]: row["as_of"] for row in rows}
+    newest: dict[str, datetime] = {}
+    for row in rows:
+        newest[row["user_id"]] = max(row["as_of"], newest.get(row["user_id"], row["as_of"]))
+    return newest

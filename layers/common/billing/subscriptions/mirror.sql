@@ -7,6 +7,17 @@ select id, status, plan_id, plan_name, billing_interval, period_start, period_en
 from current_subscription
 where user_id = %(user_id)s
 
+-- name: in_doubt
+select is_user_in_doubt(u) from users u where u.id = %(user_id)s
+
+-- name: doubt
+update users set doubted_until = greatest(doubted_until, now() + %(lasting)s::interval)
+where id = %(user_id)s
+
+-- Answers are good for what was true when they were asked for.
+-- name: note_answer
+update users set answered_at = asked_at where id = %(user_id)s and doubted_until > now()
+
 -- name: record_change
 select record_change(%(user_id)s, %(at)s, %(change)s, %(now)s)
 
@@ -21,7 +32,12 @@ select keep_unknown(%(id)s, %(version)s)
 -- statement that writes several rows of a user.
 -- name: claim_refresh
 with one as (
-    select id from users where id = %(user_id)s for no key update
+    select id, may_ask_about(users) as doubted
+    from users where id = %(user_id)s for no key update
+),
+asked as (
+    update users u set asked_at = now() from one where u.id = one.id and one.doubted
+    returning u.id
 ),
 due as (
     select s.id from subscriptions s
@@ -32,11 +48,14 @@ due as (
       )
     order by s.id
     for update
+),
+claimed as (
+    update subscriptions s set checked_at = now(), checks = s.checks + 1
+    from due
+    where s.id = due.id and not was_just_asked(s)
+    returning s.id
 )
-update subscriptions s set checked_at = now(), checks = s.checks + 1
-from due
-where s.id = due.id and not was_just_asked(s)
-returning s.id
+select id from claimed union all select id from asked
 
 -- Claims users whose rows are due, for reconcile.
 -- name: claim_refreshes
@@ -44,6 +63,9 @@ select claim_refreshes(%(now)s, %(limit)s) as user_id
 
 -- Undoes claim_refresh where the call budget had no calls left.
 -- name: unclaim_refresh
+with doubted as (
+    update users set asked_at = null where id = %(user_id)s and doubted_until > now()
+)
 update subscriptions set checked_at = null, checks = greatest(checks - 1, 0)
 where user_id = %(user_id)s and was_just_asked(subscriptions)
 
@@ -72,10 +94,14 @@ select commet_customer_id from users where id = %(user_id)s
 
 -- The users, of those given, about whom Commet may be asked now.
 -- name: askable
-select distinct s.user_id
+select s.user_id
 from subscriptions s
 where s.user_id = any (%(users)s) and refresh_is_due(s, %(now)s)
-order by s.user_id
+union
+select u.id
+from users u
+where u.id = any (%(users)s) and may_ask_about(u)
+order by user_id
 
 -- The users, of those given, with a row in doubt about which Commet was not asked yet or has not
 -- answered since, and the time of our newest information about each. Canceled rows do not count:
@@ -85,9 +111,20 @@ order by s.user_id
 select s.user_id, max(greatest(s.event_at, s.confirmed_at)) as as_of
 from subscriptions s
 where s.user_id = any (%(users)s) and s.status <> 'canceled' and is_in_doubt(s, %(now)s)
+  -- A known end that Commet has not taken back for a day holds, whether or not it answers.
+  and not coalesce(known_end(
+      s.status, s.cancel_at_period_end, s.period_end, s.trial_ends_at
+  ) <= %(now)s::timestamptz - interval '1 day', false)
   and (s.confirmed_at is null or s.confirmed_at < greatest(s.checked_at, s.refresh_due)
        or refresh_is_due(s, %(now)s)
        or (s.status in ('pending_payment', 'draft', 'unknown')
            and s.created_at > %(now)s::timestamptz - interval '1 hour'
            and s.confirmed_at < now() - interval '10 seconds'))
 group by s.user_id
+union all
+-- A user in doubt, whichever row of theirs is not.
+select u.id, greatest(u.created_at, u.answered_at, (
+    select max(greatest(s.event_at, s.confirmed_at)) from subscriptions s where s.user_id = u.id
+))
+from users u
+where u.id = any (%(users)s) and is_user_in_doubt(u)

@@ -13,8 +13,11 @@ $$;
 --   cap      the limit of `used`; null if unlimited, or if overage is billed
 --   held     the quantity of reservations that count against the limit
 --   carried  counted in an earlier period and booked by Commet in this one; uses up `included` too
+--   goes_on  the subscription's known end has passed, and Commet has not said that it ended
 -- If the period has ended, it is returned with its dates and with `used` and `carried` 0, because
 -- nothing has been used yet in the one that follows.
+-- While a subscription goes on past its known end, for a day at most, what is left of the old period
+-- may be used, without overage, as long as Commet's last answer is at most a minute old.
 -- `limit 1` changes no answer. It makes each look-up one probe of an index per pair; a planner
 -- without statistics would rather join whole tables.
 create or replace function usage_standing(
@@ -23,7 +26,7 @@ create or replace function usage_standing(
     pair bigint, feature text, code text, name text, unit text,
     period bigint, starts_at timestamptz, ends_at timestamptz, used numeric, included numeric,
     unlimited boolean, overage boolean, cap numeric, unit_price numeric, currency text,
-    held numeric, carried numeric
+    held numeric, carried numeric, goes_on boolean
 )
 language sql stable as $$
     select
@@ -31,6 +34,8 @@ language sql stable as $$
         case
             when u.id is null then 'unknown_user'
             when s.status is null or s.status <> all (p_statuses) then 'subscription_required'
+            when s.ended_for >= interval '1 day' then 'subscription_required'
+            when s.ended_for is not null and not s.asked_since then 'access_unconfirmed'
             when e.granted and not e.metered then 'feature_not_metered'
             when p.id is null and (
                 e.granted or not exists (
@@ -51,15 +56,29 @@ language sql stable as $$
             where r.user_id = q.user_id and r.feature = q.feature and r.state = 'held'
               and r.expires_at > p_now
         ),
-        coalesce(t.carried, 0)
+        coalesce(t.carried, 0),
+        s.ended_for is not null
     from unnest(p_users, p_features) with ordinality as q (user_id, feature, pair)
     left join lateral (
         select n.id from users n where n.id = q.user_id limit 1
     ) as u on true
     left join lateral (
-        -- Overage is never billed in a trial or on a free plan.
-        select n.status, n.status <> 'trialing' and n.billing_interval is not null as billed
+        -- Overage is never billed in a trial, on a free plan, or past a known end.
+        select
+            n.status, k.ended_for,
+            n.status <> 'trialing' and n.billing_interval is not null and k.ended_for is null
+                as billed,
+            -- Commet confirmed the row after its end, in the last minute. Two ages are compared,
+            -- because p_now may be the time of a test clock.
+            coalesce(now() - n.confirmed_at < least(k.ended_for, interval '1 minute'), false)
+                as asked_since
         from current_subscription n
+        cross join lateral (
+            select case when e.ends_at <= p_now then p_now - e.ends_at end as ended_for
+            from known_end(
+                n.status, n.cancel_at_period_end, n.period_end, n.trial_ends_at
+            ) as e (ends_at)
+        ) as k
         where n.user_id = q.user_id limit 1
     ) as s on true
     left join lateral (
@@ -82,7 +101,8 @@ language sql stable as $$
     left join lateral (
         select n.total, n.carried
         from usage_total n
-        where n.period = p.id and n.feature = q.feature and p.ends_at > p_now
+        where n.period = p.id and n.feature = q.feature
+          and (p.ends_at > p_now or s.ended_for is not null)
         limit 1
     ) as t on true
 $$;
@@ -92,16 +112,16 @@ $$;
 create or replace function lock_standing(
     p_user text, p_feature text, p_now timestamptz, p_statuses text[],
     out code text, out period bigint, out ends_at timestamptz, out used numeric, out cap numeric,
-    out held numeric
+    out held numeric, out goes_on boolean
 )
 language plpgsql as $$
 begin
     perform from users where id = p_user for no key update;
     loop
-        select s.code, s.period, s.ends_at, s.used, s.cap, s.held
-        into code, period, ends_at, used, cap, held
+        select s.code, s.period, s.ends_at, s.used, s.cap, s.held, s.goes_on
+        into code, period, ends_at, used, cap, held, goes_on
         from usage_standing(array[p_user], array[p_feature], p_now, p_statuses) as s;
-        exit when code is not null or ends_at > p_now;
+        exit when code is not null or ends_at > p_now or goes_on;
         perform roll_over_periods(array[p_user], p_now, p_statuses);
     end loop;
 end
@@ -187,7 +207,7 @@ begin
     loop
         v_ended := false;
         for r in
-            select s.pair, s.code, s.period, s.starts_at, s.ends_at, s.used, s.cap,
+            select s.pair, s.code, s.period, s.starts_at, s.ends_at, s.used, s.cap, s.goes_on,
                    case when s.cap is not null then s.cap - s.held end as free
             from usage_standing(p_users, p_features, p_now, p_statuses) as s
         loop
@@ -197,7 +217,7 @@ begin
             v_limits[r.pair] := r.cap;
             v_caps[r.pair] := r.free;
             v_used[r.pair] := r.used;
-            v_ended := v_ended or (r.code is null and r.ends_at <= p_now);
+            v_ended := v_ended or (r.code is null and r.ends_at <= p_now and not r.goes_on);
         end loop;
         exit when not v_ended;
         perform roll_over_periods(p_users, p_now, p_statuses);

@@ -300,7 +300,11 @@ begin
         )
         from subscriptions s
         where s.id = p_change->'period'->>'subscription' and s.user_id = p_user
-          and s.status <> 'canceled';
+          and s.status <> 'canceled'
+          -- No period is opened for a subscription that is known to end before it.
+          and not coalesce(known_end(
+              s.status, s.cancel_at_period_end, s.period_end, s.trial_ends_at
+          ) <= (p_change->'period'->>'start')::timestamptz, false);
     end if;
     -- If the subscription is over, nothing more may be counted in its period.
     update usage_period p set closed_at = p_now

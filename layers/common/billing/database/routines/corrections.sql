@@ -57,7 +57,8 @@ begin
     booked_in := (select p from usage_period p where p.id = case
         when p_quantity > 0 then v_standing.period
         when p_corrects is not null then v_corrected.period
-        when p_occurred is null then case when v_standing.ends_at > p_now then v_standing.period end
+        when p_occurred is null then case
+            when v_standing.ends_at > p_now or v_standing.goes_on then v_standing.period end
         else (
             -- The last period that began by p_occurred, if it had not ended then. `least`, because
             -- the caller's clock may be ahead of ours.

@@ -47,9 +47,22 @@ begin
 end
 $$;
 
+-- Returns when a subscription ends unless Commet says otherwise: where a cancellation is booked, or
+-- in a trial. Null if no end is known.
+create or replace function known_end(
+    p_status text, p_cancels boolean, p_period_end timestamptz, p_trial_ends_at timestamptz
+) returns timestamptz
+language sql immutable as $$
+    select case
+        when p_cancels then p_period_end
+        when p_status = 'trialing' then p_trial_ends_at
+    end
+$$;
+
 -- Closes the users' periods that have ended and opens the following ones, marked as provisional, so
--- that accepting usage need not wait for Commet to report them. Leaves users without access as they
--- are: p_statuses are the subscription statuses that give access. The caller has locked the users.
+-- that accepting usage need not wait for Commet to report them. Leaves users without access, and
+-- those whose subscription is known to end with its period, as they are: p_statuses are the
+-- subscription statuses that give access. The caller has locked the users.
 create or replace function roll_over_periods(p_users text[], p_now timestamptz, p_statuses text[])
 returns void
 language plpgsql as $$
@@ -60,8 +73,13 @@ begin
         select p.id, p.user_id, p.subscription_id, p.plan_id, p.starts_at, p.ends_at
         from usage_period p
         where p.user_id = any (p_users) and p.closed_at is null and p.ends_at <= p_now
-          and (select s.status from current_subscription s where s.user_id = p.user_id)
-              = any (p_statuses)
+          and exists (
+              select from current_subscription s
+              where s.user_id = p.user_id and s.status = any (p_statuses)
+                and not coalesce(known_end(
+                    s.status, s.cancel_at_period_end, s.period_end, s.trial_ends_at
+                ) <= p_now, false)
+          )
     loop
         update usage_period set closed_at = p_now where id = v_ended.id;
         insert into usage_period (

@@ -124,12 +124,33 @@ language sql stable as $$
     )
 $$;
 
+-- Returns whether the mirror may be wrong about the user although no row shows it, for example
+-- because the user was sent to Commet's portal. Meanwhile an answer is good for ten seconds.
+create or replace function is_user_in_doubt(u users) returns boolean
+language sql stable as $$
+    select coalesce(
+        u.doubted_until > now()
+        and coalesce(u.answered_at < now() - interval '10 seconds', true),
+        false
+    )
+$$;
+
+-- Returns whether Commet may be asked about a user in doubt now: at most once in ten seconds.
+create or replace function may_ask_about(u users) returns boolean
+language sql stable as $$
+    select is_user_in_doubt(u) and coalesce(u.asked_at < now() - interval '10 seconds', true)
+$$;
+
 -- Returns when a request may ask Commet about this row again, null if nobody has asked yet. The
--- pause grows from ten seconds to ten minutes; a change of the row sets it back to ten seconds.
+-- pause grows from ten seconds to ten minutes, or to one minute where the end of the subscription is
+-- known, because past that end answers must be that young. A change of the row sets the pause back
+-- to ten seconds.
 create or replace function next_question(s subscriptions) returns timestamptz
 language sql stable as $$
     select s.checked_at + least(
-        interval '10 minutes', interval '10 seconds' * 2 ^ least(greatest(s.checks - 1, 0), 6)
+        case when s.cancel_at_period_end or s.status = 'trialing' then interval '1 minute'
+             else interval '10 minutes' end,
+        interval '10 seconds' * 2 ^ least(greatest(s.checks - 1, 0), 6)
     )
 $$;
 

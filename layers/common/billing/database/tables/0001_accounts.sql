@@ -11,7 +11,11 @@ create table users (
     -- The times of the newest changes of two kinds. An older change of that kind has no effect,
     -- whenever it arrives.
     entitlements_at    timestamptz,        -- the newest complete set of entitlements
-    unsubscribed_at    timestamptz         -- Commet said: the customer has no subscription at all
+    unsubscribed_at    timestamptz,        -- Commet said: the customer has no subscription at all
+    -- Until then the user may change the subscription at Commet without a webhook reaching us.
+    doubted_until      timestamptz,
+    asked_at           timestamptz,        -- when Commet was last asked because of that doubt
+    answered_at        timestamptz         -- when the last question that Commet answered was asked
 );
 -- "C": which letters are equal does not depend on the server's locale.
 create unique index users_email_key on users (lower(email collate "C"));
