@@ -83,6 +83,8 @@ def _copy_project() -> None:
     shutil.copytree(ROOT, PROJECT, ignore=left_out, symlinks=True, dirs_exist_ok=True)
     (PROJECT / ".venv").symlink_to(ROOT / ".venv")
     _TEMPORARY.mkdir(parents=True, exist_ok=True)
+    for name in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "ARGS"):
+        os.environ.pop(name, None)  # of the make that runs this: the page's starts from nothing
     os.environ.update(
         COMPOSE_PROJECT_NAME=_COMPOSE_PROJECT,
         SAM_SKIP_PULL_IMAGE="1",  # they have come already

@@ -19,7 +19,7 @@ from billing import wiring
 from billing.accounts import sign_in_limits
 from billing.credentials.secrets import Secrets
 from billing.database.connection import Connection, Database
-from billing.errors import Unavailable
+from billing.errors import TITLES, Unavailable
 from billing.http import api, sign_in
 from functions.checkout import app as checkout
 from functions.dashboard import app as dashboard
@@ -140,6 +140,7 @@ class Answer:
         problem = self.json
         assert set(problem) >= {"type", "title", "status", "detail", "code", "request_id"}
         assert (problem["status"], problem["request_id"]) == (self.status, "req-1")
+        assert problem["title"] == TITLES[problem["code"]]
         assert self.headers["cache-control"] == "no-store"
         return str(problem["code"])
 

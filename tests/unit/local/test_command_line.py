@@ -62,4 +62,4 @@ class TestFlags:
         """Wherever it stands."""
         monkeypatch.setenv("PORT", port)
         assert main(["run"]) == 2
-        assert "is no port" in capsys.readouterr().err
+        assert "is not a port" in capsys.readouterr().err

@@ -16,8 +16,9 @@ select confirm_answer(%(id)s, %(version)s, %(at)s, %(asked_at)s, %(known)s, %(la
 -- name: keep_unknown
 select keep_unknown(%(id)s, %(version)s)
 
--- What may be asked about now, for one user: at most once in ten seconds, whoever else asks. The
--- user's own row is locked first, as whoever writes several rows of a user does.
+-- Claims the right to ask Commet about one user: returns rows where something is due and nobody has
+-- asked about the user in the last ten seconds. The user's own row is locked first, as in every
+-- statement that writes several rows of a user.
 -- name: claim_refresh
 with one as (
     select id from users where id = %(user_id)s for no key update
@@ -37,16 +38,16 @@ from due
 where s.id = due.id and not was_just_asked(s)
 returning s.id
 
--- The same for anybody, for reconcile.
+-- Claims users whose rows are due, for reconcile.
 -- name: claim_refreshes
 select claim_refreshes(%(now)s, %(limit)s) as user_id
 
--- Gives a claim back that the budget had no calls for, as if it had never been taken.
+-- Undoes claim_refresh where the call budget had no calls left.
 -- name: unclaim_refresh
 update subscriptions set checked_at = null, checks = greatest(checks - 1, 0)
 where user_id = %(user_id)s and was_just_asked(subscriptions)
 
--- The same for those that reconcile had no time for.
+-- Undoes claim_refreshes for the users for whom reconcile had no time or no calls left.
 -- name: unclaim_refreshes
 update subscriptions set
     checked_at = null, background_checks = greatest(background_checks - 1, 0),
@@ -54,9 +55,9 @@ update subscriptions set
 where user_id = any (%(users)s) and checked_at is not null
   and (status <> 'canceled' or refresh_due is not null)
 
--- The rows a refresh must look at: believed live or pending, or marked. Those that matter most
--- come first, and of the others those that were not confirmed for longest, so that where a refresh
--- asks about some of them only, the rest has its turn later.
+-- The rows about which a refresh asks: live, pending or marked. A refresh asks about the first of
+-- them only. So live rows come first, then marked ones, then those confirmed longest ago, and the
+-- rest has its turn in a later refresh.
 -- name: refreshable
 select id, version, status, event_at, period_end
 from subscriptions
@@ -69,18 +70,17 @@ limit %(limit)s
 -- name: customer_id
 select commet_customer_id from users where id = %(user_id)s
 
--- Of these users, those Commet could be asked about right now.
+-- The users, of those given, about whom Commet may be asked now.
 -- name: askable
 select distinct s.user_id
 from subscriptions s
 where s.user_id = any (%(users)s) and refresh_is_due(s, %(now)s)
 order by s.user_id
 
--- Of these users, those in doubt about whom the newest question to Commet has not been answered or
--- not been asked yet, and how old what we know of them is. That a subscription has ended is
--- Commet's own word: what else is missing of such a row is no reason to think that it was paid. An
--- unpaid checkout is paid within the hour or hardly ever: for so long no answer is good for longer
--- than ten seconds.
+-- The users, of those given, with a row in doubt about which Commet was not asked yet or has not
+-- answered since, and the time of our newest information about each. Canceled rows do not count:
+-- Commet itself has said that the subscription has ended. For an unpaid checkout, an answer counts
+-- for ten seconds during the first hour, because most checkouts are paid within the hour or never.
 -- name: unanswered
 select s.user_id, max(greatest(s.event_at, s.confirmed_at)) as as_of
 from subscriptions s

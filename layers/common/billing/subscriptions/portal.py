@@ -1,4 +1,4 @@
-"""The way into Commet's customer portal."""
+"""The address of Commet's customer portal."""
 
 from billing.accounts.accounts import User
 from billing.commet.client import Commet
@@ -11,21 +11,22 @@ from billing.subscriptions import mirror
 def portal_url(
     db: Database, commet: Commet, user: User, *, return_url: str, deadline: Deadline
 ) -> str:
-    """The address of a fresh session, never cached: it lives half an hour.
+    """The address of a new portal session. It is never cached, because it expires in 30 minutes.
 
-    Raises Conflict `no_billing_account` for somebody who never started a checkout.
+    Raises Conflict `no_billing_account` for a user who never started a checkout, CommetUnavailable,
+    and CommetRefused.
     """
-    none = Conflict(
+    no_account = Conflict(
         "There is nothing to manage yet. Choose a plan first.", code="no_billing_account"
     )
     if not mirror.customer_id(db, user.id):
-        raise none
+        raise no_account
     try:
         session = commet.create_portal_session(
             user_id=user.id, return_url=return_url, deadline=deadline
         )
     except CommetRefused as error:
         if error.commet_code == "customer_not_found":
-            raise none from error
+            raise no_account from error
         raise
     return session.portal_url

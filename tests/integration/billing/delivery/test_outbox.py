@@ -203,7 +203,7 @@ class TestClaim:
         assert claim(db, now=almost, interval=INTERVAL) == 1
 
     def test_what_is_left_of_an_ended_period(self, db: Database, subscribe: Subscribe) -> None:
-        """It is sent after the end, with a time inside the period; then nothing is left to claim."""
+        """Sent after the end, with a time inside the period; then nothing is left to claim."""
         subscribe()
         use(db, "1")
         claim(db, now=NOW, interval=INTERVAL)
