@@ -143,8 +143,8 @@ def compare(
     """Begins repairs that were asked for, decides deliveries in doubt, and goes on with the round.
 
     Compares as many users as time and call budget allow; the next run goes on where this one
-    stopped. `quiet` is how long Commet's total may lag behind its answers, `every` the time from the
-    start of one round to the start of the next. Raises DatabaseUnavailable.
+    stopped. `quiet` is how long Commet's total may lag behind its answers. `every` is the time from
+    the start of one round to the start of the next. Raises DatabaseUnavailable.
     """
     work = _Work(db, commet, budget=budget, clock=clock, deadline=deadline, quiet=quiet)
     work.begin_repairs()

@@ -3,8 +3,8 @@
 A correction below zero lowers the total of the period that the usage was booked in. That is not
 always the period it occurred in: a late event is booked in the period that runs when it is
 reported. Commet keeps what was already sent, and the next delivery comes once the total exceeds
-what was sent. After a period is over, Commet takes no lower total: the correction then `needs_credit`.
-The rules are in `database/routines/corrections.sql`.
+what was sent. After a period is over, Commet takes no lower total: the correction then
+`needs_credit`. The rules are in `database/routines/corrections.sql`.
 """
 
 import json
