@@ -55,7 +55,7 @@ def test_show_as_json(directory: Path, capsys: pytest.CaptureFixture[str]) -> No
     [
         (["redrive"], "0 events will be tried again."),
         (["redrive", "events", "--user", "usr_1", "--id", "whev_1"], "0 events"),
-        (["sweep"], "reads everything again"),
+        (["sweep"], "begins a sweep"),
     ],
 )
 def test_commands(

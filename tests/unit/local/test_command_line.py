@@ -52,7 +52,8 @@ class TestFlags:
         )  # fmt: skip
         assert done.returncode == 1
         assert done.stderr == (
-            "Stopped: A catalogue is the stand-in's; with COMMET_API_KEY Commet has the plans.\n"
+            "Stopped: A catalogue is for the stand-in."
+            " With COMMET_API_KEY the plans are Commet's.\n"
         )
 
     @pytest.mark.parametrize("port", ["x", "-1", "65536"])
