@@ -170,7 +170,7 @@ def _capacity(events_a_day: int) -> float:
 
 
 def _who_answers_http(template: Template) -> set[str]:
-    return {route.function for api in template.apis for route in api.routes}
+    return {route.function for route in template.api.routes} if template.api else set()
 
 
 def table(path: Path = ROOT / "template.yaml") -> list[list[str]]:
