@@ -222,9 +222,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--events-a-day", type=int, help="default: a table of four")
-    parser.add_argument(
-        "--batch", type=int, help="events per request (default: 1; 100 of millions)"
-    )
     parser.add_argument("--no-snapstart", action="store_true", help="with SnapStart=None")
     parser.add_argument(
         "--architecture", choices=[*_LAMBDA_GB_SECOND], default="arm64", help="default: arm64"
@@ -236,9 +233,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(as_markdown(table()))
         return 0
     path = ROOT / "template.yaml"
-    load = usual_load(given.events_a_day)
     costs = estimate(
-        Load(load.events, given.batch or load.batch),
+        usual_load(given.events_a_day),
         load_template(path),
         count_alarm_metrics(path),
         snapstart=not given.no_snapstart,

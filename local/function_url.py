@@ -53,8 +53,6 @@ class FunctionUrl:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m local.function_url", description=__doc__)
-    parser.add_argument("--function", default=_FUNCTION, help=f"its name ({_FUNCTION})")
-    parser.add_argument("--endpoint", default=_LAMBDA, help=f"of start-lambda ({_LAMBDA})")
     parser.add_argument("--port", type=int, default=PORT, help=f"to listen on ({PORT})")
     asked = parser.parse_args(arguments)
     try:
@@ -62,9 +60,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except PortTakenError as error:
         print(error, file=sys.stderr)
         return 1
-    print(f"{asked.function} on http://127.0.0.1:{asked.port}. Ctrl-C ends it.", flush=True)
+    print(f"{_FUNCTION} on http://127.0.0.1:{asked.port}. Ctrl-C ends it.", flush=True)
     with listening:
-        waitress.serve(FunctionUrl(asked.function, asked.endpoint), sockets=[listening], threads=8)
+        waitress.serve(FunctionUrl(_FUNCTION, _LAMBDA), sockets=[listening], threads=8)
     return 0
 
 
