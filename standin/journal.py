@@ -64,6 +64,10 @@ class Journal:
     def __init__(self) -> None:
         self._entries: deque[Entry] = deque(maxlen=_KEPT)
 
+    def __len__(self) -> int:
+        """How many requests are remembered."""
+        return len(self._entries)
+
     def add(self, entry: Entry) -> None:
         """Remember a request; the oldest falls out."""
         self._entries.append(entry)
