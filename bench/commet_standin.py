@@ -4,7 +4,7 @@ The stand-in and the client that drives it are separate processes. For compariso
 drives an aiohttp handler that does nothing, in the same run: absolute numbers depend on the
 machine.
 
-    python -m bench.commet_standin [--requests N] [--connections N] [--rounds N]
+    python -m bench.commet_standin [--rounds N]
 """
 
 import argparse
@@ -36,6 +36,9 @@ from standin.testing import Control
 ROOT = Path(__file__).resolve().parent.parent
 TARGET = 1_000
 """The requests a second that reads and usage events should reach."""
+REQUESTS = 2_000
+"""Requests of each kind and round."""
+CONNECTIONS = 16
 WARM_UP = 200
 CUSTOMER = "usr_bench"
 TRIVIAL = "nothing"
@@ -237,23 +240,19 @@ def main(arguments: list[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "--requests", type=int, default=2_000, help="requests of each kind and round (2000)"
-    )
-    parser.add_argument("--connections", type=int, default=16, help="connections at once (16)")
     parser.add_argument("--rounds", type=int, default=3, help="number of rounds (3)")
     parser.add_argument("--serve-nothing", action="store_true", help=argparse.SUPPRESS)
     asked = parser.parse_args(arguments)
     if asked.serve_nothing:
         asyncio.run(_serve_nothing())
         return 0
-    job = Job("", "GET", "", asked.requests, asked.connections)
+    job = Job("", "GET", "", REQUESTS, CONNECTIONS)
     results = _measure_all(job, asked.rounds)
     console = Console()
     console.print(_table(results))
     console.print(
-        f"Medians of {asked.rounds} rounds of {asked.requests:,} requests over"
-        f" {asked.connections} connections, latencies in ms. The target is {TARGET:,} a second.\n"
+        f"Medians of {asked.rounds} rounds of {REQUESTS:,} requests over"
+        f" {CONNECTIONS} connections, latencies in ms. The target is {TARGET:,} a second.\n"
         "CPU: the server's, per request. Ratio: to the CPU of the handler that does nothing."
     )
     missed = [

@@ -29,7 +29,7 @@ def migrated_databases(*names: str) -> Iterator[list[str]]:
     with tempfile.TemporaryDirectory(prefix="bench-") as place:
         Path(place).chmod(0o755)  # Postgres may run as another user
         with EmbeddedPostgres(Path(place)) as server:
-            urls = [server.create_database(name) for name in names]
+            urls = [server.ensure_database(name) for name in names]
             for url in urls:
                 migrate(partial(connect, url), "postgres")
                 with connect(url) as db:

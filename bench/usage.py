@@ -52,6 +52,8 @@ STATUSES = frozenset({"active", "trialing", "past_due"})
 TARGET = 0.6
 TARGET_BATCH = 25_000
 TARGET_GROWTH = 1.3
+EVENTS = 600  # of a turn, when sent one by one
+BATCHES = 6  # of a turn
 BATCH = 1_000
 USERS_OF_A_BATCH = 100
 
@@ -106,8 +108,6 @@ def main(arguments: list[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--rounds", type=int, default=15, help="number of rounds (15)")
-    parser.add_argument("--events", type=int, default=600, help="single events per turn (600)")
-    parser.add_argument("--batches", type=int, default=6, help="batches per turn (6)")
     parser.add_argument(
         "--ledger", type=int, default=10_000_000, help="rows of the largest ledger (10,000,000)"
     )
@@ -119,21 +119,19 @@ def main(arguments: list[str] | None = None) -> int:
             _populate(admin)
         database = Database(lambda: connect(url))
         singles = [
-            Way("accept()", lambda: _accepting(database, options.events, 1, USERS)),
-            Way("the handler", lambda: _handling(options.events, 1, USERS)),
-            Way("pgbench, the same function", lambda: _pgbench(url, options.events, _same())),
-            Way("pgbench, two bare inserts", lambda: _pgbench(url, options.events, _bare())),
+            Way("accept()", lambda: _accepting(database, EVENTS, 1, USERS)),
+            Way("the handler", lambda: _handling(EVENTS, 1, USERS)),
+            Way("pgbench, the same function", lambda: _pgbench(url, EVENTS, _same())),
+            Way("pgbench, two bare inserts", lambda: _pgbench(url, EVENTS, _bare())),
         ]
         with console.status("single events"):
             reached = _in_turns(singles, options.rounds)
         console.print(_table("Single events, one at a time", reached, singles[2].name))
         for users in (USERS_OF_A_BATCH, USERS):
             batches = [
-                Way("accept()", partial(_accepting, database, options.batches, BATCH, users)),
-                Way("the handler", partial(_handling, options.batches, BATCH, users)),
-                Way(
-                    "bare inserts by unnest", partial(_inserting, database, options.batches, users)
-                ),
+                Way("accept()", partial(_accepting, database, BATCHES, BATCH, users)),
+                Way("the handler", partial(_handling, BATCHES, BATCH, users)),
+                Way("bare inserts by unnest", partial(_inserting, database, BATCHES, users)),
             ]
             with console.status(f"batches of {users} users"):
                 reached = _in_turns(batches, options.rounds)

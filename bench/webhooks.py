@@ -5,7 +5,7 @@ own process, as in Lambda. pgbench calls the same SQL function on the same serve
 kinds of webhooks, which is the most that Postgres allows. Both take turns, in several rounds. A
 ratio is computed within each round, and the median of these ratios is shown.
 
-    PYTHONPATH=.:layers/common python -m bench.webhooks [--rounds N] [--events N]
+    PYTHONPATH=.:layers/common python -m bench.webhooks [--rounds N]
 """
 
 import argparse
@@ -39,6 +39,7 @@ from local.postgres.binaries import find_binaries
 
 SECRET = "whsec_bench"  # noqa: S105 - valid in this benchmark only
 KINDS = 4
+EVENTS = 4000  # of a turn
 CONCURRENCY = (1, 8)
 TARGET = 0.6  # of pgbench, one client
 
@@ -70,8 +71,7 @@ def main(arguments: list[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--rounds", type=int, default=5, help="number of rounds (default: 5)")
-    parser.add_argument("--events", type=int, default=4000, help="webhooks per run (default: 4000)")
+    parser.add_argument("--rounds", type=int, default=5, help="number of rounds (5)")
     options = parser.parse_args(arguments)
     console = Console()
     ours: dict[int, list[Measured]] = {clients: [] for clients in CONCURRENCY}
@@ -80,11 +80,11 @@ def main(arguments: list[str] | None = None) -> int:
         for number in range(1, options.rounds + 1):
             for clients in CONCURRENCY:
                 with console.status(f"round {number} of {options.rounds}, {clients} at once"):
-                    ours[clients].append(run_handlers(url, clients, options.events))
-                    theirs[clients].append(run_pgbench(url, clients, options.events))
+                    ours[clients].append(run_handlers(url, clients, EVENTS))
+                    theirs[clients].append(run_pgbench(url, clients, EVENTS))
     console.print(_table(ours, theirs))
     console.print(
-        f"Medians of {options.rounds} rounds of {options.events} webhooks, each new and applied;"
+        f"Medians of {options.rounds} rounds of {EVENTS} webhooks, each new and applied;"
         " fsync is on. CPU is the function's processes' own, without Postgres."
     )
     return 0

@@ -176,7 +176,7 @@ def _capacity(events_a_day: int) -> float:
 
 
 def _http_functions(template: Template) -> set[str]:
-    return {route.function for api in template.apis for route in api.routes}
+    return {route.function for route in template.api.routes} if template.api else set()
 
 
 def table(path: Path = ROOT / "template.yaml") -> list[list[str]]:
@@ -231,11 +231,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--events-a-day", type=int, help="usage events a day (default: a table for four numbers)"
     )
     parser.add_argument(
-        "--batch",
-        type=int,
-        help="events per request (default: 1, or 100 with more than a million events a day)",
-    )
-    parser.add_argument(
         "--no-snapstart", action="store_true", help="costs with the parameter SnapStart=None"
     )
     parser.add_argument(
@@ -253,9 +248,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(as_markdown(table()))
         return 0
     path = ROOT / "template.yaml"
-    load = usual_load(given.events_a_day)
     costs = estimate(
-        Load(load.events, given.batch or load.batch),
+        usual_load(given.events_a_day),
         load_template(path),
         count_alarm_metrics(path),
         snapstart=not given.no_snapstart,

@@ -53,10 +53,6 @@ class FunctionUrl:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line. Returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m local.function_url", description=__doc__)
-    parser.add_argument("--function", default=_FUNCTION, help=f"the function's name ({_FUNCTION})")
-    parser.add_argument(
-        "--endpoint", default=_LAMBDA, help=f"address of sam local start-lambda ({_LAMBDA})"
-    )
     parser.add_argument("--port", type=int, default=PORT, help=f"port to listen on ({PORT})")
     asked = parser.parse_args(arguments)
     try:
@@ -64,11 +60,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except PortTakenError as error:
         print(error, file=sys.stderr)
         return 1
-    print(
-        f"{asked.function} is served at http://127.0.0.1:{asked.port}. Ctrl-C ends it.", flush=True
-    )
+    print(f"{_FUNCTION} is served at http://127.0.0.1:{asked.port}. Ctrl-C ends it.", flush=True)
     with listening:
-        waitress.serve(FunctionUrl(asked.function, asked.endpoint), sockets=[listening], threads=8)
+        waitress.serve(FunctionUrl(_FUNCTION, _LAMBDA), sockets=[listening], threads=8)
     return 0
 
 

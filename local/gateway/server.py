@@ -3,8 +3,7 @@
     with Gateway(template, listener=..., secrets={...}) as gateway:
         gateway.url, gateway.function_url("WebhookFunction"), gateway.invoke("MigrateFunction", {})
 
-The first HTTP API of the template is at `/`, any other at `/_api/<LogicalId>/`, and function
-URLs at `/_url/<LogicalId>/`.
+The HTTP API of the template is at `/`, function URLs are at `/_url/<LogicalId>/`.
 """
 
 import contextlib
@@ -302,14 +301,8 @@ class Gateway:
 
 
 def _application(template: Template, functions: Functions, log: Log) -> "WSGIApplication":
-    mounts: dict[str, WSGIApplication] = {
-        f"/_url/{url.function}": _FunctionUrlDoor(url, functions, log) for url in template.urls
-    }
-    root: WSGIApplication = not_found()
-    for number, api in enumerate(template.apis):
-        door = _HttpApiDoor(api, functions, log)
-        if number == 0:
-            root = door
-        else:
-            mounts[f"/_api/{api.logical_id}"] = door
-    return DispatcherMiddleware(root, mounts)
+    root = _HttpApiDoor(template.api, functions, log) if template.api else not_found()
+    return DispatcherMiddleware(
+        root,
+        {f"/_url/{url.function}": _FunctionUrlDoor(url, functions, log) for url in template.urls},
+    )

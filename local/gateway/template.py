@@ -55,7 +55,6 @@ class Route:
 
 @dataclass(frozen=True)
 class HttpApi:
-    logical_id: str
     routes: tuple[Route, ...]
     cors: Cors | None = None
 
@@ -101,7 +100,7 @@ class FunctionSpec:
 @dataclass(frozen=True)
 class Template:
     functions: Mapping[str, FunctionSpec]
-    apis: tuple[HttpApi, ...]
+    api: HttpApi | None
     urls: tuple[FunctionUrl, ...]
     schedules: tuple[Schedule, ...]
 
@@ -115,7 +114,7 @@ def load_template(path: Path, parameters: Mapping[str, str] | None = None) -> Te
     functions, resources = _parse(path.resolve(), parameters or {})
     return Template(
         functions={f.name: _function(f, path.resolve().parent) for f in functions},
-        apis=_apis(functions, resources),
+        api=_api(functions, resources),
         urls=tuple(_url(f) for f in functions if f.function_url_config),
         schedules=tuple(s for f in functions for s in _schedules(f)),
     )
@@ -184,7 +183,7 @@ def _url_owner(value: object) -> str | None:
     return None
 
 
-def _apis(functions: Iterable[Any], resources: Mapping[str, Any]) -> tuple[HttpApi, ...]:
+def _api(functions: Iterable[Any], resources: Mapping[str, Any]) -> HttpApi | None:
     routes: dict[str, list[Route]] = {}
     for logical_id, resource in resources.items():
         if resource["Type"] == "AWS::Serverless::HttpApi":
@@ -199,14 +198,14 @@ def _apis(functions: Iterable[Any], resources: Mapping[str, Any]) -> tuple[HttpA
                 properties = event.get("Properties") or {}
                 api = str(properties.get("ApiId") or "ServerlessHttpApi")
                 routes.setdefault(api, []).append(_route(function.name, properties, where))
-    return tuple(
-        HttpApi(
-            logical_id,
-            tuple(found),
-            _cors((resources.get(logical_id, {}).get("Properties") or {}).get("CorsConfiguration")),
+    if len(routes) > 1:
+        raise UnsupportedTemplateError(
+            f"Only one HTTP API is served locally, and this template has {', '.join(routes)}."
         )
-        for logical_id, found in routes.items()
-    )
+    for logical_id, found in routes.items():
+        properties = resources.get(logical_id, {}).get("Properties") or {}
+        return HttpApi(tuple(found), _cors(properties.get("CorsConfiguration")))
+    return None
 
 
 def _refuse_what_we_cannot_serve(logical_id: str, properties: Mapping[str, Any]) -> None:

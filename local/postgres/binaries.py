@@ -46,11 +46,6 @@ def major_version(binaries: Path) -> int:
     return int(found[0])
 
 
-def install_root(binaries: Path) -> Path:
-    """The directory to copy in order to move the binaries."""
-    return binaries.parent
-
-
 def _candidates(environment: Mapping[str, str]) -> Iterator[Path]:
     wheel = find_spec(_WHEEL)
     for place in (wheel.submodule_search_locations or []) if wheel else []:

@@ -157,37 +157,16 @@ class EmbeddedPostgres:
             )
             connection.execute(sql.SQL(statement).format(sql.Identifier(name), password))
 
-    def ensure_database(self, name: str, owner: str = _SUPERUSER) -> None:
-        """Creates the database where it does not exist."""
+    def ensure_database(self, name: str, owner: str = _SUPERUSER) -> str:
+        """Creates the database where it does not exist. Returns its URL."""
         with self.connect() as connection:
             exists = connection.execute(
                 "select 1 from pg_database where datname = %s", [name]
             ).fetchone()
             if not exists:
-                self.create_database(name, owner=owner)
-
-    def create_database(
-        self, name: str, *, template: str | None = None, owner: str = _SUPERUSER
-    ) -> str:
-        """Creates a database, a copy of `template` if named, and returns its URL.
-
-        Nobody may be connected to the template.
-        """
-        statement = sql.SQL("create database {} owner {}").format(
-            sql.Identifier(name), sql.Identifier(owner)
-        )
-        if template:
-            statement += sql.SQL(" template {} strategy file_copy").format(sql.Identifier(template))
-        with self.connect() as connection:
-            connection.execute(statement)
+                statement = sql.SQL("create database {} owner {}")
+                connection.execute(statement.format(sql.Identifier(name), sql.Identifier(owner)))
         return self.url(name)
-
-    def drop_database(self, name: str) -> None:
-        """Drops a database and ends its connections. A missing database is no error."""
-        with self.connect() as connection:
-            connection.execute(
-                sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name))
-            )
 
     def _launch(self, binaries: Path, data: Path) -> None:
         self.port = _port(self.directory / "postgres.port")

@@ -17,20 +17,9 @@ from billing.usage.reservations import reserve
 from functions.deliver_usage import app
 from tests.integration.billing.conftest import NOW, STATUSES, Subscribe
 from tests.integration.billing.delivery.test_outbox import StandIn
+from tests.integration.conftest import Context
 
 pytestmark = pytest.mark.handlers
-
-
-class Context:
-    """What Lambda hands to a handler."""
-
-    aws_request_id = "req_1"
-    function_name = "deliver_usage"
-    memory_limit_in_mb = 512
-    invoked_function_arn = "arn"
-
-    def get_remaining_time_in_millis(self) -> int:
-        return 55_000
 
 
 @pytest.fixture
@@ -68,7 +57,7 @@ def test_a_run_and_its_metrics(
         statuses=STATUSES, now=NOW - timedelta(minutes=1),
     )  # fmt: skip
     assert held.code is None
-    answer = app.handler({}, Context())
+    answer = app.handler({}, Context(55))
     assert answer == {
         "reservations_expired": 1,
         "claimed": 2, "sent": 1, "postponed": 0, "parked": 1, "drained": True, "steps_failed": 0,
@@ -91,7 +80,7 @@ class TestCommands:
         subscribe()
         accept(db, [UsageEvent("usr_ana", "storage", Decimal(1), "k")], statuses=STATUSES, now=NOW)
         commet.answers = [CommetRefused("feature_disabled", commet_status=400)]
-        app.handler({}, Context())
+        app.handler({}, Context(55))
         return str(db.value("select event_id from usage_delivery"))
 
     def obey(self, db: Database, **command: Any) -> dict[str, Any]:
@@ -102,7 +91,7 @@ class TestCommands:
         ask = {"command": "redrive", "what": "deliveries"}
         assert self.obey(db, **ask, reason="another") == {"redriven": 0}
         assert self.obey(db, **ask, id=parked, reason="feature_disabled") == {"redriven": 1}
-        app.handler({}, Context())
+        app.handler({}, Context(55))
         assert commet.total == 1
 
     def test_resolve(self, db: Database, parked: str) -> None:
@@ -114,7 +103,7 @@ class TestCommands:
         assert [each["event_id"] for each in shown["deliveries"]] == [parked]
         assert self.obey(db, **told, note="Waived.") == {"resolved": True}
         assert self.obey(db, command="show", user="usr_ana")["deliveries"] == []
-        assert app.handler({}, Context())["parked_deliveries"] == 0
+        assert app.handler({}, Context(55))["parked_deliveries"] == 0
 
     @pytest.mark.usefixtures("parked")
     def test_repair_drift(self, db: Database) -> None:

@@ -8,7 +8,8 @@ import pytest
 from functions.dashboard import app as dashboard
 from functions.track_usage import app as track_usage
 from tests.integration.billing.conftest import Subscribe
-from tests.integration.functions.test_api import Context, event
+from tests.integration.conftest import Context
+from tests.integration.functions.calling import event
 from tests.integration.functions.test_track_usage import KEYS, clock, usage  # noqa: F401 - fixture
 
 pytestmark = pytest.mark.handlers
@@ -21,7 +22,7 @@ def problem(
     sent = {"content-type": "application/json", "authorization": f"Bearer {KEYS[key]}"} | headers
     app = dashboard if path.startswith("/users") else track_usage
     text = None if body is None else json.dumps(body)
-    answer = app.handler(event(method, path, text, sent, []), Context())
+    answer = app.handler(event(method, path, text, sent, []), Context(20))
     assert answer["headers"]["Content-Type"] == "application/problem+json"
     found: dict[str, Any] = json.loads(answer["body"])
     assert found["status"] == answer["statusCode"]

@@ -12,7 +12,8 @@ from billing.config import from_env
 from billing.database.connection import Database
 from billing.operations import housekeeping
 from functions.reconcile import app
-from tests.integration.functions.test_deliver_usage import Context, metrics
+from tests.integration.conftest import Context
+from tests.integration.functions.test_deliver_usage import metrics
 
 pytestmark = pytest.mark.handlers
 
@@ -34,7 +35,7 @@ def environment(db: Database, commet: Commet, monkeypatch: pytest.MonkeyPatch) -
 
 def test_each_count_of_a_run_is_a_metric(capsys: pytest.CaptureFixture[str]) -> None:
     """A count without a metric would end a run that had done its work."""
-    summary = app.handler({}, Context())
+    summary = app.handler({}, Context(55))
     assert summary.keys() == app.METRICS.keys()
     written = metrics(capsys.readouterr().out)
     assert written == {app.METRICS[name].value: float(count) for name, count in summary.items()}
@@ -50,6 +51,6 @@ def test_a_run_with_a_failed_step_fails(
 
     monkeypatch.setattr(housekeeping, "prune_ledger", refused)
     with pytest.raises(RuntimeError, match=r"reconcile\.step_failed"):
-        app.handler({}, Context())
+        app.handler({}, Context(55))
     written = metrics(capsys.readouterr().out)
     assert (written["StepsFailed"], written["Refreshed"]) == (1, 0)

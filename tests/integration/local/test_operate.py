@@ -55,6 +55,7 @@ def test_show_as_json(directory: Path, capsys: pytest.CaptureFixture[str]) -> No
     [
         (["redrive"], "0 events will be tried again."),
         (["redrive", "events", "--user", "usr_1", "--id", "whev_1"], "0 events"),
+        (["redrive", "deliveries", "--reason", "unconfirmed"], "0 deliveries"),
         (["sweep"], "begins a sweep"),
     ],
 )

@@ -19,8 +19,8 @@ def portal_url(
     """The address of a new portal session. It is never cached, because it expires in 30 minutes.
 
     In the portal the user may cancel, resume or change plans, so for two hours Commet is asked
-    before this user is refused anything. Raises Conflict `no_billing_account` for a user who has neither
-    started a checkout nor a subscription, CommetUnavailable, and CommetRefused.
+    before this user is refused anything. Raises Conflict `no_billing_account` for a user who has
+    neither started a checkout nor a subscription, CommetUnavailable, and CommetRefused.
     """
     no_account = Conflict(
         "There is nothing to manage yet. Choose a plan first.", code="no_billing_account"
