@@ -196,6 +196,21 @@ class TestSettings:
         changeable = {name for fields in fields_of().values() for name in fields}
         assert _flat(from_env({})).keys() == changeable
 
+    def test_what_is_left_out_is_what_the_template_would_give(self) -> None:
+        """Whoever runs a function by hand gets what a deployment has unless told otherwise."""
+        described = TEMPLATE_AS_WRITTEN["Parameters"]
+        handed = {n: v for function in FUNCTIONS for n, v in handed_to(function).items()}
+        defaults = {
+            name: str(described[value["Ref"]]["Default"])
+            for name, value in handed.items()
+            if name in fields_of()
+            and isinstance(value, dict)
+            and "Default" in described.get(value.get("Ref"), {})
+        }
+        assert "DELIVERY_INTERVAL_SECONDS" in defaults
+        for name, default in defaults.items():
+            assert from_env({name: default}) == from_env({}), name
+
     def test_little_is_read_past_the_settings(self) -> None:
         """What is, the template hands to every function, or Lambda does."""
         found = read_from_the_environment()

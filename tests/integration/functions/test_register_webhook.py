@@ -1,6 +1,7 @@
 """The function that registers the webhook, called as CloudFormation calls it."""
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -148,6 +149,18 @@ class TestCreate:
         assert "ResourceNotFoundException" in answer["Reason"]
         assert endpoints(commet) == []
 
+    @pytest.mark.usefixtures("ask")
+    def test_one_that_takes_too_long(self, commet: StandIn, cloudformation: CloudFormation) -> None:
+        """Given up 15 seconds before Lambda would end it, and told with Commet's own failure."""
+        commet.control.fault(action={"latency_ms": 8_000}, times=9)
+        event = cloudformation.event("Create", Url=URL)
+        started = time.monotonic()
+        function.handler(event, Context(15 + 1))
+        assert time.monotonic() - started < 7
+        assert cloudformation.answer["Status"] == "FAILED"
+        commet.control.clear_faults()
+        assert endpoints(commet) == []
+
     def test_rolled_back(self, ask: Ask, commet: StandIn) -> None:
         """CloudFormation deletes what could not be made by the name it was told."""
         commet.control.fault(
@@ -237,6 +250,32 @@ class TestDelete:
         made = ask("Create")["PhysicalResourceId"]
         commet.control.fault(action={"code": "internal_error"}, times=9)
         assert ask("Delete", made, request_id="request-2")["Status"] == "FAILED"
+
+
+def delete_at_commet(commet: StandIn, endpoint_id: str) -> None:
+    httpx.delete(
+        f"{commet.base_url}/webhooks/{endpoint_id}",
+        headers={"x-api-key": commet.api_key},
+        trust_env=False,
+    ).raise_for_status()
+
+
+class TestDeletedAtCommet:
+    """Another request makes another endpoint. Commet would replay the answer to the same one."""
+
+    def test_by_a_deployment(self, ask: Ask, commet: StandIn) -> None:
+        made = ask("Create")["PhysicalResourceId"]
+        delete_at_commet(commet, made)
+        answer = ask("Update", made, request_id="request-2")
+        (endpoint,) = endpoints(commet)
+        assert answer["Data"] == {"EndpointId": endpoint["id"]}
+
+    @pytest.mark.usefixtures("ask")
+    def test_by_hand(self, commet: StandIn) -> None:
+        made = function.handler({}, Context(aws_request_id="invocation-1"))["endpoint_id"]
+        delete_at_commet(commet, made)
+        again = function.handler({}, Context(aws_request_id="invocation-2"))["endpoint_id"]
+        assert [each["id"] for each in endpoints(commet)] == [again]
 
 
 class TestByHand:
