@@ -31,7 +31,7 @@ def main() -> int:
         if not _pass_without(chosen, copies, arguments.workers, arguments.timeout):
             return 1
         verdicts = _judge(chosen, copies, arguments.workers, arguments.timeout)
-    return _report(verdicts)
+    return report(verdicts)
 
 
 def _arguments() -> argparse.Namespace:
@@ -101,7 +101,8 @@ def _judge(
     return done
 
 
-def _report(verdicts: Sequence[Verdict]) -> int:
+def report(verdicts: Sequence[Verdict]) -> int:
+    """Says what was not noticed; the exit code."""
     red = [verdict for verdict in verdicts if verdict.outcome is not Outcome.KILLED]
     for verdict in red:
         print(f"\n{verdict.outcome.upper()}: {verdict.mutant.name} in {verdict.mutant.file}")
