@@ -68,6 +68,7 @@ class Scratch:
         # A module is changed within one second and keeps its size: bytecode would hide the change.
         self._environment = os.environ | environment | {"PYTHONDONTWRITEBYTECODE": "1"}
         self._environment.pop("PYTHONPATH", None)  # which may lead to the project itself
+        self._process: subprocess.Popen[str] | None = None
 
     def judge(self, mutant: Mutant, *, timeout: float) -> Verdict:
         """What the tests say to the mutant within `timeout` seconds; the copy is clean again."""
@@ -97,7 +98,7 @@ class Scratch:
         return verdict(Outcome.BROKEN, run.output)
 
     def run(self, arguments: Sequence[str], *, timeout: float) -> Run:
-        """What pytest says, in a process group of its own that ends with it."""
+        """What pytest says of the copy; it and all that it starts end within `timeout` seconds."""
         command = [sys.executable, "-m", "pytest", "-q", "--no-header", "-p", "no:cacheprovider"]
         with subprocess.Popen(
             [*command, *arguments],
@@ -107,21 +108,24 @@ class Scratch:
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
-        ) as process:
+        ) as self._process:
             try:
-                output, _ = process.communicate(timeout=timeout)
+                output, _ = self._process.communicate(timeout=timeout)
+                return Run(self._process.returncode, output)
             except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGTERM)
-                try:
-                    process.communicate(timeout=10)
-                except subprocess.TimeoutExpired:
-                    os.killpg(process.pid, signal.SIGKILL)
-                    process.communicate()
                 return Run(None, "")
-            except BaseException:
-                os.killpg(process.pid, signal.SIGTERM)
-                raise
-            return Run(process.returncode, output)
+            finally:
+                self.stop()
+
+    def stop(self) -> None:
+        """Ends what runs, and all that it started."""
+        if self._process is None or self._process.poll() is not None:
+            return
+        os.killpg(self._process.pid, signal.SIGTERM)
+        try:
+            self._process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            os.killpg(self._process.pid, signal.SIGKILL)
 
 
 @contextmanager

@@ -129,7 +129,9 @@ class TestTime:
         assert checkout(person).status == 201
         before = len(remote.control.requests())
         monkeypatch.setattr(test_api.Context, "get_remaining_time_in_millis", lambda _: 1_000)
+        wiring.database().execute("delete from plans_cache")
         refused = [
+            call("GET", "/plans"),
             checkout(person, plan_code="usage_max"),
             call("POST", "/portal", {}, token=token),
             call("GET", "/portal", token=token),

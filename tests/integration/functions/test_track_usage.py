@@ -16,8 +16,10 @@ from billing import wiring
 from billing.accounts import accounts
 from billing.credentials.secrets import Secrets
 from billing.database.connection import Database
+from billing.deadline import Deadline
 from billing.errors import CommetUnavailable
 from billing.http import api
+from billing.subscriptions import mirror
 from billing.usage.accepting import UsageEvent, accept
 from functions.dashboard import app as dashboard
 from functions.track_usage import app as track_usage
@@ -399,6 +401,29 @@ class TestPastDue:
         subscribe(status="past_due")
         seen = call("GET", "/users/usr_ana/dashboard", key=KEYS["read"]).json
         assert seen["access"] is has_access
+
+
+class TestTime:
+    def test_asking_commet_ends_before_the_request_does(
+        self, subscribe: Subscribe, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A second of Lambda's twenty is kept for the answer."""
+        seconds: list[float] = []
+
+        def ask(_: str, deadline: Deadline) -> bool:
+            seconds.append(deadline.remaining())
+            return False
+
+        monkeypatch.setattr(wiring.access(), "ask", ask)
+        subscribe(status="canceled")
+        monkeypatch.setattr("billing.subscriptions.access._SEVERAL_SECONDS", 60.0)
+        monkeypatch.setattr(mirror, "askable", lambda _, users, __: list(users))
+        for method, path, body in (
+            ("POST", "/usage", usage()),
+            ("GET", "/users/usr_ana/dashboard", None),
+        ):
+            call(method, path, body, key=KEYS["usage:write" if body else "read"])
+        assert [15 < left <= 19 for left in seconds] == [True, True]
 
 
 class TestCurrency:
