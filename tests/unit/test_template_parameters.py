@@ -5,11 +5,13 @@ from typing import Any
 
 import pytest
 
-from tests.unit.cloudformation import TEMPLATE, load, of_type
+from tests.unit.cloudformation import ROOT, TEMPLATE, load, of_type
 
-TEMPLATE_AS_WRITTEN = load(TEMPLATE)
-PARAMETERS: dict[str, dict[str, Any]] = TEMPLATE_AS_WRITTEN["Parameters"]
-RESOURCES: dict[str, dict[str, Any]] = TEMPLATE_AS_WRITTEN["Resources"]
+Template = dict[str, Any]
+
+STACK: Template = load(TEMPLATE)
+DATABASE: Template = load(ROOT / "database.yaml")
+RESOURCES: dict[str, dict[str, Any]] = STACK["Resources"]
 NO_VALUE = object()
 
 # What the stack is deployed with where nothing is chosen.
@@ -36,6 +38,7 @@ OTHER = {
     "MigrationPort": "5433",
     "OtherConcurrency": "5",
     "UsageConcurrency": "5",
+    "VpcCidr": "10.91.0.0/16",
     "VpcSecurityGroupIds": "sg-1,sg-2",
     "VpcSubnetIds": "subnet-1,subnet-2",
     "WebhookConcurrency": "5",
@@ -43,22 +46,19 @@ OTHER = {
 
 
 class Deployed:
-    """The template as it reads with some parameters given."""
+    """A template as it reads with some parameters given."""
 
-    def __init__(self, given: Mapping[str, str]) -> None:
-        defaults = {n: p["Default"] for n, p in PARAMETERS.items() if "Default" in p}
-        texts = defaults | GIVEN | dict(given)
-        self._values: dict[str, Any] = {
-            name: str(value).split(",")
-            if PARAMETERS[name]["Type"] == "CommaDelimitedList"
-            else str(value)
-            for name, value in texts.items()
-        }
-        self.parts: dict[str, Any] = {
-            "Every function": self._read(TEMPLATE_AS_WRITTEN["Globals"]["Function"])
-        }
+    def __init__(self, template: Template, given: Mapping[str, str]) -> None:
+        self._conditions = template["Conditions"]
+        self._values: dict[str, Any] = {}
+        for name, described in template["Parameters"].items():
+            value = str((GIVEN | dict(given)).get(name, described.get("Default")))
+            is_list = described["Type"] == "CommaDelimitedList"
+            self._values[name] = value.split(",") if is_list else value
+        shared = template.get("Globals", {}).get("Function", {})
+        self.parts: dict[str, Any] = {"Every function": self._read(shared)}
         for section, called in (("Resources", "{}"), ("Outputs", "Output {}")):
-            for name, part in TEMPLATE_AS_WRITTEN[section].items():
+            for name, part in template[section].items():
                 if "Condition" not in part or self._holds(part["Condition"]):
                     self.parts[called.format(name)] = self._read(part.get("Properties", part))
 
@@ -82,7 +82,7 @@ class Deployed:
         return {name: self._read(each) for name, each in part.items()}
 
     def _holds(self, condition: str) -> bool:
-        return self._is(TEMPLATE_AS_WRITTEN["Conditions"][condition])
+        return self._is(self._conditions[condition])
 
     def _is(self, rule: dict[str, Any]) -> bool:
         ((kind, what),) = rule.items()
@@ -117,22 +117,22 @@ def leaves(part: Any, path: str) -> Iterator[tuple[str, Any]]:
         yield path, part
 
 
-def other(parameter: str) -> str:
+def other(template: Template, parameter: str) -> str:
     """A value that it does not have by itself."""
-    described = PARAMETERS[parameter]
+    described = template["Parameters"][parameter]
     before = GIVEN.get(parameter) or described.get("Default", "")
     if parameter in OTHER:
         return OTHER[parameter]
     if "AllowedValues" in described:
         return next(str(each) for each in described["AllowedValues"] if each != before)
-    return str(int(before) + 1) if described["Type"] == "Number" else "other"
+    return str(float(before) + 1) if described["Type"] == "Number" else "other"
 
 
-def effects(parameter: str) -> set[str]:
+def effects(template: Template, parameter: str) -> set[str]:
     """Where another value makes a difference. A part that comes or goes is named as a whole."""
     beside = BESIDE.get(parameter, {})
-    before = Deployed(beside).parts
-    after = Deployed(beside | {parameter: other(parameter)}).parts
+    before = Deployed(template, beside).parts
+    after = Deployed(template, beside | {parameter: other(template, parameter)}).parts
     found = before.keys() ^ after.keys()
     for name in before.keys() & after.keys():
         one, another = dict(leaves(before[name], name)), dict(leaves(after[name], name))
@@ -144,17 +144,18 @@ def effects(parameter: str) -> set[str]:
     return found
 
 
-def properties(parameter: str) -> set[str]:
+def properties(template: Template, parameter: str) -> set[str]:
     """The same by resource and property, but for variables of functions, which have a test."""
-    paths = {path for path in effects(parameter) if "Environment.Variables." not in path}
+    found = effects(template, parameter)
+    paths = {path for path in found if "Environment.Variables." not in path}
     return {".".join(path.split("[")[0].split(".")[:2]) for path in paths}
 
 
-def each(kind: str, *wanted: str, but: tuple[str, ...] = ()) -> set[str]:
-    """These properties of all resources of a kind."""
-    found = of_type(RESOURCES, f"AWS::{kind}").keys() - set(but)
+def each(kind: str, wanted: str, *, of: Template = STACK) -> set[str]:
+    """This property of all resources of a kind."""
+    found = of_type(of["Resources"], f"AWS::{kind}")
     assert found
-    return {f"{name}.{one}" for name in found for one in wanted}
+    return {f"{name}.{wanted}" for name in found}
 
 
 def roles(*functions: str) -> set[str]:
@@ -213,19 +214,44 @@ EFFECTS: dict[str, set[str]] = {
 }
 
 
-@pytest.mark.parametrize("parameter", PARAMETERS)
+DATABASE_EFFECTS: dict[str, set[str]] = {
+    "DatabaseName": {"Database.DatabaseName", "AppRole.Database", "Output DatabaseName.Value"},
+    "EngineVersion": {"Database.EngineVersion", "DatabaseSettings.Family"},
+    "MinCapacity": {"Database.ServerlessV2ScalingConfiguration"},
+    "MaxCapacity": {"Database.ServerlessV2ScalingConfiguration"},
+    "AppConnections": {"AppRole.Connections"},
+    "ConnectionsAlarm": {"DatabaseConnectionsAlarm.Threshold"},
+    "Standby": {"StandbyInstance"},
+    "BackupDays": {"Database.BackupRetentionPeriod"},
+    "DeletionProtection": {"Database.DeletionProtection"},
+    "VpcCidr": {"Vpc.CidrBlock", "FunctionSecurityGroup.SecurityGroupEgress"}
+    | each("EC2::Subnet", "CidrBlock", of=DATABASE),
+    "NatGateways": {"NatAddressB", "NatB", "FunctionRouteB.NatGatewayId"},
+    "AlarmEmail": {"AlarmMail"},
+    "RunbookUrl": each("CloudWatch::Alarm", "AlarmDescription", of=DATABASE),
+    "LogRetentionDays": each("Logs::LogGroup", "RetentionInDays", of=DATABASE),
+}
+
+
+@pytest.mark.parametrize("parameter", STACK["Parameters"])
 class TestEach:
     def test_another_value_makes_a_difference(self, parameter: str) -> None:
         """One that makes none is a promise to the deployer that nobody keeps."""
-        assert effects(parameter)
+        assert effects(STACK, parameter)
 
     def test_it_has_its_effect_on_all_that_it_is_meant_for(self, parameter: str) -> None:
-        assert properties(parameter) == EFFECTS.get(parameter, set())
+        assert properties(STACK, parameter) == EFFECTS.get(parameter, set())
+
+
+@pytest.mark.parametrize("parameter", DATABASE["Parameters"])
+class TestDatabase:
+    def test_it_has_its_effect_on_all_that_it_is_meant_for(self, parameter: str) -> None:
+        assert properties(DATABASE, parameter) == DATABASE_EFFECTS[parameter]
 
 
 def test_what_all_functions_share_none_sets_anew() -> None:
     """But for starting from a snapshot and moving gently, which only those with routes do."""
-    shared = TEMPLATE_AS_WRITTEN["Globals"]["Function"].keys()
+    shared = STACK["Globals"]["Function"].keys()
     for name, function in of_type(RESOURCES, "AWS::Serverless::Function").items():
         own = {"Environment", "LoggingConfig", "MemorySize", "SnapStart", "DeploymentPreference"}
         assert function.keys() & shared - own <= {"Timeout"}, name

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 import functions.register_webhook.app as function
-from billing.errors import CommetRefused
+from billing.errors import CommetRefused, Unavailable
 from billing.subscriptions.from_webhook import HANDLED
 from standin.testing import StandIn, standin
 from tests.conftest import SecretsManager
@@ -252,30 +252,37 @@ class TestDelete:
         assert ask("Delete", made, request_id="request-2")["Status"] == "FAILED"
 
 
-def delete_at_commet(commet: StandIn, endpoint_id: str) -> None:
-    httpx.delete(
-        f"{commet.base_url}/webhooks/{endpoint_id}",
-        headers={"x-api-key": commet.api_key},
-        trust_env=False,
-    ).raise_for_status()
+class TestAnotherAttempt:
+    """After one whose secret could not be stored, and whose endpoint was removed again.
 
+    Another request makes another endpoint. To the same one Commet would repeat its answer about
+    the endpoint that is gone.
+    """
 
-class TestDeletedAtCommet:
-    """Another request makes another endpoint. Commet would replay the answer to the same one."""
+    @pytest.fixture
+    def failing(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
+        """Nothing can be stored; called, it can again."""
 
-    def test_by_a_deployment(self, ask: Ask, commet: StandIn) -> None:
-        made = ask("Create")["PhysicalResourceId"]
-        delete_at_commet(commet, made)
-        answer = ask("Update", made, request_id="request-2")
-        (endpoint,) = endpoints(commet)
-        assert answer["Data"] == {"EndpointId": endpoint["id"]}
+        def refuse(*_: object) -> None:
+            raise Unavailable
+
+        with monkeypatch.context() as patch:
+            patch.setattr("billing.credentials.webhook_secrets.SecretsManagerStore.put", refuse)
+            yield patch.undo
+
+    def test_by_a_deployment(self, ask: Ask, commet: StandIn, failing: Callable[[], None]) -> None:
+        assert ask("Create", request_id="request-1")["Status"] == "FAILED"
+        failing()
+        answer = ask("Create", request_id="request-2")
+        assert [each["id"] for each in endpoints(commet)] == [answer["PhysicalResourceId"]]
 
     @pytest.mark.usefixtures("ask")
-    def test_by_hand(self, commet: StandIn) -> None:
-        made = function.handler({}, Context(aws_request_id="invocation-1"))["endpoint_id"]
-        delete_at_commet(commet, made)
-        again = function.handler({}, Context(aws_request_id="invocation-2"))["endpoint_id"]
-        assert [each["id"] for each in endpoints(commet)] == [again]
+    def test_by_hand(self, commet: StandIn, failing: Callable[[], None]) -> None:
+        with pytest.raises(Unavailable):
+            function.handler({}, Context(aws_request_id="invocation-1"))
+        failing()
+        made = function.handler({}, Context(aws_request_id="invocation-2"))["endpoint_id"]
+        assert [each["id"] for each in endpoints(commet)] == [made]
 
 
 class TestByHand:

@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from collections.abc import Callable
 from urllib.error import HTTPError
 
@@ -131,6 +132,19 @@ class TestFulfil:
         answer = cloudformation.answer
         assert (answer["Status"], answer["PhysicalResourceId"]) == ("FAILED", "none-yet")
         assert "too long" in answer["Reason"]
+
+    def test_ten_seconds_before_the_end(self, run: Run, cloudformation: CloudFormation) -> None:
+        """An answer takes time, too: three attempts of three seconds."""
+        started = time.monotonic()
+
+        def work(_: Request) -> Done:
+            while not cloudformation.answers:
+                time.sleep(0.01)
+            return Done("made-1")
+
+        run(work, seconds=10.1)
+        assert time.monotonic() - started < 5
+        assert cloudformation.answer["Status"] == "FAILED"
 
     def test_an_answer_that_is_not_taken_at_first(
         self, run: Run, cloudformation: CloudFormation
