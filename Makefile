@@ -52,7 +52,7 @@ sweep: $(STAMP)-run  ## have reconcile read every subscription at Commet again
 	@$(BIN)/python -m local sweep
 
 ##@ Work on it
-.PHONY: test test-pythons prove sam-local-test check format openapi bench
+.PHONY: test test-pythons prove mutate sam-local-test check format openapi bench
 test: $(STAMP)-dev  ## all tests: unit, contract, integration on a real Postgres, end to end
 	@$(BIN)/pytest -n auto --dist loadfile $(ARGS)
 
@@ -61,6 +61,9 @@ test-pythons:  ## demo, unit and handler tests on each Python that is found (PYT
 
 prove: $(STAMP)-dev  ## the long proofs at full size: concurrency, crashes, random histories (minutes)
 	@PROOF=full $(BIN)/pytest tests/proof $(ARGS)
+
+mutate: $(STAMP)-dev  ## put known faults in one by one: a test has to notice each (ARGS="--only NAME", --list)
+	@$(BIN)/python -m tests.mutants $(ARGS)
 
 sam-local-test: $(STAMP)-dev  ## run docs/sam-local.md on a Docker engine, or on Debian's (needs root, takes three minutes)
 	@PYTHONPATH=.:layers/common $(BIN)/python -m tests.samlocal

@@ -259,8 +259,32 @@ class TestTopic:
         for path, key in ((TEMPLATE, "AlarmKey"), (ROOT / "database.yaml", "Key")):
             resources = load(path)["Resources"]
             policy = resources[key]["Properties"]["KeyPolicy"]["Statement"]
-            allowed = [s for s in policy if "cloudwatch.amazonaws.com" in json.dumps(s)]
-            assert allowed[0]["Action"] == ["kms:Decrypt", "kms:GenerateDataKey*"]
-            assert "Condition" not in allowed[0]
+            (granted,) = (s for s in policy if "cloudwatch.amazonaws.com" in json.dumps(s))
+            assert granted["Effect"] == "Allow"
+            assert granted["Action"] == ["kms:Decrypt", "kms:GenerateDataKey*"]
+            assert granted["Resource"] == "*"  # this key: a key's policy speaks of no other
+            assert "Condition" not in granted
             topic = resources["AlarmTopic"]["Properties"]["KmsMasterKeyId"]
             assert key in json.dumps(topic)
+
+    @pytest.mark.parametrize(
+        ("path", "services"),
+        [
+            (TEMPLATE, "cloudwatch.amazonaws.com"),
+            (ROOT / "database.yaml", ["cloudwatch.amazonaws.com", "events.rds.amazonaws.com"]),
+        ],
+    )
+    def test_cloudwatch_may_publish_to_it_for_this_account(
+        self, path: Path, services: str | list[str]
+    ) -> None:
+        """An alarm that cannot publish to its topic fails silently."""
+        policy = load(path)["Resources"]["AlarmTopicPolicy"]["Properties"]
+        assert policy["Topics"] == [{"Ref": "AlarmTopic"}]
+        (granted,) = policy["PolicyDocument"]["Statement"]
+        assert granted == {
+            "Effect": "Allow",
+            "Principal": {"Service": services},
+            "Action": "sns:Publish",
+            "Resource": {"Ref": "AlarmTopic"},
+            "Condition": {"StringEquals": {"aws:SourceAccount": {"Ref": "AWS::AccountId"}}},
+        }
