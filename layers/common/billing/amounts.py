@@ -13,29 +13,16 @@ _QUANTUM = Decimal("0.000001")
 # So many digits that no product of a quantity and a price is rounded before we round it.
 _EXACT = Context(prec=60, rounding=ROUND_HALF_UP)
 
-# ISO 4217: the currencies whose amounts do not have two decimals.
-_MINOR_DIGITS = dict.fromkeys(
-    [
-        "bif",
-        "clp",
-        "djf",
-        "gnf",
-        "isk",
-        "jpy",
-        "kmf",
-        "krw",
-        "pyg",
-        "rwf",
-        "ugx",
-        "uyi",
-        "vnd",
-        "vuv",
-        "xaf",
-        "xof",
-        "xpf",
-    ],
-    0,
-) | dict.fromkeys(["bhd", "iqd", "jod", "kwd", "lyd", "omr", "tnd"], 3)
+# Decimals of the currencies that do not have two, by ISO 4217.
+_MINOR_DIGITS = {
+    currency: digits
+    for digits, currencies in {
+        0: "bif clp djf gnf isk jpy kmf krw pyg rwf ugx uyi vnd vuv xaf xof xpf",
+        3: "bhd iqd jod kwd lyd omr tnd",
+        4: "clf uyw",
+    }.items()
+    for currency in currencies.split()
+}
 
 
 def is_quantity(value: Decimal) -> bool:

@@ -46,8 +46,6 @@ due as (
           select from subscriptions o
           where o.user_id = s.user_id and was_just_asked(o)
       )
-    order by s.id
-    for update
 ),
 claimed as (
     update subscriptions s set checked_at = now(), checks = s.checks + 1

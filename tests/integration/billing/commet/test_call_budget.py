@@ -8,7 +8,8 @@ import pytest
 from billing.commet.call_budget import Budget
 from billing.database.connection import Database
 from billing.deadline import Deadline
-from tests.integration.billing.conftest import own_database
+from tests.integration.billing.conftest import _connect, own_database
+from tests.integration.billing.racing import in_between
 
 
 @pytest.fixture(autouse=True)
@@ -65,6 +66,16 @@ class TestTake:
         came_back = taken * 8 + left - FULL
         assert taken >= FULL // 8
         assert 0 <= came_back < 24 * 8 - FULL  # not each its own
+
+    def test_while_another_run_takes(self, migrated_url: str, shared: Database) -> None:
+        """Who comes second counts what the first has taken, and not what was there before."""
+        assert Budget(shared, SLOW).take(1)
+
+        def take(mine: Database) -> bool:
+            return Budget(mine, SLOW).take(20)
+
+        second, first = in_between(lambda: _connect(migrated_url), "rate_bucket", take, take)
+        assert (first, second) == (True, False)
 
 
 class TestWait:

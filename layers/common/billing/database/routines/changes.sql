@@ -31,7 +31,7 @@ language sql as $$
 $$;
 
 -- Opens the period that Commet reports, or corrects the dates of the open one. If Commet reports an
--- earlier period, nothing changes.
+-- earlier period, nothing changes. The caller has locked the user.
 create or replace function record_period(
     p_user text, p_subscription text, p_plan text, p_start timestamptz, p_end timestamptz,
     p_now timestamptz
@@ -42,8 +42,7 @@ declare
 begin
     select p.id, p.subscription_id, p.plan_id, p.starts_at, p.ends_at, p.provisional into v_open
     from usage_period p
-    where p.user_id = p_user and p.closed_at is null
-    for update;
+    where p.user_id = p_user and p.closed_at is null;
 
     if found then
         if v_open.subscription_id = p_subscription and v_open.starts_at = p_start
