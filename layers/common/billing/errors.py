@@ -54,7 +54,7 @@ TITLES = {
     "already_subscribed": "The user already has a subscription",
     "checkout_in_progress": "Another checkout is being started",
     "billing_email_taken": "Another customer is billed at this email address",
-    "no_billing_account": "The user has not started a checkout yet",
+    "no_billing_account": "The user has no billing account yet",
     "subscription_required": "A subscription is required",
     "access_unconfirmed": "The user's access is not confirmed yet",
     # usage

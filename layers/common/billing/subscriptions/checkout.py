@@ -35,7 +35,8 @@ _WHAT_TO_DO = {
     "paused": "The subscription is paused. Resume it in the portal.",
 }
 _NO_SUCH_PLAN = frozenset({"plan_not_found", "price_not_found", "no_prices_configured"})
-# For how long Commet is asked about a user who wants to buy although the mirror has a subscription.
+# For how long Commet is asked about a user who starts a checkout while the mirror has a
+# subscription.
 _SECOND_CHECKOUT = timedelta(minutes=1)
 
 
@@ -118,17 +119,20 @@ class Checkouts:
         )
 
     def _anew(self, attempt: "_Attempt") -> "_Attempt":
-        """The next attempt at the same thing: the idempotency key of this one is used up."""
+        """A new attempt at the same checkout, with a new idempotency key.
+
+        With the key of `attempt`, Commet would repeat its last answer.
+        """
         self._end(_sql["abandon_checkout"], attempt)
         return self._lease(
             attempt.user, attempt.plan_code, attempt.billing_interval, attempt.success_url
         )
 
     def _forget_customer(self, user: User, error: CommetRefused) -> bool:
-        """Whether Commet no longer knows the customer that the user is linked to.
+        """Whether Commet does not know the user's customer any more; if so, unlinks the customer.
 
-        Commet's sandbox was emptied, or the key is another organisation's now: a new customer is
-        made for the next attempt.
+        This happens where Commet's sandbox was emptied, or where the API key now belongs to another
+        organization. The next attempt creates a new customer.
         """
         linked = mirror.customer_id(self._db, user.id)
         if error.commet_code != "customer_not_found" or linked is None:

@@ -57,20 +57,20 @@ def current(db: Database, user_id: str) -> Subscription | None:
 
 
 def in_doubt(db: Database, user_id: str) -> bool:
-    """Whether the user may have changed something at Commet that no webhook has told yet."""
+    """Whether the user may have changed something at Commet about which no webhook came yet."""
     return bool(db.value(_sql["in_doubt"], {"user_id": user_id}))
 
 
 def doubt(db: Database, user_id: str, *, lasting: timedelta) -> None:
-    """Has Commet asked about the user before a refusal, for so long from now on.
+    """Puts the user in doubt for `lasting`: Commet is asked before this user is refused anything.
 
-    An answer is good for ten seconds meanwhile.
+    During this time, an answer of Commet counts for ten seconds.
     """
     db.execute(_sql["doubt"], {"user_id": user_id, "lasting": lasting})
 
 
 def note_answer(db: Database, user_id: str) -> None:
-    """Notes that Commet has answered the question that `claim_refresh` gave the right to."""
+    """Records that Commet has answered the question for which `claim_refresh` was called."""
     db.execute(_sql["note_answer"], {"user_id": user_id})
 
 

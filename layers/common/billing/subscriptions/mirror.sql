@@ -14,7 +14,7 @@ select is_user_in_doubt(u) from users u where u.id = %(user_id)s
 update users set doubted_until = greatest(doubted_until, now() + %(lasting)s::interval)
 where id = %(user_id)s
 
--- Answers are good for what was true when they were asked for.
+-- An answer is as of the time at which it was asked for, so answered_at gets that time.
 -- name: note_answer
 update users set answered_at = asked_at where id = %(user_id)s and doubted_until > now()
 
@@ -27,9 +27,9 @@ select confirm_answer(%(id)s, %(version)s, %(at)s, %(asked_at)s, %(known)s, %(la
 -- name: keep_unknown
 select keep_unknown(%(id)s, %(version)s)
 
--- Claims the right to ask Commet about one user: returns rows where something is due and nobody has
--- asked about the user in the last ten seconds. The user's own row is locked first, as in every
--- statement that writes several rows of a user.
+-- Claims the right to ask Commet about one user. Returns rows where a subscription is due or the
+-- user is in doubt, and nobody has asked about the user in the last ten seconds. The user's own row
+-- is locked first, as in every statement that writes several rows of a user.
 -- name: claim_refresh
 with one as (
     select id, may_ask_about(users) as doubted
@@ -101,15 +101,16 @@ from users u
 where u.id = any (%(users)s) and may_ask_about(u)
 order by user_id
 
--- The users, of those given, with a row in doubt about which Commet was not asked yet or has not
--- answered since, and the time of our newest information about each. Canceled rows do not count:
--- Commet itself has said that the subscription has ended. For an unpaid checkout, an answer counts
--- for ten seconds during the first hour, because most checkouts are paid within the hour or never.
+-- The users, of those given, about whom something is in doubt and Commet was not asked yet or has
+-- not answered since, and the time of our newest information. A user may be in several rows.
+-- Canceled subscriptions do not count: Commet itself has said that they have ended. For an unpaid
+-- checkout, an answer counts for ten seconds during the first hour, because most checkouts are paid
+-- within the hour or never.
 -- name: unanswered
 select s.user_id, max(greatest(s.event_at, s.confirmed_at)) as as_of
 from subscriptions s
 where s.user_id = any (%(users)s) and s.status <> 'canceled' and is_in_doubt(s, %(now)s)
-  -- A known end that Commet has not taken back for a day holds, whether or not it answers.
+  -- An end that was known and is a day past counts as certain, even if Commet does not answer.
   and not coalesce(known_end(
       s.status, s.cancel_at_period_end, s.period_end, s.trial_ends_at
   ) <= %(now)s::timestamptz - interval '1 day', false)
@@ -120,7 +121,7 @@ where s.user_id = any (%(users)s) and s.status <> 'canceled' and is_in_doubt(s, 
            and s.confirmed_at < now() - interval '10 seconds'))
 group by s.user_id
 union all
--- A user in doubt, whichever row of theirs is not.
+-- A user in doubt, also where no row of the user is.
 select u.id, greatest(u.created_at, u.answered_at, (
     select max(greatest(s.event_at, s.confirmed_at)) from subscriptions s where s.user_id = u.id
 ))

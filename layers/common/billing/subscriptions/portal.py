@@ -9,7 +9,8 @@ from billing.deadline import Deadline
 from billing.errors import CommetRefused, Conflict
 from billing.subscriptions import mirror
 
-# A session lives half an hour, and a page that is open may be left for longer.
+# For how long Commet is asked about a user who visited the portal. A session expires in 30 minutes,
+# and a page that is open may stay open for longer.
 _VISIT = timedelta(hours=2)
 
 
