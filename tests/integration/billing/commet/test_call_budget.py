@@ -74,7 +74,7 @@ class TestTake:
         def take(mine: Database) -> bool:
             return Budget(mine, SLOW).take(20)
 
-        second, first = in_between(lambda: _connect(migrated_url), "rate_bucket", take, take)
+        second, first = in_between(lambda: _connect(migrated_url), "call_budget", take, take)
         assert (first, second) == (True, False)
 
 
