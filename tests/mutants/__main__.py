@@ -4,7 +4,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack
 from fnmatch import fnmatchcase
 from queue import SimpleQueue
@@ -25,13 +25,13 @@ def main() -> int:
             print(f"{mutant.name}\n    {mutant.file}: {mutant.breaks}")
         return 0
     with ExitStack() as stack:
-        copies: SimpleQueue[Scratch] = SimpleQueue()
-        for _ in range(min(arguments.workers, len(chosen))):
-            copies.put(stack.enter_context(scratch()))
-        if not _pass_without(chosen, copies, arguments.workers, arguments.timeout):
+        copies = [
+            stack.enter_context(scratch()) for _ in range(min(arguments.workers, len(chosen)))
+        ]
+        if not _pass_without(chosen, copies[0], len(copies), arguments.timeout):
             return 1
-        verdicts = _judge(chosen, copies, arguments.workers, arguments.timeout)
-    return _report(verdicts)
+        verdicts = _judge(chosen, copies, arguments.timeout)
+    return report(verdicts)
 
 
 def _arguments() -> argparse.Namespace:
@@ -61,47 +61,55 @@ def _chosen(mutants: list[Mutant], only: list[str] | None) -> list[Mutant]:
     return [m for m in mutants if any(fnmatchcase(m.name, pattern) for pattern in only)]
 
 
-def _pass_without(
-    mutants: list[Mutant], copies: SimpleQueue[Scratch], workers: int, timeout: float
-) -> bool:
+def _pass_without(mutants: list[Mutant], copy: Scratch, workers: int, timeout: float) -> bool:
     """Whether the tests pass with no fault in: if not, their failing would say nothing."""
     tests = tests_of(mutants)
-    print(f"Without a fault: {len(tests)} tests or files that have to pass", flush=True)
-    copy = copies.get()
-    parallel = ["-n", str(workers), "--dist", "loadfile"] if len(tests) > 1 else []
+    print(f"Without a fault: {len(tests)} tests, classes or files that have to pass", flush=True)
+    parallel = ["-n", str(workers), "--dist", "loadfile"] if workers > 1 else []
     run = copy.run([*parallel, *tests], timeout=timeout * len(mutants))
-    copies.put(copy)
     if run.code != 0:
         print(run.output or "They did not end in time.")
         print("The tests do not pass without a fault: nothing was judged.")
     return run.code == 0
 
 
-def _judge(
-    mutants: list[Mutant], copies: SimpleQueue[Scratch], workers: int, timeout: float
-) -> list[Verdict]:
-    done: list[Verdict] = []
+def _judge(mutants: list[Mutant], copies: list[Scratch], timeout: float) -> list[Verdict]:
+    """What became of each mutant, in the order of their ends; says so as it goes."""
+    free: SimpleQueue[Scratch] = SimpleQueue()
+    for copy in copies:
+        free.put(copy)
 
-    def judge(mutant: Mutant) -> None:
-        copy = copies.get()
+    def judge(mutant: Mutant) -> Verdict:
+        copy = free.get()
         try:
-            verdict = copy.judge(mutant, timeout=timeout)
+            return copy.judge(mutant, timeout=timeout)
         finally:
-            copies.put(copy)
-        done.append(verdict)
-        said = f"by {verdict.detail}" if verdict.outcome is Outcome.KILLED else ""
-        print(
-            f"[{len(done)}/{len(mutants)}] {verdict.outcome:<9} {mutant.name} "
-            f"({verdict.seconds:.0f} s) {said}".rstrip(),
-            flush=True,
-        )
+            free.put(copy)
 
-    with ThreadPoolExecutor(workers) as pool:
-        list(pool.map(judge, mutants))
+    done: list[Verdict] = []
+    with ThreadPoolExecutor(len(copies)) as pool:
+        runs = [pool.submit(judge, mutant) for mutant in mutants]
+        try:
+            for run in as_completed(runs):
+                done.append(run.result())
+                _say(done, len(mutants))
+        except BaseException:  # Ctrl-C: runs that have not begun are left out, the others ended
+            pool.shutdown(wait=False, cancel_futures=True)
+            for copy in copies:
+                copy.stop()
+            raise
     return done
 
 
-def _report(verdicts: Sequence[Verdict]) -> int:
+def _say(done: Sequence[Verdict], of: int) -> None:
+    last = done[-1]
+    by = f" by {last.detail}" if last.outcome is Outcome.KILLED else ""
+    counted = f"[{len(done)}/{of}]"
+    print(f"{counted} {last.outcome:<9} {last.mutant.name} ({last.seconds:.0f} s){by}", flush=True)
+
+
+def report(verdicts: Sequence[Verdict]) -> int:
+    """Says what was not noticed; the exit code."""
     red = [verdict for verdict in verdicts if verdict.outcome is not Outcome.KILLED]
     for verdict in red:
         print(f"\n{verdict.outcome.upper()}: {verdict.mutant.name} in {verdict.mutant.file}")
@@ -112,4 +120,7 @@ def _report(verdicts: Sequence[Verdict]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)

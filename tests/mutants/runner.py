@@ -7,13 +7,14 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from time import monotonic
 
+from local.postgres import EmbeddedPostgres
 from tests.mutants.catalogue import Mutant, NotAMutant
 
 ROOT = Path(__file__).parents[2]
@@ -31,7 +32,7 @@ class Outcome(StrEnum):
     SURVIVED = "survived"  # all tests passed
     UNFIT = "unfit"  # its text is not in the file any longer
     TIMED_OUT = "timed out"
-    BROKEN = "broken"  # pytest could not run the tests: a syntax error, a test that is not there
+    BROKEN = "broken"  # a test could not run: a syntax error, no such test, a failing fixture
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,15 +53,22 @@ class Run:
     @property
     def failed(self) -> str:
         """The first test that failed, or ''."""
-        found = re.search(r"^(?:FAILED|ERROR) (\S+)", self.output, re.MULTILINE)
+        found = re.search(r"^FAILED (\S+)", self.output, re.MULTILINE)
         return found[1] if found else ""
 
 
 class Scratch:
-    """A copy of the project that faults may be put into, for one worker at a time."""
+    """A copy of the project that faults may be put into, for one worker at a time.
 
-    def __init__(self, place: Path) -> None:
+    `environment` is what its tests find beside this process's own.
+    """
+
+    def __init__(self, place: Path, environment: Mapping[str, str]) -> None:
         self._place = place
+        # A module is changed within one second and keeps its size: bytecode would hide the change.
+        self._environment = os.environ | environment | {"PYTHONDONTWRITEBYTECODE": "1"}
+        self._environment.pop("PYTHONPATH", None)  # which may lead to the project itself
+        self._process: subprocess.Popen[str] | None = None
 
     def judge(self, mutant: Mutant, *, timeout: float) -> Verdict:
         """What the tests say to the mutant within `timeout` seconds; the copy is clean again."""
@@ -84,49 +92,56 @@ class Scratch:
             return verdict(Outcome.TIMED_OUT, f"no verdict within {timeout:.0f} s")
         if run.code == _TESTS_PASSED:
             return verdict(Outcome.SURVIVED, f"passed: {' '.join(mutant.tests)}")
-        if run.code == _TESTS_FAILED:
+        # A fixture that fails is an error and no failure: any trouble of this machine is one, too.
+        if run.code == _TESTS_FAILED and run.failed:
             return verdict(Outcome.KILLED, run.failed)
         return verdict(Outcome.BROKEN, run.output)
 
     def run(self, arguments: Sequence[str], *, timeout: float) -> Run:
-        """What pytest says, in a process group of its own that ends with it."""
-        environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-        # A module is changed within one second and keeps its size: bytecode would hide the change.
-        environment["PYTHONDONTWRITEBYTECODE"] = "1"
+        """What pytest says of the copy; it and all that it starts end within `timeout` seconds."""
         command = [sys.executable, "-m", "pytest", "-q", "--no-header", "-p", "no:cacheprovider"]
         with subprocess.Popen(
             [*command, *arguments],
             cwd=self._place,
-            env=environment,
+            env=self._environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
-        ) as process:
+        ) as self._process:
             try:
-                output, _ = process.communicate(timeout=timeout)
+                output, _ = self._process.communicate(timeout=timeout)
+                return Run(self._process.returncode, output)
             except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGTERM)
-                try:
-                    process.communicate(timeout=10)
-                except subprocess.TimeoutExpired:
-                    os.killpg(process.pid, signal.SIGKILL)
-                    process.communicate()
                 return Run(None, "")
-            except BaseException:
-                os.killpg(process.pid, signal.SIGTERM)
-                raise
-            return Run(process.returncode, output)
+            finally:
+                self.stop()
+
+    def stop(self) -> None:
+        """Ends what runs, and all that it started."""
+        if self._process is None or self._process.poll() is not None:
+            return
+        with suppress(ProcessLookupError):  # it ended just now
+            os.killpg(self._process.pid, signal.SIGTERM)
+            try:
+                self._process.wait(timeout=10)
+            except subprocess.TimeoutExpired:
+                os.killpg(self._process.pid, signal.SIGKILL)
 
 
 @contextmanager
 def scratch(source: Path = ROOT) -> Iterator[Scratch]:
-    """A copy of the project as it stands, changes that are not committed included."""
+    """A copy of the project as it stands, changes that are not committed included.
+
+    Its tests share a Postgres of its own, which else each run would make anew.
+    """
     with tempfile.TemporaryDirectory(prefix="mutants-") as name:
         place = Path(name)
         place.chmod(0o755)  # as root, Postgres runs as somebody else
-        shutil.copytree(source, place / "project", ignore=_NOT_COPIED)
-        yield Scratch(place / "project")
+        copy = place / "project"
+        shutil.copytree(source, copy, ignore=_NOT_COPIED)
+        with EmbeddedPostgres(place, fast=True) as server:
+            yield Scratch(copy, {"TEST_DATABASE_URL": server.url()})
 
 
 def tests_of(mutants: Iterable[Mutant]) -> list[str]:

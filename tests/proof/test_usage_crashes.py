@@ -51,7 +51,7 @@ def server() -> Iterator[EmbeddedPostgres]:
 
 @pytest.fixture
 def url(server: EmbeddedPostgres) -> str:
-    created: str = server.create_database("billing")
+    created: str = server.ensure_database("billing")
     migrate(lambda: connect(created), "postgres")
     return created
 

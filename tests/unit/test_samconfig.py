@@ -84,7 +84,8 @@ class TestLocal:
         assert f"{url.hostname}:host-gateway" in compose["services"]["commet"]["extra_hosts"]
         served = environments["local"]["local_start_api"]["parameters"]
         assert (served["host"], served["port"]) == ("0.0.0.0", url.port)  # noqa: S104 - its own
-        (api,) = load_template(ROOT / "template.yaml").apis
+        api = load_template(ROOT / "template.yaml").api
+        assert api is not None
         assert url.path in {route.path for route in api.routes}
 
     def test_no_port_is_used_twice(

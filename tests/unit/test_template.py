@@ -213,11 +213,17 @@ class TestSchedules:
         """Encrypted, over TLS alone, for the 14 days SQS allows."""
         queue = translated["FailureQueue"]["Properties"]
         assert queue == {"MessageRetentionPeriod": 14 * 86400, "SqsManagedSseEnabled": True}
-        (rule,) = of_type(translated, "AWS::SQS::QueuePolicy")["FailureQueuePolicy"][
-            "PolicyDocument"
-        ]["Statement"]
-        assert (rule["Effect"], rule["Principal"]) == ("Deny", "*")
-        assert rule["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
+        policy = translated["FailureQueuePolicy"]["Properties"]
+        assert policy["Queues"] == [{"Ref": "FailureQueue"}]
+        assert policy["PolicyDocument"]["Statement"] == [
+            {
+                "Effect": "Deny",
+                "Principal": "*",
+                "Action": "sqs:*",
+                "Resource": {"Fn::GetAtt": ["FailureQueue", "Arn"]},
+                "Condition": {"Bool": {"aws:SecureTransport": "false"}},
+            }
+        ]
 
 
 class TestEdge:
@@ -250,7 +256,8 @@ class TestEdge:
         rates |= dict.fromkeys(["POST /signup", "POST /login"], "SignInRequestsPerSecond")
         assert len(rates) > 2
         for route, parameter in rates.items():
-            assert limits[route]["ThrottlingRateLimit"] == {"Ref": parameter}, route
+            assert set(limits[route]) == {"ThrottlingRateLimit", "ThrottlingBurstLimit"}
+            assert all(limit == {"Ref": parameter} for limit in limits[route].values()), route
 
     def test_the_access_log_tells_of_requests_and_not_of_people(
         self, translated: Resources

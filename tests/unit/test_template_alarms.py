@@ -264,9 +264,11 @@ class TestTopic:
         for path, key in ((TEMPLATE, "AlarmKey"), (ROOT / "database.yaml", "Key")):
             resources = load(path)["Resources"]
             policy = resources[key]["Properties"]["KeyPolicy"]["Statement"]
-            allowed = [s for s in policy if "cloudwatch.amazonaws.com" in json.dumps(s)]
-            assert allowed[0]["Action"] == ["kms:Decrypt", "kms:GenerateDataKey*"]
-            assert "Condition" not in allowed[0]
+            (granted,) = (s for s in policy if "cloudwatch.amazonaws.com" in json.dumps(s))
+            assert granted["Effect"] == "Allow"
+            assert granted["Action"] == ["kms:Decrypt", "kms:GenerateDataKey*"]
+            assert granted["Resource"] == "*"  # this key: a key's policy speaks of no other
+            assert "Condition" not in granted
             topic = resources["AlarmTopic"]["Properties"]["KmsMasterKeyId"]
             assert key in json.dumps(topic)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from local.gateway.template import Template
+from local.gateway.template import DEFAULT_ROUTE, HttpApi, Route, Template
 from tests.e2e.gateway.conftest import FIXTURES, Served, answering, asking, serve
 
 MIB = 1024 * 1024
@@ -25,12 +25,14 @@ class TestHttpApi:
             assert response.status_code == 404
             assert response.json() == {"message": "Not Found"}
 
-    def test_another_api_is_mounted_beside_the_first(self, served: Served) -> None:
-        """With its own $default route and no CORS."""
-        response = served.get("/_api/OtherApi/any/thing", headers={"Origin": "http://b"})
-        assert response.json()["event"]["rawPath"] == "/any/thing"
-        assert response.json()["event"]["routeKey"] == "$default"
-        assert "Access-Control-Allow-Origin" not in response.headers
+    def test_the_default_route_takes_every_path(self, template: Template) -> None:
+        """In an API without CORS: no answer carries its headers."""
+        api = HttpApi((Route("ANY", DEFAULT_ROUTE, "Probe"),))
+        for served in serve(replace(template, api=api)):
+            response = served.get("/any/thing", headers={"Origin": "http://b"})
+            assert response.json()["event"]["rawPath"] == "/any/thing"
+            assert response.json()["event"]["routeKey"] == "$default"
+            assert "Access-Control-Allow-Origin" not in response.headers
 
     def test_binary_bodies_pass_unharmed(self, served: Served) -> None:
         """In both directions."""

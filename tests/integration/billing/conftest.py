@@ -11,6 +11,7 @@ from uuid import uuid4
 
 import psycopg
 import pytest
+from psycopg import sql
 from psycopg.rows import dict_row
 
 from billing.accounts.accounts import User
@@ -53,14 +54,32 @@ def migrated_url(postgres_server: str) -> Iterator[str]:
 def database_url(migrated_url: str) -> str:
     """A migrated database in which this test finds every table empty."""
     with _connect(migrated_url) as connection:
-        tables = connection.execute(
-            "select string_agg(quote_ident(tablename), ', ') as names from pg_tables"
-            " where schemaname = 'public' and tablename <> 'schema_migrations'"
-        ).fetchone()
-        assert tables is not None
-        # Emptying takes a tenth of the time that a fresh copy does, which waits for checkpoints.
-        connection.execute(f"truncate {tables['names']} restart identity".encode())
+        _empty(connection)
     return migrated_url
+
+
+def _empty(connection: Connection) -> None:
+    """Deletes every row and has identities begin anew.
+
+    One statement for all tables, so that foreign keys are checked when all rows are gone. A
+    `truncate`, which gives each table and index a new file, takes 50 times as long.
+    """
+    tables = connection.execute(
+        "select tablename from pg_tables"
+        " where schemaname = 'public' and tablename <> 'schema_migrations'"
+    ).fetchall()
+    assert tables
+    parts = [
+        sql.SQL("{} as (delete from {})").format(
+            sql.Identifier(f"of_{row['tablename']}"), sql.Identifier(row["tablename"])
+        )
+        for row in tables
+    ]
+    connection.execute(sql.SQL("with {} select").format(sql.SQL(", ").join(parts)))
+    connection.execute(
+        "select setval(format('%I.%I', schemaname, sequencename), start_value, false)"
+        " from pg_sequences where schemaname = 'public'"
+    )
 
 
 @pytest.fixture(scope="session")
@@ -171,9 +190,9 @@ def subscriber(db: Database) -> Subscribe:
         subscription = f"sub_{user_id}"
         db.execute(
             "insert into subscriptions"
-            " (id, user_id, status, billing_interval, created_at, event_at)"
-            " values (%s, %s, %s, %s, %s, %s) on conflict do nothing",
-            [subscription, user_id, status, interval, START, START],
+            " (id, user_id, status, billing_interval, period_end, created_at, event_at)"
+            " values (%s, %s, %s, %s, %s, %s, %s) on conflict do nothing",
+            [subscription, user_id, status, interval, ends_at if starts_at else None, START, START],
         )
         if starts_at is not None:
             db.execute(

@@ -14,14 +14,14 @@ from tests.integration.billing.racing import in_between
 
 @pytest.fixture(autouse=True)
 def _full(shared: Database) -> Iterator[None]:
-    shared.execute("delete from rate_bucket")
+    shared.execute("delete from call_budget")
     yield
-    shared.execute("delete from rate_bucket")  # whoever comes next must not wait
+    shared.execute("delete from call_budget")  # whoever comes next must not wait
 
 
 def elapse(db: Database, seconds: float) -> None:
     """Time passes for the bucket."""
-    db.execute("update rate_bucket set refilled_at = refilled_at - make_interval(secs => %s)",
+    db.execute("update call_budget set refilled_at = refilled_at - make_interval(secs => %s)",
                [seconds])  # fmt: skip
 
 
@@ -62,7 +62,7 @@ class TestTake:
 
         with ThreadPoolExecutor(8) as pool:
             taken = sum(pool.map(take, range(24)))
-        left = shared.value("select tokens from rate_bucket")
+        left = shared.value("select tokens from call_budget")
         came_back = taken * 8 + left - FULL
         assert taken >= FULL // 8
         assert 0 <= came_back < 24 * 8 - FULL  # not each its own
@@ -74,7 +74,7 @@ class TestTake:
         def take(mine: Database) -> bool:
             return Budget(mine, SLOW).take(20)
 
-        second, first = in_between(lambda: _connect(migrated_url), "rate_bucket", take, take)
+        second, first = in_between(lambda: _connect(migrated_url), "call_budget", take, take)
         assert (first, second) == (True, False)
 
 

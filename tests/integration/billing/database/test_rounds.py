@@ -18,7 +18,7 @@ def take_up(frozen: Database) -> dict[str, object] | None:
 
 
 def pass_time(frozen: Database, column: str, by: timedelta) -> None:
-    frozen.execute(f"update reconcile_cursor set {column} = {column} - %s", [by])  # noqa: S608
+    frozen.execute(f"update rounds set {column} = {column} - %s", [by])  # noqa: S608
 
 
 @pytest.mark.parametrize("advanced", [False, True])

@@ -276,7 +276,7 @@ class TestWhereItMayBe:
         [(END - MINUTE - MOMENT, True), (END - MINUTE, False), (None, False)],
     )
     def test_answered_before_it_began(self, answered: datetime | None, *, before: bool) -> None:
-        assert self.doubt(answered_at=answered).was_over_before(END) is before
+        assert self.doubt(answered_at=answered).was_answered_before(END) is before
 
     @pytest.mark.parametrize(
         ("ends_at", "tried_at", "there"),
@@ -290,7 +290,7 @@ class TestWhereItMayBe:
     def test_no_period_lies_between(
         self, ends_at: datetime, tried_at: datetime | None, *, there: bool
     ) -> None:
-        assert self.doubt(ends_at=ends_at, tried_at=tried_at).is_there_or_in(END) is there
+        assert self.doubt(ends_at=ends_at, tried_at=tried_at).is_in_own_period_or(END) is there
 
 
 class TestAPeriodHeardOfLate:

@@ -59,7 +59,7 @@ class StandIn:
         with self._lock:
             return self._track(body, idempotency_key)
 
-    def set_usage(self, body: str, *, idempotency_key: str, deadline: Deadline) -> Tracked:
+    def replace_usage(self, body: str, *, idempotency_key: str, deadline: Deadline) -> Tracked:
         assert deadline.remaining() > 0
         with self._lock:
             self.calls.append((idempotency_key, body))
@@ -982,9 +982,13 @@ class TestReplacing:
         other, seen = connect(), []
 
         class Watched(StandIn):
-            def set_usage(self, body: str, *, idempotency_key: str, deadline: Deadline) -> Tracked:
+            def replace_usage(
+                self, body: str, *, idempotency_key: str, deadline: Deadline
+            ) -> Tracked:
                 seen.append(run(other, StandIn(), now=END + timedelta(minutes=1)).parked)
-                return super().set_usage(body, idempotency_key=idempotency_key, deadline=deadline)
+                return super().replace_usage(
+                    body, idempotency_key=idempotency_key, deadline=deadline
+                )
 
         assert run(db, Watched(), now=self.ALMOST).sent == 1
         assert seen == [0]
