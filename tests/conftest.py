@@ -13,6 +13,23 @@ from hypothesis import HealthCheck, settings
 
 from local.postgres import EmbeddedPostgres
 
+# How many seconds a test of these levels may take, its fixtures included, before it fails: far more
+# than it needs, so that only a test that hangs is cut off. All others: `timeout` in pyproject.toml.
+_LONGER = {
+    "e2e": 600,  # builds, browsers, whole stacks
+    "samlocal": 600,
+    "proof": 3600 if os.environ.get("PROOF") == "full" else 600,
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Gives the levels that take longer a longer limit."""
+    for item in items:
+        level = item.path.relative_to(Path(__file__).parent).parts[0]
+        if level in _LONGER and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(_LONGER[level]))
+
+
 # How long an example takes says more about the machine than about the code.
 settings.register_profile("project", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("project")

@@ -52,10 +52,13 @@ class CloudFormation:
 
 @dataclass
 class Context:
-    """Of an invocation that ends in so many seconds."""
+    """Of an invocation that ends in so many seconds: as much as we and Powertools read of it."""
 
     seconds: float = 60.0
     aws_request_id: str = "invocation-1"
+    function_name: str = "test"
+    memory_limit_in_mb: int = 256
+    invoked_function_arn: str = "arn:aws:lambda:eu-central-1:1:function:test"
 
     def get_remaining_time_in_millis(self) -> int:
         return int(self.seconds * 1000)

@@ -159,7 +159,9 @@ class TestAlarms:
 
     def test_somebody_writes_what_it_looks_at(self, name: str) -> None:
         """Under the very name and service; an alarm on anything else never rings."""
-        for namespace, metric, dimensions in metrics_of(ALARMS[name]):
+        metrics = list(metrics_of(ALARMS[name]))
+        assert metrics
+        for namespace, metric, dimensions in metrics:
             told = {d["Name"]: d["Value"] for d in dimensions}
             assert is_written(namespace, metric, told), (metric, told)
 
@@ -206,6 +208,7 @@ class TestMetrics:
     def test_each_service_is_a_function(self) -> None:
         """A service is what a function is told to call itself."""
         functions = of_type(load(TEMPLATE)["Resources"], "AWS::Serverless::Function")
+        assert functions
         for function in functions.values():
             service = function["Environment"]["Variables"]["POWERTOOLS_SERVICE_NAME"]
             assert function["CodeUri"] == f"functions/{service}"
@@ -242,7 +245,9 @@ class TestDashboard:
     def test_widgets_fit_the_grid(self) -> None:
         """24 columns, nothing on top of another."""
         taken: set[tuple[int, int]] = set()
-        for widget in dashboard()["widgets"]:
+        widgets = dashboard()["widgets"]
+        assert widgets
+        for widget in widgets:
             cells = {
                 (widget["x"] + x, widget["y"] + y)
                 for x in range(widget["width"])

@@ -172,7 +172,9 @@ class TestFunction:
         assert actions <= known
 
     def test_nothing_is_granted_on_everything(self, function: str) -> None:
-        for statement in statements(function):
+        granted = list(statements(function))
+        assert granted
+        for statement in granted:
             if "Action" in statement:
                 assert "*" not in as_list(statement["Resource"])
 
@@ -245,14 +247,18 @@ class TestTranslated:
     def test_sam_attaches_nothing_to_a_function(self, translated: Resources) -> None:
         """With a role of its own SAM adds no policy; every function has one."""
         roles = of_type(translated, "AWS::IAM::Role")
-        for function in of_type(translated, "AWS::Lambda::Function").values():
+        functions = of_type(translated, "AWS::Lambda::Function")
+        assert functions
+        for function in functions.values():
             role = roles[function["Role"]["Fn::GetAtt"][0]]
             assert role["ManagedPolicyArns"] == [{"Ref": "FunctionBasics"}]
 
     def test_a_schedule_may_start_its_function_and_leave_its_failure(
         self, translated: Resources
     ) -> None:
-        for name, schedule in of_type(translated, "AWS::Scheduler::Schedule").items():
+        schedules = of_type(translated, "AWS::Scheduler::Schedule")
+        assert schedules
+        for name, schedule in schedules.items():
             target = schedule["Target"]
             role = of_type(translated, "AWS::IAM::Role")[target["RoleArn"]["Fn::GetAtt"][0]]
             granted = [
@@ -290,7 +296,9 @@ class TestTranslated:
             "PARAMETERS_SECRETS_EXTENSION_CACHE_ENABLED",
             "PARAMETERS_SECRETS_EXTENSION_HTTP_PORT",
         }
-        for name, function in of_type(translated, "AWS::Lambda::Function").items():
+        functions = of_type(translated, "AWS::Lambda::Function")
+        assert functions
+        for name, function in functions.items():
             variables = function["Environment"]["Variables"]
             named = {v for v in variables if any(word in v for word in telling)} - about_reading
             assert [v for v in named if not v.endswith("_SECRET_ARN")] == [], name

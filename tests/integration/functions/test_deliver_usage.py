@@ -22,23 +22,9 @@ from billing.usage.reservations import reserve
 from functions.deliver_usage import app
 from tests.integration.billing.conftest import NOW, STATUSES, Subscribe
 from tests.integration.billing.delivery import test_outbox
+from tests.integration.conftest import Context
 
 pytestmark = pytest.mark.handlers
-
-
-class Context:
-    """What Lambda hands to a handler whose invocation ends in so many seconds."""
-
-    aws_request_id = "req_1"
-    function_name = "deliver_usage"
-    memory_limit_in_mb = 512
-    invoked_function_arn = "arn"
-
-    def __init__(self, seconds: float = 55) -> None:
-        self._seconds = seconds
-
-    def get_remaining_time_in_millis(self) -> int:
-        return int(self._seconds * 1000)
 
 
 class Counting:
@@ -117,7 +103,7 @@ def test_a_run_and_its_metrics(
         statuses=STATUSES, now=NOW - timedelta(minutes=1),
     )  # fmt: skip
     assert held.code is None
-    answer = app.handler({}, Context())
+    answer = app.handler({}, Context(55))
     assert answer == {
         "reservations_expired": 1,
         "claimed": 2, "sent": 1, "postponed": 0, "parked": 1, "drained": True, "steps_failed": 0,
@@ -145,7 +131,7 @@ class TestSettings:
         subscribe()
         for key in ("first", "second"):
             report(db, "usr_ana", key)
-            app.handler({}, Context())
+            app.handler({}, Context(55))
             db.execute("update usage_total set claimed_at = claimed_at - interval '6 minutes'")
         assert db.value("select count(*) from usage_delivery") == deliveries
 
@@ -158,7 +144,7 @@ class TestSettings:
             report(db, subscribe(f"usr_{number}"), "k")
         commet.counting = Counting(expected=workers)
         environment(DELIVERY_WORKERS=str(workers))
-        assert app.handler({}, Context())["sent"] == 6
+        assert app.handler({}, Context(55))["sent"] == 6
         assert commet.counting.most == workers
 
     def test_the_budget_of_calls(
@@ -167,8 +153,8 @@ class TestSettings:
         """The bucket of the whole stack holds two seconds' worth of what is set."""
         report(db, subscribe(), "k")
         environment(COMMET_CALLS_PER_SECOND="500")
-        app.handler({}, Context())
-        assert 900 < db.value("select tokens from rate_bucket") < 1000
+        app.handler({}, Context(55))
+        assert 900 < db.value("select tokens from call_budget") < 1000
 
 
 class TestPromises:
@@ -195,7 +181,7 @@ class TestPromises:
         monkeypatch.setattr(closing, "mark_lost", refused)
         report(db, subscribe(), "k")
         with pytest.raises(RuntimeError, match=r"delivery\.step_failed"):
-            app.handler({}, Context())
+            app.handler({}, Context(55))
         assert commet.total == 1
         assert metrics(capsys.readouterr().out)["DeliveriesSent"] == 1
 
@@ -210,7 +196,7 @@ class TestCommands:
         subscribe()
         accept(db, [UsageEvent("usr_ana", "storage", Decimal(1), "k")], statuses=STATUSES, now=NOW)
         commet.answers = [CommetRefused("feature_disabled", commet_status=400)]
-        app.handler({}, Context())
+        app.handler({}, Context(55))
         return str(db.value("select event_id from usage_delivery"))
 
     def obey(self, db: Database, **command: Any) -> dict[str, Any]:
@@ -221,7 +207,7 @@ class TestCommands:
         ask = {"command": "redrive", "what": "deliveries"}
         assert self.obey(db, **ask, reason="another") == {"redriven": 0}
         assert self.obey(db, **ask, id=parked, reason="feature_disabled") == {"redriven": 1}
-        app.handler({}, Context())
+        app.handler({}, Context(55))
         assert commet.total == 1
 
     def test_resolve(self, db: Database, parked: str) -> None:
@@ -233,7 +219,7 @@ class TestCommands:
         assert [each["event_id"] for each in shown["deliveries"]] == [parked]
         assert self.obey(db, **told, note="Waived.") == {"resolved": True}
         assert self.obey(db, command="show", user="usr_ana")["deliveries"] == []
-        assert app.handler({}, Context())["parked_deliveries"] == 0
+        assert app.handler({}, Context(55))["parked_deliveries"] == 0
 
     @pytest.mark.usefixtures("parked")
     def test_repair_drift(self, db: Database) -> None:

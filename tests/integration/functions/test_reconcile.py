@@ -17,7 +17,8 @@ from billing.operations import endpoint_watch, housekeeping
 from billing.subscriptions import inbox
 from functions.reconcile import app
 from tests.integration.billing.conftest import NOW, add_user
-from tests.integration.functions.test_deliver_usage import Context, metrics
+from tests.integration.conftest import Context
+from tests.integration.functions.test_deliver_usage import metrics
 
 pytestmark = pytest.mark.handlers
 
@@ -39,7 +40,7 @@ def environment(db: Database, commet: Commet, monkeypatch: pytest.MonkeyPatch) -
 
 def test_each_count_of_a_run_is_a_metric(capsys: pytest.CaptureFixture[str]) -> None:
     """A count without a metric would end a run that had done its work."""
-    summary = app.handler({}, Context())
+    summary = app.handler({}, Context(55))
     assert summary.keys() == app.METRICS.keys()
     written = metrics(capsys.readouterr().out)
     assert written == {app.METRICS[name].value: float(count) for name, count in summary.items()}
@@ -55,7 +56,7 @@ def test_a_run_with_a_failed_step_fails(
 
     monkeypatch.setattr(housekeeping, "prune_ledger", refused)
     with pytest.raises(RuntimeError, match=r"reconcile\.step_failed"):
-        app.handler({}, Context())
+        app.handler({}, Context(55))
     written = metrics(capsys.readouterr().out)
     assert (written["StepsFailed"], written["Refreshed"]) == (1, 0)
 
@@ -96,7 +97,7 @@ class TestSettings:
         watch(inbox, "retry_failed")
         monkeypatch.setattr(wiring, "settings", lambda: settings)
         monkeypatch.setattr(wiring, "clock", lambda: lambda: NOW)
-        app.handler({}, Context())
+        app.handler({}, Context(55))
         return handed
 
     def test_how_long_things_are_kept(self, handed: dict[str, Any]) -> None:
@@ -121,13 +122,13 @@ class TestSettings:
 def test_the_budget_of_calls(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """The bucket of the whole stack holds two seconds' worth of what is set."""
     monkeypatch.setattr(wiring, "settings", lambda: replace(SETTINGS, commet_calls_per_second=500))
-    app.handler({}, Context())
-    assert 900 < db.value("select tokens from rate_bucket") <= 1000
+    app.handler({}, Context(55))
+    assert 900 < db.value("select tokens from call_budget") <= 1000
 
 
 def test_a_command_is_obeyed_and_nothing_else_is_done(db: Database) -> None:
     add_user(db, "usr_ana")
-    shown = app.handler({"command": "show", "user": "usr_ana"}, Context())
+    shown = app.handler({"command": "show", "user": "usr_ana"}, Context(55))
     assert shown["user"]["id"] == "usr_ana"
-    assert app.handler({"command": "repair_drift"}, Context()) == {"repairing": 0}
-    assert db.value("select count(*) from rate_bucket") == 0
+    assert app.handler({"command": "repair_drift"}, Context(55)) == {"repairing": 0}
+    assert db.value("select count(*) from call_budget") == 0

@@ -1,19 +1,16 @@
 """Plans, checkout and portal through their handlers: what is asked for is what Commet is told."""
 
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 
 from billing import wiring
 from billing.credentials.secrets import Secrets
 from standin.testing import StandIn
-from tests.integration.functions import test_api
+from tests.integration.conftest import Context
+from tests.integration.functions.calling import ORIGIN, Answer, Store, call
 from tests.integration.functions.test_api import (  # noqa: F401 - one is a fixture
-    ORIGIN,
     Environment,
-    Store,
-    call,
     counted,
     environment,
     signed_up,
@@ -30,12 +27,11 @@ def _shop(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """An environment that speaks to the stand-in for Commet, and sells for yen."""
-    parts = urlsplit(migrated_url)
-    store = Store(parts.username or "", parts.password or "")
+    environment(COMMET_BASE_URL=remote.base_url, BILLING_CURRENCY="jpy")
+    store = Store(migrated_url, [])
     store._values["commet"] = {"api_key": remote.api_key}
     secrets = Secrets(store)
     monkeypatch.setattr(wiring, "secrets", lambda: secrets)
-    environment(COMMET_BASE_URL=remote.base_url, BILLING_CURRENCY="jpy")
 
 
 @pytest.fixture
@@ -51,7 +47,7 @@ def told(remote: StandIn, path: str) -> dict[str, Any]:
     return body
 
 
-def checkout(person: dict[str, Any], **fields: Any) -> test_api.Answer:
+def checkout(person: dict[str, Any], **fields: Any) -> Answer:
     body = {"plan_code": "usage_pro"} | fields
     return call("POST", "/checkout", body, token=person["session"]["token"])
 
@@ -128,7 +124,7 @@ class TestTime:
         token = person["session"]["token"]
         assert checkout(person).status == 201
         before = len(remote.control.requests())
-        monkeypatch.setattr(test_api.Context, "get_remaining_time_in_millis", lambda _: 1_000)
+        monkeypatch.setattr(Context, "get_remaining_time_in_millis", lambda _: 1_000)
         wiring.database().execute("delete from plans_cache")
         refused = [
             call("GET", "/plans"),

@@ -1,31 +1,34 @@
 """The routes for usage in this process: who may, what each verdict is answered with and told."""
 
 import csv
-import hashlib
 import io
 import json
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any, NoReturn
-from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
 from billing import wiring
 from billing.accounts import accounts
-from billing.credentials.secrets import Secrets
 from billing.database.connection import Database
 from billing.deadline import Deadline
 from billing.errors import CommetUnavailable
 from billing.http import api
 from billing.subscriptions import mirror
 from billing.usage.accepting import UsageEvent, accept
-from functions.dashboard import app as dashboard
 from functions.track_usage import app as track_usage
 from tests.environments import forget
 from tests.integration.billing.conftest import NOW, STATUSES, Subscribe, after
-from tests.integration.functions.test_api import SPELLINGS, Answer, Context, Spell, event
+from tests.integration.functions.calling import (
+    SPELLINGS,
+    Answer,
+    Spell,
+    service_key,
+    start,
+)
+from tests.integration.functions.calling import call as call_any
 
 pytestmark = pytest.mark.handlers
 
@@ -44,54 +47,15 @@ class Clock:
         return self.now
 
 
-class Store:
-    """The secrets: the service keys of three scopes, the correcting one twice while it rotates."""
-
-    def __init__(self, username: str, password: str) -> None:
-        entries = [
-            {"name": f"{scope}-key", "sha256": _digest(key), "scopes": [scope]}
-            for scope, key in KEYS.items()
-        ]
-        entries.append(
-            {"name": "rotated", "sha256": _digest("svc_new_key"), "scopes": ["usage:correct"]}
-        )
-        self._values: dict[str, Any] = {
-            "database": {"username": username, "password": password},
-            "keys": {"keys": entries},
-            "commet": {"api_key": "ck_sandbox_x"},
-        }
-
-    def get(self, secret_id: str, *_: str) -> str:
-        return json.dumps(self._values[secret_id])
-
-
-def _digest(key: str) -> str:
-    return hashlib.sha256(key.encode()).hexdigest()
-
-
 @pytest.fixture(autouse=True)
 def clock(database_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
     """A fresh environment of the functions, with a clock in our hands."""
-    parts = urlsplit(database_url)
-    settings = {
-        "APP_URL": "https://app.example",
-        "COMMET_BASE_URL": "http://127.0.0.1:1",
-        "DATABASE_HOST": str(parts.hostname),
-        "DATABASE_PORT": str(parts.port),
-        "DATABASE_NAME": parts.path[1:],
-        "DATABASE_SSLMODE": "disable",
-        "DATABASE_SECRET_ARN": "database",
-        "SERVICE_KEYS_SECRET_ARN": "keys",
-        "COMMET_SECRET_ARN": "commet",
-        "POWERTOOLS_SERVICE_NAME": "track_usage",
-    }
-    for name, value in settings.items():
-        monkeypatch.setenv(name, value)
-    secrets = Secrets(Store(parts.username or "", parts.password or ""))
+    keys = [service_key(f"{scope}-key", key, scope) for scope, key in KEYS.items()]
+    # The correcting one twice, while it rotates.
+    keys.append(service_key("rotated", "svc_new_key", "usage:correct"))
     ours = Clock()
-    monkeypatch.setattr(wiring, "secrets", lambda: secrets)
     monkeypatch.setattr(track_usage.metrics.provider, "namespace", "test")
-    forget()
+    start(monkeypatch, database_url, keys, {"POWERTOOLS_SERVICE_NAME": "track_usage"})
     monkeypatch.setattr(wiring, "clock", lambda: ours)
     yield ours
     forget()
@@ -107,22 +71,8 @@ def call(
     text: str | None = None,
     spell: Spell = str.lower,
 ) -> Answer:
-    path, _, query = path.partition("?")
-    headers = {
-        "content-type": "application/json", "authorization": f"Bearer {key}", "accept": accept,
-    }  # fmt: skip
-    text = text if body is None else json.dumps(body)
-    request = event(method, path, text, headers, [], spell=spell)
-    request["rawQueryString"] = query
-    request["queryStringParameters"] = dict(parse_qsl(query)) or None
-    app = dashboard if path.startswith(("/dashboard", "/users")) else track_usage
-    answer = app.handler(request, Context())
-    return Answer(
-        answer["statusCode"],
-        {k.lower(): v for k, v in (answer.get("headers") or {}).items()},
-        answer.get("body") or "",
-        [],
-    )
+    """One request of a backend's, with a service key."""
+    return call_any(method, path, body, token=key, accept=accept, text=text, spell=spell)
 
 
 def usage(quantity: str = "1", *, key: str = "k", **fields: Any) -> dict[str, Any]:
