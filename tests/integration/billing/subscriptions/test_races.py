@@ -12,7 +12,6 @@ from tests.integration.billing.racing import Race, in_between, passes_by
 from tests.integration.billing.signed import state
 
 SUB = "sub_usr_ana"
-LIVE = {"status": "active", "plan_name": "Pro"}
 
 
 def change(db: Database, at: datetime, *, ends_all: bool = False, **known: object) -> None:
@@ -47,7 +46,9 @@ class TestChanges:
         """That there is none at all is newer than the start of a subscription heard of later."""
         add_user(db, "usr_ana")
         race.first(lambda mine: change(mine, after(minutes=2), ends_all=True))
-        other = race.second(lambda mine: change(mine, after(minutes=1), **LIVE))
+        other = race.second(
+            lambda mine: change(mine, after(minutes=1), status="active", plan_name="Pro")
+        )
         race.commit()
         assert other.answer is None
         assert row(db, "status") == ("canceled",)

@@ -4,14 +4,15 @@ from itertools import product
 
 import pytest
 
+from billing.accounts.accounts import User
+from billing.clock import wall_clock
 from billing.commet.client import Commet
 from billing.database.connection import Database
 from billing.errors import CommetRefused
+from billing.subscriptions.checkout import Checkouts
 from billing.subscriptions.refresh import refresh
 from standin.testing import StandIn
 from tests.integration.billing.subscriptions.test_checkout import (
-    Checkouts,
-    User,
     at_commet,
     buyer,
     checkouts,
@@ -23,7 +24,6 @@ from tests.integration.billing.subscriptions.test_refresh import (
     pending,
     row,
     soon,
-    wall_clock,
 )
 
 __all__ = ["buyer", "checkouts", "pending"]
