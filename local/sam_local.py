@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import boto3
+from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 # As docker-compose.yml has them; they open nothing but this machine.
@@ -61,6 +62,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         region_name="us-east-1",  # where SAM CLI's containers look, unless told otherwise
         aws_access_key_id="local",
         aws_secret_access_key="local",  # noqa: S106 - moto takes any
+        # Who is not there now is not there in a moment: say so at once.
+        config=Config(retries={"total_max_attempts": 1}),
     )
     try:
         key = fill(client)
