@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import boto3
+from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 # The same as in docker-compose.yml. They are valid on this machine only.
@@ -63,6 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         region_name="us-east-1",  # the region that SAM CLI's containers use by default
         aws_access_key_id="local",
         aws_secret_access_key="local",  # noqa: S106 - moto accepts any key
+        # A server that does not answer now will not answer in a moment: report that at once.
+        config=Config(retries={"total_max_attempts": 1}),
     )
     try:
         key = fill(client)

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 import functions.register_webhook.app as function
-from billing.errors import CommetRefused, Unavailable
+from billing.errors import CommetRefused
 from billing.subscriptions.from_webhook import HANDLED
 from standin.testing import StandIn, standin
 from tests.conftest import SecretsManager
@@ -250,39 +250,6 @@ class TestDelete:
         made = ask("Create")["PhysicalResourceId"]
         commet.control.fault(action={"code": "internal_error"}, times=9)
         assert ask("Delete", made, request_id="request-2")["Status"] == "FAILED"
-
-
-class TestAnotherAttempt:
-    """After one whose secret could not be stored, and whose endpoint was removed again.
-
-    Another request makes another endpoint. To the same one Commet would repeat its answer about
-    the endpoint that is gone.
-    """
-
-    @pytest.fixture
-    def failing(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
-        """Nothing can be stored; called, it can again."""
-
-        def refuse(*_: object) -> None:
-            raise Unavailable
-
-        with monkeypatch.context() as patch:
-            patch.setattr("billing.credentials.webhook_secrets.SecretsManagerStore.put", refuse)
-            yield patch.undo
-
-    def test_by_a_deployment(self, ask: Ask, commet: StandIn, failing: Callable[[], None]) -> None:
-        assert ask("Create", request_id="request-1")["Status"] == "FAILED"
-        failing()
-        answer = ask("Create", request_id="request-2")
-        assert [each["id"] for each in endpoints(commet)] == [answer["PhysicalResourceId"]]
-
-    @pytest.mark.usefixtures("ask")
-    def test_by_hand(self, commet: StandIn, failing: Callable[[], None]) -> None:
-        with pytest.raises(Unavailable):
-            function.handler({}, Context(aws_request_id="invocation-1"))
-        failing()
-        made = function.handler({}, Context(aws_request_id="invocation-2"))["endpoint_id"]
-        assert [each["id"] for each in endpoints(commet)] == [made]
 
 
 class TestByHand:
