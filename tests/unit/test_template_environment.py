@@ -237,7 +237,9 @@ class TestFunction:
         assert own - READ_BY_OTHERS - needed_by(function) == set()
 
     def test_each_variable_holds_its_own_parameter(self, function: str) -> None:
-        for name, value in handed_to(function).items():
+        handed = handed_to(function)
+        assert handed
+        for name, value in handed.items():
             parameter = {"Ref": "".join(word.capitalize() for word in name.split("_"))}
             wanted = OWN_VALUES.get((function, name), VALUES.get(name, parameter))
             if name != "POWERTOOLS_SERVICE_NAME":

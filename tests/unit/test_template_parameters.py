@@ -252,6 +252,8 @@ class TestDatabase:
 def test_what_all_functions_share_none_sets_anew() -> None:
     """But for starting from a snapshot and moving gently, which only those with routes do."""
     shared = STACK["Globals"]["Function"].keys()
-    for name, function in of_type(RESOURCES, "AWS::Serverless::Function").items():
+    functions = of_type(RESOURCES, "AWS::Serverless::Function")
+    assert functions
+    for name, function in functions.items():
         own = {"Environment", "LoggingConfig", "MemorySize", "SnapStart", "DeploymentPreference"}
         assert function.keys() & shared - own <= {"Timeout"}, name

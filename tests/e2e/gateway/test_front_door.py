@@ -28,7 +28,7 @@ class TestHttpApi:
     def test_the_default_route_takes_every_path(self, template: Template) -> None:
         """In an API without CORS: no answer carries its headers."""
         api = HttpApi((Route("ANY", DEFAULT_ROUTE, "Probe"),))
-        for served in serve(replace(template, api=api)):
+        with contextlib.contextmanager(serve)(replace(template, api=api)) as served:
             response = served.get("/any/thing", headers={"Origin": "http://b"})
             assert response.json()["event"]["rawPath"] == "/any/thing"
             assert response.json()["event"]["routeKey"] == "$default"

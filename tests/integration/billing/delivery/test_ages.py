@@ -215,8 +215,16 @@ class TestReplacing:
         )
         assert self.begin(frozen) == "waiting"
 
-    def test_not_twice(self, frozen: Database) -> None:
-        assert [self.begin(frozen), self.begin(frozen)] == ["begun", "waiting"]
+    @pytest.mark.parametrize("state", ["pending", "parked"])
+    def test_not_twice(self, frozen: Database, state: str) -> None:
+        """Nor after the replacement was parked as unconfirmed: a person has to decide first."""
+        assert self.begin(frozen) == "begun"
+        frozen.execute(
+            "update usage_delivery set state = %s, reason = 'unconfirmed'"
+            " where kind = 'replacement'",
+            [state],
+        )
+        assert self.begin(frozen) == "waiting"
 
     def test_waiting_pauses_claims_for_a_minute_and_a_half(
         self, frozen: Database, delivery: Delivery

@@ -285,12 +285,12 @@ class TestASubscriptionThatCommetDoesNotKnow:
         [
             ({"period_end": NOW}, NOW - MOMENT, True),
             ({"period_end": NOW}, NOW, False),
-            ({"event_at": NOW}, NOW + DAY - MOMENT, True),
-            ({"event_at": NOW}, NOW + DAY, False),
+            ({"event_at": NOW, "period_end": None}, NOW + DAY - MOMENT, True),
+            ({"event_at": NOW, "period_end": None}, NOW + DAY, False),
         ],
     )
     def test_for_how_long(
-        self, frozen: Database, columns: dict[str, datetime], asked_at: datetime, *, live: bool
+        self, frozen: Database, columns: dict[str, object], asked_at: datetime, *, live: bool
     ) -> None:
         ana(frozen, **columns)
         rows = mirror.refreshable(frozen, "usr_ana")

@@ -5,6 +5,7 @@ from datetime import datetime
 import pytest
 
 from billing.database.connection import Database
+from billing.delivery import outbox
 from billing.subscriptions import checkout, inbox, mirror
 from billing.subscriptions.changes import Change
 from tests.integration.billing.conftest import NOW, Subscribe, _connect, add_user, after
@@ -98,22 +99,23 @@ class TestOneLockFirst:
     BUSY = "select from users for no key update"
     FREE = "select count(*) from (select from subscriptions for update skip locked) as free"
 
-    @pytest.mark.parametrize("work", ["claim_refresh", "mark_other_pending"])
+    @pytest.mark.parametrize(
+        ("statement", "status"),
+        [
+            (mirror._sql["claim_refresh"], "pending_payment"),
+            (checkout._sql["mark_other_pending"], "pending_payment"),
+            (outbox._sql["doubt_subscriptions"], "active"),
+        ],
+        ids=["claim_refresh", "mark_other_pending", "doubt_subscriptions"],
+    )
     def test_nothing_is_locked_before(
-        self, race: Race, db: Database, subscribe: Subscribe, work: str
+        self, race: Race, db: Database, subscribe: Subscribe, statement: str, status: str
     ) -> None:
-        subscribe(status="pending_payment")
+        subscribe(status=status)
         db.execute("update subscriptions set refresh_due = now()")
         race.first(lambda mine: mine.execute(self.BUSY))
-
-        def run(mine: Database) -> None:
-            if work == "claim_refresh":
-                assert mirror.claim_refresh(mine, "usr_ana", NOW)
-            else:
-                values = {"user_id": "usr_ana", "id": "sub_new"}
-                mine.execute(checkout._sql["mark_other_pending"], values)
-
-        other = race.second(run)
+        values = {"user_id": "usr_ana", "users": ["usr_ana"], "now": NOW, "id": "sub_new"}
+        other = race.second(lambda mine: mine.execute(statement, values))
         assert other.waits
         assert db.value(self.FREE) == 1
         race.commit()
