@@ -14,6 +14,15 @@ from xdist.scheduler import LoadFileScheduling
 
 from local.postgres import EmbeddedPostgres
 
+# How many seconds a test of these levels may take, its fixtures included, before it fails: far more
+# than it needs, so that only a test that hangs is cut off. All others: `timeout` in pyproject.toml.
+_LONGER = {
+    "e2e": 600,  # builds, browsers, whole stacks
+    "samlocal": 600,
+    "proof": 3600 if os.environ.get("PROOF") == "full" else 600,
+}
+
+
 # How long an example takes says more about the machine than about the code.
 settings.register_profile("project", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("project")
@@ -37,7 +46,14 @@ _APART = ("tests/e2e/test_guides.py",)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Sorts tests by how long their place takes; within a place they keep their order."""
+    """Gives the levels that take longer a longer limit, and has the longest tests run first.
+
+    Within a place tests keep their order.
+    """
+    for item in items:
+        level = item.path.relative_to(Path(__file__).parent).parts[0]
+        if level in _LONGER and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(_LONGER[level]))
     items.sort(key=lambda item: _place(item.nodeid))
 
 

@@ -1,4 +1,4 @@
-"""A real Postgres on this machine, from a wheel, without installing anything.
+"""Runs a real Postgres on this machine, from a Python wheel, without any installation.
 
 with EmbeddedPostgres(Path(".local")) as postgres:
     url = postgres.ensure_database("billing")

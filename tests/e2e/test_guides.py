@@ -281,7 +281,9 @@ def test_every_block_runs_as_it_is_printed(page: Path, checkout: Checkout) -> No
     for program in PROGRAMS.get(name_of(page), []):
         if not shutil.which(program):
             (pytest.fail if os.environ.get("CI") else pytest.skip)(f"{program} is not installed")
-    for outcome, (block, claimed) in zip(paste(page, checkout), claims(page), strict=True):
+    outcomes = list(paste(page, checkout))
+    assert outcomes
+    for outcome, (block, claimed) in zip(outcomes, claims(page), strict=True):
         assert outcome.block == block
         check(outcome, claimed)
 

@@ -202,6 +202,7 @@ def test_killed_in_the_middle(
         ).fetchall()
     assert ledger == {"n": events}
     assert {t["user_id"]: t["booked"] for t in totals} == wanted
+    assert totals
     assert all(t["total"] == t["claimed"] == t["booked"] for t in totals)
     assert {user: used_at(commet, user) for user in users} == wanted
 

@@ -50,6 +50,7 @@ class TestLocal:
         """Nothing stays an intrinsic or a parameter's name, as SAM leaves what is not given."""
         template = load_template(ROOT / "template.yaml")
         parameters = load(ROOT / "template.yaml")["Parameters"]
+        assert template.functions
         for spec in template.functions.values():
             environment = dict(spec.environment) | {
                 n: v for n, v in told.items() if n in spec.environment
@@ -100,6 +101,7 @@ class TestLocal:
 
     def test_up_waits_for_every_service(self, compose: dict[str, Any]) -> None:
         """`--wait` asks the health check, and is content with a process where there is none."""
+        assert compose["services"]
         for service in compose["services"].values():
             assert service["healthcheck"]["test"][0] == "CMD"
 
@@ -133,7 +135,9 @@ class TestLocal:
     ) -> None:
         """Again without forgetting what Commet has shown only once."""
         key = sam_local.fill(secrets_manager.client)
-        for name in (v for n, v in told.items() if n.endswith("_SECRET_ARN")):
+        names = [v for n, v in told.items() if n.endswith("_SECRET_ARN")]
+        assert names
+        for name in names:
             assert secrets_manager.text(name)
         keys = ServiceKeys(Secrets(SecretsManagerStore(secrets_manager.url)), "local/service-keys")
         assert keys.authenticate(key).name == "local"

@@ -200,11 +200,11 @@ def test_start_up_may_take_longer_than_the_function_may_run(
         timeout_seconds=0.5,
     )
     changed = replace(template, functions={**template.functions, "Impatient": spec})
-    for served in serve(changed):
+    with contextlib.contextmanager(serve)(changed) as served:
         assert served.get("/impatient").text == "ready"
         report = served.output.getvalue().splitlines()[-1]
         assert float(report.partition("Init Duration: ")[2].split()[0]) >= 600
-    for served in serve(changed, init_seconds=0.2):
+    with contextlib.contextmanager(serve)(changed, init_seconds=0.2) as served:
         assert served.get("/impatient").status_code == 500
         assert "INIT timed out" in served.output.getvalue()
 

@@ -12,6 +12,7 @@ import pytest
 
 from billing import wiring
 from billing.credentials.secrets import Secrets
+from billing.errors import TITLES
 from functions.checkout import app as checkout
 from functions.dashboard import app as dashboard
 from functions.portal import app as portal
@@ -114,6 +115,7 @@ class Answer:
         problem = self.json
         assert set(problem) >= {"type", "title", "status", "detail", "code", "request_id"}
         assert (problem["status"], problem["request_id"]) == (self.status, "req-1")
+        assert problem["title"] == TITLES[problem["code"]]
         assert self.headers["cache-control"] == "no-store"
         return str(problem["code"])
 

@@ -6,7 +6,8 @@ import hmac
 import io
 import json
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
@@ -14,11 +15,13 @@ import psycopg
 import pytest
 
 from billing import wiring
-from billing.accounts import sign_in_limits
+from billing.accounts import passwords, sign_in_limits
 from billing.database.connection import Connection, Database
 from billing.errors import Unavailable
 from billing.http import api, sign_in
 from functions.dashboard import app as dashboard
+from functions.session import app as session
+from functions.signup import app as signup
 from functions.webhook import app as webhook
 from tests.environments import forget
 from tests.integration.billing.conftest import migrated_url  # noqa: F401 - a fixture
@@ -268,9 +271,9 @@ class TestBodies:
         body = {"email": address(), "password": PASSWORD} | changes
         answer = call("POST", "/signup", body)
         assert (answer.status, answer.code) == (422, "invalid_request")
-        assert [error["field"] for error in answer.json["errors"]] == [field]
-        for error in answer.json["errors"]:
-            assert set(error) == {"field", "code", "message"}
+        (error,) = answer.json["errors"]
+        assert error["field"] == field
+        assert set(error) == {"field", "code", "message"}
         assert "hunter2" not in answer.text
         assert body["email"] is None or str(body["email"]) not in answer.text
 
@@ -373,6 +376,75 @@ class TestAddresses:
         api.handle(app, request, Context(20))
         (address,) = seen
         return address
+
+
+class TestAttempts:
+    """Attempts are counted by whom they come from and whom they are about."""
+
+    @pytest.fixture(autouse=True)
+    def _limits(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """One attempt each, in a window that does not end meanwhile."""
+        once, often = (sign_in_limits.Limit(n, timedelta(minutes=5)) for n in (1, 1000))
+        monkeypatch.setattr(sign_in_limits, "BY_ADDRESS", often)
+        monkeypatch.setattr(sign_in_limits, "BY_ADDRESS_AND_ACCOUNT", once)
+        monkeypatch.setattr(sign_in_limits, "BY_ACCOUNT", often)
+        noon = datetime.now(UTC).replace(minute=0, second=1)
+        monkeypatch.setattr(wiring, "clock", lambda: lambda: noon)
+
+    def sign_in(self, email: str, source: str, password: str = f"not {PASSWORD}") -> int:
+        body = json.dumps({"email": email, "password": password})
+        request = event("POST", "/login", body, {"content-type": "application/json"}, [])
+        request["requestContext"]["http"]["sourceIp"] = source
+        return int(session.handler(request, Context())["statusCode"])
+
+    def test_by_address_and_account(self) -> None:
+        """Neither another account nor another address is refused with one that is."""
+        one, other = address(), address()
+        here, there = (f"2001:db8:{uuid4().hex[:4]}:{n}::1" for n in (1, 2))
+        assert [self.sign_in(one, here) for _ in range(2)] == [401, 429]
+        assert self.sign_in(other, here) == 401
+        assert self.sign_in(one, there) == 401
+
+    def test_by_address_alone(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Whatever the account."""
+        once = sign_in_limits.Limit(1, timedelta(minutes=5))
+        monkeypatch.setattr(sign_in_limits, "BY_ADDRESS", once)
+        here, there = (f"2001:db8:{uuid4().hex[:4]}:{n}::1" for n in (1, 2))
+        assert [self.sign_in(address(), here) for _ in range(2)] == [401, 429]
+        assert self.sign_in(address(), there) == 401
+
+    @pytest.mark.parametrize(("limit", "seconds"), [(1000, 0), (0, 1)])
+    def test_by_account_a_password_is_looked_at_later(
+        self, monkeypatch: pytest.MonkeyPatch, limit: int, seconds: int
+    ) -> None:
+        """The right one too, so that nobody is locked out; and first comes the wait."""
+        email = signed_up().json["user"]["email"]
+        happened: list[object] = []
+        by_account = sign_in_limits.Limit(limit, timedelta(hours=1))
+        monkeypatch.setattr(sign_in_limits, "BY_ACCOUNT", by_account)
+        monkeypatch.setattr(session, "time", SimpleNamespace(sleep=happened.append))
+        look = passwords.verify_password
+
+        def looks(*given: Any) -> Any:
+            happened.append("looked at")
+            return look(*given)
+
+        monkeypatch.setattr(passwords, "verify_password", looks)
+        assert self.sign_in(email, "192.0.2.1", PASSWORD) == 200
+        assert happened == [seconds, "looked at"]
+
+    def test_sign_ups_by_address(self, environment: Environment) -> None:
+        environment(SIGN_UPS_PER_HOUR="1")
+
+        def sign_up(source: str) -> int:
+            body = json.dumps({"email": address(), "password": PASSWORD})
+            request = event("POST", "/signup", body, {"content-type": "application/json"}, [])
+            request["requestContext"]["http"]["sourceIp"] = source
+            return int(signup.handler(request, Context())["statusCode"])
+
+        here, there = (f"2001:db8:{uuid4().hex[:4]}:{n}::1" for n in (1, 2))
+        assert [sign_up(here) for _ in range(2)] == [201, 429]
+        assert sign_up(there) == 201
 
 
 @SPELLINGS

@@ -13,8 +13,10 @@ import pytest
 from billing import wiring
 from billing.accounts import accounts
 from billing.database.connection import Database
+from billing.deadline import Deadline
 from billing.errors import CommetUnavailable
 from billing.http import api
+from billing.subscriptions import mirror
 from billing.usage.accepting import UsageEvent, accept
 from functions.track_usage import app as track_usage
 from tests.environments import forget
@@ -32,6 +34,7 @@ pytestmark = pytest.mark.handlers
 
 KEYS = {scope: f"svc_{scope[-4:]}_" + scope[0] * 64 for scope in ("usage:write", "usage:correct")}
 KEYS["read"] = "svc_read_" + "e" * 64
+UNCONFIRMED = 503
 
 
 class Clock:
@@ -302,6 +305,125 @@ class TestBatch:
     def test_how_many(self, events: list[Any]) -> None:
         """1 to 1,000."""
         assert call("POST", "/usage", {"events": events}).status == 422
+
+
+class TestPastDue:
+    """Whether a payment that failed costs access is the deployer's choice, on every route.
+
+    Commet, which is asked before anybody is refused, does not answer here.
+    """
+
+    @pytest.fixture(params=[True, False], ids=["has access", "has none"])
+    def has_access(self, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+        monkeypatch.setenv("PAST_DUE_HAS_ACCESS", str(request.param).lower())
+        forget()
+        return bool(request.param)
+
+    def test_reporting(self, subscribe: Subscribe, *, has_access: bool) -> None:
+        subscribe(status="past_due")
+        assert call("POST", "/usage", usage()).status == (202 if has_access else UNCONFIRMED)
+
+    def test_reporting_a_batch(self, subscribe: Subscribe, *, has_access: bool) -> None:
+        subscribe(status="past_due")
+        (result,) = call("POST", "/usage", {"events": [usage()]}).json["results"]
+        assert result["status"] == ("accepted" if has_access else "refused")
+
+    def test_checking(self, subscribe: Subscribe, *, has_access: bool) -> None:
+        subscribe(status="past_due")
+        body = {"user_id": "usr_ana", "feature": "storage", "quantity": "1"}
+        assert call("POST", "/usage/check", body).json["allowed"] is has_access
+
+    def test_reserving(self, subscribe: Subscribe, *, has_access: bool) -> None:
+        subscribe(status="past_due")
+        assert reserve().status == (201 if has_access else UNCONFIRMED)
+
+    def test_confirming(self, subscribe: Subscribe, *, has_access: bool) -> None:
+        subscribe()
+        held = reserve()
+        wiring.database().execute("update subscriptions set status = 'past_due'")
+        assert confirm(held).status == (200 if has_access else UNCONFIRMED)
+
+    def test_adding_to_what_was_used(self, subscribe: Subscribe, *, has_access: bool) -> None:
+        subscribe(status="past_due")
+        assert correct("1").status == (202 if has_access else UNCONFIRMED)
+
+    def test_looking(self, subscribe: Subscribe, *, has_access: bool) -> None:
+        subscribe(status="past_due")
+        seen = call("GET", "/users/usr_ana/dashboard", key=KEYS["read"]).json
+        assert seen["access"] is has_access
+
+
+class TestTime:
+    def test_asking_commet_ends_before_the_request_does(
+        self, subscribe: Subscribe, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A second of Lambda's twenty is kept for the answer."""
+        seconds: list[float] = []
+
+        def ask(_: str, deadline: Deadline) -> bool:
+            seconds.append(deadline.remaining())
+            return False
+
+        monkeypatch.setattr(wiring.access(), "ask", ask)
+        subscribe(status="canceled")
+        monkeypatch.setattr("billing.subscriptions.access._SEVERAL_SECONDS", 60.0)
+        monkeypatch.setattr(mirror, "askable", lambda _, users, __: list(users))
+        for method, path, body in (
+            ("POST", "/usage", usage()),
+            ("GET", "/users/usr_ana/dashboard", None),
+        ):
+            call(method, path, body, key=KEYS["usage:write" if body else "read"])
+        assert [15 < left <= 19 for left in seconds] == [True, True]
+
+
+class TestCurrency:
+    """That of the plan; where a plan names none, the one the stack is deployed with."""
+
+    @pytest.fixture(autouse=True)
+    def _in_yen(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("BILLING_CURRENCY", "jpy")
+        forget()
+
+    def test_checking(self, subscribe: Subscribe) -> None:
+        subscribe(currency=None)
+        body = {"user_id": "usr_ana", "feature": "storage", "quantity": "130"}
+        found = call("POST", "/usage/check", body).json
+        assert (found["currency"], found["cost"]) == ("jpy", "3")
+
+    def test_giving_back(self, db: Database, subscribe: Subscribe, clock: Clock) -> None:
+        subscribe(currency=None)
+        call("POST", "/usage", usage("130"))
+        db.execute("update usage_total set claimed = total")
+        clock.now = after(days=25)
+        credit = correct("-30", occurred_at="2026-09-10T12:00:00Z").json["needs_credit"]
+        assert credit["currency"] == "jpy"
+
+    def test_looking(self, subscribe: Subscribe) -> None:
+        subscribe(currency=None)
+        call("POST", "/usage", usage("130"))
+        (shown,) = call("GET", "/users/usr_ana/dashboard", key=KEYS["read"]).json["usage"]
+        assert (shown["overage"]["currency"], shown["overage"]["cost"]) == ("jpy", "3")
+
+
+class TestWhatIsKept:
+    def test_all_that_was_reported(self, subscribe: Subscribe) -> None:
+        """Of an event and of a reservation: when, how much and what the product notes on it."""
+        subscribe()
+        at = "2026-09-09T08:00:00.000Z"
+        call("POST", "/usage", usage("5", key="a", occurred_at=at, properties={"job": "1"}))
+        confirm(reserve("7", key="b", properties={"job": "2"}))
+        kept = call("GET", "/usage/events", key=KEYS["read"]).json["events"]
+        found = {e["idempotency_key"]: (e["quantity"], e["properties"]) for e in kept}
+        assert found == {"a": ("5", {"job": "1"}), "b": ("7", {"job": "2"})}
+        (event,) = (e for e in kept if e["idempotency_key"] == "a")
+        assert event["occurred_at"] == at
+
+    def test_a_batch_may_be_large(self, subscribe: Subscribe) -> None:
+        """Four megabytes, where other routes take 64 kB."""
+        subscribe()
+        events = [usage("1", key=str(n), properties={"note": "x" * 200}) for n in range(400)]
+        assert len(json.dumps({"events": events})) > 64 * 1024
+        assert call("POST", "/usage", {"events": events}).json["accepted"] == 400
 
 
 class TestCheck:

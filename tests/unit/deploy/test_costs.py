@@ -121,6 +121,7 @@ class TestPage:
         }
         functions = load_template(TEMPLATE).functions.values()
         assert told.keys() == {spec.code.name for spec in functions}
+        assert functions
         for spec in functions:
             memory, time = told[spec.code.name]
             assert spec.memory_mb == memory, spec.name

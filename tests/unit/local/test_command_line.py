@@ -70,7 +70,8 @@ class TestFlags:
         )  # fmt: skip
         assert done.returncode == 1
         assert done.stderr == (
-            "Stopped: A catalogue is the stand-in's; with COMMET_API_KEY Commet has the plans.\n"
+            "Stopped: A catalogue is for the stand-in."
+            " With COMMET_API_KEY the plans are Commet's.\n"
         )
 
     @pytest.mark.parametrize("port", ["x", "-1", "65536"])
@@ -80,4 +81,4 @@ class TestFlags:
         """Wherever it stands."""
         monkeypatch.setenv("PORT", port)
         assert main(["run"]) == 2
-        assert "is no port" in capsys.readouterr().err
+        assert "is not a port" in capsys.readouterr().err

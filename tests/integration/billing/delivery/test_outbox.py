@@ -59,7 +59,7 @@ class StandIn:
         with self._lock:
             return self._track(body, idempotency_key)
 
-    def set_usage(self, body: str, *, idempotency_key: str, deadline: Deadline) -> Tracked:
+    def replace_usage(self, body: str, *, idempotency_key: str, deadline: Deadline) -> Tracked:
         assert deadline.remaining() > 0
         with self._lock:
             self.calls.append((idempotency_key, body))
@@ -203,7 +203,7 @@ class TestClaim:
         assert claim(db, now=almost, interval=INTERVAL) == 1
 
     def test_what_is_left_of_an_ended_period(self, db: Database, subscribe: Subscribe) -> None:
-        """It is sent after the end, with a time inside the period; then nothing is left to claim."""
+        """Sent after the end, with a time inside the period; then nothing is left to claim."""
         subscribe()
         use(db, "1")
         claim(db, now=NOW, interval=INTERVAL)
@@ -982,9 +982,13 @@ class TestReplacing:
         other, seen = connect(), []
 
         class Watched(StandIn):
-            def set_usage(self, body: str, *, idempotency_key: str, deadline: Deadline) -> Tracked:
+            def replace_usage(
+                self, body: str, *, idempotency_key: str, deadline: Deadline
+            ) -> Tracked:
                 seen.append(run(other, StandIn(), now=END + timedelta(minutes=1)).parked)
-                return super().set_usage(body, idempotency_key=idempotency_key, deadline=deadline)
+                return super().replace_usage(
+                    body, idempotency_key=idempotency_key, deadline=deadline
+                )
 
         assert run(db, Watched(), now=self.ALMOST).sent == 1
         assert seen == [0]

@@ -265,7 +265,9 @@ class TestFailedEvents:
             mended(db, sub)
         assert outcomes == ["failed"] * (inbox.MAX_ATTEMPTS - 2) + ["dead"]
         assert pauses[-1] is None
-        assert all(one < other for one, other in pairwise(pauses[:6]))
+        doubling = pauses[:6]
+        assert len(doubling) == 6
+        assert all(one < other for one, other in pairwise(doubling))
         assert max(pauses[:-1]) <= 3600
         due(db)
         assert retry(db) == {}

@@ -292,10 +292,25 @@ class TestVerifier:
                 verifier.verify(BODY, SIGNATURE)
         assert store.reads == 2
         store.value = json.dumps({"secrets": ["whsec_old", SECRET]})
-        with pytest.raises(BadSignature):
-            verifier.verify(BODY, SIGNATURE)
+        for moment[0] in (0.0, 59.9):
+            with pytest.raises(BadSignature):
+                verifier.verify(BODY, SIGNATURE)
         moment[0] = 60
         verifier.verify(BODY, SIGNATURE)
+
+    def test_rotated_out(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A secret that was taken out is believed for five minutes, and no longer."""
+        moment = [0.0]
+        monkeypatch.setattr("billing.credentials.signatures.time.monotonic", lambda: moment[0])
+        store = Store(json.dumps({"secrets": [SECRET]}))
+        verifier = Verifier(Secrets(store), "id")
+        verifier.verify(BODY, SIGNATURE)
+        store.value = '{"secrets": ["whsec_new"]}'
+        moment[0] = 299.9
+        verifier.verify(BODY, SIGNATURE)
+        moment[0] = 300
+        with pytest.raises(BadSignature):
+            verifier.verify(BODY, SIGNATURE)
 
     @pytest.mark.parametrize(
         ("value", "key"),
