@@ -34,6 +34,7 @@ from local.ports import Port
 from tests.unit.markdown import PAGES, ROOT, Block, blocks
 
 AWS = "needs an AWS account"
+TESTS = "runs the tests, this one with them"
 DOCKER = "needs a Docker engine: `make sam-local-test` runs the page"
 START_SECONDS = 90
 PAGE_SECONDS = 180
@@ -73,6 +74,8 @@ EXEMPT = [
     Exempt("docs/sam-local.md", "Schedules", "LAMBDA=", DOCKER),
     Exempt("docs/sam-local.md", "The webhook's own URL", "# WebhookFunction", DOCKER),
     Exempt("docs/sam-local.md", "Stop", "docker compose", DOCKER),
+    Exempt("docs/testing.md", "Testing", "make test", TESTS),
+    Exempt("docs/testing.md", "Faults that the tests have to notice", "make mutate", TESTS),
     Exempt("docs/upgrade.md", "Going back", "RELEASE=", AWS),
 ]
 

@@ -53,7 +53,7 @@ class Run:
     @property
     def failed(self) -> str:
         """The first test that failed, or ''."""
-        found = re.search(r"^FAILED (\S+)", self.output, re.MULTILINE)
+        found = re.search(r"^FAILED (.+?)(?: - .*)?$", self.output, re.MULTILINE)
         return found[1] if found else ""
 
 

@@ -34,7 +34,6 @@ pytestmark = pytest.mark.handlers
 
 KEYS = {scope: f"svc_{scope[-4:]}_" + scope[0] * 64 for scope in ("usage:write", "usage:correct")}
 KEYS["read"] = "svc_read_" + "e" * 64
-UNCONFIRMED = 503
 
 
 class Clock:
@@ -308,10 +307,7 @@ class TestBatch:
 
 
 class TestPastDue:
-    """Whether a payment that failed costs access is the deployer's choice, on every route.
-
-    Commet, which is asked before anybody is refused, does not answer here.
-    """
+    """Whether a payment that failed costs access is the deployer's choice, on every route."""
 
     @pytest.fixture(params=[True, False], ids=["has access", "has none"])
     def has_access(self, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
@@ -321,7 +317,7 @@ class TestPastDue:
 
     def test_reporting(self, subscribe: Subscribe, *, has_access: bool) -> None:
         subscribe(status="past_due")
-        assert call("POST", "/usage", usage()).status == (202 if has_access else UNCONFIRMED)
+        assert call("POST", "/usage", usage()).status == (202 if has_access else 402)
 
     def test_reporting_a_batch(self, subscribe: Subscribe, *, has_access: bool) -> None:
         subscribe(status="past_due")
@@ -335,17 +331,17 @@ class TestPastDue:
 
     def test_reserving(self, subscribe: Subscribe, *, has_access: bool) -> None:
         subscribe(status="past_due")
-        assert reserve().status == (201 if has_access else UNCONFIRMED)
+        assert reserve().status == (201 if has_access else 402)
 
     def test_confirming(self, subscribe: Subscribe, *, has_access: bool) -> None:
         subscribe()
         held = reserve()
         wiring.database().execute("update subscriptions set status = 'past_due'")
-        assert confirm(held).status == (200 if has_access else UNCONFIRMED)
+        assert confirm(held).status == (200 if has_access else 402)
 
     def test_adding_to_what_was_used(self, subscribe: Subscribe, *, has_access: bool) -> None:
         subscribe(status="past_due")
-        assert correct("1").status == (202 if has_access else UNCONFIRMED)
+        assert correct("1").status == (202 if has_access else 402)
 
     def test_looking(self, subscribe: Subscribe, *, has_access: bool) -> None:
         subscribe(status="past_due")
@@ -366,7 +362,7 @@ class TestTime:
 
         monkeypatch.setattr(wiring.access(), "ask", ask)
         subscribe(status="canceled")
-        monkeypatch.setattr("billing.subscriptions.access._SEVERAL_SECONDS", 60.0)
+        monkeypatch.setattr("billing.subscriptions.access._SEVERAL_USERS_SECONDS", 60.0)
         monkeypatch.setattr(mirror, "askable", lambda _, users, __: list(users))
         for method, path, body in (
             ("POST", "/usage", usage()),
