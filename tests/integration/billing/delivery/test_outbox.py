@@ -11,6 +11,7 @@ from itertools import count
 from threading import Barrier, Lock
 
 import pytest
+from aws_lambda_powertools import Logger
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from psycopg.types.json import Jsonb
@@ -922,6 +923,7 @@ class TestReplacing:
         subscribe("usr_other")
         use(db, "5", user="usr_other")
         stream = io.StringIO()
+        Logger()  # a function makes the one that the layer's loggers write through
         monkeypatch.setattr(closing.logger.registered_handler, "stream", stream)
         broken = {**closing._sql.texts, step: "do $$ begin perform 1 / 0; end $$"}
         monkeypatch.setattr(closing, "_sql", broken)
