@@ -11,6 +11,7 @@ import shlex
 import signal
 import sqlite3
 import sys
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 
 from standin.app import Running, running
@@ -56,6 +57,10 @@ def build_parser() -> argparse.ArgumentParser:
     where.add_argument(
         "--currency", default="usd", metavar="CODE", help="currency of every price (%(default)s)"
     )
+    where.add_argument(
+        "--tax-percent", type=_percent, default=Decimal(0), metavar="N",
+        help="tax added to every charge (%(default)s)",
+    )  # fmt: skip
     _add_time(parser.add_argument_group("time"))
     _add_readings(parser.add_argument_group("where the contract leaves room"))
     process = parser.add_argument_group("process")
@@ -92,6 +97,10 @@ def _add_time(group: argparse._ArgumentGroup) -> None:
         help="simulated seconds until tracked usage shows (%(default)g)",
     )  # fmt: skip
     group.add_argument(
+        "--payment-link-days", type=_not_negative, default=0.0, metavar="N",
+        help="simulated days until a payment link expires; 0 means never (%(default)g)",
+    )  # fmt: skip
+    group.add_argument(
         "--rate-limit", type=int, default=0, metavar="N",
         help="requests per minute, then 429; 0 means no limit (%(default)s)",
     )  # fmt: skip
@@ -111,8 +120,9 @@ def _add_readings(group: argparse._ArgumentGroup) -> None:
         help="the allowance in which usage with an old timestamp counts (%(default)s)",
     )  # fmt: skip
     group.add_argument(
-        "--repeated-email", choices=("create", "conflict"), default="create",
-        help="a second customer with the same email: another one, or 409 (%(default)s)",
+        "--repeated-email", choices=("create", "conflict", "link"), default="create",
+        help="a second customer with the same email: another one, 409, or the one who has it,"
+        " under the new id (%(default)s)",
     )  # fmt: skip
     group.add_argument(
         "--access-without-subscription",
@@ -120,6 +130,15 @@ def _add_readings(group: argparse._ArgumentGroup) -> None:
         default="no_active_subscription",
         help="the error of feature access for a customer without a subscription (%(default)s)",
     )
+    group.add_argument(
+        "--pending-access", choices=("none", "denied"), default="none",
+        help="feature access while the first payment is awaited: as without a subscription, or"
+        " every feature, not allowed (%(default)s)",
+    )  # fmt: skip
+    group.add_argument(
+        "--declined-checkout", choices=("silent", "event"), default="silent",
+        help="whether a declined first payment sends payment.failed (%(default)s)",
+    )  # fmt: skip
     group.add_argument(
         "--active-lookup", choices=("any", "live"), default="any",
         help="whether the active subscription can be one that waits for payment (%(default)s)",
@@ -137,6 +156,23 @@ def _positive(text: str) -> float:
     return value
 
 
+def _percent(text: str) -> Decimal:
+    try:
+        value = Decimal(text)
+    except InvalidOperation:
+        raise argparse.ArgumentTypeError("must be a number") from None
+    if not value.is_finite() or not 0 <= value <= 100:
+        raise argparse.ArgumentTypeError("must be from 0 to 100")
+    return value
+
+
+def _not_negative(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError("must be 0 or more")
+    return value
+
+
 def settings_from(arguments: argparse.Namespace) -> Settings:
     """The settings of a command line. Raises ValueError for a key no SDK would accept."""
     key = arguments.api_key
@@ -149,6 +185,7 @@ def settings_from(arguments: argparse.Namespace) -> Settings:
         allow_hosts=tuple(arguments.allow_host),
         catalogue=arguments.catalogue,
         currency=arguments.currency,
+        tax_percent=arguments.tax_percent,
         speed=arguments.speed,
         retry_scale=arguments.retry_scale,
         webhook_timeout=arguments.webhook_timeout,
@@ -159,6 +196,9 @@ def settings_from(arguments: argparse.Namespace) -> Settings:
         usage_period=arguments.usage_period,
         repeated_email=arguments.repeated_email,
         access_without_subscription=arguments.access_without_subscription,
+        pending_access=arguments.pending_access,
+        declined_checkout=arguments.declined_checkout,
+        payment_link_days=arguments.payment_link_days,
         active_lookup=arguments.active_lookup,
         state_snapshot=arguments.state_snapshot,
     )

@@ -6,40 +6,45 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from decimal import Decimal
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from standin import (
     customers,
     links,
     pauses,
+    payments,
     plan_changes,
     portal,
     recovery,
     render,
     subscriptions,
+    transactions,
     usage,
     webhooks,
 )
+from standin.charges import recovery_url
 from standin.clock import iso, parse_iso
 from standin.delivery import Courier
-from standin.entitlements import entitlement, entitlements
+from standin.entitlements import Entitlement, denied, entitlement, entitlements
 from standin.errors import ApiError, invalid
-from standin.models import Invoice, Record
-from standin.payments import recovery_url
+from standin.models import Invoice, Record, Subscription, Transaction
 from standin.scheduler import Scheduler
 from standin.schemas import (
     AdvanceClock,
     CancelSubscription,
     ChangePlan,
+    ChargePayment,
     CheckUsage,
     CreateCustomer,
     CreateCustomers,
     CreatePause,
+    CreatePayment,
     CreatePortalSession,
     CreateSubscription,
     CreateWebhook,
     Page,
     PreviewChange,
+    Reactivate,
     SetUsage,
     TrackUsage,
     UpdateCustomer,
@@ -107,6 +112,15 @@ def _page(
         condition, list(wanted.values()), before=_read_cursor(page.cursor), limit=page.limit
     )
     return Answer(render.listing([show(r) for r in records], _write_cursor(more)))
+
+
+def _status(call: Call, model: type[Record]) -> str | None:
+    """The status to filter by, if there is one. Raises ApiError: validation_error."""
+    status = call.query.get("status") or None
+    known = get_args(model.model_fields["status"].annotation)
+    if status is not None and status not in known:
+        raise invalid("status", f"must be one of {', '.join(known)}")
+    return status
 
 
 def _write_cursor(seq: int | None) -> str | None:
@@ -203,10 +217,10 @@ def get_active_subscription(call: Call) -> Answer:
 
 
 def list_subscriptions(call: Call) -> Answer:
-    key, status = call.query.get("customerId"), call.query.get("status")
+    key = call.query.get("customerId")
     conditions = {
         "customer_id": call.world.customer(key).id if key else None,
-        "status": subscriptions.check_status(status) if status else None,
+        "status": _status(call, Subscription),
     }
     return _page(
         call,
@@ -234,14 +248,22 @@ def uncancel_subscription(call: Call) -> Answer:
 
 def reactivate_subscription(call: Call) -> Answer:
     sub = subscriptions.find(call.world, call.path["id"])
+    _refuse_offer(read(Reactivate, call.body).offer_id)
     invoice, paid = recovery.reactivate(call.world, sub)
     if paid:
         return Answer(render.reactivation(sub, invoice))
     return _declined({"recoveryUrl": recovery_url(call.world, invoice)})
 
 
+def _refuse_offer(offer_id: str | None) -> None:
+    # Offers are not for sale here, so every one that is named is unknown.
+    if offer_id:
+        raise ApiError("offer_not_found", "Offer not found", param="offerId")
+
+
 def change_plan(call: Call) -> Answer:
     request = read(ChangePlan, call.body)
+    _refuse_offer(request.offer_id)
     changed = plan_changes.change(
         call.world,
         subscriptions.find(call.world, call.path["id"]),
@@ -272,6 +294,7 @@ def _changed(call: Call, changed: plan_changes.Changed) -> Answer:
         changed.invoice,
         credit=quote.credit_applied,
         price=quote.target.amount,
+        tax=quote.tax,
         total=quote.total,
     )
     return Answer(shape)
@@ -285,6 +308,7 @@ def _declined(details: Any = None) -> Answer:
 
 def preview_change(call: Call) -> Answer:
     request = read(PreviewChange, call.body)
+    _refuse_offer(request.offer_id)
     sub = subscriptions.find(call.world, call.path["id"])
     quote, effective = plan_changes.preview(
         call.world, sub, request.plan_id, request.billing_interval
@@ -372,25 +396,33 @@ def get_feature_access(call: Call) -> Answer:
     code = call.path["code"]
     if call.world.catalogue.feature(code) is None:
         raise ApiError("feature_not_found", "Feature not found", param="code")
-    customer = call.world.customer(call.required("customerId"))
-    sub = call.world.current_subscription(customer)
-    if sub is None:
+    items = _access(call)
+    if items is None:
         raise ApiError(
             call.world.settings.access_without_subscription,
             "Customer has no active subscription",
             param="customerId",
         )
-    item = entitlement(call.world, sub, code)
+    item = next((item for item in items if item.feature.code == code), None)
     if item is None:
         raise ApiError("feature_not_in_plan", "The plan does not include this feature")
     return Answer(render.feature_access(call.world, item))
 
 
 def list_feature_access(call: Call) -> Answer:
+    found = [render.feature_access(call.world, item) for item in _access(call) or []]
+    return Answer(render.listing(found, None))
+
+
+def _access(call: Call) -> list[Entitlement] | None:
+    """The features of the customer's plan; None for a customer without a subscription."""
     customer = call.world.customer(call.required("customerId"))
-    sub = call.world.current_subscription(customer)
-    items = entitlements(call.world, sub) if sub else []
-    return Answer(render.listing([render.feature_access(call.world, i) for i in items], None))
+    if sub := call.world.current_subscription(customer):
+        return entitlements(call.world, sub)
+    pending = call.world.pending_subscription(customer)
+    if pending and call.world.settings.pending_access == "denied":
+        return denied(call.world, pending)
+    return None
 
 
 # Portal and invoices
@@ -405,7 +437,7 @@ def list_invoices(call: Call) -> Answer:
     key = call.query.get("customerId")
     conditions = {
         "customer_id": call.world.customer(key).id if key else None,
-        "status": call.query.get("status") or None,
+        "status": _status(call, Invoice),
         "subscription_id": call.query.get("subscriptionId") or None,
     }
     return _page(
@@ -432,13 +464,76 @@ def _find_invoice(call: Call) -> Invoice:
     return invoice
 
 
+# Payments and transactions
+
+
+def create_payment(call: Call) -> Answer:
+    payment = payments.create(call.world, read(CreatePayment, call.body))
+    return Answer(render.payment(call.world, payment), 201)
+
+
+def charge_payment(call: Call) -> Answer:
+    payment, paid = payments.charge(call.world, read(ChargePayment, call.body))
+    if paid:
+        return Answer(render.payment(call.world, payment), 201)
+    # Answered, not raised: the failed payment is to be kept.
+    refusal = ApiError(
+        "payment_failed", "The charge was declined", details={"paymentId": payment.id}
+    )
+    return Answer(refusal.body(), refusal.status)
+
+
+def get_payment(call: Call) -> Answer:
+    return Answer(render.payment(call.world, payments.find(call.world, call.path["id"])))
+
+
+def list_payments(call: Call) -> Answer:
+    key = call.query.get("customerId")
+    conditions = {"customer_id": call.world.customer(key).id if key else None}
+    return _page(
+        call,
+        call.world.store.payments,
+        conditions,
+        lambda payment: render.payment(call.world, payment),
+    )
+
+
+def cancel_payment(call: Call) -> Answer:
+    payment = payments.cancel(call.world, payments.find(call.world, call.path["id"]))
+    return Answer(render.payment(call.world, payment))
+
+
+def list_transactions(call: Call) -> Answer:
+    conditions = {
+        "status": _status(call, Transaction),
+        "customer_email": call.query.get("customerEmail") or None,
+    }
+    return _page(call, call.world.store.transactions, conditions, render.transaction_item)
+
+
+def get_transaction(call: Call) -> Answer:
+    return Answer(render.transaction(transactions.find(call.world, call.path["id"])))
+
+
+def refund_transaction(call: Call) -> Answer:
+    transaction = transactions.find(call.world, call.path["id"])
+    return Answer(render.refund(transactions.refund(call.world, transaction)), 201)
+
+
+def retry_transaction(call: Call) -> Answer:
+    transaction = transactions.find(call.world, call.path["id"])
+    invoice, paid = recovery.retry_transaction(call.world, transaction)
+    if paid:
+        return Answer(render.transaction_retry(transaction, invoice))
+    return _declined({"recoveryUrl": recovery_url(call.world, invoice)})
+
+
 # Webhook endpoints
 
 
 def create_webhook(call: Call) -> Answer:
     request = read(CreateWebhook, call.body)
-    version = call.headers.get("commet-version")
-    endpoint = webhooks.create(call.world, request, request_version=version)
+    endpoint = webhooks.create(call.world, request)
     return Answer(render.created_webhook(endpoint), 201)
 
 
@@ -532,6 +627,15 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("GET", "/invoices", list_invoices),
     ("GET", "/invoices/{id}", get_invoice),
     ("POST", "/invoices/{id}/download-links", create_download_link),
+    ("POST", "/payments", create_payment),
+    ("GET", "/payments", list_payments),
+    ("POST", "/payments/charge", charge_payment),
+    ("GET", "/payments/{id}", get_payment),
+    ("POST", "/payments/{id}/cancel", cancel_payment),
+    ("GET", "/transactions", list_transactions),
+    ("GET", "/transactions/{id}", get_transaction),
+    ("POST", "/transactions/{id}/refund", refund_transaction),
+    ("POST", "/transactions/{id}/retry", retry_transaction),
     ("POST", "/webhooks", create_webhook),
     ("GET", "/webhooks", list_webhooks),
     ("GET", "/webhooks/{id}", get_webhook),

@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from aiohttp import web
 
-from standin import control, wire
+from standin import control, payment_control, wire
 from standin.api import ROUTES, Answer, Call, Handler
 from standin.delivery import Courier
 from standin.errors import (
@@ -33,6 +33,7 @@ from standin.journal import Entry, Journal
 from standin.pages import checkout as checkout_page
 from standin.pages import inspection as inspection_page
 from standin.pages import invoice as invoice_page
+from standin.pages import payment_link as payment_link_page
 from standin.pages import payment_method as payment_method_page
 from standin.pages import portal as portal_page
 from standin.pages import recovery as recovery_page
@@ -84,7 +85,7 @@ class Api:
         entry.replayed = reply.replayed
         entry.duration_ms = round((time.monotonic() - started) * 1000)
         entry.fault = _told(action)
-        reply.headers |= {"x-request-id": entry.id, "Commet-Version": _version(request)}
+        reply.headers |= {"x-request-id": entry.id, "Commet-Version": API_VERSION}
         return await _send(request, reply, action)
 
     def _entry(self, request: web.Request, path: str, raw: bytes) -> Entry:
@@ -197,10 +198,6 @@ def _parse(raw: bytes) -> Any:
     return body
 
 
-def _version(request: web.Request) -> str:
-    return request.headers.get("commet-version") or API_VERSION
-
-
 def _told(action: RequestAction | None) -> dict[str, Any] | None:
     return action.model_dump(exclude_defaults=True) if action else None
 
@@ -271,11 +268,12 @@ def build_app(world: World, courier: Courier, scheduler: Scheduler) -> web.Appli
     app.router.add_get("/healthz", _healthz)
     inside = control.Control(world, courier, scheduler, api.journal)
     inspection_page.add_routes(app, inside)
-    control.add_routes(app, inside)
+    control.add_routes(app, inside, payment_control.routes(world))
     checkout_page.add_routes(app, world)
     portal_page.add_routes(app, world)
     recovery_page.add_routes(app, world)
     payment_method_page.add_routes(app, world)
+    payment_link_page.add_routes(app, world)
     invoice_page.add_routes(app, world)
     return app
 

@@ -5,12 +5,12 @@ from datetime import datetime
 
 from standin import events, pauses, plan_changes
 from standin.catalogue import Plan
+from standin.charges import charge
 from standin.clock import midnight
 from standin.deadlines import DUNNING_DAYS, Deadline
 from standin.events import PlanChangeAmounts, Recovery
 from standin.invoices import base_line, close_unpaid, draw_up, overage_lines
 from standin.models import Customer, Dunning, Invoice, InvoiceLine, Subscription
-from standin.payments import charge
 from standin.periods import open_allowance, open_period
 from standin.subscriptions import bill_overage, end
 from standin.world import World
@@ -18,7 +18,7 @@ from standin.world import World
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What processing a deadline came to, for the report of a test-clock run."""
+    """The result of processing a deadline, for the report of a test-clock run."""
 
     kind: str
     outcome: str
@@ -83,7 +83,7 @@ def _renew(world: World, sub: Subscription, customer: Customer) -> Outcome:
 
 
 def _move_to_free(world: World, sub: Subscription, customer: Customer, start: datetime) -> Outcome:
-    """Bill what is still to be billed, then carry on without a price."""
+    """Bill the usage beyond the included so far, then go on with the free plan."""
     bill_overage(world, sub, customer)
     previous = plan_changes.take_effect(world, sub)
     open_period(sub, start)
@@ -188,17 +188,21 @@ def _retry(world: World, sub: Subscription, customer: Customer) -> Outcome:
 def collect(
     world: World, invoice: Invoice, sub: Subscription, customer: Customer, recovery: Recovery
 ) -> bool:
-    """Charge again for what was declined; when that works, what it was for goes ahead."""
+    """Charge a declined invoice again. If that succeeds, the renewal or resume goes ahead."""
     if sub.status == "paused":
         return pauses.collect(world, invoice, sub, customer, recovery)
-    paid = charge(world, invoice, customer, "recurring_billing", recovery=recovery)
+    # A retry by hand charges the default card; an automatic retry tries the other cards, too.
+    scheduled = recovery.attempt > 0
+    paid = charge(
+        world, invoice, customer, "recurring_billing", recovery=recovery, every_card=scheduled
+    )
     if paid:
         _recover(world, sub, customer, invoice)
     return paid
 
 
 def _recover(world: World, sub: Subscription, customer: Customer, invoice: Invoice) -> None:
-    """The debt is paid: back to active, on the same anchor."""
+    """The invoice is paid: the subscription is active again and keeps its billing day."""
     sub.status = "active"
     sub.dunning = None
     sub.updated_at = world.now()

@@ -6,6 +6,7 @@ from standin import plan_changes, subscriptions
 from standin.cards import CardForm
 from standin.catalogue import Plan, Price
 from standin.models import Subscription
+from standin.tax import with_tax
 from standin.world import World
 
 
@@ -16,20 +17,25 @@ class Order:
     plan: Plan
     price: Price
     trial_days: int
+    due: int
+    """What is charged now, with tax, in the minor unit."""
 
 
 def order(world: World, sub: Subscription) -> Order | None:
-    """What there is to pay; None when nothing is, because it is paid or has ended."""
+    """What there is to pay; None when it is paid or the subscription has ended."""
     if sub.status == "pending_payment":
         plan = world.plan(sub)
         price = next(p for p in plan.prices if p.id == sub.price_id)
-        return Order(plan, price, sub.trial_days)
+        due = 0 if sub.trial_days else with_tax(world, price.price)
+        return Order(plan, price, sub.trial_days, due)
     target = plan_changes.checkout_target(world, sub) if sub.has_access else None
-    return Order(target.plan, target.price, 0) if target and target.price else None
+    if target is None or target.price is None:
+        return None
+    return Order(target.plan, target.price, 0, with_tax(world, target.price.price))
 
 
 def success_url(sub: Subscription) -> str | None:
-    """Where the buyer goes after paying; ask before, a paid plan change forgets it."""
+    """Where the buyer goes after paying. Read it before payment: a paid plan change deletes it."""
     return sub.plan_checkout.success_url if sub.plan_checkout else sub.success_url
 
 
@@ -41,7 +47,10 @@ def pay(world: World, sub: Subscription, form: CardForm) -> None:
         plan_changes.pay_checkout(world, sub, form)
 
 
-def note_declined(world: World, sub: Subscription, failure: tuple[str, str]) -> None:
-    """Tell of a declined payment. A plan change has no invoice before it is paid: no event."""
+def note_declined(
+    world: World, sub: Subscription, form: CardForm, failure: tuple[str, str]
+) -> None:
+    """Write down a declined first payment. A declined plan change has no invoice yet."""
     if sub.status == "pending_payment":
-        subscriptions.note_declined_checkout(world, sub, failure)
+        card = form.read(world.now())[1]
+        subscriptions.note_declined_checkout(world, sub, card, failure)

@@ -15,15 +15,19 @@ from standin.world import World
 def create(world: World, request: CreateCustomer) -> tuple[Customer, bool]:
     """The customer, and whether it is new: the caller's own id makes creation idempotent.
 
-    An existing customer is returned unchanged, whatever else the request says. Raises ApiError:
-    duplicate, when emails are set to be unique.
+    An existing customer is returned unchanged, whatever else the request says. So is the customer
+    who has the email, where emails are set to link; only the caller's id for them is replaced.
+    Raises ApiError: duplicate, when emails are set to be unique.
     """
     own_id = request.own_id
     known = own_id and world.store.customers.first("external_id = ?", own_id)
     if known:
         return known, False
-    if world.settings.repeated_email == "conflict":
-        _check_email_is_new(world, request.email)
+    same_email = world.store.customers.first("email = ?", request.email, newest=False)
+    if same_email and world.settings.repeated_email == "conflict":
+        raise ApiError("duplicate", "Another customer has this email", param="email")
+    if same_email and world.settings.repeated_email == "link":
+        return _linked(world, same_email, own_id), False
     now = world.now()
     customer = Customer(
         id=new_id("cus"),
@@ -42,9 +46,14 @@ def create(world: World, request: CreateCustomer) -> tuple[Customer, bool]:
     return customer, True
 
 
-def _check_email_is_new(world: World, email: str) -> None:
-    if world.store.customers.first("email = ?", email):
-        raise ApiError("duplicate", "Another customer has this email", param="email")
+def _linked(world: World, customer: Customer, own_id: str | None) -> Customer:
+    """Give the customer the caller's new id; without one the customer stays as it is."""
+    if own_id is None:
+        return customer
+    linked = customer.model_copy(update={"external_id": own_id, "updated_at": world.now()})
+    world.store.customers.put(linked)
+    events.customer_event(world, "customer.updated", linked)
+    return linked
 
 
 def create_many(world: World, entries: list[dict[str, Any]]) -> dict[str, Any]:

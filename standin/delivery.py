@@ -181,7 +181,7 @@ class Courier:
     def _request(
         self, event: Event, endpoint: Endpoint, action: WebhookAction
     ) -> tuple[bytes, dict[str, str]]:
-        body = wire.dumps(self._envelope(event, endpoint))
+        body = wire.dumps(self._envelope(event))
         signature = sign(body, endpoint.secret)
         if action.corrupt == "signature":
             signature = signature[::-1]
@@ -196,14 +196,14 @@ class Courier:
             "X-Commet-Event-Id": event.id,
         }
 
-    def _envelope(self, event: Event, endpoint: Endpoint) -> dict[str, object]:
+    def _envelope(self, event: Event) -> dict[str, object]:
         return {
             "id": event.id,
             "event": event.name,
             "timestamp": iso(event.timestamp),
             "organizationId": self._world.organization_id,
             "mode": "sandbox",
-            "apiVersion": endpoint.api_version or API_VERSION,
+            "apiVersion": API_VERSION,
             "data": self._data(event),
         }
 

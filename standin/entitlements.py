@@ -5,7 +5,9 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 
 from standin.catalogue import Feature, PlanFeature
+from standin.clock import midnight
 from standin.models import Allowance, Meter, Subscription, meter_id
+from standin.periods import open_period
 from standin.store import stamp
 from standin.world import World
 
@@ -62,6 +64,16 @@ class Entitlement:
 def entitlements(world: World, sub: Subscription, *, exact: bool = False) -> list[Entitlement]:
     """All features of the subscription's plan; `exact` counts usage that does not show yet."""
     return [_entitlement(world, sub, grant, exact=exact) for grant in world.plan(sub).features]
+
+
+def denied(world: World, sub: Subscription) -> list[Entitlement]:
+    """The features of a subscription that waits for its payment; its status allows none of them.
+
+    Its allowance is the one that would begin if it had been paid on the day it was created.
+    """
+    unpaid = sub.model_copy(deep=True)
+    open_period(unpaid, midnight(sub.created_at))
+    return entitlements(world, unpaid)
 
 
 def entitlement(

@@ -29,6 +29,7 @@ _TYPES = {
         "customer_not_found plan_not_found price_not_found feature_not_found"
         " subscription_not_found invoice_not_found webhook_not_found not_found"
         " offer_not_found promo_code_not_found no_active_subscription"
+        " transaction_not_found payment_not_found payment_method_not_found"
         " endpoint_deprecated endpoint_not_available"
     ),
     "conflict_error": (
@@ -36,7 +37,8 @@ _TYPES = {
         " charge_in_progress subscription_already_canceled not_scheduled_for_cancellation"
         " already_scheduled one_time_subscription_not_cancelable no_outstanding_invoice"
         " no_prices_configured subscription_required duplicate idempotency_key_mismatch"
-        " idempotency_in_progress no_payment_method plan_unavailable"
+        " idempotency_in_progress no_payment_method plan_unavailable payment_not_cancelable"
+        " card_promotions_not_available provider_unsupported"
     ),
     "billing_error": (
         "charge_failed included_limit_reached insufficient_credits insufficient_balance"
@@ -47,6 +49,7 @@ _TYPES = {
     "internal_error": (
         "internal_error subscription_creation_failed subscription_activation_failed"
         " subscription_cancel_failed subscription_uncancel_failed idempotency_unavailable"
+        " subscription_has_open_dispute"
     ),
 }
 
@@ -59,6 +62,7 @@ _STATUS_BY_CODE = {
     "no_payment_method": 422,
     "plan_unavailable": 422,
     "subscription_uncancel_failed": 409,
+    "subscription_has_open_dispute": 409,
 }
 
 

@@ -7,11 +7,19 @@ from typing import Any, Literal
 from standin.catalogue import Plan
 from standin.clock import iso, iso_or_none
 from standin.entitlements import entitlements
-from standin.models import Customer, Invoice, Pause, Subscription, UsageRecord
-from standin.render import customer_fields, feature_access_fields, plan_ref
+from standin.models import (
+    Card,
+    Customer,
+    Dispute,
+    Invoice,
+    Pause,
+    Payment,
+    Subscription,
+    Transaction,
+    UsageRecord,
+)
+from standin.render import PROVIDER, customer_fields, feature_access_fields, plan_ref
 from standin.world import World
-
-PROVIDER = "stripe"
 
 EVENT_NAMES = frozenset(
     [
@@ -108,12 +116,13 @@ ChargeReason = Literal[
     "reactivation",
     "subscription_resume",
     "overage",
+    "one_time_payment",
 ]
 
 
 @dataclass(frozen=True, slots=True)
 class Recovery:
-    """What tries to collect an unpaid invoice: a numbered dunning retry, or somebody (0)."""
+    """A further try to collect an invoice: an automatic one by its number, or 0 for one by hand."""
 
     attempt: int = 0
     max_attempts: int = 0
@@ -370,7 +379,7 @@ def checkout_ready(
 
 
 def invoice_event(world: World, name: str, invoice: Invoice, customer: Customer) -> None:
-    """invoice.created and invoice.voided."""
+    """invoice.created, invoice.voided and invoice.overdue."""
     world.emit(
         name,
         customer,
@@ -383,7 +392,7 @@ def invoice_event(world: World, name: str, invoice: Invoice, customer: Customer)
             "issueDate": iso(invoice.issue_date),
             "dueDate": iso(invoice.due_date),
             "currency": invoice.currency,
-            "subtotal": invoice.total,
+            "subtotal": invoice.subtotal,
             "total": invoice.total,
             "customerId": customer.public_id,
             "subscriptionId": invoice.subscription_id,
@@ -413,34 +422,24 @@ def _payment(invoice: Invoice, customer: Customer) -> dict[str, Any]:
     }
 
 
-def _context(reason: ChargeReason, recovery: Recovery | None) -> dict[str, Any]:
-    shown = recovery.shown() if recovery else None
-    return {"reason": reason, "paymentLinkId": None, "recovery": shown}
-
-
 def payment_received(
-    world: World,
-    invoice: Invoice,
-    customer: Customer,
-    reason: ChargeReason,
-    *,
-    recovery: Recovery | None = None,
+    world: World, invoice: Invoice, customer: Customer, transaction: Transaction
 ) -> None:
     """payment.received. The fee behind `orgNetAmount` is made up: 5 % and 50 minor units."""
-    fee = (invoice.total * 5 + 50) // 100 + 50
+    fee = (invoice.subtotal * 5 + 50) // 100 + 50
     world.emit(
         "payment.received",
         customer,
         _payment(invoice, customer)
         | {
-            "paymentContext": _context(reason, recovery),
+            "paymentContext": transaction.context,
             "invoiceTotal": invoice.total,
-            "paymentTransactionId": invoice.transaction_id,
+            "paymentTransactionId": transaction.id,
             "paymentMethod": "card",
             "subPaymentMethod": "credit_card",
             "grossAmount": invoice.total,
             "currency": invoice.currency,
-            "orgNetAmount": max(0, invoice.total - fee),
+            "orgNetAmount": max(0, invoice.subtotal - fee),
             "customerEmail": customer.email,
             "paidAt": iso(world.now()),
         },
@@ -451,27 +450,27 @@ def payment_failed(
     world: World,
     invoice: Invoice,
     customer: Customer,
-    reason: ChargeReason,
-    failure: tuple[str, str],
+    transaction: Transaction,
     *,
     recovery_url: str | None,
-    recovery: Recovery | None = None,
 ) -> None:
     """payment.failed, with the provider's decline code and message."""
-    code, message = failure
     world.emit(
         "payment.failed",
         customer,
         _payment(invoice, customer)
-        | {
-            "paymentContext": _context(reason, recovery),
-            "paymentMethod": "card",
-            "subPaymentMethod": None,
-            "failureCode": code,
-            "failureMessage": message,
-            "recoveryUrl": recovery_url,
-        },
+        | {"paymentContext": transaction.context, "recoveryUrl": recovery_url}
+        | _decline(transaction),
     )
+
+
+def _decline(transaction: Transaction) -> dict[str, Any]:
+    return {
+        "paymentMethod": "card",
+        "subPaymentMethod": None,
+        "failureCode": transaction.failure_code or "card_declined",
+        "failureMessage": transaction.failure_message or "The card was declined.",
+    }
 
 
 def payment_recovered(world: World, invoice: Invoice, customer: Customer) -> None:
@@ -485,9 +484,99 @@ def payment_retry_failed(world: World, invoice: Invoice, customer: Customer, why
     world.emit("payment.retry_failed", customer, _payment(invoice, customer) | {"reason": why})
 
 
-def payment_method(world: World, name: str, customer: Customer, sub: Subscription | None) -> None:
-    """payment_method.attached (with its subscription) and payment_method.updated (without)."""
-    card = customer.card
+def refunded(world: World, transaction: Transaction, amount: int) -> None:
+    """payment.refunded; `amount` is what was given back, in the minor unit."""
+    customer, about = _about_transaction(world, transaction)
+    world.emit("payment.refunded", customer, about | {"refundAmount": amount})
+
+
+def disputed(world: World, transaction: Transaction, dispute: Dispute) -> None:
+    """payment.disputed."""
+    customer, about = _about_transaction(world, transaction)
+    world.emit("payment.disputed", customer, about | _dispute(dispute))
+
+
+def dispute_resolved(world: World, transaction: Transaction, dispute: Dispute) -> None:
+    """payment.dispute_resolved, of a dispute that has an outcome."""
+    customer, about = _about_transaction(world, transaction)
+    data = about | _dispute(dispute) | {"outcome": dispute.outcome}
+    world.emit("payment.dispute_resolved", customer, data)
+
+
+def _dispute(dispute: Dispute) -> dict[str, Any]:
+    return {"disputeAmount": dispute.amount, "disputeReason": dispute.reason}
+
+
+def _about_transaction(
+    world: World, transaction: Transaction
+) -> tuple[Customer | None, dict[str, Any]]:
+    invoice = world.store.invoices.get(transaction.invoice_id or "")
+    customer = world.store.customers.get(invoice.customer_id) if invoice else None
+    return customer, {
+        "paymentTransactionId": transaction.id,
+        "provider": PROVIDER,
+        "paymentLinkId": transaction.context["paymentLinkId"],
+        "invoiceId": invoice.id if invoice else None,
+        "invoiceNumber": invoice.number if invoice else None,
+        "customerId": customer.public_id if customer else None,
+        "subscriptionId": transaction.subscription_id,
+        "currency": transaction.currency,
+    }
+
+
+def payment_link(world: World, name: str, payment: Payment) -> None:
+    """payment_link.created and payment_link.canceled."""
+    customer, about = _about_link(world, payment)
+    world.emit(name, customer, about)
+
+
+def payment_link_completed(
+    world: World, payment: Payment, invoice: Invoice, transaction: Transaction
+) -> None:
+    """payment_link.completed: the event on which the purchase is handed out."""
+    customer, about = _about_link(world, payment)
+    data = {
+        "paymentContext": transaction.context,
+        "invoiceId": invoice.id,
+        "invoiceNumber": invoice.number,
+        "paymentTransactionId": transaction.id,
+        "paymentMethod": "card",
+        "subPaymentMethod": "credit_card",
+    }
+    world.emit("payment_link.completed", customer, about | data)
+
+
+def payment_link_failed(world: World, payment: Payment, transaction: Transaction) -> None:
+    """payment_link.failed; the link can be paid with another card."""
+    customer, about = _about_link(world, payment)
+    data = {"paymentContext": transaction.context} | _decline(transaction)
+    world.emit("payment_link.failed", customer, about | data)
+
+
+def _about_link(world: World, payment: Payment) -> tuple[Customer | None, dict[str, Any]]:
+    customer = world.store.customers.get(payment.customer_id or "")
+    return customer, {
+        "paymentId": payment.id,
+        "status": payment.status,
+        "amount": payment.total,
+        "currency": payment.currency,
+        "description": payment.description,
+        "customerId": customer.public_id if customer else None,
+    }
+
+
+def payment_method(
+    world: World,
+    name: str,
+    customer: Customer,
+    sub: Subscription | None,
+    card: Card | None = None,
+) -> None:
+    """payment_method.attached (with its subscription) and payment_method.updated (without).
+
+    About the default card, unless another one is given.
+    """
+    card = card or customer.card
     data: dict[str, Any] = {
         "customerId": customer.public_id,
         "paymentMethod": "card",

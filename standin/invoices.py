@@ -7,8 +7,9 @@ from typing import Literal
 from standin import events
 from standin.entitlements import Entitlement, entitlements
 from standin.ids import new_id, new_secret
-from standin.models import Customer, Invoice, InvoiceLine, Subscription
+from standin.models import Customer, Invoice, InvoiceLine, Payment, Subscription, Transaction
 from standin.render import whole
+from standin.tax import tax_on
 from standin.world import World
 
 RATE_UNITS_PER_MINOR_UNIT = 100
@@ -38,7 +39,7 @@ def base_line(world: World, sub: Subscription) -> InvoiceLine:
 
 
 def credit_line(plan_name: str, amount: int, days: int, of_days: int) -> InvoiceLine:
-    """What is given back for the rest of a period that a plan change cuts short."""
+    """The credit for the rest of a period that a plan change ends early."""
     return InvoiceLine(
         line_type="credit",
         description=f"Unused time on {plan_name} ({days} of {of_days} days)",
@@ -84,17 +85,70 @@ def draw_up(
     period: tuple[datetime, datetime],
 ) -> Invoice:
     """A new outstanding invoice, announced by invoice.created."""
-    now = world.now()
-    invoice = Invoice(
-        id=new_id("inv"),
-        number=f"INV-{world.store.next_number('number:invoice'):04d}",
+    invoice = _outstanding(
+        world,
         customer_id=sub.customer_id,
         subscription_id=sub.id,
+        kind=kind,
+        lines=lines,
+        tax_amount=tax_on(world, sum(line.amount for line in lines)),
+        currency=world.settings.currency,
+        plan_name=world.plan(sub).name,
+        period=period,
+    )
+    events.invoice_event(world, "invoice.created", invoice, world.owner(sub))
+    return world.store.invoices.put(invoice)
+
+
+def draw_up_payment(world: World, payment: Payment, customer: Customer) -> Invoice:
+    """The invoice of a one-time payment that has just been paid, announced by invoice.created."""
+    now = world.now()
+    line = InvoiceLine(
+        line_type="one_time",
+        description=payment.description,
+        quantity=1,
+        unit_amount=payment.amount,
+        amount=payment.amount,
+    )
+    invoice = _outstanding(
+        world,
+        customer_id=customer.id,
+        subscription_id=None,
+        kind="one_time_payment",
+        lines=[line],
+        tax_amount=payment.tax_amount,
+        currency=payment.currency,
+        plan_name=None,
+        period=(now, now),
+    )
+    events.invoice_event(world, "invoice.created", invoice, customer)
+    return world.store.invoices.put(invoice)
+
+
+def _outstanding(
+    world: World,
+    *,
+    customer_id: str,
+    subscription_id: str | None,
+    kind: str,
+    lines: list[InvoiceLine],
+    tax_amount: int,
+    currency: str,
+    plan_name: str | None,
+    period: tuple[datetime, datetime],
+) -> Invoice:
+    now = world.now()
+    return Invoice(
+        id=new_id("inv"),
+        number=f"INV-{world.store.next_number('number:invoice'):04d}",
+        customer_id=customer_id,
+        subscription_id=subscription_id,
         status="outstanding",
         invoice_type=kind,
-        currency=world.settings.currency,
+        currency=currency,
         lines=lines,
-        plan_name=world.plan(sub).name,
+        tax_amount=tax_amount,
+        plan_name=plan_name,
         period_start=period[0],
         period_end=period[1],
         issue_date=now,
@@ -103,22 +157,28 @@ def draw_up(
         updated_at=now,
         recovery_token=new_secret("tok"),
     )
-    events.invoice_event(world, "invoice.created", invoice, world.owner(sub))
-    return world.store.invoices.put(invoice)
 
 
-def settle(world: World, invoice: Invoice) -> None:
-    """Mark an invoice paid."""
+def settle(world: World, invoice: Invoice, transaction: Transaction | None) -> None:
+    """Mark an invoice paid, by that transaction or (None) because there was nothing to pay."""
     invoice.status = "paid"
-    invoice.transaction_id = new_id("txn") if invoice.total else None
+    invoice.transaction_id = transaction.id if transaction else None
     invoice.updated_at = world.now()
     world.store.invoices.put(invoice)
+
+
+def note_overdue(world: World, invoice: Invoice) -> None:
+    """Send invoice.overdue, once per invoice; the invoice stays outstanding."""
+    customer = world.customer(invoice.customer_id)
+    invoice.overdue_noted = True
+    world.store.invoices.put(invoice)
+    events.invoice_event(world, "invoice.overdue", invoice, customer)
 
 
 def close_unpaid(
     world: World, invoice: Invoice, customer: Customer, status: Literal["void", "uncollectible"]
 ) -> None:
-    """Give up on an invoice. A void one is announced, an uncollectible one is not."""
+    """Close an unpaid invoice. A void one sends invoice.voided, an uncollectible one no event."""
     invoice.status = status
     invoice.updated_at = world.now()
     world.store.invoices.put(invoice)

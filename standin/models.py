@@ -1,6 +1,6 @@
 """What the stand-in remembers. Each record is stored whole; the store indexes a few fields."""
 
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
@@ -10,6 +10,7 @@ from standin import wire
 
 LIVE_STATUSES = frozenset({"trialing", "active", "past_due", "paused"})
 ACCESS_STATUSES = frozenset({"trialing", "active", "past_due"})
+OVERDUE_AFTER = timedelta(days=1)
 
 
 # Free-form JSON is kept as text of ours: pydantic would turn a Decimal inside it into a string.
@@ -37,6 +38,21 @@ class Card(BaseModel):
     exp_year: int
     charge_failure: str | None = None
     """Decline code of every later charge; None: charges succeed."""
+    country: str | None = None
+    """Where the card was issued, by Commet's table of test cards."""
+    saved_at: datetime | None = None
+
+    def is_same(self, other: "Card") -> bool:
+        """Whether both records stand for one card, saved twice."""
+        known_by = ("brand", "last4", "country")
+        return all(getattr(self, name) == getattr(other, name) for name in known_by)
+
+
+class ManualRetries(BaseModel):
+    """How often a customer's overdue payment was tried again by hand on one day (UTC)."""
+
+    day: date
+    count: int
 
 
 class Customer(Record):
@@ -50,8 +66,17 @@ class Customer(Record):
     metadata: JsonObject | None = None
     address: JsonObject | None = None
     card: Card | None = None
+    """The card that is charged by default."""
+    other_cards: list[Card] = []
+    """Further saved cards, newest first: dunning tries them when the default one is declined."""
+    manual_retries: ManualRetries | None = None
     created_at: datetime
     updated_at: datetime
+
+    @property
+    def cards(self) -> list[Card]:
+        """Every saved card, the default one first."""
+        return [*([self.card] if self.card else []), *self.other_cards]
 
     @property
     def public_id(self) -> str:
@@ -68,7 +93,7 @@ class Cancellation(BaseModel):
 
 
 class Allowance(BaseModel):
-    """The stretch of time one set of included amounts lasts. A new one has a new id."""
+    """A period in which included amounts can be used, a month or a week. Each has its own id."""
 
     id: str
     start: datetime
@@ -124,7 +149,7 @@ class Subscription(Record):
         "draft", "pending_payment", "trialing", "active", "past_due", "paused", "canceled"
     ]
     terms: JsonObject = {}
-    """What was asked for at checkout; a pending one is reused only for the same."""
+    """The terms asked for; a pending checkout is reused only for the same terms."""
     start_date: datetime
     created_at: datetime
     updated_at: datetime
@@ -132,21 +157,21 @@ class Subscription(Record):
     period_start: datetime | None = None
     period_end: datetime | None = None
     paused_for: timedelta = timedelta(0)
-    """How much of the current period has passed in pauses and was given back at its end."""
+    """How long the current period was paused; its end was moved by that much."""
     allowance: Allowance | None = None
     past_allowances: list[Allowance] = []
-    """The last year's, oldest first: where usage reported late may be booked."""
+    """Allowances of the last year, oldest first: usage that is reported late may belong there."""
     trial_days: int = 0
     trial_ends_at: datetime | None = None
     checkout_token: str | None = None
     success_url: str | None = None
     cancel_when_active: bool = False
-    """Whether it was asked for to end with its first period."""
+    """Whether the request asked for a subscription that ends with its first period."""
     first_invoice_id: str | None = None
     cancellation: Cancellation | None = None
     canceled_at: datetime | None = None
     ended_reason: str | None = None
-    """Why it ended when nobody asked for it, such as `dunning_exhausted`."""
+    """Why the subscription ended without a request, such as `dunning_exhausted`."""
     end_date: datetime | None = None
     dunning: Dunning | None = None
     scheduled_change: ScheduledChange | None = None
@@ -200,10 +225,10 @@ class UsageRecord(Record):
 class InvoiceLine(BaseModel):
     """A line of an invoice. Amounts are minor units; `unit_amount` of overage is rate scale.
 
-    Only credits are negative.
+    Only credits are negative. No line contains tax.
     """
 
-    line_type: Literal["plan_base", "feature_overage", "credit"]
+    line_type: Literal["plan_base", "feature_overage", "credit", "one_time"]
     feature_name: str | None = None
     description: str
     quantity: int
@@ -233,22 +258,120 @@ class Invoice(Record):
     created_at: datetime
     updated_at: datetime
     transaction_id: str | None = None
+    """The transaction that paid this invoice."""
+    tax_amount: int = 0
+    overdue_noted: bool = False
+    """Whether invoice.overdue has been sent."""
     recovery_token: str
-    """Names the page on which it can be paid when charging the saved card has failed."""
+    """Part of the address where the invoice can be paid after the saved card was declined."""
 
     @property
     def paid(self) -> bool:
-        """Whether it is settled."""
+        """Whether the invoice is paid."""
         return self.status == "paid"
 
     @property
-    def total(self) -> int:
-        """Sum of the lines; the stand-in knows neither tax nor discounts."""
+    def subtotal(self) -> int:
+        """Sum of the lines, before tax."""
         return sum(line.amount for line in self.lines)
+
+    @property
+    def total(self) -> int:
+        """What has to be paid, tax included."""
+        return self.subtotal + self.tax_amount
+
+    @property
+    def overdue_at(self) -> datetime | None:
+        """When invoice.overdue is due; None when the invoice is closed or the event was sent."""
+        if self.status != "outstanding" or self.overdue_noted:
+            return None
+        return self.due_date + OVERDUE_AFTER
+
+
+class Dispute(BaseModel):
+    """A cardholder's dispute of a payment; without an outcome it is still open."""
+
+    amount: int
+    reason: str | None
+    opened_at: datetime
+    outcome: Literal["won", "lost"] | None = None
+
+
+class Transaction(Record):
+    """One attempt to take money; amounts are in the minor unit of `currency`."""
+
+    invoice_id: str | None
+    subscription_id: str | None = None
+    payment_id: str | None = None
+    """The payment link or one-time charge behind it."""
+    customer_id: str | None
+    customer_email: str | None
+    customer_name: str | None
+    context: JsonObject
+    """What the charge was for: Commet's `paymentContext`."""
+    status: Literal["pending", "succeeded", "failed", "refunded", "disputed"]
+    subtotal: int
+    tax_amount: int
+    currency: str
+    card: Card | None
+    failure_code: str | None = None
+    failure_message: str | None = None
+    refunded_amount: int = 0
+    dispute: Dispute | None = None
+    paid_at: datetime | None
+    created_at: datetime
+    updated_at: datetime
+
+    @property
+    def total(self) -> int:
+        """What was charged, tax included."""
+        return self.subtotal + self.tax_amount
+
+    @property
+    def has_open_dispute(self) -> bool:
+        """Whether a dispute waits for its outcome."""
+        return self.dispute is not None and self.dispute.outcome is None
+
+
+class Refund(Record):
+    """Money given back for a transaction."""
+
+    transaction_id: str
+    amount: int
+    currency: str
+    status: Literal["succeeded"] = "succeeded"
+    reason: Literal["duplicate", "fraudulent", "requested_by_customer"] | None
+    created_at: datetime
+
+
+class Payment(Record):
+    """A one-time payment without a plan: a link to pay, or a charge of a saved card."""
+
+    kind: Literal["link", "charge"]
+    customer_id: str | None
+    status: Literal["pending", "succeeded", "failed", "canceled"]
+    amount: int
+    """Before tax, in the minor unit of `currency`."""
+    tax_amount: int
+    currency: str
+    description: str
+    metadata: JsonObject | None
+    token: str | None
+    """Part of the address of a link; None for a charge."""
+    success_url: str | None
+    expires_at: datetime | None
+    invoice_id: str | None = None
+    created_at: datetime
+    updated_at: datetime
+
+    @property
+    def total(self) -> int:
+        """What has to be paid, tax included."""
+        return self.amount + self.tax_amount
 
 
 class PortalSession(Record):
-    """A way into the portal; `id` is the token in its address. Times are wall time."""
+    """A session of the customer portal; `id` is the token in its address. Times are wall time."""
 
     customer_id: str
     return_url: str | None
@@ -257,7 +380,7 @@ class PortalSession(Record):
 
 
 class Endpoint(Record):
-    """Where webhooks go."""
+    """A webhook endpoint."""
 
     url: str
     events: list[str]
@@ -270,7 +393,7 @@ class Endpoint(Record):
 
 
 class Event(Record):
-    """Something that happened, as webhooks tell it."""
+    """Something that happened, as webhooks report it."""
 
     name: str
     timestamp: datetime
@@ -282,7 +405,7 @@ class Attempt(BaseModel):
     """One try to deliver an event."""
 
     number: int
-    """Place in the log."""
+    """Its number among the attempts, from 1."""
     kind: Literal["scheduled", "copy", "manual", "test"] = "scheduled"
     """Only scheduled ones count; a copy is what a fault rule sent besides."""
     at: datetime

@@ -9,13 +9,13 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from standin import events
+from standin.charges import charge
 from standin.clock import midnight
 from standin.errors import ApiError, invalid
 from standin.events import Recovery
 from standin.ids import new_id
 from standin.invoices import base_line, draw_up
 from standin.models import Customer, Dunning, Invoice, Pause, Subscription
-from standin.payments import charge
 from standin.periods import close_allowance, open_period, period_end
 from standin.subscriptions import bill_overage
 from standin.world import World
@@ -165,7 +165,15 @@ def collect(
     recovery: Recovery | None,
 ) -> bool:
     """Charge the invoice of a resume; when that works the new period begins today."""
-    if not charge(world, invoice, customer, "subscription_resume", recovery=recovery):
+    scheduled = recovery is not None and recovery.attempt > 0
+    if not charge(
+        world,
+        invoice,
+        customer,
+        "subscription_resume",
+        recovery=recovery,
+        every_card=scheduled,
+    ):
         events.resume_failed(world, sub, customer, invoice)
         return False
     _restart(world, sub, customer, invoice)
@@ -175,7 +183,7 @@ def collect(
 
 
 def _restore(world: World, sub: Subscription, customer: Customer, pause: Pause) -> None:
-    """Everything that was left when the pause began is left now."""
+    """Give back the days of the period, allowance and trial that were left when the pause began."""
     away = world.now() - pause.effective_at
     if sub.period_end and sub.allowance:
         sub.period_end += away

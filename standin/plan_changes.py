@@ -10,9 +10,10 @@ from datetime import datetime
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Literal, cast
 
-from standin import events
+from standin import cards, events
 from standin.cards import CardForm, CardRefusedError, accept
 from standin.catalogue import Plan, Price
+from standin.charges import charge
 from standin.clock import DAY, midnight
 from standin.errors import ApiError, invalid
 from standin.events import PlanChangeAmounts
@@ -26,8 +27,9 @@ from standin.models import (
     ScheduledChange,
     Subscription,
 )
-from standin.payments import charge
 from standin.periods import open_period
+from standin.tax import tax_on
+from standin.transactions import check_undisputed, has_open_dispute
 from standin.world import World
 
 INTERVALS = ("weekly", "monthly", "quarterly", "semiannual", "yearly")
@@ -35,7 +37,7 @@ INTERVALS = ("weekly", "monthly", "quarterly", "semiannual", "yearly")
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where a change leads. A free plan has no price."""
+    """The plan and price to change to. A free plan has no price."""
 
     plan: Plan
     price: Price | None
@@ -53,24 +55,38 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Quote:
-    """What changing now would cost, in the minor unit; usage so far is `overage`."""
+    """What a change now would cost, in the minor unit; `overage` bills the usage so far."""
 
     target: Target
     credit: int
     overage: list[InvoiceLine]
+    tax: int
     days_remaining: int
     total_days: int
     is_upgrade: bool
 
     @property
     def credit_applied(self) -> int:
-        """A credit pays for this invoice; what it exceeds it by is not paid out."""
-        return min(self.credit, self.target.amount + sum(line.amount for line in self.overage))
+        """The part of the credit that this invoice uses; the rest is not paid out."""
+        return _credit_applied(self.credit, self._gross)
+
+    @property
+    def net(self) -> int:
+        """What is charged, before tax."""
+        return self._gross - self.credit_applied
 
     @property
     def total(self) -> int:
-        """What is charged."""
-        return self.target.amount + sum(line.amount for line in self.overage) - self.credit_applied
+        """What is charged, tax included."""
+        return self.net + self.tax
+
+    @property
+    def _gross(self) -> int:
+        return self.target.amount + sum(line.amount for line in self.overage)
+
+
+def _credit_applied(credit: int, gross: int) -> int:
+    return min(credit, gross)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +143,8 @@ def offers(world: World, sub: Subscription) -> list[Target]:
     try:
         _check_changeable(sub)
     except ApiError:
+        return []
+    if has_open_dispute(world, sub):
         return []
     current, booked = world.plan(sub), sub.scheduled_change
     plans = sorted(world.catalogue.plans, key=lambda plan: plan.sort_order)
@@ -197,7 +215,7 @@ def when(world: World, sub: Subscription, target: Target) -> When:
     step = _rank(target.billing_interval) - _rank(sub.billing_interval)
     if step == 0:
         step = target.plan.sort_order - current.sort_order
-    # Plans of equal rank: nothing says that somebody gets less, so nobody has to wait.
+    # Plans of the same rank: the new one is not a downgrade, so the change happens now.
     return "now" if step >= 0 else "period_end"
 
 
@@ -213,10 +231,13 @@ def quote(world: World, sub: Subscription, target: Target) -> Quote:
     remaining, total = _days(world, sub)
     # A trial has cost nothing, so there is nothing to give back.
     effective = 0 if sub.status == "trialing" else world.price(sub)
+    credit, overage = _share(effective, remaining, total), overage_lines(world, sub)
+    gross = target.amount + sum(line.amount for line in overage)
     return Quote(
         target=target,
-        credit=_share(effective, remaining, total),
-        overage=overage_lines(world, sub),
+        credit=credit,
+        overage=overage,
+        tax=tax_on(world, gross - _credit_applied(credit, gross)),
         days_remaining=remaining,
         total_days=total,
         is_upgrade=target.plan.sort_order > world.plan(sub).sort_order
@@ -264,11 +285,13 @@ def change(
 ) -> Changed:
     """Change the plan now, book the change, or begin the checkout it needs.
 
-    Raises what `resolve` raises, and ApiError: already_scheduled, no_payment_method.
+    Raises what `resolve` raises, and ApiError: already_scheduled, no_payment_method,
+    subscription_has_open_dispute.
     """
     if plan_id is None and interval is None:
         raise ApiError("no_change_requested", "Neither a plan nor a billing interval was given")
     target = resolve(world, sub, plan_id, interval)
+    check_undisputed(world, sub)
     match when(world, sub, target):
         case "checkout":
             return _begin_checkout(world, sub, target, success_url)
@@ -354,7 +377,7 @@ def _schedule(world: World, sub: Subscription, target: Target) -> Changed:
 
 
 def take_effect(world: World, sub: Subscription) -> Plan:
-    """Put a subscription on the plan it was booked for; the plan it leaves."""
+    """Put the subscription on the plan of its scheduled change; returns the plan before."""
     planned = sub.scheduled_change
     plan = world.catalogue.plan(planned.plan_id) if planned else None
     if planned is None or plan is None:
@@ -368,7 +391,7 @@ def take_effect(world: World, sub: Subscription) -> Plan:
 def _begin_checkout(
     world: World, sub: Subscription, target: Target, success_url: str | None
 ) -> Changed:
-    """A link to pay the change with; the same target keeps its link."""
+    """A link on which the change is paid; asking for the same plan again keeps the link."""
     wanted = PlanCheckout(
         plan_id=target.plan.id,
         price_id=cast("Price", target.price).id,
@@ -402,7 +425,7 @@ def pay_checkout(world: World, sub: Subscription, form: CardForm) -> Changed:
     card = accept(form, world.now())
     if card.charge_failure:
         raise CardRefusedError(card.charge_failure)
-    customer.card = card
+    cards.keep(customer, card)
     world.store.customers.put(customer)
     events.payment_method(world, "payment_method.attached", customer, sub)
     return change_now(world, sub, target)

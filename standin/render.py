@@ -13,13 +13,17 @@ from standin.models import (
     Endpoint,
     Invoice,
     InvoiceLine,
+    Payment,
+    Refund,
     Subscription,
+    Transaction,
     UsageRecord,
 )
 from standin.world import World
 
 Shape = dict[str, Any]
 RATE_SCALE = 10_000
+PROVIDER = "stripe"
 
 
 def _resource(kind: str, fields: Shape) -> Shape:
@@ -273,9 +277,10 @@ def plan_change_completed(
     *,
     credit: int,
     price: int,
+    tax: int,
     total: int,
 ) -> Shape:
-    """A PlanChange that has happened; amounts are minor units.
+    """A PlanChange that has happened; amounts are minor units, the total contains the tax.
 
     `charge` is the new price. `creditsApplied` would be a customer's account credits, which the
     stand-in does not have. Free plans turn over monthly.
@@ -292,8 +297,8 @@ def plan_change_completed(
             "credit": credit,
             "creditsApplied": 0,
             "charge": price,
-            "taxAmount": 0,
-            "netAmount": total,
+            "taxAmount": tax,
+            "netAmount": total - tax,
             "totalCharged": total,
             "remainingCreditBalance": 0,
         },
@@ -314,7 +319,7 @@ def plan_change_preview(
     total_days: int,
     is_upgrade: bool,
 ) -> Shape:
-    """A PreviewChange; amounts are minor units, the total includes usage to be billed."""
+    """A PreviewChange; amounts are minor units, the total includes usage to be billed and tax."""
     return _resource(
         "plan_change_preview",
         {
@@ -332,7 +337,7 @@ def plan_change_preview(
 
 def created_subscription(world: World, sub: Subscription) -> Shape:
     """A CreatedSubscription, with the checkout's provider."""
-    provider = "stripe" if sub.status == "pending_payment" else None
+    provider = PROVIDER if sub.status == "pending_payment" else None
     return _resource(
         "subscription", _subscription_base(world, sub) | {"checkoutProvider": provider}
     )
@@ -455,14 +460,19 @@ def usage_event(record: UsageRecord, owner: Customer) -> Shape:
 def usage_adjustment(
     record: UsageRecord, owner: Customer, before: Decimal, after: Decimal
 ) -> Shape:
-    """A UsageAdjustment: `value` is the new total."""
+    """A UsageAdjustment: `value` is the new total.
+
+    Whole numbers, as Commet's contract has them: a fractional total before is rounded, half up,
+    and the adjustment is the difference of the two totals that are shown.
+    """
+    previous, value = whole(before), whole(after)
     return _resource(
         "usage_adjustment",
         {
             "id": record.id,
-            "value": after,
-            "previousValue": before,
-            "adjustment": record.value,
+            "value": value,
+            "previousValue": previous,
+            "adjustment": value - previous,
             "customerId": owner.public_id,
             "reason": record.reason,
             "ts": iso(record.ts),
@@ -482,9 +492,9 @@ def _invoice_fields(world: World, invoice: Invoice) -> Shape:
         "status": invoice.status,
         "invoiceType": invoice.invoice_type,
         "currency": invoice.currency,
-        "subtotal": invoice.total,
+        "subtotal": invoice.subtotal,
         "discountAmount": 0,
-        "taxAmount": 0,
+        "taxAmount": invoice.tax_amount,
         "total": invoice.total,
         "periodStart": iso(invoice.period_start),
         "periodEnd": iso(invoice.period_end),
@@ -533,6 +543,101 @@ def _line(line: InvoiceLine) -> Shape:
         "discountName": None,
         "chargeType": line.charge_type,
     }
+
+
+def payment(world: World, record: Payment) -> Shape:
+    """A Payment: a link or a charge."""
+    owner = world.store.customers.get(record.customer_id or "")
+    link_id = record.id if record.kind == "link" else None
+    return _resource(
+        "payment",
+        {
+            "paymentContext": {
+                "reason": "one_time_payment",
+                "paymentLinkId": link_id,
+                "recovery": None,
+            },
+            "id": record.id,
+            "customerId": owner.public_id if owner else None,
+            "kind": record.kind,
+            "status": record.status,
+            "provider": PROVIDER,
+            "amountSubtotal": record.amount,
+            "taxAmount": record.tax_amount,
+            "amountTotal": record.total,
+            "currency": record.currency,
+            "description": record.description,
+            "metadata": record.metadata,
+            "url": f"{world.public_url}/pay/{record.token}" if record.token else None,
+            "expiresAt": iso_or_none(record.expires_at),
+            "createdAt": iso(record.created_at),
+            "updatedAt": iso(record.updated_at),
+        },
+    )
+
+
+def transaction_item(record: Transaction) -> Shape:
+    """A TransactionListItem.
+
+    `grossAmount` is in cents of a dollar; no exchange rate is known here, so that it is null for
+    other currencies, whose amount is `presentmentAmount`.
+    """
+    in_dollars = record.currency == "usd"
+    return _resource(
+        "transaction",
+        {
+            "paymentContext": record.context,
+            "id": record.id,
+            "invoiceId": record.invoice_id,
+            "grossAmount": record.total if in_dollars else None,
+            "subtotal": record.subtotal,
+            "taxAmount": record.tax_amount,
+            "presentmentAmount": None if in_dollars else record.total,
+            "currency": record.currency,
+            "provider": PROVIDER,
+            "paymentMethod": "card" if record.card else None,
+            "subPaymentMethod": "credit_card" if record.card else None,
+            "status": record.status,
+            "customerEmail": record.customer_email,
+            "customerName": record.customer_name,
+            "paidAt": iso_or_none(record.paid_at),
+            "createdAt": iso(record.created_at),
+            "updatedAt": iso(record.updated_at),
+        },
+    )
+
+
+def transaction(record: Transaction) -> Shape:
+    """A Transaction; the money is available as soon as it is paid."""
+    return transaction_item(record) | {"availableAt": iso_or_none(record.paid_at)}
+
+
+def refund(record: Refund) -> Shape:
+    """A Refund, which is final when it is answered."""
+    return _resource(
+        "refund",
+        {
+            "id": record.id,
+            "transactionId": record.transaction_id,
+            "amount": record.amount,
+            "currency": record.currency,
+            "chargeId": None,
+            "status": record.status,
+            "reason": record.reason,
+        },
+    )
+
+
+def transaction_retry(original: Transaction, invoice: Invoice) -> Shape:
+    """A TransactionRetry; the charge is settled when this is answered."""
+    return _resource(
+        "transaction_retry",
+        {
+            "originalTransactionId": original.id,
+            "invoiceId": invoice.id,
+            "status": "succeeded",
+        },
+    )
 
 
 def webhook(endpoint: Endpoint) -> Shape:

@@ -4,12 +4,12 @@ import asyncio
 import logging
 from datetime import datetime, timedelta
 
-from standin import billing
+from standin import billing, invoices
+from standin.agenda import InvoiceDue, SubscriptionDue, next_due
 from standin.clock import iso
-from standin.deadlines import next_deadline
 from standin.delivery import Courier
 from standin.ids import new_id
-from standin.models import ClockRun, Subscription
+from standin.models import ClockRun
 from standin.store import stamp
 from standin.world import World
 
@@ -75,7 +75,7 @@ class Scheduler:
         return not (
             self._courier.busy
             or self.open_run()
-            or self._next_deadline_before(now)
+            or self._due_before(now)
             or (delivery_at and delivery_at <= now)
         )
 
@@ -92,8 +92,8 @@ class Scheduler:
     async def _work_once(self) -> None:
         while run := self.open_run():
             await self._carry_out(run)
-        while sub := self._next_deadline_before(self._world.now()):
-            self._process(sub)
+        while due := self._due_before(self._world.now()):
+            self._process(due)
             await asyncio.sleep(0)
         self._courier.launch_due()
 
@@ -106,24 +106,15 @@ class Scheduler:
             return
 
     def _nap_seconds(self) -> float:
-        moments = [self._next_delivery_at()]
-        sub = self._earliest()
-        deadline = next_deadline(sub) if sub else None
-        moments.append(deadline.at if deadline else None)
+        due = next_due(self._world)
+        moments = [self._next_delivery_at(), due.at if due else None]
         waits = [self._world.clock.wall_seconds_until(m) for m in moments if m]
         # At least a millisecond, so that a clock that rounds down cannot make this loop spin.
         return max(0.001, min([_LONGEST_NAP, *waits]))
 
-    def _earliest(self) -> Subscription | None:
-        found = self._world.store.subscriptions.find(
-            "due_at IS NOT NULL", limit=1, order="due_at, seq"
-        )
-        return found[0] if found else None
-
-    def _next_deadline_before(self, moment: datetime) -> Subscription | None:
-        sub = self._earliest()
-        deadline = next_deadline(sub) if sub else None
-        return sub if deadline and deadline.at <= moment else None
+    def _due_before(self, moment: datetime) -> SubscriptionDue | InvoiceDue | None:
+        due = next_due(self._world)
+        return due if due and due.at <= moment else None
 
     def _next_delivery_at(self) -> datetime | None:
         """When the next delivery that is not under way is due."""
@@ -133,24 +124,28 @@ class Scheduler:
         waiting = (d.next_at for d in pending if not self._courier.is_under_way(d.id))
         return next(waiting, None)
 
-    def _process(self, sub: Subscription) -> dict[str, object]:
-        """Process a subscription's next deadline; what came of it, for a run's report."""
-        deadline = next_deadline(sub)
-        if deadline is None:
-            raise LookupError(f"subscription {sub.id} has nothing due")
+    def _process(self, due: SubscriptionDue | InvoiceDue) -> list[dict[str, object]]:
+        """Do what is due. Returns entries for a run's report, which lists subscriptions only."""
+        if isinstance(due, InvoiceDue):
+            with self._world.transaction():
+                invoices.note_overdue(self._world, due.invoice)
+            return []
+        return [self._process_deadline(due)]
+
+    def _process_deadline(self, due: SubscriptionDue) -> dict[str, object]:
         with self._world.transaction():
-            result = billing.process(self._world, sub, deadline)
-        owner = self._world.owner(sub)
+            result = billing.process(self._world, due.sub, due.deadline)
+        owner = self._world.owner(due.sub)
         return {
             "kind": result.kind,
             "status": "completed",
-            "dueAt": iso(deadline.at),
-            "subscriptionId": sub.id,
+            "dueAt": iso(due.at),
+            "subscriptionId": due.sub.id,
             "customerName": owner.full_name,
             "invoiceNumber": result.invoice.number if result.invoice else None,
             "invoiceId": result.invoice.id if result.invoice else None,
             "outcome": result.outcome,
-            "detail": deadline.kind,
+            "detail": due.kind,
             "error": None,
         }
 
@@ -176,14 +171,13 @@ class Scheduler:
     async def _step(self, run: ClockRun) -> bool:
         """Process the earliest thing due up to the target; False when there is none left."""
         delivery_at = self._next_delivery_at()
-        sub = self._earliest()
-        deadline = next_deadline(sub) if sub else None
-        moments = [m for m in (delivery_at, deadline.at if deadline else None) if m]
+        due = next_due(self._world)
+        moments = [m for m in (delivery_at, due.at if due else None) if m]
         if not moments or min(moments) > run.target:
             return False
         self._world.clock.hold(min(moments))
-        if sub and deadline and deadline.at == min(moments):
-            run.items.append(self._process(sub))
+        if due and due.at == min(moments):
+            run.items += self._process(due)
             self._world.store.clock_runs.put(run)
         else:
             await asyncio.gather(*self._courier.launch_due(), return_exceptions=True)

@@ -108,6 +108,19 @@ class CreateCustomer(_Body):
         """The caller's id, by either of its names."""
         return self.id or self.external_id
 
+    @model_validator(mode="after")
+    def _one_own_id(self) -> Self:
+        if self.id and self.external_id and self.id != self.external_id:
+            raise ValueError("id and externalId are two names of one id, and differ")
+        return self
+
+    @field_validator("address_id")
+    @classmethod
+    def _known_address(cls, value: str | None) -> str | None:
+        if value is not None:
+            raise ValueError("there is no such address; send it as address")
+        return value
+
 
 class UpdateCustomer(_Body):
     """PATCH /customers/{id}: only what was sent changes."""
@@ -135,21 +148,39 @@ class CreateSubscription(_Body):
     plan_code: str | None = None
     billing_interval: Interval | None = None
     price_id: str | None = None
-    initial_seats: dict[str, int] | None = None
+    initial_seats: dict[str, Annotated[int, Field(ge=0)]] | None = None
     provider: str | None = None
     name: str | None = Field(default=None, max_length=200)
     start_date: Moment | None = None
     success_url: Url | None = None
+    prepaid_periods: int = Field(default=1, ge=1, le=60, strict=True)
     custom_trial_days: int | None = Field(default=None, ge=0, le=730)
     skip_trial: bool | None = None
     cancel_at_period_end: bool = False
     offer_id: str | None = None
     promo_code: str | None = None
+    card_promotion_id: str | None = None
 
     @model_validator(mode="after")
     def _one_plan(self) -> Self:
         if (self.plan_id is None) == (self.plan_code is None):
             raise ValueError("exactly one of planId and planCode is required")
+        return self
+
+    @model_validator(mode="after")
+    def _one_kind_of_terms(self) -> Self:
+        asked = {
+            "offerId": self.offer_id,
+            "promoCode": self.promo_code,
+            "cardPromotionId": self.card_promotion_id,
+            "customTrialDays": self.custom_trial_days is not None,
+            "skipTrial": self.skip_trial,
+        }
+        given = [name for name, value in asked.items() if value]
+        if len(given) > 1:
+            raise ValueError(f"{given[0]} and {given[1]} exclude each other")
+        if self.cancel_at_period_end and self.custom_trial_days:
+            raise ValueError("cancelAtPeriodEnd and customTrialDays exclude each other")
         return self
 
 
@@ -166,6 +197,7 @@ class ChangePlan(_Body):
     new_plan_id: str | None = None
     new_billing_interval: RecurringInterval | None = None
     success_url: Url | None = None
+    offer_id: str | None = None
 
 
 class PreviewChange(_Body):
@@ -173,6 +205,13 @@ class PreviewChange(_Body):
 
     plan_id: str
     billing_interval: Interval | None = None
+    offer_id: str | None = None
+
+
+class Reactivate(_Body):
+    """POST /subscriptions/{id}/reactivate."""
+
+    offer_id: str | None = None
 
 
 class CreatePause(_Body):
@@ -192,6 +231,33 @@ class UpdatePaymentMethod(_Body):
     """POST /subscriptions/{id}/payment-method/update."""
 
     success_url: Url | None = None
+
+
+Amount = Annotated[int, Field(gt=0, le=99_999_999, strict=True)]
+Currency = Annotated[str, Field(pattern=r"^[A-Za-z]{3}$"), AfterValidator(str.lower)]
+Description = Annotated[str, Field(min_length=1, max_length=500)]
+Labels = dict[str, str]
+
+
+class CreatePayment(_Body):
+    """POST /payments: a link to pay."""
+
+    amount: Amount
+    currency: Currency
+    description: Description
+    customer_id: CustomerKey | None = None
+    success_url: Url | None = None
+    metadata: Labels | None = None
+
+
+class ChargePayment(_Body):
+    """POST /payments/charge: a charge of the saved card."""
+
+    customer_id: CustomerKey
+    amount: Amount
+    currency: Currency
+    description: Description
+    metadata: Labels | None = None
 
 
 class UsageProperty(_Body):

@@ -1,6 +1,7 @@
 """Everything that can be set when the stand-in starts, in one frozen place."""
 
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Literal
 
@@ -25,6 +26,8 @@ class Settings:
     catalogue: Path | None = None
     """JSON file of features and plans; None: the one that ships with the stand-in."""
     currency: str = "usd"
+    tax_percent: Decimal = Decimal(0)
+    """Tax added to every charge, in percent."""
     speed: float = 1.0
     """Simulated seconds per wall second."""
     retry_scale: float = 1.0
@@ -41,12 +44,20 @@ class Settings:
     usage_period: Literal["now", "timestamp"] = "now"
     """Where a usage event with an old timestamp counts: in the allowance that is open, or in the
     one it belongs to, which has been billed."""
-    repeated_email: Literal["create", "conflict"] = "create"
-    """A second customer with the same email: another customer, or 409 `duplicate`."""
+    repeated_email: Literal["create", "conflict", "link"] = "create"
+    """A second customer with the same email: another customer, 409 `duplicate`, or the customer
+    who has the email, under the new id."""
     access_without_subscription: Literal[
         "no_active_subscription", "feature_not_in_plan", "subscription_required"
     ] = "no_active_subscription"
     """The error of GET /feature-access/{code} for a customer without a subscription."""
+    pending_access: Literal["none", "denied"] = "none"
+    """Feature access of a customer whose subscription waits for payment: as without one, or the
+    features of the plan, none of which is allowed."""
+    declined_checkout: Literal["silent", "event"] = "silent"
+    """Whether a declined first payment sends payment.failed."""
+    payment_link_days: float = 0
+    """Simulated days until a payment link expires; 0: never."""
     active_lookup: Literal["any", "live"] = "any"
     """Whether GET /subscriptions/active also answers with one that waits for payment."""
     state_snapshot: Literal["delivery", "emission"] = "delivery"

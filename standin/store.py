@@ -20,10 +20,13 @@ from standin.models import (
     Event,
     Invoice,
     Meter,
+    Payment,
     PortalSession,
     Record,
+    Refund,
     StoredAnswer,
     Subscription,
+    Transaction,
     UsageRecord,
 )
 
@@ -81,10 +84,24 @@ class Table(Generic[R]):
             f"CREATE TABLE IF NOT EXISTS {self.name} (seq INTEGER PRIMARY KEY,"
             f" id TEXT NOT NULL UNIQUE, {extra}doc TEXT NOT NULL)"
         )
+        self._add_missing_columns()
         for columns in indexes:
             kind = "UNIQUE INDEX" if columns in unique else "INDEX"
             name = f"{self.name}_{columns.replace(', ', '_')}"
             self._db.execute(f"CREATE {kind} IF NOT EXISTS {name} ON {self.name}({columns})")
+
+    def _add_missing_columns(self) -> None:
+        """Add the columns that an older version did not have, and fill them from the records."""
+        known = {row[1] for row in self._db.execute(f"PRAGMA table_info({self.name})")}
+        missing = [column for column in self._columns if column not in known]
+        for column in missing:
+            self._db.execute(f"ALTER TABLE {self.name} ADD COLUMN {column}")
+            rows = self._db.execute(f"SELECT id, doc FROM {self.name}").fetchall()  # noqa: S608
+            read, value = self._model.model_validate_json, self._columns[column]
+            self._db.executemany(
+                f"UPDATE {self.name} SET {column} = ? WHERE id = ?",  # noqa: S608
+                [(value(read(doc)), record_id) for record_id, doc in rows],
+            )
 
     def put(self, record: R) -> R:
         """Insert the record, or replace the one with its id."""
@@ -209,8 +226,28 @@ class Store:
                 "subscription_id": lambda i: i.subscription_id,
                 "status": lambda i: i.status,
                 "recovery_token": lambda i: i.recovery_token,
+                "overdue_at": lambda i: stamp(i.overdue_at),
             },
             sharing=sharing,
+        )
+        self.transactions = Table(
+            db,
+            "transactions",
+            Transaction,
+            {
+                "invoice_id": lambda t: t.invoice_id,
+                "subscription_id": lambda t: t.subscription_id,
+                "customer_id": lambda t: t.customer_id,
+                "customer_email": lambda t: t.customer_email,
+                "status": lambda t: t.status,
+            },
+        )
+        self.refunds = Table(db, "refunds", Refund, {"transaction_id": lambda r: r.transaction_id})
+        self.payments = Table(
+            db,
+            "payments",
+            Payment,
+            {"customer_id": lambda p: p.customer_id, "token": lambda p: p.token},
         )
         self.portal_sessions = Table(db, "portal_sessions", PortalSession)
         self.endpoints = Table(db, "endpoints", Endpoint, {"is_active": lambda e: e.is_active})

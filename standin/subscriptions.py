@@ -1,19 +1,21 @@
-"""The life of a subscription, as far as callers and customers decide it."""
+"""What callers and customers do to a subscription: start, pay, cancel, take a cancellation back."""
 
 from dataclasses import dataclass
 from typing import Any
 
-from standin import events, invoices
+from standin import cards, events
 from standin.cards import CardForm, CardRefusedError, accept
 from standin.catalogue import Plan, Price
-from standin.clock import DAY, midnight
+from standin.charges import charge
+from standin.clock import DAY, midnight, parse_iso
 from standin.errors import ApiError, invalid
 from standin.ids import new_id, new_secret
 from standin.invoices import base_line, close_unpaid, draw_up, overage_lines
-from standin.models import Cancellation, Customer, Invoice, Subscription
-from standin.payments import charge
+from standin.models import Cancellation, Card, Customer, Invoice, Subscription
 from standin.periods import open_period, period_end
+from standin.render import PROVIDER
 from standin.schemas import CreateSubscription
+from standin.transactions import of_invoice, payment_context
 from standin.world import World
 
 
@@ -28,7 +30,7 @@ class _Order:
 
     @property
     def terms(self) -> dict[str, Any]:
-        """What a pending checkout must have in common with it to be reused."""
+        """A pending checkout is reused only for a request with these same terms."""
         return {
             "planId": self.plan.id,
             "priceId": self.price.id if self.price else None,
@@ -40,16 +42,13 @@ class _Order:
 def create(world: World, request: CreateSubscription) -> tuple[Subscription, bool]:
     """Start a subscription; True when it is new, False when a pending checkout was reused.
 
-    Raises ApiError: customer_not_found, offer_not_found, promo_code_not_found, plan_not_found,
-    price_not_found, no_prices_configured,
-    already_has_active_subscription.
+    Raises ApiError: customer_not_found, plan_not_found, price_not_found, no_prices_configured,
+    already_has_active_subscription; and, about a parameter that cannot be honoured here:
+    validation_error, offer_not_found, promo_code_not_found, card_promotions_not_available,
+    provider_unsupported, feature_not_found (a seat feature).
     """
     customer = world.customer(request.customer_id)
-    # Offers are not for sale here, so every one that is named is unknown.
-    if request.offer_id:
-        raise ApiError("offer_not_found", "Offer not found", param="offerId")
-    if request.promo_code:
-        raise ApiError("promo_code_not_found", "Promo code not found", param="promoCode")
+    _refuse_unsupported(world, request)
     order = _resolve(world, request)
     if world.current_subscription(customer):
         raise ApiError(
@@ -65,6 +64,48 @@ def create(world: World, request: CreateSubscription) -> tuple[Subscription, boo
     return _start(world, customer, order, request), True
 
 
+def _refuse_unsupported(world: World, request: CreateSubscription) -> None:
+    """Raises ApiError for a parameter that cannot be honoured here, and names the parameter."""
+    # No offers, promotions or seats are for sale here, so every one that is named is unknown.
+    if request.offer_id:
+        raise ApiError("offer_not_found", "Offer not found", param="offerId")
+    if request.promo_code:
+        raise ApiError("promo_code_not_found", "Promo code not found", param="promoCode")
+    if request.card_promotion_id:
+        raise ApiError(
+            "card_promotions_not_available",
+            "Card promotions are not available to this organization",
+            param="cardPromotionId",
+        )
+    if request.provider not in {None, PROVIDER}:
+        raise ApiError(
+            "provider_unsupported",
+            f"The only payment provider here is {PROVIDER}",
+            param="provider",
+        )
+    if request.initial_seats:
+        raise ApiError("feature_not_found", "Seat feature not found", param="initialSeats")
+    if request.prepaid_periods > 1:
+        raise invalid("prepaidPeriods", "Paying several periods in advance is not supported here")
+    start = parse_iso(request.start_date) if request.start_date else world.now()
+    if midnight(start) != midnight(world.now()):
+        raise invalid("startDate", "Starting on another day than today is not supported here")
+
+
+def _refuse_for_plan(request: CreateSubscription, plan: Plan, price: Price | None) -> None:
+    """Raises ApiError for a parameter that contradicts the plan or its price, and names it."""
+    if price is None:
+        if request.price_id:
+            raise ApiError("price_not_found", "A free plan has no prices", param="priceId")
+        if request.custom_trial_days:
+            raise invalid("customTrialDays", "A free plan has no trial")
+    elif request.price_id and request.billing_interval not in {None, price.billing_interval}:
+        raise invalid("billingInterval", f"The price is {price.billing_interval}")
+    one_time = price is not None and price.billing_interval == "one_time"
+    if request.cancel_at_period_end and (plan.is_free or one_time):
+        raise invalid("cancelAtPeriodEnd", "Only a paid recurring plan has a period to end with")
+
+
 def _resolve(world: World, request: CreateSubscription) -> _Order:
     plan = world.catalogue.plan(request.plan_id or request.plan_code or "")
     field = "planId" if request.plan_id else "planCode"
@@ -73,12 +114,19 @@ def _resolve(world: World, request: CreateSubscription) -> _Order:
     ):
         raise ApiError("plan_not_found", "Plan not found", param=field)
     if plan.is_free:
+        _refuse_for_plan(request, plan, None)
         return _Order(plan, None, 0, cancel_at_period_end=False)
     if not plan.prices:
         raise ApiError("no_prices_configured", "The plan has no prices", param=field)
     price = _pick_price(plan, request)
-    trial_days = 0 if request.skip_trial else request.custom_trial_days or price.trial_days
-    return _Order(plan, price, trial_days, request.cancel_at_period_end)
+    _refuse_for_plan(request, plan, price)
+    return _Order(plan, price, _trial_days(request, price), request.cancel_at_period_end)
+
+
+def _trial_days(request: CreateSubscription, price: Price) -> int:
+    if request.skip_trial or request.cancel_at_period_end:
+        return 0
+    return price.trial_days if request.custom_trial_days is None else request.custom_trial_days
 
 
 def _pick_price(plan: Plan, request: CreateSubscription) -> Price:
@@ -103,7 +151,7 @@ def _reuse(world: World, pending: Subscription, request: CreateSubscription) -> 
 
 
 def _replace(world: World, pending: Subscription, customer: Customer) -> None:
-    """Its link dies. Nothing is told about access, because it never had any."""
+    """End a pending subscription: its link dies. No event is sent, as it never gave access."""
     pending.status = "canceled"
     pending.canceled_at = pending.end_date = pending.updated_at = world.now()
     world.store.subscriptions.put(pending)
@@ -148,10 +196,8 @@ def _start(
 def _activate_free(world: World, sub: Subscription, customer: Customer) -> None:
     open_period(sub, midnight(world.now()))
     world.store.subscriptions.put(sub)
+    # No invoice, and so no subscription.activated either: that event names one.
     events.created(world, sub, customer)
-    invoice = _first_invoice(world, sub)
-    invoices.settle(world, invoice)
-    events.activated(world, sub, customer, invoice)
     events.state_changed(world, customer, "subscription_created")
     events.state_changed(world, customer, "subscription_activated")
 
@@ -178,35 +224,39 @@ def pay_checkout(world: World, sub: Subscription, form: CardForm) -> None:
     """Pay a pending checkout, or save the card its trial asks for.
 
     Raises CardFormError when the form is wrong, CardRefusedError when the card is: the
-    subscription then still waits for payment. The refusal must be told in a transaction of its
-    own, see `note_declined_checkout`.
+    subscription then still waits for payment. The decline has to be written down in a database
+    transaction of its own, see `note_declined_checkout`.
     """
     customer = world.owner(sub)
     card = accept(form, world.now())
     if card.charge_failure and not sub.trial_days:
         raise CardRefusedError(card.charge_failure)
-    customer.card = card
+    cards.keep(customer, card)
     world.store.customers.put(customer)
     if sub.trial_days:
         _begin_trial(world, sub, customer)
     else:
         _begin_paid(world, sub, customer)
-    if sub.cancel_when_active and sub.billing_interval != "one_time":
+    if sub.cancel_when_active:
         _schedule_cancellation(world, sub, None)
 
 
-def note_declined_checkout(world: World, sub: Subscription, failure: tuple[str, str]) -> None:
-    """Tell that a first payment was declined; the link stays valid."""
+def note_declined_checkout(
+    world: World, sub: Subscription, card: Card, failure: tuple[str, str]
+) -> None:
+    """Write down that a first payment was declined; the link stays valid.
+
+    Sends payment.failed only where the settings say so: sources disagree about that event.
+    """
     invoice = world.store.invoices.get(sub.first_invoice_id or "")
-    if invoice:
-        events.payment_failed(
-            world,
-            invoice,
-            world.owner(sub),
-            "first_subscription_payment",
-            failure,
-            recovery_url=world.checkout_url(sub),
-        )
+    if invoice is None:
+        return
+    customer = world.owner(sub)
+    context = payment_context("first_subscription_payment")
+    transaction = of_invoice(world, invoice, customer, context, card=card, failure=failure)
+    if world.settings.declined_checkout == "event":
+        url = world.checkout_url(sub)
+        events.payment_failed(world, invoice, customer, transaction, recovery_url=url)
 
 
 def _begin_trial(world: World, sub: Subscription, customer: Customer) -> None:
@@ -317,11 +367,10 @@ def end(world: World, sub: Subscription) -> None:
 
 
 def _close_open_invoices(world: World, sub: Subscription, customer: Customer) -> None:
-    if sub.dunning:
-        invoice = world.store.invoices.get(sub.dunning.invoice_id)
-        if invoice and invoice.status == "outstanding":
-            close_unpaid(world, invoice, customer, "void")
-    _void_first_invoice(world, sub, customer)
+    """Void every unpaid invoice of the subscription, oldest first: nothing collects it any more."""
+    unpaid = "subscription_id = ? AND status = 'outstanding'"
+    for invoice in world.store.invoices.find(unpaid, sub.id, newest=False):
+        close_unpaid(world, invoice, customer, "void")
 
 
 def bill_overage(world: World, sub: Subscription, customer: Customer) -> None:
@@ -330,7 +379,8 @@ def bill_overage(world: World, sub: Subscription, customer: Customer) -> None:
     if lines and sub.allowance:
         period = (sub.allowance.start, min(sub.allowance.end, world.now()))
         invoice = draw_up(world, sub, lines, kind="overage", period=period)
-        charge(world, invoice, customer, "overage")
+        # Dunning is about renewals only, so no page takes the payment of this invoice.
+        charge(world, invoice, customer, "overage", payable_later=False)
 
 
 def find(world: World, subscription_id: str) -> Subscription:
@@ -342,17 +392,8 @@ def find(world: World, subscription_id: str) -> Subscription:
 
 
 def for_customer(world: World, customer: Customer) -> Subscription | None:
-    """The customer's current relationship, one that waits for payment included if so set."""
+    """The customer's live subscription; if the settings say so, else one that waits for payment."""
     live = world.current_subscription(customer)
     if live or world.settings.active_lookup == "live":
         return live
     return world.pending_subscription(customer)
-
-
-def check_status(status: str) -> str:
-    """A status filter. Raises ApiError: validation_error."""
-    known = Subscription.model_fields["status"].annotation
-    allowed = getattr(known, "__args__", ())
-    if status not in allowed:
-        raise invalid("status", f"must be one of {', '.join(allowed)}")
-    return status

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 
@@ -130,11 +130,62 @@ class Control:
         """Forget one rule, or all; what they held back is sent."""
         self._call("DELETE", f"/faults/{rule_id}" if rule_id else "/faults")
 
-    def set_card(self, customer_id: str, *, charge_failure: str | None) -> None:
-        """Decide how later charges of the customer's card end; None: they succeed."""
-        self._call(
-            "POST", f"/customers/{customer_id}/card", json={"charge_failure": charge_failure}
-        )
+    def set_card(
+        self, customer_id: str, *, charge_failure: str | None, last4: str | None = None
+    ) -> None:
+        """Decide how later charges of the customer's cards end; None: they succeed.
+
+        `last4` names the one card that is meant.
+        """
+        body = {"charge_failure": charge_failure, "last4": last4}
+        self._call("POST", f"/customers/{customer_id}/card", json=body)
+
+    def add_card(self, customer_id: str, card_number: str) -> None:
+        """Save one more card, which dunning tries when the default one is declined."""
+        self._call("POST", f"/customers/{customer_id}/cards", json={"card_number": card_number})
+
+    def pay_link(
+        self,
+        payment_id: str,
+        *,
+        card_number: str = "4242424242424242",
+        email: str = "buyer@example.com",
+    ) -> dict[str, Any]:
+        """Pay a payment link; a declined card is a 402. `email` is for a link for nobody."""
+        body = {"card_number": card_number, "email": email}
+        paid: dict[str, Any] = self._call("POST", f"/payments/{payment_id}/pay", json=body)
+        return paid
+
+    def refund(self, transaction_id: str, *, amount: int | None = None) -> dict[str, Any]:
+        """Refund a transaction; None: all that is left of it."""
+        path, body = f"/transactions/{transaction_id}/refund", {"amount": amount}
+        refund: dict[str, Any] = self._call("POST", path, json=body)
+        return refund
+
+    def dispute(
+        self, transaction_id: str, *, amount: int | None = None, reason: str | None = "fraudulent"
+    ) -> None:
+        """Dispute a transaction; no amount: all that is left of it."""
+        body = {"amount": amount, "reason": reason}
+        self._call("POST", f"/transactions/{transaction_id}/dispute", json=body)
+
+    def resolve_dispute(self, transaction_id: str, *, outcome: Literal["won", "lost"]) -> None:
+        """Close the dispute of a transaction."""
+        body = {"outcome": outcome}
+        self._call("POST", f"/transactions/{transaction_id}/resolve", json=body)
+
+    def make_overdue(self, invoice_id: str) -> None:
+        """Send invoice.overdue of an unpaid invoice now."""
+        self._call("POST", f"/invoices/{invoice_id}/overdue")
+
+    def void(self, invoice_id: str) -> None:
+        """Nullify an unpaid invoice."""
+        self._call("POST", f"/invoices/{invoice_id}/void")
+
+    def announce(self, event: str, *, about: str, outcome: Literal["won", "lost"] = "won") -> None:
+        """Send an event about a transaction or an invoice, given by its id; nothing changes."""
+        body = {"event": event, "about": about, "outcome": outcome}
+        self._call("POST", "/events", json=body)
 
     def reset(self) -> None:
         """Forget all records and rules; key and clock stay."""

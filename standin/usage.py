@@ -65,7 +65,7 @@ def _past_allowance(world: World, sub: Subscription, request: TrackUsage) -> All
 def _book_late(
     world: World, request: TrackUsage, sub: Subscription, past: Allowance, value: Decimal
 ) -> UsageRecord:
-    """Count usage where it belongs. That is over and billed: no limit, no notice, no charge."""
+    """Count usage in its past allowance, which is billed: no limit, no event of a threshold."""
     key = meter_id(past.id, request.feature_code)
     current = world.store.meters.get(key) or Meter(id=key)
     current.used += value
@@ -158,7 +158,7 @@ def _count(
     *,
     delay: float = 0.0,
 ) -> Meter:
-    """Add to the running total, and tell when it crosses 80 % or what is included."""
+    """Add to the running total, and send an event when it passes 80 % or the included amount."""
     current = item.meter
     current.used += value
     if not item.grant.unlimited:
@@ -173,7 +173,7 @@ def _note_thresholds(
     quota = _quota(sub, item, current)
     exhausted = not item.overage_enabled and current.used >= item.included
     if (current.used > item.included or exhausted) and not current.exceeded_noted:
-        # A jump past both marks tells only of the second.
+        # A jump past both marks sends only the second event.
         current.exceeded_noted = current.threshold_noted = True
         extra = {"overageEnabled": item.overage_enabled}
         world.store.meters.put(current)

@@ -9,8 +9,11 @@ from standin.settings import API_VERSION
 from standin.world import World
 
 
-def create(world: World, request: CreateWebhook, *, request_version: str | None) -> Endpoint:
-    """A new active endpoint with a secret of its own; the version defaults to the request's."""
+def create(world: World, request: CreateWebhook) -> Endpoint:
+    """A new active endpoint with a secret of its own.
+
+    It gets the current version of the API, whichever was asked for: no other one is known here.
+    """
     return world.store.endpoints.put(
         Endpoint(
             id=new_id("whe"),
@@ -18,7 +21,7 @@ def create(world: World, request: CreateWebhook, *, request_version: str | None)
             events=request.events,
             description=request.description,
             secret=new_secret("whsec"),
-            api_version=request.api_version or request_version or API_VERSION,
+            api_version=API_VERSION,
             created_at=world.now(),
         )
     )
@@ -37,6 +40,8 @@ def update(world: World, endpoint: Endpoint, request: UpdateWebhook) -> Endpoint
     changes = request.model_dump(exclude_unset=True)
     nullable = {"description", "api_version"}
     changes = {k: v for k, v in changes.items() if v is not None or k in nullable}
+    if changes.get("api_version"):
+        changes["api_version"] = API_VERSION
     if changes.get("is_active"):
         changes["exhausted_in_a_row"] = 0
     if changes.get("is_active") is False:

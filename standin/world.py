@@ -90,7 +90,7 @@ class World:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """One atomic moment: what changes, and the events and deliveries that tell of it."""
+        """One transaction: the changed records together with their events and deliveries."""
         try:
             with self.store.transaction():
                 yield
@@ -103,7 +103,7 @@ class World:
     def emit(
         self, name: str, customer: Customer | None, data: dict[str, Any], *, delay: float = 0.0
     ) -> None:
-        """Tell an event at the end of the transaction, `delay` simulated seconds later."""
+        """Record an event when the transaction ends; it is sent `delay` simulated seconds later."""
         event = Event(
             id=new_id("whev"),
             name=name,
@@ -114,7 +114,7 @@ class World:
         self._moment.append((event, delay))
 
     def _write_moment(self) -> bool:
-        """Write down what happened; whether the scheduler has to know of it."""
+        """Store the events of the transaction; returns whether the scheduler has to wake up."""
         noteworthy = False
         if self.settings.shuffle_seed is not None:
             self._order.shuffle(self._moment)
@@ -127,7 +127,7 @@ class World:
         return noteworthy
 
     def _event_time(self, customer_id: str | None) -> datetime:
-        """Now, but later than the customer's last event, unless ties are wanted."""
+        """Now, but after the customer's last event, unless a rule allows equal timestamps."""
         moment, last = self.now(), self._last_event_at.get(customer_id)
         if last and not self.faults.same_timestamp:
             moment = max(moment, last + MILLISECOND)

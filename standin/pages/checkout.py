@@ -61,7 +61,7 @@ class CheckoutPages:
         if sub is None:
             return _dead_link()
         with self._world.transaction():
-            checkout.note_declined(self._world, sub, refusal.failure)
+            checkout.note_declined(self._world, sub, CardForm(**values), refusal.failure)
         return self._form(sub, order, values, alert=refusal.message, status=402)
 
     def _leave(self, sub: Subscription, success_url: str | None) -> web.Response:
@@ -103,6 +103,8 @@ class CheckoutPages:
         return {
             "plan": order.plan,
             "price": order.price,
+            "due": order.due,
+            "tax_percent": world.settings.tax_percent,
             "currency": world.settings.currency,
             "trial_days": order.trial_days,
             "features": [(feature, grant) for feature, grant in granted if feature],

@@ -9,15 +9,16 @@ from aiohttp import web
 from pydantic import ValidationError
 
 from standin import wire
+from standin.agenda import next_due
 from standin.clock import parse_iso
 from standin.control import PREFIX, Control, customer_state
-from standin.deadlines import next_deadline
+from standin.errors import ApiError
 from standin.faults import FaultRequest, Rule
 from standin.models import Delivery, Event
-from standin.pages import view
+from standin.pages import inspection_payments, view
 
 Handler = Callable[[web.Request], Awaitable[web.Response]]
-VIEWS = ("requests", "events", "deliveries", "customers", "faults")
+VIEWS = ("requests", "events", "deliveries", "customers", "payments", "faults")
 SHOWN = 50
 _LONGEST_TEXT = 20_000
 
@@ -77,6 +78,7 @@ class Inspection:
             "events": self._events,
             "deliveries": self._deliveries,
             "customers": self._customers,
+            "payments": lambda: inspection_payments.rows(self._world, SHOWN),
             "faults": lambda: [_rule(rule) for rule in self._world.faults.rules],
         }
         response = view.page(
@@ -108,16 +110,14 @@ class Inspection:
             "events": store.events.count(),
             "deliveries": store.deliveries.count(),
             "customers": store.customers.count(),
+            "payments": inspection_payments.count(self._world),
             "faults": sum(not rule.used_up for rule in self._world.faults.rules),
         }
 
     def _next_up(self) -> tuple[str, datetime] | None:
         """What the clock will do next, and when; webhook retries apart."""
-        subs = self._world.store.subscriptions.find(
-            "due_at IS NOT NULL", limit=1, order="due_at, seq"
-        )
-        deadline = next_deadline(subs[0]) if subs else None
-        return (_DUE[deadline.kind], deadline.at) if deadline else None
+        due = next_due(self._world)
+        return (_DUE[due.kind], due.at) if due else None
 
     def _events(self) -> list[tuple[Event, list[Delivery]]]:
         store = self._world.store
@@ -173,6 +173,25 @@ class Inspection:
             return self._page("deliveries", alert=f"Not sent: {gone}.")
         return _back(request, "delivered" if sent.attempts[-1].succeeded else "not_delivered")
 
+    async def create_link(self, request: web.Request) -> web.Response:
+        """Fields `amount`, `description` and `customer` (optional): a new payment link."""
+        posted = await request.post()
+        try:
+            inspection_payments.create_link(self._world, posted)
+        except ApiError as refused:
+            return self._page("payments", alert=f"Not done: {refused.message}.")
+        return _back(request, "link_created")
+
+    async def act(self, request: web.Request) -> web.Response:
+        """Do something to a transaction, an invoice or a payment link, or send an event."""
+        posted = await request.post()
+        action = request.match_info["action"]
+        try:
+            inspection_payments.act(self._world, request.match_info["id"], action, posted)
+        except ApiError as refused:
+            return self._page("payments", alert=f"Not done: {refused.message}.")
+        return _back(request, "announced" if action == "announce" else "acted")
+
     async def add_fault(self, request: web.Request) -> web.Response:
         """Field `preset` with `times`, or field `rule`: a whole rule as JSON."""
         posted = await request.post()
@@ -196,6 +215,9 @@ _NOTICES = {
     "advanced": "The clock has been moved, and all that was due is done.",
     "delivered": "Sent again, and acknowledged.",
     "not_delivered": "Sent again, and not acknowledged.",
+    "link_created": "The payment link is open.",
+    "acted": "Done, and the events are on their way.",
+    "announced": "The event is on its way; nothing else has changed.",
     "fault_added": "The rule is in force.",
     "faults_cleared": "The rule is gone.",
 }
@@ -210,6 +232,7 @@ _DUE = {
     "pause": "a pause begins",
     "renewal": "a renewal",
     "allowance_end": "a new month of included usage",
+    "overdue": "an unpaid invoice becomes overdue",
 }
 
 
@@ -290,6 +313,8 @@ def add_routes(app: web.Application, control: Control) -> None:
     forms: tuple[tuple[str, Handler], ...] = (
         ("/ui/clock", pages.advance),
         ("/ui/deliveries/{id}/redeliver", pages.redeliver),
+        ("/ui/payments", pages.create_link),
+        ("/ui/payments/{id}/{action}", pages.act),
         ("/ui/faults", pages.add_fault),
         ("/ui/faults/clear", pages.clear_faults),
         ("/ui/faults/{id}/clear", pages.clear_faults),

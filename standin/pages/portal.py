@@ -13,6 +13,7 @@ from standin.invoices import overage_amount
 from standin.models import Customer, Invoice, PortalSession, Subscription
 from standin.pages import view
 from standin.portal import use_session
+from standin.tax import with_tax
 from standin.world import World
 
 _NOTICES = {
@@ -21,6 +22,7 @@ _NOTICES = {
     "uncanceled": "Your subscription continues.",
     "saved": "Your card has been saved.",
     "paid": "Your card has been saved and the open invoice is paid.",
+    "retried": "The open invoice is paid and your subscription is active again.",
     "reactivated": "Welcome back. Your subscription has begun anew.",
     "changed": "Your plan has been changed.",
     "change_scheduled": "Your plan will change with the next period.",
@@ -31,6 +33,8 @@ _NOTICES = {
 _ALERTS = {
     "still_owed": "Your card has been saved, but the open invoice could not be charged to it.",
     "declined": "The charge was declined, so nothing has changed. Try another card.",
+    "tried_too_often": "Your card has been saved. The open invoice was tried often enough today:"
+    " it is charged with the next automatic try, or when you try again tomorrow.",
 }
 
 
@@ -158,8 +162,17 @@ class PortalPages:
 
         return self._change(request, act, find=self._ended)
 
+    async def retry(self, request: web.Request) -> web.Response:
+        """Charge the card on file again for an overdue invoice."""
+
+        def act(sub: Subscription) -> str:
+            _, paid = recovery.retry(self._world, sub)
+            return "retried" if paid else "declined"
+
+        return self._change(request, act)
+
     async def save_card(self, request: web.Request) -> web.Response:
-        """Replace the card on file; same fields as the checkout's card form."""
+        """Save a card; fields of the checkout's card form, and `keep_default` beside the other."""
         posted = await request.post()
         form = CardForm(*(str(posted.get(n, "")) for n in ("card_number", "expiry", "cvc")))
         session = self._session(request)
@@ -173,7 +186,9 @@ class PortalPages:
             return self._page(session, alert=refusal.message, status=402)
         with self._world.transaction():
             customer = self._world.customer(session.customer_id)
-            done = recovery.replace_card(self._world, customer, card)
+            done = recovery.replace_card_in_portal(
+                self._world, customer, card, as_default=not posted.get("keep_default")
+            )
         return self._back(session, done)
 
     def _session(self, request: web.Request) -> PortalSession | None:
@@ -239,7 +254,7 @@ class PortalPages:
         if sub.pause is None or sub.pause.mode == "immediate":
             return 0
         owed = recovery.owed(self._world, sub)
-        return owed.total if owed else self._world.price(sub)
+        return owed.total if owed else with_tax(self._world, self._world.price(sub))
 
     def _invoices(self, customer: Customer) -> list[tuple[Invoice, str]]:
         found = self._world.store.invoices.find("customer_id = ?", customer.id, limit=24)
@@ -259,7 +274,7 @@ class PortalPages:
             return empty | {
                 "ended": ended,
                 "plan": self._world.plan(ended) if ended else None,
-                "renewal": self._world.price(ended) if ended else 0,
+                "renewal": with_tax(self._world, self._world.price(ended)) if ended else 0,
             }
         plan = self._world.plan(sub)
         booked = sub.scheduled_change
@@ -318,3 +333,4 @@ def add_routes(app: web.Application, world: World) -> None:
     app.router.add_post("/portal/{token}/pause", pages.update_pause)
     app.router.add_post("/portal/{token}/pause/revoke", pages.revoke_pause)
     app.router.add_post("/portal/{token}/reactivate", pages.reactivate)
+    app.router.add_post("/portal/{token}/retry", pages.retry)

@@ -37,14 +37,14 @@ class RecoveryPages:
         except CardFormError as wrong:
             return self._form(invoice, sub, problems=wrong.problems, status=422)
         except CardRefusedError as refusal:
-            return self._declined(invoice, sub, refusal)
+            return self._declined(invoice, sub, form, refusal)
         return _paid()
 
     def _declined(
-        self, invoice: Invoice, sub: Subscription, refusal: CardRefusedError
+        self, invoice: Invoice, sub: Subscription, form: CardForm, refusal: CardRefusedError
     ) -> web.Response:
         with self._world.transaction():
-            note_declined(self._world, invoice, sub, refusal.failure)
+            note_declined(self._world, invoice, sub, form, refusal.failure)
         return self._form(invoice, sub, alert=refusal.message, status=402)
 
     def _form(

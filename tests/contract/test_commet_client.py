@@ -348,12 +348,12 @@ class TestAnswers:
 
     @pytest.mark.usefixtures("paid")
     def test_replacing_a_total(self, ours: Commet) -> None:
-        """Commet tells the total before and after; the same key once more changes nothing."""
+        """The answer has whole numbers, so 1.5 before is 2; the same key again changes nothing."""
         ours.track_usage(json.dumps(USAGE), idempotency_key="e:1", deadline=soon())
         for _ in range(2):
             done = ours.replace_usage(json.dumps(TOTAL), idempotency_key="e:2", deadline=soon())
             assert isinstance(done, UsageAdjustment)
-            assert (done.previous_value, done.value) == (Decimal("1.5"), Decimal(130))
+            assert (done.previous_value, done.value) == (Decimal(2), Decimal(130))
 
     def test_webhook_endpoints(self, ours: Commet) -> None:
         """Made with a secret that is never shown again, changed, and gone, however often."""

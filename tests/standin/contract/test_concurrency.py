@@ -154,7 +154,7 @@ def test_one_free_plan_is_activated(server: StandIn) -> None:
         (201, None): 1,
         (409, "already_has_active_subscription"): TOGETHER - 1,
     }
-    assert len(server.control.events("subscription.activated")) == 1
+    assert len(server.control.events("subscription.created")) == 1
 
 
 def test_one_checkout_is_paid_once(server: StandIn) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from commet import Commet, CommetAPIError
 from commet.types import BatchCreateCustomersParamsCustomersItem as Entry
+from commet.types import TransactionStatus
 
 from standin.api import ROUTES
 from standin.testing import Receiver, StandIn
@@ -77,6 +78,24 @@ def _bad_times(sdk: Commet, complete: Complete, server: StandIn) -> None:
         sdk.test_clock.process_billing()
 
 
+def _payments(sdk: Commet, complete: Complete, server: StandIn) -> None:
+    link = complete(sdk.payments.create(amount=500, currency="usd", description="Extra")).id
+    complete(sdk.payments.cancel(link))
+    complete(sdk.payments.get(link))
+    order: dict[str, Any] = {"amount": 500, "currency": "eur", "description": "Extra"}
+    complete(sdk.payments.charge(customer_id="usr_3", **order))
+    complete(sdk.payments.list())
+    paid = complete(sdk.transactions.list()).data[0].id
+    complete(sdk.transactions.get(paid))
+    complete(sdk.transactions.refund(paid))
+    server.control.set_card("usr_3", charge_failure="card_declined")
+    sdk.test_clock.advance(advance_days=31)
+    server.control.settle()
+    server.control.set_card("usr_3", charge_failure=None)
+    owed = sdk.transactions.list(status=TransactionStatus.FAILED).data[0].id
+    complete(sdk.transactions.retry(owed))
+
+
 def _webhooks(sdk: Commet, complete: Complete, url: str) -> None:
     endpoint = complete(sdk.webhooks.create(url=url, events=["customer.created"])).id
     complete(sdk.webhooks.list())
@@ -95,6 +114,7 @@ def test_every_endpoint(
     _subscriptions(sdk, complete, server)
     _usage(sdk, complete)
     _bad_times(sdk, complete, server)
+    _payments(sdk, complete, server)
     _webhooks(sdk, complete, webhooks.url)
     seen = {(entry["method"], entry["path"]) for entry in server.control.requests()}
     missed = [
@@ -106,5 +126,5 @@ def test_every_endpoint(
 
 
 def _fits(template: str, path: str) -> bool:
-    pattern = re.sub(r"\{\w+\}", "(?!active$|batch$)[^/]+", template)
+    pattern = re.sub(r"\{\w+\}", "(?!active$|batch$|charge$)[^/]+", template)
     return re.fullmatch(pattern, path) is not None

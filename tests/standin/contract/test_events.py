@@ -8,10 +8,13 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
+import httpx
 import pytest
 from commet import Commet
+from commet.types import TransactionStatus
 from jsonschema import Draft202012Validator
 
+from standin import announcing
 from standin.events import EVENT_NAMES
 from standin.testing import Receiver, StandIn, receiver, standin
 from tests.standin.contract.catalogues import with_price
@@ -48,7 +51,15 @@ IN_SCOPE = {
     "payment.failed",
     "payment.recovered",
     "payment.retry_failed",
+    "payment.refunded",
+    "payment.disputed",
+    "payment.dispute_resolved",
+    "payment_link.created",
+    "payment_link.completed",
+    "payment_link.failed",
+    "payment_link.canceled",
     "invoice.created",
+    "invoice.overdue",
     "invoice.voided",
     "invoice.upcoming",
     "payment_method.attached",
@@ -98,6 +109,8 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Receiver]:
         _changes_of_mind(server, sdk)
         _changes_of_plan(server, sdk)
         _pauses(server, sdk)
+        _one_time_payments(server, sdk)
+        _refunds_and_disputes(server, sdk)
         server.control.settle()
         yield box
 
@@ -178,9 +191,37 @@ def _pauses(server: StandIn, sdk: Commet) -> None:
     sdk.subscriptions.resume(sub)
 
 
-def _save_card(portal: str) -> None:
-    import httpx
+def _one_time_payments(server: StandIn, sdk: Commet) -> None:
+    for customer in (None, "zoe"):
+        link = sdk.payments.create(
+            amount=5000, currency="usd", description="Onboarding", customer_id=customer
+        )
+        with pytest.raises(httpx.HTTPStatusError):
+            server.control.pay_link(link.id, card_number="4000000000000002")
+        server.control.pay_link(link.id)
+    sdk.payments.charge(customer_id="zoe", amount=500, currency="eur", description="Extra")
+    open_one = sdk.payments.create(amount=5000, currency="usd", description="Onboarding")
+    sdk.payments.cancel(open_one.id)
 
+
+def _refunds_and_disputes(server: StandIn, sdk: Commet) -> None:
+    of_charge, of_link, *others = sdk.transactions.list(status=TransactionStatus.SUCCEEDED).data
+    sdk.transactions.refund(of_charge.id)
+    server.control.refund(of_link.id, amount=100)
+    server.control.dispute(of_link.id, reason=None)
+    server.control.resolve_dispute(of_link.id, outcome="won")
+    server.control.dispute(others[-1].id)
+    server.control.resolve_dispute(others[-1].id, outcome="lost")
+    failed = sdk.transactions.list(status=TransactionStatus.FAILED).data
+    for about in (others[-1], next(t for t in failed if t.invoice_id)):
+        for event in announcing.EVENTS:
+            server.control.announce(event, about=about.id, outcome="lost")
+    without_invoice = next(t for t in failed if t.invoice_id is None)
+    for event in announcing.OF_TRANSACTIONS:
+        server.control.announce(event, about=without_invoice.id)
+
+
+def _save_card(portal: str) -> None:
     form = {"card_number": "4242424242424242", "expiry": "12/34", "cvc": "123"}
     assert httpx.post(f"{portal}/payment-method", data=form).status_code == 303
 

@@ -270,7 +270,7 @@ class TestFromFree:
         ]
         assert "Payment received" in httpx.get(asked.checkout_url).text
         assert httpx.post(asked.checkout_url, data=CARD).status_code == 303
-        assert len(sdk.invoices.list(customer_id="usr_1").data) == 2
+        assert len(sdk.invoices.list(customer_id="usr_1").data) == 1
 
     def test_the_link_is_kept_for_the_same_plan_only(
         self, sdk: Commet, free: str, server: StandIn

@@ -125,6 +125,12 @@ def test_settling_gives_up_when_it_takes_too_long(
         ("/clock", {"days": 1, "timeout": 5}),
         ("/pay", {"subscription_id": "sub_1", "expiry": "12/34"}),
         ("/customers/usr_1/card", {"failure": "card_declined"}),
+        ("/customers/usr_1/cards", {"card": "4242424242424242"}),
+        ("/payments/pay_1/pay", {"expiry": "12/34"}),
+        ("/transactions/txn_1/refund", {"cents": 1}),
+        ("/transactions/txn_1/dispute", {"why": "fraudulent"}),
+        ("/transactions/txn_1/resolve", {"result": "won"}),
+        ("/events", {"name": "payment.failed"}),
     ],
 )
 def test_a_switch_that_control_does_not_have_is_refused(

@@ -200,6 +200,48 @@ def test_resuming_and_coming_back(
     assert api.status(order["id"]) == "active"
 
 
+def test_paying_a_link(page: Page, server: StandIn, api: Api) -> None:
+    """Somebody without an account: a declined card, then a good one, then nothing more to pay."""
+    link = api.post("/payments", amount=5000, currency="usd", description="Onboarding")
+    page.goto(link["url"])
+    expect(page.get_by_role("heading", name="Onboarding")).to_be_visible()
+    page.get_by_label("Email").fill("bea@example.com")
+    for number in ("4000000000000002", "4242424242424242"):
+        page.get_by_label("Card number").fill(number)
+        page.get_by_label("Expiry").fill("12/34")
+        page.get_by_label("Security code").fill("123")
+        page.get_by_role("button", name="Pay $50.00").click()
+        if number.endswith("0002"):
+            expect(page.get_by_role("alert")).to_contain_text("declined")
+            expect(page.get_by_label("Email")).to_have_value("bea@example.com")
+    expect(page.get_by_role("heading", name="Payment received")).to_be_visible()
+    page.reload()
+    expect(page.get_by_role("heading", name="Payment received")).to_be_visible()
+    assert len(server.control.events("payment_link.completed")) == 1
+
+
+def test_trying_the_card_again(
+    page: Page, server: StandIn, api: Api, order: dict[str, str]
+) -> None:
+    """Where the last payment failed, without giving another card; or with one kept in reserve."""
+    server.control.pay(order["id"])
+    server.control.set_card("usr_1", charge_failure="card_declined")
+    server.control.advance(days=31)
+    page.goto(api.post("/portal/sessions", customerId="usr_1")["portalUrl"])
+    page.get_by_role("button", name="Try Visa ending 4242 again").click()
+    expect(page.get_by_role("alert")).to_contain_text("The charge was declined")
+    page.get_by_label("Card number").fill("5555555555554444")
+    page.get_by_label("Expiry").fill("12/34")
+    page.get_by_label("Security code").fill("123")
+    page.get_by_label("Charge this card only when").check()
+    page.get_by_role("button", name="Save card").click()
+    expect(page.get_by_test_id("other-cards")).to_have_text("Mastercard ending 4444")
+    server.control.set_card("usr_1", charge_failure=None)
+    page.get_by_role("button", name="Try Visa ending 4242 again").click()
+    expect(page.get_by_role("status")).to_contain_text("active again")
+    assert api.status(order["id"]) == "active"
+
+
 def test_replacing_the_card(page: Page, server: StandIn, api: Api, order: dict[str, str]) -> None:
     """By its own link, back to the seller."""
     server.control.pay(order["id"])

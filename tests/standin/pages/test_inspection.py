@@ -2,6 +2,11 @@
 
 import re
 from collections.abc import Iterator
+<<<<<<< HEAD
+=======
+from datetime import datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+>>>>>>> payments
 
 import httpx
 import pytest
@@ -209,12 +214,99 @@ def test_the_page_follows_what_happens(
         expect(page.get_by_label("How many")).to_have_value("7")
 
 
-@pytest.mark.parametrize("view", ["requests", "events", "deliveries", "customers", "faults"])
+def test_payments_can_be_refunded_disputed_and_announced(
+    page: Page, server: StandIn, http: httpx.Client
+) -> None:
+    """Each button does what it says, and the row shows what came of it."""
+    _create(http)
+    order = http.post("/subscriptions", json={"customerId": "usr_ana", "planCode": "usage_pro"})
+    server.control.pay(order.json()["id"])
+    _open(page, server, "payments")
+    row = page.get_by_role("region", name="Payments").locator("details")
+    expect(row).to_contain_text(re.compile("Payment of INV-0001.*29.00.*succeeded", re.DOTALL))
+
+    def press(button: str) -> None:
+        row.locator("summary").click()
+        row.get_by_role("button", name=button, exact=True).click()
+
+    for button, status in (("Dispute", "disputed"), ("Resolve: won", "succeeded")):
+        press(button)
+        expect(page.get_by_role("status")).to_contain_text("the events are on their way")
+        expect(row).to_contain_text(status)
+    row.locator("summary").click()
+    row.get_by_label("Amount in cents").fill("9999999")
+    row.get_by_role("button", name="Refund").click()
+    expect(page.get_by_role("alert")).to_contain_text("must be from 1 to 2900")
+    press("Refund")
+    expect(row).to_contain_text("refunded")
+    row.locator("summary").click()
+    row.get_by_label("Event").select_option("payment.failed")
+    row.get_by_role("button", name="Send only the event").click()
+    expect(page.get_by_role("status")).to_contain_text("nothing else has changed")
+    told = [event["event"] for event in server.control.events()][-4:]
+    assert told == [
+        "payment.disputed", "payment.dispute_resolved", "payment.refunded", "payment.failed",
+    ]  # fmt: skip
+
+
+def test_payment_links_and_unpaid_invoices(page: Page, server: StandIn, http: httpx.Client) -> None:
+    """A link is made, declined and paid; an invoice becomes overdue and void."""
+    _open(page, server, "payments")
+    expect(page.get_by_text("Nothing has been charged yet.")).to_be_visible()
+    page.locator("summary", has_text="New payment link").click()
+    page.get_by_label("Amount in cents").fill("ten")
+    page.get_by_role("button", name="Create").click()
+    expect(page.get_by_role("alert")).to_contain_text("Not done: amount")
+    page.locator("summary", has_text="New payment link").click()
+    page.get_by_label("Amount in cents").fill("1234")
+    page.get_by_role("button", name="Create").click()
+    row = page.get_by_role("region", name="Payments").locator("details", has_text="Link:")
+    for button, status in (("Pay with a declined card", "failed"), ("Pay", "succeeded")):
+        row.locator("summary").click()
+        row.get_by_role("button", name=button, exact=True).click()
+        expect(row).to_contain_text(status)
+    assert len(server.control.events("payment_link.completed")) == 1
+
+    _create(http)
+    order = http.post("/subscriptions", json={"customerId": "usr_ana", "planCode": "usage_pro"})
+    server.control.pay(order.json()["id"])
+    server.control.set_card("usr_ana", charge_failure="card_declined")
+    server.control.advance(to=_end_of_period(http, order.json()["id"]))
+    _open(page, server, "payments")
+    owed = page.get_by_role("region", name="Payments").locator("details", has_text="Invoice INV")
+    owed.locator("summary").click()
+    owed.get_by_role("button", name="Overdue now").click()
+    expect(owed).to_contain_text("overdue")
+    owed.locator("summary").click()
+    owed.get_by_role("button", name="Void").click()
+    expect(owed).to_have_count(0)
+    assert len(server.control.events("invoice.voided")) == 1
+
+
+def _end_of_period(http: httpx.Client, subscription: str) -> datetime:
+    shown = http.get(f"/subscriptions/{subscription}").json()["currentPeriod"]["end"]
+    return datetime.fromisoformat(shown) + timedelta(hours=1)
+
+
+def test_an_action_that_there_is_not_is_refused(server: StandIn, http: httpx.Client) -> None:
+    """So is one on what there is not."""
+    link = http.post("/payments", json={"amount": 1, "currency": "usd", "description": "x"}).json()
+    for path in (f"{link['id']}/explode", "pay_none/pay", "inv_none/void", f"{link['id']}/refund"):
+        answer = httpx.post(f"{server.public_url}/_standin/ui/payments/{path}")
+        assert answer.status_code == 400
+        assert "Not done" in answer.text
+
+
+@pytest.mark.parametrize(
+    "view", ["requests", "events", "deliveries", "customers", "payments", "faults"]
+)
 def test_it_fits_a_phone(
     browser: Browser, server: StandIn, http: httpx.Client, hooks: Receiver, view: str
 ) -> None:
     """Nothing has to be scrolled sideways to be read."""
     _create(http)
+    order = http.post("/subscriptions", json={"customerId": "usr_ana", "planCode": "usage_pro"})
+    server.control.pay(order.json()["id"])
     server.control.settle()
     server.control.fault(action={"status": 503, "message": "x" * 200})
     assert hooks.received

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import fields
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ TURNED = Settings(
     allow_hosts=("commet", "192.168.7.7"),
     catalogue=Path("plans.json"),
     currency="eur",
+    tax_percent=Decimal("7.7"),
     speed=2.5,
     retry_scale=0.5,
     webhook_timeout=3.5,
@@ -26,8 +28,11 @@ TURNED = Settings(
     shuffle_seed=6,
     repeated_event_id="replay",
     usage_period="timestamp",
-    repeated_email="conflict",
+    repeated_email="link",
     access_without_subscription="feature_not_in_plan",
+    pending_access="denied",
+    declined_checkout="event",
+    payment_link_days=1.5,
     active_lookup="live",
     state_snapshot="emission",
 )
@@ -63,6 +68,26 @@ def test_the_readme_lists_every_flag() -> None:
     }  # fmt: skip
     known = {name for name in build_parser()._option_string_actions if name.startswith("--")}
     assert listed == known - {"--help"}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--tax-percent", "a tenth"],
+        ["--tax-percent", "NaN"],
+        ["--tax-percent", "-1"],
+        ["--tax-percent", "101"],
+        ["--payment-link-days", "-1"],
+        ["--payment-link-days", "inf"],
+    ],
+)
+def test_an_amount_that_cannot_be_is_refused(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With the name of the flag, before anything starts."""
+    with pytest.raises(SystemExit):
+        build_parser().parse_args(arguments)
+    assert f"argument {arguments[0]}: must be" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,10 @@
 """Random lives of customers, and what must hold at every moment of them."""
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from datetime import timedelta
 from decimal import Decimal
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -17,21 +17,24 @@ from hypothesis.stateful import (
 )
 
 from standin import (
+    agenda,
     billing,
     checkout,
     customers,
     events,
+    invoices,
     pauses,
     plan_changes,
     recovery,
     subscriptions,
+    transactions,
     usage,
 )
-from standin.cards import CardForm, CardRefusedError
+from standin.cards import CardForm, CardRefusedError, accept
 from standin.clock import Clock
 from standin.deadlines import next_deadline
 from standin.errors import ApiError
-from standin.models import Card, Customer, Subscription
+from standin.models import Card, Customer, Subscription, Transaction
 from standin.schemas import CreateCustomer, CreateSubscription, SetUsage, TrackUsage
 from standin.settings import Settings
 from standin.world import World
@@ -102,9 +105,12 @@ class Life(RuleBasedStateMachine):
                 subscriptions.create(self.world, request)
         except ApiError as error:
             no_such_price = (plan, interval) == ("fixed_box", "yearly")
-            expected = "price_not_found" if no_such_price else "already_has_active_subscription"
+            no_such_trial = plan == "free" and trial > 0
+            expected = "already_has_active_subscription"
+            if no_such_price or no_such_trial:
+                expected = "price_not_found" if no_such_price else "validation_error"
             assert error.code == expected  # noqa: PT017 - either outcome is legal
-            assert live or no_such_price
+            assert live or no_such_price or no_such_trial
 
     @rule(
         name=NAMES,
@@ -180,6 +186,7 @@ class Life(RuleBasedStateMachine):
                 "subscription_not_active",
                 "invalid_subscription_status",
                 "already_scheduled",
+                "subscription_has_open_dispute",
             }
             assert subscriptions.find(self.world, sub.id) == before
             return
@@ -257,18 +264,71 @@ class Life(RuleBasedStateMachine):
                 "invalid_subscription_status",
                 "already_has_active_subscription",
                 "no_payment_method",
+                "subscription_has_open_dispute",
+                "rate_limited",
             }
+            retries = self.world.customer(name).manual_retries
+            if error.code == "rate_limited":
+                assert retries is not None
+                assert retries.count == recovery.MANUAL_RETRIES_A_DAY
+
+    @rule(name=NAMES, amount=st.sampled_from([None, 1, 500]))
+    def refund(self, name: str, amount: int | None) -> None:
+        """Money back, whatever has become of the subscription."""
+        self._money(name, lambda found: transactions.refund(self.world, found, amount))
+
+    @rule(name=NAMES)
+    def dispute(self, name: str) -> None:
+        self._money(name, lambda found: transactions.dispute(self.world, found))
+
+    @rule(name=NAMES, outcome=st.sampled_from(["won", "lost"]))
+    def resolve(self, name: str, outcome: Literal["won", "lost"]) -> None:
+        self._money(name, lambda found: transactions.resolve(self.world, found, outcome))
+
+    def _money(self, name: str, act: Callable[[Transaction], object]) -> None:
+        """Do something to the newest transaction; it may be one to which it cannot be done."""
+        customer = self.world.customer(name)
+        newest = self.world.store.transactions.first("customer_id = ?", customer.id)
+        subs = self.world.store.subscriptions.find("customer_id = ?", customer.id)
+        if newest is None:
+            return
+        try:
+            with self.world.transaction():
+                act(newest)
+        except ApiError as error:
+            assert error.code in {"payment_failed", "validation_error"}  # noqa: PT017
+        assert self.world.store.subscriptions.find("customer_id = ?", customer.id) == subs
+
+    @rule(name=NAMES)
+    def void_a_debt(self, name: str) -> None:
+        customer = self.world.customer(name)
+        unpaid = "customer_id = ? AND status = 'outstanding'"
+        invoice = self.world.store.invoices.first(unpaid, customer.id)
+        if invoice is None:
+            return
+        try:
+            with self.world.transaction():
+                recovery.void(self.world, invoice)
+        except ApiError as error:
+            assert error.code == "invalid_subscription_status"  # noqa: PT017
+
+    @rule(name=NAMES, number=st.sampled_from(["5555555555554444", "4000000000000341"]))
+    def save_another_card(self, name: str, number: str) -> None:
+        card = accept(CardForm(number, "12/80", "123"), self.world.now())
+        with self.world.transaction():
+            recovery.add_card(self.world, self.world.customer(name), card)
 
     @rule(days=st.sampled_from([0.5, 1, 3, 8, 32, 100]))
     def wait(self, days: float) -> None:
         target = self.world.now() + timedelta(days=days)
-        for sub in self._due(target):
-            deadline = next_deadline(sub)
-            assert deadline is not None
-            assert deadline.at >= self.world.now()
-            self.world.clock.hold(deadline.at)
+        while (due := agenda.next_due(self.world)) and due.at <= target:
+            assert due.at >= self.world.now()
+            self.world.clock.hold(due.at)
             with self.world.transaction():
-                billing.process(self.world, sub, deadline)
+                if isinstance(due, agenda.InvoiceDue):
+                    invoices.note_overdue(self.world, due.invoice)
+                else:
+                    billing.process(self.world, due.sub, due.deadline)
             self.statuses_are_legal()
         self.world.clock.hold(target)
 
@@ -291,16 +351,6 @@ class Life(RuleBasedStateMachine):
         self.change_card(name=name, fails=True)
         self.wait(days=32)
         self.wait(days=days)
-
-    def _due(self, target: object) -> Iterator[Subscription]:
-        while True:
-            found = self.world.store.subscriptions.find(
-                "due_at IS NOT NULL", limit=1, order="due_at, seq"
-            )
-            deadline = next_deadline(found[0]) if found else None
-            if deadline is None or deadline.at > target:  # type: ignore[operator]
-                return
-            yield found[0]
 
     @invariant()
     def statuses_are_legal(self) -> None:
@@ -370,6 +420,32 @@ class Life(RuleBasedStateMachine):
         received = sorted((str(e.data["invoiceId"]), int(e.data["invoiceTotal"])) for e in told)
         paid = [i for i in self.world.store.invoices.find("status = 'paid'") if i.total]
         assert received == sorted((invoice.id, invoice.total) for invoice in paid)
+
+    @invariant()
+    def each_paid_invoice_has_the_transaction_that_paid_it(self) -> None:
+        """One that succeeded; refunds and disputes come later, and never exceed it."""
+        store = self.world.store
+        for invoice in store.invoices.find("status = 'paid'"):
+            tried = store.transactions.find("invoice_id = ?", invoice.id)
+            succeeded = [t.id for t in tried if t.status != "failed"]
+            assert succeeded == ([invoice.transaction_id] if invoice.total else [])
+        for transaction in store.transactions.find():
+            given_back = sum(
+                refund.amount for refund in store.refunds.find("transaction_id = ?", transaction.id)
+            )
+            assert transaction.refunded_amount == given_back <= transaction.total
+            assert (transaction.status == "refunded") == (given_back == transaction.total)
+
+    @invariant()
+    def nothing_that_has_ended_is_owed(self) -> None:
+        """And each unpaid invoice is called overdue at most once."""
+        store = self.world.store
+        for invoice in store.invoices.find("status = 'outstanding'"):
+            sub = store.subscriptions.get(invoice.subscription_id or "")
+            assert sub is not None
+            assert sub.status != "canceled"
+        overdue = [e.data["invoiceId"] for e in store.events.find("name = 'invoice.overdue'")]
+        assert len(overdue) == len(set(overdue))
 
     @invariant()
     def usage_is_billed_once(self) -> None:

@@ -1,12 +1,14 @@
 """Transactions and pages of the store."""
 
+import sqlite3
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from standin.models import Customer
-from standin.store import Store
+from standin.models import OVERDUE_AFTER, Customer, Invoice
+from standin.store import Store, stamp
 
 NOW = datetime(2026, 9, 1, tzinfo=UTC)
 
@@ -72,6 +74,43 @@ def test_forgetting_everything_keeps_who_we_are(store: Store) -> None:
     assert store.kept("api_key") == "ck_sandbox_1"
     assert store.next_number("number:invoice") == 1
     store.close()
+
+
+def test_a_file_of_an_older_version_gets_new_columns(tmp_path: Path) -> None:
+    """Filled from the records; nothing is lost, and new records are found by them."""
+    file = str(tmp_path / "s.sqlite")
+    old = Store(file)
+    old.invoices.put(_invoice("inv_1"))
+    old.close()
+    with closing(sqlite3.connect(file)) as db:
+        db.execute("DROP INDEX invoices_overdue_at")
+        db.execute("ALTER TABLE invoices DROP COLUMN overdue_at")
+    new = Store(file)
+    new.invoices.put(_invoice("inv_2"))
+    found = new.invoices.find("overdue_at = ?", stamp(NOW + OVERDUE_AFTER), newest=False)
+    assert [invoice.id for invoice in found] == ["inv_1", "inv_2"]
+    new.close()
+
+
+def _invoice(invoice_id: str) -> Invoice:
+    return Invoice(
+        id=invoice_id,
+        number="INV-0001",
+        customer_id="cus_1",
+        subscription_id=None,
+        status="outstanding",
+        invoice_type="recurring",
+        currency="usd",
+        lines=[],
+        plan_name=None,
+        period_start=NOW,
+        period_end=NOW,
+        issue_date=NOW,
+        due_date=NOW,
+        created_at=NOW,
+        updated_at=NOW,
+        recovery_token="tok_1",
+    )
 
 
 def test_shared_reads_find_one_object_until_it_changes(store: Store) -> None:
