@@ -2,11 +2,7 @@
 
 import re
 from collections.abc import Iterator
-<<<<<<< HEAD
-=======
 from datetime import datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
->>>>>>> payments
 
 import httpx
 import pytest
