@@ -173,7 +173,7 @@ class TestPromise:
                     "routines": "drop function if exists count_things(text, bigint);"
                     + ROUTINES.replace("returns bigint", "returns text")
                 },
-                "count: answers {'things': 'text'} in place of {'things': 'bigint'}",
+                "count: returns the columns {'things': 'text'} instead of {'things': 'bigint'}",
                 id="another type of answer",
             ),
             pytest.param(
@@ -188,12 +188,12 @@ class TestPromise:
                 {"0002_strict": "alter table things add column more text not null",
                  "sent": STATEMENTS.replace("(id, name) values (%(id)s, %(name)s",
                                             "(id, name, more) values (%(id)s, %(name)s, 'x'")},
-                "add: fails when it is run: null value in column \"more\"",
+                "add: fails when it runs: null value in column \"more\"",
                 id="a column the old code does not fill",
             ),
             pytest.param(
                 {"routines": ROUTINES.replace("from named_things", "from no_things")},
-                'count: fails when it is run: relation "no_things" does not exist',
+                'count: fails when it runs: relation "no_things" does not exist',
                 id="a body that fails",
             ),
             pytest.param(
@@ -307,7 +307,7 @@ class TestCommand:
 
     def test_twice(self, project: Path) -> None:
         (project / "releases/0.1.0").mkdir(parents=True)
-        with pytest.raises(DeployError, match="recorded already"):
+        with pytest.raises(DeployError, match="already recorded"):
             check_version(project, "0.1.0")
 
     def test_outside_of_git(self, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -327,7 +327,7 @@ class TestCommand:
         assert "3 statements recorded in releases/0.1.0" in capsys.readouterr().out
         assert (project / "releases/0.1.0/signatures.json").exists()
         assert main(["0.1.0"], root=project) == 1
-        assert "recorded already" in capsys.readouterr().err
+        assert "already recorded" in capsys.readouterr().err
 
 
 def git(root: Path, *arguments: str) -> None:
