@@ -1,8 +1,8 @@
 # The verbs of this project. `make` alone lists them.
 #
-# Needs make, bash and a Python from 3.11 on; everything else goes into .venv. `make build` wants
-# Python 3.13 in particular: it is what the functions run on, and the build compiles for it.
-# `PYTHON=python3.11` names another interpreter, `VENV=.venv-3.11` another place than .venv.
+# You need make, bash and Python 3.11 or newer. Everything else is installed into .venv. `make build`
+# needs Python 3.13, because the functions run on 3.13 and the build compiles for it.
+# `PYTHON=python3.11` names another interpreter, `VENV=.venv-3.11` another folder than .venv.
 
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -26,6 +26,11 @@ REQUIREMENTS := $(filter-out %/checkov.txt %/sam-local.txt,$(wildcard requiremen
 CHECKOV := $(VENV)/checkov/bin/checkov
 CODE := layers functions local standin deploy tests bench
 
+# A file that is named runs in this process: to start others takes longer than most files do.
+IN_PARALLEL := -n auto --dist loadfile --no-loadscope-reorder
+# Checks run at the same time; what each of them prints stays together (macOS' make cannot do that).
+OUTPUT_TOGETHER := $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
+
 export SAM_CLI_TELEMETRY := 0
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
@@ -34,7 +39,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 run: $(STAMP)-run  ## start everything on this machine: http://127.0.0.1:3000
 	@$(BIN)/python -m local run
 
-demo: $(STAMP)-run  ## tell the whole story through HTTP and check every step of it
+demo: $(STAMP)-run  ## run the whole story over HTTP, from sign-up to the last bill, and check every step
 	@$(BIN)/python -m local demo
 
 standin: $(STAMP)-run  ## start only the stand-in for Commet: http://127.0.0.1:8100 (ARGS=--help)
@@ -42,48 +47,64 @@ standin: $(STAMP)-run  ## start only the stand-in for Commet: http://127.0.0.1:8
 
 ##@ Look into it while it runs
 .PHONY: show redrive sweep
-show: $(STAMP)-run  ## show one user: rows, events, what would be done (user=usr_... or an address)
+show: $(STAMP)-run  ## show one user: rows, webhooks, what the next run will do (user=usr_... or an email address)
 	@$(BIN)/python -m local show $(if $(user),"$(user)",$(error Say which: make show user=usr_...))
 
 redrive: $(STAMP)-run  ## try dead webhooks again, or parked deliveries (what=deliveries, user=, id=)
 	@$(BIN)/python -m local redrive $(or $(what),events) $(if $(id),--id "$(id)") $(if $(user),--user "$(user)")
 
-sweep: $(STAMP)-run  ## read everything that Commet has again
+sweep: $(STAMP)-run  ## have reconcile read every subscription at Commet again
 	@$(BIN)/python -m local sweep
 
 ##@ Work on it
-.PHONY: test test-pythons prove sam-local-test check format openapi bench
+.PHONY: test test-pythons prove mutate sam-local-test check format openapi bench
 test: $(STAMP)-dev  ## all tests: unit, contract, integration on a real Postgres, end to end
-	@$(BIN)/pytest -n auto --dist loadfile $(ARGS)
+	@$(BIN)/pytest $(if $(findstring .py,$(ARGS)),,$(IN_PARALLEL)) $(ARGS)
 
 test-pythons:  ## demo, unit and handler tests on each Python that is found (PYTHONS="3.11 3.12")
 	@tests/pythons.sh $(PYTHONS)
 
 prove: $(STAMP)-dev  ## the long proofs at full size: concurrency, crashes, random histories (minutes)
-	@PROOF=full $(BIN)/pytest tests/proof $(ARGS)
+	@PROOF=full $(BIN)/pytest tests/proof tests/standin/unit/test_life_cycles.py $(ARGS)
 
-sam-local-test: $(STAMP)-dev  ## follow docs/sam-local.md on a Docker engine, or on Debian's: root, three minutes
+mutate: $(STAMP)-dev  ## put known faults in one by one: a test has to notice each (ARGS="--only NAME", --list)
+	@$(BIN)/python -m tests.mutants $(ARGS)
+
+sam-local-test: $(STAMP)-dev  ## run docs/sam-local.md on a Docker engine, or on Debian's (needs root, takes three minutes)
 	@PYTHONPATH=.:layers/common $(BIN)/python -m tests.samlocal
 	@$(BIN)/pytest tests/samlocal/interrupted.py $(ARGS)
 
+CHECKS := formatting lint types imports template database security openapi
 check: $(STAMP)-dev $(CHECKOV)  ## formatting, lint, types, import rules, templates, OpenAPI document
+	@$(MAKE) --jobs=4 --keep-going $(OUTPUT_TOGETHER) $(CHECKS:%=check-%)
+
+.PHONY: $(CHECKS:%=check-%)
+check-formatting:
 	@$(BIN)/ruff format --check $(CODE)
+check-lint:
 	@$(BIN)/ruff check --no-cache $(CODE)
+check-types:
 	@$(BIN)/mypy
+check-imports:
 	@PYTHONPATH=.:layers/common $(BIN)/lint-imports --no-cache --config pyproject.toml
+# This is cfn-lint, too: it reads template.yaml here and database.yaml below.
+check-template:
 	@AWS_DEFAULT_REGION=eu-central-1 $(BIN)/sam validate --lint
-	@$(BIN)/cfn-lint --regions eu-central-1 --template template.yaml --template database.yaml
+check-database:
+	@$(BIN)/cfn-lint --regions eu-central-1 --template database.yaml
+check-security:
 	@$(CHECKOV)
+check-openapi:
 	@$(BIN)/python -m local.openapi --check docs/openapi.json
 
-format: $(STAMP)-dev  ## put the code into shape
+format: $(STAMP)-dev  ## format the code
 	@$(BIN)/ruff check --fix --quiet $(CODE) || true
 	@$(BIN)/ruff format --quiet $(CODE)
 
 openapi: $(STAMP)-dev  ## write docs/openapi.json from the code
 	@$(BIN)/python -m local.openapi --write docs/openapi.json
 
-bench: $(STAMP)-dev  ## measure: cold starts, the stand-in, webhooks, usage, its delivery; each beside something to compare with
+bench: $(STAMP)-dev  ## measure cold starts, the stand-in, webhooks, usage and its delivery, each beside a baseline
 	@$(BIN)/python -m bench.cold_start
 	@$(BIN)/python -m bench.commet_standin
 	@PYTHONPATH=.:layers/common $(BIN)/python -m bench.webhooks
@@ -93,39 +114,39 @@ bench: $(STAMP)-dev  ## measure: cold starts, the stand-in, webhooks, usage, its
 
 ##@ Deploy it
 .PHONY: build build-id deploy prune release
-build: $(STAMP)-run  ## build the artifacts of `sam deploy` (ARCHITECTURE=x86_64 for another one)
+build: $(STAMP)-run  ## build the functions and the layer for `sam deploy` (ARCHITECTURE=x86_64)
 	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 13) and \
 		"make build needs Python 3.13: make build VENV=.venv-3.13 PYTHON=/path/to/python3.13")'
 	@PATH="$(abspath $(BIN)):$$PATH" AWS_DEFAULT_REGION=$${AWS_DEFAULT_REGION:-eu-central-1} \
 		$(BIN)/sam build --cached --parallel --build-dir $(BUILD_DIR) --cache-dir $(BUILD_DIR)-cache \
 		--parameter-overrides Architecture=$(ARCHITECTURE) $(ARGS)
-	@echo "Compiling for the runtime: an import from .pyc costs a third less of a cold start."
+	@echo "Compiling for the runtime: with .pyc files imports take a third less of a cold start."
 	@$(BIN)/python -m compileall -q --invalidation-mode unchecked-hash $(BUILD_DIR)
 
 build-id:  ## print the digest that `sam deploy` needs as BuildId (PARAMETERS="A=b ...")
 	@$(PYTHON) deploy/build_id.py $(PARAMETERS)
 
-deploy: $(STAMP)-run  ## deploy, guided: says what it will do and cost, then asks (DRY_RUN=1 only says it)
+deploy: $(STAMP)-run  ## deploy: say what it will do and cost, ask, then do it (DRY_RUN=1 only says it)
 	@$(BIN)/python -m deploy up --environment $(ENVIRONMENT) $(if $(DRY_RUN),--dry-run) \
 		$(if $(YES),--yes) $(PARAMETERS)
 
 prune: $(STAMP)-run  ## delete old versions of functions and layers (KEEP=3, DRY_RUN=1)
 	@$(BIN)/python -m deploy prune --environment $(ENVIRONMENT) --keep $(KEEP) $(if $(DRY_RUN),--dry-run)
 
-release: $(STAMP)-dev  ## record what this version sends to the database, before it is tagged (VERSION=0.1.0)
+release: $(STAMP)-dev  ## record the SQL that this version sends, before you tag the version (VERSION=0.1.0)
 	@PYTHONPATH=.:layers/common $(BIN)/python -m deploy.release $(VERSION)
 
-##@ House
+##@ Housekeeping
 .PHONY: setup clean help
 setup: $(STAMP)-dev  ## install everything that the other verbs need
 
-clean:  ## remove what can be made again (.venv* and your data in .local stay)
+clean:  ## remove caches and builds (.venv* and your data in .local stay)
 	@rm -rf .aws-sam .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	@find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +
 
 help:
 	@awk 'BEGIN {FS = ":.*##"} /^##@/ {printf "\n%s\n", substr($$0, 5)} \
-		/^[a-z-]+:.*##/ {printf "  \033[36m%-12s\033[0m %s\n", $$1, $$2}' Makefile | \
+		/^[a-z-]+:.*##/ {printf "  \033[36m%-14s\033[0m %s\n", $$1, $$2}' Makefile | \
 		if [ -t 1 ] && [ -z "$${NO_COLOR:-}" ]; then cat; else sed 's/\x1b\[[0-9;]*m//g'; fi
 	@echo
 
@@ -149,7 +170,7 @@ $(STAMP)-%: requirements/%.txt $(REQUIREMENTS) | same-python
 		{ grep -v '^\(Collecting\|Downloading\|  \)' $(VENV)/pip.log | tail -n 30; exit 1; }
 	@touch $@
 
-# Whoever names an interpreter gets that one, not the one that $(VENV) was made with.
+# If PYTHON names an interpreter, $(VENV) must have the same one.
 .PHONY: same-python
 same-python:
 ifneq ($(origin PYTHON),file)

@@ -1,8 +1,8 @@
-"""How long a function takes to start, in the local runtime, with .pyc files present.
+"""Measures how long each function takes to start, in the local runtime, with .pyc files present.
 
-Beside our functions stand a bare handler and one that imports everything at its top, the official
-SDK included. All are measured in turn, in each of several rounds, and compared by the medians of
-one run: absolute times say more about the machine than about the code.
+Two more functions are measured for comparison: a bare handler, and one that imports everything at
+its top, with Commet's official SDK. Each round starts every function once. The medians of one run
+are compared with each other, because absolute times depend on the machine.
 
     python -m bench.cold_start [--rounds N]
 """
@@ -32,7 +32,7 @@ from standin.testing import Control
 ROOT = Path(__file__).resolve().parent.parent
 BARE, EVERYTHING = "BareFunction", "EverythingFunction"
 
-# What an init may cost, as a share of the one that imports everything.
+# The longest INIT allowed, as a share of the INIT of the function that imports everything.
 TARGETS = {"WebhookFunction": 0.40, "TrackUsageFunction": 0.56}
 OTHER_TARGET = 0.62
 
@@ -44,15 +44,15 @@ class Measurements(Log):
         super().__init__(io.StringIO(), colour=False)
         self.init_ms: dict[str, list[float]] = defaultdict(list)
         self.answer_ms: dict[str, list[float]] = defaultdict(list)
-        self._awaited = "MigrateFunction"  # the stack itself calls it while it starts
+        self._awaited = "MigrateFunction"  # the stack invokes it while it starts
 
     def report(self, spec: FunctionSpec, report: Report) -> None:
-        """Notes the start of the function that is waited for; others start side by side."""
+        """Keeps the INIT time of the awaited function. Others may start at the same time."""
         if spec.name == self._awaited and report.init_ms is not None and report.error is None:
             self.init_ms[spec.name].append(report.init_ms)
 
     def first_answer(self, function: str, ask: Callable[[], object]) -> None:
-        """Notes how long a caller waits who meets a function that is not running yet."""
+        """Measures how long a caller waits for a function that is not running yet."""
         before = len(self.init_ms[function])
         self._awaited = function
         began = time.perf_counter()
@@ -60,12 +60,12 @@ class Measurements(Log):
         took = (time.perf_counter() - began) * 1000
         self._awaited = "MigrateFunction"
         if len(self.init_ms[function]) != before + 1:
-            raise RuntimeError(f"{function} was running already")
+            raise RuntimeError(f"{function} was already running")
         self.answer_ms[function].append(took)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Command line."""
+    """Runs the command line. Returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m bench.cold_start",
         description=__doc__,
@@ -78,7 +78,7 @@ def main(arguments: list[str] | None = None) -> int:
         compileall.compile_dir(ROOT / folder, quiet=1)
     measured = Measurements()
     with tempfile.TemporaryDirectory(prefix="bench-") as place:
-        Path(place).chmod(0o755)  # Postgres may run as somebody else
+        Path(place).chmod(0o755)  # Postgres may run as another user
         template = _template(Path(place))
         for number in range(1, rounds + 1):
             with (
@@ -92,12 +92,12 @@ def main(arguments: list[str] | None = None) -> int:
             ):
                 _round(stack, measured, number)
     console.print(_table(measured))
-    console.print(f"Medians of {rounds} starts each, one after the other; milliseconds.")
+    console.print(f"Medians in milliseconds of {rounds} starts of each function.")
     return 0
 
 
 def _template(place: Path) -> Path:
-    """The project's template with the two functions to compare with."""
+    """The project's template, with the two functions for comparison added."""
     text = (ROOT / "template.yaml").read_text(encoding="utf-8")
     for folder in ("functions/", "layers/common"):
         text = text.replace(f"Uri: {folder}", f"Uri: {ROOT}/{folder}")
@@ -117,7 +117,7 @@ def _template(place: Path) -> Path:
 
 
 def _round(stack: LocalStack, measured: Measurements, number: int) -> None:
-    """One cold start of every function, each ending in an answer that is as it should be."""
+    """One cold start of every function. Raises where an answer is not the expected one."""
     login = {"email": f"bench-{number}-{time.time_ns()}@example.com", "password": "cold as ice"}
     control = Control(stack.commet.removesuffix("/api/v1"))
     with httpx.Client(base_url=stack.api, timeout=60, trust_env=False) as http:
@@ -138,7 +138,7 @@ def _round(stack: LocalStack, measured: Measurements, number: int) -> None:
             ),
         )
         measured.first_answer("CheckoutFunction", lambda: http.get("/plans").raise_for_status())
-        measured.first_answer("WebhookFunction", lambda: _signed_event(stack, number))
+        measured.first_answer("WebhookFunction", lambda: _signed_webhook(stack, number))
         checkout = post("/checkout", 201, {"plan_code": "usage_pro"}).json()
         control.pay(checkout["subscription"]["id"])
         control.settle()
@@ -155,7 +155,7 @@ def _round(stack: LocalStack, measured: Measurements, number: int) -> None:
     control.close()
 
 
-def _signed_event(stack: LocalStack, number: int) -> None:
+def _signed_webhook(stack: LocalStack, number: int) -> None:
     body = json.dumps({"id": f"whev_bench_{time.time_ns()}_{number}", "event": "bench"}).encode()
     signature = hmac.new(stack.webhook_secret.encode(), body, hashlib.sha256).hexdigest()
     answer = httpx.post(

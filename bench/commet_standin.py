@@ -1,10 +1,10 @@
-"""How many requests a second the Commet stand-in answers, in memory and on a file.
+"""Measures how many requests a second the Commet stand-in answers, in memory and on a file.
 
-The stand-in and the client that drives it are processes of their own. Beside it stands an aiohttp
-handler that does nothing, driven by the same client in the same run: absolute numbers say more
-about the machine than about the code.
+The stand-in and the client that drives it are separate processes. For comparison, the same client
+drives an aiohttp handler that does nothing, in the same run: absolute numbers depend on the
+machine.
 
-    python -m bench.commet_standin [--requests N] [--connections N] [--rounds N]
+    python -m bench.commet_standin [--rounds N]
 """
 
 import argparse
@@ -35,7 +35,10 @@ from standin.testing import Control
 
 ROOT = Path(__file__).resolve().parent.parent
 TARGET = 1_000
-"""Requests a second that reads and usage events should reach."""
+"""The requests a second that reads and usage events should reach."""
+REQUESTS = 2_000
+"""Requests of each kind and round."""
+CONNECTIONS = 16
 WARM_UP = 200
 CUSTOMER = "usr_bench"
 TRIVIAL = "nothing"
@@ -43,7 +46,7 @@ TRIVIAL = "nothing"
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What the client sends, again and again, over a number of connections."""
+    """A request that the client sends repeatedly, over `connections` connections."""
 
     name: str
     method: str
@@ -52,12 +55,15 @@ class Job:
     connections: int
     headers: dict[str, str] = field(default_factory=dict)
     body: dict[str, Any] | None = None
-    """Sent with an `eventId` and an Idempotency-Key of its own each time; None: no body."""
+    """Each request has its own `eventId` and Idempotency-Key. None: a request without body."""
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What came of a job. Latencies in milliseconds; `cpu_ms` is the server's, per request."""
+    """The result of a job: requests a second, and latencies in milliseconds.
+
+    `cpu_ms` is the server's CPU time per request.
+    """
 
     rate: float
     p50: float
@@ -75,9 +81,9 @@ class Server:
 
 
 def drive(job: Job) -> tuple[float, list[float]]:
-    """Seconds that the job and each of its requests took.
+    """The seconds that the job took, and the seconds of each of its requests.
 
-    Raises RuntimeError for an answer that is no success.
+    Raises RuntimeError where a request is not answered with success.
     """
     return asyncio.run(_drive(job))
 
@@ -114,7 +120,7 @@ def _options(job: Job, key: str) -> dict[str, Any]:
 
 
 def measure(client: ProcessPoolExecutor, server: Server, job: Job) -> Result:
-    """One round of a job, after a few requests that do not count."""
+    """Measures one round of a job, after a few requests that do not count."""
     client.submit(drive, replace(job, requests=WARM_UP)).result()
     cpu = _cpu_seconds(server.pid)
     seconds, took = client.submit(drive, job).result()
@@ -129,7 +135,7 @@ def measure(client: ProcessPoolExecutor, server: Server, job: Job) -> Result:
 
 
 def _cpu_seconds(pid: int) -> float:
-    """What a process has used so far, to the nanosecond; 0 where nothing tells (not Linux)."""
+    """The CPU seconds that a process has used so far; 0 where the system is not Linux."""
     try:
         tasks = list(Path(f"/proc/{pid}/task").iterdir())
         used = sum(int((task / "schedstat").read_text().split()[0]) for task in tasks)
@@ -140,7 +146,7 @@ def _cpu_seconds(pid: int) -> float:
 
 @contextmanager
 def stand_in(name: str, job: Job, *arguments: str) -> Iterator[Server]:
-    """The stand-in with one subscriber, as a process."""
+    """Runs the stand-in as a process, with one subscriber."""
     with _started("standin", "--port", "0", "--json", *arguments) as (pid, facts):
         base, headers = facts["base_url"], {"x-api-key": facts["api_key"]}
         _subscribe(facts)
@@ -174,7 +180,7 @@ def stand_in(name: str, job: Job, *arguments: str) -> Iterator[Server]:
 
 @contextmanager
 def trivial(job: Job) -> Iterator[Server]:
-    """The handler that does nothing, as a process."""
+    """Runs the handler that does nothing, as a process."""
     with _started("bench.commet_standin", "--serve-nothing") as (pid, facts):
         ask = replace(job, url=facts["base_url"])
         yield Server(
@@ -228,28 +234,26 @@ async def _serve_nothing() -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Command line."""
+    """Runs the command line. Returns 1 where a rate is below the target, else 0."""
     parser = argparse.ArgumentParser(
         prog="python -m bench.commet_standin",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--requests", type=int, default=2_000, help="per kind and round")
-    parser.add_argument("--connections", type=int, default=16, help="at the same time")
-    parser.add_argument("--rounds", type=int, default=3, help="of which the median is shown")
+    parser.add_argument("--rounds", type=int, default=3, help="number of rounds (3)")
     parser.add_argument("--serve-nothing", action="store_true", help=argparse.SUPPRESS)
     asked = parser.parse_args(arguments)
     if asked.serve_nothing:
         asyncio.run(_serve_nothing())
         return 0
-    job = Job("", "GET", "", asked.requests, asked.connections)
+    job = Job("", "GET", "", REQUESTS, CONNECTIONS)
     results = _measure_all(job, asked.rounds)
     console = Console()
     console.print(_table(results))
     console.print(
-        f"Medians of {asked.rounds} rounds of {asked.requests:,} requests over"
-        f" {asked.connections} connections, latencies in ms; {TARGET:,} per second are wanted.\n"
-        "CPU is the server's per request, ratio is to the handler that does nothing."
+        f"Medians of {asked.rounds} rounds of {REQUESTS:,} requests over"
+        f" {CONNECTIONS} connections, latencies in ms. The target is {TARGET:,} a second.\n"
+        "CPU: the server's, per request. Ratio: to the CPU of the handler that does nothing."
     )
     missed = [
         name for name, result in results.items() if name[0] != TRIVIAL and result.rate < TARGET
@@ -258,9 +262,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _measure_all(job: Job, rounds: int) -> dict[tuple[str, str], Result]:
-    """Medians per server and kind of request; in each round everything is measured in turn."""
+    """The medians by server and kind of request. Each round measures everything once."""
     found: dict[tuple[str, str], list[Result]] = defaultdict(list)
-    # A fresh interpreter, as any client would be; it stays warm from job to job.
+    # The client is a new interpreter, which stays warm from job to job.
     context = multiprocessing.get_context("spawn")
     with (
         tempfile.TemporaryDirectory(prefix="bench-") as place,

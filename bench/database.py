@@ -1,4 +1,4 @@
-"""A migrated database for measurements, safe against a power cut as one in production is."""
+"""A migrated database for measurements. Like one in production, it writes to disk (fsync)."""
 
 import tempfile
 from collections.abc import Iterator
@@ -18,18 +18,18 @@ USERS = 32
 
 @contextmanager
 def migrated_database() -> Iterator[str]:
-    """The URL of a database with our tables and `USERS` users; gone at the end."""
+    """The URL of a database with our tables and `USERS` users, which is deleted at the end."""
     with migrated_databases("bench") as (url,):
         yield url
 
 
 @contextmanager
 def migrated_databases(*names: str) -> Iterator[list[str]]:
-    """The same, several of them on one server."""
+    """The URLs of several such databases on one server."""
     with tempfile.TemporaryDirectory(prefix="bench-") as place:
-        Path(place).chmod(0o755)  # Postgres may run as somebody else
+        Path(place).chmod(0o755)  # Postgres may run as another user
         with EmbeddedPostgres(Path(place)) as server:
-            urls = [server.create_database(name) for name in names]
+            urls = [server.ensure_database(name) for name in names]
             for url in urls:
                 migrate(partial(connect, url), "postgres")
                 with connect(url) as db:
@@ -43,5 +43,5 @@ def migrated_databases(*names: str) -> Iterator[list[str]]:
 
 
 def connect(url: str) -> Connection:
-    """A connection as functions have it."""
+    """A connection with the settings that functions use."""
     return psycopg.connect(url, autocommit=True, prepare_threshold=1, row_factory=dict_row)

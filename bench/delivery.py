@@ -1,10 +1,11 @@
-"""What it costs to turn usage into deliveries, and whether the past makes it dearer.
+"""Measures how long claiming and delivering usage take, also while the ledger grows.
 
-A million accepted events of 10,000 users and 3 features are claimed, beside the least that any
-claim must do (raise a number, insert a row) in the same database; then delivered, to a receiver
-that answers at once and counts: one call per user and feature. Both claims take turns, in rounds,
-and ratios are medians over the rounds. Growth: ledger, totals and sent deliveries of periods that
-are over grow tenfold from step to step, and the same growth of the running period is claimed.
+A million accepted events of 10,000 users and 3 features are claimed. For comparison, a bare claim
+does in the same database the least that any claim must do: raise a number and insert a row. The two
+claims take turns, and ratios are medians over the rounds. Then everything is delivered to a
+receiver that answers at once and counts one call per user and feature. Growth: the ledger, totals
+and sent deliveries of ended periods grow tenfold from step to step, and each step claims the same
+growth of the running period.
 
     PYTHONPATH=.:layers/common python -m bench.delivery [--rounds N] [--ledger ROWS] [--plot FILE]
 """
@@ -36,7 +37,7 @@ EVENTS = 1_000_000
 WORKERS = 8
 TARGET_SECONDS = 1.0
 TARGET_GROWTH = 1.3
-GROWING = 1_000  # users whose totals grow while the past does
+GROWING = 1_000  # users whose totals grow in each step
 NOW = datetime.now(UTC)
 AT_ONCE = timedelta(0)
 
@@ -52,15 +53,15 @@ select period, feature, seq, '', total, '', '' from claimed
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Command line."""
+    """Runs the command line. Returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m bench.delivery",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--rounds", type=int, default=5, help="turns of each (default: 5)")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds of claims (default: 5)")
     parser.add_argument(
-        "--ledger", type=int, default=10_000_000, help="rows to grow to (default: 10,000,000)"
+        "--ledger", type=int, default=10_000_000, help="rows of the largest ledger (10,000,000)"
     )
     parser.add_argument("--plot", type=Path, metavar="FILE", help="write the growth as SVG")
     options = parser.parse_args(arguments)
@@ -80,7 +81,7 @@ def main(arguments: list[str] | None = None) -> int:
         if options.plot:
             options.plot.write_text(
                 line_chart(
-                    "A claim costs the same however much has been",
+                    "A claim takes as long with a longer ledger",
                     "rows in the ledger",
                     "milliseconds, median",
                     {f"claim of {GROWING * len(FEATURES):,} totals": grown},
@@ -98,7 +99,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _claims(
     admin: Connection, database: Database, rounds: int
 ) -> tuple[list[float], list[float], float]:
-    """Seconds of each round: our claim, the bare one; and of a claim that finds nothing."""
+    """Seconds of our claim and of the bare one in each round, and of a claim that finds nothing."""
     ours, bare = [], []
     for _ in range(rounds):
         _unclaim(admin)
@@ -139,11 +140,11 @@ class Receiver:
             self.pairs[pair] += 1
         return self
 
-    set_usage = track_usage
+    replace_usage = track_usage
 
 
 class Unlimited:
-    """A budget without an end."""
+    """A call budget that is never used up."""
 
     def wait(self, calls: int, deadline: Deadline) -> bool:  # noqa: ARG002
         return True
@@ -152,7 +153,10 @@ class Unlimited:
 
 
 def _delivering(admin: Connection, database: Database) -> tuple[float, int]:
-    """Seconds and calls it took to deliver everything. Raises where a pair took more than one."""
+    """The seconds and calls that delivering everything took.
+
+    Raises RuntimeError where a user and feature took more than one call.
+    """
     _unclaim(admin)
     receiver = Receiver()
     began = time.perf_counter()
@@ -189,7 +193,7 @@ def _growth(
 
 
 def _fill(admin: Connection, size: int) -> None:
-    """Tops up the ledger, and with it periods that are over: a total and a delivery for 30 rows."""
+    """Fills the ledger up to `size` rows; 30 rows have an ended period, a total and a delivery."""
     (row,) = admin.execute("select count(*) as n from usage_event").fetchall()
     values = {"users": USERS, "from": row["n"], "to": size}
     for statement in (
@@ -232,11 +236,11 @@ def _claim_of_growth(admin: Connection, database: Database) -> float:
     return statistics.median(taken[2:])
 
 
-# --- the world ----------------------------------------------------------------------------------
+# --- test data ----------------------------------------------------------------------------------
 
 
 def _populate(admin: Connection) -> None:
-    """Users in a period that runs."""
+    """Inserts users, each with a running period."""
     for statement in (
         "delete from users",
         "insert into users (id, email, created_at)"
@@ -251,7 +255,7 @@ def _populate(admin: Connection) -> None:
 
 
 def _accept(admin: Connection) -> None:
-    """The ledger and its totals, as acceptance leaves them."""
+    """Inserts the ledger and its totals, as accepting the events would have."""
     features: dict[str, Any] = {"events": EVENTS, "users": USERS, "features": list(FEATURES)}
     admin.execute(
         "insert into usage_event (user_id, idempotency_key, fingerprint, feature, quantity,"
@@ -269,7 +273,7 @@ def _accept(admin: Connection) -> None:
     admin.execute("vacuum (analyze)")
 
 
-# --- what is said -------------------------------------------------------------------------------
+# --- output -------------------------------------------------------------------------------------
 
 
 def _table(
@@ -279,7 +283,7 @@ def _table(
         title=f"{EVENTS:,} events of {USERS:,} users and 3 features", title_justify="left"
     )
     table.add_column("")
-    for heading in ("seconds", "of the bare claim"):
+    for heading in ("seconds", "bare claims"):
         table.add_column(heading, justify="right")
     median = statistics.median(ours)
     verdict = "[green]✓[/]" if median <= TARGET_SECONDS else "[red]✗[/]"
@@ -296,11 +300,11 @@ def _table(
 
 
 def _growth_table(grown: Sequence[tuple[float, float]]) -> Table:
-    table = Table(title="The same claim, while the past grows", title_justify="left")
+    table = Table(title="The same claim, by rows in the ledger", title_justify="left")
     table.add_column("")
     for size, _ in grown:
         table.add_column(f"{size:,.0f}", justify="right")
-    table.add_column("last of first", justify="right")
+    table.add_column("last / first", justify="right")
     ratio = grown[-1][1] / grown[0][1]
     verdict = "[green]✓[/]" if ratio <= TARGET_GROWTH else "[red]✗[/]"
     table.add_row(

@@ -1,8 +1,8 @@
-"""Whether a full inbox slows anything down: ten million webhooks received against none.
+"""Measures whether a full inbox slows anything down: ten million received webhooks against none.
 
-Two databases on one server, alike but for the inbox. Each of the statements that the webhook and
-`reconcile` send to the inbox, and a whole webhook, runs in both by turns; what counts is the ratio
-of the medians.
+There are two databases on one server, which differ only in the inbox. A whole webhook, and each
+statement that the webhook and `reconcile` send to the inbox, run in both databases by turns. The
+result is the ratio of the medians.
 
     PYTHONPATH=.:layers/common python -m bench.inbox_size [--rows N] [--rounds N]
 """
@@ -37,8 +37,8 @@ _AT_ONCE = 500_000
 _SETTINGS = from_env({"COMMET_MODE": "sandbox"})
 _PAYLOAD_AGE, _ID_AGE = timedelta(days=30), timedelta(days=400)
 
-# What a year brings: most of it applied long ago and pruned, a few that failed, died or were for
-# nobody we know. Ids as Commet's, in no order.
+# The webhooks of a year. Most were applied long ago and have lost their payload. A few failed, are
+# dead or have an unknown customer. The ids are unordered, as Commet's are.
 _FILL = """
 insert into webhook_events
     (id, type, mode, customer, occurred_at, received_at, payload, status, attempts, due_at, error)
@@ -60,14 +60,16 @@ cross join lateral (
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Command line."""
+    """Runs the command line. Returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m bench.inbox_size",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--rows", type=int, default=10_000_000, help="default: 10,000,000")
-    parser.add_argument("--rounds", type=int, default=300, help="of each, default: 300")
+    parser.add_argument(
+        "--rows", type=int, default=10_000_000, help="rows of the full inbox (10,000,000)"
+    )
+    parser.add_argument("--rounds", type=int, default=300, help="runs of each kind of work (300)")
     options = parser.parse_args(arguments)
     console = Console()
     with migrated_databases("empty", "full") as (empty_url, full_url):
@@ -89,13 +91,14 @@ def main(arguments: list[str] | None = None) -> int:
         full.close()
     console.print(_table(figures))
     console.print(
-        f"Medians of {options.rounds} by turns; an inbox of {options.rows:,} rows, fsync on."
+        f"Medians of {options.rounds} runs by turns. The full inbox has {options.rows:,} rows;"
+        " fsync is on."
     )
     return 0
 
 
 def fill(url: str, rows: int) -> None:
-    """Webhooks of the last year. Indexes are made at the end: that takes a tenth of the time."""
+    """Inserts webhooks of the last year. Creating the indexes afterwards takes a tenth as long."""
     with connect(url) as db:
         db.execute("set synchronous_commit = off")
         db.execute("set maintenance_work_mem = '512MB'")
@@ -117,7 +120,7 @@ def fill(url: str, rows: int) -> None:
 
 
 def receive(db: Database) -> None:
-    """A webhook, from its body to the row it changes."""
+    """Receives a new webhook, from its body to the row that it changes."""
     chosen = time.perf_counter_ns()
     signed = body(chosen % KINDS, 1 + chosen // KINDS % USERS, uuid4().hex)
     outcome = inbox.receive(db, signed, mode="sandbox", now=datetime.now(UTC)).outcome
@@ -126,26 +129,26 @@ def receive(db: Database) -> None:
 
 
 def repeat(db: Database) -> None:
-    """A webhook that is there already."""
+    """Receives a webhook that is already in the inbox."""
     signed = body(0, 1, "repeated")
     inbox.receive(db, signed, mode="sandbox", now=datetime.now(UTC))
 
 
 def reconcile(commet: Commet, db: Database) -> None:
-    """A whole run that finds nothing to do."""
+    """Runs `reconcile` once, which finds nothing to do."""
     now = datetime.now(UTC)
     healing.run(db, commet, _SETTINGS, clock=lambda: now, deadline=Deadline.after(60))
 
 
 def retry(db: Database) -> None:
-    """Finds failed events that are due, and ignored ones that matter now."""
+    """Looks for failed webhooks that are due, and ignored ones that can be applied now."""
     inbox.retry_failed(
         db, mode="sandbox", clock=lambda: datetime.now(UTC), deadline=Deadline.after(60)
     )
 
 
 def prune(db: Database) -> None:
-    """Goes on where the last run left off."""
+    """Prunes the inbox from the place where the last run stopped."""
     since = datetime.now(UTC) - _PAYLOAD_AGE
     where = {"received_at": since, "id": "", "age": _PAYLOAD_AGE, "limit": 5000}
     db.all(_PRUNE["prune_payloads"], where)
@@ -153,12 +156,12 @@ def prune(db: Database) -> None:
 
 
 def health(db: Database) -> None:
-    """The gauges."""
+    """Counts the failed and the dead webhooks."""
     inbox.health(db)
 
 
 def due_rows(db: Database) -> None:
-    """Claims whom to ask about."""
+    """Claims the users about whom Commet has to be asked."""
     mirror.claim_refreshes(db, datetime.now(UTC), limit=8)
 
 
@@ -166,10 +169,10 @@ MAIN = ("a webhook", "a repeated webhook", "reconcile")
 WORK: dict[str, Callable[[Database], None]] = {
     "a webhook": receive,
     "a repeated webhook": repeat,
-    "  failed events": retry,
+    "  failed webhooks": retry,
     "  prune": prune,
-    "  gauges": health,
-    "  rows due": due_rows,
+    "  counts": health,
+    "  claim of users": due_rows,
 }
 
 
@@ -183,7 +186,7 @@ def _by_turns(
         for which, act in order:
             began = time.perf_counter()
             act()
-            if number >= 10:  # the first ones plan and connect
+            if number >= 10:  # the first rounds connect and plan the statements
                 times[which].append((time.perf_counter() - began) * 1000)
     return statistics.median(times[0]), statistics.median(times[1])
 

@@ -1,4 +1,4 @@
-"""A line chart over a logarithmic axis, as SVG: small enough to read, and nothing to install."""
+"""Draws a line chart with a logarithmic axis as SVG. Needs no plotting library."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,10 @@ def line_chart(
     *,
     limit: float | None = None,
 ) -> str:
-    """Lines of (x, y), x above 0 and drawn logarithmically, y from 0; `limit` is a dashed line."""
+    """The chart as SVG text. Each series is a list of (x, y) with x above 0.
+
+    The x axis is logarithmic, the y axis begins at 0. `limit` is drawn as a dashed line.
+    """
     points = [point for line in series.values() for point in line]
     x_low, x_high = min(x for x, _ in points), max(x for x, _ in points)
     step = _step(max(*(y for _, y in points), limit or 0.0) / _TICKS)
@@ -78,7 +81,7 @@ def line_chart(
 
 
 def _step(least: float) -> float:
-    """The next round number."""
+    """The smallest round number that is not below `least`."""
     size = 10.0 ** math.floor(math.log10(least or 1))
     return next(size * n for n in (1, 1.5, 2, 2.5, 3, 4, 5, 7.5, 10) if size * n >= least)
 

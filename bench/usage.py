@@ -1,12 +1,15 @@
-"""What taking usage costs, beside what Postgres allows, and whether the ledger may grow.
+"""Measures how fast usage is accepted, compared with pgbench, also while the ledger grows.
 
-Single events: `billing.usage.accept` and the whole handler, beside pgbench calling the same SQL
-function on the same server, and beside pgbench inserting into ledger and total with nothing
-decided, which is less than anybody could do. Batches of 1,000: the whole handler, beside that same
-bare statement by unnest over the same driver. Everything takes turns, in rounds: short
-ones and many, because the machine's pace changes; ratios are medians over the rounds, each within
-its own round. Growth: ledgers of 10,000 entries and ten times as many,
-again and again, stand side by side, and what must not notice takes turns on them.
+Single events: `accept` of `billing.usage.accepting` and the whole handler are compared with two
+runs of pgbench on the same server. One calls the same SQL function. The other only inserts into the
+ledger and its total and decides nothing, which is the least that any solution must do. Batches of
+1,000 events: the whole handler is compared with this bare statement, sent by the same driver.
+
+All of them take turns in many short rounds, because the machine's speed changes. A ratio is
+computed within each round, and the median of these ratios is shown.
+
+Growth: there are databases with ledgers of 10,000 entries, of ten times as many, and so on. The
+work that must not depend on the ledger's size takes turns on them.
 
     PYTHONPATH=.:layers/common python -m bench.usage [--rounds N] [--ledger ROWS] [--plot FILE]
 """
@@ -49,6 +52,8 @@ STATUSES = frozenset({"active", "trialing", "past_due"})
 TARGET = 0.6
 TARGET_BATCH = 25_000
 TARGET_GROWTH = 1.3
+EVENTS = 600  # of a turn, when sent one by one
+BATCHES = 6  # of a turn
 BATCH = 1_000
 USERS_OF_A_BATCH = 100
 
@@ -86,24 +91,25 @@ on conflict (period, feature) do update set total = t.total + excluded.total
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """A way to do the work: what it is called, and how many units a second a turn of it reached."""
+    """A way to do the work: its name, and a function that does one turn.
+
+    The function returns how many events a second the turn reached.
+    """
 
     name: str
     turn: Callable[[], float]
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Command line."""
+    """Runs the command line. Returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m bench.usage",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--rounds", type=int, default=15, help="turns of each (default: 15)")
-    parser.add_argument("--events", type=int, default=600, help="per turn (default: 600)")
-    parser.add_argument("--batches", type=int, default=6, help="per turn (default: 6)")
+    parser.add_argument("--rounds", type=int, default=15, help="number of rounds (15)")
     parser.add_argument(
-        "--ledger", type=int, default=10_000_000, help="rows to grow to (default: 10,000,000)"
+        "--ledger", type=int, default=10_000_000, help="rows of the largest ledger (10,000,000)"
     )
     parser.add_argument("--plot", type=Path, metavar="FILE", help="write the growth as SVG")
     options = parser.parse_args(arguments)
@@ -113,29 +119,28 @@ def main(arguments: list[str] | None = None) -> int:
             _populate(admin)
         database = Database(lambda: connect(url))
         singles = [
-            Way("accept()", lambda: _accepting(database, options.events, 1, USERS)),
-            Way("the handler", lambda: _handling(options.events, 1, USERS)),
-            Way("pgbench, the same function", lambda: _pgbench(url, options.events, _same())),
-            Way("pgbench, two bare inserts", lambda: _pgbench(url, options.events, _bare())),
+            Way("accept()", lambda: _accepting(database, EVENTS, 1, USERS)),
+            Way("the handler", lambda: _handling(EVENTS, 1, USERS)),
+            Way("pgbench, the same function", lambda: _pgbench(url, EVENTS, _same())),
+            Way("pgbench, two bare inserts", lambda: _pgbench(url, EVENTS, _bare())),
         ]
         with console.status("single events"):
             reached = _in_turns(singles, options.rounds)
         console.print(_table("Single events, one at a time", reached, singles[2].name))
         for users in (USERS_OF_A_BATCH, USERS):
             batches = [
-                Way("accept()", partial(_accepting, database, options.batches, BATCH, users)),
-                Way("the handler", partial(_handling, options.batches, BATCH, users)),
-                Way(
-                    "bare inserts by unnest", partial(_inserting, database, options.batches, users)
-                ),
+                Way("accept()", partial(_accepting, database, BATCHES, BATCH, users)),
+                Way("the handler", partial(_handling, BATCHES, BATCH, users)),
+                Way("bare inserts by unnest", partial(_inserting, database, BATCHES, users)),
             ]
             with console.status(f"batches of {users} users"):
                 reached = _in_turns(batches, options.rounds)
             title = f"Events in batches of {BATCH:,}, of {users:,} users each"
             console.print(_table(title, reached, batches[2].name))
         console.print(
-            f"Targets: single events {TARGET} of pgbench with the same function; batches through"
-            f" the handler {TARGET_BATCH:,} a second or {TARGET} of the bare statement."
+            f"Targets: single events reach {TARGET} of pgbench with the same function. Batches"
+            f" through the handler reach {TARGET_BATCH:,} events a second, or {TARGET} of the bare"
+            " statement."
         )
         grown = _growth(console, url, options.ledger, options.rounds)
         console.print(_growth_table(grown))
@@ -150,7 +155,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _in_turns(ways: Sequence[Way], rounds: int) -> dict[str, list[float]]:
     for way in ways:
-        way.turn()  # plans, caches, connections
+        way.turn()  # does not count: connects, plans statements, fills caches
     turns = [{way.name: way.turn() for way in ways} for _ in range(rounds)]
     return {way.name: [turn[way.name] for turn in turns] for way in ways}
 
@@ -248,7 +253,7 @@ def _request(body: str) -> dict[str, Any]:
 
 
 def _same() -> str:
-    """One event, as `billing.usage` calls for it."""
+    """The pgbench script that calls `accept_usage` with one event, as `billing.usage` does."""
     return (
         "\\set n random(0, 999)\n"
         "\\set key random(1, 9000000000000000000)\n"
@@ -291,7 +296,7 @@ def _pgbench(url: str, transactions: int, script: str) -> float:
 
 
 def _works() -> dict[str, tuple[int, Callable[[Database], object]]]:
-    """What must not notice how long the ledger is, and how often a turn does it."""
+    """The work that must not depend on the ledger's size, and how often one turn repeats it."""
     return {
         "one event": (100, lambda db: _accept(db, _events(1, USERS))),
         "a batch of 1,000": (8, lambda db: _accept(db, _events(BATCH, USERS_OF_A_BATCH))),
@@ -306,7 +311,7 @@ def _read_dashboard(db: Database) -> object:
 
 
 def _read_page_of_user(db: Database) -> object:
-    # Even of the shortest ledger there are so many entries of each user.
+    # Each user has at least 10 entries, even in the shortest ledger.
     query = ledger.Query(user_id=f"usr_{_user()}")
     return ledger.page(db, query, limit=10, now=datetime.now(UTC))
 
@@ -317,10 +322,10 @@ def _read_page_of_all(db: Database) -> object:
 
 
 def _growth(console: Console, url: str, rows: int, rounds: int) -> Growth:
-    """Median milliseconds of each kind of work, by the rows in the ledger.
+    """The median milliseconds of each kind of work, by the rows in the ledger.
 
-    There is a database of each size, and they take turns: what else the machine does meanwhile
-    meets all of them alike.
+    There is a database of each size, and they take turns. So other work of the machine slows all of
+    them alike.
     """
     sizes = [size for size in (10_000 * 10**n for n in range(6)) if size <= rows]
     databases = {}
@@ -345,7 +350,7 @@ def _growth(console: Console, url: str, rows: int, rounds: int) -> Growth:
 
 
 def _database_of(url: str, size: int) -> Database:
-    """A database of its own, its ledger filled."""
+    """A new database with `size` rows in its ledger."""
     own = urlunsplit(urlsplit(url)._replace(path=f"/bench_{size}"))
     with connect(url) as admin:
         admin.execute(f"create database bench_{size}".encode())
@@ -357,7 +362,7 @@ def _database_of(url: str, size: int) -> Database:
 
 
 def _fill(admin: Connection, size: int) -> None:
-    """Entries of a year, each user's in the period that was theirs then."""
+    """Inserts ledger entries of a year, each in the period that the user had then."""
     admin.execute(
         "insert into usage_event (user_id, idempotency_key, fingerprint, feature, quantity,"
         " occurred_at, booked_at, period, late)"
@@ -372,11 +377,11 @@ def _fill(admin: Connection, size: int) -> None:
     admin.execute("checkpoint")
 
 
-# --- the world ------------------------------------------------------------------------------------
+# --- test data ------------------------------------------------------------------------------------
 
 
 def _populate(admin: Connection) -> None:
-    """Users who have paid for three features for a year, in the last days of a period."""
+    """Inserts users with three features, who have paid for a year. Their periods end soon."""
     for statement in (
         "delete from users",
         "insert into users (id, email, created_at)"
@@ -403,7 +408,7 @@ def _populate(admin: Connection) -> None:
 
 @contextmanager
 def _environment(url: str) -> Iterator[None]:
-    """An environment of the function, its log going nowhere."""
+    """Sets this process up as an environment of the function; its log is discarded."""
     from billing import wiring
     from billing.credentials.secrets import Secrets
     from billing.http import api
@@ -438,7 +443,7 @@ def _environment(url: str) -> Iterator[None]:
     wiring.database().close()
 
 
-# --- what is said -------------------------------------------------------------------------------
+# --- output -------------------------------------------------------------------------------------
 
 
 def _table(title: str, reached: dict[str, list[float]], reference: str) -> Table:
@@ -453,15 +458,15 @@ def _table(title: str, reached: dict[str, list[float]], reference: str) -> Table
 
 
 def growth_chart(grown: Growth) -> str:
-    """The growth as SVG, each line in multiples of what the work cost at the shortest ledger."""
+    """The growth as SVG. Each line shows multiples of the work's time at the shortest ledger."""
     relative = {
         f"{name} ({line[0][1]:.1f} ms)": [(size, ms / line[0][1]) for size, ms in line]
         for name, line in grown.items()
     }
     return line_chart(
-        "What a longer ledger costs",
+        "How long work takes with a longer ledger",
         "rows in the ledger",
-        "times the first (median)",
+        "times the shortest ledger (median)",
         relative,
         limit=TARGET_GROWTH,
     )

@@ -1,11 +1,11 @@
-"""How many webhooks a second the function takes, beside pgbench running the same statement.
+"""Measures how many webhooks a second the function takes, compared with pgbench.
 
-The whole handler runs, in a process of its own per client as in Lambda: signature, parsing, the
-database, logging, metrics. pgbench calls the same SQL function on the same server with the same
-kinds of events, so what it reaches is what Postgres allows. Both take turns, in several rounds;
-ratios are medians over the rounds, each within its own round.
+The whole handler runs: signature, parsing, the database, logging and metrics. Each client has its
+own process, as in Lambda. pgbench calls the same SQL function on the same server with the same
+kinds of webhooks, which is the most that Postgres allows. Both take turns, in several rounds. A
+ratio is computed within each round, and the median of these ratios is shown.
 
-    PYTHONPATH=.:layers/common python -m bench.webhooks [--rounds N] [--events N]
+    PYTHONPATH=.:layers/common python -m bench.webhooks [--rounds N]
 """
 
 import argparse
@@ -37,15 +37,19 @@ from bench.database import USERS, migrated_database
 from billing.subscriptions import from_webhook
 from local.postgres.binaries import find_binaries
 
-SECRET = "whsec_bench"  # noqa: S105 - opens nothing
+SECRET = "whsec_bench"  # noqa: S105 - valid in this benchmark only
 KINDS = 4
+EVENTS = 4000  # of a turn
 CONCURRENCY = (1, 8)
 TARGET = 0.6  # of pgbench, one client
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One run: wall seconds, each request's seconds, CPU seconds of the processes that sent."""
+    """One run: its wall time, each request's time, and the CPU time of the function's processes.
+
+    All times are in seconds.
+    """
 
     seconds: float
     latencies: list[float]
@@ -56,21 +60,18 @@ class Measured:
         return len(self.latencies) / self.seconds
 
     def percentile_ms(self, percent: int) -> float:
-        """The latency that so many percent of the requests do not exceed."""
+        """The latency in milliseconds that `percent` of the requests do not exceed."""
         return sorted(self.latencies)[(len(self.latencies) - 1) * percent // 100] * 1000
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Command line."""
+    """Runs the command line. Returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m bench.webhooks",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--rounds", type=int, default=5, help="turns of each (default: 5)")
-    parser.add_argument(
-        "--events", type=int, default=4000, help="webhooks per turn (default: 4000)"
-    )
+    parser.add_argument("--rounds", type=int, default=5, help="number of rounds (5)")
     options = parser.parse_args(arguments)
     console = Console()
     ours: dict[int, list[Measured]] = {clients: [] for clients in CONCURRENCY}
@@ -79,12 +80,12 @@ def main(arguments: list[str] | None = None) -> int:
         for number in range(1, options.rounds + 1):
             for clients in CONCURRENCY:
                 with console.status(f"round {number} of {options.rounds}, {clients} at once"):
-                    ours[clients].append(run_handlers(url, clients, options.events))
-                    theirs[clients].append(run_pgbench(url, clients, options.events))
+                    ours[clients].append(run_handlers(url, clients, EVENTS))
+                    theirs[clients].append(run_pgbench(url, clients, EVENTS))
     console.print(_table(ours, theirs))
     console.print(
-        f"Medians of {options.rounds} rounds of {options.events} webhooks, each new and applied;"
-        " fsync on. CPU: of the function's processes, without Postgres."
+        f"Medians of {options.rounds} rounds of {EVENTS} webhooks, each new and applied;"
+        " fsync is on. CPU is the function's processes' own, without Postgres."
     )
     return 0
 
@@ -114,7 +115,7 @@ def _table(ours: dict[int, list[Measured]], theirs: dict[int, list[Measured]]) -
 
 
 def body(kind: int, user: int, number: int | str) -> bytes:
-    """A webhook of one of the kinds that a month of a subscription brings, occurring now."""
+    """The body of a webhook that occurs now, of one of the kinds that Commet sends in a month."""
     event, data = (
         ("invoice.created", _invoice()),
         ("subscription.activated", _activated()),
@@ -177,7 +178,7 @@ def _state() -> dict[str, Any]:
 
 
 def run_handlers(url: str, clients: int, count: int) -> Measured:
-    """So many webhooks through the handler, shared by so many processes."""
+    """Sends `count` webhooks through the handler, shared by `clients` processes."""
     spawn = multiprocessing.get_context("spawn")
     ready = spawn.Barrier(clients)
     with ProcessPoolExecutor(
@@ -193,8 +194,8 @@ _all_ready: Barrier
 
 
 def _become_function(url: str, ready: Barrier) -> None:
-    """In the new process: an environment of the webhook function, its log going nowhere."""
-    global _all_ready  # noqa: PLW0603 - of this process, which has one task
+    """Sets the new process up as an environment of the webhook function; its log is discarded."""
+    global _all_ready  # noqa: PLW0603 - the process has one task only
     _all_ready = ready
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
@@ -228,7 +229,10 @@ def _become_function(url: str, ready: Barrier) -> None:
 
 
 def _take(count: int) -> tuple[float, float, list[float], float]:
-    """In the new process: began, ended, each request's seconds, CPU seconds."""
+    """Sends webhooks in the new process.
+
+    Returns its begin and end on the monotonic clock, each request's seconds, and the CPU seconds.
+    """
     from functions.webhook import app
 
     class Context:
@@ -256,7 +260,7 @@ def _take(count: int) -> tuple[float, float, list[float], float]:
 
 
 def _request(number: int) -> dict[str, Any]:
-    """What a function URL hands over."""
+    """The event of a request to a function URL."""
     unique = f"{os.getpid()}_{time.time_ns()}_{number}"
     signed = body(number % KINDS, 1 + number // KINDS % USERS, unique)
     signature = hmac.new(SECRET.encode(), signed, hashlib.sha256).hexdigest()
@@ -274,7 +278,7 @@ def _cpu() -> float:
 
 
 def run_pgbench(url: str, clients: int, count: int) -> Measured:
-    """As many calls of the same SQL function by pgbench."""
+    """Has pgbench call the same SQL function `count` times, with `clients` clients."""
     with tempfile.TemporaryDirectory(prefix="pgbench-") as name:
         place = Path(name)
         scripts = list(_scripts(place))
@@ -297,23 +301,23 @@ def run_pgbench(url: str, clients: int, count: int) -> Measured:
         tps = next(line for line in done.stdout.splitlines() if line.startswith("tps"))
         lines = [line.split() for log in place.glob("log*") for line in log.open()]
     latencies = [int(line[2]) / 1e6 for line in lines]
-    # What it says itself leaves out the time to connect, as our own measurement does.
+    # pgbench's own figure leaves out the time to connect, as our own measurement does.
     return Measured(min(seconds, len(latencies) / float(tps.split()[2])), latencies, 0.0)
 
 
 def _scripts(place: Path) -> Iterator[Path]:
-    """One script per kind of event and user, each with its event written out."""
+    """One script for each kind of webhook and user, which contains the webhook."""
     for number in range(KINDS * USERS):
         payload = body(number % KINDS, 1 + number // KINDS, "bench")
-        event = from_webhook.parse(payload)
-        change = from_webhook.change_of(event)
+        webhook = from_webhook.parse(payload)
+        change = from_webhook.change_of(webhook)
         assert change is not None
         text = json.dumps(change.parameter().obj)
         script = place / f"{number}.sql"
         script.write_text(
             "\\set unique random(1, 9000000000000000000)\n"
-            f"select receive_event('whev_' || :unique, '{event.type}', '{event.mode}',"
-            f" '{event.customer}', clock_timestamp(), '\\x{payload.hex()}', 'ignored',"
+            f"select receive_event('whev_' || :unique, '{webhook.type}', '{webhook.mode}',"
+            f" '{webhook.customer}', clock_timestamp(), '\\x{payload.hex()}', 'ignored',"
             f" '{text}'::jsonb, now());\n",
             encoding="utf-8",
         )

@@ -1,1 +1,1 @@
-"""Bringing the stack to AWS, and tidying up there: `make deploy`, `make prune`."""
+"""Deploys the stack to AWS, and deletes old versions there: `make deploy`, `make prune`."""

@@ -1,4 +1,4 @@
-"""`python -m deploy`: deploy the stack, guided; `python -m deploy prune`: delete old versions."""
+"""`python -m deploy up` deploys the stack; `python -m deploy prune` deletes old versions."""
 
 import argparse
 import os
@@ -28,40 +28,46 @@ def build_parser() -> argparse.ArgumentParser:
     """Commands and flags."""
     parser = argparse.ArgumentParser(prog="python -m deploy", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    up = commands.add_parser("up", help="say what a deployment will do and cost, ask, and do it")
+    up = commands.add_parser(
+        "up", help="show what a deployment will do and cost, ask for consent, and deploy"
+    )
     up.add_argument(
         "parameters", nargs="*", metavar="Name=value", help="parameters of the template"
     )
     up.add_argument(
-        "--dry-run", action="store_true", help="say it and do nothing, not even ask AWS"
+        "--dry-run", action="store_true", help="show the plan and do nothing; AWS is not called"
     )
-    up.add_argument("--yes", action="store_true", help="ask nothing; for pipelines")
+    up.add_argument("--yes", action="store_true", help="do not ask; for pipelines")
     down = commands.add_parser("prune", help="delete old versions of functions and layers")
-    down.add_argument("--keep", type=_positive, default=3, help="how many of each stay (3)")
-    down.add_argument("--dry-run", action="store_true", help="say what would be deleted")
+    down.add_argument(
+        "--keep", type=_positive, default=3, help="how many versions of each to keep (3)"
+    )
+    down.add_argument("--dry-run", action="store_true", help="show the versions and delete none")
     for each in (up, down):
-        each.add_argument("--environment", default="production", help="in samconfig.toml")
+        each.add_argument(
+            "--environment", default="production", help="the environment in samconfig.toml"
+        )
     return parser
 
 
 def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not at least 1")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least 1")
     return int(text)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command; its exit code."""
+    """Runs a command. Returns the exit code."""
     asked = build_parser().parse_args(arguments)
     console = Console(highlight=False, soft_wrap=True)
     try:
         environment = parameters.environment(SAMCONFIG, asked.environment)
         if asked.command == "prune":
             return _prune(console, environment, keep=asked.keep, dry_run=asked.dry_run)
-        told = {**environment.parameters, **parameters.given(asked.parameters)}
+        chosen = {**environment.parameters, **parameters.given(asked.parameters)}
         if asked.dry_run:
-            return _rehearse(console, environment, told)
-        return _deploy(console, environment, told, ask=not asked.yes)
+            return _rehearse(console, environment, chosen)
+        return _deploy(console, environment, chosen, ask=not asked.yes)
     except DeployError as error:
         Console(stderr=True, highlight=False, soft_wrap=True).print(
             f"[bold red]Stopped:[/] {escape(str(error))}"
@@ -72,39 +78,43 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _rehearse(console: Console, environment: Environment, told: dict[str, str]) -> int:
+def _rehearse(console: Console, environment: Environment, chosen: dict[str, str]) -> int:
     known = parameters.of_template(TEMPLATE)
-    # What is missing may have been deployed before, or would be asked for.
-    missing = {n: f"<{n}>" for n, p in known.items() if p.default is None and n not in told}
-    values = parameters.settle(known, told, missing, None)
+    # A missing value may be deployed already. If not, the deployment asks for it.
+    missing = {n: f"<{n}>" for n, p in known.items() if p.default is None and n not in chosen}
+    values = parameters.choose_values(known, chosen, missing, None)
     if missing:
         console.print("Not in samconfig.toml: " + ", ".join(missing) + ".")
-        console.print("The first deployment asks for them and the next ones keep them.")
-        console.print("They are part of the build id, which will be another one.")
-    _plan(environment, values, None, confirm=True).tell(console)
-    console.print("\nA dry run: nothing was built, asked or changed.")
+        console.print("The first deployment asks for them, and later ones keep their values.")
+        console.print("The build id below will change, because it depends on them.")
+    _plan(environment, values, None, confirm=True).show(console)
+    console.print("\nThis was a dry run: nothing was built or changed, and AWS was not called.")
     return 0
 
 
-def _deploy(console: Console, environment: Environment, told: dict[str, str], *, ask: bool) -> int:
+def _deploy(
+    console: Console, environment: Environment, chosen: dict[str, str], *, ask: bool
+) -> int:
     _check_tools()
     if ask and not sys.stdin.isatty():
-        raise DeployError("There is nobody to ask: pass --yes (make deploy YES=1).")
+        raise DeployError(
+            "This is no terminal, so nobody can be asked: pass --yes (make deploy YES=1)."
+        )
     account = Account(environment.region)
     console.print(f"Account {escape(account.identity())}, region {account.region}.")
     before = account.stack(environment.stack)
     _check_state(before)
     known = parameters.of_template(TEMPLATE)
     deployed = {name: value for name, value in before.parameters.items() if name in known}
-    values = parameters.settle(known, told, deployed, _asking(console) if ask else None)
+    values = parameters.choose_values(known, chosen, deployed, _asking(console) if ask else None)
     plan = _plan(environment, values, before, confirm=ask)
-    plan.tell(console)
+    plan.show(console)
     if ask and console.input("\nDeploy this? [y/N] ").strip().lower() not in ("y", "yes"):
         console.print("Nothing was deployed.")
         return 1
     for command in plan.commands:
         _run(command, account.region)
-    console.print("\nDeployed. `make prune` deletes versions that are no longer needed.")
+    console.print("\nThe stack is deployed. `make prune` deletes versions that nothing uses.")
     return 0
 
 
@@ -113,8 +123,9 @@ def _plan(
 ) -> Plan:
     parts = [f"{name}={value}" for name, value in values.items()]
     if before and before.status == "UPDATE_ROLLBACK_COMPLETE":
-        # The versions it had published survive a rollback, and Lambda publishes no second one that
-        # is the same: the next attempt has to be another build, or it fails as well.
+        # The versions that the failed deployment published survive its rollback, and Lambda never
+        # publishes the same version twice. So the next attempt needs another build id, or it would
+        # fail too.
         parts.append(f"after the attempt of {before.updated}")
     digest = build_id(ROOT, parts)
     steps = commands(environment, values, digest, confirm=confirm)
@@ -133,7 +144,7 @@ def _asking(console: Console) -> Callable[[Parameter], str]:
             else:
                 if value:
                     return value
-                console.print("It has no default.")
+                console.print("This parameter has no default.")
 
     return ask
 
@@ -141,28 +152,32 @@ def _asking(console: Console) -> Callable[[Parameter], str]:
 def _check_tools() -> None:
     if sys.version_info[:2] != _RUNTIME:
         raise DeployError(
-            "The functions run on Python 3.13 and are compiled by it; this is"
+            "The functions are compiled by Python 3.13, and this is Python"
             f" {sys.version_info[0]}.{sys.version_info[1]}."
-            " rm -rf .venv && make deploy PYTHON=/path/to/python3.13"
+            " Run: rm -rf .venv && make deploy PYTHON=/path/to/python3.13"
         )
     if _sam() is None:
-        raise DeployError("SAM CLI is not installed here: make setup.")
+        raise DeployError("SAM CLI is not installed here. Run: make setup")
 
 
 def _check_state(stack: Deployed) -> None:
     if stack.status.endswith("_IN_PROGRESS"):
-        raise DeployError(f"{stack.name} is just being changed ({stack.status}). Wait for its end.")
+        raise DeployError(
+            f"{stack.name} is being changed right now ({stack.status}). Wait until that is done."
+        )
     if stack.status in ("ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "DELETE_FAILED"):
         raise DeployError(
-            f"{stack.name} could not be made or deleted ({stack.status}). Read why in its events,"
-            f" then delete it: sam delete --stack-name {stack.name}"
+            f"{stack.name} could not be created or deleted ({stack.status}). Its events say why."
+            f" Then delete the stack: sam delete --stack-name {stack.name}"
         )
     if stack.status == "UPDATE_ROLLBACK_FAILED":
-        raise DeployError(f"{stack.name} is stuck: docs/upgrade.md, 'When a rollback fails'.")
+        raise DeployError(
+            f"The rollback of {stack.name} failed: see docs/upgrade.md, 'When a rollback fails'."
+        )
 
 
 def _sam() -> str | None:
-    """Beside the interpreter that runs this: the version that is pinned, not one of the system."""
+    """The path of the pinned SAM CLI, which is beside this interpreter; None where it is not."""
     return shutil.which("sam", path=str(Path(sys.executable).parent))
 
 
@@ -173,7 +188,11 @@ def _run(command: Sequence[str], region: str) -> None:
     if done.returncode != 0:
         raise DeployError(
             f"`{' '.join(command[:2])}` failed; see above."
-            + (" What failed in AWS was taken back." if command[0] == "sam" else "")
+            + (
+                " CloudFormation has rolled back what it had changed."
+                if command[0] == "sam"
+                else ""
+            )
         )
 
 
@@ -183,7 +202,7 @@ def _prune(console: Console, environment: Environment, *, keep: int, dry_run: bo
     stack = account.stack(environment.stack)
     if not stack.exists:
         raise DeployError(f"There is no stack {environment.stack} in this account and region.")
-    # What is being taken back, or waits for that, may still need any version.
+    # A stack that is being rolled back, or still has to be, may need any version.
     _check_state(stack)
     unneeded = prune.find(account, environment.stack, keep)
     for kind, found in (("function", unneeded.functions), ("layer", unneeded.layers)):

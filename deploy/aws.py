@@ -1,4 +1,4 @@
-"""The doorway to AWS: who we are there, and what is deployed. Its errors say what to do."""
+"""Reads from AWS: the account, its stacks and their resources. Its errors say what to do."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,12 +23,12 @@ _EXPIRED = {"ExpiredToken", "ExpiredTokenException", "RequestExpired", "InvalidC
 
 @dataclass(frozen=True, slots=True)
 class Deployed:
-    """A stack as it is now. `status` is empty where there is none."""
+    """A stack as it is now. `status` is empty where the stack does not exist."""
 
     name: str
     status: str = ""
     parameters: dict[str, str] = field(default_factory=dict)
-    updated: str = ""  # when the last deployment began; empty where there was only the first
+    updated: str = ""  # when the last update began; empty where the stack was never updated
 
     @property
     def exists(self) -> bool:
@@ -36,7 +36,7 @@ class Deployed:
 
 
 class Account:
-    """One account and region. Every method raises DeployError."""
+    """One account and region. All methods raise DeployError."""
 
     def __init__(self, region: str | None, *, endpoint: str | None = None) -> None:
         with explained():
@@ -44,7 +44,7 @@ class Account:
         self._endpoint = endpoint
         if self._session.region_name is None:
             raise DeployError(
-                "No region is chosen: set AWS_DEFAULT_REGION, or region in samconfig.toml."
+                "No region is set: set AWS_DEFAULT_REGION, or region in samconfig.toml."
             )
         self.region = self._session.region_name
 
@@ -52,13 +52,13 @@ class Account:
         return self._session.client(service, endpoint_url=self._endpoint)  # type: ignore[call-overload]
 
     def identity(self) -> str:
-        """The account and the name under which we act."""
+        """The account's number and the name of the user or role that is signed in."""
         with explained():
             who = self.client("sts").get_caller_identity()
         return f"{who['Account']} as {who['Arn'].rpartition(':')[2]}"
 
     def stack(self, name: str) -> Deployed:
-        """The stack of that name, or that there is none."""
+        """The stack with this name; with an empty `status` where it does not exist."""
         with explained():
             try:
                 (found,) = self.client("cloudformation").describe_stacks(StackName=name)["Stacks"]
@@ -67,7 +67,7 @@ class Account:
                     return Deployed(name)
                 raise
         if found["StackStatus"] == "REVIEW_IN_PROGRESS":
-            # Only a change set that nobody went through with: still a stack to be created.
+            # Somebody made a change set and never executed it, so the stack does not exist yet.
             return Deployed(name)
         parameters = {p["ParameterKey"]: p["ParameterValue"] for p in found.get("Parameters", [])}
         updated = found.get("LastUpdatedTime")
@@ -76,7 +76,7 @@ class Account:
         )
 
     def resources(self, stack: str, kind: str) -> list[str]:
-        """The physical ids of a stack's resources of a type."""
+        """The physical ids of the stack's resources of type `kind`."""
         with explained():
             pages = self.client("cloudformation").get_paginator("list_stack_resources")
             return [
@@ -89,21 +89,21 @@ class Account:
 
 @contextmanager
 def explained() -> Iterator[None]:
-    """Turns what AWS's SDK raises into DeployError."""
+    """Turns the errors of AWS's SDK into DeployError."""
     try:
         yield
     except (NoCredentialsError, ProfileNotFound) as error:
         raise DeployError(
-            f"AWS does not know who you are ({error}). Sign in - aws configure, aws sso login -"
+            f"There are no AWS credentials ({error}). Sign in with aws configure or aws sso login,"
             " or set AWS_PROFILE."
         ) from error
     except (SSOTokenLoadError, TokenRetrievalError) as error:
-        raise DeployError("Your AWS sign-in has expired: aws sso login.") from error
+        raise DeployError("Your AWS sign-in has expired. Run: aws sso login") from error
     except NoRegionError as error:
-        raise DeployError("No region is chosen: set AWS_DEFAULT_REGION.") from error
+        raise DeployError("No region is set: set AWS_DEFAULT_REGION.") from error
     except ClientError as error:
         if error.response["Error"]["Code"] in _EXPIRED:
-            raise DeployError("Your AWS credentials have expired: sign in again.") from error
-        raise DeployError(f"AWS says no: {error}") from error
+            raise DeployError("Your AWS credentials have expired. Sign in again.") from error
+        raise DeployError(f"AWS refused the request: {error}") from error
     except BotoCoreError as error:
         raise DeployError(f"AWS does not answer: {error}") from error

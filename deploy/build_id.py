@@ -1,9 +1,9 @@
-"""Prints the digest of everything a deployment is made of, for the template's BuildId.
+"""Prints the template's BuildId: a digest of everything that a deployment consists of.
 
     python deploy/build_id.py [Parameter=value ...]
 
-The files as they are on disk, committed or not, and the parameters that will be deployed: a change
-of any of them has to publish new versions of the functions.
+The digest covers the files on disk, committed or not, and the parameters that will be deployed. A
+change of any of them has to publish new versions of the functions.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ PARTS = ("template.yaml", "samconfig.toml", "functions", "layers")
 
 
 def build_id(root: Path, parameters: Sequence[str] = ()) -> str:
-    """16 hex digits; raises FileNotFoundError where a part is missing."""
+    """The digest's first 16 hex digits. Raises FileNotFoundError where one of PARTS is missing."""
     digest = hashlib.sha256()
     for path in _files(root):
         digest.update(f"{path.relative_to(root).as_posix()}\0".encode())

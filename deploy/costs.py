@@ -1,10 +1,10 @@
-"""What the stack costs in a month, as far as that can be told beforehand.
+"""Estimates what the stack costs in a month.
 
     python -m deploy.costs [--events-a-day N [--batch N]] [--no-snapstart] [--no-database]
 
-List prices of us-east-1 in US dollars, without free tiers, discounts and taxes: an order of
-magnitude to decide by, not a bill. What is assumed is in docs/aws.md, beside the table that this
-prints; sizes, alarms and schedules are read from the template.
+The prices are list prices of us-east-1 in US dollars, without free tiers, discounts and taxes. So
+the result is an order of magnitude and not a bill. docs/aws.md lists the assumptions, beside the
+table that this program prints. Sizes, alarms and schedules are read from the template.
 """
 
 import argparse
@@ -22,7 +22,7 @@ DAYS = 30.4
 HOURS = 24 * DAYS
 DAY_SECONDS = 86_400
 
-# --- prices, as of 2026; https://aws.amazon.com/pricing has today's -----------------------------
+# --- prices of 2026; for current prices see https://aws.amazon.com/pricing ----------------------
 _LAMBDA_GB_SECOND = {"arm64": 0.0000133334, "x86_64": 0.0000166667}
 _WARM_GB_SECOND = {"arm64": 0.0000033334, "x86_64": 0.0000041667}
 _LAMBDA_REQUEST = 0.20 / 1e6
@@ -46,22 +46,23 @@ EVENTS_A_DAY = (0, 1_000, 100_000, 10_000_000)
 EVENTS_PER_USER = 1_000  # a day
 PAGES_PER_USER = 5  # requests a day: plans, dashboard, portal
 WEBHOOKS_PER_USER = 4 / DAYS  # a day
-FEATURES_PER_USER = 2  # metered ones, used all day long
+FEATURES_PER_USER = 2  # metered features, used all day long
 REQUEST_SECONDS = 0.05
 EVENT_SECONDS = 0.0004  # each further event of a batch
 DELIVERY_SECONDS = 0.15 / 8  # eight at a time
 IDLE_RUN_SECONDS = 0.3
-LOG_BYTES = 2_400  # of one invocation: its report, a line or two, a metric, the access log
-EVENT_BYTES = 500  # in the ledger, its index included
+LOG_BYTES = 2_400  # per invocation: Lambda's report, a line or two, a metric, the access log
+EVENT_BYTES = 500  # in the ledger, with its index
 EVENT_IOS = 0.15
 SECRETS = 6
 METRICS = 50
-TRACED, TRACED_OF_THE_REST = DAY_SECONDS, 0.05  # a day and function: X-Ray takes one a second
+# Per day and function: X-Ray traces one request a second, and 5% of the others.
+TRACED, TRACED_OF_THE_REST = DAY_SECONDS, 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What a day brings."""
+    """The usage events of a day, and how many of them one request carries."""
 
     events: int
     batch: int = 1
@@ -76,7 +77,7 @@ class Load:
 
     @property
     def requests(self) -> float:
-        """Through the API; webhooks come to a URL of their own."""
+        """Requests to the API in a day. Webhooks are not included: they have their own URL."""
         return self.usage_requests + self.users * PAGES_PER_USER
 
     @property
@@ -85,7 +86,7 @@ class Load:
 
 
 def usual_load(events_a_day: int) -> Load:
-    """Whoever has millions of events sends them by the hundred."""
+    """A load in which products with more than a million events a day send batches of 100."""
     return Load(events_a_day, batch=100 if events_a_day > 1_000_000 else 1)
 
 
@@ -99,9 +100,10 @@ def estimate(
     architecture: str = "arm64",
     warm: int = 0,
 ) -> dict[str, float]:
-    """Dollars a month by what they are for. `database` is the optional second template.
+    """US dollars a month, by kind of cost.
 
-    `warm` environments are held for the function that takes usage, which has no snapshots then.
+    `database`: with the optional second template, database.yaml. `warm`: the number of environments
+    of provisioned concurrency for TrackUsageFunction, which has no snapshots then.
     """
     runs = len(template.schedules) * 24 * 60
     memory = {name: spec.memory_mb / 1024 for name, spec in template.functions.items()}
@@ -128,23 +130,27 @@ def estimate(
         "Secrets, key": SECRETS * _SECRET + _KEY,
     }
     if snapstart:
-        names = _who_answers_http(template) - ({"TrackUsageFunction"} if warm else set())
-        held = sum(memory[name] for name in names)
-        costs["SnapStart"] = held * HOURS * 3600 * _SNAPSHOT_GB_SECOND
+        names = _http_functions(template) - ({"TrackUsageFunction"} if warm else set())
+        cached_gb = sum(memory[name] for name in names)
+        costs["SnapStart"] = cached_gb * HOURS * 3600 * _SNAPSHOT_GB_SECOND
     if warm:
-        held = warm * memory["TrackUsageFunction"]
-        costs["Provisioned concurrency"] = held * HOURS * 3600 * _WARM_GB_SECOND[architecture]
+        warm_gb = warm * memory["TrackUsageFunction"]
+        costs["Provisioned concurrency"] = warm_gb * HOURS * 3600 * _WARM_GB_SECOND[architecture]
     if database:
         costs |= _database(load, deliveries)
     return costs
 
 
 def deliveries_a_day(load: Load, template: Template) -> float:
-    """As many as the template's settings let there be: each tells all that came since the last."""
-    told = template.functions["DeliverUsageFunction"].environment
-    each = DAY_SECONDS / int(told["DELIVERY_INTERVAL_SECONDS"])
-    due = min(load.users * FEATURES_PER_USER * each, load.events)
-    return min(due, DAY_SECONDS * int(told["COMMET_CALLS_PER_SECOND"]))
+    """The deliveries to Commet in a day.
+
+    A user and feature has one delivery per DELIVERY_INTERVAL_SECONDS at most, because a delivery
+    contains everything since the last one. COMMET_CALLS_PER_SECOND limits all of them together.
+    """
+    environment = template.functions["DeliverUsageFunction"].environment
+    intervals = DAY_SECONDS / int(environment["DELIVERY_INTERVAL_SECONDS"])
+    due = min(load.users * FEATURES_PER_USER * intervals, load.events)
+    return min(due, DAY_SECONDS * int(environment["COMMET_CALLS_PER_SECOND"]))
 
 
 def _traced(invocations: float) -> float:
@@ -165,16 +171,16 @@ def _database(load: Load, deliveries: float) -> dict[str, float]:
 
 
 def _capacity(events_a_day: int) -> float:
-    """ACUs on average. Two cores of ours took 25,000 events a second in batches."""
+    """Aurora capacity units on average. On two cores, 25,000 events a second in batches passed."""
     return 0.5 if events_a_day <= 100_000 else 2.0
 
 
-def _who_answers_http(template: Template) -> set[str]:
-    return {route.function for api in template.apis for route in api.routes}
+def _http_functions(template: Template) -> set[str]:
+    return {route.function for route in template.api.routes} if template.api else set()
 
 
 def table(path: Path = ROOT / "template.yaml") -> list[list[str]]:
-    """Head and rows of the table in docs/aws.md: by kind, for each of EVENTS_A_DAY."""
+    """The table in docs/aws.md: its head, and a row of costs for each kind."""
     template, alarms = load_template(path), count_alarm_metrics(path)
     columns = [
         estimate(usual_load(events), template, alarms, database=True) for events in EVENTS_A_DAY
@@ -185,20 +191,20 @@ def table(path: Path = ROOT / "template.yaml") -> list[list[str]]:
 
 
 def count_alarm_metrics(path: Path) -> int:
-    """An alarm is paid for by the metric, of which sums have several."""
+    """The number of metrics in all alarms. AWS charges an alarm by its metrics."""
 
     class Loader(yaml.SafeLoader):
-        """Takes CloudFormation's short forms for what they hold."""
+        """Reads `!Function value` as the value."""
 
-    def held(loader: Loader, _: str, node: yaml.Node) -> object:
+    def argument(loader: Loader, _: str, node: yaml.Node) -> object:
         if isinstance(node, yaml.MappingNode):
             return loader.construct_mapping(node, deep=True)
         if isinstance(node, yaml.SequenceNode):
             return loader.construct_sequence(node, deep=True)
         return node.value
 
-    Loader.add_multi_constructor("!", held)
-    document = yaml.load(path.read_text(encoding="utf-8"), Loader)  # noqa: S506 - a safe one
+    Loader.add_multi_constructor("!", argument)
+    document = yaml.load(path.read_text(encoding="utf-8"), Loader)  # noqa: S506 - a SafeLoader
     return sum(
         _metrics(resource["Properties"])
         for resource in document["Resources"].values()
@@ -215,30 +221,35 @@ def _dollars(amount: float) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line."""
+    """Runs the command line. Returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m deploy.costs",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--events-a-day", type=int, help="default: a table of four")
     parser.add_argument(
-        "--batch", type=int, help="events per request (default: 1; 100 of millions)"
+        "--events-a-day", type=int, help="usage events a day (default: a table for four numbers)"
     )
-    parser.add_argument("--no-snapstart", action="store_true", help="with SnapStart=None")
+    parser.add_argument(
+        "--no-snapstart", action="store_true", help="costs with the parameter SnapStart=None"
+    )
     parser.add_argument(
         "--architecture", choices=[*_LAMBDA_GB_SECOND], default="arm64", help="default: arm64"
     )
-    parser.add_argument("--warm", type=int, default=0, help="with UsageProvisionedConcurrency=N")
-    parser.add_argument("--no-database", action="store_true", help="without database.yaml")
+    parser.add_argument(
+        "--warm",
+        type=int,
+        default=0,
+        help="costs with the parameter UsageProvisionedConcurrency=WARM",
+    )
+    parser.add_argument("--no-database", action="store_true", help="costs without database.yaml")
     given = parser.parse_args(arguments)
     if given.events_a_day is None:
         print(as_markdown(table()))
         return 0
     path = ROOT / "template.yaml"
-    load = usual_load(given.events_a_day)
     costs = estimate(
-        Load(load.events, given.batch or load.batch),
+        usual_load(given.events_a_day),
         load_template(path),
         count_alarm_metrics(path),
         snapstart=not given.no_snapstart,
@@ -252,7 +263,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def as_markdown(rows: Sequence[Sequence[str]]) -> str:
-    """The table as docs/aws.md has it."""
+    """The table in Markdown, as it is in docs/aws.md."""
     head, *body = ["| " + " | ".join(row) + " |" for row in rows]
     return "\n".join([head, "|---" + "|--:" * (len(rows[0]) - 1) + "|", *body])
 

@@ -1,5 +1,5 @@
-"""What goes wrong for reasons the person who deploys can do something about."""
+"""The error for problems that the person who deploys can solve."""
 
 
 class DeployError(Exception):
-    """The message says what is the matter, and what to do."""
+    """The message says what is wrong and what to do."""

@@ -1,4 +1,4 @@
-"""What a deployment is told: by samconfig.toml, by the command line, and by the one before it."""
+"""The parameters of a deployment: from samconfig.toml, the command line or the last deployment."""
 
 import re
 import shlex
@@ -34,28 +34,29 @@ class Parameter:
     longest: int | None = None
 
     def check(self, value: str) -> None:
-        """Raises DeployError where CloudFormation would refuse the value after all was built."""
+        """Raises DeployError for a value that CloudFormation would refuse after the build."""
         if self.is_number:
             self._check_number(value)
         if self.longest is not None and len(value) > self.longest:
-            raise DeployError(f"{self.name} has at most {self.longest} characters.")
+            raise DeployError(f"{self.name} must have at most {self.longest} characters.")
         if self.allowed and value not in self.allowed:
-            raise DeployError(f"{self.name} is one of {', '.join(self.allowed)}; not {value!r}.")
+            allowed = ", ".join(self.allowed)
+            raise DeployError(f"{self.name} must be one of {allowed}, not {value!r}.")
         if self.pattern and not re.fullmatch(self.pattern, value):
-            raise DeployError(f"{self.name} must look like {self.pattern}; {value!r} does not.")
+            raise DeployError(f"{self.name} must match {self.pattern}, and {value!r} does not.")
 
     def _check_number(self, value: str) -> None:
         if not _NUMBER.fullmatch(value):
-            raise DeployError(f"{self.name} is a number; not {value!r}.")
+            raise DeployError(f"{self.name} must be a number, not {value!r}.")
         if self.least is not None and Decimal(value) < self.least:
-            raise DeployError(f"{self.name} is at least {self.least}; not {value}.")
+            raise DeployError(f"{self.name} must be at least {self.least}, not {value}.")
         if self.most is not None and Decimal(value) > self.most:
-            raise DeployError(f"{self.name} is at most {self.most}; not {value}.")
+            raise DeployError(f"{self.name} must be at most {self.most}, not {value}.")
 
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """An environment of samconfig.toml, as far as deploying needs it."""
+    """The parts of a samconfig.toml environment that a deployment needs."""
 
     name: str
     stack: str
@@ -64,31 +65,31 @@ class Environment:
 
 
 def of_template(path: Path) -> dict[str, Parameter]:
-    """The template's parameters in their order, the build id left out: that is ours to make."""
-    document = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506 - a safe one
+    """The template's parameters, in their order. BuildId is left out, because it is computed."""
+    document = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506 - a SafeLoader
     return {
         name: Parameter(
             name,
-            " ".join(str(told.get("Description", "")).split()),
-            None if "Default" not in told else str(told["Default"]),
-            str(told.get("AllowedPattern", "")),
-            tuple(map(str, told.get("AllowedValues", ()))),
-            told.get("Type") == "Number",
-            _limit(told, "MinValue"),
-            _limit(told, "MaxValue"),
-            told.get("MaxLength"),
+            " ".join(str(declared.get("Description", "")).split()),
+            None if "Default" not in declared else str(declared["Default"]),
+            str(declared.get("AllowedPattern", "")),
+            tuple(map(str, declared.get("AllowedValues", ()))),
+            declared.get("Type") == "Number",
+            _limit(declared, "MinValue"),
+            _limit(declared, "MaxValue"),
+            declared.get("MaxLength"),
         )
-        for name, told in document["Parameters"].items()
+        for name, declared in document["Parameters"].items()
         if name != BUILD_ID
     }
 
 
-def _limit(told: Mapping[str, Any], name: str) -> Decimal | None:
-    return Decimal(str(told[name])) if name in told else None
+def _limit(declared: Mapping[str, Any], name: str) -> Decimal | None:
+    return Decimal(str(declared[name])) if name in declared else None
 
 
 def environment(samconfig: Path, name: str) -> Environment:
-    """Raises DeployError where there is no such environment to deploy."""
+    """The environment with this name. Raises DeployError where samconfig.toml has none."""
     try:
         environments = tomllib.loads(samconfig.read_text(encoding="utf-8"))
     except (OSError, tomllib.TOMLDecodeError) as error:
@@ -98,7 +99,7 @@ def environment(samconfig: Path, name: str) -> Environment:
         known = [n for n, e in environments.items() if isinstance(e, dict) and "deploy" in e]
         raise DeployError(
             f"samconfig.toml has no [{name}.deploy.parameters] with a stack_name."
-            f" It knows: {', '.join(known) or 'none'}."
+            f" It has these environments: {', '.join(known) or 'none'}."
         )
     overrides = section.get("parameter_overrides", [])
     listed = shlex.split(overrides) if isinstance(overrides, str) else overrides
@@ -106,65 +107,66 @@ def environment(samconfig: Path, name: str) -> Environment:
 
 
 def given(words: Iterable[str]) -> dict[str, str]:
-    """`Name=value` as a mapping; raises DeployError for anything else."""
+    """Words of the form `Name=value` as a mapping. Raises DeployError for any other word."""
     values = {}
     for word in words:
         name, equals, value = str(word).partition("=")
         if not equals or not _NAME.fullmatch(name):
-            raise DeployError(f"{word!r} is not Name=value.")
+            raise DeployError(f"{word!r} does not have the form Name=value.")
         values[name] = value
     return values
 
 
-def settle(
+def choose_values(
     known: Mapping[str, Parameter],
-    told: Mapping[str, str],
+    chosen: Mapping[str, str],
     before: Mapping[str, str],
     ask: Callable[[Parameter], str] | None,
 ) -> dict[str, str]:
-    """Every value that is deployed: as told, else as deployed before, else as asked for.
+    """Every parameter's value: the chosen one, else the deployed one, else the answer of `ask`.
 
-    A default that nobody spoke of is left to the template. Raises DeployError for a name the
-    template does not have, a value it does not allow, and one that is missing with nobody to ask.
+    A parameter without any of these is left out where the template has a default. Raises
+    DeployError for a name that the template does not have, for a value that it does not allow, and
+    for a missing value where `ask` is None.
     """
-    if unknown := sorted(told.keys() - known.keys()):
+    if unknown := sorted(chosen.keys() - known.keys()):
         raise DeployError(
             f"template.yaml has no parameter {', '.join(unknown)}."
-            + (" The build id is made here." if BUILD_ID in unknown else "")
+            + (" BuildId cannot be chosen: it is computed." if BUILD_ID in unknown else "")
         )
     values = {}
     missing = []
     for name, parameter in known.items():
-        if name in told or name in before:
-            values[name] = told.get(name, before.get(name, ""))
+        if name in chosen or name in before:
+            values[name] = chosen.get(name, before.get(name, ""))
         elif parameter.default is None and ask is not None:
             values[name] = ask(parameter)
         elif parameter.default is None:
             missing.append(name)
     if missing:
         raise DeployError(
-            f"Still missing: {', '.join(missing)}. Name them in samconfig.toml"
-            ' (parameter_overrides) or here: make deploy PARAMETERS="Name=value ..."'
+            f"Parameters without a value: {', '.join(missing)}. Set them in samconfig.toml"
+            ' (parameter_overrides), or with make deploy PARAMETERS="Name=value ..."'
         )
-    for name in told.keys() | (values.keys() - before.keys()):
+    for name in chosen.keys() | (values.keys() - before.keys()):
         known[name].check(values[name])
     return values
 
 
 class _Loader(yaml.SafeLoader):
-    """Takes CloudFormation's short forms for nothing: parameters have none."""
+    """Reads CloudFormation's short forms (`!Ref` ...) as None: parameters do not use them."""
 
 
 _Loader.add_multi_constructor("!", lambda *_: None)
 
 
 def as_words(values: Mapping[str, str]) -> list[str]:
-    """As `sam deploy --parameter-overrides` takes them."""
+    """The values in the form that `sam deploy --parameter-overrides` takes."""
     return ['{}="{}"'.format(name, value.replace('"', '\\"')) for name, value in values.items()]
 
 
 def changes(before: Mapping[str, str], values: Mapping[str, str]) -> dict[str, tuple[Any, str]]:
-    """What is new or different: the value before, None where there was none, and now."""
+    """The new and the changed values by name, each with the value before, or None."""
     return {
         name: (before.get(name), value)
         for name, value in values.items()

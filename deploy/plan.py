@@ -1,4 +1,4 @@
-"""What a deployment will do and roughly cost, for a person to read before it happens."""
+"""The plan of a deployment: its steps and rough costs, shown to a person before it begins."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ _EVENTS_A_DAY = (0, 100_000)
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One deployment. `before` is None where nobody was asked what is there."""
+    """One deployment. `before` is the stack as it is now, or None where AWS was not called."""
 
     environment: Environment
     values: Mapping[str, str]
@@ -26,28 +26,30 @@ class Plan:
     template: Path
     commands: Sequence[Sequence[str]]
 
-    def tell(self, console: Console) -> None:
-        """Prints all of it."""
-        self._tell_where(console)
-        self._tell_parameters(console)
-        self._tell_steps(console)
-        self._tell_costs(console)
+    def show(self, console: Console) -> None:
+        """Prints the plan."""
+        self._show_where(console)
+        self._show_parameters(console)
+        self._show_steps(console)
+        self._show_costs(console)
 
-    def _tell_where(self, console: Console) -> None:
+    def _show_where(self, console: Console) -> None:
         stack = f"[bold]{escape(self.environment.stack)}[/]"
         if self.before is None:
-            console.print(f"\nStack {stack}; whether it exists was not asked.")
+            console.print(f"\nStack {stack}. AWS was not asked whether it exists.")
         elif self.before.exists:
-            console.print(f"\nStack {stack} is updated (it is {self.before.status}).")
+            console.print(f"\nStack {stack} will be updated (its status is {self.before.status}).")
         else:
-            console.print(f"\nStack {stack} is created.")
+            console.print(f"\nStack {stack} will be created.")
         was = self.before.parameters.get(BUILD_ID) if self.before else None
         same = (
-            " - the one that is deployed: nothing new is published" if was == self.build_id else ""
+            " is deployed already: no new versions will be published"
+            if was == self.build_id
+            else ""
         )
-        console.print(f"Build {self.build_id}{f', after {was}' if was and not same else same}.")
+        console.print(f"Build {self.build_id}{f' replaces {was}' if was and not same else same}.")
 
-    def _tell_parameters(self, console: Console) -> None:
+    def _show_parameters(self, console: Console) -> None:
         before = self.before.parameters if self.before else {}
         changed = changes({n: v for n, v in before.items() if n != BUILD_ID}, self.values)
         if not changed:
@@ -59,24 +61,24 @@ class Plan:
             arrow = f"[dim]{escape(old)} ->[/] " if old else ""
             console.print(f"  {name:<{width}}  {arrow}{escape(new) or '(empty)'}")
 
-    def _tell_steps(self, console: Console) -> None:
+    def _show_steps(self, console: Console) -> None:
         values = self.values
         registers = values.get("RegisterWebhook", "true") == "true"
         console.print("\nWhat happens")
         for number, step in enumerate(
             [
-                "layer and functions are built for "
+                "the layer and the functions are built for "
                 f"{values.get('Architecture', 'arm64')} and uploaded",
                 "SAM shows what CloudFormation will change, and asks once more",
                 "the tables are brought up to date, all or nothing",
-                "new versions of all functions are published, and take over "
+                "new versions of all functions are published and take over "
                 f"({values.get('Canary', 'AllAtOnce')})",
-                f"Commet ({values.get('CommetMode', 'live')}) is told where to send webhooks, and "
-                "their secret is stored"
+                f"the webhook endpoint is registered at Commet ({values.get('CommetMode', 'live')})"
+                " and its secret is stored"
                 if registers
-                else "nothing is registered at Commet: RegisterWebhook is false",
-                "if any of it fails, all of it is taken back but the tables, which the code "
-                "before works with",
+                else "no webhook endpoint is registered at Commet (RegisterWebhook is false)",
+                "if a step fails, everything is rolled back except the tables; the previous code "
+                "works with the new tables",
             ],
             1,
         ):
@@ -85,9 +87,9 @@ class Plan:
         for command in self.commands:
             console.print("  [dim]" + escape(_shell(command)) + "[/]")
 
-    def _tell_costs(self, console: Console) -> None:
+    def _show_costs(self, console: Console) -> None:
         console.print(
-            "\nWhat it costs a month, roughly, database excluded (docs/aws.md has the assumptions)"
+            "\nRough costs a month without the database (docs/aws.md has the assumptions)"
         )
         template = load_template(self.template, {BUILD_ID: self.build_id} | dict(self.values))
         alarms = count_alarm_metrics(self.template)
@@ -109,7 +111,7 @@ class Plan:
 def commands(
     environment: Environment, values: Mapping[str, str], build_id: str, *, confirm: bool
 ) -> list[list[str]]:
-    """What is run, in order."""
+    """The commands of a deployment, in order. `confirm`: whether SAM asks before it changes AWS."""
     deploy = ["sam", "deploy", "--config-env", environment.name, "--no-fail-on-empty-changeset"]
     if not confirm:
         deploy.append("--no-confirm-changeset")
@@ -119,5 +121,5 @@ def commands(
 
 
 def _shell(command: Sequence[str]) -> str:
-    """Readable, and fit to be pasted."""
+    """The command as text that can be pasted into a shell."""
     return " ".join(word if word.isascii() and " " not in word else f"'{word}'" for word in command)

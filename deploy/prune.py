@@ -1,7 +1,7 @@
-"""Deletes versions nobody needs any more: each deployment publishes new ones and deletes none.
+"""Deletes old versions of functions and layers. A deployment publishes new ones and deletes none.
 
-Kept are the newest ones, whatever an alias points to (also for a part of the traffic, while it is
-being shifted), and the layers that any kept version stands on.
+Three kinds of versions stay: the newest, those that an alias points to (also for a part of the
+traffic, while it is being shifted), and the layers that a remaining function version uses.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from deploy.aws import Account, explained
 
 @dataclass(frozen=True, slots=True)
 class Unneeded:
-    """What would be deleted: versions by function name, and of layers by layer name."""
+    """The versions to delete, by function name and by layer name."""
 
     functions: dict[str, list[str]]
     layers: dict[str, list[int]]
@@ -25,9 +25,9 @@ class Unneeded:
 
 
 def find(account: Account, stack: str, keep: int) -> Unneeded:
-    """What `stack` has beyond its newest `keep` versions. Raises DeployError."""
+    """The versions of `stack` to delete, if the newest `keep` of each stay. Raises DeployError."""
     if keep < 1:
-        raise ValueError("The version that is in use cannot be deleted.")
+        raise ValueError("keep must be at least 1: the version in use cannot be deleted.")
     client = account.client("lambda")
     functions: dict[str, list[str]] = {}
     used: set[str] = set()
@@ -39,7 +39,7 @@ def find(account: Account, stack: str, keep: int) -> Unneeded:
             newest = client.get_function_configuration(FunctionName=name)
             for version in [newest, *(v for v in versions if v["Version"] in kept)]:
                 used |= {layer["Arn"] for layer in version.get("Layers", [])}
-        layer = f"{stack}-common"  # as template.yaml calls it
+        layer = f"{stack}-common"  # the layer's name in template.yaml
         unused = [
             version["Version"]
             for version in _layer_versions(client, layer)[:-keep]
@@ -50,7 +50,7 @@ def find(account: Account, stack: str, keep: int) -> Unneeded:
 
 
 def delete(account: Account, unneeded: Unneeded) -> None:
-    """Deletes it; what is gone already is fine. Raises DeployError."""
+    """Deletes the versions. A version that does not exist is no error. Raises DeployError."""
     client = account.client("lambda")
     with explained():
         for name, versions in unneeded.functions.items():
@@ -70,7 +70,7 @@ def _gone(call: Any, **arguments: object) -> None:
 
 
 def _versions(client: Any, function: str) -> list[dict[str, Any]]:
-    """The published ones, oldest first."""
+    """The function's published versions, oldest first."""
     pages = client.get_paginator("list_versions_by_function").paginate(FunctionName=function)
     listed = [version for page in pages for version in page["Versions"]]
     return sorted(
@@ -88,7 +88,7 @@ def _aliased(client: Any, function: str) -> set[str]:
 
 
 def _layer_versions(client: Any, layer: str) -> list[dict[str, Any]]:
-    """Oldest first."""
+    """The layer's versions, oldest first."""
     pages = client.get_paginator("list_layer_versions").paginate(LayerName=layer)
     listed = [version for page in pages for version in page["LayerVersions"]]
     return sorted(listed, key=lambda v: int(v["Version"]))

@@ -1,12 +1,12 @@
-"""`make release`: records what the functions of a release send to the database.
+"""`make release`: records which statements the functions of a release send to the database.
 
-While a release is deployed, the functions of the release before still run, on tables and routines
-that are newer than they are. `record` keeps, in `releases/<version>`, copies of the numbered files,
-routines and statements, and the types of every statement's parameters and columns.
+While a release is deployed, functions of the last release still run, on newer tables and routines.
+`record` keeps copies of the numbered files, routines and statements in `releases/<version>`, with
+the types of every statement's parameters and columns.
 
-`broken` holds the code of today against such a record. It makes the release's database, migrates it
-to today's, rolls it back and migrates it again; after each step it prepares and runs the statements
-that then have to work.
+`broken` checks today's code against such a record. It creates the release's database, migrates it
+to today's code, rolls it back and migrates it again. After each step it prepares and runs the
+statements that have to work at that point.
 """
 
 import argparse
@@ -38,7 +38,7 @@ RELEASES = "releases"
 Connect = Callable[[], Connection]
 
 _PARAMETER = re.compile(r"%\((\w+)\)s|%(%)")
-# With these a statement gets as far as it can in an empty database.
+# A value of each type, with which the statements are run in an empty database.
 _SAMPLES = {
     "bigint": "1",
     "boolean": "true",
@@ -51,7 +51,8 @@ _SAMPLES = {
     "text": "x",
     "timestamp with time zone": "2026-09-01T00:00:00Z",
 }
-# Errors about these values, not about the statement: data, constraints, `raise exception`.
+# SQLSTATE classes of errors about the values and not about the statement: data, constraints, `raise
+# exception`.
 _OF_THE_VALUES = ("22", "23", "P0")
 _EMPTY_COLUMN = "23502"
 
@@ -60,7 +61,7 @@ _EMPTY_COLUMN = "23502"
 class Statement:
     """A statement as psycopg sends it: `text` has $1, $2, ... for `parameters`."""
 
-    name: str  # the file and the name in it: usage/accepting.sql accept
+    name: str  # the file and the statement's name in it: usage/accepting.sql accept
     text: str
     parameters: tuple[str, ...]
 
@@ -102,8 +103,11 @@ def _numbered(name: str, text: str) -> Statement:
 def describe(
     connection: Connection, statement: Statement, types: Sequence[str] | None = None
 ) -> Signature:
-    """Has Postgres parse a statement, without running it: with parameters of these types, or of
-    those that Postgres infers. Raises psycopg.Error where it cannot be parsed."""
+    """The statement's types. Postgres parses the statement and does not run it.
+
+    The parameters have `types`, or the types that Postgres infers. Raises psycopg.Error where the
+    statement cannot be parsed.
+    """
     oids = [_oid(connection, each) for each in types] if types is not None else None
     wire = connection.pgconn
     made = wire.prepare(b"", statement.text.encode(), oids)
@@ -135,10 +139,10 @@ def _type_name(connection: Connection, oid: int) -> str:
 
 
 def record(billing: Path, target: Path, connect: Connect) -> int:
-    """Records the code in `billing` as a release, in `target`; how many statements it has.
+    """Records the code in `billing` as a release, in `target`. Returns the number of statements.
 
     `connect` opens an empty database, which is filled. Raises psycopg.Error where a statement does
-    not fit the tables and routines beside it; `target` is then as it was.
+    not work with the tables and routines beside it; `target` is unchanged then.
     """
     migrate(connect, _owner(connect), billing / "database")
     signatures: dict[str, dict[str, dict[str, str]]] = {}
@@ -160,7 +164,7 @@ def record(billing: Path, target: Path, connect: Connect) -> int:
 
 
 def _all_but_sql(place: str, names: list[str]) -> set[str]:
-    """The names that a copy leaves out: files but SQL, and folders without any."""
+    """The names that a copy leaves out: files that are not SQL, and folders without SQL files."""
     folder = Path(place)
     return {
         name
@@ -174,13 +178,13 @@ def _all_but_sql(place: str, names: list[str]) -> set[str]:
 
 
 def last(releases: Path) -> Path | None:
-    """The record of the newest release; None while there is none."""
+    """The folder of the newest recorded release, or None."""
     found = [each for each in releases.glob("*.*.*") if each.is_dir()]
     return max(found, key=lambda each: tuple(map(int, each.name.split("."))), default=None)
 
 
 def broken(release: Path, billing: Path, connect: Connect) -> list[str]:
-    """How the code in `billing` breaks its promise to a recorded release: a sentence each.
+    """The reasons why the code in `billing` cannot follow a recorded release, one sentence each.
 
     `connect` opens an empty database, which is filled.
     """
@@ -190,7 +194,7 @@ def broken(release: Path, billing: Path, connect: Connect) -> list[str]:
 def _broken(release: Path, billing: Path, connect: Connect) -> Iterator[str]:
     owner = _owner(connect)
     steps = (
-        ("new", release, release),  # holds the record itself
+        ("new", release, release),  # checks the record itself
         ("upgraded", billing, release),
         ("rolled back", release, release),
         ("upgraded again", billing, billing),
@@ -213,9 +217,9 @@ def _broken(release: Path, billing: Path, connect: Connect) -> Iterator[str]:
 def _problems(
     connection: Connection, statement: Statement, recorded: Signature | None
 ) -> Iterator[str]:
-    """Why a statement cannot be sent any more as it was recorded."""
+    """The reasons why a statement does not work as it was recorded."""
     try:
-        # A function sends texts without a type, and other values with theirs: both have to do.
+        # A function sends texts without a type, and other values with their type. Both must work.
         found = describe(connection, statement)
         if recorded is not None:
             found = describe(connection, statement, list(recorded.parameters.values()))
@@ -223,7 +227,7 @@ def _problems(
         yield str(error.diag.message_primary or error)
         return
     if recorded is not None and found.columns != recorded.columns:
-        yield f"answers {found.columns} in place of {recorded.columns}"
+        yield f"returns the columns {found.columns} instead of {recorded.columns}"
     samples = [_sample(each) for each in found.parameters.values()]
     yield from _run(connection, statement, found, samples)
     yield from _run(connection, statement, found, [None] * len(samples))
@@ -239,7 +243,7 @@ def _run(
     signature: Signature,
     values: Sequence[str | None],
 ) -> Iterator[str]:
-    """Runs a statement and takes its effects back; says what is wrong with it, if anything is."""
+    """Runs a statement and rolls it back. Yields what is wrong with the statement."""
     sent = [None if each is None else each.encode() for each in values]
     types = [_oid(connection, each) for each in signature.parameters.values()]
     connection.execute("begin")
@@ -248,10 +252,11 @@ def _run(
     connection.execute("rollback")
     if answer.status not in {ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK}:
         error = psycopg.errors.error_from_result(answer)
-        # With a value for everything, a column that is empty is one the statement does not know.
+        # All parameters have a value. So a column that is null is one that the recorded statement
+        # does not fill.
         unknown_column = error.sqlstate == _EMPTY_COLUMN and None not in values
         if unknown_column or not (error.sqlstate or "").startswith(_OF_THE_VALUES):
-            yield f"fails when it is run: {error.diag.message_primary}"
+            yield f"fails when it runs: {error.diag.message_primary}"
 
 
 def _owner(connect: Connect) -> str:
@@ -260,21 +265,21 @@ def _owner(connect: Connect) -> str:
 
 
 def check_version(root: Path, version: str) -> None:
-    """Raises DeployError unless the tree is that version, committed, and not recorded yet."""
+    """Raises DeployError unless the tree has this version, is committed and is not recorded yet."""
     if not re.fullmatch(r"\d+\.\d+\.\d+", version):
-        raise DeployError("Name the version: make release VERSION=0.1.0")
+        raise DeployError("The version is missing. Run: make release VERSION=0.1.0")
     project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     if project["version"] != version:
         raise DeployError(
-            f"pyproject.toml has version {project['version']}, not {version}: change that first."
+            f"pyproject.toml has version {project['version']}, not {version}. Change it first."
         )
     changelog = (root / "CHANGELOG.md").read_text(encoding="utf-8")
     if not re.search(rf"^## {re.escape(version)}\b", changelog, re.MULTILINE):
-        raise DeployError(f"CHANGELOG.md has no section {version}: write it first.")
+        raise DeployError(f"CHANGELOG.md has no section {version}. Write it first.")
     if (root / RELEASES / version).exists():
         raise DeployError(
-            f"{RELEASES}/{version} is recorded already, and a release never changes: "
-            "take the next version."
+            f"{RELEASES}/{version} is already recorded, and a release never changes. "
+            "Use the next version."
         )
     if changes := _git(root, "status", "--porcelain"):
         raise DeployError(
@@ -286,7 +291,7 @@ def check_version(root: Path, version: str) -> None:
 def _git(root: Path, *arguments: str) -> str:
     program = shutil.which("git")
     if program is None:
-        raise DeployError("git is needed to see whether everything is committed.")
+        raise DeployError("git is not installed, so nobody can tell whether all is committed.")
     ran = subprocess.run(
         [program, *arguments], cwd=root, capture_output=True, text=True, check=False, timeout=60
     )
@@ -296,14 +301,14 @@ def _git(root: Path, *arguments: str) -> str:
 
 
 def main(arguments: Sequence[str] | None = None, *, root: Path = ROOT) -> int:
-    """Records a release of the project in `root`; the exit code."""
+    """Records a release of the project in `root`. Returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m deploy.release", description=__doc__)
-    parser.add_argument("version", nargs="?", default="", help="as in pyproject.toml")
+    parser.add_argument("version", nargs="?", default="", help="the version in pyproject.toml")
     version = parser.parse_args(arguments).version
     try:
         check_version(root, version)
         with tempfile.TemporaryDirectory(prefix="release-") as place:
-            Path(place).chmod(0o755)  # as root, Postgres runs as somebody else
+            Path(place).chmod(0o755)  # Postgres runs as another user where this runs as root
             with EmbeddedPostgres(Path(place), fast=True) as server:
                 count = record(
                     root / BILLING.relative_to(ROOT),

@@ -1,4 +1,4 @@
-"""`python -m local`: the whole product on this machine."""
+"""`python -m local`: runs the whole product on this machine."""
 
 import argparse
 import contextlib
@@ -29,7 +29,7 @@ from local.standin import StandInError
 _BUILT = TEMPLATE.parent / ".aws-sam/build/template.yaml"
 _DEMO_LOG_LINES = 30
 
-# What goes wrong for reasons the person at the terminal can do something about.
+# Errors that the person at the terminal can solve.
 _EXPECTED = (
     KeyRefusedError,
     OperateError,
@@ -43,19 +43,19 @@ _EXPECTED = (
 )
 
 _EPILOG = """\
-environment (flags win over it):
+environment variables (a flag overrides its variable):
   PORT, COMMET_PORT    ports of the API and the stand-in
-  DATA_DIR             where data, keys and stack.json are kept
-  CATALOGUE            plans and features of yours (JSON) that the stand-in sells
-  DATABASE_URL         a Postgres of yours instead of the embedded one; only our tables are made
-  PG_BIN               a directory with postgres and initdb instead of the wheel's
-  COMMET_API_KEY       a sandbox key: talk to Commet itself instead of the stand-in
-  COMMET_WEBHOOK_SECRET  the secret that `commet listen` prints, beside such a key
+  DATA_DIR             directory of the data, the keys and stack.json
+  CATALOGUE            JSON file with your own plans and features for the stand-in to sell
+  DATABASE_URL         your own Postgres instead of the embedded one; only our tables are created
+  PG_BIN               directory with postgres and initdb, instead of the wheel's
+  COMMET_API_KEY       a sandbox key, to use Commet itself instead of the stand-in
+  COMMET_WEBHOOK_SECRET  the secret that `commet listen` prints; needed with COMMET_API_KEY
 """
 
 
 def build_parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
-    """All commands and flags; defaults come from the environment."""
+    """The parser of all commands and flags. Defaults come from `environment`."""
     parser = argparse.ArgumentParser(
         prog="python -m local",
         description="Run the whole product on this machine: API, functions, Postgres, Commet.",
@@ -70,12 +70,13 @@ def build_parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands.add_parser(
-        "demo", help="tell the whole story through HTTP, on free ports and throw-away data"
+        "demo", help="play a customer's whole story, on free ports and with temporary data"
     )
     _add_operator_commands(commands)
     _add_run_flags(parser)
     _add_run_flags(run)
-    # Not defaults of the flags: those of `run` would overwrite what was said before it.
+    # These are not defaults of the flags. The defaults of `run` would overwrite flags that were
+    # given before the word `run`.
     port, commet_port = environment.get("PORT"), environment.get("COMMET_PORT")
     parser.set_defaults(
         port=_port(port) if port else Port(3000, explicit=False),
@@ -91,24 +92,26 @@ def build_parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
 
 
 def _add_operator_commands(commands: "argparse._SubParsersAction[Any]") -> None:
-    """What is asked of a stack that runs already."""
+    """Adds the commands for a stack that already runs."""
     show = commands.add_parser(
-        "show", help="show one user of the running stack: rows, events, what would be done"
+        "show", help="show everything that the running stack has recorded about one user"
     )
-    show.add_argument("user", help="our id, Commet's customer id or the email address")
-    show.add_argument("--json", action="store_true", help="as JSON")
+    show.add_argument("user", help="our user id, Commet's customer id or the email address")
+    show.add_argument("--json", action="store_true", help="print JSON")
     redrive = commands.add_parser(
-        "redrive", help="try again what was given up: dead webhooks, parked deliveries"
+        "redrive", help="try dead webhooks (events) or parked deliveries again"
     )
     redrive.add_argument("what", nargs="?", default="events", choices=["events", "deliveries"])
-    redrive.add_argument("--id", help="only this one")
+    redrive.add_argument("--id", help="only the webhook or delivery with this id")
     redrive.add_argument("--user", help="only those of this user")
     redrive.add_argument("--reason", help="only deliveries parked for this reason")
-    sweep = commands.add_parser("sweep", help="read everything Commet has again, from now on")
+    sweep = commands.add_parser(
+        "sweep", help="have the next run of reconcile read all of Commet's subscriptions"
+    )
     for each in (show, redrive, sweep):
         each.add_argument(
             "--data-dir", type=Path, metavar="DIR", default=argparse.SUPPRESS,
-            help="of the running stack (.local)",
+            help="data directory of the running stack (.local)",
         )  # fmt: skip
 
 
@@ -117,45 +120,45 @@ def _add_run_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--port",
         type=_port,
-        help="of the API (3000, or the next free one); 0 takes a free one",
+        help="port of the API (3000, or the next free one); 0 takes any free port",
     )
     parser.add_argument(
         "--commet-port",
         type=_port,
-        help="of the Commet stand-in (3001, or the next free one)",
+        help="port of the Commet stand-in (3001, or the next free one)",
     )
     parser.add_argument(
         "--data-dir",
         type=Path,
         metavar="DIR",
-        help="where data, keys and stack.json are kept (.local)",
+        help="directory of the data, the keys and stack.json (.local)",
     )
     parser.add_argument(
         "--catalogue",
         type=Path,
         metavar="FILE",
-        help="plans and features (JSON) that the stand-in sells instead of its own",
+        help="JSON file with plans and features for the stand-in to sell instead of its own",
     )
     parser.add_argument(
         "--schedule-every",
         type=float,
         metavar="SECONDS",
-        help="how long a minute of the schedules takes (2); 0 fires none",
+        help="how many seconds a minute of the schedules takes (2); with 0 no schedule fires",
     )
     parser.add_argument(
         "--built",
         action="store_true",
         default=argparse.SUPPRESS,
-        help="serve what `sam build` made (.aws-sam/build) instead of the sources",
+        help="serve the output of `sam build` (.aws-sam/build) instead of the sources",
     )
     parser.add_argument(
-        "--python", metavar="PROGRAM", help="interpreter of the functions (the one running this)"
+        "--python", metavar="PROGRAM", help="interpreter of the functions (default: this one)"
     )
     parser.add_argument(
         "--verbose",
         action="store_true",
         default=argparse.SUPPRESS,
-        help="show every log line as the functions write it",
+        help="print every log line as the functions write it",
     )
 
 
@@ -165,15 +168,15 @@ def _port(text: str) -> Port:
     except ValueError:
         number = -1
     if not 0 <= number <= 65535:
-        raise argparse.ArgumentTypeError(f"{text!r} is no port")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port")
     return Port(number)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs a command; its exit code."""
+    """Runs a command. Returns the exit code."""
     try:
         asked = build_parser(os.environ).parse_args(arguments)
-    except argparse.ArgumentTypeError as error:  # from the environment
+    except argparse.ArgumentTypeError as error:  # raised for an environment variable
         print(f"local: PORT or COMMET_PORT: {error}", file=sys.stderr)
         return 2
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -191,7 +194,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _interrupt(number: int, _: FrameType | None) -> NoReturn:
-    """The first signal ends everything in order; a second one does not wait for that."""
+    """The first signal stops everything in order. A second one ends this process at once."""
     for again in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(again, lambda *_: os._exit(128 + number))
     raise KeyboardInterrupt
@@ -199,9 +202,11 @@ def _interrupt(number: int, _: FrameType | None) -> NoReturn:
 
 def _run(console: Console, asked: argparse.Namespace) -> int:
     if asked.built and not _BUILT.exists():
-        raise StackError("There is no .aws-sam/build yet: run `make build` first.")
+        raise StackError("There is no .aws-sam/build yet. Run `make build` first.")
     if asked.catalogue and os.environ.get("COMMET_API_KEY"):
-        raise StackError("A catalogue is the stand-in's; with COMMET_API_KEY Commet has the plans.")
+        raise StackError(
+            "A catalogue is for the stand-in. With COMMET_API_KEY the plans are Commet's."
+        )
     stack = LocalStack(
         data_dir=asked.data_dir,
         port=asked.port,
@@ -221,7 +226,7 @@ def _run(console: Console, asked: argparse.Namespace) -> int:
     try:
         stack.start()
         _introduce(console, stack)
-        with contextlib.suppress(KeyboardInterrupt):  # how a run is meant to end
+        with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C is the normal end of a run
             stack.wait()
     finally:
         console.print("\n[dim]Stopping.[/]")
@@ -230,15 +235,15 @@ def _run(console: Console, asked: argparse.Namespace) -> int:
 
 
 def _name_python(console: Console, functions: str | None = None) -> None:
-    """Which interpreter runs this, and which one the functions where that is another."""
+    """Prints which interpreter runs this, and which one runs the functions if it differs."""
     line = f"Python {platform.python_version()} ({sys.executable})"
     if functions:
-        line += f"; the functions on {functions}"
+        line += f"; the functions run on {functions}"
     console.print(f"[dim]{escape(line)}[/]")
 
 
 def _introduce(console: Console, stack: LocalStack) -> None:
-    """Addresses, and a first request to paste."""
+    """Prints the stack's addresses, and two requests to paste."""
     console.print(f"\n[bold green]Ready.[/]  API      [bold]{stack.api}[/]")
     if stack.uses_standin:
         pages = stack.commet.removesuffix("/api/v1")
@@ -247,7 +252,7 @@ def _introduce(console: Console, stack: LocalStack) -> None:
         console.print(f"        Commet   {stack.commet}  (the sandbox)")
         _explain_relay(console, stack)
     console.print(f"        Keys     {stack.data_dir / 'stack.json'}\n")
-    console.print("Sign up, then see what there is to buy:\n")
+    console.print("Sign up, then list the plans:\n")
     console.print(
         f"  curl {stack.api}/signup -H 'content-type: application/json' \\\n"
         """    -d '{"email": "ada@example.com", "password": "correct horse battery"}'\n"""
@@ -258,7 +263,7 @@ def _introduce(console: Console, stack: LocalStack) -> None:
 
 
 def _explain_relay(console: Console, stack: LocalStack) -> None:
-    """Commet cannot reach this machine, so its webhooks have to be fetched."""
+    """Prints how to relay webhooks, because Commet cannot reach this machine."""
     console.print(f"        Webhooks commet listen {stack.function_url}")
     if not stack.webhook_secret:
         console.print(
@@ -285,17 +290,17 @@ def _redrive(console: Console, asked: argparse.Namespace) -> int:
 
 def _sweep(console: Console, asked: argparse.Namespace) -> int:
     operate.ask(asked.data_dir, {"command": "sweep"})
-    console.print("The next run of reconcile reads everything again.")
+    console.print("The next run of reconcile begins a sweep.")
     return 0
 
 
 def _demo(console: Console, _: argparse.Namespace) -> int:
-    # Late: the other commands do not need it.
+    # Imported late, because the other commands do not need the demo.
     from local.demo import Addresses
     from local.demo import main as tell
 
     _name_python(console)
-    console.print("[dim]Starting everything on free ports, with throw-away data.[/]")
+    console.print("[dim]Starting everything on free ports, with temporary data.[/]")
     log = io.StringIO()
     with LocalStack(fast=True, log=Log(log)) as stack:
         code = tell(
@@ -308,7 +313,7 @@ def _demo(console: Console, _: argparse.Namespace) -> int:
             console,
         )
         if code:
-            console.print("\n[dim]The functions' last words:[/]")
+            console.print("\n[dim]The last lines of the functions' log:[/]")
             console.print("\n".join(log.getvalue().splitlines()[-_DEMO_LOG_LINES:]), markup=False)
         return code
 

@@ -1,7 +1,8 @@
-"""The whole story through HTTP, one readable line a step; the exit code says whether it is true.
+"""The demo: plays one customer's whole story through HTTP and prints a line for each step.
 
-It plays everybody: the person who signs up and pays, the product that reports usage, and Commet's
-clock. It talks to the API, to Commet's hosted pages and to Commet's API, and looks nowhere else.
+The demo signs up and pays as a person, reports usage as a product's backend, and moves Commet's
+test clock. It uses only the API, Commet's hosted pages and Commet's API. The exit code says whether
+every step ended as expected.
 """
 
 import time
@@ -23,13 +24,13 @@ T = TypeVar("T")
 _POLL_SECONDS = 0.05
 
 
-class NotAsTold(Exception):
-    """A step did not end as the story has it."""
+class StepFailed(Exception):
+    """A step did not end as expected."""
 
 
 @dataclass(frozen=True, slots=True)
 class Addresses:
-    """Where everything is, as in `stack.json`."""
+    """The addresses and keys that the demo needs, as in `stack.json`."""
 
     api: str
     commet: str
@@ -44,22 +45,23 @@ def main(
     patience_seconds: float = 15.0,
     run_schedule: Callable[[str], None] | None = None,
 ) -> int:
-    """Tells the story; 0 where everything was as told, else 1.
+    """Plays the story. Returns 0 where every step ended as expected, else 1.
 
-    A step waits `patience_seconds` for what it expects. Where nothing fires the schedules,
-    `run_schedule` is called with the name of the function that a step waits for.
+    A step waits up to `patience_seconds` for the expected state. `run_schedule` is called with the
+    name of the scheduled function that a step needs; without it, schedules have to fire themselves.
     """
     console = console or Console(highlight=False)
     story = Story(addresses, console, patience_seconds, run_schedule or (lambda _: None))
     began = time.monotonic()
     try:
         story.tell()
-    except (NotAsTold, httpx.HTTPError, LookupError, TypeError, ValueError) as error:
-        console.print(f"\n[bold red]Not as told:[/] {escape(str(error) or repr(error))}")
+    except (StepFailed, httpx.HTTPError, LookupError, TypeError, ValueError) as error:
+        console.print(f"\n[bold red]Not as expected:[/] {escape(str(error) or repr(error))}")
         return 1
     finally:
         story.close()
-    console.print(f"\n[bold green]All as told[/] in {time.monotonic() - began:.1f} s.")
+    took = time.monotonic() - began
+    console.print(f"\n[bold green]Every step ended as expected[/], in {took:.1f} s.")
     return 0
 
 
@@ -104,7 +106,7 @@ class Story:
             client.close()
 
     def tell(self) -> None:
-        """All steps; raises NotAsTold at the first that goes otherwise."""
+        """Plays all steps. Raises StepFailed at the first one that fails."""
         self._sign_up()
         self._see_plans()
         self._use_before_paying()
@@ -136,9 +138,9 @@ class Story:
             _is(price["amount"], "29.00")
             _is(storage["included"], "100")
             say(
-                f"{len(plans)} of them; {pro['name']}: ${price['amount']} a month, "
+                f"{len(plans)} plans; {pro['name']}: ${price['amount']} a month, "
                 f"{storage['included']} {storage['unit']} included, "
-                f"${storage['overage']['unit_price']} for each one more"
+                f"${storage['overage']['unit_price']} for each further {storage['unit']}"
             )
 
     def _use_before_paying(self) -> None:
@@ -151,25 +153,26 @@ class Story:
             body = _expect(self._api.post("/checkout", json={"plan_code": "usage_pro"}), 201)
             again = _expect(self._api.post("/checkout", json={"plan_code": "usage_pro"}), 200)
             _is(again["subscription"]["id"], body["subscription"]["id"])
-            say(f"{body['subscription']['id']} is to be paid; asking twice makes no second one")
+            say(f"{body['subscription']['id']} waits for payment; a second request changes nothing")
             return str(body["checkout_url"])
 
     def _pay(self, checkout_url: str) -> None:
         with self._step("Pay with a card that is declined") as say:
             page = self._browser.post(checkout_url, data=BAD_CARD)
             _is(page.status_code, 402)
-            _holds(not self._dashboard()["access"], "there is access without payment")
-            say("the page says so, and there is no access")
+            _check(not self._dashboard()["access"], "there is access without payment")
+            say("the page shows it, and there is no access")
         with self._step("Pay with a good card") as say:
             page = self._browser.post(checkout_url, data=GOOD_CARD)
-            _holds(page.is_redirect, f"the checkout answered {page.status_code}")
-            say(f"back to {page.headers['location']}")
+            _check(page.is_redirect, f"the checkout answered {page.status_code}")
+            say(f"the page leads back to {page.headers['location']}")
 
     def _get_access(self) -> None:
         with self._step("Get access by webhook") as say:
-            # The dashboard asks Commet itself where no webhook came, so access alone proves none.
+            # Where no webhook came, the dashboard asks Commet. So access alone does not prove that
+            # the webhooks arrived.
             accepted = len(self._until(self._webhooks, _are_accepted))
-            # Several webhooks tell of it, in any order: access, allowances, the period.
+            # Access, entitlements and the period come in several webhooks, in any order.
             board = self._until(
                 self._dashboard,
                 lambda board: bool(
@@ -201,7 +204,7 @@ class Story:
             say(_cost_line(storage))
 
     def _delivered(self) -> None:
-        with self._step("Deliver it to Commet") as say:
+        with self._step("Deliver the usage to Commet") as say:
             self._run_schedule("DeliverUsageFunction")
             used = self._until(self._units_at_commet, lambda units: units == Decimal(130))
             say(f"Commet counts {used} GB")
@@ -211,11 +214,11 @@ class Story:
             url = _expect(self._api.post("/portal", json={}), 201)["portal_url"]
             _is(self._browser.get(url).status_code, 200)
             page = self._browser.post(f"{url}/cancel", data={"when": "period_end"})
-            _holds(page.status_code < 400, f"the portal answered {page.status_code}")
+            _check(page.status_code < 400, f"the portal answered {page.status_code}")
             board = self._until(
                 self._dashboard, lambda board: bool(board["subscription"]["cancel_at_period_end"])
             )
-            _holds(board["access"], "access ended before its time")
+            _check(board["access"], "access ended before the period did")
             say(f"access stays until {board['subscription']['current_period']['end'][:10]}")
 
     def _lose_access(self) -> None:
@@ -228,7 +231,7 @@ class Story:
             say(f"Commet's test clock says {now['now'][:10]}")
         with self._step("Sign in again") as say:
             self._keep_session(_expect(self._api.post("/login", json=self._login), 200))
-            say("the old session has ended long ago")
+            say("the old session had expired")
         with self._step("Lose access") as say:
             self._run_schedule("ReconcileFunction")
             board = self._until(self._dashboard, lambda board: not board["access"])
@@ -236,7 +239,7 @@ class Story:
             say(f"{board['subscription']['status']}; usage is refused: {problem['code']}")
 
     def _final_bill(self) -> None:
-        with self._step("What Commet bills") as say:
+        with self._step("Read Commet's invoices") as say:
             invoices = _expect(
                 self._commet.get("/invoices", params={"customerId": self._user_id}), 200
             )["data"]
@@ -254,7 +257,7 @@ class Story:
     def _keep_session(self, body: dict[str, Any]) -> None:
         self._api.headers["authorization"] = f"Bearer {body['session']['token']}"
 
-    # --- asking -------------------------------------------------------------------------------
+    # --- requests -----------------------------------------------------------------------------
 
     def _report(self, key: str, quantity: int) -> httpx.Response:
         return self._backend.post(
@@ -278,19 +281,19 @@ class Story:
         return _expect(self._commet.get("/test-clock"), 200)
 
     def _webhooks(self) -> list[dict[str, Any]]:
-        """What the stand-in has sent of this person, with every attempt's answer."""
+        """The webhooks that the stand-in has sent about this user, with each attempt's answer."""
         origin = str(self._commet.base_url).partition("/api/")[0]
         customer = _expect(self._commet.get(f"{origin}/_standin/customers/{self._user_id}"), 200)
         events = {event["id"] for event in customer["events"]}
         answer = self._commet.get(f"{origin}/_standin/deliveries", params={"limit": 1000})
         return [d for d in _expect(answer, 200)["data"] if d["event_id"] in events]
 
-    def _until(self, ask: Callable[[], T], is_told: Callable[[T], bool]) -> T:
-        """Asks again until the answer is as told; raises NotAsTold when patience ends."""
+    def _until(self, ask: Callable[[], T], is_expected: Callable[[T], bool]) -> T:
+        """Asks until the answer is the expected one. Raises StepFailed when time is up."""
         deadline = time.monotonic() + self._patience_seconds
-        while not is_told(found := ask()):
+        while not is_expected(found := ask()):
             if time.monotonic() > deadline:
-                raise NotAsTold(f"after {self._patience_seconds:.0f} s still {found!r}")
+                raise StepFailed(f"after {self._patience_seconds:.0f} s still {found!r}")
             time.sleep(_POLL_SECONDS)
         return found
 
@@ -320,17 +323,17 @@ def _cost_line(usage: dict[str, Any]) -> str:
 
 
 def _are_accepted(webhooks: list[dict[str, Any]]) -> bool:
-    """Whether there are any, and each was answered with 200. Raises NotAsTold for a refusal."""
+    """Whether there are webhooks, and all were delivered. Raises StepFailed for a refused one."""
     for each in webhooks:
         refused = [a["status"] for a in each["attempts"] if a["status"] in {400, 401, 403, 413}]
         if refused:
-            raise NotAsTold(f"the webhook {each['event_name']} was refused: {refused}")
+            raise StepFailed(f"the webhook {each['event_name']} was refused: {refused}")
     return bool(webhooks) and all(each["status"] == "delivered" for each in webhooks)
 
 
 def _expect(answer: httpx.Response, status: int) -> dict[str, Any]:
     if answer.status_code != status:
-        raise NotAsTold(
+        raise StepFailed(
             f"{answer.request.method} {answer.request.url.path} answered {answer.status_code}, "
             f"not {status}: {answer.text[:500]}"
         )
@@ -338,11 +341,11 @@ def _expect(answer: httpx.Response, status: int) -> dict[str, Any]:
     return body
 
 
-def _holds(condition: bool, otherwise: str) -> None:  # noqa: FBT001 - it is what it is about
+def _check(condition: bool, otherwise: str) -> None:  # noqa: FBT001 - a condition is a boolean
     if not condition:
-        raise NotAsTold(otherwise)
+        raise StepFailed(otherwise)
 
 
-def _is(found: object, told: object) -> None:
-    if found != told:
-        raise NotAsTold(f"found {found!r}, not {told!r}")
+def _is(found: object, expected: object) -> None:
+    if found != expected:
+        raise StepFailed(f"found {found!r}, not {expected!r}")

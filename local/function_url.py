@@ -1,8 +1,8 @@
-"""A function's own URL in front of `sam local start-lambda`, which has none.
+"""Serves a function's own URL, because `sam local start-lambda` does not.
 
     python -m local.function_url
 
-Serves WebhookFunction until Ctrl-C: docs/sam-local.md.
+Serves WebhookFunction until Ctrl-C. docs/sam-local.md explains the use.
 """
 
 import argparse
@@ -27,7 +27,7 @@ _PATIENCE_SECONDS = 60
 
 
 class FunctionUrl:
-    """A WSGI application: each request becomes an invocation at the endpoint `start-lambda` has."""
+    """A WSGI application that invokes a function at the `endpoint` of `start-lambda`."""
 
     def __init__(self, function: str, endpoint: str) -> None:
         self._function = function
@@ -43,7 +43,7 @@ class FunctionUrl:
         try:
             answer = self._client.post(path, json=event)
         except httpx.HTTPError as error:
-            return Response(f"No answer from {self._client.base_url}: {error!r}\n", 502)
+            return Response(f"{self._client.base_url} does not answer: {error!r}\n", 502)
         if answer.status_code == 200 and "errorMessage" not in answer.text[:1000]:
             with contextlib.suppress(MalformedResponseError):
                 return from_function(answer.content)
@@ -51,20 +51,18 @@ class FunctionUrl:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line."""
+    """Runs the command line. Returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m local.function_url", description=__doc__)
-    parser.add_argument("--function", default=_FUNCTION, help=f"its name ({_FUNCTION})")
-    parser.add_argument("--endpoint", default=_LAMBDA, help=f"of start-lambda ({_LAMBDA})")
-    parser.add_argument("--port", type=int, default=PORT, help=f"to listen on ({PORT})")
+    parser.add_argument("--port", type=int, default=PORT, help=f"port to listen on ({PORT})")
     asked = parser.parse_args(arguments)
     try:
         listening = Port(asked.port).listen()
     except PortTakenError as error:
         print(error, file=sys.stderr)
         return 1
-    print(f"{asked.function} on http://127.0.0.1:{asked.port}. Ctrl-C ends it.", flush=True)
+    print(f"{_FUNCTION} is served at http://127.0.0.1:{asked.port}. Ctrl-C ends it.", flush=True)
     with listening:
-        waitress.serve(FunctionUrl(asked.function, asked.endpoint), sockets=[listening], threads=8)
+        waitress.serve(FunctionUrl(_FUNCTION, _LAMBDA), sockets=[listening], threads=8)
     return 0
 
 

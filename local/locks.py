@@ -1,4 +1,4 @@
-"""One owner per directory, however the last one ended."""
+"""File locks: at most one process uses a directory, however the last one ended."""
 
 import fcntl
 import os
@@ -8,7 +8,7 @@ from typing import IO
 
 
 class HeldError(Exception):
-    """A living process holds the lock; `owner` is its pid, as far as known."""
+    """A running process has the lock. `owner` is its pid, or "?"."""
 
     def __init__(self, owner: str) -> None:
         super().__init__(owner)
@@ -16,10 +16,10 @@ class HeldError(Exception):
 
 
 def hold(path: Path, *, patience_seconds: float = 0) -> IO[str]:
-    """Takes the lock, for as long as the file (or a copy that a child inherited) is open.
+    """Takes the lock. It is kept while the returned file, or a child's copy of it, is open.
 
-    Where the owner is dead but something it started still holds on, waits for that to end.
-    Raises HeldError.
+    Where the owner is dead and one of its children still has the lock, waits `patience_seconds` for
+    the child to end. Raises HeldError.
     """
     file = path.open("a+")
     deadline = time.monotonic() + patience_seconds
@@ -41,7 +41,7 @@ def hold(path: Path, *, patience_seconds: float = 0) -> IO[str]:
 
 
 def is_running(pid: str) -> bool:
-    """Whether there is a process with this pid, ours or not."""
+    """Whether a process with this pid runs, also one of another user."""
     try:
         os.kill(int(pid), 0)
     except (ProcessLookupError, ValueError):

@@ -1,8 +1,8 @@
 """Writes docs/openapi.json from the code, or checks that it is up to date.
 
-Each function describes its own routes; here they become one document. What every route can answer
-(problems of admission, validation, throttling and outages) is added in one place, and so is the
-webhook, whose function has no router.
+Each function describes its own routes, and this module merges them into one document. It adds the
+problems that every route can answer (callers, validation, throttling, outages), and the webhook's
+route, because the webhook function has no router.
 """
 
 import argparse
@@ -38,7 +38,7 @@ _INFO = {
     "description": (
         "Usage-based billing through Commet. Quantities and money are decimal strings, times are "
         "ISO-8601 UTC. Every error of ours is a problem document (RFC 9457) whose `code` is "
-        "stable. Fields may be added, not renamed: ignore those you do not know."
+        "stable. Fields may be added, and none is renamed: ignore fields that you do not know."
     ),
     "license": {"name": "MIT", "identifier": "MIT"},
 }
@@ -72,16 +72,18 @@ def document() -> Document:
 
 
 def render() -> str:
-    """The document as it is committed."""
+    """The document's text, as it is committed."""
     return json.dumps(document(), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Command line; 1 where the committed document is stale."""
+    """Runs the command line. Returns 1 where the committed document is out of date, else 0."""
     parser = argparse.ArgumentParser(prog="python -m local.openapi", description=__doc__)
     action = parser.add_mutually_exclusive_group(required=True)
     action.add_argument("--write", metavar="FILE", type=Path, help="write the document")
-    action.add_argument("--check", metavar="FILE", type=Path, help="fail where it is stale")
+    action.add_argument(
+        "--check", metavar="FILE", type=Path, help="fail where the document is out of date"
+    )
     options = parser.parse_args(arguments)
     text = render()
     if options.write:
@@ -89,13 +91,13 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"Wrote {options.write}.")
         return 0
     if not options.check.exists() or options.check.read_text(encoding="utf-8") != text:
-        print(f"{options.check} is stale: run `make openapi` and commit it.", file=sys.stderr)
+        print(f"{options.check} is out of date. Run `make openapi` and commit it.", file=sys.stderr)
         return 1
     return 0
 
 
 def _complete(operation: Document, function: str) -> None:
-    """Adds to one operation what holds for all of them."""
+    """Adds to one operation its tag, and the problems that all operations can answer."""
     operation["tags"] = [TAGS[function]]
     statuses = ["429", "503"]
     if operation.get("security"):
@@ -105,7 +107,7 @@ def _complete(operation: Document, function: str) -> None:
     if "requestBody" in operation or operation.get("parameters"):
         statuses.append("422")
         if operation.get("parameters"):
-            statuses.append("404")  # what no route matches, a name with odd characters too
+            statuses.append("404")  # a name with characters that the route does not allow
     else:
         operation["responses"].pop("422", None)
     for status in statuses:
@@ -120,12 +122,12 @@ def _problem(status: str) -> Document:
 
 
 _MEANINGS = {
-    "401": "Nobody we know",
-    "404": "Nobody has this name",
+    "401": "The credentials are missing or not valid",
+    "404": "Nothing has this name",
     "413": "The body is too large",
     "415": "The body is not application/json",
     "422": "The request is not valid; `errors` name the fields",
-    "429": "Too many requests",
+    "429": "There were too many requests",
     "503": "The database or the billing provider does not answer; try again",
 }
 
@@ -135,12 +137,13 @@ def _security_schemes() -> Document:
         "session": {
             "type": "http",
             "scheme": "bearer",
-            "description": "The token of a sign-up or sign-in, `ses_...`; pages send the cookie.",
+            "description": "The token from a sign-up or sign-in, `ses_...`. Pages send the cookie"
+            " instead.",
         },
         "serviceKey": {
             "type": "http",
             "scheme": "bearer",
-            "description": "A key of the product's own backend, `svc_<name>_...`, with scopes.",
+            "description": "A key for the product's own backend, `svc_<name>_...`, with scopes.",
         },
     }
 
@@ -150,10 +153,10 @@ def _webhook() -> Document:
         "post": {
             "tags": ["Webhooks"],
             "operationId": "receive_webhook",
-            "summary": "Commet tells what happened",
+            "summary": "Receive a webhook from Commet",
             "description": (
-                "Also at the root of the function's own URL. A good signature always ends in 200, "
-                "or 503 while the database cannot take the event."
+                "Also at the root of the function's own URL. A webhook with a good signature is "
+                "always answered 200, or 503 while the database does not answer."
             ),
             "parameters": [
                 {
@@ -170,7 +173,7 @@ def _webhook() -> Document:
             },
             "responses": {
                 "200": {
-                    "description": "Taken",
+                    "description": "The webhook was received",
                     "content": {
                         "application/json": {
                             "schema": {

@@ -1,7 +1,7 @@
-"""Asking the running stack what an operator asks: one user's state, redriving, reading again.
+"""An operator's commands for the running local stack: show a user, redrive, sweep.
 
-The same invocations work in AWS (docs/operations.md): this only finds the stack that runs here and
-draws what it answers.
+The same invocations work in AWS (docs/operations.md). This module finds the stack that runs here,
+invokes `reconcile` and prints the answer.
 """
 
 import json
@@ -39,18 +39,21 @@ _COLUMNS = {
     "events": ("occurred_at", "type", "status", "id", "error"),
 }  # fmt: skip
 
-_WHOLE = {"id", "event_id", "status", "state"}  # copied by people, or read at a glance
+_WHOLE = {"id", "event_id", "status", "state"}  # never wrapped, because people copy them
 
 
 class OperateError(Exception):
-    """There is no stack to ask, or it refused what was asked."""
+    """No stack runs here, or it refused the command."""
 
 
 def ask(data_dir: Path, command: Mapping[str, Any]) -> dict[str, Any]:
-    """What `reconcile` of the stack in this directory answers. Raises OperateError."""
+    """The answer of `reconcile` to a command. `data_dir` is the running stack's directory.
+
+    Raises OperateError.
+    """
     stack = shown(data_dir)
     if stack is None:
-        raise OperateError("Nothing runs here. Start it in another terminal: make run")
+        raise OperateError("No stack runs here. Start one in another terminal: make run")
     url = f"{stack['lambda']}/2015-03-31/functions/{_FUNCTION}/invocations"
     try:
         reply = httpx.post(url, json=dict(command), timeout=_SECONDS, trust_env=False)
@@ -63,10 +66,10 @@ def ask(data_dir: Path, command: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def draw(console: Console, found: Mapping[str, Any]) -> None:
-    """One user for a person to read."""
+    """Prints one user's state for a person to read."""
     user = found["user"]
     console.print(f"[bold]{escape(user['id'])}[/]  {escape(user['email'])}")
-    console.print(f"Commet's customer: {user['commet_customer_id'] or 'not made yet'}")
+    console.print(f"Commet's customer: {user['commet_customer_id'] or 'none yet'}")
     console.print(f"[dim]now {_text(found['now'])}[/]\n")
     for subscription in found["subscriptions"]:
         _subscription(console, subscription)
@@ -74,14 +77,14 @@ def draw(console: Console, found: Mapping[str, Any]) -> None:
         _table(console, part, columns, found[part])
     if found["checkout"]:
         _table(console, "checkout", tuple(found["checkout"]), [found["checkout"]])
-    console.print("[bold]reconcile would[/]")
+    console.print("[bold]reconcile will do[/]")
     for sentence in found["would_do"]:
         console.print(f"  {escape(sentence)}")
 
 
 def _subscription(console: Console, row: Mapping[str, Any]) -> None:
-    speaks = "  [dim](speaks for the user)[/]" if row["current"] else ""
-    console.print(f"[bold]subscription[/] {escape(row['id'])}  {_cell(row['status'])}{speaks}")
+    current = "  [dim](current)[/]" if row["current"] else ""
+    console.print(f"[bold]subscription[/] {escape(row['id'])}  {_cell(row['status'])}{current}")
     for name in _SUBSCRIPTION:
         if row[name] is not None:
             console.print(f"  [dim]{name.replace('_', ' '):22}[/]{_cell(row[name])}")

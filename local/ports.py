@@ -1,4 +1,4 @@
-"""Which ports to listen on."""
+"""Chooses the ports to listen on."""
 
 import socket
 from dataclasses import dataclass
@@ -8,21 +8,21 @@ _TRIES = 50
 
 
 class PortTakenError(Exception):
-    """The port that was asked for is in use."""
+    """The requested port cannot be used."""
 
 
 @dataclass(frozen=True)
 class Port:
-    """A wish: this port, or any from there on where it was nobody's explicit choice.
+    """A requested port. Zero is any free port.
 
-    Zero is any free port.
+    Where the port was not chosen explicitly, one of the next 49 ports may be used instead.
     """
 
     number: int = 0
     explicit: bool = True
 
     def listen(self) -> socket.socket:
-        """A listening socket. Raises PortTakenError."""
+        """A socket that listens on the port. Raises PortTakenError."""
         for number in range(self.number, self.number + (1 if self.explicit else _TRIES)):
             try:
                 return socket.create_server((HOST, number), backlog=1024)

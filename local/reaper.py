@@ -1,9 +1,8 @@
-"""Nothing we start may outlive us, however we die.
+"""Ends child processes when this process ends, even by SIGKILL.
 
-A process group led by a tiny program that watches its parent: when the parent is gone, even by
-SIGKILL, it kills the whole group, itself included. Children join the group with
-`Popen(process_group=reaper.group)`; being in a group of their own also keeps Ctrl-C from them,
-so the parent decides how they end.
+A small program leads a process group and watches its parent. When the parent is gone, the program
+kills the whole group with itself. Children join the group with `Popen(process_group=reaper.group)`.
+Ctrl-C does not reach the group, so the parent decides how its children end.
 """
 
 import contextlib
@@ -11,8 +10,8 @@ import os
 import subprocess
 import sys
 
-# Polls rather than waits for the end of a pipe: a pipe stays open while any process that
-# inherited it lives, and that is just what goes wrong in the cases this is for.
+# The program polls. It cannot wait for the end of a pipe instead, because a pipe stays open while
+# any process that inherited it lives, and such processes are what has to be ended.
 _PROGRAM = """
 import os, signal, sys, time
 parent = int(sys.argv[1])
@@ -24,7 +23,7 @@ os.killpg(0, signal.SIGKILL)
 
 
 class Reaper:
-    """The leader of the group. `close` ends it alone; the group's members are the caller's."""
+    """The group's leader. `close` ends the leader only; the caller ends the other members."""
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(

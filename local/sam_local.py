@@ -1,8 +1,8 @@
-"""Fills the Secrets Manager of docker-compose.yml with what the functions read.
+"""Writes the functions' secrets into the Secrets Manager of docker-compose.yml.
 
     python -m local.sam_local
 
-Prints a service key, another one each time. The rest stays as it is: docs/sam-local.md.
+Prints a service key, which is a new one each time. docs/sam-local.md explains the use.
 """
 
 import argparse
@@ -14,9 +14,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import boto3
+from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-# As docker-compose.yml has them; they open nothing but this machine.
+# The same as in docker-compose.yml. They are valid on this machine only.
 DATABASE = {"username": "billing_app", "password": "local-app"}
 DATABASE_OWNER = {"username": "billing_owner", "password": "local-owner"}
 COMMET_KEY = "ck_sandbox_local"
@@ -25,7 +26,7 @@ _ENDPOINT = "http://127.0.0.1:5000"
 
 
 def fill(client: Any) -> str:
-    """Writes all secrets; what the webhook has, it keeps. Returns a new service key."""
+    """Writes all secrets. Existing webhook and app secrets stay. Returns a new service key."""
     key = f"svc_local_{secrets.token_hex(32)}"
     digest = hashlib.sha256(key.encode()).hexdigest()
     scopes = ["usage:write", "usage:correct", "read"]
@@ -51,23 +52,30 @@ def _write(client: Any, name: str, text: str, *, keep: bool = False) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line."""
+    """Runs the command line. Returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m local.sam_local", description=__doc__)
-    parser.add_argument("--endpoint", default=_ENDPOINT, help=f"of Secrets Manager ({_ENDPOINT})")
+    parser.add_argument(
+        "--endpoint", default=_ENDPOINT, help=f"address of Secrets Manager ({_ENDPOINT})"
+    )
     endpoint = parser.parse_args(arguments).endpoint
     client = boto3.client(
         "secretsmanager",
         endpoint_url=endpoint,
-        region_name="us-east-1",  # where SAM CLI's containers look, unless told otherwise
+        region_name="us-east-1",  # the region that SAM CLI's containers use by default
         aws_access_key_id="local",
-        aws_secret_access_key="local",  # noqa: S106 - moto takes any
+        aws_secret_access_key="local",  # noqa: S106 - moto accepts any key
+        # A server that does not answer now will not answer in a moment: report that at once.
+        config=Config(retries={"total_max_attempts": 1}),
     )
     try:
         key = fill(client)
     except (BotoCoreError, ClientError) as error:
-        print(f"No Secrets Manager at {endpoint} ({error}): docker compose up?", file=sys.stderr)
+        print(
+            f"Secrets Manager at {endpoint} does not answer ({error}). Run: docker compose up",
+            file=sys.stderr,
+        )
         return 1
-    print(f"Secrets are there. A service key for usage:\n{key}")
+    print(f"The secrets are written. A service key for usage:\n{key}")
     return 0
 
 

@@ -1,9 +1,9 @@
-"""The whole product on this machine: Postgres, Commet stand-in, gateway, wired together.
+"""Runs the whole product on this machine: Postgres, the Commet stand-in and the gateway.
 
     with LocalStack() as stack:
         httpx.get(f"{stack.api}/health")
 
-Without arguments: free ports, temporary data, removed at the end.
+Without arguments, the stack uses free ports and temporary data, which it removes at the end.
 """
 
 import contextlib
@@ -46,21 +46,21 @@ _USUAL_NAME = ".local"  # of the data directory
 
 
 class StackError(Exception):
-    """The stack could not be started, or lost a part; the message is for people."""
+    """The stack could not be started, or a part of it has ended. The message is for people."""
 
 
 class FunctionFailedError(StackError):
-    """A function raised; `kind` is the name of its error, as Lambda answers it."""
+    """A function raised an error: `kind` is the error's class, `message` its text."""
 
     def __init__(self, function: str, kind: str, message: str) -> None:
         super().__init__(f"{function}: {kind}: {message}")
         self.kind = kind
-        self.told = message
+        self.message = message
 
 
 @dataclass(frozen=True)
 class Database:
-    """Where the functions find their database, and as whom."""
+    """The address of the functions' database, and the logins of its owner and its app role."""
 
     host: str
     port: int
@@ -71,7 +71,7 @@ class Database:
 
     @property
     def url(self) -> str:
-        """For scripts, as the owner of the tables."""
+        """The connection URL of the tables' owner, with the password, for scripts."""
         user, password = (quote(self.owner[part], safe="") for part in ("username", "password"))
         login = f"{user}:{password}" if password else user
         host = quote(self.host, safe="")
@@ -79,14 +79,14 @@ class Database:
 
 
 class LocalStack:
-    """Runs from `start` to `stop`; nothing of it outlives this process, however that ends.
+    """The local stack. It runs from `start` to `stop`, and ends whenever this process ends.
 
-    With `database_url`, that server is used and nothing but our tables is created in it. With a
-    sandbox key, Commet itself is used; webhooks then have to be relayed, signed with
-    `webhook_secret`. `catalogue` is what the stand-in sells instead of its own plans, and
-    `commet_options` are further flags of it. `fast` gives up Postgres' safety against a power cut.
-    `schedule_minute_seconds` is how long a minute of the schedules takes; None fires none. `say` is
-    called with one line per step.
+    `database_url` names a server to use; only our tables are created in it. With the sandbox key
+    `commet_api_key`, Commet itself is used, and its webhooks have to be relayed, signed with
+    `webhook_secret`. `catalogue` is a file with plans for the stand-in to sell, and
+    `commet_options` are further flags of the stand-in. With `fast`, Postgres may lose data in a
+    power cut. `schedule_minute_seconds` says how many seconds a minute of the schedules takes; with
+    None no schedule fires. `say` is called with one line for each step.
     """
 
     def __init__(
@@ -137,7 +137,7 @@ class LocalStack:
 
     @property
     def api(self) -> str:
-        """Where the HTTP API is."""
+        """The address of the HTTP API."""
         return self._gateway.url
 
     @property
@@ -147,7 +147,7 @@ class LocalStack:
 
     @property
     def lambda_url(self) -> str:
-        """Lambda's Invoke API, for functions without a route."""
+        """The address of Lambda's Invoke API, for functions without a route."""
         return self._gateway.lambda_url
 
     @property
@@ -155,7 +155,7 @@ class LocalStack:
         return self._sandbox_key is None
 
     def invoke(self, function: str, event: Any = None) -> Any:
-        """Calls a function directly and returns its answer; raises FunctionFailedError."""
+        """Invokes a function directly. Returns its answer; raises FunctionFailedError."""
         result = self._gateway.invoke(function, {} if event is None else event)
         answer = json.loads(result.payload)
         if result.failed:
@@ -164,7 +164,7 @@ class LocalStack:
         return answer
 
     def start(self) -> None:
-        """Returns once requests are served.
+        """Starts everything. Returns once requests are served.
 
         Raises StackError, PortTakenError, PostgresError and StandInError.
         """
@@ -175,11 +175,11 @@ class LocalStack:
             raise
 
     def stop(self) -> None:
-        """Ends everything, in the order that loses nothing."""
+        """Stops everything, in an order that loses no data."""
         self._closing.close()
 
     def wait(self) -> None:
-        """Blocks for as long as everything runs. Raises StackError when a part has ended."""
+        """Waits while all parts run. Raises StackError when a part has ended."""
         while True:
             time.sleep(_POLL_SECONDS)
             if self._standin and self._standin.ended() is not None:
@@ -206,7 +206,7 @@ class LocalStack:
         listener = self._closing.enter_context(self._port.listen())
         port = listener.getsockname()[1]
         self._mention_moved("API", self._port, port)
-        # Importing SAM CLI takes as long as all the rest, so the rest starts meanwhile.
+        # Importing SAM CLI takes as long as starting the rest, so both happen at the same time.
         with ThreadPoolExecutor() as pool:
             database = pool.submit(self._start_database, kept)
             standin = pool.submit(self._start_standin) if self.uses_standin else None
@@ -245,7 +245,10 @@ class LocalStack:
         show(self.data_dir, self.facts())
 
     def _applied(self, migrations: "Future[Any]") -> list[str]:
-        """The migrations applied; raises StackError, with the way out where the data is too old."""
+        """The names of the applied migrations.
+
+        Raises StackError where the data is too old for this version, with a command that helps.
+        """
         try:
             return migrations.result().get("applied") or []
         except FunctionFailedError as failed:
@@ -256,16 +259,16 @@ class LocalStack:
             elif self.data_dir.name == _USUAL_NAME:
                 place = f"in {self.data_dir}"
                 way_out = f"Start afresh: rm -rf {shlex.quote(str(self.data_dir))}"
-            else:  # which may hold more than the stack's own files
+            else:  # the directory may hold other files than the stack's own
                 place = f"in {self.data_dir}"
                 way_out = "Remove the stack's data there, or choose another directory (DATA_DIR)."
             raise StackError(
                 f"The database {place} was made by another version of this project, "
-                f"and this version cannot bring it up to date: {failed.told} {way_out}"
+                f"and this version cannot bring it up to date: {failed.message} {way_out}"
             ) from failed
 
     def facts(self) -> dict[str, Any]:
-        """What `stack.json` says."""
+        """The content of `stack.json`: addresses and keys of the running stack."""
         return {
             "api": self.api,
             "function_url": self.function_url,
@@ -278,13 +281,17 @@ class LocalStack:
         }
 
     def _own_data_dir(self) -> Path:
-        """The directory, locked. Temporary ones are world-reachable: Postgres may be `nobody`."""
+        """The data directory, locked for this process. Raises StackError where it is in use.
+
+        Other users may enter a temporary directory, because Postgres may run as `nobody`.
+        """
         if self._data_dir is None:
             place = Path(self._closing.enter_context(tempfile.TemporaryDirectory(prefix="stack-")))
             place.chmod(0o755)
         else:
             place = self._data_dir.resolve()
-            # Ours alone, except that root's Postgres has to pass through as nobody.
+            # Only we may read it. Where we are root, `nobody` must be able to pass: Postgres runs
+            # as nobody then.
             mode = 0o711 if os.geteuid() == 0 else 0o700
             place.mkdir(mode=mode, parents=True, exist_ok=True)
         try:
@@ -331,7 +338,7 @@ class LocalStack:
         return standin
 
     def _start_anew(self) -> str:
-        """The command that forgets everything, and what is left to its owner."""
+        """The command that deletes all data, and what the user has to empty in addition."""
         command = f"rm -rf {shlex.quote(str(self._data_dir or self.data_dir))}"
         return (
             f"{command}, and empty the database of DATABASE_URL" if self._database_url else command
@@ -342,7 +349,7 @@ class LocalStack:
             self._say(f"Port {wish.number} is taken; {what} listens on {port} instead.")
 
     def _secrets(self, kept: Kept, database: Database) -> dict[str, str]:
-        # Without one nothing is accepted: any word in its place would be a secret that is known.
+        # Without a secret no webhook is accepted. A default secret would be known to everybody.
         relayed = [self._webhook_secret] if self._webhook_secret else []
         return {
             _WEBHOOK_SECRET: (
@@ -378,7 +385,7 @@ class LocalStack:
 
 
 def _users_own_database(url: str) -> Database:
-    """Raises StackError when it cannot be reached; the message holds no password."""
+    """The user's own database. Raises StackError where it does not answer; names no password."""
     try:
         with psycopg.connect(url, connect_timeout=5) as connection:
             about = connection.info

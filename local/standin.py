@@ -1,4 +1,4 @@
-"""The Commet stand-in as a process of the local stack: start it, end it, ask it the time."""
+"""Runs the Commet stand-in as a process of the local stack, and reads its clock."""
 
 import contextlib
 import json
@@ -21,7 +21,7 @@ _END_SECONDS = 10.0
 
 
 class StandInError(Exception):
-    """The stand-in did not start. `start_anew`: without what it has kept, it would."""
+    """The stand-in did not start. `start_anew`: it would start if its data were deleted."""
 
     def __init__(self, message: str, *, start_anew: bool = False) -> None:
         super().__init__(message)
@@ -29,7 +29,7 @@ class StandInError(Exception):
 
 
 class StandIn:
-    """The process. `base_url` is its API, `public_url` where its pages and inspection are."""
+    """The stand-in's process. `base_url` is its API, `public_url` its pages and inspection."""
 
     def __init__(self, port: int, data: Path, log: Log, options: Sequence[str] = ()) -> None:
         self._process = subprocess.Popen(
@@ -44,8 +44,8 @@ class StandIn:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             text=True,
-            umask=0o077,  # its data holds the API key and the webhook secret
-            # Ctrl-C is for the stack, which ends us last.
+            umask=0o077,  # the stand-in's data contains the API key and the webhook secret
+            # Ctrl-C must not end the stand-in: the stack ends it last.
             process_group=0,
         )
         try:
@@ -59,11 +59,11 @@ class StandIn:
         threading.Thread(target=self._relay, args=(log,), name="commet", daemon=True).start()
 
     def ended(self) -> int | None:
-        """Its exit code, once it has ended."""
+        """The process's exit code; None while it runs."""
         return self._process.poll()
 
     def close(self) -> None:
-        """Ends it and waits for that."""
+        """Ends the process and waits for its end."""
         self._process.terminate()
         try:
             self._process.wait(_END_SECONDS)
@@ -100,16 +100,17 @@ class StandIn:
 
     def _relay(self, log: Log) -> None:
         assert self._process.stdout is not None  # noqa: S101 - for the type checker
-        with contextlib.suppress(ValueError):  # closed while we read
+        with contextlib.suppress(ValueError):  # `close` has closed the output meanwhile
             for line in self._process.stdout:
                 log.output("Commet", line)
 
 
 class StandInClock:
-    """The stand-in's time, as the functions' `/clock` answers it.
+    """The stand-in's time, for the functions' `/clock`.
 
-    Asked at its inspection endpoint, not in Commet's API: there it would count as a call, and
-    misbehave when Commet is told to. When it does not answer, time flows on from the last answer.
+    It is read from the stand-in's inspection endpoint. Commet's API also has it, but there the
+    request would count as a call, and injected faults would hit it. While the stand-in does not
+    answer, time continues from its last answer.
     """
 
     def __init__(self, public_url: str) -> None:

@@ -1,4 +1,4 @@
-"""What the local stack keeps in its data directory between two runs, and shows during one."""
+"""The local stack's files: secrets.json is kept between runs, stack.json exists during a run."""
 
 import contextlib
 import hashlib
@@ -13,7 +13,7 @@ _SHOWN = "stack.json"
 
 
 def write_private(path: Path, document: dict[str, Any]) -> None:
-    """Writes JSON that only we may read: all of it or nothing."""
+    """Writes a JSON file that only we may read. The file is replaced as a whole or not at all."""
     fresh = path.with_name(f"{path.name}.{os.getpid()}")
     descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w") as file:
@@ -23,7 +23,7 @@ def write_private(path: Path, document: dict[str, Any]) -> None:
 
 
 class Kept:
-    """Generated once, then the same in every run. Readable by nobody else."""
+    """Secrets that are generated once and kept for later runs, in a file that only we may read."""
 
     def __init__(self, directory: Path) -> None:
         self._path = directory / _KEPT
@@ -36,7 +36,7 @@ class Kept:
             "app_secret": secrets.token_urlsafe(32),
             "owner_password": secrets.token_urlsafe(24),
             "app_password": secrets.token_urlsafe(24),
-            # The secret of the webhook function, empty until an endpoint is registered.
+            # The webhook secret; empty until an endpoint is registered.
             "webhook_secret": '{"secrets": []}',
         }
         if made.keys() - self._values.keys():
@@ -52,7 +52,7 @@ class Kept:
             self._save()
 
     def service_keys(self) -> str:
-        """The secret of the functions: names, scopes and hashes, never the key."""
+        """The text of the secret with the service keys. It contains hashes and no key."""
         digest = hashlib.sha256(self["service_key"].encode()).hexdigest()
         scopes = ["usage:write", "usage:correct", "read"]
         return json.dumps({"keys": [{"name": "local", "sha256": digest, "scopes": scopes}]})
@@ -62,12 +62,12 @@ class Kept:
 
 
 def show(directory: Path, facts: dict[str, Any]) -> None:
-    """Writes `stack.json`, for scripts."""
+    """Writes `stack.json`, which scripts read."""
     write_private(directory / _SHOWN, facts)
 
 
 def shown(directory: Path) -> dict[str, Any] | None:
-    """What the stack that runs in this directory has shown; None where none does."""
+    """The content of `stack.json` in this directory; None where no stack runs."""
     try:
         facts: dict[str, Any] = json.loads((directory / _SHOWN).read_text())
     except FileNotFoundError:
@@ -76,6 +76,6 @@ def shown(directory: Path) -> dict[str, Any] | None:
 
 
 def hide(directory: Path) -> None:
-    """Removes it: what it names is no longer there."""
+    """Removes `stack.json`, because the stack has ended."""
     with contextlib.suppress(FileNotFoundError):
         (directory / _SHOWN).unlink()

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from standin.catalogue import Plan
 from standin.clock import iso, iso_or_none
@@ -107,7 +107,6 @@ Trigger = Literal[
     "cancellation_revoked",
     "quota_exceeded",
 ]
-TRIGGERS = frozenset(get_args(Trigger))
 
 ChargeReason = Literal[
     "first_subscription_payment",

@@ -10,12 +10,74 @@ from uuid import uuid4
 
 import pytest
 from hypothesis import HealthCheck, settings
+from xdist.scheduler import LoadFileScheduling
 
 from local.postgres import EmbeddedPostgres
+
+# How many seconds a test of these levels may take, its fixtures included, before it fails: far more
+# than it needs, so that only a test that hangs is cut off. All others: `timeout` in pyproject.toml.
+_LONGER = {
+    "e2e": 600,  # builds, browsers, whole stacks
+    "samlocal": 600,
+    "proof": 3600 if os.environ.get("PROOF") == "full" else 600,
+}
+
 
 # How long an example takes says more about the machine than about the code.
 settings.register_profile("project", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("project")
+
+# What takes longest comes first, so that no worker is left with it when the others are done.
+_LONGEST_FIRST = (
+    "tests/e2e/test_build.py",
+    "tests/e2e/test_guides.py",
+    "tests/e2e/stack/",
+    "tests/proof/",
+    "tests/e2e/",
+    "tests/integration/local/",
+    "tests/standin/unit/test_life_cycles.py",
+    "tests/standin/contract/test_process.py",
+    "tests/standin/pages/",
+)
+# Tests of one folder here use one stack, which takes seconds to start.
+_TOGETHER = ("tests/e2e/stack/",)
+# Tests of one file here share nothing, and each takes long.
+_APART = ("tests/e2e/test_guides.py",)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Gives the levels that take longer a longer limit, and has the longest tests run first.
+
+    Within a place tests keep their order.
+    """
+    for item in items:
+        level = item.path.relative_to(Path(__file__).parent).parts[0]
+        if level in _LONGER and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(_LONGER[level]))
+    items.sort(key=lambda item: _place(item.nodeid))
+
+
+def _place(nodeid: str) -> int:
+    return next(
+        (n for n, place in enumerate(_LONGEST_FIRST) if nodeid.startswith(place)),
+        len(_LONGEST_FIRST),
+    )
+
+
+class _Scheduling(LoadFileScheduling):  # type: ignore[misc]  # xdist has no types
+    """Hands whole files to the workers, but for what is said above."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        if nodeid.startswith(_APART):
+            return nodeid
+        folder = next((each for each in _TOGETHER if nodeid.startswith(each)), None)
+        return folder or str(super()._split_scope(nodeid))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling | None:
+    """Ours in place of xdist's `loadfile`."""
+    return _Scheduling(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""GET /plans and POST /checkout: choosing what to pay for."""
+"""GET /plans and POST /checkout: lists the plans, and starts a checkout."""
 
 from decimal import Decimal
 from typing import Annotated, Any
@@ -29,7 +29,7 @@ app = api.resolver()
 
 @app.get("/plans", responses=api.answers(Plans, 200, 502))
 def list_plans() -> Response[Plans]:
-    """What can be bought. `as_of` tells how old the answer is while the provider is silent."""
+    """The public plans. `as_of` is older than a minute only while the provider does not answer."""
     found = plans.catalogue(
         wiring.database(), wiring.commet(), now=wiring.now(), deadline=api.deadline(app)
     )
@@ -43,7 +43,7 @@ def list_plans() -> Response[Plans]:
     responses=api.answers(CheckoutReply, 201, 403, 404, 409, 502) | api.answers(CheckoutReply, 200),
 )
 def start_checkout(body: Annotated[Checkout, Body()]) -> Response[CheckoutReply]:
-    """Start paying for a plan, or take up the checkout that is still to be paid (200).
+    """Start a checkout for a plan, or continue the one that waits for payment (200).
 
     A free plan is active at once and has no `checkout_url`.
     """

@@ -1,4 +1,4 @@
-"""What a user has, used and owes; a backend's users; health; the root and every unknown route."""
+"""The dashboard, the users that a backend registers, health, the welcome page, unknown routes."""
 
 import math
 from datetime import datetime, timedelta
@@ -33,7 +33,7 @@ from billing.subscriptions.mirror import Subscription
 from billing.usage import totals
 from billing.usage.totals import FeatureUsage
 
-# Powertools reads the rules of a path parameter from Path itself.
+# Powertools reads the rules of a path parameter from `Path`, so the type UserId cannot be used.
 UserIdInPath = Annotated[str, PathParameter(pattern=USER_ID_PATTERN)]
 
 app = api.resolver()
@@ -41,7 +41,7 @@ app = api.resolver()
 
 @app.get("/dashboard", security=api.BY_USER, responses=api.answers(Dashboard, 200))
 def my_dashboard() -> Response[Dashboard]:
-    """Your subscription, what you used and what it costs so far."""
+    """Your subscription, your usage, and what the usage costs so far."""
     return _dashboard(api.user(app))
 
 
@@ -51,7 +51,7 @@ def my_dashboard() -> Response[Dashboard]:
     responses=api.answers(Dashboard, 200, 403, 404),
 )
 def dashboard_of_user(user_id: UserIdInPath) -> Response[Dashboard]:
-    """The same for a product's backend."""
+    """The dashboard of one user, for a product's backend."""
     return _dashboard(accounts.user_by_id(wiring.database(), user_id))
 
 
@@ -61,9 +61,9 @@ def dashboard_of_user(user_id: UserIdInPath) -> Response[Dashboard]:
     responses=api.answers(UserPut, 200, 403, 409) | api.answers(UserPut, 201),
 )
 def put_user(user_id: UserIdInPath, body: Annotated[PutUser, Body()]) -> Response[UserPut]:
-    """Register a user of your own product, who has no password here (201 where they are new).
+    """Register or update a user of your product, who has no password here (201 for a new user).
 
-    Whoever signed up here themselves keeps the email and name they chose; the answer shows them.
+    A user who signed up here keeps their own email and name, and the answer contains these.
     """
     user, created = accounts.put_user(
         wiring.database(), user_id=user_id, email=body.email, name=body.name, now=wiring.now()
@@ -73,7 +73,7 @@ def put_user(user_id: UserIdInPath, body: Annotated[PutUser, Body()]) -> Respons
 
 @app.get("/health", responses=api.answers(Health, 200))
 def health() -> Response[Health]:
-    """200 while the database answers, 503 while it does not."""
+    """200 while the database answers, else 503."""
     wiring.database().value("select 1")
     return api.json_response(Health(status="ok"))
 
@@ -88,7 +88,7 @@ def health() -> Response[Health]:
     },
 )
 def welcome() -> Response[str]:
-    """Where people land after checkout while AppUrl is this address."""
+    """The page people return to after a checkout, while AppUrl is this address."""
     return Response(
         200,
         content_type="text/html; charset=utf-8",

@@ -1,6 +1,6 @@
-"""Sends accepted usage to Commet, and sets expired reservations aside.
+"""Sends usage to Commet, and marks expired reservations.
 
-Called by a schedule; {} by hand does the same.
+A schedule invokes it. Invoking it by hand with {} does the same.
 """
 
 from dataclasses import asdict
@@ -22,7 +22,11 @@ metrics = Metrics()
 
 @metrics.log_metrics
 def handler(_: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    """What was delivered in this run, and how the outbox stands; the rest comes due by itself."""
+    """Delivers what is due. Returns this run's counts and the state of the outbox.
+
+    Deliveries for which no time was left are sent by the next run. Raises RuntimeError where a step
+    failed, so that Lambda counts an error.
+    """
     settings = wiring.settings()
     done = sending.deliver(
         wiring.database(),
@@ -34,16 +38,16 @@ def handler(_: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
         workers=settings.delivery_workers,
     )
     expired = reservations.tidy(wiring.database(), now=wiring.now())
-    stands = outbox.gauges(wiring.database())
+    gauges = outbox.gauges(wiring.database())
     metrics.add_metric(Metric.DELIVERIES_CLAIMED, MetricUnit.Count, done.claimed)
     metrics.add_metric(Metric.DELIVERIES_SENT, MetricUnit.Count, done.sent)
     metrics.add_metric(Metric.DELIVERIES_POSTPONED, MetricUnit.Count, done.postponed)
     metrics.add_metric(Metric.DELIVERIES_PARKED, MetricUnit.Count, done.parked)
     metrics.add_metric(Metric.RESERVATIONS_EXPIRED, MetricUnit.Count, expired)
-    metrics.add_metric(Metric.OUTBOX_AGE_SECONDS, MetricUnit.Seconds, stands.outbox_age_seconds)
-    metrics.add_metric(Metric.PARKED_DELIVERIES, MetricUnit.Count, stands.parked_deliveries)
-    metrics.add_metric(Metric.USAGE_DRIFT, MetricUnit.Count, stands.usage_drift)
-    summary = asdict(done) | {"reservations_expired": expired} | asdict(stands)
+    metrics.add_metric(Metric.OUTBOX_AGE_SECONDS, MetricUnit.Seconds, gauges.outbox_age_seconds)
+    metrics.add_metric(Metric.PARKED_DELIVERIES, MetricUnit.Count, gauges.parked_deliveries)
+    metrics.add_metric(Metric.USAGE_DRIFT, MetricUnit.Count, gauges.usage_drift)
+    summary = asdict(done) | {"reservations_expired": expired} | asdict(gauges)
     logger.info("deliver_usage.done", extra=summary)
     if done.steps_failed:
         raise RuntimeError("Some steps of this run failed: see delivery.step_failed in the log.")

@@ -1,4 +1,4 @@
-"""Brings the tables up to date: called by each deployment, or by hand with {}."""
+"""Brings the database's tables up to date. Each deployment invokes it; by hand, use {}."""
 
 from typing import Any
 
@@ -18,12 +18,16 @@ _RESOURCE = "migrations"
 
 
 class NotPublished(Exception):
-    """A deployment that would leave the functions' versions as they are, on the old code."""
+    """The code changed under the same BuildId, so the functions would keep running the old code."""
 
 
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    """The names applied; raises what went wrong, unless CloudFormation is told instead."""
-    # What is left of the time is for saying what went wrong.
+    """Applies missing migrations. Returns their names, or the answer to CloudFormation.
+
+    Raises the migration's error where a person invoked the function; CloudFormation gets the error
+    as a failure's reason.
+    """
+    # The reserved seconds are for answering with the reason of a failure.
     deadline = Deadline.of_invocation(context, reserve=15)
     if not custom_resource.is_request(event):
         return {"applied": _migrate(deadline)}
@@ -39,21 +43,21 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
 
 def _fulfil(request: Request, deadline: Deadline) -> Done:
     _check_build(request)
-    # Deleting the stack leaves the data alone.
+    # The data stays when the stack is deleted.
     applied = [] if request.kind == "Delete" else _migrate(deadline)
     return Done(request.resource_id or _RESOURCE, f"{len(applied)} applied")
 
 
 def _check_build(request: Request) -> None:
-    """Raises NotPublished for a newer layer under the same build id.
+    """Raises NotPublished where the layer is newer and BuildId is the same.
 
-    Not for an older one: that is this very deployment, being taken back.
+    An older layer is allowed: CloudFormation is rolling this deployment back.
     """
     now, before = request.properties, request.properties_before
     if now.get("BuildId") != before.get("BuildId") or "Layer" not in before:
         return
     if _number(now["Layer"]) > _number(before["Layer"]):
-        raise NotPublished("The code has changed and BuildId has not. Deploy with `make deploy`.")
+        raise NotPublished("The code changed, but BuildId did not. Deploy with `make deploy`.")
 
 
 def _number(layer_arn: str) -> int:

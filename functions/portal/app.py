@@ -1,4 +1,4 @@
-"""GET and POST /portal: the way into Commet's customer portal."""
+"""GET and POST /portal: the address of Commet's customer portal."""
 
 from typing import Annotated, Any
 
@@ -22,7 +22,7 @@ app = api.resolver()
     responses=api.answers(None, 303, 409, 502),
 )
 def visit_portal() -> Response[None]:
-    """Go to the billing portal: what a link in a page points to."""
+    """Redirect to the billing portal. A link in a page can point here."""
     return Response(303, headers={"Location": _portal_url(None)})
 
 
@@ -35,7 +35,7 @@ def visit_portal() -> Response[None]:
 def create_portal_session(
     body: Annotated[Portal | None, Body()] = None,
 ) -> Response[PortalReply]:
-    """Get the address of a fresh portal session."""
+    """Get the address of a new portal session."""
     return api.json_response(PortalReply(portal_url=_portal_url(body)), 201)
 
 

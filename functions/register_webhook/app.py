@@ -1,4 +1,4 @@
-"""Registers our webhook at Commet: called by each deployment, or by hand with {}."""
+"""Registers our webhook endpoint at Commet. Each deployment invokes it; by hand, use {}."""
 
 from typing import Any
 
@@ -14,12 +14,16 @@ from billing.errors import CommetRefused, CommetUnavailable, Unavailable
 
 logger = Logger()
 
-# What a registration is called that never came about; Commet's own ids never look like this.
+# The resource's id where no endpoint was registered. Commet's own ids look different.
 _NONE = "not-registered"
 
 
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    """The id of the endpoint; raises what went wrong, unless CloudFormation is told instead."""
+    """Registers the endpoint. Returns the endpoint's id, or the answer to CloudFormation.
+
+    Raises the error where a person invoked the function; CloudFormation gets the error as a
+    failure's reason.
+    """
     deadline = Deadline.of_invocation(context, reserve=15)
     if not custom_resource.is_request(event):
         registration = _registration(wiring.settings().webhook_url, deadline)
@@ -42,8 +46,8 @@ def _fulfil(request: Request, deadline: Deadline) -> Done:
         request_id=request.id, rotation=request.properties.get("Rotation", "")
     )
     logger.info("webhook_endpoint.registered", endpoint_id=endpoint_id)
-    # An endpoint that had to be replaced keeps the resource's name: CloudFormation would otherwise
-    # have the "old resource" deleted, and a Delete has to mean that the stack lets go of it.
+    # The resource keeps its id even where the endpoint was replaced. With a new id CloudFormation
+    # would send a Delete for the old one, and a Delete must only mean that the stack is deleted.
     return Done(request.resource_id or endpoint_id, data={"EndpointId": endpoint_id})
 
 
@@ -52,21 +56,21 @@ def _remove(request: Request, registration: Registration) -> Done:
     try:
         registration.remove(None if resource_id == _NONE else resource_id)
     except CommetRefused as refused:
-        # A key that was revoked before the stack was deleted must not keep it from going.
+        # The stack must be deletable after its API key was revoked.
         logger.warning("webhook_endpoint.left", endpoint_id=resource_id, code=refused.commet_code)
         return Done(resource_id, f"Remove the endpoint at Commet yourself: {refused}"[:500])
     except CommetUnavailable as error:
         if not isinstance(error.__cause__, Unavailable):
             raise
-        # Nor must one whose secret is gone, or could never be read: Commet was not even asked.
+        # The same without the API key's secret: it could not be read, so Commet was not called.
         logger.warning("webhook_endpoint.left", endpoint_id=resource_id, exc_info=True)
-        told = custom_resource.explained(error)
-        return Done(resource_id, f"Remove the endpoint at Commet yourself: {told}")
+        reason = custom_resource.explained(error)
+        return Done(resource_id, f"Remove the endpoint at Commet yourself: {reason}")
     return Done(resource_id)
 
 
 def _registration(url: str, deadline: Deadline) -> Registration:
-    # Wall time: how long a secret stays valid has nothing to do with billing periods.
+    # Wall time, because how long a secret stays valid does not depend on the test clock.
     return Registration(wiring.commet(), wiring.webhook_vault(), url, wall_clock, deadline)
 
 

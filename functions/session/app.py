@@ -1,4 +1,4 @@
-"""POST /login and POST /logout: sessions begin and end."""
+"""POST /login and POST /logout: begin and end a session."""
 
 import time
 from typing import Annotated, Any
@@ -19,7 +19,7 @@ app = api.resolver()
 
 @app.post("/login", responses=api.answers(SignedIn, 200, 401, 403))
 def login(body: Annotated[SignIn, Body()]) -> Response[SignedIn]:
-    """Sign in. Always opens a new session."""
+    """Sign in. Each sign-in opens a new session."""
     now = wiring.now()
     try:
         delay = wiring.attempts().sign_in(sign_in.client_address(app), body.email, now)

@@ -1,4 +1,4 @@
-"""POST /signup: a user and their first session. Calls nobody outside."""
+"""POST /signup: creates a user and their first session. Makes no call to Commet."""
 
 from typing import Annotated, Any
 

@@ -1,4 +1,4 @@
-"""Usage over HTTP: report, check, reserve, correct and export."""
+"""The usage routes: report, check, reserve, correct and export usage."""
 
 from collections.abc import Callable, Sequence
 from datetime import timedelta
@@ -58,7 +58,7 @@ ReservationId = Annotated[str, PathParameter(pattern=r"^[A-Za-z0-9_]{1,100}$")]
 
 
 def _by_form(body: Any, _: object) -> shapes.UsageEvent | UsageBatch:
-    # pydantic would choose by trying both, and put the name of the form before each wrong field.
+    # pydantic would try both forms, and put the form's name before the name of each wrong field.
     form = UsageBatch if isinstance(body, dict) and "events" in body else shapes.UsageEvent
     return form.model_validate(body)
 
@@ -73,9 +73,9 @@ UsageBody = Annotated[shapes.UsageEvent | UsageBatch, WrapValidator(_by_form)]
     responses=api.answers(UsageTaken, 202, 402, 403, 404, 409, 413) | api.answers(UsageTaken, 200),
 )
 def take_usage(body: Annotated[UsageBody, Body()]) -> Response[UsageTaken]:
-    """Report usage: one event, or up to 1,000, each with its own verdict.
+    """Report one usage event, or up to 1,000, each with its own verdict.
 
-    Sending an event again with the same key is safe: it is counted once (200 `duplicate`).
+    An event that is sent again with the same idempotency key is counted once (200 `duplicate`).
     """
     if isinstance(body, UsageBatch):
         return _take_batch(body.events)
@@ -100,9 +100,9 @@ def take_usage(body: Annotated[UsageBody, Body()]) -> Response[UsageTaken]:
     responses=api.answers(UsageAllowed, 200, 403),
 )
 def check_usage(body: Annotated[UsageCheck, Body()]) -> Response[UsageAllowed]:
-    """May this much be used now, and what would it cost? Books and holds nothing.
+    """Check whether a quantity may be used now, and what it would cost.
 
-    A signed-in user asks about their own usage and leaves `user_id` out.
+    Nothing is booked or held. A signed-in user checks their own usage and leaves `user_id` out.
     """
     user_id = _user_to_check(body.user_id)
     check = partial(
@@ -130,11 +130,12 @@ def check_usage(body: Annotated[UsageCheck, Body()]) -> Response[UsageAllowed]:
     | api.answers(ReservationReply, 200),
 )
 def reserve_usage(body: Annotated[Reserve, Body()]) -> Response[ReservationReply]:
-    """Hold an amount before the work. It counts against the limit until it expires.
+    """Hold a quantity before the work. It counts against the limit until it expires.
 
-    Asking again with the same key answers the same reservation while it is held, and once it is
-    confirmed (200). One that has expired is held anew if it still fits (201), one that was released
-    is not (409 `reservation_released`), nor anything for what was counted (409 `already_counted`).
+    The same idempotency key again answers the same reservation while it is held, and once it is
+    confirmed (200). An expired reservation is held again if its quantity still fits (201). A
+    released one is not (409 `reservation_released`). A key under which usage was counted reserves
+    nothing (409 `already_counted`).
     """
     usage = UsageEvent(
         user_id=body.user_id,
@@ -163,10 +164,10 @@ def reserve_usage(body: Annotated[Reserve, Body()]) -> Response[ReservationReply
 def confirm_reservation(
     reservation_id: ReservationId, body: Annotated[Confirm, Body()]
 ) -> Response[ReservationReply]:
-    """Book what the work really took, which may be less or more than was held.
+    """Book the quantity that the work took, which may be less or more than the held quantity.
 
-    Confirming again with the same quantity is safe. After the reservation expired it succeeds only
-    if it still fits (409 `reservation_expired`).
+    Confirming again with the same quantity is safe. An expired reservation can be confirmed only if
+    the quantity still fits the limit (else 409 `reservation_expired`).
     """
     held = _find(reservation_id)
     confirm = partial(
@@ -194,7 +195,7 @@ def release_reservation(
     reservation_id: ReservationId,
     body: Annotated[Release, Body()],  # noqa: ARG001 - empty
 ) -> Response[ReservationReply]:
-    """Give back what is held. Releasing again is safe."""
+    """End a reservation without booking. Releasing again is safe."""
     held = _find(reservation_id)
     return _reservation(reservations.release(wiring.database(), held, now=wiring.now()), 200)
 
@@ -207,14 +208,14 @@ def release_reservation(
     | api.answers(CorrectionTaken, 200),
 )
 def correct_usage(body: Annotated[Correct, Body()]) -> Response[CorrectionTaken]:
-    """Add to what a user used, or take off what was counted wrongly; signed, with a reason.
+    """Add a quantity to a user's total, or take a wrongly counted one off, with a reason.
 
-    `corrects`, the key of the entry that was wrong, or `occurred_at` says which period is meant. A
-    total never falls below zero (409 `below_zero`). Where that period is over, its invoice stays as
-    it is, and `needs_credit` says what to give back.
+    `corrects` is the idempotency key of the wrong entry, whose period is corrected. Instead,
+    `occurred_at` may name a time in the period. A total never falls below zero (409 `below_zero`).
+    Where the period is over, its invoice stays as it is, and `needs_credit` says what to give back.
     """
     if body.corrects is not None and body.occurred_at is not None:
-        both = "Name the period by corrects or by occurred_at, not by both."
+        both = "Send corrects or occurred_at, not both."
         raise InvalidRequest(errors=[FieldError("corrects", "one_of_two", both)])
     correction = Correction(
         user_id=body.user_id,
@@ -262,7 +263,7 @@ def list_usage(
     """The ledger in the order of booking: events, confirmed reservations and corrections.
 
     `from` (inclusive) and `to` (exclusive) are times of booking. Follow `next_cursor`, or the
-    `Link` header, until there is none. `format=csv`, or `Accept: text/csv`, for a spreadsheet.
+    `Link` header, until there is none. `format=csv` or `Accept: text/csv` gives a spreadsheet.
     """
     page = ledger.page(
         wiring.database(),
@@ -336,7 +337,7 @@ def _decide(users: list[str], decide: Callable[[Sequence[int]], Sequence[D]]) ->
 
 
 def _only(decided: Decided[D]) -> D:
-    """The decision about a single user; raises AccessUnconfirmed."""
+    """The decision about a single user. Raises AccessUnconfirmed where Commet did not answer."""
     if decided.unconfirmed:
         raise AccessUnconfirmed(decided.unconfirmed[0])
     return decided.decisions[0]
@@ -349,7 +350,7 @@ def _user_to_check(named: str | None) -> str:
             raise Forbidden("A session reads the usage of its own user only.")
         return caller.id
     if named is None:
-        missing = "A service key names the user."
+        missing = "A request with a service key must name the user."
         raise InvalidRequest(errors=[FieldError("user_id", "missing", missing)])
     return named
 

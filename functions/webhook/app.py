@@ -1,7 +1,7 @@
-"""POST /webhooks/commet, and the function's own URL: Commet tells what happened.
+"""POST /webhooks/commet, and the function's own URL: receives Commet's webhooks.
 
-Written against the payload format itself: a router with validation would cost this function half
-of its cold start, and there is one thing to route.
+This function reads API Gateway's payload format itself. A router with validation would take half of
+the time that a webhook's cold start may take, and there is only one route.
 """
 
 import base64
@@ -37,17 +37,17 @@ _OUTCOMES = {
     "unreadable": Metric.WEBHOOK_UNREADABLE,
 }
 
-# The route of a function URL; there is one, for whatever path.
+# The route key of every request to the function's own URL, whatever its path.
 _FUNCTION_URL = "$default"
 
-# One signature failure in so many is logged: strangers can make as many as they like.
+# Only one in 100 signature failures is logged, because strangers can cause any number of them.
 _LOG_ONE_IN = 100
 _failures = 0
 
 
 @metrics.log_metrics
 def handler(event: dict[str, Any], _: LambdaContext) -> dict[str, Any]:
-    """200 for everything Commet signed, 503 while the database cannot take it, else a problem."""
+    """Answers 200 to a signed webhook, 503 while the database does not answer, else a problem."""
     request = event["requestContext"]
     logger.append_keys(request_id=request["requestId"])
     try:
@@ -95,7 +95,7 @@ def _take(event: dict[str, Any]) -> dict[str, Any]:
 
 
 def _header(event: dict[str, Any], name: str) -> str:
-    """The value of a header, or "". AWS writes names in lower case, SAM CLI as the client did."""
+    """A header's value, or "". AWS writes names in lower case, SAM CLI as the client sent them."""
     for given, value in (event.get("headers") or {}).items():
         if given.lower() == name:
             return str(value)
@@ -113,7 +113,7 @@ def _body(event: dict[str, Any]) -> bytes:
 
 
 def _count_failure(size: int) -> None:
-    global _failures  # noqa: PLW0603 - one counter per environment, nothing depends on it
+    global _failures  # noqa: PLW0603 - one counter per environment, only for the log
     metrics.add_metric(Metric.WEBHOOK_BAD_SIGNATURE, MetricUnit.Count, 1)
     if _failures % _LOG_ONE_IN == 0:
         logger.warning("webhook.bad_signature", body_bytes=size)

@@ -1,4 +1,5 @@
 """Serves the SAM template on this machine: the HTTP API, function URLs and schedules.
 
-`template` reads it, `workers` run its functions as Lambda would, `server` is the front door.
+`template` reads the template, `workers` runs its functions as Lambda does, and `server` takes the
+HTTP requests.
 """

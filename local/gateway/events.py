@@ -1,7 +1,7 @@
-"""The events functions receive: payload format 2.0, function URLs, schedules.
+"""Makes the events that functions receive: payload format 2.0, function URLs, schedules.
 
-Written from AWS's documentation of the payloads rather than patched from SAM CLI's emulation,
-which differs in header case, absent fields, binary bodies, times and request ids.
+The events follow AWS's documentation of the payloads. SAM CLI's events are not used, because they
+differ in header case, absent fields, binary bodies, times and request ids.
 """
 
 import base64
@@ -54,7 +54,7 @@ def function_url_event(request: Request, *, function: str, request_id: str) -> E
 
 
 def api_request_id() -> str:
-    """A request id as HTTP APIs make them: 16 characters."""
+    """A new request id in the form of HTTP APIs: 16 characters."""
     return base64.urlsafe_b64encode(secrets.token_bytes(11)).decode()
 
 
@@ -100,7 +100,10 @@ def _event(request: Request, *, route_key: str, request_id: str, api_id: str, do
 
 
 def _headers(request: Request) -> dict[str, str]:
-    """Lower-case names; cookies travel apart; what a proxy in front adds."""
+    """The request's headers, with names in lower case and the headers that a proxy adds.
+
+    Cookies are not among them, because they have their own field in the event.
+    """
     headers = {name.lower(): value for name, value in request.headers.items()}
     headers.pop("cookie", None)
     before = headers.get("x-forwarded-for")
@@ -113,18 +116,18 @@ def _headers(request: Request) -> dict[str, str]:
 
 
 def trace_id() -> str:
-    """A fresh X-Ray root, in the header's format."""
+    """A new X-Ray trace id, in the header's format."""
     epoch = int(datetime.now(UTC).timestamp())
     return f"Root=1-{epoch:08x}-{secrets.token_hex(12)}"
 
 
 def _arrives_as_text(mimetype: str) -> bool:
-    """Everything else, form posts and bodies without a type included, arrives in base64."""
+    """Whether a body of this type is text in the event. All other bodies are in base64."""
     return mimetype.startswith("text/") or mimetype in _TEXT_TYPES
 
 
 def schedule_event(schedule: Schedule) -> Event:
-    """What EventBridge sends when a schedule without an input of its own fires."""
+    """The event that EventBridge sends for a schedule without its own input."""
     scheduler = schedule.source == "aws.scheduler"
     resource = (
         f"arn:aws:scheduler:{REGION}:{ACCOUNT_ID}:schedule/default/{schedule.name}"

@@ -1,4 +1,4 @@
-"""The functions of a template, invoked as Lambda would: pools of workers, limits, reports."""
+"""Invokes the functions of a template as Lambda does: pools of workers, limits, reports."""
 
 import json
 import os
@@ -14,9 +14,8 @@ from local.gateway.template import FunctionSpec
 from local.gateway.watch import CodeWatch, Stamp
 from local.gateway.workers import Launcher, Worker
 
-# Idle workers beyond the first are ended after this long.
 _STARTS_AT_ONCE = max(2, os.cpu_count() or 1)
-_IDLE_SECONDS = 120
+_IDLE_SECONDS = 120  # after so long an idle worker is ended; the last one used stays
 _END_SECONDS = 2.0
 
 
@@ -25,7 +24,7 @@ class FunctionNotFoundError(LookupError):
 
 
 class TooManyRequestsError(Exception):
-    """Every worker the function may have was busy for too long."""
+    """All workers of the function were busy for too long."""
 
 
 class RequestTooLargeError(Exception):
@@ -34,7 +33,7 @@ class RequestTooLargeError(Exception):
 
 @dataclass(frozen=True)
 class InvocationResult:
-    """What the caller of Lambda's Invoke gets: JSON, and whether the function failed."""
+    """The answer of Lambda's Invoke: JSON, and whether the function failed."""
 
     payload: bytes
     failed: bool
@@ -67,7 +66,7 @@ class Functions:
         return name in self._pools
 
     def spec(self, name: str) -> FunctionSpec:
-        """Raises FunctionNotFoundError."""
+        """The function's settings. Raises FunctionNotFoundError."""
         return self._pool(name).spec
 
     def invoke(
@@ -78,10 +77,10 @@ class Functions:
         trace: str | None = None,
         routine: bool = False,
     ) -> InvocationResult:
-        """Runs a function on an event (bytes of JSON, or anything that has a JSON form).
+        """Runs a function with an event (bytes of JSON, or anything that has a JSON form).
 
-        Of a `routine` invocation that worked and started nothing, nothing is logged.
-        Raises FunctionNotFoundError, RequestTooLargeError and TooManyRequestsError.
+        A `routine` invocation that succeeded in a running worker has no REPORT line. Raises
+        FunctionNotFoundError, RequestTooLargeError and TooManyRequestsError.
         """
         pool = self._pool(name)
         payload = event if isinstance(event, bytes) else json.dumps(event).encode()
@@ -113,7 +112,7 @@ class Functions:
         return InvocationResult(outcome.payload, outcome.failed, request_id)
 
     def close(self) -> None:
-        """Ends every worker, busy ones too."""
+        """Ends all workers, also busy ones."""
         for act in (Worker.terminate, Worker.kill):
             workers = [worker for pool in self._pools.values() for worker in pool.close()]
             deadline = time.monotonic() + _END_SECONDS
@@ -131,7 +130,7 @@ class Functions:
 
 
 class _Pool:
-    """The workers of one function: newest first, so that the others may grow old and go."""
+    """The workers of one function. The one used last is used first, so that the others expire."""
 
     def __init__(
         self,
@@ -153,7 +152,7 @@ class _Pool:
         self._closed = False
 
     def acquire(self) -> Worker:
-        """A worker for one invocation, running the code as it is now."""
+        """A worker for one invocation, with the current code. Raises TooManyRequestsError."""
         deadline = time.monotonic() + self._queue_seconds
         with self._freed:
             while True:
@@ -163,8 +162,8 @@ class _Pool:
                 self._forget_unfit(stamp)
                 if self._idle:
                     return self._idle.pop()[0]
-                # More starts at once than cores only make each of them miss its time limit, and
-                # who waits for one may well be served by the next that is free.
+                # With more starts at once than cores, each would miss its time limit. Another
+                # worker may become free before that.
                 if (
                     self._starting < _STARTS_AT_ONCE
                     and len(self._workers) + self._starting < self._max_workers
@@ -177,7 +176,7 @@ class _Pool:
             worker = self._launcher.start(self.spec, stamp)
             with self._freed:
                 self._workers.add(worker)
-                if self._closed:  # while we were starting
+                if self._closed:  # the pool was closed while the worker started
                     worker.kill()
             worker.initialise()
         finally:
@@ -187,7 +186,7 @@ class _Pool:
         return worker
 
     def release(self, worker: Worker) -> None:
-        """Takes a worker back, to be used again if it can."""
+        """Takes a worker back, for another invocation if it still runs."""
         with self._freed:
             now = time.monotonic()
             if worker.alive and not self._closed:
@@ -198,7 +197,7 @@ class _Pool:
             self._freed.notify()
 
     def close(self) -> list[Worker]:
-        """No further invocation starts; the workers there are."""
+        """Lets no further invocation start. Returns the pool's workers."""
         with self._freed:
             self._closed = True
             self._freed.notify_all()
@@ -208,7 +207,7 @@ class _Pool:
         return self._watch.stamp([self.spec.code, *self.spec.layers])
 
     def _forget_unfit(self, stamp: Stamp) -> None:
-        """Drops workers that have died, or run code that has changed since."""
+        """Ends idle workers that have died or whose code has changed."""
         self._forget([e for e in self._idle if not e[0].alive or e[0].stamp != stamp])
 
     def _forget(self, entries: list[tuple[Worker, float]]) -> None:

@@ -1,4 +1,4 @@
-"""What the gateway prints: the functions' own output, and a REPORT line per invocation."""
+"""The gateway's log: the functions' own output, and a REPORT line for each invocation."""
 
 import json
 import math
@@ -16,7 +16,7 @@ _RED, _DIM, _RESET = "\033[31m", "\033[2m", "\033[0m"
 
 @dataclass(frozen=True)
 class Report:
-    """The measures of one invocation; `init_ms` only for the first of its worker."""
+    """The measures of one invocation. `init_ms` is None except for a worker's first one."""
 
     request_id: str
     duration_ms: float
@@ -26,11 +26,11 @@ class Report:
 
     @property
     def billed_ms(self) -> int:
-        """Lambda bills the initialisation too, and whole milliseconds."""
+        """The milliseconds that Lambda would bill: whole ones, with the initialisation."""
         return math.ceil(self.duration_ms + (self.init_ms or 0))
 
 
-# Of a structured line: what the reader sees anyway, or never wants to.
+# Fields of a structured line that are left out: they are shown elsewhere, or are of no use here.
 _LEFT_OUT = {
     *("level", "message", "timestamp", "location", "service", "logger", "xray_trace_id"),
     *("requestId", "request_id", "exception", "exception_name", "stack_trace", "stackTrace"),
@@ -40,9 +40,10 @@ _TROUBLE = {"WARNING", "ERROR", "CRITICAL"}
 
 
 def readable(line: str, *, routine: bool = False) -> str | None:
-    """A JSON log line as a person would write it; None for one that nobody would miss.
+    """A JSON log line in a readable form; None for metrics.
 
-    Anything that is not a structured log line comes back as it is.
+    With `routine`, also None for a line without trouble. A line that is not a structured log line
+    is returned as it is.
     """
     try:
         entry = json.loads(line) if line.startswith("{") else None
@@ -68,9 +69,9 @@ def _brief(value: object) -> str:
 
 
 class Log:
-    """Lines prefixed by the function they belong to, whole even when many write at once.
+    """Prints lines with their function's name in front. Many threads may write at once.
 
-    Structured lines are made readable and metrics are left out, unless `raw`.
+    Structured lines are made readable and metrics are left out, unless `raw` is set.
     """
 
     def __init__(
@@ -82,7 +83,7 @@ class Log:
         self._lock = threading.Lock()
 
     def output(self, function: str, text: str, *, routine: bool = False) -> None:
-        """Lines a function wrote; of a `routine` run only those that tell of trouble."""
+        """Prints lines that a function wrote; of a `routine` run only warnings and errors."""
         lines = text.rstrip("\n").split("\n")
         if not self.raw:
             lines = [shown for line in lines if (shown := readable(line, routine=routine))]
@@ -90,7 +91,7 @@ class Log:
             self._write(function, "\n".join(lines).split("\n"))
 
     def report(self, spec: FunctionSpec, report: Report) -> None:
-        """Lambda's own summary of an invocation."""
+        """Prints Lambda's summary of an invocation."""
         parts = [
             f"REPORT RequestId: {report.request_id}",
             f"Duration: {report.duration_ms:.2f} ms",
@@ -106,7 +107,7 @@ class Log:
         self._write(spec.name, ["  ".join(parts)], _DIM)
 
     def note(self, function: str, text: str) -> None:
-        """Something the gateway itself has to say about a function."""
+        """Prints a message of the gateway about a function."""
         self._write(function, [text], _DIM)
 
     def _write(self, function: str, lines: list[str], style: str = "") -> None:

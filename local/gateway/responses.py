@@ -1,4 +1,4 @@
-"""From what a function returned to the HTTP response API Gateway makes of it."""
+"""Turns a function's answer into an HTTP response, as API Gateway does."""
 
 import base64
 import binascii
@@ -9,7 +9,7 @@ from werkzeug.wrappers import Request, Response
 
 from local.gateway.template import Cors
 
-# Set by the server itself, from the body it really sends.
+# The server sets these itself, from the body that it sends.
 _OWN_HEADERS = {"content-length", "connection", "transfer-encoding", "date"}
 
 
@@ -18,7 +18,7 @@ class MalformedResponseError(Exception):
 
 
 def problem(status: int, message: str) -> Response:
-    """An answer API Gateway gives itself."""
+    """An answer that comes from API Gateway and not from a function."""
     return Response(json.dumps({"message": message}), status, mimetype="application/json")
 
 
@@ -39,9 +39,10 @@ def too_large() -> Response:
 
 
 def from_function(payload: bytes) -> Response:
-    """Payload format 2.0: an object with `statusCode`, or any JSON as a body of its own.
+    """The response for an answer in payload format 2.0.
 
-    Raises MalformedResponseError for what API Gateway answers with its own 500.
+    The answer is an object with `statusCode`, or any other JSON, which becomes the body. Raises
+    MalformedResponseError where API Gateway would answer 500.
     """
     try:
         answer = json.loads(payload)
@@ -96,12 +97,12 @@ def _mapping(value: object) -> dict[str, Any]:
 def _header_text(value: object) -> str:
     text = str(value).lower() if isinstance(value, bool) else str(value)
     if "\r" in text or "\n" in text:
-        raise MalformedResponseError("a header with a line break")
+        raise MalformedResponseError("a header contains a line break")
     return text
 
 
 def is_preflight(request: Request) -> bool:
-    """A browser asking whether it may send the real request."""
+    """Whether a browser asks if it may send its real request (CORS)."""
     return (
         request.method == "OPTIONS"
         and "Origin" in request.headers
@@ -110,7 +111,7 @@ def is_preflight(request: Request) -> bool:
 
 
 def preflight(request: Request, cors: Cors) -> Response:
-    """What API Gateway answers to a preflight itself; no function is asked."""
+    """API Gateway's own answer to a preflight. No function is invoked."""
     response = Response(status=204)
     response.headers.remove("Content-Type")
     if origin := _allowed_origin(request, cors):
@@ -124,7 +125,7 @@ def preflight(request: Request, cors: Cors) -> Response:
 
 
 def apply_cors(request: Request, response: Response, cors: Cors) -> None:
-    """Replaces whatever CORS headers the function sent by those of the API's own settings."""
+    """Replaces the function's CORS headers by those of the API's settings."""
     for name in [n for n, _ in response.headers if n.lower().startswith("access-control-")]:
         del response.headers[name]
     if origin := _allowed_origin(request, cors):

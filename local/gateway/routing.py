@@ -1,4 +1,4 @@
-"""Which route of an HTTP API answers a request."""
+"""Finds the route of an HTTP API that answers a request."""
 
 import re
 from collections.abc import Iterable
@@ -11,16 +11,17 @@ _VARIABLE = re.compile(r"\{([^}+]+)(\+?)\}")
 
 @dataclass(frozen=True)
 class Match:
-    """The route chosen, and the path parameters it caught."""
+    """The chosen route, and the path parameters in the request's path."""
 
     route: Route
     path_parameters: dict[str, str]
 
 
 class Router:
-    """Chooses as API Gateway does: the most specific route, then a greedy one, then `$default`.
+    """Chooses a route as API Gateway does.
 
-    A path matches exactly: `/plans/` is not `/plans`, and HEAD is not GET.
+    The most specific route comes first, then a greedy one, then `$default`. Paths and methods match
+    exactly: `/plans/` is not `/plans`, and HEAD is not GET.
     """
 
     def __init__(self, routes: Iterable[Route]) -> None:
@@ -52,6 +53,6 @@ def _pattern(path: str) -> re.Pattern[str]:
 
 
 def _specificity(route: Route) -> tuple[bool, list[bool], bool]:
-    """Sorts literal segments before variables, and a named method before ANY."""
+    """The sort key of a route: literal segments before variables, a named method before ANY."""
     segments = [bool(_VARIABLE.search(segment)) for segment in route.path.split("/")]
     return "+}" in route.path, segments, route.method == ANY

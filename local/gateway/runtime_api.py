@@ -1,8 +1,8 @@
-"""The Lambda Runtime API (2018-06-01), one port per worker.
+"""Serves the Lambda Runtime API (2018-06-01), on one port per worker.
 
-A worker knows its port from AWS_LAMBDA_RUNTIME_API and from nothing else, so the port is what
-tells two workers of one function apart. A `Session` is the meeting point: the worker asks it for
-the next invocation over HTTP, the gateway hands one in and waits for the outcome.
+A worker knows nothing but its port, from AWS_LAMBDA_RUNTIME_API. So the gateway recognises the
+worker by the port. In a `Session` worker and gateway meet: the worker asks for its next invocation
+over HTTP, and the gateway submits one and waits for the outcome.
 """
 
 import json
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler
 
 LOOPBACK = "127.0.0.1"
-# What Lambda allows for a synchronous invocation, each way.
+# Lambda's limit for a synchronous invocation, for the event and for the answer.
 MAX_PAYLOAD_BYTES = 6 * 1024 * 1024
 _MAX_RESPONSE_BYTES = MAX_PAYLOAD_BYTES + 100
 
@@ -32,25 +32,25 @@ class Invocation:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of an invocation: the function's JSON, or Lambda's error document."""
+    """The outcome of an invocation: the function's JSON, or Lambda's error document."""
 
     payload: bytes
     failed: bool = False
-    # The worker cannot be used again.
+    # Whether the worker cannot be used again.
     fatal: bool = False
-    # Set where the failure is not the function's own, which has logged its reason itself.
+    # The reason of a failure that Lambda reports. A function logs its own failures itself.
     reason: str | None = None
 
 
 def failure(error_type: str, message: str) -> Outcome:
-    """An outcome for what Lambda itself reports (time-outs, exits, sizes). Ends the worker."""
+    """The outcome of a failure that Lambda reports: time-out, exit, size. It ends the worker."""
     document = {"errorType": error_type, "errorMessage": message}
     reason = f"{error_type}: {message}"
     return Outcome(json.dumps(document).encode(), failed=True, fatal=True, reason=reason)
 
 
 class Session:
-    """One worker's side of the Runtime API. Every method may be called from any thread."""
+    """The Runtime API of one worker. Every method may be called from any thread."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -63,14 +63,14 @@ class Session:
         self.on_close: Callable[[], None] | None = None
 
     def submit(self, invocation: Invocation) -> None:
-        """Hands the worker its next invocation; it must have no other."""
+        """Gives the worker its next invocation. The worker must have no other."""
         with self._changed:
             self._waiting = self._current = invocation
             self._outcome = None
             self._changed.notify_all()
 
     def wait_ready(self, timeout: float) -> Outcome | None:
-        """None once the worker asks for work; an outcome if it failed to start in time."""
+        """None once the worker asks for work; a failure where it did not start in `timeout` s."""
         with self._changed:
             self._changed.wait_for(lambda: self._ready or self._closed, timeout)
             if self._ready:
@@ -82,7 +82,7 @@ class Session:
             )
 
     def wait_outcome(self, timeout: float) -> Outcome:
-        """The outcome of the invocation last submitted, time-out and exit included."""
+        """The outcome of the last submitted invocation; a failure after a time-out or an exit."""
         with self._changed:
             self._changed.wait_for(lambda: self._outcome or self._closed, timeout)
             invocation, outcome = self._current, self._outcome
@@ -101,7 +101,7 @@ class Session:
         )
 
     def close(self) -> None:
-        """The worker is gone, or is to go: whoever waits is told."""
+        """Ends the session, because the worker has ended or has to. All waiting calls return."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -110,7 +110,7 @@ class Session:
             on_close()
 
     def next_invocation(self) -> Invocation | None:
-        """The worker asks for work; blocks until there is some. None when it should go."""
+        """Waits for the worker's next invocation. Returns None when the worker has to end."""
         with self._changed:
             self._ready = True
             self._changed.notify_all()
@@ -119,7 +119,7 @@ class Session:
             return None if self._closed else invocation
 
     def answer(self, request_id: str, outcome: Outcome) -> bool:
-        """The worker answers. False when nobody waits for that any more."""
+        """Takes the worker's answer. Returns False where nobody waits for it any more."""
         with self._changed:
             if self._current is None or self._current.request_id != request_id:
                 return False
@@ -128,13 +128,13 @@ class Session:
             return True
 
     def fail_init(self, document: bytes) -> None:
-        """The worker reports that its handler could not be loaded."""
+        """Takes the worker's report that its handler could not be loaded."""
         with self._changed:
             self._init_error = Outcome(document, failed=True, fatal=True)
 
 
 class RuntimeApi:
-    """Listens for all workers. One thread accepts, one thread serves each connection."""
+    """Listens for all workers. One thread accepts connections, and each has its own thread."""
 
     def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()
@@ -147,7 +147,7 @@ class RuntimeApi:
         self._thread.start()
 
     def open(self, session: Session) -> int:
-        """A port on which this session is served."""
+        """Serves the session on a new port. Returns the port."""
         listener = socket.create_server((LOOPBACK, 0), backlog=8)
         listener.settimeout(0)
         self._do(lambda: self._selector.register(listener, selectors.EVENT_READ, session))
@@ -166,7 +166,7 @@ class RuntimeApi:
         self._selector.close()
 
     def _do(self, action: Callable[[], object]) -> None:
-        """A selector is not to be changed while another thread waits on it."""
+        """Has the accepting thread do the action: only that thread may change its selector."""
         with self._lock:
             if self._closed:
                 return
@@ -193,7 +193,7 @@ class RuntimeApi:
     def _serve(self, listener: socket.socket, session: Session) -> None:
         try:
             connection, _ = listener.accept()
-        except OSError:  # the worker died between connecting and now
+        except OSError:  # the worker died after it had connected
             return
         threading.Thread(
             target=_Connection.serve, args=(connection, session), name="worker", daemon=True
@@ -212,7 +212,7 @@ class _Connection(BaseHTTPRequestHandler):
             try:
                 cls(connection, connection.getpeername(), session)  # type: ignore[arg-type]
             except OSError:
-                return  # the worker has gone; whoever started it notices
+                return  # the worker has ended, and `Worker` notices
 
     def do_GET(self) -> None:
         if self.path != f"{_PREFIX}invocation/next":
@@ -264,9 +264,9 @@ class _Connection(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         for name, value in (headers or {}).items():
             self.send_header(name, value)
-        # One write: two would cost a packet and a wake-up each.
+        # Headers and body in one write: a second write would cost another packet and wake-up.
         self._headers_buffer.append(b"\r\n" + body)  # type: ignore[attr-defined]
         self.flush_headers()
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-        """The gateway logs invocations, not its own protocol."""
+        """Logs nothing: the gateway logs invocations, but not its own protocol."""

@@ -1,4 +1,4 @@
-"""Fires the template's schedules, faster than AWS would."""
+"""Fires the template's schedules, faster than AWS does."""
 
 import json
 import threading
@@ -11,10 +11,10 @@ _MINUTE = 60
 
 
 class Scheduler:
-    """Runs every schedule in a thread of its own, so that none ever overlaps itself.
+    """Runs each schedule in its own thread, so that no schedule overlaps itself.
 
-    `seconds_per_minute` is how long a minute of the schedules takes here: at 2, `rate(1 minute)`
-    fires every two seconds and `rate(1 hour)` every two minutes.
+    `seconds_per_minute` says how many seconds a minute of the schedules takes. With 2,
+    `rate(1 minute)` fires every two seconds and `rate(1 hour)` every two minutes.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class Scheduler:
             thread.start()
 
     def stop(self) -> None:
-        """Nothing fires from now on; what runs is not waited for."""
+        """Lets no schedule fire any more. Does not wait for running invocations."""
         self._stopping.set()
 
     def _run(self, schedule: Schedule) -> None:
@@ -43,4 +43,4 @@ class Scheduler:
             try:
                 self._functions.invoke(schedule.function, event, routine=True)
             except TooManyRequestsError:
-                continue  # busy, or stopping
+                continue  # the function is busy, or the gateway is stopping

@@ -1,10 +1,9 @@
-"""The front door: HTTP requests in, function answers out.
+"""The gateway's HTTP server, which answers requests with functions.
 
-    with Gateway(template, socket=..., secrets={...}) as gateway:
+    with Gateway(template, listener=..., secrets={...}) as gateway:
         gateway.url, gateway.function_url("WebhookFunction"), gateway.invoke("MigrateFunction", {})
 
-The first HTTP API of the template is at `/`, any other at `/_api/<LogicalId>/`, and function
-URLs at `/_url/<LogicalId>/`.
+The HTTP API of the template is at `/`, function URLs are at `/_url/<LogicalId>/`.
 """
 
 import contextlib
@@ -64,7 +63,7 @@ _THREADS = 64
 
 
 class _FrontDoor:
-    """One WSGI application that asks functions; what differs is in the two subclasses."""
+    """A WSGI application that answers with a function. Its two subclasses choose the function."""
 
     def __init__(self, functions: Functions, cors: Cors | None, log: Log) -> None:
         self._functions = functions
@@ -88,16 +87,16 @@ class _FrontDoor:
         raise NotImplementedError
 
     def _invoke(self, function: str, event: Event) -> InvocationResult:
-        """Raises FutureTimeoutError where API Gateway would have given up waiting."""
+        """Invokes the function. Raises FutureTimeoutError where API Gateway would stop waiting."""
         trace = event["headers"].get("x-amzn-trace-id")
         if self._functions.spec(function).timeout_seconds < _INTEGRATION_SECONDS:
             return self._functions.invoke(function, event, trace=trace)
-        # The function goes on, as it does in AWS; only the caller stops waiting.
+        # Only the caller stops waiting. The function continues, as it does in AWS.
         running = self._patient.submit(self._functions.invoke, function, event, trace=trace)
         return running.result(_INTEGRATION_SECONDS)
 
     def _render(self, function: str, result: InvocationResult) -> Response | None:
-        """None where the function failed or answered something that is no response."""
+        """The response; None where the function failed or its answer is malformed."""
         if result.failed:
             return None
         try:
@@ -175,8 +174,9 @@ def listen(port: int = 0) -> socket.socket:
 class Gateway:
     """Serves a template until it is closed.
 
-    `secrets` are SecretString values by id, read anew at each request; `clock` answers `/clock`;
-    `python` is the functions' interpreter; `schedule_minute_seconds` of None fires no schedule.
+    `secrets` are SecretString values by id, which may change at any time. `clock` answers `/clock`.
+    `python` is the functions' interpreter. `schedule_minute_seconds` says how many seconds a minute
+    of the schedules takes; with None no schedule fires.
     """
 
     def __init__(
@@ -218,7 +218,7 @@ class Gateway:
             )
             self._closing.callback(launcher.close)
             self._functions = Functions(
-                {name: self._told_urls(spec) for name, spec in template.functions.items()},
+                {name: self._with_urls(spec) for name, spec in template.functions.items()},
                 launcher,
                 max_workers=max_workers,
                 queue_seconds=queue_seconds,
@@ -238,7 +238,7 @@ class Gateway:
 
     @property
     def lambda_url(self) -> str:
-        """Where Lambda's Invoke API is served, for `--endpoint-url`."""
+        """The address of Lambda's Invoke API, for `--endpoint-url`."""
         return self._sidecar.url
 
     def function_url(self, function: str) -> str:
@@ -246,20 +246,20 @@ class Gateway:
         return f"{self.url}/_url/{function}/"
 
     def invoke(self, function: str, event: Any) -> InvocationResult:
-        """Calls a function directly, as Lambda's Invoke does."""
+        """Invokes a function directly, as Lambda's Invoke does."""
         return self._functions.invoke(function, event)
 
     def start(self) -> None:
-        """Begins to accept requests and to fire schedules. Until then, requests queue."""
+        """Begins to accept requests and to fire schedules. Earlier requests wait until then."""
         self._thread.start()
         if self._schedules_fire:
             self._scheduler.start()
 
     def close(self) -> None:
-        """Stops accepting, ends every worker. Nothing of it is left running."""
+        """Stops accepting requests and ends all workers. Nothing is left running."""
         if self._thread.is_alive():
-            # Sockets may only be closed by the thread that waits on them. Where something else
-            # wakes it first, it has closed already what we would wake it by.
+            # Only the thread that waits on the sockets may close them, so the trigger wakes it.
+            # Where something else woke it first, it has closed the trigger already (OSError).
             with suppress(OSError):
                 self._server.trigger.pull_trigger(
                     lambda: close_all(self._server._map)  # noqa: SLF001
@@ -282,7 +282,7 @@ class Gateway:
     ) -> None:
         self.close()
 
-    def _told_urls(self, spec: FunctionSpec) -> FunctionSpec:
+    def _with_urls(self, spec: FunctionSpec) -> FunctionSpec:
         urls = {name: self.function_url(owner) for name, owner in spec.url_variables.items()}
         return replace(spec, environment={**spec.environment, **urls})
 
@@ -292,7 +292,7 @@ class Gateway:
             sockets=[self._listener],
             threads=_THREADS,
             connection_limit=1000,
-            # Above our own limit, so that too large a body is refused in API Gateway's words.
+            # Above our own limit, so that a body that is too large gets API Gateway's answer.
             max_request_body_size=8 * MAX_REQUEST_BYTES,
             asyncore_use_poll=True,
             ident=None,
@@ -301,14 +301,8 @@ class Gateway:
 
 
 def _application(template: Template, functions: Functions, log: Log) -> "WSGIApplication":
-    mounts: dict[str, WSGIApplication] = {
-        f"/_url/{url.function}": _FunctionUrlDoor(url, functions, log) for url in template.urls
-    }
-    root: WSGIApplication = not_found()
-    for number, api in enumerate(template.apis):
-        door = _HttpApiDoor(api, functions, log)
-        if number == 0:
-            root = door
-        else:
-            mounts[f"/_api/{api.logical_id}"] = door
-    return DispatcherMiddleware(root, mounts)
+    root = _HttpApiDoor(template.api, functions, log) if template.api else not_found()
+    return DispatcherMiddleware(
+        root,
+        {f"/_url/{url.function}": _FunctionUrlDoor(url, functions, log) for url in template.urls},
+    )

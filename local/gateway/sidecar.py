@@ -1,11 +1,11 @@
-"""What stands beside the functions on loopback: secrets, the clock, and Lambda's Invoke.
+"""A server on loopback for what functions find beside them in AWS: secrets, a clock, Invoke.
 
 - `GET /secretsmanager/get?secretId=...` is the protocol of the AWS Parameters and Secrets Lambda
-  extension, so the functions read secrets here as they do in AWS.
+  extension, so functions read secrets here as they do in AWS.
 - `POST /` is Secrets Manager's own protocol, for functions that write a secret.
-- `GET /clock` answers the time the functions are to believe in.
-- `POST /2015-03-31/functions/{name}/invocations` is Lambda's own API, so any AWS SDK or
-  `aws lambda invoke --endpoint-url` can call a function that has no route.
+- `GET /clock` answers the current time for the functions, from the stand-in's test clock.
+- `POST /2015-03-31/functions/{name}/invocations` is Lambda's own API, so that any AWS SDK, or
+  `aws lambda invoke --endpoint-url`, can invoke a function without a route.
 """
 
 import hmac
@@ -35,7 +35,7 @@ Clock = Callable[[], str]
 
 
 class Sidecar(ThreadingHTTPServer):
-    """The server; `functions` is set once there are any."""
+    """The server. `functions` is set after the functions were created."""
 
     daemon_threads = True
     request_queue_size = 128
@@ -63,7 +63,7 @@ class Sidecar(ThreadingHTTPServer):
         self.server_close()
 
     def secret(self, query: str, token: str) -> Answer:
-        """What the extension answers."""
+        """The answer of the extension."""
         if not self._knows(token):
             return _json(401, {"message": f"{TOKEN_HEADER} is missing or wrong"})
         asked = urllib.parse.parse_qs(query)
@@ -71,7 +71,7 @@ class Sidecar(ThreadingHTTPServer):
         return self._secret(asked.get("secretId", [""])[0], stage)
 
     def secrets_manager(self, target: str, body: bytes, token: str) -> Answer:
-        """What Secrets Manager answers; `target` names the operation."""
+        """The answer of Secrets Manager. `target` names the operation."""
         if not self._knows(token):
             return _secrets_error("UnrecognizedClientException", "The security token is invalid.")
         try:
@@ -92,7 +92,7 @@ class Sidecar(ThreadingHTTPServer):
 
     def _secret(self, wanted: str, stage: str) -> Answer:
         value = self._secrets.get(wanted)
-        if value is None or stage != "AWSCURRENT":  # nothing is ever half rotated here
+        if value is None or stage != "AWSCURRENT":  # no secret is ever being rotated here
             return _secrets_error(
                 "ResourceNotFoundException", "Secrets Manager can't find the specified secret."
             )
@@ -104,7 +104,7 @@ class Sidecar(ThreadingHTTPServer):
         return _json(200, {"now": self._clock()})
 
     def invoke(self, name: str, event: bytes, kind: str) -> Answer:
-        """`kind` is Lambda's X-Amz-Invocation-Type."""
+        """The answer of Lambda's Invoke. `kind` is the header X-Amz-Invocation-Type."""
         functions = self.functions
         if functions is None or name not in functions:
             return _error(404, "ResourceNotFoundException", f"Function not found: {name}")
@@ -183,13 +183,13 @@ class _Handler(BaseHTTPRequestHandler):
         elif path.startswith(_INVOKE) and path.endswith(_INVOCATIONS):
             name = urllib.parse.unquote(path[len(_INVOKE) : -len(_INVOCATIONS)])
             kind = self.headers.get("X-Amz-Invocation-Type", "RequestResponse")
-            # An ARN is as good as a name, in Lambda too.
+            # As in Lambda, the name may be an ARN.
             self._reply(self.server.invoke(name.rpartition(":")[2], event, kind))
         else:
             self._reply(_json(404, {"message": "Not Found"}))
 
     def _from_a_browser(self) -> bool:
-        """A page somewhere must not reach what only programs of this machine may use."""
+        """Whether a browser sent the request. Only programs on this machine may use this server."""
         host = urllib.parse.urlsplit(f"//{self.headers.get('Host', '')}").hostname
         return "Origin" in self.headers or host not in {LOOPBACK, "localhost"}
 
@@ -203,9 +203,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-        """Secrets are read here; nothing of it belongs into a log."""
+        """Logs nothing, because the requests read secrets."""
 
 
 def wall_clock() -> str:
-    """The present, as `/clock` writes it."""
+    """The current wall time, in the format of `/clock`."""
     return datetime.now(UTC).isoformat()

@@ -1,11 +1,11 @@
-"""What the SAM template says, as plain data. The only module that knows SAM CLI's inside.
+"""Reads the SAM template into plain data. Only this module uses SAM CLI's internals.
 
-None of what is imported from `samcli` is a documented Python API. It is pinned exactly in
-requirements/run.txt, and tests/unit/local/gateway/test_template.py names what moved when a new
-version moves something.
+`samcli` documents none of the Python functions used here. So its version is pinned exactly in
+requirements/run.txt, and tests/unit/local/gateway/test_template.py names the functions that a new
+version has changed.
 
-Whatever a template can ask for and we would serve differently from AWS is refused here, loudly,
-instead of being served open or half.
+A template that we would serve differently from AWS is refused with an error. Otherwise a route that
+is protected in AWS could be open here.
 """
 
 import os
@@ -30,7 +30,7 @@ class UnsupportedTemplateError(Exception):
 
 @dataclass(frozen=True)
 class Cors:
-    """CORS settings of one API or function URL. A list left empty adds no header."""
+    """The CORS settings of one API or function URL. An empty list adds no header."""
 
     allow_origins: tuple[str, ...] = ()
     allow_methods: tuple[str, ...] = ()
@@ -55,7 +55,6 @@ class Route:
 
 @dataclass(frozen=True)
 class HttpApi:
-    logical_id: str
     routes: tuple[Route, ...]
     cors: Cors | None = None
 
@@ -89,7 +88,7 @@ class FunctionSpec:
     timeout_seconds: float = 3
     runtime: str = "python3.13"
     environment: Mapping[str, str] = field(default_factory=dict)
-    # Variables that hold the URL of a function: known only where that is served.
+    # Variables whose value is the URL of a function, by name. The server knows these URLs.
     url_variables: Mapping[str, str] = field(default_factory=dict)
     logging: Mapping[str, str] = field(default_factory=dict)
 
@@ -101,33 +100,33 @@ class FunctionSpec:
 @dataclass(frozen=True)
 class Template:
     functions: Mapping[str, FunctionSpec]
-    apis: tuple[HttpApi, ...]
+    api: HttpApi | None
     urls: tuple[FunctionUrl, ...]
     schedules: tuple[Schedule, ...]
 
 
 def load_template(path: Path, parameters: Mapping[str, str] | None = None) -> Template:
-    """Reads `template.yaml`, the source one or the one `sam build` wrote.
+    """Reads a `template.yaml`, either the source or the one that `sam build` wrote.
 
-    Raises UnsupportedTemplateError for what would not be served as AWS serves it, and SAM CLI's
-    own errors for a template that does not parse.
+    Raises UnsupportedTemplateError where we would serve the template differently from AWS, and SAM
+    CLI's own errors where it cannot be parsed.
     """
     functions, resources = _parse(path.resolve(), parameters or {})
     return Template(
         functions={f.name: _function(f, path.resolve().parent) for f in functions},
-        apis=_apis(functions, resources),
+        api=_api(functions, resources),
         urls=tuple(_url(f) for f in functions if f.function_url_config),
         schedules=tuple(s for f in functions for s in _schedules(f)),
     )
 
 
 def _parse(path: Path, parameters: Mapping[str, str]) -> tuple[list[Any], Mapping[str, Any]]:
-    """The template's functions and resources, as SAM CLI understands them."""
-    # Importing SAM CLI takes a second or more, so callers decide when; and it reports home
-    # unless told not to before it is imported.
+    """The template's functions and resources, as SAM CLI reads them."""
+    # SAM CLI is imported here, because that takes a second or more. It sends telemetry unless this
+    # variable is set before the import.
     os.environ["SAM_CLI_TELEMETRY"] = "0"
     with warnings.catch_warnings():
-        # SAM CLI calls what its own translator has deprecated.
+        # SAM CLI uses functions that its own translator has deprecated.
         warnings.simplefilter("ignore", DeprecationWarning)
         from samcli.lib.providers.sam_function_provider import SamFunctionProvider
         from samcli.lib.providers.sam_stack_provider import SamLocalStackProvider
@@ -155,8 +154,8 @@ def _function(function: Any, root: Path) -> FunctionSpec:
         name=function.name,
         handler=function.handler,
         code=root / function.codeuri,
-        # A layer known by its ARN alone lives in AWS (the secrets extension, whose protocol the
-        # gateway serves itself).
+        # A layer without code exists in AWS only. It is the secrets extension, whose protocol the
+        # gateway serves itself.
         layers=tuple(root / layer.codeuri for layer in function.layers if layer.codeuri),
         memory_mb=int(function.memory or 128),
         timeout_seconds=float(function.timeout or 3),
@@ -170,21 +169,21 @@ def _function(function: Any, root: Path) -> FunctionSpec:
 
 
 def _text(value: object) -> str:
-    """A value as CloudFormation hands it over; an intrinsic nobody could resolve is empty."""
+    """A value in CloudFormation's text form. An intrinsic that was not resolved is empty."""
     if isinstance(value, bool):
         return str(value).lower()
     return "" if value is None or isinstance(value, (dict, list)) else str(value)
 
 
 def _url_owner(value: object) -> str | None:
-    """The function whose URL a value asks for, by the name SAM gives that resource."""
+    """The function whose URL a value refers to, from the name that SAM gives to the resource."""
     asked = value.get("Fn::GetAtt") if isinstance(value, dict) else None
     if isinstance(asked, list) and len(asked) == 2 and asked[1] == "FunctionUrl":
         return str(asked[0]).removesuffix("Url")
     return None
 
 
-def _apis(functions: Iterable[Any], resources: Mapping[str, Any]) -> tuple[HttpApi, ...]:
+def _api(functions: Iterable[Any], resources: Mapping[str, Any]) -> HttpApi | None:
     routes: dict[str, list[Route]] = {}
     for logical_id, resource in resources.items():
         if resource["Type"] == "AWS::Serverless::HttpApi":
@@ -199,14 +198,14 @@ def _apis(functions: Iterable[Any], resources: Mapping[str, Any]) -> tuple[HttpA
                 properties = event.get("Properties") or {}
                 api = str(properties.get("ApiId") or "ServerlessHttpApi")
                 routes.setdefault(api, []).append(_route(function.name, properties, where))
-    return tuple(
-        HttpApi(
-            logical_id,
-            tuple(found),
-            _cors((resources.get(logical_id, {}).get("Properties") or {}).get("CorsConfiguration")),
+    if len(routes) > 1:
+        raise UnsupportedTemplateError(
+            f"Only one HTTP API is served locally, and this template has {', '.join(routes)}."
         )
-        for logical_id, found in routes.items()
-    )
+    for logical_id, found in routes.items():
+        properties = resources.get(logical_id, {}).get("Properties") or {}
+        return HttpApi(tuple(found), _cors(properties.get("CorsConfiguration")))
+    return None
 
 
 def _refuse_what_we_cannot_serve(logical_id: str, properties: Mapping[str, Any]) -> None:
@@ -297,6 +296,6 @@ _UNIT_SECONDS = {"minute": 60, "hour": 3600, "day": 86400}
 
 
 def rate_seconds(expression: str) -> int:
-    """How often a schedule fires in AWS, in seconds; `cron` and `at` count as once a day."""
+    """The seconds between two runs of a schedule in AWS. `cron` and `at` count as once a day."""
     rate = re.fullmatch(r"rate\((\d+) (minute|hour|day)s?\)", expression.strip())
     return int(rate[1]) * _UNIT_SECONDS[rate[2]] if rate else _UNIT_SECONDS["day"]

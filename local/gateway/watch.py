@@ -1,4 +1,4 @@
-"""Has the code of a function changed since its worker was started?"""
+"""Finds out whether a function's code has changed since its worker was started."""
 
 import os
 import threading
@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-# Looking costs at most a twentieth of the time, and never more often than this.
+# Directories are read at most this often, and reading takes at most a twentieth of the time.
 _SHORTEST_INTERVAL_SECONDS = 0.1
 _SHARE = 20
 
@@ -14,14 +14,14 @@ Stamp = tuple[int, ...]
 
 
 class CodeWatch:
-    """Stamps directories; equal stamps mean nothing in them was touched in between."""
+    """Makes stamps of directories. Two equal stamps mean that no file has changed in between."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._stamps: dict[Path, tuple[int, float]] = {}
 
     def stamp(self, directories: Iterable[Path]) -> Stamp:
-        """The present stamp of these directories, at most a moment old."""
+        """The current stamp of these directories; it may be some tenths of a second old."""
         with self._lock:
             return tuple(self._of(directory) for directory in directories)
 
@@ -40,7 +40,7 @@ class CodeWatch:
 def _walk(directory: str) -> Iterable[tuple[str, int, int]]:
     try:
         entries = sorted(os.scandir(directory), key=lambda entry: entry.name)
-    except OSError:  # being rebuilt at this moment
+    except OSError:  # the directory is being rebuilt right now
         return
     for entry in entries:
         if entry.name.startswith((".", "__pycache__")):

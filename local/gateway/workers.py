@@ -1,4 +1,4 @@
-"""One process per concurrent invocation, as in Lambda: start, invoke, measure, end."""
+"""Workers: one process per concurrent invocation, as in Lambda."""
 
 import contextlib
 import math
@@ -22,15 +22,15 @@ from local.gateway.template import ACCOUNT_ID, REGION, FunctionSpec
 from local.gateway.watch import Stamp
 from local.reaper import Reaper
 
-# Lambda gives ten, and then begins again within the function's own time: together no less than this
-# for the slowest of ours, on a laptop that is busy with something else.
+# Lambda gives a start ten seconds, and then repeats it within the function's own time limit. Our
+# slowest functions get at least this much in total there, and on a busy laptop they need it.
 INIT_SECONDS = 40.0
 _OWN_CLIENT = Path(lambda_runtime.__file__).with_name("client.py")
 
 
 @dataclass(frozen=True)
 class Sidecars:
-    """What a worker finds beside it: secrets, clock, and the token and home it is given."""
+    """What a worker's environment names: the ports of secrets and clock, a token, a home."""
 
     secrets_port: int
     session_token: str
@@ -39,15 +39,15 @@ class Sidecars:
 
 
 def has_awslambdaric() -> bool:
-    """Whether the interpreter running this has AWS's own runtime client."""
+    """Whether this interpreter has AWS's own runtime client."""
     return find_spec("awslambdaric") is not None
 
 
 class Launcher:
-    """Starts workers. One for the whole gateway.
+    """Starts workers. The gateway has one launcher.
 
-    `python` is the interpreter of the functions, by default the one running this.
-    `own_client` runs them under our small client instead of awslambdaric.
+    `python` is the functions' interpreter, by default this one. With `own_client` the functions run
+    under our small client instead of awslambdaric.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Launcher:
         self._reaper = Reaper()
 
     def start(self, spec: FunctionSpec, stamp: Stamp) -> "Worker":
-        """A worker that has been started, not yet one that is ready."""
+        """A worker whose process was started. `Worker.initialise` waits until it is ready."""
         session = Session()
         port = self._runtime_api.open(session)
         try:
@@ -94,7 +94,7 @@ class Launcher:
 
 
 def worker_environment(spec: FunctionSpec, runtime_api: str, sidecars: Sidecars) -> dict[str, str]:
-    """What Lambda sets, the template's own variables, and nothing of the developer's shell."""
+    """The worker's environment: Lambda's variables and the template's. The shell's are left out."""
     environment = dict(spec.environment)
     environment |= {
         "_HANDLER": spec.handler,
@@ -105,8 +105,8 @@ def worker_environment(spec: FunctionSpec, runtime_api: str, sidecars: Sidecars)
         "AWS_REGION": REGION,
         "AWS_DEFAULT_REGION": REGION,
         "AWS_EC2_METADATA_DISABLED": "true",
-        # awslambdaric polls in a thread of its own only where it knows the runtime by name;
-        # without that SIGTERM does not end a worker that waits.
+        # awslambdaric polls in a thread only if it knows the runtime's name. Without the thread
+        # SIGTERM does not end a waiting worker.
         "AWS_EXECUTION_ENV": f"AWS_Lambda_{spec.runtime}",
         "AWS_LAMBDA_FUNCTION_NAME": spec.name,
         "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
@@ -115,7 +115,7 @@ def worker_environment(spec: FunctionSpec, runtime_api: str, sidecars: Sidecars)
         "AWS_LAMBDA_LOG_GROUP_NAME": f"/aws/lambda/{spec.name}",
         "AWS_LAMBDA_LOG_STREAM_NAME": "local",
         "AWS_LAMBDA_RUNTIME_API": runtime_api,
-        # Tells libraries that there is no X-Ray daemon to send to.
+        # With this, libraries do not expect an X-Ray daemon.
         "AWS_SAM_LOCAL": "true",
         "AWS_XRAY_CONTEXT_MISSING": "LOG_ERROR",
         "HOME": str(sidecars.home),
@@ -136,13 +136,13 @@ def worker_environment(spec: FunctionSpec, runtime_api: str, sidecars: Sidecars)
 
 
 def import_root(layer: Path) -> Path:
-    """Where a layer's packages are: `python/` once built, the layer itself before."""
+    """The directory with a layer's packages: `python/` of a built layer, else the layer itself."""
     built = layer / "python"
     return built if built.is_dir() else layer
 
 
 class Worker:
-    """One process. It serves one invocation at a time; the caller sees to that."""
+    """One process. The caller must not run two invocations at the same time."""
 
     def __init__(
         self,
@@ -171,7 +171,7 @@ class Worker:
         return not self.fatal and self._process.poll() is None
 
     def initialise(self) -> None:
-        """Waits for the start to finish; `init_failure` says if it did not end well."""
+        """Waits until the worker is ready. `init_failure` is set where the start failed."""
         self.init_failure = self._session.wait_ready(self._launcher.init_seconds)
         self.init_ms = (time.monotonic() - self._started) * 1000
         if self.init_failure:
@@ -180,7 +180,7 @@ class Worker:
     def invoke(
         self, request_id: str, payload: bytes, *, trace: str | None = None, routine: bool = False
     ) -> Outcome:
-        """Runs the handler once, for at most the function's time-out."""
+        """Runs the handler once, for at most the function's time limit."""
         limit = self.spec.timeout_seconds
         self._output.routine = routine
         self._session.submit(
@@ -200,7 +200,7 @@ class Worker:
         return outcome
 
     def terminate(self) -> None:
-        """Asks the process to end; `kill` follows where it does not."""
+        """Asks the process to end. The caller uses `kill` where it does not."""
         self._session.close()
         with contextlib.suppress(ProcessLookupError):
             self._process.terminate()
@@ -234,7 +234,7 @@ class Worker:
 
 
 class _Output:
-    """Relays what a worker prints, so that it stands before the REPORT of its invocation."""
+    """Relays a worker's output, so that it comes before the REPORT line of its invocation."""
 
     def __init__(self, process: subprocess.Popen[bytes], name: str, log: Log) -> None:
         assert process.stdout is not None  # noqa: S101 - for the type checker
@@ -248,7 +248,7 @@ class _Output:
         threading.Thread(target=self._relay, name=f"{name}-output", daemon=True).start()
 
     def pump(self) -> bool:
-        """Prints everything written up to now. False when there will be no more."""
+        """Prints everything written until now. Returns False at the end of the output."""
         with self._lock:
             while not self._pipe.closed:
                 try:
@@ -268,7 +268,7 @@ class _Output:
             return False
 
     def close(self) -> None:
-        """The process has ended; what its own children may still print is not waited for."""
+        """Prints the rest after the process has ended. Output of its children is not waited for."""
         self.pump()
 
     def _flush(self, complete: bytes) -> None:
@@ -288,7 +288,7 @@ class _Output:
 
 
 def _peak_memory_mb(pid: int) -> int | None:
-    """The most memory the process ever held (VmHWM); None where the system does not say."""
+    """The process's highest memory use (VmHWM) in MB; None where the system has no figure."""
     try:
         descriptor = os.open(f"/proc/{pid}/status", os.O_RDONLY)
     except OSError:

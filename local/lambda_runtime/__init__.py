@@ -1,1 +1,1 @@
-"""What runs inside a function's process where `awslambdaric` has no build: see `client`."""
+"""A Lambda runtime client for platforms for which `awslambdaric` has no build: see `client`."""

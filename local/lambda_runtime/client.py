@@ -1,9 +1,8 @@
-"""A small client of the Lambda Runtime API, for platforms `awslambdaric` has no wheel for.
+"""A small client of the Lambda Runtime API, for platforms for which `awslambdaric` has no wheel.
 
-Run as a program by the gateway, once per worker process: `python client.py <module>.<function>`.
-It does what the real client does, no more: import the handler, then ask for one invocation after
-the other and post each answer or error. Standard library only, because it runs under whatever
-interpreter the functions run under.
+The gateway runs it once for each worker: `python client.py <module>.<function>`. Like the real
+client, it imports the handler, asks for one invocation after the other, and posts each answer or
+error. It uses the standard library only, because it runs under the functions' own interpreter.
 """
 
 import http.client
@@ -40,7 +39,7 @@ class Context:
         self._deadline_ms = int(headers["Lambda-Runtime-Deadline-Ms"])
 
     def get_remaining_time_in_millis(self) -> int:
-        """Milliseconds until the invocation is ended, never below zero."""
+        """The milliseconds until the invocation's time limit; zero after it."""
         return max(self._deadline_ms - int(time.time() * 1000), 0)
 
 
@@ -48,7 +47,7 @@ class RuntimeApi:
     """The four calls of the Runtime API, over one connection."""
 
     def __init__(self, address: str) -> None:
-        # No timeout: /next blocks until there is something to do, for hours if need be.
+        # No timeout: /next waits until there is an invocation, which may take hours.
         self._connection = http.client.HTTPConnection(address)
 
     def next_invocation(self) -> tuple[http.client.HTTPMessage, bytes]:
@@ -82,7 +81,7 @@ class RuntimeApi:
 
 
 def describe(error: BaseException, request_id: str | None) -> dict[str, Any]:
-    """The error document Lambda shows to the caller of a function that raised."""
+    """The error document that Lambda answers to the caller of a function that raised."""
     document: dict[str, Any] = {
         "errorMessage": str(error),
         "errorType": type(error).__name__,
@@ -99,7 +98,7 @@ def load(handler: str) -> Handler:
 
 
 def serialise(answer: object) -> str:
-    """JSON as Lambda makes it: decimals become numbers, non-ASCII stays as it is."""
+    """The answer as Lambda writes it in JSON: decimals as numbers, non-ASCII unescaped."""
     return json.dumps(answer, ensure_ascii=False, default=_number)
 
 
@@ -113,7 +112,7 @@ def run(handler_name: str, api: RuntimeApi) -> NoReturn:
     """Serves invocations until the process is ended."""
     try:
         handler = load(handler_name)
-    except BaseException as error:  # noqa: BLE001 - Lambda reports whatever stopped the import
+    except BaseException as error:  # noqa: BLE001 - Lambda reports every error of the import
         api.post_error("/init/error", error)
         sys.exit(1)
     while True:
@@ -130,13 +129,13 @@ def run(handler_name: str, api: RuntimeApi) -> NoReturn:
 
 
 if __name__ == "__main__":
-    # Running a file puts its directory first on the path; the real client is run with -m, which
-    # puts the working directory there, and that is the function's code.
+    # Running a file puts the file's directory first on the path. The real client is run with -m,
+    # which puts the working directory there, and that is the function's code.
     sys.path[0] = str(os.getcwd())  # noqa: PTH109 - pathlib costs a cold start milliseconds
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     try:
         run(sys.argv[1], RuntimeApi(os.environ["AWS_LAMBDA_RUNTIME_API"]))
     except (KeyboardInterrupt, ConnectionError, http.client.HTTPException):
-        # The gateway is gone; there is nobody left to tell.
+        # The gateway has ended, so nobody reads an error report.
         sys.exit(1)

@@ -1,8 +1,7 @@
-"""A real Postgres on this machine, from a wheel, without installing anything.
+"""Runs a real Postgres on this machine, from a Python wheel, without any installation.
 
 with EmbeddedPostgres(Path(".local")) as postgres:
-    postgres.create_database("billing")
-    postgres.url("billing")
+    url = postgres.ensure_database("billing")
 """
 
 from local.postgres.binaries import PostgresNotFoundError

@@ -1,8 +1,9 @@
-"""Postgres refuses to run as root. Where we are root, it runs as `nobody`.
+"""Chooses the user that Postgres runs as. Postgres refuses root, so for root it is `nobody`.
 
-`nobody` must be able to reach the binaries and the data. Below a private directory (a checkout or
-a virtual environment in root's home) it cannot, and nobody's permissions are widened for that:
-the binaries are copied, and the data is kept, in a directory under /var/tmp instead.
+`nobody` must be able to reach the binaries and the data. It cannot reach them below a private
+directory, such as a checkout or a virtual environment in root's home. The permissions of such a
+directory are not changed. Instead, the binaries are copied to a directory under /var/tmp, and the
+data is kept there.
 """
 
 import os
@@ -17,19 +18,19 @@ _STAY_PREFIX = "/var/tmp/usage-billing-"  # noqa: S108 - owned and checked below
 
 
 class UnsafePlaceError(Exception):
-    """Somebody else's directory stands where ours should be."""
+    """Our directory under /var/tmp belongs to another user, or others may write to it."""
 
 
 @dataclass(frozen=True)
 class Account:
-    """Whom Postgres runs as; no ids when it is simply ourselves."""
+    """The user that Postgres runs as. Without ids it is the current user."""
 
     uid: int | None = None
     gid: int | None = None
 
     @property
     def options(self) -> dict[str, Any]:
-        """For subprocess: become this account, from a directory it may be in."""
+        """Options of subprocess that run a program as this account, in a directory it may enter."""
         if self.uid is None:
             return {}
         return {"user": self.uid, "group": self.gid, "extra_groups": [], "cwd": "/"}
@@ -40,7 +41,7 @@ class Account:
             os.chown(path, self.uid, self.gid)
 
     def reaches(self, path: Path) -> bool:
-        """Whether every directory on the way lets the account through."""
+        """Whether the account may enter every directory on the way to `path`."""
         path = path.resolve()
         if self.uid is None:
             return True
@@ -50,7 +51,7 @@ class Account:
 
 
 def choose_account() -> Account:
-    """`nobody` when we are root, else ourselves."""
+    """`nobody` where we are root, else the current user."""
     if os.geteuid() != 0:
         return Account()
     nobody = pwd.getpwnam("nobody")
@@ -58,13 +59,13 @@ def choose_account() -> Account:
 
 
 def reachable_binaries(binaries: Path, account: Account) -> Path:
-    """The same binaries where the account can run them; copied once if need be."""
+    """A directory with the same binaries that the account can run. They are copied if needed."""
     if account.reaches(binaries):
         return binaries
     root = binaries.parent
     package = root.parent
-    # A wheel keeps its shared libraries in `<package>.libs` beside the package, and the binaries
-    # look for them relative to themselves.
+    # A wheel has its shared libraries in `<package>.libs` beside the package. The binaries look for
+    # them at a path relative to their own.
     libraries = package.with_name(f"{package.name}.libs")
     status = (binaries / "postgres").stat()
     stay = _stay() / f"postgres-{status.st_mtime_ns:x}-{status.st_size:x}"
@@ -83,10 +84,10 @@ def reachable_binaries(binaries: Path, account: Account) -> Path:
 
 
 def reachable_data(directory: Path, account: Account) -> Path:
-    """Where the account can keep the data of `directory`: there, or under /var/tmp.
+    """The directory for the data of `directory`: `directory` itself, or one under /var/tmp.
 
-    Data kept elsewhere is found again by an id left in `directory`; when that is gone, so is the
-    claim to the data, and the next start removes it.
+    Data under /var/tmp is found again by an id in the file `postgres.id` in `directory`. When that
+    file was deleted, the next start deletes the data.
     """
     if account.reaches(directory):
         return directory
@@ -109,17 +110,19 @@ def _remove_forgotten(stay: Path) -> None:
 
 
 def _stay() -> Path:
-    """Our directory under /var/tmp. Raises UnsafePlaceError where it is not ours."""
+    """Our directory under /var/tmp. Raises UnsafePlaceError where others own or may change it."""
     place = Path(f"{_STAY_PREFIX}{os.geteuid()}")
     place.mkdir(mode=0o711, exist_ok=True)
     status = place.lstat()
     if place.is_symlink() or status.st_uid != os.geteuid() or status.st_mode & 0o022:
-        raise UnsafePlaceError(f"{place} exists and is not only ours; remove it.")
+        raise UnsafePlaceError(
+            f"{place} belongs to another user, or others may write to it. Remove it."
+        )
     return place
 
 
 def _open_up(directory: Path) -> None:
-    """Lets everyone read what is in a copy, as in the original install."""
+    """Lets everybody read the copied files, as in the original installation."""
     for place, _, files in os.walk(directory):
         Path(place).chmod(0o755)
         for name in files:

@@ -1,4 +1,4 @@
-"""Finds a Postgres to run: a named directory, then the wheel, then what the machine has."""
+"""Finds a Postgres to run: in a named directory, else in the wheel, else on the machine."""
 
 import os
 import re
@@ -13,49 +13,43 @@ _PROGRAMS = ("postgres", "initdb")
 
 
 class PostgresNotFoundError(Exception):
-    """There is no Postgres on this machine that we could run."""
+    """There is no Postgres to run on this machine."""
 
 
 def find_binaries(environment: Mapping[str, str] = os.environ) -> Path:
-    """The directory of `postgres` and `initdb`.
+    """The directory of `postgres` and `initdb`. Raises PostgresNotFoundError.
 
-    `PG_BIN` names one; else the wheel is looked up, without importing it (its import does things
-    to the machine); else PATH and where Debian hides its servers.
-    Raises PostgresNotFoundError.
+    `PG_BIN` names the directory. Otherwise the wheel, PATH and Debian's directory of servers are
+    searched, in this order. The wheel is not imported, because its import changes the machine.
     """
     if named := environment.get("PG_BIN"):
         if _complete(Path(named)):
             return Path(named)
-        raise PostgresNotFoundError(f"PG_BIN={named} holds no postgres and initdb.")
+        raise PostgresNotFoundError(f"PG_BIN={named} has no postgres and initdb.")
     for candidate in _candidates(environment):
         if _complete(candidate):
             return candidate
     raise PostgresNotFoundError(
-        f"No Postgres found: install the {_WHEEL.replace('_', '-')} package, "
-        "name a directory with PG_BIN, or a server with DATABASE_URL."
+        f"No Postgres was found. Install the package {_WHEEL.replace('_', '-')}, "
+        "name a directory with PG_BIN, or name a server with DATABASE_URL."
     )
 
 
 def major_version(binaries: Path) -> int:
-    """18 for Postgres 18.4."""
+    """The major version of the binaries: 18 for Postgres 18.4."""
     printed = subprocess.run(
         [binaries / "postgres", "--version"], capture_output=True, text=True, check=True, timeout=20
     ).stdout
     found = re.search(r"\d+", printed)
     if found is None:
-        raise PostgresNotFoundError(f"{binaries}/postgres is no Postgres: {printed!r}")
+        raise PostgresNotFoundError(f"{binaries}/postgres is not a Postgres: {printed!r}")
     return int(found[0])
-
-
-def install_root(binaries: Path) -> Path:
-    """The directory that has to be copied, with what lies beside it, to move the binaries."""
-    return binaries.parent
 
 
 def _candidates(environment: Mapping[str, str]) -> Iterator[Path]:
     wheel = find_spec(_WHEEL)
     for place in (wheel.submodule_search_locations or []) if wheel else []:
-        # pginstall18, pginstall17, ..., and plain pginstall for the oldest it ships.
+        # The wheel has pginstall18, pginstall17, ..., and pginstall with its oldest version.
         yield from sorted(Path(place).glob("pginstall*/bin"), reverse=True)
     if program := shutil.which("postgres", path=environment.get("PATH")):
         yield Path(program).resolve().parent

@@ -30,14 +30,14 @@ from local.postgres.binaries import find_binaries, major_version
 
 HOST = "127.0.0.1"
 _SUPERUSER = "postgres"
-_START_SECONDS = 60.0  # crash recovery included
+_START_SECONDS = 60.0  # with crash recovery
 _TAKE_OVER_SECONDS = 20.0
 
 _SETTINGS = {
     "listen_addresses": HOST,
-    # No socket file: its path may not be longer than 107 characters.
+    # No socket file, because its path could be longer than the 107 characters allowed.
     "unix_socket_directories": "",
-    # Ten functions with ten workers each, and room for people.
+    # Ten functions with ten workers each, and some connections for people.
     "max_connections": "130",
     "shared_buffers": "64MB",
     "log_line_prefix": "%m [%p] ",
@@ -46,19 +46,19 @@ _FAST_SETTINGS = {"fsync": "off", "synchronous_commit": "off", "full_page_writes
 
 
 class PostgresError(Exception):
-    """Postgres could not be created or started; the message says why."""
+    """Postgres could not be created or started. The message says why."""
 
 
 class DataInUseError(PostgresError):
-    """Another process runs Postgres on the same data."""
+    """Another process already runs Postgres on the same data."""
 
 
 class EmbeddedPostgres:
-    """A Postgres server of our own on loopback, its data and log in `directory`.
+    """Our own Postgres server on loopback, with its data and log in `directory`.
 
-    Starting again on the same directory finds the same data, and the same port if it is free.
-    `fast` trades safety against a power cut for speed; it is for tests.
-    Leaving the context stops the server; so does the end of this process, however it comes.
+    A start in the same directory uses the same data, and the same port if it is free. With `fast`
+    the server is faster and may lose data in a power cut; this is for tests. The server stops when
+    the context is left, and when this process ends in any way.
     """
 
     def __init__(
@@ -74,11 +74,14 @@ class EmbeddedPostgres:
         self._password = ""
 
     def start(self) -> None:
-        """Raises DataInUseError, PostgresNotFoundError or PostgresError."""
+        """Starts the server and waits until it answers.
+
+        Raises DataInUseError, PostgresNotFoundError or PostgresError.
+        """
         self.directory.mkdir(parents=True, exist_ok=True)
         try:
-            # Postgres inherits the lock, so it is held as long as that lives; an owner that was
-            # killed leaves a Postgres that is about to stop.
+            # Postgres inherits the lock, and keeps it as long as it runs. If the last owner was
+            # killed, its Postgres is about to stop, so wait for that.
             lock = self.directory / "postgres.lock"
             self._lock = hold(lock, patience_seconds=_TAKE_OVER_SECONDS)
         except HeldError as held:
@@ -103,7 +106,7 @@ class EmbeddedPostgres:
             raise
 
     def stop(self) -> None:
-        """Stops the server and waits for it. Connections are cut, committed work is kept."""
+        """Stops the server and waits for its end. Connections are closed; commits are kept."""
         if self._supervisor:
             with contextlib.suppress(ProcessLookupError):
                 self._supervisor.terminate()
@@ -114,7 +117,7 @@ class EmbeddedPostgres:
             self._lock = None
 
     def ended(self) -> bool:
-        """Whether a server that was started is no longer there."""
+        """Whether the server was started and has ended since."""
         return self._supervisor is not None and self._supervisor.poll() is not None
 
     def __enter__(self) -> Self:
@@ -132,7 +135,7 @@ class EmbeddedPostgres:
     def url(
         self, database: str = "postgres", user: str = _SUPERUSER, password: str | None = None
     ) -> str:
-        """A connection URL, password included; by default the superuser's."""
+        """A connection URL with the password; by default the superuser's."""
         secret = quote(self._password if password is None else password, safe="")
         where = f"{HOST}:{self.port}/{quote(database, safe='')}"
         return f"postgresql://{quote(user, safe='')}:{secret}@{where}"
@@ -154,37 +157,16 @@ class EmbeddedPostgres:
             )
             connection.execute(sql.SQL(statement).format(sql.Identifier(name), password))
 
-    def ensure_database(self, name: str, owner: str = _SUPERUSER) -> None:
-        """Makes sure the database exists; an existing one is left as it is."""
+    def ensure_database(self, name: str, owner: str = _SUPERUSER) -> str:
+        """Creates the database where it does not exist. Returns its URL."""
         with self.connect() as connection:
             exists = connection.execute(
                 "select 1 from pg_database where datname = %s", [name]
             ).fetchone()
             if not exists:
-                self.create_database(name, owner=owner)
-
-    def create_database(
-        self, name: str, *, template: str | None = None, owner: str = _SUPERUSER
-    ) -> str:
-        """Creates a database, a copy of `template` if named, and returns its URL.
-
-        Nobody may be connected to the template.
-        """
-        statement = sql.SQL("create database {} owner {}").format(
-            sql.Identifier(name), sql.Identifier(owner)
-        )
-        if template:
-            statement += sql.SQL(" template {} strategy file_copy").format(sql.Identifier(template))
-        with self.connect() as connection:
-            connection.execute(statement)
+                statement = sql.SQL("create database {} owner {}")
+                connection.execute(statement.format(sql.Identifier(name), sql.Identifier(owner)))
         return self.url(name)
-
-    def drop_database(self, name: str) -> None:
-        """Drops a database, whoever is connected to it. One that is not there is fine."""
-        with self.connect() as connection:
-            connection.execute(
-                sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name))
-            )
 
     def _launch(self, binaries: Path, data: Path) -> None:
         self.port = _port(self.directory / "postgres.port")
@@ -203,13 +185,17 @@ class EmbeddedPostgres:
                 stdout=log,
                 stderr=log,
                 env={"PATH": os.environ.get("PATH", ""), "LC_ALL": "C", "TZ": "UTC"},
-                # A group of its own: Ctrl-C is for the owner, who stops us when it is done.
+                # Its own process group, so that Ctrl-C does not reach Postgres. The owner stops it.
                 process_group=0,
                 pass_fds=[self._lock.fileno()],
             )
 
     def _wait_until_ready(self) -> None:
-        """Connects to be sure: a pid file may be stale, a port somebody else's."""
+        """Waits until a connection succeeds. Raises PostgresError.
+
+        A pid file or an open port would not be enough: the file may be old, and another program may
+        use the port.
+        """
         assert self._supervisor is not None  # noqa: S101 - called after _launch
         deadline = time.monotonic() + _START_SECONDS
         while self._supervisor.poll() is None:
@@ -233,7 +219,7 @@ class EmbeddedPostgres:
 
 
 def _password(path: Path) -> str:
-    """The superuser's password, made once and readable only by us."""
+    """The superuser's password. It is generated once, and only we may read its file."""
     with contextlib.suppress(FileNotFoundError):
         return path.read_text()
     password = secrets.token_urlsafe(24)
@@ -244,7 +230,7 @@ def _password(path: Path) -> str:
 
 
 def _create(binaries: Path, data: Path, password: str, account: Account) -> None:
-    """initdb, beside its final place: one that was interrupted leaves nothing behind."""
+    """Runs initdb in a temporary directory and renames it: an interrupted run leaves no data."""
     fresh = data.with_name("postgres.new")
     shutil.rmtree(fresh, ignore_errors=True)
     shutil.rmtree(data, ignore_errors=True)
@@ -272,7 +258,7 @@ def _create(binaries: Path, data: Path, password: str, account: Account) -> None
 
 @contextlib.contextmanager
 def _password_file(password: str, account: Account) -> Iterator[Path]:
-    """Only the account may read it, and only while initdb runs."""
+    """A file with the password, which only the account may read, and only while initdb runs."""
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)
         file = place / "password"
@@ -289,14 +275,16 @@ def _check_version(binaries: Path, data: Path) -> None:
     if made_by != str(ours):
         raise PostgresError(
             f"{data} was made by Postgres {made_by}, and {binaries} is Postgres {ours}. "
-            f"Name a Postgres {made_by} with PG_BIN, or remove {data} to start afresh."
+            f"Name a Postgres {made_by} with PG_BIN, or remove {data} to start without data."
         )
 
 
 def _remove_stale_pid(data: Path) -> None:
-    """We hold the lock, so a pid file is stale, unless somebody started Postgres without us.
+    """Removes the pid file of a Postgres that has ended.
 
-    Postgres itself would refuse to start where the pid it finds belongs to another program now.
+    We have the lock, so no Postgres of ours runs. Without this, Postgres would refuse to start
+    where another program has the pid now. Raises DataInUseError where somebody else started a
+    Postgres.
     """
     pid_file = data / "postmaster.pid"
     if not pid_file.exists():
@@ -312,7 +300,7 @@ def _remove_stale_pid(data: Path) -> None:
 
 
 def _port(path: Path) -> int:
-    """The port of last time if it is free, else any; kept for the next time."""
+    """The port of the last start if it is free, else any free port, which is then kept."""
     with contextlib.suppress(FileNotFoundError, ValueError):
         if _free(port := int(path.read_text())):
             return port

@@ -1,9 +1,9 @@
-"""Runs Postgres for as long as its owner lives, and not a moment longer.
+"""Runs Postgres and stops it when the owner's process ends.
 
-`python supervisor.py OWNER_PID UID GID program arguments...` (a uid of -1 stays who we are).
-The owner may die in any way: this program polls for it, and asks the kernel to stop Postgres
-should this program itself be killed. SIGTERM or SIGINT stop Postgres too. Standard library only,
-and nothing of ours: it is run by path, isolated.
+`python supervisor.py OWNER_PID UID GID program arguments...` (with a uid of -1 the user stays the
+same). The owner may end in any way, because this program polls for its process. If this program is
+killed itself, the kernel stops Postgres (Linux). SIGTERM and SIGINT stop Postgres too. The program
+uses the standard library only, because it is run by path in isolated mode.
 """
 
 import contextlib
@@ -32,7 +32,7 @@ def main(arguments: list[str]) -> int:
         signal.signal(number, stop)
 
     def die_with_us() -> None:
-        # Runs in the child after it has changed its user, which would have cleared this.
+        # Runs in the child after its user was changed. Changing the user would clear this setting.
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, signal.SIG_DFL)
         if libc:
@@ -42,7 +42,7 @@ def main(arguments: list[str]) -> int:
     with subprocess.Popen(
         arguments[3:],
         cwd="/",
-        close_fds=False,  # the lock on the data directory is held as long as Postgres lives
+        close_fds=False,  # Postgres inherits the lock on the data directory and keeps it
         preexec_fn=die_with_us,  # noqa: PLW1509 - this program has one thread
         **become,  # type: ignore[call-overload]
     ) as postgres:
@@ -52,7 +52,7 @@ def main(arguments: list[str]) -> int:
 
 
 def end(postgres: "subprocess.Popen[bytes]") -> int:
-    """Stops Postgres, politely first; its exit code."""
+    """Stops Postgres: fast, then immediate, then by SIGKILL. Returns its exit code."""
     for number in (_FAST, _IMMEDIATE, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError):
             postgres.send_signal(number)

@@ -39,7 +39,6 @@ class Preset:
     rule: dict[str, Any]
 
 
-_USAGE = {"method": "POST", "path": "/usage/events"}
 PRESETS = {
     "slow": Preset("Requests: slow, 2 seconds", {"action": {"latency_ms": 2000}}),
     "unavailable": Preset("Requests: 503, no effect", {"action": {"status": 503}}),

@@ -23,8 +23,8 @@ from billing.commet.answers import (
     Plan,
     PortalSession,
     Subscription,
+    TrackedUsage,
     UsageAdjustment,
-    UsageEvent,
     WebhookEndpoint,
 )
 from billing.commet.client import API_VERSION, Commet
@@ -219,9 +219,9 @@ class TestOnTheWire:
         assert self.last(server) == (our_request, our_headers | {"idempotency-key": "e:2"})
 
     @pytest.mark.usefixtures("paid")
-    def test_set_usage(self, server: StandIn, ours: Commet, sdk: Sdk) -> None:
+    def test_replace_usage(self, server: StandIn, ours: Commet, sdk: Sdk) -> None:
         """A stored replacement of a total is what the SDK would have sent."""
-        ours.set_usage(json.dumps(TOTAL), idempotency_key="e:1", deadline=soon())
+        ours.replace_usage(json.dumps(TOTAL), idempotency_key="e:1", deadline=soon())
         our_request, our_headers = self.last(server)
         sdk.usage.set(
             feature_code="storage", customer_id="usr_1", value=130, reason="drift",
@@ -263,7 +263,7 @@ class TestOnTheWire:
         compared = {name.split()[0] for name in OPERATIONS}
         assert methods == compared | {
             "track_usage",
-            "set_usage",
+            "replace_usage",
             "update_webhook",
             "delete_webhook",
         }
@@ -330,7 +330,7 @@ class TestAnswers:
     def test_access_usage_and_portal(self, ours: Commet) -> None:
         """What may be used, using it, and where to manage it."""
         tracked = ours.track_usage(json.dumps(USAGE), idempotency_key="e:1", deadline=soon())
-        assert isinstance(tracked, UsageEvent)
+        assert isinstance(tracked, TrackedUsage)
         assert tracked.event_id == USAGE["eventId"]
         (access,) = (a for a in ours.feature_access("usr_1", soon()) if a.code == "storage")
         assert isinstance(access, FeatureAccess)
@@ -351,7 +351,7 @@ class TestAnswers:
         """The answer has whole numbers, so 1.5 before is 2; the same key again changes nothing."""
         ours.track_usage(json.dumps(USAGE), idempotency_key="e:1", deadline=soon())
         for _ in range(2):
-            done = ours.set_usage(json.dumps(TOTAL), idempotency_key="e:2", deadline=soon())
+            done = ours.replace_usage(json.dumps(TOTAL), idempotency_key="e:2", deadline=soon())
             assert isinstance(done, UsageAdjustment)
             assert (done.previous_value, done.value) == (Decimal(2), Decimal(130))
 

@@ -71,7 +71,9 @@ class TestArtifacts:
         functions = {path.parent.name for path in ROOT.glob("functions/*/app.py")}
         assert len(folders) == len(functions) + 1
         assert "CommonLayer" in folders
-        for folder in folders - {"CommonLayer"}:
+        folders.remove("CommonLayer")
+        assert folders
+        for folder in folders:
             sources = {p.name for p in (artifacts / folder).rglob("*.py")}
             assert sources == {"app.py"}, folder
 

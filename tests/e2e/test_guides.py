@@ -34,6 +34,7 @@ from local.ports import Port
 from tests.unit.markdown import PAGES, ROOT, Block, blocks
 
 AWS = "needs an AWS account"
+TESTS = "runs the tests, this one with them"
 DOCKER = "needs a Docker engine: `make sam-local-test` runs the page"
 START_SECONDS = 90
 PAGE_SECONDS = 180
@@ -73,6 +74,8 @@ EXEMPT = [
     Exempt("docs/sam-local.md", "Schedules", "LAMBDA=", DOCKER),
     Exempt("docs/sam-local.md", "The webhook's own URL", "# WebhookFunction", DOCKER),
     Exempt("docs/sam-local.md", "Stop", "docker compose", DOCKER),
+    Exempt("docs/testing.md", "Testing", "make test", TESTS),
+    Exempt("docs/testing.md", "Faults that the tests have to notice", "make mutate", TESTS),
     Exempt("docs/upgrade.md", "Going back", "RELEASE=", AWS),
 ]
 
@@ -281,7 +284,9 @@ def test_every_block_runs_as_it_is_printed(page: Path, checkout: Checkout) -> No
     for program in PROGRAMS.get(name_of(page), []):
         if not shutil.which(program):
             (pytest.fail if os.environ.get("CI") else pytest.skip)(f"{program} is not installed")
-    for outcome, (block, claimed) in zip(paste(page, checkout), claims(page), strict=True):
+    outcomes = list(paste(page, checkout))
+    assert outcomes
+    for outcome, (block, claimed) in zip(outcomes, claims(page), strict=True):
         assert outcome.block == block
         check(outcome, claimed)
 

@@ -3,11 +3,11 @@
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
 from typing import Any
 
 import pytest
+
+from tests.http_server import Request, Response, serving
 
 
 @dataclass
@@ -52,10 +52,13 @@ class CloudFormation:
 
 @dataclass
 class Context:
-    """Of an invocation that ends in so many seconds."""
+    """Of an invocation that ends in so many seconds: as much as we and Powertools read of it."""
 
     seconds: float = 60.0
     aws_request_id: str = "invocation-1"
+    function_name: str = "test"
+    memory_limit_in_mb: int = 256
+    invoked_function_arn: str = "arn:aws:lambda:eu-central-1:1:function:test"
 
     def get_remaining_time_in_millis(self) -> int:
         return int(self.seconds * 1000)
@@ -65,23 +68,14 @@ class Context:
 def cloudformation() -> Iterator[CloudFormation]:
     stack = CloudFormation()
 
-    class Bucket(BaseHTTPRequestHandler):
-        def do_PUT(self) -> None:
-            body = self.rfile.read(int(self.headers["content-length"]))
-            if stack.refuses:
-                stack.refuses -= 1
-                self.send_response(503)
-            else:
-                stack.content_types.append(self.headers.get("content-type"))
-                stack.answers.append(json.loads(body))
-                self.send_response(200)
-            self.end_headers()
+    def take(request: Request) -> Response:
+        if stack.refuses:
+            stack.refuses -= 1
+            return Response(status=503)
+        stack.content_types.append(request.headers.get("content-type"))
+        stack.answers.append(json.loads(request.body))
+        return Response()
 
-        def log_message(self, *_: object) -> None:
-            """Not into the test's output."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Bucket) as server:
-        stack.url = f"http://127.0.0.1:{server.server_port}/answer"
-        Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    with serving(take) as url:
+        stack.url = f"{url}/answer"
         yield stack
-        server.shutdown()

@@ -115,7 +115,7 @@ def taking_place(
     )
     db.execute(f"truncate {tables} restart identity")
     if swept:
-        db.execute("insert into reconcile_cursor (name, started_at) values ('sweep', now())")
+        db.execute("insert into rounds (name, started_at) values ('sweep', now())")
     with standin(**tale.options) as remote, receiver() as hooks:
         commet = Commet(
             remote.base_url,
@@ -156,7 +156,7 @@ def test_any_lost(proof_db: Database, handler: Handler, tale: Tale) -> None:
         history.lose(tale.seed)
         history.deliver_all(tale.seed)
         proof_db.execute("update subscriptions set recheck_at = now()")
-        proof_db.execute("update reconcile_cursor set started_at = now() - interval '1 day'")
+        proof_db.execute("update rounds set started_at = now() - interval '1 day'")
         for _ in range(_RUNS):
             history.reconcile()
         assert history.differences() == []

@@ -44,6 +44,7 @@ class Sender:
         self._again: deque[tuple[str, bytes]] = deque()
         self._lock = threading.Lock()
         self._finishing = threading.Event()
+        self._gave_up = False
         self.sent: dict[str, str] = {}  # event id -> user
         self.acknowledged: list[str] = []
         self.cut = 0
@@ -51,6 +52,12 @@ class Sender:
     def finish(self) -> None:
         """No new events."""
         self._finishing.set()
+
+    def give_up(self) -> None:
+        """Sends nothing any more: the test has failed, and nobody may be there to take it."""
+        self.finish()
+        with self._lock:
+            self._gave_up = True
 
     def has_got(self, count: int) -> bool:
         """Whether so many were acknowledged."""
@@ -64,6 +71,8 @@ class Sender:
 
     def _next(self) -> tuple[str, bytes] | None:
         with self._lock:
+            if self._gave_up:
+                return None
             if self._again:
                 return self._again.popleft()
             if self._finishing.is_set():
@@ -173,8 +182,10 @@ def test_killed_in_the_middle(
                 # A kill that met nobody at work proves nothing and is done again.
                 eventually(partial(sender.has_got, before + 40))
                 done, cut = done + (sender.cut > cut), sender.cut
-        finally:
-            sender.finish()
+        except BaseException:
+            sender.give_up()
+            raise
+        sender.finish()
         for thread in threads:
             thread.result()
     assert sorted(sender.acknowledged) == sorted(sender.sent)

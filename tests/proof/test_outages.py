@@ -29,6 +29,7 @@ class Buyer:
 
     def __init__(self, stack: LocalStack, http: httpx.Client, plan: str = "usage_pro") -> None:
         self.http = http
+        self._stack = stack
         login = {"email": f"{uuid4().hex}@example.com", "password": "a long walk home"}
         answer = http.post("/signup", json=login)
         assert answer.status_code == 201, answer.text
@@ -39,6 +40,15 @@ class Buyer:
         self.subscription = str(checkout.json()["subscription"]["id"])
         self._commet = stack.commet
         self._key = stack.commet_api_key
+
+    def uses(self, quantity: str) -> int:
+        """The product reports usage of theirs; the status of the answer."""
+        usage = {
+            "user_id": self.id, "feature": "storage", "quantity": quantity,
+            "idempotency_key": uuid4().hex,
+        }  # fmt: skip
+        key = {"authorization": f"Bearer {self._stack.service_key}"}
+        return self.http.post("/usage", json=usage, headers=key).status_code
 
     def cancels_at_commet(self) -> None:
         """At once, in Commet's portal."""
@@ -229,8 +239,7 @@ class TestHoursOfOutage:
             "active",
         ]
         assert left.http.get("/dashboard").json()["access"] is False
-        usage = {"feature": "storage", "quantity": "1", "idempotency_key": "after the outage"}
-        assert paid.http.post("/usage", json=usage).status_code == 202
+        assert paid.uses("1") == 202
         assert reconcile(stack, mirror)["webhook_endpoint_disabled"] == 0
         later.cancels_at_commet()
         remote.settle()
@@ -247,8 +256,7 @@ class TestBackFromCheckout:
         ana = buyer()
         remote.fault(webhooks=fault, times=None)
         remote.pay(ana.subscription)
-        usage = {"feature": "storage", "quantity": "1", "idempotency_key": "first"}
-        assert ana.http.post("/usage", json=usage).status_code == 202
+        assert ana.uses("1") == 202
         board = ana.http.get("/dashboard").json()
         assert (board["access"], board["subscription"]["status"]) == (True, "active")
         assert [(each["feature"], each["used"]) for each in board["usage"]] == [("storage", "1")]

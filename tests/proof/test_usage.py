@@ -335,7 +335,7 @@ class Usage(RuleBasedStateMachine):
         before = self.now - timedelta(days=days)
         housekeeping.compact_deliveries(self.db, before=before, deadline=Deadline.after(20))
         rows = self._ledger()
-        self.db.execute("delete from reconcile_cursor where name = 'ledger'")
+        self.db.execute("delete from rounds where name = 'ledger'")
         housekeeping.prune_ledger(self.db, before=before, deadline=Deadline.after(20))
         kept = self._ledger()
         for place in rows.keys() - kept.keys():
@@ -490,7 +490,7 @@ class Usage(RuleBasedStateMachine):
             "  where d.billed_period = p.id and d.state = 'sent') as sent,"
             " exists (select from usage_delivery d"
             "         where d.user_id = p.user_id and d.state = 'sent' and d.billed_period is null"
-            "         and d.answered_at > p.starts_at - interval '1 minute') as unsure"
+            "         and d.answered_at > p.starts_at - interval '1 minute') as in_doubt"
             " from usage_period p left join usage_drift f on f.period = p.id"
             " where p.user_id = %s and p.closed_at is null"
             # Who used nothing here is not compared.

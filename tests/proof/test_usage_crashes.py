@@ -51,7 +51,7 @@ def server() -> Iterator[EmbeddedPostgres]:
 
 @pytest.fixture
 def url(server: EmbeddedPostgres) -> str:
-    created: str = server.create_database("billing")
+    created: str = server.ensure_database("billing")
     migrate(lambda: connect(created), "postgres")
     return created
 
@@ -202,6 +202,7 @@ def test_killed_in_the_middle(
         ).fetchall()
     assert ledger == {"n": events}
     assert {t["user_id"]: t["booked"] for t in totals} == wanted
+    assert totals
     assert all(t["total"] == t["claimed"] == t["booked"] for t in totals)
     assert {user: used_at(commet, user) for user in users} == wanted
 

@@ -220,7 +220,7 @@ def test_a_storm_of_429(world: World) -> None:
             runs = [pool.submit(world.run, db, Budget(db, 1000)) for db in (world.db, others)]
             assert sum(run.result().sent for run in runs) == 0
             world.remote.control.clear_faults()
-            world.db.execute("delete from rate_bucket")  # as if the minute had passed
+            world.db.execute("delete from call_budget")  # as if the minute had passed
     refused = world.remote.control.requests(path=USAGE, limit=10_000)
     # What was under way when the first said so, in both runs; nobody calls after that.
     assert len(refused) <= storms * 2 * workers

@@ -1,6 +1,7 @@
 """`make sam-local-test`: follows docs/sam-local.md on a Docker engine."""
 
 import os
+import shutil
 import signal
 import sys
 import time
@@ -45,8 +46,12 @@ def _watched() -> None:
     """Raises Failed where the machine is not as it was, however the run ended."""
     if sys.version_info[:2] != (3, 13):
         raise Skipped("`make build` needs Python 3.13")
+    shutil.rmtree(LOGS, ignore_errors=True)
+    LOGS.mkdir(parents=True)
     machine.end_marked()  # of a run that was killed
     enclosure.remove_cgroups()
+    if engine.answers():
+        told.clean()
     before = machine.look()
     ended: BaseException | None = None
     try:
@@ -55,6 +60,8 @@ def _watched() -> None:
         ended = how
     left = machine.differences(before, machine.look())
     if left:
+        if ended is not None and ended.args:
+            print(f"failed: {ended}", file=sys.stderr)
         raise Failed("\n    ".join(["this was left behind:", *left])) from ended
     if ended is not None:
         raise ended
@@ -63,7 +70,6 @@ def _watched() -> None:
 def _on_some_engine() -> None:
     laps = told.Laps()
     if engine.answers() and _has_compose() and images.are_known():
-        LOGS.mkdir(parents=True, exist_ok=True)
         laps.done("a Docker engine answers and has the images: it is used")
         told.run(laps)
         return

@@ -64,6 +64,8 @@ def _start() -> subprocess.Popen[bytes]:
     for kept in (True, False):
         if not (kept and _WHOLE.exists()):
             shutil.rmtree(ENGINE, ignore_errors=True)
+        # Networks of a killed engine: with them the next one would hold their containers' ports.
+        shutil.rmtree(ENGINE / "data" / "network", ignore_errors=True)
         ENGINE.mkdir(parents=True, exist_ok=True)
         with _LOG.open("wb") as log:
             process = subprocess.Popen(_COMMAND, stdout=log, stderr=log, start_new_session=True)

@@ -25,7 +25,7 @@ import yaml
 from packaging.requirements import Requirement
 from samcli.local.docker.lambda_image import LambdaImage, Runtime
 
-from local.postgres.binaries import find_binaries, install_root
+from local.postgres.binaries import find_binaries
 from tests.samlocal.errors import Skipped
 from tests.samlocal.places import ROOT
 
@@ -229,7 +229,7 @@ def _make_lambda(name: str, made_of: str) -> None:
 
 
 def _make_postgres(name: str, made_of: str) -> None:
-    installed = install_root(find_binaries())
+    installed = find_binaries().parent
     beside = installed.parent.with_name(f"{installed.parent.name}.libs")  # where a wheel has them
     with _image(
         name,

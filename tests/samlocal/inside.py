@@ -8,14 +8,13 @@ import sys
 
 from tests.samlocal import engine, images, packages, told
 from tests.samlocal.errors import Failed, Skipped
-from tests.samlocal.places import KEPT, LOGS, PLUGINS
+from tests.samlocal.places import KEPT, PLUGINS
 
 SKIPPED = 75
 
 
 def main() -> int:
     """Its exit code is SKIPPED where the engine or its images cannot be had."""
-    LOGS.mkdir(parents=True, exist_ok=True)
     plugins = KEPT / "docker-config" / "cli-plugins"
     plugins.mkdir(parents=True, exist_ok=True)
     os.environ["DOCKER_CONFIG"] = str(plugins.parent)

@@ -3,6 +3,7 @@
 Given to pytest by name (`make sam-local-test`): each case starts an engine.
 """
 
+import contextlib
 import os
 import re
 import shutil
@@ -15,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.samlocal import engine, machine
+from tests.samlocal import enclosure, engine, machine
 from tests.samlocal.places import LOGS, ROOT
 
 _SECONDS = 120
@@ -81,9 +82,17 @@ def run() -> Iterator[Run]:
 
 @pytest.fixture
 def before() -> machine.State:
-    """The machine as it is, and no log of the run before."""
+    """The machine as it is, without the control groups and the logs of a run before."""
+    enclosure.remove_cgroups()
     shutil.rmtree(LOGS, ignore_errors=True)
     return machine.look()
+
+
+def name_of(pid: int) -> str:
+    """A process's program; "" where it has ended."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/comm").read_text(encoding="utf-8").strip()
+    return ""
 
 
 def left(before: machine.State) -> list[str]:
@@ -133,9 +142,7 @@ def test_a_child_is_killed(before: machine.State, run: Run, name: str) -> None:
     """The run fails, says so, and the machine is as it was."""
     run.reaches(_ENGINE)
     run.has_containers()
-    (victim, *_) = [
-        pid for pid in machine.marked() if Path(f"/proc/{pid}/comm").read_text().strip() == name
-    ]
+    (victim, *_) = [pid for pid in machine.marked() if name_of(pid) == name]
     os.kill(victim, signal.SIGKILL)
     assert run.ends() == 1
     assert "failed: " in run.printed

@@ -27,10 +27,13 @@ def look() -> State:
         "network links": frozenset(os.listdir("/sys/class/net")),  # noqa: PTH208 - no paths
         "iptables": _iptables(),
         "forwarding": _lines("/proc/sys/net/ipv4/ip_forward"),
-        "control groups": frozenset(map(str, Path("/sys/fs/cgroup").glob(f"**/{_CGROUP}"))),
-        "folders": frozenset(str(path) for p in _FOLDERS for path in Path("/").glob(p[1:])),
     }
-    if answers():
+    if not answers():
+        groups = Path("/sys/fs/cgroup").glob(f"**/{_CGROUP}")
+        found["control groups"] = frozenset(map(str, groups))
+        folders = (path for each in _FOLDERS for path in Path("/").glob(each[1:]))
+        found["folders"] = frozenset(map(str, folders))
+    else:  # which has folders and control groups of its own
         for kind in ("container", "network", "volume"):
             form = "{{.Name}}" if kind != "container" else "{{.Names}}"
             found[f"Docker {kind}s"] = _printed("docker", kind, "ls", "--format", form)

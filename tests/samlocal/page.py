@@ -130,5 +130,6 @@ def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
 
 
 def _told(block: Block, log: Path, what: str) -> str:
-    lines = log.read_text(errors="replace").strip().splitlines()[-25:]
+    text = re.sub(r"svc_local_\w+", "svc_local_...", log.read_text(errors="replace"))
+    lines = text.strip().splitlines()[-25:]
     return "\n".join([f"`{block.title}` {what}:", *(f"    {line[:200]}" for line in lines)])

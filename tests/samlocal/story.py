@@ -99,4 +99,4 @@ def _invoke(function: str) -> None:
     path = f"/2015-03-31/functions/{function}/invocations"
     answer = httpx.post(f"{LAMBDA}{path}", json={}, timeout=120, trust_env=False)
     if answer.status_code != 200 or "errorMessage" in answer.text:
-        raise demo.NotAsTold(f"{function} answered {answer.status_code}: {answer.text[:500]}")
+        raise demo.StepFailed(f"{function} answered {answer.status_code}: {answer.text[:500]}")

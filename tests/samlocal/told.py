@@ -35,7 +35,7 @@ class Laps:
 
 def run(laps: Laps) -> None:
     """Follows the page from its first block to its last. Raises Failed, or Skipped."""
-    _clean()
+    clean()
     for port in _PORTS:
         if is_listening(port):
             raise Skipped(f"port {port} is in use, and the page needs it")
@@ -44,7 +44,7 @@ def run(laps: Laps) -> None:
         _follow(laps)
     finally:
         _keep_logs()
-        _clean()
+        clean()
 
 
 def _follow(laps: Laps) -> None:
@@ -82,9 +82,9 @@ def _copy_project() -> None:
     left_out = shutil.ignore_patterns(*_NOT_COPIED)
     shutil.copytree(ROOT, PROJECT, ignore=left_out, symlinks=True, dirs_exist_ok=True)
     (PROJECT / ".venv").symlink_to(ROOT / ".venv")
-    shutil.rmtree(LOGS, ignore_errors=True)
-    for folder in (LOGS, _TEMPORARY):
-        folder.mkdir(parents=True, exist_ok=True)
+    _TEMPORARY.mkdir(parents=True, exist_ok=True)
+    for name in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "ARGS"):
+        os.environ.pop(name, None)  # of the make that runs this: the page's starts from nothing
     os.environ.update(
         COMPOSE_PROJECT_NAME=_COMPOSE_PROJECT,
         SAM_SKIP_PULL_IMAGE="1",  # they have come already
@@ -93,8 +93,8 @@ def _copy_project() -> None:
     )
 
 
-def _clean() -> None:
-    """Removes what this run, or one that was killed, has left in the engine."""
+def clean() -> None:
+    """Removes what a run, also one that was killed, has left in the engine."""
     ours = f"label=com.docker.compose.project={_COMPOSE_PROJECT}"
     if _docker("network", "ls", "--quiet", "--filter", ours):
         for container in _docker("ps", "-aq", "--filter", f"network={_NETWORK}"):

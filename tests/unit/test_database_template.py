@@ -62,9 +62,13 @@ class TestData:
         assert (cluster["StorageEncrypted"], cluster["KmsKeyId"]) == (True, arn)
         assert cluster["MasterUserSecret"] == {"KmsKeyId": arn}
         assert resources["AppSecret"]["Properties"]["KmsKeyId"] == arn
-        for instance in of_type(resources, "AWS::RDS::DBInstance").values():
+        instances = of_type(resources, "AWS::RDS::DBInstance")
+        groups = of_type(resources, "AWS::Logs::LogGroup")
+        assert instances
+        assert groups
+        for instance in instances.values():
             assert instance["PerformanceInsightsKMSKeyId"] == arn
-        for group in of_type(resources, "AWS::Logs::LogGroup").values():
+        for group in groups.values():
             assert group["KmsKeyId"] == arn
 
     def test_the_key_lets_the_other_stack_use_it(self, resources: Resources) -> None:
@@ -100,7 +104,9 @@ class TestNetwork:
         assert way_in["SourceSecurityGroupId"] == {"Ref": "FunctionSecurityGroup"}
         assert (way_in["FromPort"], way_in["ToPort"]) == (5432, 5432)
         assert "SecurityGroupIngress" not in resources["FunctionSecurityGroup"]["Properties"]
-        for instance in of_type(resources, "AWS::RDS::DBInstance").values():
+        instances = of_type(resources, "AWS::RDS::DBInstance")
+        assert instances
+        for instance in instances.values():
             assert instance["PubliclyAccessible"] is False
 
     def test_nothing_leads_out_of_where_it_stands(self, resources: Resources) -> None:

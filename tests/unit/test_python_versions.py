@@ -13,13 +13,15 @@ INTEGRATION = ROOT / "tests" / "integration"
 
 
 def functions_of(path: Path) -> set[str]:
-    """The functions whose `app` a module of tests imports."""
+    """The functions whose `app` a module of tests imports, or calls through `calling`."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         if isinstance(node, ast.ImportFrom):
             names = [str(node.module)]
         found |= {name.split(".")[1] for name in names if name.startswith("functions.")}
+        if "tests.integration.functions.calling" in names:
+            found |= functions_of(INTEGRATION / "functions" / "calling.py")
     return found
 
 

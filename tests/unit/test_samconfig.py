@@ -50,6 +50,7 @@ class TestLocal:
         """Nothing stays an intrinsic or a parameter's name, as SAM leaves what is not given."""
         template = load_template(ROOT / "template.yaml")
         parameters = load(ROOT / "template.yaml")["Parameters"]
+        assert template.functions
         for spec in template.functions.values():
             environment = dict(spec.environment) | {
                 n: v for n, v in told.items() if n in spec.environment
@@ -83,7 +84,8 @@ class TestLocal:
         assert f"{url.hostname}:host-gateway" in compose["services"]["commet"]["extra_hosts"]
         served = environments["local"]["local_start_api"]["parameters"]
         assert (served["host"], served["port"]) == ("0.0.0.0", url.port)  # noqa: S104 - its own
-        (api,) = load_template(ROOT / "template.yaml").apis
+        api = load_template(ROOT / "template.yaml").api
+        assert api is not None
         assert url.path in {route.path for route in api.routes}
 
     def test_no_port_is_used_twice(
@@ -99,6 +101,7 @@ class TestLocal:
 
     def test_up_waits_for_every_service(self, compose: dict[str, Any]) -> None:
         """`--wait` asks the health check, and is content with a process where there is none."""
+        assert compose["services"]
         for service in compose["services"].values():
             assert service["healthcheck"]["test"][0] == "CMD"
 
@@ -132,7 +135,9 @@ class TestLocal:
     ) -> None:
         """Again without forgetting what Commet has shown only once."""
         key = sam_local.fill(secrets_manager.client)
-        for name in (v for n, v in told.items() if n.endswith("_SECRET_ARN")):
+        names = [v for n, v in told.items() if n.endswith("_SECRET_ARN")]
+        assert names
+        for name in names:
             assert secrets_manager.text(name)
         keys = ServiceKeys(Secrets(SecretsManagerStore(secrets_manager.url)), "local/service-keys")
         assert keys.authenticate(key).name == "local"

@@ -41,13 +41,16 @@ class TestFunctions:
 
     def test_a_new_build_makes_new_versions(self, functions: dict[str, dict[str, Any]]) -> None:
         """All logic is in the layer, and SAM looks at the function's own code only."""
+        assert functions
         for name, function in functions.items():
             assert function["AutoPublishCodeSha256"] == {"Ref": "BuildId"}, name
 
     def test_none_answers_before_the_tables_are_ready(
         self, template: dict[str, Any], functions: dict[str, dict[str, Any]]
     ) -> None:
-        for name in functions.keys() - {"MigrateFunction"}:
+        others = functions.keys() - {"MigrateFunction"}
+        assert others
+        for name in others:
             assert template["Resources"][name]["DependsOn"] == "Migrations", name
 
 
@@ -99,6 +102,7 @@ class TestCompute:
         shared = template["Globals"]["Function"]
         assert shared["SnapStart"] == {"ApplyOn": {"Ref": "SnapStart"}}
         assert shared["DeploymentPreference"]["Type"] == {"Ref": "Canary"}
+        assert functions
         for name, function in functions.items():
             own = (function.get("SnapStart"), function.get("DeploymentPreference"))
             if not answers_http(function):
@@ -124,6 +128,7 @@ class TestCompute:
         self, functions: dict[str, dict[str, Any]]
     ) -> None:
         """A new account has no concurrency to reserve: the deployment would fail."""
+        assert functions
         for name, function in functions.items():
             reserved = function.get("ReservedConcurrentExecutions")
             assert (reserved is not None) == answers_http(function), name
@@ -152,7 +157,9 @@ class TestCompute:
 
     def test_every_offered_shift_is_one_of_codedeploys(self, template: dict[str, Any]) -> None:
         """SAM makes its name of the parameter's value."""
-        for canary in template["Parameters"]["Canary"]["AllowedValues"]:
+        offered = template["Parameters"]["Canary"]["AllowedValues"]
+        assert offered
+        for canary in offered:
             groups = of_type(
                 translate(template, {"Canary": canary}), "AWS::CodeDeploy::DeploymentGroup"
             )
@@ -163,6 +170,7 @@ class TestCompute:
         self, template: dict[str, Any], functions: dict[str, dict[str, Any]]
     ) -> None:
         """API Gateway waits 30 seconds, Commet 10, the next run of a schedule comes after 60."""
+        assert functions
         for name, function in functions.items():
             timeout = function.get("Timeout", template["Globals"]["Function"]["Timeout"])
             if name == "WebhookFunction":
@@ -205,11 +213,17 @@ class TestSchedules:
         """Encrypted, over TLS alone, for the 14 days SQS allows."""
         queue = translated["FailureQueue"]["Properties"]
         assert queue == {"MessageRetentionPeriod": 14 * 86400, "SqsManagedSseEnabled": True}
-        (rule,) = of_type(translated, "AWS::SQS::QueuePolicy")["FailureQueuePolicy"][
-            "PolicyDocument"
-        ]["Statement"]
-        assert (rule["Effect"], rule["Principal"]) == ("Deny", "*")
-        assert rule["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
+        policy = translated["FailureQueuePolicy"]["Properties"]
+        assert policy["Queues"] == [{"Ref": "FailureQueue"}]
+        assert policy["PolicyDocument"]["Statement"] == [
+            {
+                "Effect": "Deny",
+                "Principal": "*",
+                "Action": "sqs:*",
+                "Resource": {"Fn::GetAtt": ["FailureQueue", "Arn"]},
+                "Condition": {"Bool": {"aws:SecureTransport": "false"}},
+            }
+        ]
 
 
 class TestEdge:
@@ -240,8 +254,10 @@ class TestEdge:
             if path.startswith("/usage") and "post" in paths[path] and "corrections" not in path
         }
         rates |= dict.fromkeys(["POST /signup", "POST /login"], "SignInRequestsPerSecond")
+        assert len(rates) > 2
         for route, parameter in rates.items():
-            assert limits[route]["ThrottlingRateLimit"] == {"Ref": parameter}, route
+            assert set(limits[route]) == {"ThrottlingRateLimit", "ThrottlingBurstLimit"}
+            assert all(limit == {"Ref": parameter} for limit in limits[route].values()), route
 
     def test_the_access_log_tells_of_requests_and_not_of_people(
         self, translated: Resources
@@ -299,7 +315,9 @@ class TestLogs:
             assert "${AWS::StackName}" in group["LogGroupName"]["Fn::Sub"], name
 
     def test_requests_are_traced(self, translated: Resources) -> None:
-        for name, function in of_type(translated, "AWS::Lambda::Function").items():
+        functions = of_type(translated, "AWS::Lambda::Function")
+        assert functions
+        for name, function in functions.items():
             assert function["TracingConfig"] == {"Mode": "Active"}, name
 
     def test_metrics_cannot_be_filtered_out(self, template: dict[str, Any]) -> None:

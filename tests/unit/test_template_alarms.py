@@ -159,7 +159,9 @@ class TestAlarms:
 
     def test_somebody_writes_what_it_looks_at(self, name: str) -> None:
         """Under the very name and service; an alarm on anything else never rings."""
-        for namespace, metric, dimensions in metrics_of(ALARMS[name]):
+        metrics = list(metrics_of(ALARMS[name]))
+        assert metrics
+        for namespace, metric, dimensions in metrics:
             told = {d["Name"]: d["Value"] for d in dimensions}
             assert is_written(namespace, metric, told), (metric, told)
 
@@ -206,6 +208,7 @@ class TestMetrics:
     def test_each_service_is_a_function(self) -> None:
         """A service is what a function is told to call itself."""
         functions = of_type(load(TEMPLATE)["Resources"], "AWS::Serverless::Function")
+        assert functions
         for function in functions.values():
             service = function["Environment"]["Variables"]["POWERTOOLS_SERVICE_NAME"]
             assert function["CodeUri"] == f"functions/{service}"
@@ -242,7 +245,9 @@ class TestDashboard:
     def test_widgets_fit_the_grid(self) -> None:
         """24 columns, nothing on top of another."""
         taken: set[tuple[int, int]] = set()
-        for widget in dashboard()["widgets"]:
+        widgets = dashboard()["widgets"]
+        assert widgets
+        for widget in widgets:
             cells = {
                 (widget["x"] + x, widget["y"] + y)
                 for x in range(widget["width"])
@@ -259,8 +264,32 @@ class TestTopic:
         for path, key in ((TEMPLATE, "AlarmKey"), (ROOT / "database.yaml", "Key")):
             resources = load(path)["Resources"]
             policy = resources[key]["Properties"]["KeyPolicy"]["Statement"]
-            allowed = [s for s in policy if "cloudwatch.amazonaws.com" in json.dumps(s)]
-            assert allowed[0]["Action"] == ["kms:Decrypt", "kms:GenerateDataKey*"]
-            assert "Condition" not in allowed[0]
+            (granted,) = (s for s in policy if "cloudwatch.amazonaws.com" in json.dumps(s))
+            assert granted["Effect"] == "Allow"
+            assert granted["Action"] == ["kms:Decrypt", "kms:GenerateDataKey*"]
+            assert granted["Resource"] == "*"  # this key: a key's policy speaks of no other
+            assert "Condition" not in granted
             topic = resources["AlarmTopic"]["Properties"]["KmsMasterKeyId"]
             assert key in json.dumps(topic)
+
+    @pytest.mark.parametrize(
+        ("path", "services"),
+        [
+            (TEMPLATE, "cloudwatch.amazonaws.com"),
+            (ROOT / "database.yaml", ["cloudwatch.amazonaws.com", "events.rds.amazonaws.com"]),
+        ],
+    )
+    def test_cloudwatch_may_publish_to_it_for_this_account(
+        self, path: Path, services: str | list[str]
+    ) -> None:
+        """An alarm that cannot publish to its topic fails silently."""
+        policy = load(path)["Resources"]["AlarmTopicPolicy"]["Properties"]
+        assert policy["Topics"] == [{"Ref": "AlarmTopic"}]
+        (granted,) = policy["PolicyDocument"]["Statement"]
+        assert granted == {
+            "Effect": "Allow",
+            "Principal": {"Service": services},
+            "Action": "sns:Publish",
+            "Resource": {"Ref": "AlarmTopic"},
+            "Condition": {"StringEquals": {"aws:SourceAccount": {"Ref": "AWS::AccountId"}}},
+        }

@@ -17,6 +17,10 @@ SHARED = TEMPLATE_AS_WRITTEN["Globals"]["Function"]["Environment"]["Variables"]
 
 Statement = dict[str, Any]
 
+THROUGH_SECRETS_MANAGER = {
+    "StringEquals": {"kms:ViaService": {"Fn::Sub": "secretsmanager.${AWS::Region}.amazonaws.com"}}
+}
+
 
 def statements(function: str) -> list[Statement]:
     """A function's own policy."""
@@ -124,6 +128,37 @@ class TestFunction:
         asynchronous = "EventInvokeConfig" in FUNCTIONS[function]
         assert allowed(function, "sqs:SendMessage") == (queue if asynchronous else [])
 
+    def test_what_is_granted_is_allowed(self, function: str) -> None:
+        """One that is denied reads alike, and leaves the function without."""
+        assert statements(function)
+        assert all(s["Effect"] == "Allow" for s in statements(function) if "Action" in s)
+
+    def test_lambda_alone_may_take_its_role(self, function: str) -> None:
+        role = RESOURCES[FUNCTIONS[function]["Role"]["Fn::GetAtt"][0]]["Properties"]
+        (trusted,) = role["AssumeRolePolicyDocument"]["Statement"]
+        assert trusted == {
+            "Effect": "Allow",
+            "Principal": {"Service": "lambda.amazonaws.com"},
+            "Action": "sts:AssumeRole",
+        }
+
+    def test_who_writes_a_secret_may_encrypt_it_with_the_deployers_key(self, function: str) -> None:
+        """Reading is for all, below."""
+        conditional = [s["Fn::If"] for s in statements(function) if "Fn::If" in s]
+        encrypts = [
+            [
+                "HasKmsKey",
+                {
+                    "Effect": "Allow",
+                    "Action": "kms:GenerateDataKey",
+                    "Resource": {"Ref": "KmsKeyArn"},
+                    "Condition": THROUGH_SECRETS_MANAGER,
+                },
+                {"Ref": "AWS::NoValue"},
+            ]
+        ]
+        assert conditional == (encrypts if writes_a_secret(function) else [])
+
     def test_nothing_else_is_granted(self, function: str) -> None:
         """A new action has to be argued for here."""
         actions = {a for s in statements(function) for a in as_list(s.get("Action", []))}
@@ -137,7 +172,9 @@ class TestFunction:
         assert actions <= known
 
     def test_nothing_is_granted_on_everything(self, function: str) -> None:
-        for statement in statements(function):
+        granted = list(statements(function))
+        assert granted
+        for statement in granted:
             if "Action" in statement:
                 assert "*" not in as_list(statement["Resource"])
 
@@ -158,12 +195,27 @@ class TestShared:
     """What every function may do: traces, always; the rest only where it is asked for."""
 
     def test_traces(self, shared: list[Statement]) -> None:
-        assert shared[0]["Action"] == ["xray:PutTraceSegments", "xray:PutTelemetryRecords"]
+        assert shared[0] == {
+            "Effect": "Allow",
+            "Action": ["xray:PutTraceSegments", "xray:PutTelemetryRecords"],
+            "Resource": "*",
+        }
 
     def test_network_interfaces_in_a_vpc_only(self, shared: list[Statement]) -> None:
         condition, granted, otherwise = shared[1]["Fn::If"]
         assert condition == "HasVpc"
-        assert all(action.startswith("ec2:") for action in granted["Action"])
+        assert granted == {
+            "Effect": "Allow",
+            "Action": [
+                "ec2:CreateNetworkInterface",
+                "ec2:DescribeNetworkInterfaces",
+                "ec2:DescribeSubnets",
+                "ec2:DeleteNetworkInterface",
+                "ec2:AssignPrivateIpAddresses",
+                "ec2:UnassignPrivateIpAddresses",
+            ],
+            "Resource": "*",
+        }
         assert otherwise == {"Ref": "AWS::NoValue"}
 
     def test_code_has_nothing_of_what_lambda_does_with_networks(
@@ -178,8 +230,13 @@ class TestShared:
 
     def test_the_deployers_key_through_secrets_manager_only(self, shared: list[Statement]) -> None:
         condition, granted, otherwise = shared[3]["Fn::If"]
-        assert (condition, granted["Action"]) == ("HasKmsKey", "kms:Decrypt")
-        assert "secretsmanager" in json.dumps(granted["Condition"])
+        assert condition == "HasKmsKey"
+        assert granted == {
+            "Effect": "Allow",
+            "Action": "kms:Decrypt",
+            "Resource": {"Ref": "KmsKeyArn"},
+            "Condition": THROUGH_SECRETS_MANAGER,
+        }
         assert otherwise == {"Ref": "AWS::NoValue"}
 
     def test_there_is_no_more(self, shared: list[Statement]) -> None:
@@ -190,24 +247,28 @@ class TestTranslated:
     def test_sam_attaches_nothing_to_a_function(self, translated: Resources) -> None:
         """With a role of its own SAM adds no policy; every function has one."""
         roles = of_type(translated, "AWS::IAM::Role")
-        for function in of_type(translated, "AWS::Lambda::Function").values():
+        functions = of_type(translated, "AWS::Lambda::Function")
+        assert functions
+        for function in functions.values():
             role = roles[function["Role"]["Fn::GetAtt"][0]]
             assert role["ManagedPolicyArns"] == [{"Ref": "FunctionBasics"}]
 
     def test_a_schedule_may_start_its_function_and_leave_its_failure(
         self, translated: Resources
     ) -> None:
-        for name, schedule in of_type(translated, "AWS::Scheduler::Schedule").items():
+        schedules = of_type(translated, "AWS::Scheduler::Schedule")
+        assert schedules
+        for name, schedule in schedules.items():
             target = schedule["Target"]
             role = of_type(translated, "AWS::IAM::Role")[target["RoleArn"]["Fn::GetAtt"][0]]
             granted = [
-                (s["Action"], s["Resource"])
+                (s["Effect"], s["Action"], s["Resource"])
                 for policy in role["Policies"]
                 for s in policy["PolicyDocument"]["Statement"]
             ]
             assert granted == [
-                ("lambda:InvokeFunction", target["Arn"]),
-                ("sqs:SendMessage", target["DeadLetterConfig"]["Arn"]),
+                ("Allow", "lambda:InvokeFunction", target["Arn"]),
+                ("Allow", "sqs:SendMessage", target["DeadLetterConfig"]["Arn"]),
             ], name
 
     def test_roles_that_nobody_wrote_are_known(self, translated: Resources) -> None:
@@ -235,7 +296,9 @@ class TestTranslated:
             "PARAMETERS_SECRETS_EXTENSION_CACHE_ENABLED",
             "PARAMETERS_SECRETS_EXTENSION_HTTP_PORT",
         }
-        for name, function in of_type(translated, "AWS::Lambda::Function").items():
+        functions = of_type(translated, "AWS::Lambda::Function")
+        assert functions
+        for name, function in functions.items():
             variables = function["Environment"]["Variables"]
             named = {v for v in variables if any(word in v for word in telling)} - about_reading
             assert [v for v in named if not v.endswith("_SECRET_ARN")] == [], name

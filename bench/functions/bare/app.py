@@ -1,4 +1,4 @@
-"""The least a function can be: what every cold start pays."""
+"""A function without any import of ours: the least that a cold start takes."""
 
 from typing import Any
 

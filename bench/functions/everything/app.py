@@ -1,4 +1,4 @@
-"""What a cold start costs when everything is imported at the top, the official SDK included."""
+"""A function that imports everything at its top, with Commet's official SDK, for comparison."""
 
 from typing import Any
 

@@ -1,7 +1,7 @@
-"""Exact amounts: quantities, prices and what they come to. Decimals throughout, never floats.
+"""Exact arithmetic with quantities and prices. All numbers are Decimals, never floats.
 
-Two money scales arrive from Commet: prices in the currency's minor unit (cents), and prices of
-usage in the rate scale, where 10000 is 1.00 of the major unit.
+Commet sends money in two scales. Prices of plans are in the currency's minor unit (cents). Prices
+of usage are in the rate scale, where 10000 is 1.00 of the major unit.
 """
 
 from decimal import ROUND_HALF_UP, Context, Decimal
@@ -10,42 +10,30 @@ MAX_QUANTITY = Decimal("999999999.999999")
 RATE_SCALE = 10_000
 
 _QUANTUM = Decimal("0.000001")
-# Wide enough that no product of ours is rounded before we say so.
+# So many digits that no product of a quantity and a price is rounded before we round it.
 _EXACT = Context(prec=60, rounding=ROUND_HALF_UP)
 
-# ISO 4217; every other currency has two.
-_MINOR_DIGITS = dict.fromkeys(
-    [
-        "bif",
-        "clp",
-        "djf",
-        "gnf",
-        "isk",
-        "jpy",
-        "kmf",
-        "krw",
-        "pyg",
-        "rwf",
-        "ugx",
-        "uyi",
-        "vnd",
-        "vuv",
-        "xaf",
-        "xof",
-        "xpf",
-    ],
-    0,
-) | dict.fromkeys(["bhd", "iqd", "jod", "kwd", "lyd", "omr", "tnd"], 3)
+# Decimals of the currencies that do not have two, by ISO 4217.
+_MINOR_DIGITS = {
+    currency: digits
+    for digits, currencies in {
+        0: "bif clp djf gnf isk jpy kmf krw pyg rwf ugx uyi vnd vuv xaf xof xpf",
+        3: "bhd iqd jod kwd lyd omr tnd",
+        4: "clf uyw",
+    }.items()
+    for currency in currencies.split()
+}
 
 
 def is_quantity(value: Decimal) -> bool:
-    """Whether this much may be used: above zero, at most 9 integer and 6 fraction digits."""
-    # NaN compares to nothing, and the range is checked first: 1e999999 must not be written out.
+    """Whether the value is above zero and has at most 9 integer and 6 fraction digits."""
+    # is_finite comes first, because comparing a NaN raises. The range is checked before `quantize`,
+    # which would write out all digits of 1e999999.
     return value.is_finite() and 0 < value <= MAX_QUANTITY and value == value.quantize(_QUANTUM)
 
 
 def format_decimal(value: Decimal) -> str:
-    """The one plain way to write a number: "30", "1.5", "0"; no exponent, no trailing zeros."""
+    """The number without exponent and trailing zeros: "30", "1.5", "0"."""
     text = format(value, "f")
     if "." in text:
         text = text.rstrip("0").rstrip(".")
@@ -58,9 +46,10 @@ def minor_digits(currency: str) -> int:
 
 
 def overage_cost(units: Decimal, unit_price: Decimal | None, currency: str) -> Decimal | None:
-    """What units beyond the included ones cost, in major units, rounded half up to the minor one.
+    """The cost of `units` beyond the included quantity, in major units of the currency.
 
-    `unit_price` is in the rate scale. None where there are units and their price is not known.
+    The cost is rounded half up to the minor unit. `unit_price` is in the rate scale. Returns None
+    where there are units and `unit_price` is None.
     """
     if unit_price is None:
         if units:
@@ -71,17 +60,17 @@ def overage_cost(units: Decimal, unit_price: Decimal | None, currency: str) -> D
 
 
 def format_money(amount: Decimal, currency: str) -> str:
-    """Major units with all the currency's decimals: "3.00"."""
+    """An amount in major units, with all decimals of the currency: "3.00"."""
     return format(amount.quantize(Decimal(1).scaleb(-minor_digits(currency)), context=_EXACT), "f")
 
 
 def format_minor_units(amount: int | Decimal, currency: str) -> str:
-    """Minor units, as major ones: 2900 cents is "29.00"."""
+    """An amount in minor units, written in major units: 2900 cents is "29.00"."""
     return format_money(Decimal(amount).scaleb(-minor_digits(currency)), currency)
 
 
 def format_unit_price(unit_price: Decimal, currency: str) -> str:
-    """A price in the rate scale, in major units: 1000 is "0.10", 5 is "0.0005"; never rounded."""
+    """A price in the rate scale, written in major units and not rounded: 1000 is "0.10"."""
     plain = format_decimal(_EXACT.divide(unit_price, Decimal(RATE_SCALE)))
     whole, _, fraction = plain.partition(".")
     fraction = fraction.ljust(minor_digits(currency), "0")

@@ -1,7 +1,8 @@
-"""What time it is, for everything billing decides.
+"""The current time, for every decision of billing.
 
-Wall time in AWS. The local stack sets `CLOCK_URL`, and time is then Commet's test clock, so that
-a month can pass in a moment. Leases and back-off do not use this: they use the database's `now()`.
+In AWS this is wall time. The local stack sets `CLOCK_URL`, and the time then comes from the
+stand-in's test clock, so that a month can pass in a moment. Leases and pauses between attempts use
+the database's `now()` instead.
 """
 
 import json
@@ -19,18 +20,18 @@ def wall_clock() -> datetime:
 
 
 def utc_text(moment: datetime) -> str:
-    """The same for the same moment in every offset. Raises nothing for any aware time."""
+    """The time as ISO-8601 in UTC: equal moments give equal texts. `moment` has an offset."""
     try:
         return moment.astimezone(UTC).isoformat()
-    except OverflowError:  # within a day of the years 1 and 9999, beyond them in UTC
+    except OverflowError:  # in UTC the time would lie outside the years 1 to 9999
         return moment.isoformat()
 
 
 def test_clock(url: str) -> Clock:
-    """A clock that asks `url` on every reading; raises Unavailable when it gets no answer."""
+    """A clock that reads `url` each time. The clock raises Unavailable without an answer."""
 
     def now() -> datetime:
-        from urllib.request import urlopen  # late: 30 ms that only the local stack needs
+        from urllib.request import urlopen  # late: takes 30 ms, and only the local stack uses it
 
         try:
             with urlopen(url, timeout=2) as answer:  # noqa: S310 - the local stack's own address

@@ -1,4 +1,4 @@
-"""The environment, read once into frozen settings. It names secrets and never holds one."""
+"""Reads environment variables into frozen settings. They hold ids of secrets, never a secret."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 
 class Misconfigured(ValueError):
-    """A variable that is malformed. The message names it and never says what it holds."""
+    """An environment variable is malformed. The message names the variable, never its value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,14 +16,14 @@ class DatabaseSettings:
     port: int
     name: str
     sslmode: str
-    ca: str  # "aws": the bundle beside this file; "public": the CAs browsers trust
-    pooled: bool  # a pooler stands in between: nothing may be prepared or set on a connection
-    secret_id: str  # names the secret {"username", "password"}
+    ca: str  # "aws": database/ca.pem; "public": the certificate authorities that browsers trust
+    pooled: bool  # behind a pooler, where connections can keep no prepared statements or settings
+    secret_id: str  # the id of the secret {"username", "password"}
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a function was told. A field a function is not given is empty, and using it fails."""
+    """One function's settings. A field whose variable the function does not have is empty."""
 
     database: DatabaseSettings
     owner_secret_id: str
@@ -37,21 +37,21 @@ class Settings:
     allowed_origins: frozenset[str]
     currency: str
     past_due_has_access: bool
-    sign_ups_per_hour: int  # from one address
+    sign_ups_per_hour: int  # allowed from one address
     trusted_proxy_hops: int
     delivery_interval: timedelta
-    webhook_on_api: bool  # beside the function's own URL
-    delivery_workers: int  # calls to Commet at a time
+    webhook_on_api: bool  # whether the API takes webhooks too, beside the function's own URL
+    delivery_workers: int  # deliveries that are sent to Commet at the same time
     secrets_extension_port: int | None
     secrets_endpoint: str | None
     clock_url: str
     function: str
-    webhook_url: str  # where Commet's webhooks come in, as it was registered
-    commet_calls_per_second: int  # of the whole stack together
-    inbox_payload_age: timedelta  # webhooks older than that lose their payload
-    inbox_id_age: timedelta  # and these their row
-    delivery_age: timedelta  # deliveries of periods closed that long ago are merged
-    ledger_age: timedelta  # and ledger rows replaced by their keys
+    webhook_url: str  # the address of our webhook endpoint, as it is registered at Commet
+    commet_calls_per_second: int  # the call budget of the whole stack
+    inbox_payload_age: timedelta  # older webhooks lose their payload
+    inbox_id_age: timedelta  # older webhooks lose their row
+    delivery_age: timedelta  # deliveries of periods closed longer ago are merged
+    ledger_age: timedelta  # older ledger rows are replaced by their idempotency keys
 
     @property
     def live_statuses(self) -> frozenset[str]:
@@ -61,7 +61,7 @@ class Settings:
 
 
 def from_env(env: Mapping[str, str]) -> Settings:
-    """Settings from environment variables; raises Misconfigured naming a bad one."""
+    """The settings in environment variables. Raises Misconfigured for a malformed one."""
     app_url = env.get("APP_URL", "")
     origins = {_origin(o) for o in env.get("ALLOWED_ORIGINS", "").split(",") if o.strip()}
     return Settings(
@@ -104,7 +104,7 @@ def from_env(env: Mapping[str, str]) -> Settings:
 
 
 def origin_of(url: str) -> str:
-    """Scheme, host and port of an http(s) URL as browsers write an Origin; '' for anything else."""
+    """The origin of an http(s) URL, as browsers write it; '' for any other text."""
     try:
         parts = urlsplit(url)
         port = parts.port

@@ -1,11 +1,11 @@
-"""How much time is left for calls to others."""
+"""Deadlines: how much time is left for calls to other services."""
 
 import time
 from typing import Protocol
 
 
 class LambdaContext(Protocol):
-    """What we use of the context Lambda hands to a handler."""
+    """The parts of Lambda's context object that are used here."""
 
     aws_request_id: str
 
@@ -13,25 +13,25 @@ class LambdaContext(Protocol):
 
 
 class Deadline:
-    """A moment on the monotonic clock after which nothing more is attempted."""
+    """A time on the monotonic clock, in seconds, after which no further call is made."""
 
     def __init__(self, at: float) -> None:
         self._at = at
 
     @classmethod
     def after(cls, seconds: float) -> "Deadline":
-        """A deadline that many seconds from now."""
+        """A deadline `seconds` from now."""
         return cls(time.monotonic() + seconds)
 
     @classmethod
     def of_invocation(cls, context: LambdaContext, *, reserve: float = 1.0) -> "Deadline":
-        """The invocation's own limit less `reserve` seconds, which the answer itself needs."""
+        """The end of the invocation's time limit, less `reserve` seconds to answer in."""
         return cls.after(context.get_remaining_time_in_millis() / 1000 - reserve)
 
     def remaining(self) -> float:
-        """Seconds left, never below zero."""
+        """The seconds left; zero after the deadline."""
         return max(0.0, self._at - time.monotonic())
 
     def within(self, seconds: float) -> "Deadline":
-        """This deadline, or one `seconds` from now where that is sooner."""
+        """This deadline, or `seconds` from now if that is sooner."""
         return Deadline(min(self._at, time.monotonic() + seconds))

@@ -1,36 +1,91 @@
-"""Every error this package raises on purpose, and what each means to a caller.
+"""Every error that this package raises on purpose, and what each error means to a caller.
 
     BillingError
-    ├── InvalidRequest              422  the request cannot be understood as it is
+    ├── InvalidRequest              422  a field, the query or the body is not valid
     │   └── UnsupportedMediaType    415
-    ├── Unauthenticated             401  nobody we know
+    ├── Unauthenticated             401  no credentials, or credentials that we do not know
     │   ├── InvalidCredentials      401  sign-in failed; never says whether the account exists
-    │   └── BadSignature            401  not sent by Commet
-    ├── Forbidden                   403  known, but not allowed to do this
+    │   └── BadSignature            401  Commet did not sign this webhook
+    ├── Forbidden                   403  the caller is known and may not do this
     ├── NotFound                    404
     ├── MethodNotAllowed            405
-    ├── Conflict                    409  the state of things forbids it; `code` says which
+    ├── Conflict                    409  the current state forbids the request; see `code`
     ├── PayloadTooLarge             413
-    ├── PaymentRequired             402  a limit or a missing subscription forbids it
+    ├── PaymentRequired             402  the plan's limit, or a missing subscription, forbids it
     ├── TooManyRequests             429  try again after `retry_after` seconds
-    ├── CommetRefused               502  Commet said no; the same request will not do better
+    ├── CommetRefused               502  Commet refused; the same request will be refused again
     └── Unavailable                 503  a dependency does not answer; trying again may help
-        ├── AccessUnconfirmed       503  they may have paid, and Commet does not say
-        ├── DatabaseUnavailable
-        └── CommetUnavailable       503  network, timeout, 5xx, rate limit, or nonsense (502)
+        ├── AccessUnconfirmed       503  the user may have paid; Commet has not confirmed it yet
+        ├── DatabaseUnavailable     503
+        └── CommetUnavailable       503  no answer, HTTP 5xx or rate limit; 502 if unreadable
 
-An error carries its HTTP status, a stable `code` and a `detail` that is safe to show. What is
-not safe to show (SQL, Commet's messages) stays in `__cause__` and the log.
+An error carries its HTTP status, a stable `code`, a title and a `detail`. All of these are safe to
+show. SQL and Commet's own messages are not: they stay in `__cause__` and in the log.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+# The title of every problem code. A code that is raised anywhere has its own title here
+# (tests/unit/billing/test_problem_titles.py).
+TITLES = {
+    # the request
+    "invalid_request": "The request is not valid",
+    "invalid_encoding": "The body is not UTF-8 text",
+    "invalid_json": "The body is not valid JSON",
+    "unsupported_media_type": "The body must be sent as application/json",
+    "payload_too_large": "The body is too large",
+    "not_found": "There is nothing at this address",
+    "method_not_allowed": "This address does not accept this method",
+    "too_many_requests": "There were too many requests",
+    # the caller
+    "unauthenticated": "The credentials are missing or not valid",
+    "invalid_credentials": "The email or the password is wrong",
+    "bad_signature": "The webhook's signature does not match",
+    "forbidden": "The caller may not do this",
+    "missing_scope": "The service key lacks a scope",
+    "service_key_required": "A service key is required",
+    "origin_not_allowed": "The request does not come from an allowed origin",
+    # users, plans and subscriptions
+    "unknown_user": "There is no user with this id",
+    "email_taken": "Another account has this email address",
+    "plan_not_found": "There is no plan with this code",
+    "already_subscribed": "The user already has a subscription",
+    "checkout_in_progress": "Another checkout is being started",
+    "billing_email_taken": "Another customer is billed at this email address",
+    "no_billing_account": "The user has no billing account yet",
+    "subscription_required": "A subscription is required",
+    "access_unconfirmed": "The user's access is not confirmed yet",
+    # usage
+    "feature_not_in_plan": "The plan does not have this feature",
+    "feature_not_metered": "The feature is not metered",
+    "limit_reached": "The plan's included quantity is used up",
+    "total_too_large": "The total would become too large",
+    "too_old": "The event occurred too long ago",
+    "in_future": "The event lies in the future",
+    "idempotency_conflict": "The idempotency key was used with different content",
+    "already_counted": "Usage was already counted under this idempotency key",
+    "reservation_not_found": "There is no reservation with this id",
+    "reservation_expired": "The reservation has expired",
+    "reservation_released": "The reservation was released",
+    "reservation_confirmed": "The reservation was already confirmed",
+    "below_zero": "The total would fall below zero",
+    "no_period": "There is no allowance period for this correction",
+    "entry_not_found": "The ledger has no such entry",
+    "conflict": "The current state forbids the request",
+    # our side
+    "billing_provider_error": "The billing provider did not carry out the request",
+    "billing_provider_unavailable": "The billing provider does not answer right now",
+    "database_unavailable": "The database does not answer right now",
+    "unavailable": "The service is not available right now",
+    "internal_error": "Something went wrong on our side",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class FieldError:
-    """One field that is wrong. Never holds the value itself: it may be a password."""
+    """One field that is wrong. Never holds the field's value, which may be a password."""
 
     field: str
     code: str
@@ -38,11 +93,13 @@ class FieldError:
 
 
 class BillingError(Exception):
-    """Base of all errors of ours; answered as an RFC 9457 problem document."""
+    """Base of all our errors; answered as an RFC 9457 problem document.
+
+    Without a `detail`, the title is the detail.
+    """
 
     status = 500
     code = "internal_error"
-    title = "Something went wrong on our side"
 
     def __init__(
         self,
@@ -52,88 +109,80 @@ class BillingError(Exception):
         retry_after: int | None = None,
         errors: Sequence[FieldError] = (),
     ) -> None:
-        super().__init__(detail or self.title)
-        self.detail = detail or self.title
         self.code = code or self.code
+        self.detail = detail or self.title
         self.retry_after = retry_after
         self.errors = tuple(errors)
+        super().__init__(self.detail)
+
+    @property
+    def title(self) -> str:
+        """The title of this code. A code that this release does not know has its class's title."""
+        return TITLES.get(self.code) or TITLES[type(self).code]
 
 
 class InvalidRequest(BillingError):
     status = 422
     code = "invalid_request"
-    title = "The request is not valid"
 
 
 class UnsupportedMediaType(InvalidRequest):
     status = 415
     code = "unsupported_media_type"
-    title = "Send the body as application/json"
 
 
 class Unauthenticated(BillingError):
     status = 401
     code = "unauthenticated"
-    title = "Sign in first"
 
 
 class InvalidCredentials(Unauthenticated):
     code = "invalid_credentials"
-    title = "Email or password is wrong"
 
 
 class BadSignature(Unauthenticated):
     code = "bad_signature"
-    title = "The signature does not match"
 
 
 class Forbidden(BillingError):
     status = 403
     code = "forbidden"
-    title = "This key may not do that"
 
 
 class NotFound(BillingError):
     status = 404
     code = "not_found"
-    title = "There is nothing at this address"
 
 
 class MethodNotAllowed(BillingError):
     status = 405
     code = "method_not_allowed"
-    title = "This address does not take that method"
     allow = "POST"
 
 
 class Conflict(BillingError):
     status = 409
     code = "conflict"
-    title = "The request conflicts with the current state"
 
 
 class PayloadTooLarge(BillingError):
     status = 413
     code = "payload_too_large"
-    title = "The body is too large"
 
 
 class PaymentRequired(BillingError):
     status = 402
     code = "subscription_required"
-    title = "A subscription is required"
 
 
 class TooManyRequests(BillingError):
     status = 429
     code = "too_many_requests"
-    title = "Too many requests"
 
 
 class Unavailable(BillingError):
     status = 503
     code = "unavailable"
-    title = "The service is not available right now"
 
     def __init__(
         self, detail: str | None = None, *, code: str | None = None, retry_after: int | None = 5
@@ -143,32 +192,30 @@ class Unavailable(BillingError):
 
 class DatabaseUnavailable(Unavailable):
     code = "database_unavailable"
-    title = "The database does not answer right now"
 
 
 class AccessUnconfirmed(Unavailable):
-    """Refusing for want of a subscription would be wrong: Commet was asked and has not answered.
+    """Commet has not said whether the user has paid, so the answer is neither yes nor no.
 
-    `as_of` is how old the newest that is known of the user is.
+    `as_of` is the time of the newest information we have about the user's subscription.
     """
 
     code = "access_unconfirmed"
-    title = "The subscription is being confirmed"
 
     def __init__(self, as_of: datetime | None = None) -> None:
-        super().__init__("The subscription is being confirmed. Try again.")
+        super().__init__("The subscription is being confirmed. Try again in a few seconds.")
         self.as_of = as_of
 
 
 class CommetUnavailable(Unavailable):
     """Commet gave no usable answer, so the outcome of a write is unknown.
 
-    Trying again with the same idempotency key is safe and may help. `retry_after` is what Commet
-    asked for, in seconds, where it did. `commet_code` and `request_id` are for the log.
+    Trying again with the same idempotency key is safe and may help. `asked_retry_after` is the
+    number of seconds that Commet asked for, or None. `nonsense`: Commet answered, and the answer
+    cannot be read. `commet_code` and `request_id` are for the log.
     """
 
     code = "billing_provider_unavailable"
-    title = "The billing provider does not answer right now"
 
     def __init__(
         self,
@@ -179,22 +226,24 @@ class CommetUnavailable(Unavailable):
         commet_code: str | None = None,
         request_id: str | None = None,
     ) -> None:
-        super().__init__(detail, retry_after=retry_after or 5)
+        super().__init__(
+            detail,
+            code="billing_provider_error" if nonsense else None,
+            retry_after=retry_after or 5,
+        )
         self.is_nonsense = nonsense
         self.asked_retry_after = retry_after
         self.commet_code = commet_code
         self.request_id = request_id
         if nonsense:
             self.status = 502
-            self.code = "billing_provider_error"
 
 
 class CommetRefused(BillingError):
-    """A business answer of Commet's; `commet_code` says which (commet-api error catalogue)."""
+    """Commet refused the request. `commet_code` is its reason (commet-api error catalogue)."""
 
     status = 502
     code = "billing_provider_error"
-    title = "The billing provider did not accept the request"
 
     def __init__(
         self, commet_code: str, *, commet_status: int, request_id: str | None = None

@@ -1,6 +1,6 @@
-"""What a single value may look like, as pydantic types: one rule for our HTTP API and within.
+"""The types of single fields, for pydantic: one rule for the HTTP API and for all other code.
 
-Whatever passes can be stored in Postgres as it is, and reaches Commet unchanged.
+Postgres can store every valid value as it is, and Commet receives the value unchanged.
 """
 
 import re
@@ -26,19 +26,19 @@ _PLAIN_QUANTITY = re.compile(r"[0-9]{1,9}(\.[0-9]{1,6})?")
 
 
 def _plain(text: str) -> str:
-    # Postgres text cannot hold NUL; the other control characters have no place in a name either.
+    # Postgres cannot store NUL in a text. No name needs the other control characters.
     if _CONTROL.search(text):
         raise ValueError("must not contain control characters")
     return encodable(text)
 
 
 def encodable(text: str) -> str:
-    """The text itself; raises ValueError where it is no Unicode."""
+    """The text itself. Raises ValueError where it cannot be encoded as UTF-8."""
     if text.isascii():
         return text
     try:
         text.encode()
-    except UnicodeEncodeError:  # its own message would quote the text
+    except UnicodeEncodeError:  # not chained, because its message quotes the text
         raise ValueError("must not contain half of a surrogate pair") from None
     return text
 
@@ -47,14 +47,14 @@ Text = Annotated[str, AfterValidator(_plain)]
 Name = Annotated[Text, Field(min_length=1, max_length=200)]
 Email = Annotated[Text, Field(max_length=200, pattern=r"^[^@\s]+@[^@\s]+\.[^@\s]+$")]
 Url = Annotated[Text, Field(max_length=2000)]
-USER_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,99}$"  # as long as Commet takes it
+USER_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,99}$"  # Commet takes at most 100 characters
 UserId = Annotated[str, Field(pattern=USER_ID_PATTERN)]
 FEATURE_PATTERN = r"^[a-z0-9_]{1,100}$"
 FeatureCode = Annotated[str, Field(pattern=FEATURE_PATTERN)]
 
 
 def _only_text(value: object) -> object:
-    # pydantic would take a number for seconds since 1970, and one in quotes too.
+    # pydantic would read a number, also in quotes, as seconds since 1970.
     if not isinstance(value, str | datetime) or (
         isinstance(value, str) and not re.match(r"\d{4}-\d", value)
     ):
@@ -63,7 +63,7 @@ def _only_text(value: object) -> object:
 
 
 def _storable_offset(value: datetime) -> datetime:
-    # Postgres refuses it, and with it a whole batch. No zone of this world is that far off.
+    # Postgres refuses an offset of 16 hours, and with it the whole batch. No time zone has one.
     if abs(value.utcoffset() or timedelta()) >= timedelta(hours=16):
         raise ValueError("must have an offset of less than 16 hours")
     return value
@@ -73,14 +73,14 @@ OccurredAt = Annotated[AwareDatetime, BeforeValidator(_only_text), AfterValidato
 
 
 def _no_number_in_disguise(value: object) -> object:
-    # pydantic would take true for 1, "1_0" for 10, and 1e999 for a very long number.
+    # pydantic would read true as 1, "1_0" as 10, and 1e999 as a number with 1000 digits.
     if isinstance(value, bool) or (isinstance(value, str) and not _NUMBER.fullmatch(value)):
         raise ValueError("must be a decimal number")
     return value
 
 
 def _quantity(value: object, check: ValidatorFunctionWrapHandler) -> Decimal:
-    """What pydantic would say, who takes four times as long over a number that is fine."""
+    """Validates as pydantic does. For a plain number pydantic takes four times as long."""
     if isinstance(value, str) and _PLAIN_QUANTITY.fullmatch(value) and (plain := Decimal(value)):
         return plain
     if isinstance(value, Decimal) and is_quantity(value):
@@ -90,7 +90,7 @@ def _quantity(value: object, check: ValidatorFunctionWrapHandler) -> Decimal:
 
 
 def _in_full(value: Decimal) -> Decimal:
-    # pydantic counts digits after rounding to 28 of them, as abs() does.
+    # pydantic rounds to 28 digits before it counts them, as abs() would, so check the exact value.
     if not is_quantity(value.copy_abs()):
         raise PydanticKnownError("decimal_max_places", {"decimal_places": 6})
     return value
@@ -102,7 +102,8 @@ def _not_zero(value: Decimal) -> Decimal:
     return value
 
 
-# The bounds stand beside the type: behind a function, pydantic would check them in Python.
+# The bounds come directly after the type. After a validator function, pydantic would check them in
+# Python, which is slower.
 Quantity = Annotated[
     Decimal,
     Field(gt=0, lt=10**9, max_digits=15, decimal_places=6, allow_inf_nan=False),
@@ -116,7 +117,7 @@ SignedQuantity = Annotated[
     AfterValidator(_in_full),
 ]
 
-# The rule of Text as a pattern: a batch has a thousand keys.
+# The rule of `Text` as a pattern, which is checked faster: a batch may have a thousand keys.
 _TEXT_PATTERN = r"^[^\x00-\x1f\x7f]*$"
 IdempotencyKey = Annotated[str, Field(min_length=1, max_length=200, pattern=_TEXT_PATTERN)]
 Property = Annotated[Text, Field(max_length=200)]

@@ -1,16 +1,16 @@
-"""Every metric this project writes, by its name in CloudWatch, and a way to count one at once."""
+"""Every metric that this project writes, by its name in CloudWatch, and a function to count one."""
 
 import os
 from enum import StrEnum
 
 from aws_lambda_powertools.metrics import MetricUnit, single_metric
 
-# Outside of a stack nobody reads them, and nothing may fail for the want of a name.
+# Used outside of a stack, where nobody reads metrics and a missing name must not fail.
 _NAMESPACE, _SERVICE = "UsageBilling", "billing"
 
 
 class Metric(StrEnum):
-    """The names. Units are counts, but for those that end in `Seconds`."""
+    """The metrics' names. The unit is a count, or seconds where the name ends in `Seconds`."""
 
     # accounts
     SIGNED_UP = "SignedUp"
@@ -77,14 +77,15 @@ class Metric(StrEnum):
 
     @property
     def unit(self) -> MetricUnit:
-        """The unit it is written in."""
+        """The metric's unit."""
         return MetricUnit.Seconds if self.endswith("Seconds") else MetricUnit.Count
 
 
 def count(metric: Metric, *, service: str | None = None) -> None:
-    """Counts one at once, for this function or for another part of the stack.
+    """Adds one to the metric at once, under this function's name or that of `service`.
 
-    For what happens rarely or in a shared place: an invocation's own counts are written together.
+    For rare events, and for code that several functions share. The counts of one invocation are
+    written together at its end instead.
     """
     namespace = os.environ.get("POWERTOOLS_METRICS_NAMESPACE", _NAMESPACE)
     with single_metric(name=metric, unit=metric.unit, value=1, namespace=namespace) as single:

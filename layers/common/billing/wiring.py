@@ -1,11 +1,12 @@
-"""Builds what a function works with, once per environment and only when first used.
+"""Builds the objects that functions use, once per environment and only when first used.
 
-The only module that keeps objects for the life of an environment. INIT imports this and nothing
-happens: no socket, no secret, no clock is touched before the first invocation, so a snapshot of the
-environment can be restored anywhere at any time.
+No other module keeps objects for the life of an environment. Importing this module opens no socket
+and reads no secret and no clock, so a snapshot of the environment can be restored anywhere and at
+any time.
 
-Modules that only some functions use are imported late. A handler that uses one imports that module
-at its own top, so that INIT has loaded it (tests/unit/test_imports.py).
+Modules that only some functions use are imported late, by the builder that needs them. A handler
+that uses such a module imports it at its own top as well, so that the module is loaded during INIT
+(tests/unit/test_imports.py).
 """
 
 import os
@@ -45,25 +46,25 @@ def secrets() -> Secrets:
 
 @cache
 def database() -> Database:
-    """This environment's one connection, opened by the first statement."""
+    """The environment's one database connection, opened by the first statement."""
     return Database(connector(settings().database, secrets(), settings().function))
 
 
 @cache
 def clock() -> Clock:
-    """Wall time, or the local stack's test clock."""
+    """The clock that billing uses: wall time, or the local stack's test clock."""
     url = settings().clock_url
     return test_clock(url) if url else wall_clock
 
 
 def now() -> datetime:
-    """The time by `clock`."""
+    """The current time of `clock`."""
     return clock()()
 
 
 @cache
 def commet() -> "Commet":
-    """The Commet client. Its module imports httpx, a fifth of a full start."""
+    """The Commet client. Its module imports httpx, which takes a fifth of a cold start."""
     from billing.commet.client import Commet
 
     def api_key(*, fresh: bool = False) -> str:
@@ -74,7 +75,7 @@ def commet() -> "Commet":
 
 @cache
 def access() -> "Access":
-    """Whether users have access: the mirror's answer, and Commet's before anybody is refused."""
+    """Decides whether users have access."""
     from billing.subscriptions.access import Access
 
     return Access(database(), settings(), commet, clock())
@@ -90,7 +91,7 @@ def checkouts() -> "Checkouts":
 
 @cache
 def attempts() -> "Attempts":
-    """Counts attempts to sign up and in."""
+    """Counts attempts to sign up and to sign in."""
     from billing.accounts.sign_in_limits import Attempts
 
     return Attempts(
@@ -102,7 +103,7 @@ def attempts() -> "Attempts":
 
 @cache
 def service_keys() -> "ServiceKeys":
-    """The keys of the product's backends."""
+    """Checks service keys."""
     from billing.credentials.service_keys import ServiceKeys
 
     return ServiceKeys(secrets(), settings().service_keys_secret_id)
@@ -117,7 +118,7 @@ def webhook_verifier() -> "Verifier":
 
 
 def webhook_vault() -> "Vault":
-    """Where the webhook secret is kept, for who registers the endpoint: no extension can write."""
+    """Reads and writes the webhook secret. Uses Secrets Manager: the extension cannot write."""
     from billing.credentials.webhook_secrets import Vault
 
     return Vault(SecretsManagerStore(settings().secrets_endpoint), settings().webhook_secret_id)

@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from local.gateway.template import Template
+from local.gateway.template import DEFAULT_ROUTE, HttpApi, Route, Template
 from tests.e2e.gateway.conftest import FIXTURES, Served, answering, asking, serve
 
 MIB = 1024 * 1024
@@ -25,12 +25,14 @@ class TestHttpApi:
             assert response.status_code == 404
             assert response.json() == {"message": "Not Found"}
 
-    def test_another_api_is_mounted_beside_the_first(self, served: Served) -> None:
-        """With its own $default route and no CORS."""
-        response = served.get("/_api/OtherApi/any/thing", headers={"Origin": "http://b"})
-        assert response.json()["event"]["rawPath"] == "/any/thing"
-        assert response.json()["event"]["routeKey"] == "$default"
-        assert "Access-Control-Allow-Origin" not in response.headers
+    def test_the_default_route_takes_every_path(self, template: Template) -> None:
+        """In an API without CORS: no answer carries its headers."""
+        api = HttpApi((Route("ANY", DEFAULT_ROUTE, "Probe"),))
+        with contextlib.contextmanager(serve)(replace(template, api=api)) as served:
+            response = served.get("/any/thing", headers={"Origin": "http://b"})
+            assert response.json()["event"]["rawPath"] == "/any/thing"
+            assert response.json()["event"]["routeKey"] == "$default"
+            assert "Access-Control-Allow-Origin" not in response.headers
 
     def test_binary_bodies_pass_unharmed(self, served: Served) -> None:
         """In both directions."""
@@ -198,11 +200,11 @@ def test_start_up_may_take_longer_than_the_function_may_run(
         timeout_seconds=0.5,
     )
     changed = replace(template, functions={**template.functions, "Impatient": spec})
-    for served in serve(changed):
+    with contextlib.contextmanager(serve)(changed) as served:
         assert served.get("/impatient").text == "ready"
         report = served.output.getvalue().splitlines()[-1]
         assert float(report.partition("Init Duration: ")[2].split()[0]) >= 600
-    for served in serve(changed, init_seconds=0.2):
+    with contextlib.contextmanager(serve)(changed, init_seconds=0.2) as served:
         assert served.get("/impatient").status_code == 500
         assert "INIT timed out" in served.output.getvalue()
 

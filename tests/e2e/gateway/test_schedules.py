@@ -50,7 +50,7 @@ def test_a_schedule_fires_again_and_again_but_never_over_itself(
         environment={"RECORD": str(record)},
     )
     schedule = Schedule("Tick", "Timer", "rate(1 minute)", "aws.scheduler")
-    only = replace(template, functions={"Timer": timer}, schedules=(schedule,), apis=(), urls=())
+    only = replace(template, functions={"Timer": timer}, schedules=(schedule,), api=None, urls=())
     output = io.StringIO()
     # A minute takes 10 ms here, a run more than 100.
     with Gateway(only, log=Log(output), schedule_minute_seconds=0.01):

@@ -8,6 +8,7 @@ import httpx
 import psycopg
 import pytest
 
+from billing.errors import TITLES
 from local.stack import LocalStack
 from standin.testing import Control
 from tests.e2e.stack.conftest import Person
@@ -24,7 +25,8 @@ def is_problem(answer: httpx.Response, status: int, code: str) -> dict[str, Any]
     assert problem["status"] == status
     assert problem["code"] == code
     assert problem["request_id"]
-    assert {"type", "title", "detail"} <= problem.keys()
+    assert {"type", "detail"} <= problem.keys()
+    assert problem["title"] == TITLES[code]
     return problem
 
 

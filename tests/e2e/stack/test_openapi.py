@@ -18,6 +18,9 @@ from schemathesis.checks import (
 from local.openapi import render
 from local.stack import LocalStack
 
+# Switched off in pyproject.toml for all others, which start sooner without it.
+pytest_plugins = ["schemathesis.pytest.plugin"]
+
 DOCUMENT = Path(__file__).parents[3] / "docs" / "openapi.json"
 
 schema = schemathesis.openapi.from_dict(json.loads(DOCUMENT.read_text(encoding="utf-8")))
@@ -33,6 +36,7 @@ def session(stack: LocalStack) -> str:
     answer = httpx.post(
         f"{stack.api}/signup",
         json={"email": "fuzz@example.com", "password": "a long walk home"},
+        timeout=40,
         trust_env=False,
     )
     return str(answer.json()["session"]["token"])

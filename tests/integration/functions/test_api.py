@@ -6,109 +6,58 @@ import hmac
 import io
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
-from urllib.parse import urlsplit
 from uuid import uuid4
 
 import psycopg
 import pytest
 
 from billing import wiring
-from billing.accounts import sign_in_limits
-from billing.credentials.secrets import Secrets
+from billing.accounts import passwords, sign_in_limits
 from billing.database.connection import Connection, Database
 from billing.errors import Unavailable
 from billing.http import api, sign_in
-from functions.checkout import app as checkout
 from functions.dashboard import app as dashboard
-from functions.portal import app as portal
 from functions.session import app as session
 from functions.signup import app as signup
 from functions.webhook import app as webhook
 from tests.environments import forget
 from tests.integration.billing.conftest import migrated_url  # noqa: F401 - a fixture
 from tests.integration.billing.signed import state
+from tests.integration.conftest import Context
+from tests.integration.functions.calling import (
+    ORIGIN,
+    SPELLINGS,
+    WEBHOOK_SECRET,
+    Answer,
+    Spell,
+    ask,
+    call,
+    event,
+    service_key,
+    start,
+)
 
 pytestmark = pytest.mark.handlers
 
-ORIGIN = "https://app.example"
 PASSWORD = "correct horse battery staple"
 KEY = "svc_app_" + "a" * 64
-SECRET = "whsec_test"
-
-HANDLERS = {
-    "/signup": signup, "/login": session, "/logout": session, "/checkout": checkout,
-    "/plans": checkout, "/portal": portal, "/dashboard": dashboard, "/users": dashboard,
-    "/health": dashboard,
-}  # fmt: skip
-
-# How header names may be written: as AWS does; as clients do, which SAM CLI hands on; and louder.
-SPELLINGS = pytest.mark.parametrize("spell", [str.lower, str.title, str.upper])
 
 Environment = Callable[..., None]
-Spell = Callable[[str], str]
-
-
-class Context:
-    """What we use of Lambda's context, and what Powertools does."""
-
-    aws_request_id = "lambda-1"
-    function_name = "test"
-    memory_limit_in_mb = 256
-    invoked_function_arn = "arn:aws:lambda:eu-central-1:1:function:test"
-
-    def get_remaining_time_in_millis(self) -> int:
-        return 20_000
-
-
-class Store:
-    """The stack's secrets."""
-
-    def __init__(self, username: str, password: str) -> None:
-        digest = hashlib.sha256(KEY.encode()).hexdigest()
-        self._values = {
-            "database": {"username": username, "password": password},
-            "keys": {"keys": [{"name": "app", "sha256": digest, "scopes": ["read"]}]},
-            "webhook": {"secrets": [SECRET]},
-            "commet": {"api_key": "ck_sandbox_x"},
-        }
-
-    def get(self, secret_id: str, *_: str) -> str:
-        return "app secret" if secret_id == "app" else json.dumps(self._values[secret_id])
 
 
 @pytest.fixture(autouse=True)
 def environment(migrated_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Environment]:  # noqa: F811
     """A fresh environment of a function; called again with other settings it is another one."""
-    parts = urlsplit(migrated_url)
-    secrets = Secrets(Store(parts.username or "", parts.password or ""))
 
-    def start(**changes: str) -> None:
-        forget()
-        settings = {
-            "APP_URL": ORIGIN,
-            "COMMET_MODE": "sandbox",
-            "COMMET_BASE_URL": "http://127.0.0.1:1",
-            "DATABASE_HOST": str(parts.hostname),
-            "DATABASE_PORT": str(parts.port),
-            "DATABASE_NAME": parts.path[1:],
-            "DATABASE_SSLMODE": "disable",
-            "DATABASE_SECRET_ARN": "database",
-            "COMMET_SECRET_ARN": "commet",
-            "WEBHOOK_SECRET_ARN": "webhook",
-            "SERVICE_KEYS_SECRET_ARN": "keys",
-            "APP_SECRET_ARN": "app",
-            "POWERTOOLS_SERVICE_NAME": "test",
-        }
-        for name, value in (settings | changes).items():
-            monkeypatch.setenv(name, value)
+    def begin(**changes: str) -> None:
+        start(monkeypatch, migrated_url, [service_key("app", KEY, "read")], changes)
 
-    monkeypatch.setattr(wiring, "secrets", lambda: secrets)
     monkeypatch.setattr(webhook.metrics.provider, "namespace", "test")
-    start()
-    yield start
+    begin()
+    yield begin
     forget()
 
 
@@ -118,86 +67,6 @@ def log(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
     stream = io.StringIO()
     monkeypatch.setattr(api.logger.registered_handler, "stream", stream)
     return stream
-
-
-@dataclass(frozen=True)
-class Answer:
-    """An answer in payload format 2.0, read."""
-
-    status: int
-    headers: dict[str, str]
-    text: str
-    cookies: list[str]
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.text)
-
-    @property
-    def code(self) -> str:
-        """The code of a problem document, which this must be."""
-        assert self.headers["content-type"] == "application/problem+json"
-        problem = self.json
-        assert set(problem) >= {"type", "title", "status", "detail", "code", "request_id"}
-        assert (problem["status"], problem["request_id"]) == (self.status, "req-1")
-        assert self.headers["cache-control"] == "no-store"
-        return str(problem["code"])
-
-
-def event(
-    method: str,
-    path: str,
-    body: str | None,
-    headers: dict[str, str],
-    cookies: list[str],
-    *,
-    spell: Spell = str.lower,
-) -> dict[str, Any]:
-    return {
-        "version": "2.0", "routeKey": "$default", "rawPath": path, "rawQueryString": "",
-        "cookies": cookies, "headers": {spell(k): v for k, v in headers.items()},
-        "requestContext": {
-            "accountId": "1", "apiId": "a", "domainName": "d", "domainPrefix": "d",
-            "http": {"method": method, "path": path, "protocol": "HTTP/1.1",
-                     "sourceIp": f"192.0.2.{uuid4().int % 250}", "userAgent": "test"},
-            "requestId": "req-1", "routeKey": "$default", "stage": "$default",
-            "time": "", "timeEpoch": 0,
-        },
-        "body": body, "isBase64Encoded": False,
-    }  # fmt: skip
-
-
-def call(
-    method: str,
-    path: str,
-    body: Any = None,
-    *,
-    token: str | None = None,
-    cookie: str | None = None,
-    text: str | None = None,
-    origin: str | None = None,
-    base64_encoded: bool = False,
-    spell: Spell = str.lower,
-    **headers: str,
-) -> Answer:
-    """One request to the function its path belongs to."""
-    sent = {"content-type": "application/json"}
-    sent |= {name.replace("_", "-"): value for name, value in headers.items()}
-    if token:
-        sent["authorization"] = f"Bearer {token}"
-    if origin is not None:
-        sent["origin"] = origin
-    text = json.dumps(body) if body is not None else text
-    request = event(method, path, text, sent, [cookie] if cookie else [], spell=spell)
-    request["isBase64Encoded"] = base64_encoded
-    app = HANDLERS.get("/" + path.split("/")[1], dashboard)
-    answer = app.handler(request, Context())
-    return Answer(
-        answer["statusCode"],
-        {k.lower(): v for k, v in (answer.get("headers") or {}).items()},
-        answer.get("body") or "",
-        answer.get("cookies") or [],
-    )
 
 
 def address() -> str:
@@ -402,9 +271,9 @@ class TestBodies:
         body = {"email": address(), "password": PASSWORD} | changes
         answer = call("POST", "/signup", body)
         assert (answer.status, answer.code) == (422, "invalid_request")
-        assert [error["field"] for error in answer.json["errors"]] == [field]
-        for error in answer.json["errors"]:
-            assert set(error) == {"field", "code", "message"}
+        (error,) = answer.json["errors"]
+        assert error["field"] == field
+        assert set(error) == {"field", "code", "message"}
         assert "hunter2" not in answer.text
         assert body["email"] is None or str(body["email"]) not in answer.text
 
@@ -504,9 +373,78 @@ class TestAddresses:
         headers = {"x-forwarded-for": forwarded} | ({"x-proxy-proof": proof} if proof else {})
         request = event("GET", "/address", None, headers, [])
         request["requestContext"]["http"]["sourceIp"] = "192.0.2.1"
-        api.handle(app, request, Context())
+        api.handle(app, request, Context(20))
         (address,) = seen
         return address
+
+
+class TestAttempts:
+    """Attempts are counted by whom they come from and whom they are about."""
+
+    @pytest.fixture(autouse=True)
+    def _limits(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """One attempt each, in a window that does not end meanwhile."""
+        once, often = (sign_in_limits.Limit(n, timedelta(minutes=5)) for n in (1, 1000))
+        monkeypatch.setattr(sign_in_limits, "BY_ADDRESS", often)
+        monkeypatch.setattr(sign_in_limits, "BY_ADDRESS_AND_ACCOUNT", once)
+        monkeypatch.setattr(sign_in_limits, "BY_ACCOUNT", often)
+        noon = datetime.now(UTC).replace(minute=0, second=1)
+        monkeypatch.setattr(wiring, "clock", lambda: lambda: noon)
+
+    def sign_in(self, email: str, source: str, password: str = f"not {PASSWORD}") -> int:
+        body = json.dumps({"email": email, "password": password})
+        request = event("POST", "/login", body, {"content-type": "application/json"}, [])
+        request["requestContext"]["http"]["sourceIp"] = source
+        return int(session.handler(request, Context())["statusCode"])
+
+    def test_by_address_and_account(self) -> None:
+        """Neither another account nor another address is refused with one that is."""
+        one, other = address(), address()
+        here, there = (f"2001:db8:{uuid4().hex[:4]}:{n}::1" for n in (1, 2))
+        assert [self.sign_in(one, here) for _ in range(2)] == [401, 429]
+        assert self.sign_in(other, here) == 401
+        assert self.sign_in(one, there) == 401
+
+    def test_by_address_alone(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Whatever the account."""
+        once = sign_in_limits.Limit(1, timedelta(minutes=5))
+        monkeypatch.setattr(sign_in_limits, "BY_ADDRESS", once)
+        here, there = (f"2001:db8:{uuid4().hex[:4]}:{n}::1" for n in (1, 2))
+        assert [self.sign_in(address(), here) for _ in range(2)] == [401, 429]
+        assert self.sign_in(address(), there) == 401
+
+    @pytest.mark.parametrize(("limit", "seconds"), [(1000, 0), (0, 1)])
+    def test_by_account_a_password_is_looked_at_later(
+        self, monkeypatch: pytest.MonkeyPatch, limit: int, seconds: int
+    ) -> None:
+        """The right one too, so that nobody is locked out; and first comes the wait."""
+        email = signed_up().json["user"]["email"]
+        happened: list[object] = []
+        by_account = sign_in_limits.Limit(limit, timedelta(hours=1))
+        monkeypatch.setattr(sign_in_limits, "BY_ACCOUNT", by_account)
+        monkeypatch.setattr(session, "time", SimpleNamespace(sleep=happened.append))
+        look = passwords.verify_password
+
+        def looks(*given: Any) -> Any:
+            happened.append("looked at")
+            return look(*given)
+
+        monkeypatch.setattr(passwords, "verify_password", looks)
+        assert self.sign_in(email, "192.0.2.1", PASSWORD) == 200
+        assert happened == [seconds, "looked at"]
+
+    def test_sign_ups_by_address(self, environment: Environment) -> None:
+        environment(SIGN_UPS_PER_HOUR="1")
+
+        def sign_up(source: str) -> int:
+            body = json.dumps({"email": address(), "password": PASSWORD})
+            request = event("POST", "/signup", body, {"content-type": "application/json"}, [])
+            request["requestContext"]["http"]["sourceIp"] = source
+            return int(signup.handler(request, Context())["statusCode"])
+
+        here, there = (f"2001:db8:{uuid4().hex[:4]}:{n}::1" for n in (1, 2))
+        assert [sign_up(here) for _ in range(2)] == [201, 429]
+        assert sign_up(there) == 201
 
 
 @SPELLINGS
@@ -543,7 +481,7 @@ class TestHeaderNames:
 
         proof = hmac.digest(b"app secret", b"trusted proxy", "sha256").hex()
         headers = {"x-forwarded-for": "203.0.113.7, 198.51.100.1", "x-proxy-proof": proof}
-        api.handle(app, event("GET", "/address", None, headers, [], spell=spell), Context())
+        api.handle(app, event("GET", "/address", None, headers, [], spell=spell), Context(20))
         assert seen == ["203.0.113.7"]
 
     def test_webhook_signature(self, spell: Spell) -> None:
@@ -743,14 +681,12 @@ class TestWebhook:
     ) -> Answer:  # fmt: skip
         raw = body if isinstance(body, bytes) else body.encode()
         if signature is None:
-            signature = hmac.new(SECRET.encode(), raw, hashlib.sha256).hexdigest()
+            signature = hmac.new(WEBHOOK_SECRET.encode(), raw, hashlib.sha256).hexdigest()
         text = base64.b64encode(raw).decode() if encoded else raw.decode()
         request = event(method, "/", text, {"x-commet-signature": signature}, [], spell=spell)
         request["isBase64Encoded"] = encoded
         request["requestContext"]["routeKey"] = route
-        answer = webhook.handler(request, Context())
-        headers = {k.lower(): v for k, v in answer["headers"].items()}
-        return Answer(answer["statusCode"], headers, answer["body"], [])
+        return ask(webhook, request)
 
     @pytest.mark.parametrize("encoded", [True, False])
     def test_signed(self, encoded: object) -> None:
@@ -792,12 +728,12 @@ class TestWebhook:
         """Nobody signed that."""
         request = event("POST", "/", "é", {"x-commet-signature": "0"}, [])
         request["isBase64Encoded"] = True
-        assert webhook.handler(request, Context())["statusCode"] == 401
+        assert ask(webhook, request).status == 401
 
     def test_no_body(self) -> None:
         """Signed by nobody; signed by Commet it would be unreadable."""
         request = event("POST", "/", None, {}, [])
-        assert webhook.handler(request, Context())["statusCode"] == 401
+        assert ask(webhook, request).status == 401
         assert self.send(b"").json["outcome"] in ("unreadable", "duplicate")
 
     @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "OPTIONS", "HEAD"])

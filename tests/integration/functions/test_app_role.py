@@ -7,8 +7,6 @@ statement as the tables' owner, who like RDS's is no superuser.
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
 from types import ModuleType
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -20,6 +18,7 @@ import pytest
 from moto.server import ThreadedMotoServer
 from psycopg import sql
 
+from tests.http_server import Request, Response, serving
 from tests.unit.cloudformation import ROOT, load
 
 OWNER_PASSWORD = "owner"
@@ -68,51 +67,39 @@ def owner_url(postgres_server: str) -> Iterator[str]:
         admin.execute(sql.SQL("drop role {}").format(role))
 
 
+def _json(document: object, *, status: int = 200) -> Response:
+    return Response(json.dumps(document).encode(), status, "application/json")
+
+
 @pytest.fixture
 def aws(owner_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Aws]:
     aws = Aws(owner_url)
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            try:
-                self.reply(200, aws.execute(self.body()))
-            except psycopg.Error as error:
-                self.reply(400, {"__type": "BadRequestException", "message": str(error)})
+    def answer(request: Request) -> Response:
+        body = json.loads(request.body)
+        if request.method == "PUT":  # to CloudFormation, at its presigned address
+            aws.answers.append(body)
+            return _json({})
+        try:
+            return _json(aws.execute(body))
+        except psycopg.Error as error:
+            refusal = {"__type": "BadRequestException", "message": str(error)}
+            return _json(refusal, status=400)
 
-        def do_PUT(self) -> None:
-            aws.answers.append(self.body())
-            self.reply(200, {})
-
-        def body(self) -> Any:
-            return json.loads(self.rfile.read(int(self.headers["content-length"])))
-
-        def reply(self, status: int, document: object) -> None:
-            self.send_response(status)
-            self.send_header("content-type", "application/json")
-            self.end_headers()
-            self.wfile.write(json.dumps(document).encode())
-
-        def log_message(self, *_: object) -> None:
-            """Not into the test's output."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    Thread(target=server.serve_forever, daemon=True).start()
     moto = ThreadedMotoServer(port=0, verbose=False)
     moto.start()
     host, port = moto.get_host_and_port()
-    aws.url = f"http://127.0.0.1:{server.server_port}"
-    for name, value in {
-        "AWS_ACCESS_KEY_ID": "x",
-        "AWS_SECRET_ACCESS_KEY": "x",
-        "AWS_DEFAULT_REGION": "eu-central-1",
-        "AWS_ENDPOINT_URL_RDS_DATA": aws.url,
-        "AWS_ENDPOINT_URL_SECRETS_MANAGER": f"http://{host}:{port}",
-    }.items():
-        monkeypatch.setenv(name, value)
-    yield aws
+    with serving(answer) as aws.url:
+        for name, value in {
+            "AWS_ACCESS_KEY_ID": "x",
+            "AWS_SECRET_ACCESS_KEY": "x",
+            "AWS_DEFAULT_REGION": "eu-central-1",
+            "AWS_ENDPOINT_URL_RDS_DATA": aws.url,
+            "AWS_ENDPOINT_URL_SECRETS_MANAGER": f"http://{host}:{port}",
+        }.items():
+            monkeypatch.setenv(name, value)
+        yield aws
     moto.stop()
-    server.shutdown()
-    server.server_close()
 
 
 @pytest.fixture

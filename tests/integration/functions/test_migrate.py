@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 import psycopg
 import pytest
@@ -177,6 +178,32 @@ class TestOnADatabase:
         before = tables(opens(url))
         assert self.asking(cloudformation, "Delete")["Status"] == "SUCCESS"
         assert tables(opens(url)) == before
+
+    @pytest.mark.usefixtures("build")
+    def test_by_hand(self) -> None:
+        """What was applied is answered; a second time nothing is left to do."""
+        assert "0001_accounts.sql" in migrate_function.handler({}, Context())["applied"]
+        assert migrate_function.handler({}, Context()) == {"applied": []}
+
+    @pytest.mark.usefixtures("build")
+    def test_the_functions_role_may_use_the_tables(
+        self,
+        url: str,  # noqa: F811
+        secrets_manager: SecretsManager,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """The role that DATABASE_SECRET_ARN names, and the owner's secret makes them."""
+        role = f"app_{uuid4().hex[:8]}"
+        arn = secrets_manager.create(json.dumps({"username": role, "password": "x"}))
+        monkeypatch.setenv("DATABASE_SECRET_ARN", arn)
+        may = "select has_table_privilege(%s, 'users', 'insert') as may"
+        with opens(url)() as owner:
+            owner.execute(f"create role {role}".encode())
+            try:
+                migrate_function.handler({}, Context())
+                assert owner.execute(may, [role]).fetchall() == [{"may": True}]
+            finally:
+                owner.execute(f"drop owned by {role}; drop role {role}".encode())
 
     def test_a_deployment_that_fails_and_is_rolled_back(
         self,

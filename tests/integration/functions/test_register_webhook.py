@@ -1,6 +1,7 @@
 """The function that registers the webhook, called as CloudFormation calls it."""
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -146,6 +147,18 @@ class TestCreate:
         answer = ask("Create")
         assert answer["Status"] == "FAILED"
         assert "ResourceNotFoundException" in answer["Reason"]
+        assert endpoints(commet) == []
+
+    @pytest.mark.usefixtures("ask")
+    def test_one_that_takes_too_long(self, commet: StandIn, cloudformation: CloudFormation) -> None:
+        """Given up 15 seconds before Lambda would end it, and told with Commet's own failure."""
+        commet.control.fault(action={"latency_ms": 8_000}, times=9)
+        event = cloudformation.event("Create", Url=URL)
+        started = time.monotonic()
+        function.handler(event, Context(15 + 1))
+        assert time.monotonic() - started < 7
+        assert cloudformation.answer["Status"] == "FAILED"
+        commet.control.clear_faults()
         assert endpoints(commet) == []
 
     def test_rolled_back(self, ask: Ask, commet: StandIn) -> None:

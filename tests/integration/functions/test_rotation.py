@@ -30,8 +30,7 @@ from standin.testing import standin
 from tests.conftest import SecretsManager
 from tests.environments import forget
 from tests.integration.billing.conftest import migrated_url  # noqa: F401 - a fixture
-from tests.integration.conftest import Context
-from tests.integration.functions.test_api import call, event
+from tests.integration.functions.calling import ask, call, event, service_key, variables
 
 pytestmark = pytest.mark.handlers
 
@@ -65,18 +64,12 @@ def stack(
     }
     login = {"username": parts.username, "password": parts.password or ""}
     made.put("database", login)
-    variables = {
-        "APP_URL": "https://app.example",
-        "COMMET_MODE": "sandbox",
-        "DATABASE_HOST": str(parts.hostname),
-        "DATABASE_PORT": str(parts.port),
-        "DATABASE_NAME": parts.path[1:],
-        "DATABASE_SSLMODE": "disable",
+    told = variables(migrated_url) | {
         "SECRETS_ENDPOINT_URL": secrets_manager.url,
         "PARAMETERS_SECRETS_EXTENSION_HTTP_PORT": "",
-        "POWERTOOLS_SERVICE_NAME": "test",
-    } | {f"{name.upper()}_SECRET_ARN": arn for name, arn in made.arns.items()}
-    for name, value in variables.items():
+    }
+    told |= {f"{name.upper()}_SECRET_ARN": arn for name, arn in made.arns.items()}
+    for name, value in told.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(webhook.metrics.provider, "namespace", "test")
     real = time.monotonic
@@ -90,16 +83,7 @@ class TestServiceKeys:
     OLD, NEW = (f"svc_app_{letter * 64}" for letter in "ab")
 
     def listed(self, *keys: str) -> dict[str, object]:
-        return {
-            "keys": [
-                {
-                    "name": "app",
-                    "sha256": hashlib.sha256(k.encode()).hexdigest(),
-                    "scopes": ["read"],
-                }
-                for k in keys
-            ]
-        }
+        return {"keys": [service_key("app", key, "read") for key in keys]}
 
     def opens(self, key: str) -> bool:
         """Whether it is let in; that there is no such user is the answer to a good key."""
@@ -122,8 +106,8 @@ class TestWebhookSecret:
         body = json.dumps({"id": f"whev_{uuid4().hex}", "event": HANDLED[0], "data": {}})
         signature = hmac.new(secret.encode(), body.encode(), hashlib.sha256).hexdigest()
         headers = {"x-commet-signature": signature}
-        answer = webhook.handler(event("POST", "/webhooks/commet", body, headers, []), Context())
-        return bool(answer["statusCode"] == 200)
+        answer = ask(webhook, event("POST", "/webhooks/commet", body, headers, []))
+        return answer.status == 200
 
     @pytest.mark.parametrize(("hours", "believed"), [(0, True), (23, True), (25, False)])
     def test_rotation(self, stack: Stack, hours: float, believed: bool) -> None:  # noqa: FBT001

@@ -1,29 +1,34 @@
 """The routes for usage in this process: who may, what each verdict is answered with and told."""
 
 import csv
-import hashlib
 import io
 import json
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any, NoReturn
-from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
 from billing import wiring
 from billing.accounts import accounts
-from billing.credentials.secrets import Secrets
 from billing.database.connection import Database
+from billing.deadline import Deadline
 from billing.errors import CommetUnavailable
 from billing.http import api
+from billing.subscriptions import mirror
 from billing.usage.accepting import UsageEvent, accept
-from functions.dashboard import app as dashboard
 from functions.track_usage import app as track_usage
 from tests.environments import forget
 from tests.integration.billing.conftest import NOW, STATUSES, Subscribe, after
-from tests.integration.functions.test_api import SPELLINGS, Answer, Context, Spell, event
+from tests.integration.functions.calling import (
+    SPELLINGS,
+    Answer,
+    Spell,
+    service_key,
+    start,
+)
+from tests.integration.functions.calling import call as call_any
 
 pytestmark = pytest.mark.handlers
 
@@ -41,54 +46,15 @@ class Clock:
         return self.now
 
 
-class Store:
-    """The secrets: the service keys of three scopes, the correcting one twice while it rotates."""
-
-    def __init__(self, username: str, password: str) -> None:
-        entries = [
-            {"name": f"{scope}-key", "sha256": _digest(key), "scopes": [scope]}
-            for scope, key in KEYS.items()
-        ]
-        entries.append(
-            {"name": "rotated", "sha256": _digest("svc_new_key"), "scopes": ["usage:correct"]}
-        )
-        self._values: dict[str, Any] = {
-            "database": {"username": username, "password": password},
-            "keys": {"keys": entries},
-            "commet": {"api_key": "ck_sandbox_x"},
-        }
-
-    def get(self, secret_id: str, *_: str) -> str:
-        return json.dumps(self._values[secret_id])
-
-
-def _digest(key: str) -> str:
-    return hashlib.sha256(key.encode()).hexdigest()
-
-
 @pytest.fixture(autouse=True)
 def clock(database_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
     """A fresh environment of the functions, with a clock in our hands."""
-    parts = urlsplit(database_url)
-    settings = {
-        "APP_URL": "https://app.example",
-        "COMMET_BASE_URL": "http://127.0.0.1:1",
-        "DATABASE_HOST": str(parts.hostname),
-        "DATABASE_PORT": str(parts.port),
-        "DATABASE_NAME": parts.path[1:],
-        "DATABASE_SSLMODE": "disable",
-        "DATABASE_SECRET_ARN": "database",
-        "SERVICE_KEYS_SECRET_ARN": "keys",
-        "COMMET_SECRET_ARN": "commet",
-        "POWERTOOLS_SERVICE_NAME": "track_usage",
-    }
-    for name, value in settings.items():
-        monkeypatch.setenv(name, value)
-    secrets = Secrets(Store(parts.username or "", parts.password or ""))
+    keys = [service_key(f"{scope}-key", key, scope) for scope, key in KEYS.items()]
+    # The correcting one twice, while it rotates.
+    keys.append(service_key("rotated", "svc_new_key", "usage:correct"))
     ours = Clock()
-    monkeypatch.setattr(wiring, "secrets", lambda: secrets)
     monkeypatch.setattr(track_usage.metrics.provider, "namespace", "test")
-    forget()
+    start(monkeypatch, database_url, keys, {"POWERTOOLS_SERVICE_NAME": "track_usage"})
     monkeypatch.setattr(wiring, "clock", lambda: ours)
     yield ours
     forget()
@@ -104,22 +70,8 @@ def call(
     text: str | None = None,
     spell: Spell = str.lower,
 ) -> Answer:
-    path, _, query = path.partition("?")
-    headers = {
-        "content-type": "application/json", "authorization": f"Bearer {key}", "accept": accept,
-    }  # fmt: skip
-    text = text if body is None else json.dumps(body)
-    request = event(method, path, text, headers, [], spell=spell)
-    request["rawQueryString"] = query
-    request["queryStringParameters"] = dict(parse_qsl(query)) or None
-    app = dashboard if path.startswith(("/dashboard", "/users")) else track_usage
-    answer = app.handler(request, Context())
-    return Answer(
-        answer["statusCode"],
-        {k.lower(): v for k, v in (answer.get("headers") or {}).items()},
-        answer.get("body") or "",
-        [],
-    )
+    """One request of a backend's, with a service key."""
+    return call_any(method, path, body, token=key, accept=accept, text=text, spell=spell)
 
 
 def usage(quantity: str = "1", *, key: str = "k", **fields: Any) -> dict[str, Any]:
@@ -352,6 +304,122 @@ class TestBatch:
     def test_how_many(self, events: list[Any]) -> None:
         """1 to 1,000."""
         assert call("POST", "/usage", {"events": events}).status == 422
+
+
+class TestPastDue:
+    """Whether a payment that failed costs access is the deployer's choice, on every route."""
+
+    @pytest.fixture(params=[True, False], ids=["has access", "has none"])
+    def has_access(self, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+        monkeypatch.setenv("PAST_DUE_HAS_ACCESS", str(request.param).lower())
+        forget()
+        return bool(request.param)
+
+    def test_reporting(self, subscribe: Subscribe, *, has_access: bool) -> None:
+        subscribe(status="past_due")
+        assert call("POST", "/usage", usage()).status == (202 if has_access else 402)
+
+    def test_reporting_a_batch(self, subscribe: Subscribe, *, has_access: bool) -> None:
+        subscribe(status="past_due")
+        (result,) = call("POST", "/usage", {"events": [usage()]}).json["results"]
+        assert result["status"] == ("accepted" if has_access else "refused")
+
+    def test_checking(self, subscribe: Subscribe, *, has_access: bool) -> None:
+        subscribe(status="past_due")
+        body = {"user_id": "usr_ana", "feature": "storage", "quantity": "1"}
+        assert call("POST", "/usage/check", body).json["allowed"] is has_access
+
+    def test_reserving(self, subscribe: Subscribe, *, has_access: bool) -> None:
+        subscribe(status="past_due")
+        assert reserve().status == (201 if has_access else 402)
+
+    def test_confirming(self, subscribe: Subscribe, *, has_access: bool) -> None:
+        subscribe()
+        held = reserve()
+        wiring.database().execute("update subscriptions set status = 'past_due'")
+        assert confirm(held).status == (200 if has_access else 402)
+
+    def test_adding_to_what_was_used(self, subscribe: Subscribe, *, has_access: bool) -> None:
+        subscribe(status="past_due")
+        assert correct("1").status == (202 if has_access else 402)
+
+    def test_looking(self, subscribe: Subscribe, *, has_access: bool) -> None:
+        subscribe(status="past_due")
+        seen = call("GET", "/users/usr_ana/dashboard", key=KEYS["read"]).json
+        assert seen["access"] is has_access
+
+
+class TestTime:
+    def test_asking_commet_ends_before_the_request_does(
+        self, subscribe: Subscribe, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A second of Lambda's twenty is kept for the answer."""
+        seconds: list[float] = []
+
+        def ask(_: str, deadline: Deadline) -> bool:
+            seconds.append(deadline.remaining())
+            return False
+
+        monkeypatch.setattr(wiring.access(), "ask", ask)
+        subscribe(status="canceled")
+        monkeypatch.setattr("billing.subscriptions.access._SEVERAL_USERS_SECONDS", 60.0)
+        monkeypatch.setattr(mirror, "askable", lambda _, users, __: list(users))
+        for method, path, body in (
+            ("POST", "/usage", usage()),
+            ("GET", "/users/usr_ana/dashboard", None),
+        ):
+            call(method, path, body, key=KEYS["usage:write" if body else "read"])
+        assert [15 < left <= 19 for left in seconds] == [True, True]
+
+
+class TestCurrency:
+    """That of the plan; where a plan names none, the one the stack is deployed with."""
+
+    @pytest.fixture(autouse=True)
+    def _in_yen(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("BILLING_CURRENCY", "jpy")
+        forget()
+
+    def test_checking(self, subscribe: Subscribe) -> None:
+        subscribe(currency=None)
+        body = {"user_id": "usr_ana", "feature": "storage", "quantity": "130"}
+        found = call("POST", "/usage/check", body).json
+        assert (found["currency"], found["cost"]) == ("jpy", "3")
+
+    def test_giving_back(self, db: Database, subscribe: Subscribe, clock: Clock) -> None:
+        subscribe(currency=None)
+        call("POST", "/usage", usage("130"))
+        db.execute("update usage_total set claimed = total")
+        clock.now = after(days=25)
+        credit = correct("-30", occurred_at="2026-09-10T12:00:00Z").json["needs_credit"]
+        assert credit["currency"] == "jpy"
+
+    def test_looking(self, subscribe: Subscribe) -> None:
+        subscribe(currency=None)
+        call("POST", "/usage", usage("130"))
+        (shown,) = call("GET", "/users/usr_ana/dashboard", key=KEYS["read"]).json["usage"]
+        assert (shown["overage"]["currency"], shown["overage"]["cost"]) == ("jpy", "3")
+
+
+class TestWhatIsKept:
+    def test_all_that_was_reported(self, subscribe: Subscribe) -> None:
+        """Of an event and of a reservation: when, how much and what the product notes on it."""
+        subscribe()
+        at = "2026-09-09T08:00:00.000Z"
+        call("POST", "/usage", usage("5", key="a", occurred_at=at, properties={"job": "1"}))
+        confirm(reserve("7", key="b", properties={"job": "2"}))
+        kept = call("GET", "/usage/events", key=KEYS["read"]).json["events"]
+        found = {e["idempotency_key"]: (e["quantity"], e["properties"]) for e in kept}
+        assert found == {"a": ("5", {"job": "1"}), "b": ("7", {"job": "2"})}
+        (event,) = (e for e in kept if e["idempotency_key"] == "a")
+        assert event["occurred_at"] == at
+
+    def test_a_batch_may_be_large(self, subscribe: Subscribe) -> None:
+        """Four megabytes, where other routes take 64 kB."""
+        subscribe()
+        events = [usage("1", key=str(n), properties={"note": "x" * 200}) for n in range(400)]
+        assert len(json.dumps({"events": events})) > 64 * 1024
+        assert call("POST", "/usage", {"events": events}).json["accepted"] == 400
 
 
 class TestCheck:

@@ -38,7 +38,7 @@ def test_show(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A user by their address: the subscription, what they may use, what comes next."""
     assert ask(directory, "show", "ada@example.com") == 0
     told = capsys.readouterr().out
-    for word in ("usr_", "speaks for the user", "active", "storage", "reconcile would"):
+    for word in ("usr_", "(current)", "active", "storage", "reconcile will do"):
         assert word in told
 
 
@@ -55,7 +55,8 @@ def test_show_as_json(directory: Path, capsys: pytest.CaptureFixture[str]) -> No
     [
         (["redrive"], "0 events will be tried again."),
         (["redrive", "events", "--user", "usr_1", "--id", "whev_1"], "0 events"),
-        (["sweep"], "reads everything again"),
+        (["redrive", "deliveries", "--reason", "unconfirmed"], "0 deliveries"),
+        (["sweep"], "begins a sweep"),
     ],
 )
 def test_commands(
@@ -69,7 +70,7 @@ def test_commands(
 def test_nobody(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The stack's own word, without a traceback."""
     assert ask(directory, "show", "usr_nobody") == 1
-    assert "Stopped: There is no user with this id or address." in capsys.readouterr().err
+    assert "Stopped: There is no user with this id or email address." in capsys.readouterr().err
 
 
 def test_no_stack(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -46,23 +46,6 @@ def directory() -> Iterator[Path]:
 
 
 class TestDatabases:
-    def test_a_clone_has_what_its_template_had(self, postgres: EmbeddedPostgres) -> None:
-        """How tests get a database each."""
-        with psycopg.connect(postgres.create_database("model"), autocommit=True) as connection:
-            connection.execute("create table kept (n int); insert into kept values (7)")
-        url = postgres.create_database("copy", template="model")
-        with psycopg.connect(url) as connection:
-            assert connection.execute("select n from kept").fetchone() == (7,)
-
-    def test_dropping_ends_whoever_is_connected(self, postgres: EmbeddedPostgres) -> None:
-        """A test that forgot to disconnect harms nobody; dropping twice is fine."""
-        url = postgres.create_database("short_lived")
-        with psycopg.connect(url):
-            postgres.drop_database("short_lived")
-        with pytest.raises(psycopg.OperationalError, match="does not exist"):
-            psycopg.connect(url)
-        postgres.drop_database("short_lived")
-
     def test_roles_and_databases_are_made_once(self, postgres: EmbeddedPostgres) -> None:
         """Asking again changes the password and nothing else."""
         for password in ("first", "second"):
@@ -98,7 +81,7 @@ def test_secrets_are_ours_alone(postgres: EmbeddedPostgres) -> None:
 def test_the_same_directory_has_the_same_data(directory: Path) -> None:
     """And the same port, so that a URL written down stays good."""
     with EmbeddedPostgres(directory) as first:
-        url = first.create_database("kept")
+        url = first.ensure_database("kept")
     with EmbeddedPostgres(directory) as second:
         assert second.url("kept") == url
         psycopg.connect(url).close()

@@ -138,6 +138,7 @@ def test_one_of_two_plans_stays_pending(server: StandIn) -> None:
     plans = ("usage_pro", "usage_max") * (TOGETHER // 2)
     bodies = [{"customerId": "usr_1", "planCode": plan} for plan in plans]
     answers = at_once(server, "/subscriptions", *bodies)
+    assert len(answers) == TOGETHER
     assert all(a.is_success for a in answers)
     statuses = Counter(s["status"] for s in server.control.state()["subscriptions"])
     assert statuses["pending_payment"] == 1

@@ -1,16 +1,15 @@
 """The page that shows what happens inside the stand-in, in a real browser."""
 
 import re
-import threading
 from collections.abc import Iterator
 from datetime import datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import httpx
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from standin.testing import Receiver, StandIn, receiver, standin
+from tests.http_server import Response, serving
 
 
 @pytest.fixture
@@ -181,24 +180,14 @@ def test_a_page_on_another_port_cannot_move_the_clock(browser: Browser, server: 
     page = f"""<form method="post" action="{server.public_url}/_standin/ui/clock">
         <input name="count" value="7"><input name="unit" value="day"><button>Go</button></form>"""
 
-    class Foreign(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(200)
-            self.send_header("Content-Type", "text/html")
-            self.end_headers()
-            self.wfile.write(page.encode())
-
-        def log_message(self, *_: object) -> None:
-            """Say nothing."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Foreign) as foreign:
-        threading.Thread(target=foreign.serve_forever, args=(0.01,), daemon=True).start()
-        with browser.new_context() as context:
-            opened = context.new_page()
-            opened.goto(f"http://127.0.0.1:{foreign.server_port}/")
-            opened.get_by_role("button", name="Go").click()
-            expect(opened.get_by_role("heading")).to_have_text("This came from another site")
-        foreign.shutdown()
+    with (
+        serving(lambda _: Response(page.encode(), content_type="text/html")) as foreign,
+        browser.new_context() as context,
+    ):
+        opened = context.new_page()
+        opened.goto(f"{foreign}/")
+        opened.get_by_role("button", name="Go").click()
+        expect(opened.get_by_role("heading")).to_have_text("This came from another site")
     assert httpx.get(f"{server.public_url}/_standin/clock").json()["moved"] is False
 
 

@@ -38,6 +38,7 @@ from standin.models import Card, Customer, Subscription, Transaction
 from standin.schemas import CreateCustomer, CreateSubscription, SetUsage, TrackUsage
 from standin.settings import Settings
 from standin.world import World
+from tests.proof.scale import scaled
 
 NAMES = st.sampled_from(["ana", "bob"])
 LEGAL = {
@@ -480,7 +481,7 @@ def test_random_lives() -> None:
     run_state_machine_as_test(
         Life,
         settings=settings(
-            max_examples=120,
+            max_examples=scaled(120, 30),
             stateful_step_count=50,
             deadline=None,
             suppress_health_check=[HealthCheck.too_slow],

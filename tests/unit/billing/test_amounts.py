@@ -5,6 +5,7 @@ from decimal import Decimal
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from iso4217 import Currency
 
 from billing.amounts import (
     MAX_QUANTITY,
@@ -13,6 +14,7 @@ from billing.amounts import (
     format_money,
     format_unit_price,
     is_quantity,
+    minor_digits,
     overage_cost,
 )
 
@@ -88,6 +90,33 @@ class TestOverageCost:
         assert cost is not None
         exact = int(units * 10**6) * unit_price  # in 1e-10 of a dollar
         assert abs(int(cost * 100) * 10**8 - exact) <= 10**8 // 2
+
+
+# Currencies whose decimals are on purpose not those of ISO 4217, each with the reason.
+_ON_PURPOSE: dict[str, str] = {}
+_ISO = {currency.code: currency.exponent for currency in Currency}
+
+
+class TestMinorDigits:
+    def test_the_list_is_there(self) -> None:
+        assert len(_ISO) > 150
+
+    @pytest.mark.parametrize("code", [c for c, digits in _ISO.items() if digits is not None])
+    def test_as_in_iso_4217(self, code: str) -> None:
+        """However the code is written."""
+        if code not in _ON_PURPOSE:
+            assert minor_digits(code) == minor_digits(code.lower()) == _ISO[code]
+
+    def test_two_where_iso_4217_says_nothing(self) -> None:
+        """Metals, funds and codes that do not exist."""
+        codes = [code for code, digits in _ISO.items() if digits is None]
+        assert {"XAU", "XXX"} <= {*codes}
+        assert {minor_digits(code) for code in [*codes, "nonsense", ""]} == {2}
+
+    def test_no_exception_is_out_of_date(self) -> None:
+        """What once differed on purpose and no longer does is taken off the list."""
+        same = [code for code in _ON_PURPOSE if minor_digits(code) == _ISO[code]]
+        assert same == []
 
 
 class TestMoney:

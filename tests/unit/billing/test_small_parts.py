@@ -1,7 +1,5 @@
 """Deadline, clock, redirects, passwords: the small parts."""
 
-import http.server
-import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
@@ -16,6 +14,7 @@ from billing.config import from_env
 from billing.deadline import Deadline
 from billing.errors import InvalidRequest, Unavailable
 from billing.http.redirects import allowed_target
+from tests.http_server import Response, serving
 
 
 class Context:
@@ -47,19 +46,8 @@ class TestDeadline:
 class TestClock:
     @pytest.fixture
     def url(self, request: pytest.FixtureRequest) -> Iterator[str]:
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                self.send_response(200)
-                self.end_headers()
-                self.wfile.write(request.param)
-
-            def log_message(self, *_: object) -> None:
-                """Say nothing."""
-
-        with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
-            threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-            yield f"http://127.0.0.1:{server.server_port}/"
-            server.shutdown()
+        with serving(lambda _: Response(request.param)) as url:
+            yield f"{url}/"
 
     def test_wall(self) -> None:
         """UTC, and moving on."""

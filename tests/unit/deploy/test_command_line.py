@@ -106,7 +106,7 @@ class TestUp:
         """Built, then deployed, with every value and without SAM's own question."""
         code, text = said("up", "--yes", *GIVEN)
         assert code == 0, text
-        assert "is created" in text
+        assert "will be created" in text
         (build, deploy) = ran
         assert build == ["make", "build", "ARCHITECTURE=arm64"]
         assert deploy[:4] == ["sam", "deploy", "--config-env", "production"]
@@ -122,8 +122,8 @@ class TestUp:
         stack_is(monkeypatch, "UPDATE_COMPLETE", **before)
         code, text = said("up", "--yes", "PastDueHasAccess=false")
         assert code == 0, text
-        assert "is updated" in text
-        assert f"after {'0' * 16}" in text
+        assert "will be updated" in text
+        assert f"replaces {'0' * 16}" in text
         deploy = ran[1]
         assert 'DatabaseHost="db.example"' in deploy
         assert 'PastDueHasAccess="false"' in deploy
@@ -163,7 +163,7 @@ class TestUp:
         monkeypatch.setattr("rich.console.Console.input", lambda *_: next(answers))
         code, text = said("up", *(g for g in GIVEN if not g.startswith("AppUrl")))
         assert (code == 0, len(ran)) == (runs == 2, runs)
-        assert "AppUrl must look like" in text
+        assert "AppUrl must match" in text
         assert next(answers, None) is None
 
     @pytest.mark.parametrize(
@@ -197,7 +197,7 @@ class TestUp:
         monkeypatch.setattr(sys, "version_info", (3, 12, 1))
         code, text = said("up", "--yes", *GIVEN)
         assert code == 1
-        assert "this is 3.12" in text
+        assert "this is Python 3.12" in text
 
     def test_no_sam(self, said: Said, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(sys, "version_info", (3, 13, 1))
@@ -264,7 +264,8 @@ class TestPrune:
         stack_is(monkeypatch, status)
         code, text = said("prune")
         assert code == 1
-        assert f"usage-billing is {'stuck' if 'FAILED' in status else 'just being changed'}" in text
+        why = "The rollback of usage-billing failed"
+        assert (why if "FAILED" in status else "usage-billing is being changed") in text
 
     def test_no_such_stack(self, said: Said, ran: list[list[str]]) -> None:  # noqa: ARG002 - at moto
         code, text = said("prune")

@@ -1,7 +1,7 @@
 """What the stack costs, as told before it is deployed."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -121,6 +121,7 @@ class TestPage:
         }
         functions = load_template(TEMPLATE).functions.values()
         assert told.keys() == {spec.code.name for spec in functions}
+        assert functions
         for spec in functions:
             memory, time = told[spec.code.name]
             assert spec.memory_mb == memory, spec.name
@@ -134,6 +135,34 @@ class TestCommandLine:
         assert lines[0].startswith("Lambda")
         assert lines[-1].startswith("Together")
         assert not any(line.startswith("Aurora") for line in lines)
+
+    @pytest.mark.parametrize(
+        ("flags", "changed"),
+        [
+            (["--no-snapstart"], {"SnapStart"}),
+            (["--no-database"], {"Aurora", "NAT"}),
+            (["--architecture", "x86_64"], {"Lambda"}),
+            (["--warm", "3"], {"Provisioned concurrency", "SnapStart"}),
+        ],
+        ids=lambda each: each[0] if isinstance(each, list) else "",
+    )
+    def test_a_choice_changes_its_own_lines(
+        self, flags: list[str], changed: set[str], capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """And with them the sum, and nothing else."""
+        usual, chosen = dict(self.lines([], capsys)), dict(self.lines(flags, capsys))
+        kinds = usual.keys() | chosen.keys()
+        assert {kind for kind in kinds if usual.get(kind) != chosen.get(kind)} == (
+            changed | {"Together"}
+        )
+
+    def lines(
+        self, flags: list[str], capsys: pytest.CaptureFixture[str]
+    ) -> Iterator[tuple[str, str]]:
+        """What is printed: each kind and its amount."""
+        assert main(["--events-a-day", "5000000", *flags]) == 0
+        for line in capsys.readouterr().out.splitlines():
+            yield line[:28].strip(), line[28:]
 
     def test_the_table(self, capsys: pytest.CaptureFixture[str]) -> None:
         main([])

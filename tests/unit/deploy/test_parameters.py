@@ -10,10 +10,10 @@ from deploy.parameters import (
     Parameter,
     as_words,
     changes,
+    choose_values,
     environment,
     given,
     of_template,
-    settle,
 )
 
 
@@ -33,14 +33,14 @@ class TestOfTemplate:
         assert known["DatabasePort"].default == "5432"
         with pytest.raises(DeployError, match="live, sandbox"):
             known["CommetMode"].check("test")
-        with pytest.raises(DeployError, match="AppUrl must look like"):
+        with pytest.raises(DeployError, match="AppUrl must match"):
             known["AppUrl"].check("app.example")
 
     @pytest.mark.parametrize(
         ("name", "value", "told"),
         [
-            ("DatabasePort", "five", "is a number"),
-            ("DatabasePort", "", "is a number"),
+            ("DatabasePort", "five", "must be a number"),
+            ("DatabasePort", "", "must be a number"),
             ("LedgerDays", "61", "at least 62"),
             ("DeliveryWorkers", "21", "at most 20"),
             ("WebhookSecretRotation", "x" * 101, "at most 100 characters"),
@@ -95,10 +95,10 @@ class TestGiven:
             given([word])
 
 
-class TestSettle:
+class TestChooseValues:
     def test_who_comes_first(self) -> None:
         """What is said now, then what was deployed, then what is asked; the rest is the default."""
-        values = settle(
+        values = choose_values(
             KNOWN, {"Host": "new"}, {"Host": "old", "Mode": "sandbox"}, lambda p: f"asked {p.name}"
         )
         assert values == {"Host": "new", "Mode": "sandbox", "Url": "asked Url"}
@@ -106,19 +106,19 @@ class TestSettle:
     def test_nobody_to_ask(self) -> None:
         """Everything that is missing is said at once."""
         with pytest.raises(DeployError, match="Host, Url"):
-            settle(KNOWN, {}, {}, None)
+            choose_values(KNOWN, {}, {}, None)
 
     def test_a_name_that_is_wrong(self) -> None:
         """It would be a change that does not happen."""
         with pytest.raises(DeployError, match="no parameter Hots"):
-            settle(KNOWN, {"Hots": "x"}, {}, None)
-        with pytest.raises(DeployError, match="made here"):
-            settle(KNOWN, {"BuildId": "0"}, {}, None)
+            choose_values(KNOWN, {"Hots": "x"}, {}, None)
+        with pytest.raises(DeployError, match="is computed"):
+            choose_values(KNOWN, {"BuildId": "0"}, {}, None)
 
     def test_a_value_that_is_wrong(self) -> None:
         known = {"Url": parameter("Url", pattern="https?://.+")}
-        with pytest.raises(DeployError, match="Url must look like"):
-            settle(known, {"Url": "app.example"}, {}, None)
+        with pytest.raises(DeployError, match="Url must match"):
+            choose_values(known, {"Url": "app.example"}, {}, None)
 
 
 def test_words_are_what_sam_reads_back() -> None:

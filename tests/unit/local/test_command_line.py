@@ -22,11 +22,29 @@ class TestFlags:
         assert asked.data_dir == Path(".local")
 
     @pytest.mark.parametrize(
-        "arguments", [["--port", "4000"], ["--port", "4000", "run"], ["run", "--port", "4000"]]
+        ("flag", "name", "value"),
+        [
+            (["--port", "4000"], "port", Port(4000)),
+            (["--commet-port", "4001"], "commet_port", Port(4001)),
+            (["--data-dir", "here"], "data_dir", Path("here")),
+            (["--catalogue", "plans.json"], "catalogue", Path("plans.json")),
+            (["--schedule-every", "0.5"], "schedule_every", 0.5),
+            (["--built"], "built", True),
+            (["--python", "python3.12"], "python", "python3.12"),
+            (["--verbose"], "verbose", True),
+        ],
+        ids=lambda each: each[0] if isinstance(each, list) else "",
     )
-    def test_a_flag_counts_before_and_after_the_command(self, arguments: list[str]) -> None:
+    def test_a_flag_counts_before_and_after_the_command(
+        self, flag: list[str], name: str, value: object
+    ) -> None:
         """And wins over the environment."""
-        assert build_parser({"PORT": "5000"}).parse_args(arguments).port == Port(4000)
+        environment = {
+            "PORT": "5000", "COMMET_PORT": "5001", "DATA_DIR": "there", "CATALOGUE": "others.json",
+        }  # fmt: skip
+        assert getattr(build_parser(environment).parse_args([]), name) != value
+        for arguments in (flag, [*flag, "run"], ["run", *flag]):
+            assert getattr(build_parser(environment).parse_args(arguments), name) == value
 
     def test_the_environment_is_an_explicit_choice_too(self) -> None:
         """So a taken port is an error, not a surprise."""
@@ -52,7 +70,8 @@ class TestFlags:
         )  # fmt: skip
         assert done.returncode == 1
         assert done.stderr == (
-            "Stopped: A catalogue is the stand-in's; with COMMET_API_KEY Commet has the plans.\n"
+            "Stopped: A catalogue is for the stand-in."
+            " With COMMET_API_KEY the plans are Commet's.\n"
         )
 
     @pytest.mark.parametrize("port", ["x", "-1", "65536"])
@@ -62,4 +81,4 @@ class TestFlags:
         """Wherever it stands."""
         monkeypatch.setenv("PORT", port)
         assert main(["run"]) == 2
-        assert "is no port" in capsys.readouterr().err
+        assert "is not a port" in capsys.readouterr().err

@@ -3,14 +3,13 @@
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
 from typing import Any
 
 import pytest
 from werkzeug.test import Client
 
 from local.function_url import FunctionUrl, main
+from tests.http_server import Request, Response, serving
 
 
 @dataclass
@@ -27,22 +26,14 @@ class Lambda:
 def emulator() -> Iterator[Lambda]:
     emulated = Lambda()
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            emulated.paths.append(self.path)
-            emulated.events.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
-            self.send_response(200)
-            self.end_headers()
-            self.wfile.write(json.dumps(emulated.answer).encode())
+    def invoke(request: Request) -> Response:
+        emulated.paths.append(request.path)
+        emulated.events.append(json.loads(request.body))
+        return Response(json.dumps(emulated.answer).encode())
 
-        def log_message(self, *_: object) -> None:
-            """Not into the test's output."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        emulated.url = f"http://127.0.0.1:{server.server_port}"
-        Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    with serving(invoke) as url:
+        emulated.url = url
         yield emulated
-        server.shutdown()
 
 
 def test_a_request_is_an_event_as_in_aws(emulator: Lambda) -> None:

@@ -2,48 +2,31 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
 
 import pytest
 
 from local.standin import StandInClock
+from tests.http_server import Request, Response, serving
 
 
-class Commet(ThreadingHTTPServer):
+@dataclass
+class Commet:
     """Just enough of the stand-in: a clock."""
 
-    daemon_threads = True
+    url: str = ""
+    now: str | None = None
 
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.now: str | None = None
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: Commet
-
-    def do_GET(self) -> None:
-        document = {"now": self.server.now} if self.server.now else {"error": "down"}
-        self.send_response(200)
-        self.end_headers()
-        self.wfile.write(json.dumps(document).encode())
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-        """Quiet."""
+    def answer(self, _: Request) -> Response:
+        return Response(json.dumps({"now": self.now} if self.now else {"error": "down"}).encode())
 
 
 @pytest.fixture
 def commet() -> Iterator[Commet]:
-    with Commet() as server:
-        Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-        yield server
-        server.shutdown()
+    stand_in = Commet()
+    with serving(stand_in.answer) as stand_in.url:
+        yield stand_in
 
 
 class TestClock:

@@ -37,8 +37,9 @@ def test_files_are_for_us_alone(tmp_path: Path) -> None:
     """Written whole, and hiding twice is fine."""
     Kept(tmp_path)
     show(tmp_path, {"api": "http://127.0.0.1:1"})
-    assert {path.name for path in tmp_path.iterdir()} == {"secrets.json", "stack.json"}
-    for path in tmp_path.iterdir():
+    files = list(tmp_path.iterdir())
+    assert {path.name for path in files} == {"secrets.json", "stack.json"}
+    for path in files:
         assert path.stat().st_mode & 0o777 == 0o600
     hide(tmp_path)
     hide(tmp_path)

@@ -1,7 +1,7 @@
-"""Signing up, signing in, and who a session belongs to.
+"""Signing up, signing in, and finding the user of a session.
 
-A session is a random token of 256 bits; only its SHA-256 is stored. It ends seven days after it
-was last used and thirty days after it began, whichever comes first.
+A session is a random token of 256 bits. Only its SHA-256 is stored. A session ends seven days after
+its last use, and 30 days after it began at the latest.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ from billing.errors import Conflict, InvalidCredentials, NotFound, Unauthenticat
 
 _sql = Statements(__file__)
 
-TOKEN_PREFIX = "ses_"  # noqa: S105 - says what a token is, opens nothing
+TOKEN_PREFIX = "ses_"  # noqa: S105 - the beginning of every token, not a secret
 SLIDING = timedelta(days=7)
 LONGEST = timedelta(days=30)
 
@@ -46,7 +46,7 @@ def sign_up(
     name: str | None,
     now: datetime,
 ) -> tuple[User, Session]:
-    """A new user with a first session; raises Conflict `email_taken`."""
+    """A new user and their first session. Raises Conflict `email_taken`."""
     session = _new_session(now)
     row = db.one(
         _sql["sign_up"],
@@ -66,8 +66,8 @@ def sign_up(
 
 
 def email_taken() -> Conflict:
-    """The error of an address that belongs to somebody else already."""
-    return Conflict("There is an account with this email already.", code="email_taken")
+    """The error to raise where another user has this email address."""
+    return Conflict("There is already an account with this email address.", code="email_taken")
 
 
 def sign_in(
@@ -78,7 +78,10 @@ def sign_in(
     verify: Callable[[str | None, str], bool],
     now: datetime,
 ) -> tuple[User, Session]:
-    """The user and always a new session; raises InvalidCredentials, for whichever reason."""
+    """The user and a new session.
+
+    Raises InvalidCredentials, whether the email is unknown or the password wrong.
+    """
     row = db.one(_sql["user_by_email"], {"email": email})
     if not verify(row["password_hash"] if row else None, password) or row is None:
         raise InvalidCredentials
@@ -102,7 +105,10 @@ def open_session(db: Database, user: User, now: datetime) -> Session:
 
 
 def user_of_session(db: Database, token: str, now: datetime) -> User:
-    """Who is signed in with this token; raises Unauthenticated when it is not or no longer good."""
+    """The user of the session with this token.
+
+    Raises Unauthenticated for an unknown token and for a session that has ended.
+    """
     row = db.one(
         _sql["use_session"],
         {
@@ -119,16 +125,17 @@ def user_of_session(db: Database, token: str, now: datetime) -> User:
 
 
 def close_session(db: Database, token: str) -> None:
-    """Ends a session; one that is not there is ended already."""
+    """Ends the session. An unknown token is no error: its session has ended already."""
     db.execute(_sql["delete_session"], {"token_sha256": _digest(token)})
 
 
 def put_user(
     db: Database, *, user_id: str, email: str, name: str | None, now: datetime
 ) -> tuple[User, bool]:
-    """Registers a backend's user, who has no password; the flag says whether they are new.
+    """Registers or updates a user of a product, who has no password here.
 
-    Raises Conflict `email_taken` where the address belongs to another user.
+    Returns the user, and whether the user is new. A user who signed up here keeps their own email
+    and name. Raises Conflict `email_taken` where another user has the address.
     """
     params = {"id": user_id, "email": email, "name": name, "now": now}
     try:

@@ -1,7 +1,7 @@
 -- Users and sessions.
 
--- A user and their first session, or neither: nobody is inserted where id or email is taken, and
--- then no row comes back.
+-- Inserts a user and their first session. Where the id or the email is taken, inserts neither and
+-- returns no row.
 -- name: sign_up
 with signed_up as (
     insert into users (id, email, name, password_hash, created_at)
@@ -15,7 +15,8 @@ with signed_up as (
 )
 select id, email, name from signed_up
 union all
--- The same statement again, after its answer was lost: this id is nobody else's.
+-- The statement may be repeated after its answer was lost. Its id is random, so a user with this id
+-- is the one it inserted.
 select id, email, name from users
 where id = %(id)s and not exists (select from signed_up)
 
@@ -29,8 +30,8 @@ select id, email, name
 from users
 where id = %(id)s
 
--- A backend's word on one of its users: insert, or bring up to date. Somebody who signed up with a
--- password of their own is not the backend's to rename, so their row is left as it is.
+-- Inserts or updates a user whom a backend registers. A user with a password signed up here, so a
+-- backend changes neither their email nor their name.
 -- name: put_user
 insert into users as u (id, email, name, created_at)
 values (%(id)s, %(email)s, %(name)s, %(now)s)
@@ -43,8 +44,8 @@ returning id, email, name, (xmax = 0) as created
 insert into sessions (token_sha256, user_id, created_at, last_seen_at, expires_at)
 values (%(token_sha256)s, %(user_id)s, %(now)s, %(now)s, %(expires_at)s)
 
--- The user of a session that is still good. Its end slides, but only once in a while: a write
--- per request would be a hot row for nothing.
+-- The user of a session that has not ended. Moves the session's end ahead, but not more often than
+-- touch_every: a write with every request would make the row a bottleneck.
 -- name: use_session
 with good as (
     select s.token_sha256, s.user_id, s.created_at, s.last_seen_at, s.expires_at

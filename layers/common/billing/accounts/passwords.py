@@ -1,6 +1,6 @@
-"""Passwords: hashed with argon2id at OWASP strength; the length is asked for by the schemas.
+"""Passwords, hashed with argon2id. Their length is checked by `billing.http.shapes`.
 
-Source: OWASP Password Storage Cheat Sheet (19 MiB, 2 passes, 1 lane) and NIST SP 800-63B.
+Sources: OWASP Password Storage Cheat Sheet (19 MiB, 2 passes, 1 lane) and NIST SP 800-63B.
 """
 
 from functools import cache
@@ -12,8 +12,8 @@ from billing.errors import FieldError, InvalidRequest
 
 _hasher = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
 
-# What an unknown email is checked against, so that it takes as long as a known one: the hash of
-# 200 random digits, longer than any password we accept.
+# With an unknown email, the password is checked against this hash, so that the answer takes as long
+# as with a known one. It is the hash of 200 random digits, longer than any password we accept.
 _NOBODY = (
     "$argon2id$v=19$m=19456,t=2,p=1$qpguGHwrNlYr5ha5mr/FYQ"
     "$fMhT672CN3OAUAdfLsMXV9OLYjsWrL7cJmzx9iS7+Gg"
@@ -21,7 +21,7 @@ _NOBODY = (
 
 
 def hash_password(password: str) -> str:
-    """The hash to store, salt and parameters included; raises InvalidRequest for a common one."""
+    """The hash to store, with salt and parameters. Raises InvalidRequest for a common password."""
     if password.lower() in _common_passwords():
         raise InvalidRequest(
             "The password is one of the most common ones.",
@@ -31,7 +31,7 @@ def hash_password(password: str) -> str:
 
 
 def verify_password(stored: str | None, password: str) -> bool:
-    """Whether the password is right. Takes the same time where there is no stored hash."""
+    """Whether the password matches the stored hash. Takes as long where `stored` is None."""
     try:
         _hasher.verify(stored or _NOBODY, password)
     except (VerificationError, InvalidHashError):
@@ -41,7 +41,7 @@ def verify_password(stored: str | None, password: str) -> bool:
 
 @cache
 def _common_passwords() -> frozenset[str]:
-    # Late: 30,000 strings that only sign-up needs.
+    # Imported late: only a sign-up needs these 30,000 strings.
     from zxcvbn.frequency_lists import FREQUENCY_LISTS
 
     return frozenset(FREQUENCY_LISTS["passwords"])

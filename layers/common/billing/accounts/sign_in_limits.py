@@ -1,13 +1,14 @@
-"""How often somebody may try to sign in or up before they are slowed down.
+"""Limits how often anybody may try to sign in or to sign up.
 
-Counted in Postgres before any hashing, so a flood costs us a row and not a CPU. Addresses are
-stored as HMAC, IPv6 by its /64. When the count cannot be written nobody gets in (it fails closed).
+Attempts are counted in Postgres before a password is hashed, so a flood of attempts costs a row and
+no CPU. Addresses are stored as HMAC, and IPv6 addresses by their first 64 bits. While an attempt
+cannot be counted, nobody is signed in.
 
-Limits per fixed window:
+Each limit has a fixed window:
 - by address: stops one machine from trying many accounts;
 - by address and account: stops one machine from guessing one password;
-- by account, generous: past it every password is looked at a second late, the right one too, so
-  strangers can slow an account down but not lock its owner out.
+- by account, generous: past it, every sign-in of the account takes a second longer, also with the
+  right password. Strangers can slow an account down this way, but cannot lock its owner out.
 """
 
 import hashlib
@@ -37,7 +38,7 @@ _HOUR = timedelta(hours=1)
 
 
 class Attempts:
-    """Counts attempts. `key` is the secret under which addresses and accounts are hashed."""
+    """Counts attempts. `key` is the secret with which addresses and accounts are hashed."""
 
     def __init__(self, db: Database, key: str, *, sign_ups_per_hour: int) -> None:
         self._db = db
@@ -45,7 +46,7 @@ class Attempts:
         self._sign_ups = Limit(sign_ups_per_hour, _HOUR)
 
     def sign_in(self, address: str, email: str, now: datetime) -> timedelta:
-        """Counts one sign-in; how long to wait before the password is looked at.
+        """Counts one sign-in. Returns how long to wait before the password is checked.
 
         Raises TooManyRequests where a limit of this address is passed.
         """
@@ -65,7 +66,7 @@ class Attempts:
         self._refuse(self._passed({self._hash("up", _network(address)): self._sign_ups}, now), now)
 
     def _passed(self, limits: dict[str, Limit], now: datetime) -> dict[str, datetime]:
-        """Counts one attempt against each limit; the passed ones, with the end of their window."""
+        """Counts one attempt against each limit. Returns the passed limits and their ends."""
         starts = {key: _window_start(now, limit.window) for key, limit in limits.items()}
         rows = self._db.all(
             _sql["count_attempts"],
@@ -81,7 +82,9 @@ class Attempts:
     def _refuse(passed: dict[str, datetime], now: datetime) -> None:
         if passed:
             seconds = max(1, int((max(passed.values()) - now).total_seconds()))
-            raise TooManyRequests("Too many attempts. Wait a little.", retry_after=seconds)
+            raise TooManyRequests(
+                "There were too many attempts. Try again later.", retry_after=seconds
+            )
 
     def _hash(self, *parts: str) -> str:
         return hmac.new(self._key, "\x00".join(parts).encode(), hashlib.sha256).hexdigest()
@@ -100,5 +103,5 @@ def _network(address: str) -> str:
     if isinstance(ip, IPv6Address) and ip.ipv4_mapped is not None:
         ip = ip.ipv4_mapped
     if isinstance(ip, IPv6Address):
-        return ip.exploded[:19]  # the first 64 bits: one household, not one machine
+        return ip.exploded[:19]  # the first 64 bits, because one household has all of them
     return str(ip)

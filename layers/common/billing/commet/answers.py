@@ -1,8 +1,8 @@
-"""What Commet answers, as far as this project reads it.
+"""The shapes of Commet's answers, with the fields that this project reads.
 
-Unknown fields are ignored and unknown enum values kept as they are: Commet adds both without a
-new API version. Two money scales: prices are in minor units (cents), unit prices of usage in the
-rate scale, where 10000 is 1.00.
+Commet adds fields and enum values without a new API version. So unknown fields are ignored, and
+enums are plain text. There are two money scales: prices are in minor units (cents), unit prices of
+usage are in the rate scale, where 10000 is 1.00.
 """
 
 from datetime import datetime
@@ -20,7 +20,8 @@ def _storable(text: str) -> str:
     return text
 
 
-# What Postgres can hold: an answer that could not be stored is nonsense, not a surprise later on.
+# Text and numbers that Postgres can store. An answer with anything else is refused as nonsense when
+# it is read, before anything depends on it.
 Text = Annotated[str, AfterValidator(_storable)]
 Quantity = Annotated[Decimal, Field(gt=-(10**15), lt=10**15)]
 
@@ -60,7 +61,7 @@ class Subscription(Answer):
     updated_at: datetime
 
 
-class Overage(Answer):
+class PlanOverage(Answer):
     enabled: bool = False
     unit_price: int | None = None  # rate scale
 
@@ -73,7 +74,7 @@ class PlanFeature(Answer):
     enabled: bool = True
     included_amount: int | None = None
     unlimited: bool = False
-    overage: Overage | None = None
+    overage: PlanOverage | None = None
 
 
 class PlanPrice(Answer):
@@ -115,7 +116,7 @@ class Consumption(Answer):
 
 
 class UnitsUsed(Answer):
-    """What seats and quotas tell instead of a consumption."""
+    """The `usage` of a seats or quota feature, which has no `consumption`."""
 
     included_units: Quantity | None = None
     unlimited: bool = False
@@ -128,7 +129,7 @@ class FeatureAccess(Answer):
     type: Text
     unit_name: Text | None = None
     allowed: bool
-    enabled: bool = True  # of a boolean feature, beside allowed: both have to hold
+    enabled: bool = True  # a boolean feature is granted only if `allowed` and `enabled` are true
     consumption: Consumption | None = None
     usage: UnitsUsed | None = None
 
@@ -137,7 +138,9 @@ class PortalSession(Answer):
     portal_url: Text
 
 
-class UsageEvent(Answer):
+class TrackedUsage(Answer):
+    """The answer to a usage event: Commet has taken it."""
+
     id: Text
     event_id: Text | None = None
 
@@ -147,14 +150,16 @@ class WebhookEndpoint(Answer):
     url: Text
     events: list[Text]
     is_active: bool
-    api_version: Text | None = None  # null follows the account's
+    api_version: Text | None = None  # None: the account's version
 
 
 class CreatedWebhookEndpoint(WebhookEndpoint):
-    secret_key: SecretStr = Field(min_length=1)  # shown this once, and hidden from any log
+    secret_key: SecretStr = Field(min_length=1)  # only this answer has it; logs never show it
 
 
 class UsageAdjustment(Answer):
+    """The answer to a replacement of a total."""
+
     id: Text
-    value: Quantity  # the total now
+    value: Quantity  # the total afterwards
     previous_value: Quantity

@@ -1,7 +1,8 @@
-"""How much the whole stack asks of Commet: one token bucket in Postgres.
+"""The call budget: how many calls per second the whole stack may make to Commet.
 
-Commet publishes no rate limit, and hundreds of environments cannot guess each other's calls. What
-a person waits for goes first: work in the background leaves a part of the bucket to them.
+It is one token bucket in Postgres, because Commet publishes no rate limit and hundreds of Lambda
+environments cannot know of each other's calls. Calls that a person waits for come first: background
+work leaves a part of the bucket to them.
 """
 
 import time
@@ -14,18 +15,18 @@ from billing.deadline import Deadline
 
 _sql = Statements(__file__)
 
-# The bucket holds so many seconds' worth of calls, at least the second number whatever the rate,
-# and background work leaves this part of it.
-_BURST_SECONDS = 2
-_SMALLEST_BURST = 32  # what is asked for at once has to fit beside what is kept
-_KEPT_FOR_PEOPLE = Decimal("0.25")
+_BURST_SECONDS = 2  # a full bucket is as many calls as this time refills
+# A full bucket is at least this many calls, so that the largest request for tokens fits beside the
+# part that is kept for people.
+_SMALLEST_BURST = 32
+_KEPT_FOR_PEOPLE = Decimal("0.25")  # the part of a full bucket that background work leaves
 _LONGEST_NAP_SECONDS = 1.0
-# What Commet may ask for at most: a number gone wrong must not silence the stack for days.
+# The longest pause that Commet may ask for: a wrong number must not stop the stack for days.
 _LONGEST_PAUSE_SECONDS = 900.0
 
 
 class Budget:
-    """The calls to Commet that may be made. Raises DatabaseUnavailable."""
+    """Hands out calls to Commet. All methods raise DatabaseUnavailable."""
 
     def __init__(
         self,
@@ -40,22 +41,25 @@ class Budget:
         self._sleep = sleep
 
     def take(self, calls: int) -> bool:
-        """Whether so many calls may be made at once, for somebody who waits for the answer."""
+        """Takes `calls` from the budget for a person who waits; False if there are not enough."""
         return self._take(calls, keep=Decimal(0)) == 0
 
     def wait(self, calls: int, deadline: Deadline) -> bool:
-        """The same for work in the background: waits its turn, False where time runs out first."""
+        """Takes `calls` for background work, waiting for them; False if `deadline` comes first."""
         while True:
             seconds = self._take(calls, keep=self._burst * _KEPT_FOR_PEOPLE)
             if seconds == 0:
                 return True
             if seconds >= deadline.remaining():
                 return False
-            # Others take too, so the wait foretold is a guess: look again soon.
+            # Other runs take tokens too, so `seconds` is only a guess: ask again soon.
             self._sleep(min(float(seconds), _LONGEST_NAP_SECONDS))
 
     def pause(self, seconds: float) -> None:
-        """Nobody calls for so long: Commet has asked for it (429 with Retry-After)."""
+        """Makes the whole stack pause, because Commet asked for it (429 with Retry-After).
+
+        The pause is 15 minutes at most.
+        """
         seconds = min(seconds, _LONGEST_PAUSE_SECONDS)
         self._db.execute(_sql["pause"], {"seconds": seconds})
 

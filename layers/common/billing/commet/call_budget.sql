@@ -1,13 +1,15 @@
--- The budget for calls to Commet.
+-- The call budget: one token is one call to Commet.
 
+-- 0 if the tokens were taken, else the seconds until it is worth trying again.
 -- name: take
 select take_tokens(
     'commet', %(count)s::numeric, %(keep)s::numeric, %(rate)s::numeric, %(burst)s::numeric
 )
 
--- Nothing for anybody until then, and then from empty.
+-- Begins a pause: nobody gets a token until it is over, and the bucket is empty then. A pause never
+-- shortens one that is under way.
 -- name: pause
-insert into rate_bucket as b (name, tokens, refilled_at)
+insert into call_budget as b (name, tokens, refilled_at)
 values ('commet', 0, clock_timestamp() + make_interval(secs => %(seconds)s))
 on conflict (name) do update set
     tokens = 0, refilled_at = greatest(b.refilled_at, excluded.refilled_at)

@@ -1,14 +1,15 @@
 """The Commet client: the calls this project makes, each with a deadline.
 
-Wire contract: Commet API version 2026-08-27. Retry rules, all inside the caller's deadline:
-- Network errors, 408, 5xx and 409 `idempotency_in_progress` are tried again, at most twice, with
-  jitter; `Retry-After` is honoured where it fits the deadline, and otherwise ends the call. 429 is
-  tried again only with a `Retry-After`. Reports of usage are tried once: delivery goes on.
+It speaks Commet API version 2026-08-27. Retry rules, all within the caller's deadline:
+- Network errors, 408, 5xx and 409 `idempotency_in_progress` are tried again, twice at most, after a
+  pause with jitter. `Retry-After` sets the pause; if the deadline comes sooner, the call ends. 429
+  is tried again only if it has a `Retry-After`.
+- Deliveries of usage are tried once, because the delivery itself is sent again later.
 - A write that must not happen twice carries an `Idempotency-Key`, the same on every attempt.
-- 401 reads the key once more: it may have been rotated.
+- After a 401 the API key is read once more, because it may have been rotated.
 - Any other 4xx is a business answer and raises CommetRefused at once.
-- An answer that is no JSON, has not the promised shape or comes from the other mode
-  (live/sandbox) is nonsense, never success.
+- An answer that is not JSON, lacks the expected shape or comes from the other mode (live/sandbox)
+  is nonsense. It raises CommetUnavailable and never counts as success.
 """
 
 import json
@@ -35,8 +36,8 @@ from billing.commet.answers import (
     Plan,
     PortalSession,
     Subscription,
+    TrackedUsage,
     UsageAdjustment,
-    UsageEvent,
     WebhookEndpoint,
 )
 from billing.deadline import Deadline
@@ -44,14 +45,16 @@ from billing.errors import CommetRefused, CommetUnavailable, Unavailable
 
 API_VERSION = "2026-08-27"
 
-# The system's, which environments restored from one snapshot do not share.
+# The system's random numbers: Lambda environments restored from one snapshot would share the state
+# of any other generator.
 _chance = SystemRandom().random
 
-# Anything else would end up in the message of the HTTP library that refuses it.
+# What an API key may look like. If httpx refused a key with other characters, its message would
+# quote the key.
 _KEY = re.compile(r"[!-~]{1,500}")
 
 _MAX_ATTEMPTS = 3
-_ATTEMPT_SECONDS = 8.0  # longer than Commet needs, shorter than an API Gateway client waits
+_ATTEMPT_SECONDS = 8.0  # longer than Commet takes, shorter than a client of API Gateway waits
 _CONNECT_SECONDS = 3.0
 _MIN_SECONDS = 0.05  # with less than this left a call is not worth starting
 _MAX_PAGES = 50
@@ -59,20 +62,21 @@ _MAX_ANSWER_BYTES = 10_000_000
 
 T = TypeVar("T", bound=Answer)
 
-# httpx logs every request with its whole address at INFO, which Lambda prints.
+# httpx logs every request with its whole URL at INFO, and Lambda would print it.
 logging.getLogger("httpx").setLevel(logging.WARNING)
 
 
 class ApiKey(Protocol):
-    """Gives the API key; with `fresh`, reads it again first."""
+    """Returns the API key; with `fresh`, reads the secret again first. Raises Unavailable."""
 
     def __call__(self, *, fresh: bool = False) -> str: ...
 
 
 class Commet:
-    """Calls Commet. Every method raises CommetRefused or CommetUnavailable and nothing else.
+    """Calls Commet. Every method may raise CommetRefused or CommetUnavailable.
 
-    `transport`, `sleep` and `jitter` are for tests.
+    `live`: answers must come from the live mode (True) or from the sandbox (False). `transport`,
+    `sleep` and `jitter` are for tests.
     """
 
     def __init__(
@@ -102,15 +106,19 @@ class Commet:
     def create_customer(
         self, *, user_id: str, email: str, name: str | None, deadline: Deadline
     ) -> Customer:
-        """The customer with our id; Commet returns the existing one where there is one."""
+        """Creates the customer with our id, or returns the one that exists."""
         body = {"id": user_id, "email": email} | ({"fullName": name} if name else {})
-        # No idempotency key: Commet is idempotent on `id`, and a changed name would be a mismatch.
+        # No idempotency key: Commet is idempotent on `id`. With a key, the same user under a
+        # changed name would be refused as a mismatch.
         return self._write("/customers", body, Customer, idempotency_key=None, deadline=deadline)
 
     def find_customer(self, user_id: str, deadline: Deadline) -> Customer | None:
-        """The customer created with our id, or None."""
+        """The customer that was created with our id; None if there is none.
+
+        Raises ValueError for an empty id.
+        """
         if not user_id:
-            raise ValueError("An empty filter would list everybody.")
+            raise ValueError("user_id must not be empty: Commet would list all customers")
         found = self._list("/customers", {"externalId": user_id}, Customer, deadline)
         return next((c for c in found if c.external_id == user_id), None)
 
@@ -130,7 +138,7 @@ class Commet:
         idempotency_key: str,
         deadline: Deadline,
     ) -> Subscription:
-        """A subscription to pay for at its `checkout_url`; a free one is active at once."""
+        """Creates a subscription, paid at its `checkout_url`; a free one is active at once."""
         body = {"customerId": user_id, "planCode": plan_code, "successUrl": success_url}
         if billing_interval:
             body["billingInterval"] = billing_interval
@@ -146,9 +154,10 @@ class Commet:
     def list_subscriptions(
         self, *, status: str, cursor: str | None, deadline: Deadline
     ) -> tuple[list[Subscription], str | None]:
-        """A page of everybody's subscriptions in this status, and the cursor of the next if any.
+        """A page of all customers' subscriptions in this status, and the next page's cursor.
 
-        One that cannot be read is left out: it must not hide everybody else's.
+        The cursor is None on the last page. A subscription that cannot be read is left out, so that
+        it does not hide the others.
         """
         query = {"status": status} | ({"cursor": cursor} if cursor else {})
         items, following = self._page("/subscriptions", query, deadline)
@@ -159,7 +168,7 @@ class Commet:
         return readable, following
 
     def active_subscription(self, user_id: str, deadline: Deadline) -> Subscription | None:
-        """What Commet calls the current subscription, which may well be unpaid; or None."""
+        """The subscription that Commet calls active, though it may be unpaid; None if none."""
         call = _Call("GET", "/subscriptions/active", params={"customerId": user_id})
         answer = self._send(call, deadline)
         return None if answer is None else self._parse(Subscription, answer)
@@ -167,24 +176,26 @@ class Commet:
     # --- access, usage, portal --------------------------------------------------------------
 
     def feature_access(self, user_id: str, deadline: Deadline) -> list[FeatureAccess]:
-        """What the customer is entitled to right now, and in which allowance period."""
+        """The customer's entitlements now, with usage totals and allowance periods."""
         return self._list("/feature-access", {"customerId": user_id}, FeatureAccess, deadline)
 
-    def track_usage(self, body: str, *, idempotency_key: str, deadline: Deadline) -> UsageEvent:
-        """Reports usage. `body` is the JSON as stored when it was claimed, sent unchanged.
+    def track_usage(self, body: str, *, idempotency_key: str, deadline: Deadline) -> TrackedUsage:
+        """Sends a usage event. `body` is the JSON stored with the delivery, sent unchanged.
 
-        Tried once: delivery tries again, within what the whole stack may call, and has to know of
-        every attempt whether it had an effect.
+        Tried once. The caller (delivery/sending.py) tries again within the call budget, and must
+        know of every attempt whether it may have had an effect.
         """
         call = _Call(
             "POST", "/usage/events", content=body, idempotency_key=idempotency_key, attempts=1
         )
-        return self._parse(UsageEvent, self._send(call, deadline))
+        return self._parse(TrackedUsage, self._send(call, deadline))
 
-    def set_usage(self, body: str, *, idempotency_key: str, deadline: Deadline) -> UsageAdjustment:
+    def replace_usage(
+        self, body: str, *, idempotency_key: str, deadline: Deadline
+    ) -> UsageAdjustment:
         """Replaces the total of a feature in the period that is running, in whole units.
 
-        `body` as of `track_usage`: whoever sends it again must not have changed it.
+        `body` is the JSON stored with the delivery, sent unchanged. Tried once, as `track_usage`.
         """
         call = _Call("PUT", "/usage", content=body, idempotency_key=idempotency_key, attempts=1)
         return self._parse(UsageAdjustment, self._send(call, deadline))
@@ -192,8 +203,9 @@ class Commet:
     def create_portal_session(
         self, *, user_id: str, return_url: str, deadline: Deadline
     ) -> PortalSession:
-        """A fresh session of the customer portal."""
-        # No idempotency key: a session is never to be replayed, and a spare one does no harm.
+        """Creates a session of the customer portal."""
+        # No idempotency key: an old session must not be returned again, and a spare one does no
+        # harm.
         return self._write(
             "/portal/sessions",
             {"customerId": user_id, "returnUrl": return_url},
@@ -205,7 +217,7 @@ class Commet:
     # --- webhook endpoints --------------------------------------------------------------------
 
     def webhooks(self, deadline: Deadline) -> list[WebhookEndpoint]:
-        """All endpoints of the account, whoever registered them; never with their secrets."""
+        """All webhook endpoints of the account, whoever registered them, without secrets."""
         return self._list("/webhooks", {}, WebhookEndpoint, deadline)
 
     def create_webhook(
@@ -217,7 +229,7 @@ class Commet:
         idempotency_key: str,
         deadline: Deadline,
     ) -> CreatedWebhookEndpoint:
-        """A new endpoint, active at once; the only answer that ever shows its secret."""
+        """Creates a webhook endpoint, active at once. No other answer shows its secret."""
         body = {
             "url": url,
             "events": list(events),
@@ -241,9 +253,10 @@ class Commet:
         is_active: bool | None = None,
         deadline: Deadline,
     ) -> WebhookEndpoint:
-        """The endpoint with what is given changed, and sending the shapes this client reads.
+        """Changes what is given of a webhook endpoint; returns the endpoint.
 
-        Its secret stays. Switching it on again sends nothing that was missed.
+        Always sets the API version to this client's, so that the endpoint sends the shapes it
+        reads. The secret stays. Switching an endpoint on again does not send what it missed.
         """
         changes = {
             "url": url,
@@ -252,12 +265,12 @@ class Commet:
             "apiVersion": API_VERSION,
         }
         body = {name: value for name, value in changes.items() if value is not None}
-        # No idempotency key: the same change twice is the same endpoint.
+        # No idempotency key: making the same change twice has the same result.
         call = _Call("PATCH", _webhook_path(endpoint_id), content=json.dumps(body))
         return self._parse(WebhookEndpoint, self._send(call, deadline))
 
     def delete_webhook(self, endpoint_id: str, deadline: Deadline) -> None:
-        """Forgets the endpoint; fine when it is gone already."""
+        """Deletes a webhook endpoint; does nothing if there is none."""
         try:
             self._send(_Call("DELETE", _webhook_path(endpoint_id)), deadline)
         except CommetRefused as refused:
@@ -282,7 +295,7 @@ class Commet:
         self, path: str, params: Mapping[str, str], shape: type[T], deadline: Deadline
     ) -> list[T]:
         items: list[T] = []
-        query = dict(params)  # no `limit`: not every list is documented to take one
+        query = dict(params)  # no `limit`: Commet does not document it for every list
         for _ in range(_MAX_PAGES):
             page, cursor = self._page(path, query, deadline)
             items += [self._parse(shape, item) for item in page]
@@ -299,7 +312,7 @@ class Commet:
             raise CommetUnavailable(nonsense=True)
         cursor = str(page["nextCursor"]) if page.get("hasMore") and page.get("nextCursor") else None
         if cursor is not None and cursor == query.get("cursor"):
-            raise CommetUnavailable(nonsense=True)  # it would go round for ever
+            raise CommetUnavailable(nonsense=True)  # the same page again, for ever
         return page["data"], cursor
 
     def _parse(self, shape: type[T], answer: object) -> T:
@@ -338,7 +351,10 @@ class Commet:
             attempt += 1
 
     def _key(self, *, fresh: bool = False) -> str:
-        """The API key; raises CommetUnavailable, without it, where it cannot be one."""
+        """The API key. Raises CommetUnavailable if it has characters that no key has.
+
+        The error does not contain the key.
+        """
         try:
             key = self._api_key(fresh=fresh).strip()
         except Unavailable as error:
@@ -383,7 +399,7 @@ class Commet:
 
 def _webhook_path(endpoint_id: str) -> str:
     if not endpoint_id:
-        raise ValueError("An empty id would address the list.")
+        raise ValueError("endpoint_id must not be empty: the path would address the list")
     return f"/webhooks/{quote(endpoint_id, safe='')}"
 
 
@@ -416,14 +432,17 @@ def _json(reply: _Reply) -> Any:
 
 
 def _decimal(text: str) -> Decimal:
-    # A huge exponent makes a number that takes minutes to turn into an integer.
+    # A number with a huge exponent takes minutes to convert to an integer.
     if len(text) > 100 or re.search(r"[eE][+-]?\d{3,}", text):
         raise ValueError("number out of range")
     return Decimal(text)
 
 
 def _failure(reply: _Reply) -> CommetUnavailable:
-    """What an answer that is no success means; raises where trying again cannot help."""
+    """The error for an answer that is not a success, if trying again may help.
+
+    Otherwise raises: CommetRefused for a business answer, CommetUnavailable for nonsense.
+    """
     status = reply.status
     request_id = reply.request_id
     code = _error_code(reply)
@@ -431,7 +450,7 @@ def _failure(reply: _Reply) -> CommetUnavailable:
         return CommetUnavailable(
             retry_after=_retry_after(reply), commet_code=code, request_id=request_id
         )
-    if code is None:  # a redirect, a proxy's page: nobody we know said this
+    if code is None:  # not an error of Commet's: a redirect, or a proxy's page
         raise CommetUnavailable(nonsense=True, request_id=request_id)
     raise CommetRefused(code, commet_status=status, request_id=request_id)
 
@@ -448,5 +467,5 @@ def _error_code(reply: _Reply) -> str | None:
 
 def _retry_after(reply: _Reply) -> int | None:
     text = reply.headers.get("retry-after", "")
-    # At most nine digits; a date, zero or nonsense asks for nothing.
+    # A whole number of seconds, of nine digits at most. A date, zero or nonsense counts as none.
     return int(text) if re.fullmatch(r"[0-9]{1,9}", text) and int(text) > 0 else None

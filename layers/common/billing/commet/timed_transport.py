@@ -1,7 +1,7 @@
 """A transport for httpx whose socket operations all end at one deadline.
 
-httpx limits each connect, write and read by itself. An answer that trickles in, headers or body,
-keeps every single read short and the whole without end. Here each operation gets what is left.
+httpx limits each connect, write and read separately. If headers or body trickle in, each read is
+short but the whole answer may take for ever. Here each operation gets only the time that is left.
 """
 
 from collections.abc import Iterable
@@ -18,9 +18,10 @@ current: ContextVar[Deadline] = ContextVar("deadline")
 
 
 def transport() -> httpx.HTTPTransport:
-    """Every operation on its sockets ends, as a time-out, when `current` is over."""
+    """A transport whose socket operations time out when the deadline `current` is over."""
     made = httpx.HTTPTransport(trust_env=False)
-    # httpx hands none of httpcore's backends in; the alternative is a copy of its transport.
+    # httpx takes no network backend as an argument. The alternative would be a copy of its
+    # transport.
     made._pool._network_backend = _Backend()  # noqa: SLF001
     return made
 

@@ -1,9 +1,9 @@
-"""The only module that reads and writes secrets.
+"""Reads and writes secrets. No other module does.
 
-Environment variables name secrets; values come, on first use, from the AWS Parameters and Secrets
-Lambda extension where it is there (it answers only while an invocation runs, so nothing here is
-called at import), else from Secrets Manager through boto3, imported late because it costs a cold
-start half a second. The local stack serves the extension's protocol too.
+Environment variables hold the ids of secrets. A value is read on first use, from the AWS Parameters
+and Secrets Lambda extension where it runs, else from Secrets Manager through boto3. The extension
+answers only during an invocation, so nothing here is read at import. boto3 is imported late,
+because it adds half a second to a cold start. The local stack serves the extension's protocol too.
 """
 
 import http.client
@@ -17,18 +17,18 @@ from urllib.parse import quote
 
 from billing.errors import Unavailable
 
-# It tells at INFO where it has found credentials, which Lambda prints.
+# At INFO, botocore logs where it found credentials, and Lambda would print that.
 logging.getLogger("botocore").setLevel(logging.WARNING)
 
-# While a secret is rotated the next value is there as AWSPENDING, before it becomes AWSCURRENT.
+# During a rotation the next value has the stage AWSPENDING, until it becomes AWSCURRENT.
 Stage = Literal["AWSCURRENT", "AWSPENDING"]
 
 
 class SecretStore(Protocol):
-    """Where secrets come from."""
+    """Something that secrets are read from."""
 
     def get(self, secret_id: str, stage: Stage = "AWSCURRENT", /) -> str:
-        """The value at that stage; raises Unavailable when it cannot be read."""
+        """The secret's value at that stage. Raises Unavailable where it cannot be read."""
 
 
 class ExtensionStore:
@@ -58,14 +58,14 @@ class ExtensionStore:
             return _text(json.loads(body))
         except (OSError, http.client.HTTPException) as error:
             raise Unavailable from error
-        except ValueError:  # not chained: a decoder's message holds what it could not decode
+        except ValueError:  # not chained, because the decoder's message quotes the secret
             raise Unavailable("A secret of this stack cannot be read.") from None
         finally:
             connection.close()
 
 
 class SecretsManagerStore:
-    """Secrets Manager itself, or what stands in for it at `endpoint`."""
+    """Reads from Secrets Manager, or from the server at `endpoint` that behaves like it."""
 
     def __init__(self, endpoint: str | None = None) -> None:
         self._endpoint = endpoint
@@ -74,7 +74,7 @@ class SecretsManagerStore:
         return _text(self._call("get_secret_value", SecretId=secret_id, VersionStage=stage))
 
     def put(self, secret_id: str, text: str) -> None:
-        """Makes `text` the current value; raises Unavailable when it cannot be written."""
+        """Makes `text` the secret's current value. Raises Unavailable where that fails."""
         self._call("put_secret_value", SecretId=secret_id, SecretString=text)
 
     def _call(self, operation: str, **arguments: str) -> object:
@@ -91,7 +91,7 @@ class SecretsManagerStore:
 
 
 def _text(answer: object) -> str:
-    """The text of a secret; a binary one has none. Raises Unavailable."""
+    """The text in a store's answer. Raises Unavailable, also for a binary secret."""
     text = answer.get("SecretString") if isinstance(answer, dict) else None
     if not isinstance(text, str):
         raise Unavailable("A secret of this stack is not text.")
@@ -99,9 +99,10 @@ def _text(answer: object) -> str:
 
 
 class Secrets:
-    """Secrets by id, kept for the life of the environment and read again on demand.
+    """Secrets by id, kept in memory for the life of the environment and read again on demand.
 
-    Safe for threads, of which one at a time reads a store: boto3's default session is not.
+    May be used by several threads. Only one of them at a time reads the store, because boto3's
+    default session cannot be shared.
     """
 
     def __init__(self, store: SecretStore) -> None:
@@ -113,18 +114,20 @@ class Secrets:
     def text(
         self, secret_id: str, *, fresh: bool = False, max_age_seconds: float | None = None
     ) -> str:
-        """The secret as it is stored. `fresh` reads it again: it may have been rotated.
+        """The secret's text. With `fresh` it is read again, because it may have been rotated.
 
-        One that was read longer than `max_age_seconds` ago is read again too, because what was
-        taken out of it shall not be believed for ever; where that fails, what is known stays.
+        A text that was read longer than `max_age_seconds` ago is read again too, so that a key
+        removed from the secret stops working. Where that read fails, the known text is returned.
+        Raises Unavailable where no text is known or a fresh read fails.
         """
         if not secret_id:
-            raise RuntimeError("This function was not told where that secret is.")
+            raise RuntimeError("This function's environment does not name the secret.")
         known = self._values.get(secret_id)
         if known is not None and not fresh and not self._is_old(secret_id, max_age_seconds):
             return known
         with self._lock:
-            # Whoever had to wait here takes what was read meanwhile: it is as fresh as can be.
+            # Another thread may have read the secret while this one waited for the lock. Its value
+            # is fresh enough.
             if self._values.get(secret_id) in (None, known):
                 try:
                     value = self._store.get(secret_id)
@@ -133,7 +136,7 @@ class Secrets:
                         _name(error, secret_id)
                         raise
                     value = known
-                # Also where that failed: a store that is out of reach is not asked every time.
+                # Set after a failed read too, so that an unreachable store is not asked every time.
                 self._read_at[secret_id] = time.monotonic()
                 self._values[secret_id] = value
             return self._values[secret_id]
@@ -141,7 +144,7 @@ class Secrets:
     def fields(
         self, secret_id: str, *, fresh: bool = False, max_age_seconds: float | None = None
     ) -> dict[str, Any]:
-        """A secret that is a JSON object; raises Unavailable when it is not one."""
+        """The fields of a secret that is a JSON object. Raises Unavailable where it is not one."""
         text = self.text(secret_id, fresh=fresh, max_age_seconds=max_age_seconds)
         try:
             return parse(text)
@@ -150,7 +153,7 @@ class Secrets:
             raise
 
     def login(self, secret_id: str, *, fresh: bool = False) -> dict[str, Any]:
-        """A secret with username and password; raises Unavailable when one of them is missing."""
+        """A secret's username and password. Raises Unavailable where one of them is missing."""
         found = self.fields(secret_id, fresh=fresh)
         if missing := [name for name in ("username", "password") if not found.get(name)]:
             error = Unavailable(f"A secret of this stack has no {' and no '.join(missing)}.")
@@ -159,7 +162,7 @@ class Secrets:
         return found
 
     def pending(self, secret_id: str) -> dict[str, Any] | None:
-        """What is about to become current while it is being rotated; None at other times."""
+        """The next value of a secret that is being rotated; None at other times."""
         try:
             return parse(self._store.get(secret_id, "AWSPENDING"))
         except Unavailable:
@@ -172,16 +175,16 @@ class Secrets:
 
 
 def _name(error: Unavailable, secret_id: str) -> None:
-    """In a note, which goes to logs and to who deploys, and never into an answer."""
+    """Adds the secret's id to the error as a note. Notes are logged and never answered."""
     error.add_note(f"Secret: {secret_id}")
 
 
 def parse(text: str) -> dict[str, Any]:
-    """A secret that is a JSON object; raises Unavailable when it is not one."""
+    """The fields of a secret's text. Raises Unavailable where it is not a JSON object."""
     try:
         value = json.loads(text)
     except ValueError:
-        # Not chained: the decoder's message would carry the secret into a log.
+        # Not chained, because the decoder's error holds the secret and could be logged.
         raise Unavailable("A secret of this stack is not valid JSON.") from None
     if not isinstance(value, dict):
         raise Unavailable("A secret of this stack is not a JSON object.")

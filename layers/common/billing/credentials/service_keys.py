@@ -1,9 +1,12 @@
-"""Keys of a product's own backend: named, scoped, several valid at once, no database needed.
+"""Service keys, with which a product's backend calls us. Checking them needs no database.
 
-A key reads `svc_<name>_<64 hex digits>`; the secret `ServiceKeys` holds only SHA-256 hashes:
-`{"keys": [{"name": "...", "sha256": "...", "scopes": ["usage:write", "read"]}]}`. To rotate, add
-the new key's hash, wait a minute, move callers over, remove the old one: it opens nothing any more
-five minutes later.
+A key has the form `svc_<name>_<64 hex digits>`. The secret `ServiceKeys` holds the SHA-256 hash of
+each valid key:
+
+    {"keys": [{"name": "...", "sha256": "...", "scopes": ["usage:write", "read"]}]}
+
+To rotate a key, add the new key's hash, wait a minute, move the callers to the new key, and remove
+the old hash. The old key stops working within five minutes.
 """
 
 import hashlib
@@ -16,22 +19,22 @@ from billing.errors import Unauthenticated
 
 PREFIX = "svc_"
 
-# A key that was just added is found at once, and a stranger cannot make us read the secret
-# more often than this.
+# An unknown key has the secret read again, because the key may be new. This happens at most once in
+# this time, so that strangers cannot make us read the secret with every request.
 _REREAD_SECONDS = 60.0
-_MAX_AGE_SECONDS = 300.0  # for how long a key that was taken out opens something yet
+_MAX_AGE_SECONDS = 300.0  # a removed key works for at most so long
 
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """A backend that showed a valid key."""
+    """A backend that sent a valid key: the key's name and scopes."""
 
     name: str
     scopes: frozenset[str]
 
 
 class ServiceKeys:
-    """Knows which keys are valid."""
+    """Checks service keys against the secret."""
 
     def __init__(self, secrets: Secrets, secret_id: str) -> None:
         self._secrets = secrets
@@ -39,7 +42,7 @@ class ServiceKeys:
         self._reread_at = float("-inf")
 
     def authenticate(self, key: str) -> Service:
-        """The service this key belongs to; raises Unauthenticated for any other."""
+        """The service to which the key belongs. Raises Unauthenticated for an unknown key."""
         service = self._find(key, fresh=False)
         now = time.monotonic()
         if service is None and now - self._reread_at >= _REREAD_SECONDS:
@@ -58,8 +61,8 @@ class ServiceKeys:
         entries = fields.get("keys")
         for entry in entries if isinstance(entries, list) else []:
             if not isinstance(entry, dict) or not isinstance(entry.get("scopes"), list):
-                continue  # one that is malformed opens nothing, and closes nothing either
-            # All are compared, whichever matches: time tells nothing.
+                continue  # a malformed entry is ignored, and the other keys stay valid
+            # The key is compared with every entry, so the time does not show which one matched.
             if hmac.compare_digest(str(entry.get("sha256")).lower().encode(), digest.encode()):
                 found = Service(str(entry.get("name")), frozenset(map(str, entry["scopes"])))
         return found

@@ -1,7 +1,7 @@
-"""Did Commet really send this? Hex HMAC-SHA256 of the raw body; nothing else is signed.
+"""Checks the signatures of webhooks. A signature is the hex HMAC-SHA256 of the raw body alone.
 
-The key is the whole secret as Commet shows it, `whsec_` included. There is no time in the
-signature, so replays are told by the event's id.
+The HMAC's key is the whole secret as Commet shows it, with `whsec_`. The signature contains no
+time, so a replayed webhook is recognised by its id.
 """
 
 import hashlib
@@ -14,17 +14,18 @@ from billing.credentials.secrets import Secrets
 from billing.credentials.webhook_secrets import WebhookSecret
 from billing.errors import BadSignature, PayloadTooLarge
 
-MAX_BODY_BYTES = 1_100_000  # a megabyte of text, and the event around it
+MAX_BODY_BYTES = 1_100_000  # a megabyte of data, and the fields around it
 
-# A secret that was just rotated in is found, and strangers cannot make us read it more often.
+# A wrong signature has the secret read again, because it may have been rotated. This happens at
+# most once in this time, so that strangers cannot make us read the secret with every request.
 _REREAD_SECONDS = 60.0
-_MAX_AGE_SECONDS = 300.0  # for how long one that was taken out is believed yet
+_MAX_AGE_SECONDS = 300.0  # a removed secret is accepted for at most so long
 
 
 def is_signed(body: bytes, signature: str, secrets: Iterable[str]) -> bool:
-    """Whether one of the secrets signed this body. Several are valid at once while one is rotated.
+    """Whether the signature was made with one of the secrets. Several are valid in a rotation.
 
-    Compares in constant time and accepts upper-case hex. An empty secret signs nothing.
+    Compares in constant time and accepts upper-case hex. An empty secret never matches.
     """
     claimed = signature.strip().lower().encode("utf-8", "surrogatepass")
     matches = False
@@ -44,7 +45,7 @@ class Verifier:
         self._reread_at = float("-inf")
 
     def verify(self, body: bytes, signature: str) -> None:
-        """Raises PayloadTooLarge or BadSignature; returns for what Commet has signed."""
+        """Returns where Commet signed the body. Raises BadSignature or PayloadTooLarge."""
         if len(body) > MAX_BODY_BYTES:
             raise PayloadTooLarge
         if is_signed(body, signature, self._current(fresh=False)):

@@ -1,11 +1,11 @@
-"""What the webhook secret holds: the secrets Commet may have signed with, newest first.
+"""The content of the webhook secret: the secrets that Commet may sign with, newest first.
 
     {"secrets": ["whsec_new", {"secret": "whsec_old", "until": "2026-09-02T10:00:00+00:00"}],
      "endpoint": "whe_...", "rotation": "2026-09"}
 
-A list of plain texts, put there by hand, is as good. `endpoint` and `rotation` are written by the
-deployment, which registers the endpoint: whose secret the first one is, and which rotation was
-asked for when it was made.
+`secrets` may also be a list of plain texts, written by hand. The deployment, which registers the
+endpoint, writes the other two. `endpoint` is the id of the endpoint to which the first secret
+belongs. `rotation` is the rotation that was asked for when the endpoint was created.
 """
 
 import json
@@ -16,13 +16,13 @@ from typing import Any, Self
 
 from billing.credentials.secrets import SecretsManagerStore, parse
 
-# Longer than Commet goes on trying to deliver what it signed before.
+# Longer than Commet tries to deliver a webhook that was signed with the old secret.
 STAYS_VALID = timedelta(hours=24)
 
 
 @dataclass(frozen=True, slots=True)
 class Signed:
-    """One secret, and the time from which it is no longer believed."""
+    """One secret, and the time from which it is not accepted any more, or None."""
 
     secret: str = field(repr=False)
     until: datetime | None = None
@@ -30,7 +30,7 @@ class Signed:
 
 @dataclass(frozen=True, slots=True)
 class WebhookSecret:
-    """The secret's content. What is malformed in it opens nothing, and closes nothing either."""
+    """The secret's content. A malformed entry is ignored, and the others stay valid."""
 
     signing: tuple[Signed, ...] = ()
     endpoint_id: str | None = None
@@ -42,18 +42,18 @@ class WebhookSecret:
         listed = fields.get("secrets")
         endpoint_id, rotation = fields.get("endpoint"), fields.get("rotation")
         return cls(
-            # Only a list: the letters of one text, or the word "None", are guessed at once.
+            # Only a list counts. The single letters of a text would be secrets easy to guess.
             tuple(filter(None, map(_signed, listed if isinstance(listed, list) else []))),
             endpoint_id if isinstance(endpoint_id, str) and endpoint_id else None,
             rotation if isinstance(rotation, str) else "",
         )
 
     def valid(self, now: datetime) -> list[str]:
-        """The secrets that are believed now."""
+        """The secrets that are accepted at `now`."""
         return [each.secret for each in self.signing if each.until is None or now < each.until]
 
     def renewed(self, secret: str, *, endpoint_id: str, rotation: str, now: datetime) -> Self:
-        """With another secret in front; the others are believed for another day at most."""
+        """The content with a new secret in front. The older ones expire within a day."""
         end = now + STAYS_VALID
         older = (
             Signed(each.secret, min(each.until or end, end))
@@ -63,7 +63,7 @@ class WebhookSecret:
         return type(self)((Signed(secret), *older), endpoint_id, rotation)
 
     def text(self) -> str:
-        """As it is stored."""
+        """The JSON text to store."""
         secrets = [
             {"secret": each.secret, "until": each.until.isoformat()} if each.until else each.secret
             for each in self.signing
@@ -75,18 +75,18 @@ class WebhookSecret:
 
 
 class Vault:
-    """Where it is kept. Raises Unavailable."""
+    """Reads and writes the webhook secret in Secrets Manager. Methods raise Unavailable."""
 
     def __init__(self, store: SecretsManagerStore, secret_id: str) -> None:
         self._store = store
         self._secret_id = secret_id
 
     def read(self) -> WebhookSecret:
-        """What is stored now."""
+        """The stored content."""
         return WebhookSecret.of(parse(self._store.get(self._secret_id)))
 
     def write(self, secret: WebhookSecret) -> None:
-        """Replaces it."""
+        """Replaces the stored content."""
         self._store.put(self._secret_id, secret.text())
 
 

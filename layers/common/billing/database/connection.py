@@ -1,11 +1,11 @@
-"""The doorway to Postgres: one connection per environment, one statement per piece of work.
+"""Runs statements on Postgres, over one connection per Lambda environment.
 
-Every statement commits by itself (autocommit), so nothing is ever left open between invocations
-or across a call to somebody else, and a connection pooler may stand in between. Every statement is
-safe to run twice, so one that met a dead connection is run once more on a new one.
+Every statement commits by itself (autocommit). So no transaction stays open between invocations or
+during a call to Commet, and a connection pooler may stand in between. Every statement is safe to
+run twice: if the connection turns out dead, the statement runs once more on a new one.
 
-Errors that leave here hold no values: `str(error)` is Postgres' message without what it quotes, and
-`place_of` gives the fields to log beside it.
+Errors that leave this module contain no values of rows: `str(error)` is the first line of
+Postgres' message, and `place_of` gives the fields to log beside the message.
 """
 
 import re
@@ -26,9 +26,9 @@ Row = dict[str, Any]
 Connection = psycopg.Connection[Row]
 Params = Mapping[str, Any] | Sequence[Any]
 
-# The connection failed, not the statement: worth another one. 57P01..57P03 and 53300 are the
-# server shutting down, starting up and out of connections. After a failover the old connection may
-# live on at a server that only reads now.
+# The connection failed, not the statement: a new connection may work. OperationalError includes
+# 57P01..57P03 and 53300: the server shuts down, starts up, or is out of connections. After a
+# failover the old connection may still be open, to a server that has become read-only.
 _CONNECTION_LOST = (
     psycopg.OperationalError,
     psycopg.InterfaceError,
@@ -42,16 +42,17 @@ _NOT_THE_CONNECTION = (
     psycopg.errors.DiskFull,
 )
 
-# The lines of Postgres' context that name a routine and a place in it. Others quote values.
+# The lines of Postgres' error context that name a routine and a line in it. Other lines quote
+# values of rows.
 _IN_A_ROUTINE = re.compile(
     r"PL/pgSQL function (?:[\w.]+\([\w ,.\[\]]*\)|inline_code_block)"
     r" (?:line \d+ )?(?:at|during) [A-Za-z /]+"
     r"|SQL function \"[\w.]+\"(?: statement \d+| during [a-z ]+)"
 )
-# Errors of data (class 22) quote the data: `invalid input syntax for type date: "..."`.
+# Messages of data errors (class 22) quote the data: `invalid input syntax for type date: "..."`.
 _ERRORS_OF_DATA = "22"
 
-# Whatever holds a statement up, the function still has time to say so: the webhook's has nine
+# Short enough that a function can still answer after a statement timed out: `webhook` has nine
 # seconds in all.
 _STATEMENT_SECONDS = 5
 
@@ -59,33 +60,43 @@ _STATEMENT_SECONDS = 5
 def connector(
     settings: DatabaseSettings, secrets: Secrets, application: str, *, secret_id: str | None = None
 ) -> Callable[[], Connection]:
-    """Opens connections as the role a secret names, by default the functions' own.
+    """Returns a function that opens connections as the role that a secret names.
 
-    The secret is read again after a refused login: it may have been rotated. And between the
-    database's learning the next password and the secret's naming it, the next one is tried.
+    `secret_id` names the secret; the default is the secret of the functions' own role.
+
+    A password may be rotated at any time. So after a refused login the secret is read again. If the
+    login is refused again, the secret's pending password is tried: the database learns the next
+    password before the secret names it as current.
+
+    The returned function raises psycopg.OperationalError when no login works or the server cannot
+    be reached.
     """
-    login = secret_id or settings.secret_id
+    secret = secret_id or settings.secret_id
 
     def connect() -> Connection:
         try:
-            return _connect(settings, secrets.login(login), application)
+            return _connect(settings, secrets.login(secret), application)
         except psycopg.OperationalError as error:
             if not _is_refused_login(error):
                 raise
-        current = secrets.login(login, fresh=True)
+        current = secrets.login(secret, fresh=True)
         try:
             return _connect(settings, current, application)
         except psycopg.OperationalError as error:
-            next_one = secrets.pending(login) if _is_refused_login(error) else None
-            if next_one in (None, current):
+            pending = secrets.pending(secret) if _is_refused_login(error) else None
+            if pending in (None, current):
                 raise
-        return _connect(settings, next_one, application)
+        return _connect(settings, pending, application)
 
     return connect
 
 
 def _is_refused_login(error: psycopg.OperationalError) -> bool:
-    """Servers and proxies put it in different words, and libpq keeps no code of it."""
+    """Whether the server or a proxy refused the login.
+
+    Only the text can tell: libpq keeps no SQLSTATE of a failed login, and servers and proxies word
+    the refusal differently.
+    """
     return any(word in str(error) for word in ("password", "credentials"))
 
 
@@ -97,11 +108,12 @@ def _connect(settings: DatabaseSettings, login: Mapping[str, Any], application: 
         user=str(login["username"]),
         password=str(login["password"]),
         sslmode=settings.sslmode,
-        # Only where it is to be verified: with a root at hand libpq verifies for "require" too.
+        # Given only where the certificate is to be verified: with a root certificate libpq verifies
+        # even with sslmode "require".
         sslrootcert=_ca_file(settings.ca) if settings.sslmode.startswith("verify") else None,
         application_name=application,
         connect_timeout=3,
-        # Without it a connection that was cut silently hangs past the function's own time limit.
+        # In ms. Without this limit a silently cut connection hangs past the function's time limit.
         tcp_user_timeout=4000,
         autocommit=True,
         prepare_threshold=None if settings.pooled else 1,
@@ -113,7 +125,7 @@ def _connect(settings: DatabaseSettings, login: Mapping[str, Any], application: 
 def _ca_file(ca: str) -> str:
     if ca == "aws":
         return str(Path(__file__).with_name("ca.pem"))
-    import certifi  # late: only for databases outside of AWS
+    import certifi  # imported here because only databases outside AWS need it
 
     return certifi.where()
 
@@ -121,7 +133,7 @@ def _ca_file(ca: str) -> str:
 class Database:
     """Runs statements. Raises DatabaseUnavailable when Postgres cannot be reached.
 
-    Errors of the statement itself (constraints, time-outs) come through as psycopg's.
+    Errors of the statement itself (violated constraints, time-outs) are raised as psycopg's errors.
     """
 
     def __init__(self, connect: Callable[[], Connection]) -> None:
@@ -139,7 +151,7 @@ class Database:
         except psycopg.errors.FeatureNotSupported as error:
             if not _is_outdated_plan(error):
                 raise
-            self.close()  # and with it everything it has prepared
+            self.close()  # which drops all its prepared statements
         try:
             return self._run(self._usable(), statement, params)
         except _CONNECTION_LOST as error:
@@ -160,7 +172,7 @@ class Database:
         return next(iter(row.values())) if row else None
 
     def execute(self, statement: str, params: Params | None = None) -> None:
-        """Runs a statement whose answer does not matter."""
+        """Runs a statement and ignores the rows it returns."""
         self.all(statement, params)
 
     def close(self) -> None:
@@ -187,11 +199,12 @@ class Database:
 
 
 def place_of(error: BaseException) -> dict[str, Any]:
-    """Where in the database an error, or the error that caused it, was raised: fields for a log.
+    """Log fields that say where in the database `error`, or an error that caused it, was raised.
 
-    `sqlstate`; `constraint`, where one was violated; `routine`, where one raised the error: lines
-    like `PL/pgSQL function name(types) line N at ...`, the innermost first. No field holds a value
-    of a row. Empty where Postgres raised nothing.
+    `sqlstate`: Postgres' error code. `constraint`: the name of the violated constraint, if any.
+    `routine`: if a routine raised the error, lines like `PL/pgSQL function name(types) line N at
+    ...`, the innermost first. No field contains a value of a row. Empty if the error does not come
+    from Postgres.
     """
     found: BaseException | None = error
     while found is not None and not isinstance(found, psycopg.Error):
@@ -208,7 +221,10 @@ def place_of(error: BaseException) -> dict[str, Any]:
 
 
 def keep_the_row_out(error: psycopg.Error) -> None:
-    """Leaves an error its first line. Postgres quotes the failing row, and errors go into logs."""
+    """Cuts an error down to the first line of its message, without quoted data.
+
+    Errors go into logs, and the other lines of Postgres' message quote the failing row.
+    """
     if message := error.diag.message_primary:
         if (error.sqlstate or "").startswith(_ERRORS_OF_DATA):
             message = re.sub(r'".*"', '"..."', message, flags=re.DOTALL)
@@ -216,9 +232,10 @@ def keep_the_row_out(error: psycopg.Error) -> None:
 
 
 def _is_outdated_plan(error: psycopg.Error) -> bool:
-    """Whether a table changed under a prepared statement, which now has other columns.
+    """Whether Postgres refused a prepared statement because a table got other columns meanwhile.
 
-    By the place in Postgres' source too: its messages may be in another language.
+    The name of the function in Postgres' source decides too, because the server's messages may be
+    in another language.
     """
     diag = error.diag
     return (
@@ -228,18 +245,21 @@ def _is_outdated_plan(error: psycopg.Error) -> bool:
 
 
 def _count_unavailable() -> None:
-    """One number for the whole stack: its database is the same for every function."""
-    # Late: it costs every cold start, and is for the rare one.
+    """Counts an unreachable database in one metric for the whole stack.
+
+    Not one metric per function, because all functions share the database.
+    """
+    # Imported here: importing it costs time in every cold start, and few need it.
     from billing import metric
 
     metric.count(metric.Metric.DATABASE_UNAVAILABLE, service="database")
 
 
 def _is_stale(connection: Connection) -> bool:
-    """Whether the server hung up while the environment was frozen.
+    """Whether the server closed the connection while the Lambda environment was frozen.
 
-    An idle connection has nothing to read; a readable one holds the server's goodbye. This costs
-    2 us where a ping costs 69.
+    A healthy idle connection has nothing to read. If there is something to read, the server has
+    said goodbye. This check takes 2 us; a ping to the server takes 69 us.
     """
     if connection.closed or connection.info.transaction_status != TransactionStatus.IDLE:
         return True

@@ -1,9 +1,9 @@
-"""Brings the tables up to date: forward only, all or nothing, one runner at a time.
+"""Brings the database up to date: forward only, all or nothing, one runner at a time.
 
-The folder holds two kinds of files. The numbered ones in `tables/` change tables: each is applied
-once and must never change afterwards. Those in `routines/` hold functions, views and triggers,
-written as `create or replace`: all of them are applied again whenever any of them was changed,
-added, renamed or removed, so the database runs the routines that can be read here.
+There are two kinds of files. The numbered files in `tables/` change tables: each is applied once
+and must never change afterwards. The files in `routines/` contain functions, views and triggers,
+written as `create or replace`. If any of these files was changed, added, renamed or removed, all
+of them are applied again, so the database runs exactly the routines in the folder.
 """
 
 import hashlib
@@ -16,23 +16,24 @@ from psycopg import sql
 from billing.database.connection import Connection, keep_the_row_out
 from billing.deadline import Deadline
 
-# Any constant of our own: every runner of this project takes the same lock.
+# The number of the advisory lock that every runner of this project takes. Any constant would do.
 _LOCK = 7_262_815_501
-# For a table that is in use. Longer, and all who come after us would wait as well.
+# How long a statement waits for a table that is in use. All later statements on that table queue
+# behind it, so a longer wait would hold them up as well.
 _LOCK_WAIT_MS = 15_000
-# Between two statements nothing is waited for: a runner that pauses has been ended.
+# A runner never pauses this long between two statements. If it does, it was killed.
 _IDLE_MS = 30_000
 _GRACE_MS = 1_000
-_TRANSACTION_TIMEOUT = 170_000  # the first server that has it
+_TRANSACTION_TIMEOUT = 170_000  # the first server version that has transaction_timeout
 # The row of `schema_migrations` that keeps one digest for the whole folder of routines.
 _ROUTINES = "routines"
 
 
 class MigrationChanged(Exception):
-    """The database was made by numbered files that are not the ones of this code.
+    """The numbered files that were applied to the database are not those of this code.
 
-    Either an applied file has another text now (write a new file instead), or the database has a
-    file that this code does not have, although this code has later ones.
+    Either an applied file has been changed since (write a new file instead), or the database has
+    applied a file that this code does not have, although this code has later ones.
     """
 
 
@@ -43,18 +44,19 @@ def migrate(
     *,
     deadline: Deadline | None = None,
 ) -> list[str]:
-    """Applies what is missing, as the owner of the tables; returns the names applied.
+    """Applies the files that are missing, as the owner of the tables; returns the names applied.
 
-    Names are those of numbered files, and `routines` where the routines were applied.
+    The names are those of numbered files, and `routines` if the routines were applied. `folder`
+    contains `tables/` and `routines/`; the default is this module's folder.
 
-    Everything happens in one transaction, so a failure leaves the tables as they were. Two
-    runners at once are serialised by an advisory lock that ends with the transaction, even when
-    the process is killed. A database that is ahead of this code is left alone, routines included,
-    so rolling back a deployment succeeds. Afterwards `app_role` may read and write rows and nothing
-    more.
+    Everything happens in one transaction, so a failure leaves the database as it was. Of two
+    runners at once, the second waits for an advisory lock. The lock ends with the transaction, even
+    if the first process is killed. A database that is ahead of this code is left as it is, routines
+    included, so that a deployment can be rolled back. Afterwards `app_role` may read and write rows
+    and nothing more.
 
-    A statement that is under way at `deadline` is ended by the database: a statement that outlived
-    its runner would keep its locks. Without a deadline a statement may take for ever.
+    The database ends a statement that is still running at `deadline`: a statement that outlived its
+    runner would keep its locks. Without a deadline a statement may take for ever.
 
     Raises MigrationChanged, or psycopg's error of the statement that failed.
     """
@@ -65,8 +67,8 @@ def migrate(
         with connection.transaction():
             _limit(connection, deadline)
             connection.execute(f"set local idle_in_transaction_session_timeout = {_IDLE_MS}")
-            # Waits for as long as there is time: who comes second must not call a failure what is
-            # going well.
+            # Wait for the other runner until the deadline. If this runner gave up earlier, it would
+            # report a failure although the other one is succeeding.
             connection.execute("set local lock_timeout = 0")
             connection.execute("select pg_advisory_xact_lock(%s)", [_LOCK])
             connection.execute(f"set local lock_timeout = {_LOCK_WAIT_MS}")
@@ -94,23 +96,27 @@ def migrate(
 
 
 def _limit(connection: Connection, deadline: Deadline | None) -> None:
-    """What statements from now on may take; 0, in Postgres, is no limit."""
-    milliseconds = max(1, int(deadline.remaining() * 1000)) if deadline else 0
+    """Limits the statements that follow to the time left until `deadline`; none: no limit."""
+    milliseconds = max(1, int(deadline.remaining() * 1000)) if deadline else 0  # 0 is no limit
     connection.execute(f"set local statement_timeout = {milliseconds}")
-    # It counts anew for each statement of a file. This one does not, nor when it is set again; it
-    # leaves the other the time to give a better reason.
+    # statement_timeout starts anew with each statement of a file; transaction_timeout does not, not
+    # even when it is set again. It ends a second later, so that statement_timeout, whose error is
+    # clearer, comes first.
     if deadline and connection.info.server_version >= _TRANSACTION_TIMEOUT:
         connection.execute(f"set local transaction_timeout = {milliseconds + _GRACE_MS}")
 
 
 def _ahead(done: Mapping[str, str], names: Sequence[str]) -> bool:
-    """Whether the database has numbered files from after the last of `names`.
+    """Whether the database has applied numbered files that come after the last of `names`.
 
-    Raises MigrationChanged where it has one from before: then these are not its files at all.
+    Raises MigrationChanged if it has applied an unknown file that comes earlier: then it was made
+    from other files.
     """
     unknown = sorted(done.keys() - {_ROUTINES, *names})
     if unknown and unknown[0] < max(names, default=""):
-        raise MigrationChanged(f"{unknown[0]} was applied and is not among these migrations.")
+        raise MigrationChanged(
+            f"{unknown[0]} was applied to the database, but this code has no such file."
+        )
     return bool(unknown)
 
 
@@ -129,14 +135,18 @@ def _apply(
 
 
 def _apply_routines(connection: Connection, folder: Path, done: Mapping[str, str]) -> list[str]:
-    """All routines or none: a rollback must also set back a routine that moved to another file."""
+    """Applies all routines if any file changed; returns `["routines"]` then, else an empty list.
+
+    All of them, not only the changed files: a rollback must also set back a routine that had moved
+    to another file.
+    """
     files = sorted(folder.glob("*.sql"))
     texts = [file.read_text(encoding="utf-8") for file in files]
-    # With the names, though no routine depends on them: what was applied can then be told exactly.
+    # No routine depends on the file names, but with them the digest also tells a renamed file.
     whole = "".join(f"-- {file.name}\n{text}" for file, text in zip(files, texts, strict=True))
     if done.get(_ROUTINES) == _digest(whole):
         return []
-    # Routines may call each other, in whichever order they are made.
+    # Routines may call routines that are created later.
     connection.execute("set local check_function_bodies = off")
     for text in texts:
         connection.execute(text)

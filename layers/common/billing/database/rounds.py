@@ -1,4 +1,8 @@
-"""Where long work stands: rounds that many runs share and that survive any of them."""
+"""Rounds: long work that many runs share. The position of a round is kept in the database.
+
+A run takes up a round, does a step, notes the position and goes on until its time is up. The next
+run continues at that position, even if the first one died.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,7 +21,7 @@ Position = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """A round of work that is this run's alone for two minutes after each step."""
+    """A round under way. No other run works on it for two minutes after each step."""
 
     name: str
     position: Position
@@ -25,30 +29,31 @@ class Round:
 
 
 def take_up(db: Database, name: str, *, start: Position, every: timedelta) -> Round | None:
-    """The round that is under way, was requested or is due; None where there is nothing to do.
+    """The round that is under way, was requested or is due; None if there is none.
 
-    Also None while another run works on it. `start` is where a round begins that nobody asked for.
+    Also None while another run works on the round. A round is due when the last one began `every`
+    ago. A round that nobody requested begins at `start`.
     """
     params = {"name": name, "start": Jsonb(start), "every": every}
-    row = db.one(_sql["lease_cursor"], params)
+    row = db.one(_sql["lease_round"], params)
     return Round(name, row["position"], row["started_at"]) if row else None
 
 
 def advance(db: Database, name: str, position: Position) -> None:
-    """Notes how far it came: the next run goes on from here, whatever becomes of this one."""
-    db.execute(_sql["advance_cursor"], {"name": name, "position": Jsonb(position)})
+    """Notes how far the round has come. If this run dies, the next one goes on at `position`."""
+    db.execute(_sql["advance_round"], {"name": name, "position": Jsonb(position)})
 
 
 def leave(db: Database, name: str) -> None:
-    """Leaves the rest of the round to the next run."""
+    """Gives up the lease, so that the next run can go on with the round at once."""
     db.execute(_sql["leave_round"], {"name": name})
 
 
 def finish(db: Database, name: str) -> None:
     """Ends the round."""
-    db.execute(_sql["finish_cursor"], {"name": name})
+    db.execute(_sql["finish_round"], {"name": name})
 
 
 def request(db: Database, name: str, *, start: Position) -> None:
-    """Has the next run begin a round at `start`, in place of one that is under way."""
+    """Makes the next run begin a new round at `start`, even if a round is under way."""
     db.execute(_sql["request_round"], {"name": name, "start": Jsonb(start)})

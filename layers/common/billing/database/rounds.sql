@@ -1,10 +1,10 @@
--- Long work that no single run finishes, and what is found on the way.
+-- The positions of rounds: work that no single run finishes.
 
--- Takes up a round of some work, for two minutes ours alone: the one under way, the one that was
--- asked for, or the next where the last began long enough ago. No row while there is none, or while
--- somebody else works on it.
--- name: lease_cursor
-insert into reconcile_cursor as c (name, position, started_at, leased_until)
+-- Takes up a round under a lease of two minutes: the requested round, else the round under way,
+-- else a new one if the last began longer ago than `every`, or there was none. Returns no row if no
+-- round is due, or while another run's lease lasts.
+-- name: lease_round
+insert into rounds as c (name, position, started_at, leased_until)
 values (%(name)s, %(start)s, now(), now() + interval '2 minutes')
 on conflict (name) do update set
     position = case when c.requested is not null then c.requested
@@ -20,17 +20,17 @@ where (c.leased_until is null or c.leased_until < now())
        or c.started_at is null or c.started_at < now() - %(every)s::interval)
 returning position, started_at
 
--- name: advance_cursor
-update reconcile_cursor set position = %(position)s, leased_until = now() + interval '2 minutes'
+-- name: advance_round
+update rounds set position = %(position)s, leased_until = now() + interval '2 minutes'
 where name = %(name)s
 
 -- name: leave_round
-update reconcile_cursor set leased_until = null where name = %(name)s
+update rounds set leased_until = null where name = %(name)s
 
--- name: finish_cursor
-update reconcile_cursor set position = null, finished_at = now(), leased_until = null
+-- name: finish_round
+update rounds set position = null, finished_at = now(), leased_until = null
 where name = %(name)s
 
 -- name: request_round
-insert into reconcile_cursor as c (name, requested) values (%(name)s, %(start)s)
+insert into rounds as c (name, requested) values (%(name)s, %(start)s)
 on conflict (name) do update set requested = excluded.requested

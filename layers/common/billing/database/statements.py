@@ -1,4 +1,4 @@
-"""Named SQL, in the file beside the module that runs it."""
+"""Reads named SQL statements from the file beside the module that runs them."""
 
 import re
 from functools import cached_property
@@ -8,10 +8,10 @@ _NAME = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
 
 
 class Statements:
-    """The statements of `NAME.sql` beside `NAME.py`, by name; read when the first one is used.
+    """The statements of `NAME.sql` beside `NAME.py`, by name.
 
     `Statements(__file__)["accept"]` is the text under `-- name: accept`. Raises KeyError for a name
-    the file does not have.
+    that the file does not have. The file is read when the first statement is used.
     """
 
     def __init__(self, module_file: str) -> None:

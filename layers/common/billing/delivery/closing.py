@@ -1,7 +1,8 @@
-"""What a run of deliveries does beside sending: nothing here calls Commet.
+"""What a run of deliver_usage does beside sending. Nothing in this module calls Commet.
 
-Deliveries that must not be sent any more are parked, totals that shrank are replaced before their
-period ends, and what is left of periods and subscriptions that are over gets its money value.
+It parks deliveries that must not be sent any more, begins to replace totals that shrank before
+their period ends, and prices what ended periods were billed too much and what ended subscriptions
+were never billed.
 """
 
 from collections.abc import Callable
@@ -21,24 +22,30 @@ _sql = Statements(__file__)
 
 logger = Logger(child=True)
 
-# A statement may take five seconds, on a database that is busy with others too.
+# Rows per statement: few enough for the five seconds a statement may take, on a busy database too.
 _CLOSE_LIMIT = 1_000
 _PARK_LIMIT = 1_000
 _CREDIT_LIMIT = 100
 _LOST_LIMIT = 50
-_CLOSE_SECONDS = 10.0  # each step: what is due does not wait for longer
+_CLOSE_SECONDS = 10.0  # the limit of one step, so that due deliveries do not wait longer
 
 T = TypeVar("T")
 
 
 class Steps:
-    """Work that each stands for itself: one step the database refuses stops none of the others."""
+    """Runs steps one by one. If the database refuses one, the others still run.
+
+    `failed` counts the refused steps.
+    """
 
     def __init__(self) -> None:
         self.failed = 0
 
     def take(self, step: Callable[[], T], otherwise: T) -> T:
-        """What the step answers, or the other where it failed."""
+        """The step's result, or `otherwise` if the database refused the step.
+
+        Raises DatabaseUnavailable.
+        """
         try:
             return step()
         except psycopg.Error as error:
@@ -48,9 +55,9 @@ class Steps:
 
 
 def park_unsendable(db: Database, now: datetime, steps: Steps, deadline: Deadline) -> int:
-    """Parks what must not be sent any more; how many.
+    """Parks deliveries that must not be sent any more; returns how many.
 
-    That takes no call, so it comes before all calls and waits for none of Commet's answers.
+    Parking needs no call to Commet, so it comes before all calls and never waits for an answer.
     """
     parked = 0
     values = {"key_lifetime": KEY_LIFETIME, "limit": _PARK_LIMIT}
@@ -61,30 +68,35 @@ def park_unsendable(db: Database, now: datetime, steps: Steps, deadline: Deadlin
         if len(expired) < _PARK_LIMIT or deadline.remaining() <= 0:
             break
     period = {"now": now, "margin": MARGIN, "limit": _CLOSE_LIMIT}
-    for each in steps.take(partial(db.all, _sql["ended_replacements"], period), none):
+    for replacement in steps.take(partial(db.all, _sql["ended_replacements"], period), none):
         if deadline.remaining() <= 0:
             break
-        parked += log_parked(steps.take(partial(db.all, _sql["end_replacement"], each), none))
+        ended = steps.take(partial(db.all, _sql["end_replacement"], replacement), none)
+        parked += log_parked(ended)
     return parked
 
 
 def close(db: Database, now: datetime, quiet: timedelta, steps: Steps, deadline: Deadline) -> None:
-    """What the end of a period asks for beside sending growth: what shrank is set right."""
+    """Handles totals that shrank below what was claimed, at the end of their period.
+
+    Before the end it begins to replace them at Commet; after the end it parks credits. It also
+    resumes claims where a replacement can no longer be sent.
+    """
     period = {"now": now, "margin": MARGIN, "closing": CLOSING, "limit": _CLOSE_LIMIT}
     steps.take(partial(db.execute, _sql["resume_claims"], period), None)
     none: list[Row] = []
     shrunk = steps.take(partial(db.all, _sql["to_be_replaced"], period), none)
     share = deadline.within(_CLOSE_SECONDS)
-    for each in shrunk:
+    for total in shrunk:
         if share.remaining() <= 0:
             break
-        values = {**period, "quiet": quiet, **each}
+        values = {**period, "quiet": quiet, **total}
         steps.take(partial(db.execute, _sql["begin_replacement"], values), None)
     steps.take(partial(_credit, db, deadline.within(_CLOSE_SECONDS)), None)
 
 
 def _credit(db: Database, deadline: Deadline) -> None:
-    """Notes what closed periods were billed too much."""
+    """Parks credits for what Commet billed too much in closed periods."""
     values = {"limit": _CREDIT_LIMIT}
     while deadline.remaining() > 0:
         if db.value(_sql["credit_closed_periods"], values) < _CREDIT_LIMIT:
@@ -92,9 +104,9 @@ def _credit(db: Database, deadline: Deadline) -> None:
 
 
 def mark_lost(db: Database, deadline: Deadline) -> None:
-    """Gives what is left unsent of subscriptions that have ended its money value.
+    """Prices the refused deliveries of ended subscriptions, and marks them as lost.
 
-    Some in every run, even where slow calls have used up its time.
+    Handles one batch even if `deadline` is over, so that slow calls never stop it for good.
     """
     while True:
         marked = db.value(_sql["mark_lost"], {"limit": _LOST_LIMIT})

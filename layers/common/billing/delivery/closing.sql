@@ -1,8 +1,9 @@
--- What a run of deliveries does beside sending.
+-- What a run of deliver_usage does beside sending.
 
--- Corrections have taken back more than was sent since: what is still so shortly before the end of
--- a period is set right while Commet still takes it.
--- What can be set is asked last, and of no more than are wanted: it looks at deliveries.
+-- Totals to replace because corrections have lowered them below what was claimed, and their period
+-- is about to end. Commet takes a replacement only before that. `can_be_replaced` reads deliveries,
+-- so it is asked last, of as few totals as possible (`offset 0` keeps Postgres from asking
+-- earlier).
 -- name: to_be_replaced
 select s.period, s.feature
 from (
@@ -22,8 +23,8 @@ limit %(limit)s
 -- name: begin_replacement
 select begin_replacement(%(period)s, %(feature)s, %(now)s, %(quiet)s, %(margin)s, 'correction')
 
--- A replacement that is given up, or parked after its period has ended, holds nothing back: it can
--- no longer be sent.
+-- Resumes claims for totals whose replacement can no longer be sent: their period has ended, and
+-- the replacement was given up or parked.
 -- name: resume_claims
 with over as materialized (
     select n.period, n.feature
@@ -48,10 +49,10 @@ select credit_closed_periods(%(limit)s)
 -- name: mark_lost
 select mark_lost(%(limit)s)
 
--- Commet forgets an idempotency key after a day. A delivery that was tried a day ago and never
--- confirmed since is sent no more, because it might count twice: it waits for the totals to be
--- compared. Nobody is sending it at this moment, because a lease always ends before the key does;
--- so neither a lease nor a pause that Commet asked for has to be waited for.
+-- Parks deliveries that were first tried a day ago and never confirmed. Commet forgets an
+-- idempotency key after a day, so sending one again might count it twice; comparing totals decides
+-- instead. A lease always ends before the key does, so no run is sending such a delivery now.
+-- Therefore neither a lease nor a pause that Commet asked for has to be waited for.
 -- name: park_expired
 with expired as materialized (
     select n.period, n.feature, n.seq
@@ -66,7 +67,7 @@ from expired
 where d.period = expired.period and d.feature = expired.feature and d.seq = expired.seq
 returning d.user_id, d.feature, d.event_id, d.kind, d.reason
 
--- Replacements that are due although their period is over, or is about to be.
+-- Pending replacements whose period is over, or ends within half of `margin`.
 -- name: ended_replacements
 select d.period, d.feature, d.seq, d.user_id, d.event_id
 from usage_total t
@@ -77,9 +78,9 @@ where t.claims_paused_until = 'infinity'
   and d.kind = 'replacement' and d.state = 'pending' and d.due_at <= now()
 limit %(limit)s
 
--- One of them. No row where another run was faster.
+-- Gives up one of them. No row if another run was faster.
 -- name: end_replacement
-select %(user_id)s as user_id, %(feature)s as feature, %(event_id)s as event_id, 'replacement' as kind,
-       ended.reason
+select %(user_id)s as user_id, %(feature)s as feature, %(event_id)s as event_id,
+       'replacement' as kind, ended.reason
 from end_replacement(%(period)s, %(feature)s, %(seq)s) as ended (reason)
 where ended.reason is not null

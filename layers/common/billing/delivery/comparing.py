@@ -1,16 +1,16 @@
-"""Does Commet count what it was told? Comparing totals, and what follows from it.
+"""Compares Commet's totals with the sum of our deliveries, and acts on the result.
 
-Commet counts behind our backs, so a number of its own is only held against ours when nothing of
-that user and feature is in flight and nothing was sent for a while; while something is, only a
-number that no state of it explains counts as a difference.
+Commet's total lags behind its answers. So it is compared exactly only if nothing of that user and
+feature is in flight and nothing was sent for a while. While something is in flight, there is drift
+only if Commet's total is impossible: no part of what is in flight would explain it.
 
-Totals also decide what answers left open:
-- a delivery unconfirmed for a day: is it in Commet's total or not?
-- one sent around the end of a period: which of the two did Commet book it in?
+Totals also decide what is in doubt:
+- A delivery unconfirmed for a day: is it in Commet's total or not?
+- A delivery sent around the end of a period: in which of the two periods did Commet book it?
 
-A difference is noted and stays noted until the totals agree again. It is repaired, by replacing
-Commet's total (`begin_replacement`), only when an operator asks for that. When its period ends it
-becomes a credit for a human.
+Drift is noted until the totals agree again. It is repaired, by replacing Commet's total
+(`begin_replacement`), only if an operator asks for that. When its period ends, drift becomes a
+credit that a person decides about.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -38,29 +38,32 @@ _sql = Statements(__file__)
 
 logger = Logger(child=True)
 
-# A round through everybody begins this long after the last one began.
+# A round through all users begins this long after the last one began.
 EVERY = timedelta(hours=6)
-_AGAIN = timedelta(minutes=2)
+_AGAIN = timedelta(minutes=2)  # until a user who could not be decided is compared again
 _ROUND = "drift"
-_EMPTY = ""  # stands for features of which nothing was used
+_UNUSED = ""  # stands for all features that were not used
 _AT_ONCE = 8
 _CALL_SECONDS = 10.0
 _REPAIRS = 50
-# Two to this power sums are tried.
+# With more deliveries in doubt than this, not every combination is tried: 12 make 4,096.
 _MANY = 12
-# Commet adds doubles.
+# Commet adds doubles, so its sums are rounded to the six decimals that quantities have.
 _EXACT = Decimal("0.000001")
 
 
 class AccessReader(Protocol):
-    """The part of the Commet client that is used here."""
+    """The part of the Commet client that reads totals."""
 
     def feature_access(self, user_id: str, deadline: Deadline) -> list[FeatureAccess]: ...
 
 
 @dataclass(frozen=True, slots=True)
-class Book:
-    """What Commet was told of one feature in the user's open period (`books` in drift.sql)."""
+class SentTotal:
+    """What we sent of one feature for the user's open period.
+
+    `sent_totals` in comparing.sql explains the fields.
+    """
 
     period: int
     starts_at: datetime
@@ -74,11 +77,11 @@ class Book:
 
 @dataclass(frozen=True, slots=True)
 class Doubt:
-    """A delivery of which it is not known whether, or where, Commet booked it.
+    """A delivery in doubt: it is not known whether, or in which period, Commet booked it.
 
-    Commet books in the period of the timestamp, which ends at `ends_at`, or in the one that runs
-    when it is told: not before the first attempt that may have told it (`tried_at`), and of what is
-    `sent` not after `answered_at`.
+    Commet books a delivery in the period of its timestamp, which ends at `ends_at`, or in the
+    period that runs when Commet takes it. Commet takes it at the first attempt with an unknown
+    outcome (`tried_at`) or later, and a sent delivery at `answered_at` or earlier.
     """
 
     period: int
@@ -87,31 +90,38 @@ class Doubt:
     seq: int
     kind: str
     quantity: Decimal
-    state: str  # 'sent': certainly booked, but in which period?
+    state: str  # 'sent': certainly booked, only the period is unknown
     tried_at: datetime | None
     answered_at: datetime | None
     event_id: str
     fresh: bool
     overdue: bool
 
-    def was_over_before(self, starts_at: datetime) -> bool:
-        """Whether it was answered before a period that starts then, which so cannot hold it."""
+    def was_answered_before(self, starts_at: datetime) -> bool:
+        """Whether Commet took it before a period with this start, and so cannot have it there."""
         return self.answered_at is not None and self.answered_at < starts_at - MARGIN
 
-    def is_there_or_in(self, starts_at: datetime) -> bool:
-        """Whether it is in its own period or the one that starts then: none lies between."""
+    def is_in_own_period_or(self, starts_at: datetime) -> bool:
+        """Whether Commet booked it in its own period or in the one with this start.
+
+        True if no other period lies between the two, or if it was first tried after this start.
+        """
         tried_since = self.tried_at is not None and self.tried_at >= starts_at - MARGIN
         return self.ends_at >= starts_at or tried_since
 
     @property
     def key(self) -> dict[str, object]:
-        """What names its row."""
+        """The primary key of its row."""
         return {"period": self.period, "feature": self.feature, "seq": self.seq}
 
 
 @dataclass(slots=True)
 class Compared:
-    """What one run of `compare` did: users asked about, deliveries decided, differences found."""
+    """What one run of `compare` did.
+
+    `users`: about whom Commet answered. `decided`: deliveries no longer in doubt. `differing`:
+    totals with drift. `failed`: users about whom Commet gave no usable answer.
+    """
 
     users: int = 0
     decided: int = 0
@@ -130,10 +140,11 @@ def compare(
     quiet: timedelta = QUIET,
     every: timedelta = EVERY,
 ) -> Compared:
-    """Decides what is in doubt, begins what repairs were asked for, and goes on with the round.
+    """Begins repairs that were asked for, decides deliveries in doubt, and goes on with the round.
 
-    Takes as many users as time and budget allow; the next run goes on where this one stopped.
-    Raises DatabaseUnavailable.
+    Compares as many users as time and call budget allow; the next run goes on where this one
+    stopped. `quiet` is how long Commet's total may lag behind its answers. `every` is the time from
+    the start of one round to the start of the next. Raises DatabaseUnavailable.
     """
     work = _Work(db, commet, budget=budget, clock=clock, deadline=deadline, quiet=quiet)
     work.begin_repairs()
@@ -146,9 +157,9 @@ def compare(
 
 
 def repair(db: Database, *, user_id: str | None = None) -> int:
-    """Asks for Commet's totals to be replaced by ours where they differ; how many.
+    """Asks for a repair of all drift in open periods, of one user or all; returns how many.
 
-    Only in periods that are open; the replacement is sent as soon as nothing is in flight.
+    Each replacement is sent once nothing of the user and feature is in flight.
     """
     asked = db.all(_sql["ask_repair"], {"user_id": user_id})
     for row in asked:
@@ -157,24 +168,27 @@ def repair(db: Database, *, user_id: str | None = None) -> int:
 
 
 def explain(difference: Decimal, doubts: Sequence[Doubt]) -> frozenset[int] | None:
-    """Which of the doubts, by position, Commet has in this period; None where that cannot be told.
+    """Which deliveries in doubt Commet has booked in this period, by position in `doubts`.
 
-    Of those sent around the end of a period the first belong to the one before and the rest to the
-    one after, so such answers are tried first. An answer counts only if it is the only one.
+    `difference` is Commet's total less what we know it booked. The answer is the one combination of
+    deliveries that adds up to it; None if there is no such combination, or more than one.
+
+    Deliveries sent around the end of a period were answered in order: the first ones belong to the
+    period before, the rest to this one. So combinations that keep this order are tried first.
     """
     weightless = frozenset(i for i, d in enumerate(doubts) if d.quantity == 0)
-    late = [i for i, d in enumerate(doubts) if d.state == "sent" and i not in weightless]
-    unsure = [i for i, d in enumerate(doubts) if d.state != "sent" and i not in weightless]
-    orderly = (
-        frozenset(late[cut:]) | chosen
-        for cut in range(len(late) + 1)
-        for chosen in _subsets(unsure)
+    sent = [i for i, d in enumerate(doubts) if d.state == "sent" and i not in weightless]
+    unconfirmed = [i for i, d in enumerate(doubts) if d.state != "sent" and i not in weightless]
+    in_order = (
+        frozenset(sent[cut:]) | chosen
+        for cut in range(len(sent) + 1)
+        for chosen in _subsets(unconfirmed)
     )
-    for answers in (orderly, _subsets(late + unsure) if late else iter(())):
+    for combinations_tried in (in_order, _subsets(sent + unconfirmed) if sent else iter(())):
         fitting = {
-            answer
-            for answer in answers
-            if sum((doubts[i].quantity for i in answer), Decimal(0)) == difference
+            combination
+            for combination in combinations_tried
+            if sum((doubts[i].quantity for i in combination), Decimal(0)) == difference
         }
         if len(fitting) == 1:
             return fitting.pop() | weightless
@@ -184,12 +198,13 @@ def explain(difference: Decimal, doubts: Sequence[Doubt]) -> frozenset[int] | No
 
 
 def _subsets(positions: Sequence[int]) -> Iterator[frozenset[int]]:
+    """All subsets; only the empty and the full one if there are more than `_MANY` positions."""
     sizes = range(len(positions) + 1) if len(positions) <= _MANY else (0, len(positions))
     return map(frozenset, chain.from_iterable(combinations(positions, size) for size in sizes))
 
 
 class _Work:
-    """One run."""
+    """One run of `compare`."""
 
     def __init__(
         self,
@@ -212,10 +227,10 @@ class _Work:
         self.goes_on = True
 
     def begin_repairs(self) -> None:
-        """Replacements that were asked for, where nothing is in flight."""
+        """Begins the repairs that were asked for, if nothing of their total is in flight."""
         values = {"now": self._clock(), "quiet": self._quiet, "margin": MARGIN}
-        for asked in self._db.all(_sql["to_be_repaired"], {"limit": _REPAIRS}):
-            for row in self._db.all(_sql["begin_repair"], values | asked):
+        for drift in self._db.all(_sql["to_be_repaired"], {"limit": _REPAIRS}):
+            for row in self._db.all(_sql["begin_repair"], values | drift):
                 if row["repair"] == "sent":
                     logger.info("usage.drift_repair_begun", **row)
                     self.done.repairs_begun += 1
@@ -223,7 +238,7 @@ class _Work:
                     logger.warning("usage.drift_repair_refused", **row)
 
     def go_round(self, every: timedelta) -> None:
-        """Everybody in turn, from where the last run stopped."""
+        """Compares all users in turn, from where the last run stopped."""
         found = rounds.take_up(self._db, _ROUND, start={"after": ""}, every=every)
         if found is None:
             return
@@ -240,7 +255,7 @@ class _Work:
             rounds.advance(self._db, _ROUND, {"after": after})
 
     def look_at(self, users: Sequence[str]) -> bool:
-        """Compares these users' totals; False where there was no time or no budget for it."""
+        """Compares these users' totals; False if there was no time or no call budget for it."""
         if not self.goes_on:
             return False
         if not users:
@@ -254,7 +269,7 @@ class _Work:
         limit = self._deadline.within(_CALL_SECONDS)
         for user in users:
             self._db.execute(_sql["make_ready"], {"user_id": user})
-        before = {user: self._books(user) for user in users}
+        before = {user: self._sent_totals(user) for user in users}
         with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="compare") as pool:
             answers = {u: pool.submit(self._commet.feature_access, u, limit) for u in users}
         failures: list[CommetUnavailable] = []
@@ -276,78 +291,82 @@ class _Work:
         return True
 
     def _compare(
-        self, user: str, before: Mapping[str, Book], answers: Sequence[FeatureAccess]
+        self, user: str, before: Mapping[str, SentTotal], answers: Sequence[FeatureAccess]
     ) -> None:
-        after = self._books(user)
-        doubts = self._doubts(user)
+        after = self._sent_totals(user)
+        all_doubts = self._doubts(user)
         rows = self._db.all(_sql["pending"], {"user_id": user})
         pending = {row["feature"] for row in rows}
-        told = {a.code: a.consumption for a in answers if a.consumption}
+        answered = {a.code: a.consumption for a in answers if a.consumption}
         undecided = False
-        for feature in {*told, *(d.feature for d in doubts)}:
-            unsure = [d for d in doubts if d.feature == feature]
-            consumption = told.get(feature)
-            book = after.get(feature, after.get(_EMPTY))
+        for feature in {*answered, *(d.feature for d in all_doubts)}:
+            doubts = [d for d in all_doubts if d.feature == feature]
+            consumption = answered.get(feature)
+            ours = after.get(feature, after.get(_UNUSED))
             if (
-                book is None
+                ours is None
                 or consumption is None
                 or consumption.model != "metered"
-                or consumption.period.start != book.starts_at
+                or consumption.period.start != ours.starts_at
             ):
-                # Another period, plan or kind of feature: there is nothing to hold it against.
-                undecided |= self._still_in_doubt(unsure)
+                # Commet reports another period, plan or kind of feature: nothing can be compared.
+                undecided |= self._still_in_doubt(doubts)
                 continue
             theirs = consumption.units_used.quantize(_EXACT)
-            was = before.get(feature, before.get(_EMPTY))
-            moving = book.in_flight or feature in pending or any(d.fresh for d in unsure)
-            if was == book and not moving:
-                undecided |= self._weigh(user, feature, book, unsure, theirs)
+            ours_before = before.get(feature, before.get(_UNUSED))
+            moving = ours.in_flight or feature in pending or any(d.fresh for d in doubts)
+            if ours_before == ours and not moving:
+                undecided |= self._compare_exactly(user, feature, ours, doubts, theirs)
             else:
-                undecided |= bool(unsure)
-                if not _possible(was, book, unsure, theirs):
-                    self._differs(user, feature, book, theirs)
+                undecided |= bool(doubts)
+                if not _possible(ours_before, ours, doubts, theirs):
+                    self._differs(user, feature, ours, theirs)
         if undecided:
             self._later(user)
 
-    def _weigh(
-        self, user: str, feature: str, book: Book, doubts: Sequence[Doubt], theirs: Decimal
+    def _compare_exactly(
+        self, user: str, feature: str, ours: SentTotal, doubts: Sequence[Doubt], theirs: Decimal
     ) -> bool:
-        """What an exact number of Commet's says; whether it is worth asking again."""
-        sets = [d for d in doubts if d.kind == "replacement"]
-        if sets:
-            self._decide_replacement(book, sets, theirs)
-            return len(doubts) > len(sets)
-        past = [d for d in doubts if d.was_over_before(book.starts_at)]
-        self._decide(book, past, frozenset())
+        """Compares totals while nothing is in flight; returns whether to compare them again."""
+        replacements = [d for d in doubts if d.kind == "replacement"]
+        if replacements:
+            self._decide_replacement(ours, replacements, theirs)
+            return len(doubts) > len(replacements)
+        past = [d for d in doubts if d.was_answered_before(ours.starts_at)]
+        self._decide(ours, past, frozenset())
         doubts = [d for d in doubts if d not in past]
-        booked = explain(theirs - book.sent, doubts)
+        booked = explain(theirs - ours.sent, doubts)
         if booked is None:
-            self._differs(user, feature, book, theirs)
+            self._differs(user, feature, ours, theirs)
             return self._still_in_doubt(doubts)
-        self._decide(book, doubts, booked)
-        self._agrees(user, feature, book.period)
+        self._decide(ours, doubts, booked)
+        self._agrees(user, feature, ours.period)
         return False
 
-    def _decide(self, book: Book, doubts: Sequence[Doubt], booked: frozenset[int]) -> None:
+    def _decide(self, ours: SentTotal, doubts: Sequence[Doubt], booked: frozenset[int]) -> None:
+        """Decides deliveries in doubt: Commet booked those at `booked` in the open period."""
         for position, doubt in enumerate(doubts):
             if position in booked:
-                self._do("place", _sql["place"], doubt, billed_period=book.period)
-            elif doubt.state == "sent" and doubt.is_there_or_in(book.starts_at):
+                self._do("place", _sql["place"], doubt, billed_period=ours.period)
+            elif doubt.state == "sent" and doubt.is_in_own_period_or(ours.starts_at):
                 self._do("place", _sql["place"], doubt, billed_period=doubt.period)
             elif doubt.state == "sent":
-                # In its own period or one between that and this: neither total is told any more.
+                # Booked in its own period or in one between that and the open one. Commet
+                # reports the total of the open period only.
                 self._do("give_up", _sql["give_up"], doubt)
-            elif doubt.period == book.period:
+            elif doubt.period == ours.period:
                 self._do("resend", _sql["resend"], doubt)
             else:
-                # In the period before or nowhere, and that one's total Commet no longer tells.
+                # Booked in an earlier period or not at all. Commet reports no earlier totals.
                 self._do("give_up", _sql["give_up"], doubt)
             self.done.decided += 1
 
-    def _decide_replacement(self, book: Book, doubts: Sequence[Doubt], theirs: Decimal) -> None:
-        """A replaced total is there or not: nothing else of it was sent meanwhile."""
+    def _decide_replacement(
+        self, ours: SentTotal, doubts: Sequence[Doubt], theirs: Decimal
+    ) -> None:
+        """Decides whether Commet made a replacement: nothing else was sent of its total since."""
         for doubt in doubts:
-            if doubt.period == book.period and book.sent + doubt.quantity == theirs:
+            if doubt.period == ours.period and ours.sent + doubt.quantity == theirs:
                 self._do("place", _sql["place"], doubt, billed_period=doubt.period)
                 self._db.execute(_sql["resume_claims"], doubt.key)
             else:
@@ -367,27 +386,27 @@ class _Work:
         )
 
     def _still_in_doubt(self, doubts: Sequence[Doubt]) -> bool:
-        """Whether it is worth comparing them again; those that are overdue are given up."""
+        """Gives up overdue deliveries; returns whether others are left, to be compared again."""
         for doubt in doubts:
             if doubt.overdue:
                 self._do("give_up", _sql["give_up"], doubt)
         return any(not doubt.overdue for doubt in doubts)
 
     def _undecidable(self, user: str, refusal: CommetRefused) -> None:
-        """Commet has no totals of a customer who may use nothing."""
+        """Handles Commet's refusal to report totals, as of a customer without a plan."""
         logger.info("usage.not_compared", user_id=user, commet_code=refusal.commet_code)
         if self._still_in_doubt(self._doubts(user)):
             self._later(user)
 
-    def _differs(self, user: str, feature: str, book: Book, theirs: Decimal) -> None:
-        fields: dict[str, Any] = {"period": book.period, "feature": feature, "user_id": user}
+    def _differs(self, user: str, feature: str, ours: SentTotal, theirs: Decimal) -> None:
+        fields: dict[str, Any] = {"period": ours.period, "feature": feature, "user_id": user}
         is_new = self._db.value(
             _sql["note_drift"],
-            fields | {"ours": book.sent, "theirs": theirs, "now": self._clock()},
+            fields | {"ours": ours.sent, "theirs": theirs, "now": self._clock()},
         )
         self.done.differing += 1
         logger.warning(
-            "usage.drift", **fields, ours=str(book.sent), theirs=str(theirs), new=bool(is_new)
+            "usage.drift", **fields, ours=str(ours.sent), theirs=str(theirs), new=bool(is_new)
         )
 
     def _agrees(self, user: str, feature: str, period: int) -> None:
@@ -398,17 +417,17 @@ class _Work:
     def _later(self, user: str) -> None:
         self._db.execute(_sql["ask_later"], {"user_id": user, "after": _AGAIN})
 
-    def _books(self, user: str) -> dict[str, Book]:
-        """By feature; an empty one for all others, where the user has an open period."""
-        rows = self._db.all(_sql["books"], {"user_id": user, "quiet": self._quiet})
-        books = {row["feature"] or _EMPTY: Book(**row) for row in rows}
-        if books and _EMPTY not in books:
-            some = next(iter(books.values()))
+    def _sent_totals(self, user: str) -> dict[str, SentTotal]:
+        """What we sent, by feature, and 0 for `_UNUSED`; empty if the user has no open period."""
+        rows = self._db.all(_sql["sent_totals"], {"user_id": user, "quiet": self._quiet})
+        totals = {row["feature"] or _UNUSED: SentTotal(**row) for row in rows}
+        if totals and _UNUSED not in totals:
+            first = next(iter(totals.values()))
             nothing = Decimal(0)
-            books[_EMPTY] = Book(
-                some.period, some.starts_at, None, nothing, nothing, 0, nothing, in_place=True
+            totals[_UNUSED] = SentTotal(
+                first.period, first.starts_at, None, nothing, nothing, 0, nothing, in_place=True
             )
-        return books
+        return totals
 
     def _doubts(self, user: str) -> list[Doubt]:
         values = {
@@ -420,15 +439,20 @@ class _Work:
         return [Doubt(**row) for row in self._db.all(_sql["in_doubt"], values)]
 
 
-def _possible(was: Book | None, book: Book, doubts: Sequence[Doubt], theirs: Decimal) -> bool:
-    """With something in flight: whether any state of it explains Commet's number."""
-    if was is None or was.period != book.period or book.feature is None:
+def _possible(
+    before: SentTotal | None, after: SentTotal, doubts: Sequence[Doubt], theirs: Decimal
+) -> bool:
+    """Whether Commet's total is possible, given what was in flight while Commet was asked.
+
+    `before` and `after` are what we had sent before and after the question.
+    """
+    if before is None or before.period != after.period or after.feature is None:
         return True
-    if not (was.in_place and book.in_place):
+    if not (before.in_place and after.in_place):
         return True
-    least = was.sent - max(was.fresh, Decimal(0))
-    most = book.sent + book.maybe + sum((max(d.quantity, Decimal(0)) for d in doubts), Decimal(0))
-    return least <= theirs <= most
+    least = before.sent - max(before.fresh, Decimal(0))
+    in_doubt = sum((max(d.quantity, Decimal(0)) for d in doubts), Decimal(0))
+    return least <= theirs <= after.sent + after.maybe + in_doubt
 
 
 def _users(db: Database, statement: str, **values: object) -> list[str]:

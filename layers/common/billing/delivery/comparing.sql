@@ -1,10 +1,13 @@
--- Comparing what Commet counts with what it was told.
+-- Comparing Commet's totals with what we sent.
 
--- What Commet was told of a user's open period, by feature: `sent` as far as it is known to be
--- booked there, `fresh` of that so lately that Commet may not show it yet. `pending` deliveries are
--- on their way, `maybe` is what of them may have arrived. `in_place` is false while a total is
--- being replaced. One row without a feature where nothing was used.
--- name: books
+-- What we sent for a user's open period, one row per feature; one row without a feature if nothing
+-- was used; no row if no period is open.
+--   sent       quantity of the deliveries that Commet booked in the period
+--   fresh      the part of `sent` that was sent within `quiet`: Commet may not show it yet
+--   in_flight  number of deliveries that are pending, or were sent within `quiet`
+--   maybe      quantity of the pending deliveries that were tried, and so may have arrived
+--   in_place   false while the total is being replaced
+-- name: sent_totals
 select p.id as period, p.starts_at, t.feature,
        coalesce(d.sent, 0) + coalesce(m.sent, 0) as sent,
        coalesce(d.fresh, 0) + coalesce(m.fresh, 0) as fresh,
@@ -36,13 +39,15 @@ left join lateral (
 ) as f on true
 where p.user_id = %(user_id)s and p.closed_at is null
 
--- Features of which something is on its way, in whichever period it was counted.
+-- Features that have a pending delivery, of whichever period.
 -- name: pending
 select distinct feature from usage_delivery where user_id = %(user_id)s and state = 'pending'
 
--- Before totals are compared or replaced: what an answer and the news of a new period, written down
--- in the same moment, took for placed in the period before is doubted after all; and what is carried
--- is what the deliveries say, whoever placed them.
+-- Puts a user's deliveries and `carried` in order before totals are compared.
+-- First: an answer may be recorded at the very moment in which a new period is opened. The delivery
+-- was then placed in the period before, although Commet may have booked it in the new one: it is
+-- put in doubt. Second: `carried` of the open period is set to the sum of the deliveries that
+-- Commet booked in it and that were counted in another period.
 -- name: make_ready
 with open_one as (
     select p.id, p.user_id, p.starts_at from usage_period p
@@ -67,9 +72,8 @@ cross join lateral (
 ) as m
 where t.period = o.id and t.feature = m.feature and t.carried <> m.quantity
 
--- Deliveries of which it is not known whether, or in which period, Commet booked them, in the order
--- they were answered. `fresh`: Commet may not show it yet. `overdue`: it has been tried for long
--- enough.
+-- A user's deliveries in doubt, in the order Commet answered them. `fresh`: sent within `quiet`, so
+-- Commet may not show it yet. `overdue`: in doubt for `patience` or longer.
 -- name: in_doubt
 select d.period, least(p.ends_at, p.closed_at) as ends_at, d.feature, d.seq, d.kind, d.quantity,
        d.state, d.uncertain_since as tried_at, d.answered_at, d.event_id,
@@ -88,7 +92,8 @@ group by user_id
 order by min(compare_at)
 limit %(limit)s
 
--- Commet booked it in that period, where it takes up what is included.
+-- Places a delivery in the period that Commet booked it in. If another period counted the delivery,
+-- its quantity is added to `carried` there.
 -- name: place
 with placed as (
     update usage_delivery set
@@ -104,7 +109,8 @@ from placed
 where billed_period <> period
 on conflict (period, feature) do update set carried = t.carried + excluded.carried
 
--- Commet has it not: sent again, under another key because Commet's memory of the old is over.
+-- Sends a delivery again that Commet does not have. It gets another key, because the old key's 24
+-- hours are over.
 -- name: resend
 update usage_delivery set
     state = 'pending', generation = generation + 1, reason = null, due_at = now(), attempts = 0,
@@ -112,12 +118,13 @@ update usage_delivery set
 where period = %(period)s and feature = %(feature)s and seq = %(seq)s
   and state = 'parked' and compare_at is not null
 
--- A replaced total is in place: claiming goes on.
+-- Resumes claims of a total that was replaced.
 -- name: resume_claims
 update usage_total set claims_paused_until = null
 where period = %(period)s and feature = %(feature)s and %(seq)s > 0
 
--- It cannot be told. What was sent stays so, what is unconfirmed is for a human.
+-- Ends the comparing of a delivery that totals cannot decide. A sent one stays sent and is never
+-- placed; an unconfirmed one stays parked, for a person.
 -- name: give_up
 update usage_delivery set compare_at = null
 where period = %(period)s and feature = %(feature)s and seq = %(seq)s
@@ -126,14 +133,14 @@ where period = %(period)s and feature = %(feature)s and seq = %(seq)s
 update usage_delivery set compare_at = now() + %(after)s::interval
 where user_id = %(user_id)s and compare_at is not null
 
--- True where this difference is news.
+-- Notes drift. Returns true if the total had none before.
 -- name: note_drift
 insert into usage_drift as f
     (period, feature, user_id, ours, theirs, found_at, checked_at)
 values (%(period)s, %(feature)s, %(user_id)s, %(ours)s, %(theirs)s, %(now)s, %(now)s)
 on conflict (period, feature) do update set
     ours = excluded.ours, theirs = excluded.theirs, checked_at = excluded.checked_at,
-    -- A repair that left a difference behind has to be asked for again.
+    -- If drift is left after a repair, a new repair has to be asked for.
     repair = case when f.repair = 'sent' then null else f.repair end
 returning xmax = 0 as is_new
 
@@ -152,9 +159,12 @@ returning f.user_id, f.feature
 -- name: to_be_repaired
 select period, feature from usage_drift where repair = 'asked' order by found_at limit %(limit)s
 
+-- Returns the drift if its repair has begun, or was refused because a delivery is not placed.
 -- name: begin_repair
 with tried as materialized (
-    select begin_replacement(%(period)s, %(feature)s, %(now)s, %(quiet)s, %(margin)s, 'drift') as answer
+    select begin_replacement(
+        %(period)s, %(feature)s, %(now)s, %(quiet)s, %(margin)s, 'drift'
+    ) as answer
 )
 update usage_drift f set
     repair = case when tried.answer = 'begun' then 'sent' else 'refused' end,
@@ -166,7 +176,7 @@ returning f.user_id, f.feature, f.repair, f.reason
 -- name: close_drift
 select close_drift(%(limit)s)
 
--- Users with use in an open period, in the order of their ids.
+-- Users with usage in an open period, in the order of their ids.
 -- name: users_after
 select p.user_id
 from usage_period p

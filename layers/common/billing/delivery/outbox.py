@@ -1,7 +1,7 @@
-"""The deliveries that wait to be sent to Commet, and what became of each.
+"""The outbox: deliveries of usage to Commet, from the claim to their end.
 
-What totals have grown by is claimed as deliveries, whose body is stored and from then on sent
-unchanged, under one event id, until Commet has confirmed it or refused it.
+A claim turns the growth of a total into a delivery and stores its body. From then on the same body
+is sent, under the same event id, until Commet takes it or refuses it.
 """
 
 import random
@@ -21,29 +21,40 @@ _sql = Statements(__file__)
 
 logger = Logger(child=True)
 
-# Before the end of a period growth is sent at once, so that Commet still bills it in that period.
+# This long before the end of a period growth is claimed without waiting for the interval, so that
+# Commet bills it in that period.
 CLOSING = timedelta(minutes=15)
 LEASE = timedelta(seconds=60)
 # How long Commet keeps an idempotency key.
 KEY_LIFETIME = timedelta(hours=24)
-# For how long totals may leave a delivery undecided before a human has to look.
+# How long comparing totals may leave a delivery undecided before a person has to look.
 PATIENCE = timedelta(hours=1)
-# How far Commet's clock and ours may be apart, answers on their way included.
+# How far Commet's clock and ours may be apart, including the time an answer takes to arrive.
 MARGIN = timedelta(minutes=1)
-# Commet counts behind our backs for so long after it has taken something.
+# Commet's total may lag this long behind its answers.
 QUIET = timedelta(minutes=1)
 
-# A statement may take five seconds, on a database that is busy with others too.
+# Rows per statement: few enough for the five seconds a statement may take, on a busy database too.
 _CLAIM_LIMIT = 10_000
 _REDRIVE_LIMIT = 10_000
 _FIRST_PAUSE_SECONDS = 2.0
+# Refusals by which Commet says that the mirror is wrong about the user.
+_CONTRADICTS = frozenset(
+    {
+        "no_active_subscription",
+        "customer_not_found",
+        "feature_not_found",
+        "feature_not_in_plan",
+        "feature_disabled",
+    }
+)
 _LONGEST_PAUSE_SECONDS = 600.0
 _CLAIM_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """A delivery that is ours alone until its lease ends."""
+    """A leased delivery: no other run sends it until the lease ends."""
 
     period: int
     feature: str
@@ -54,13 +65,16 @@ class Delivery:
     generation: int
     body: str
     attempts: int
-    ends_at: datetime  # of its period, which a plan change ends early
-    # The first attempt before this one whose outcome we do not know.
+    ends_at: datetime  # the end of its period, earlier if a plan change closed it
+    # The first earlier attempt that may have had an effect; None if there was none.
     uncertain_before: datetime | None
 
     @property
     def idempotency_key(self) -> str:
-        """Another one only where a refused delivery is driven again: the old would replay that."""
+        """Event id and generation. A redrive raises the generation.
+
+        With the old key Commet would repeat its refusal.
+        """
         return f"{self.event_id}:{self.generation}"
 
 
@@ -74,10 +88,11 @@ class Outcome(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One attempt and what follows from it.
+    """What became of one attempt to send a delivery, and what follows.
 
-    `no_effect`: Commet certainly did not look at it. `wait_seconds`: what Commet asked for.
-    `stop`: nothing else would fare better in this run.
+    `reason`: why the delivery is parked. `no_effect`: Commet has certainly not processed the
+    attempt. `wait_seconds`: the pause Commet asked for. `stop`: every other delivery of this run
+    would fail for the same reason.
     """
 
     delivery: Delivery
@@ -91,12 +106,12 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Gauges:
-    """How the outbox stands.
+    """The state of the outbox, for metrics.
 
-    `outbox_age_seconds`: how long the oldest pending delivery has been waiting, since it came due
-    or since its first attempt that got no answer. `parked_deliveries`: those that wait for a human,
-    and those that totals should have decided by now. `usage_drift`: user, feature and period whose
-    totals differ.
+    `outbox_age_seconds`: how long the oldest pending delivery has waited, since it became due or
+    since its first attempt that got no answer. `parked_deliveries`: how many deliveries wait for a
+    person, including those that comparing totals should have decided by now. `usage_drift`: how
+    many totals have drift.
     """
 
     outbox_age_seconds: float
@@ -111,7 +126,11 @@ def claim(
     interval: timedelta,
     deadline: Deadline | None = None,
 ) -> int:
-    """Turns what totals have grown by into deliveries; returns how many. Takes a minute at most."""
+    """Turns the growth of totals into deliveries; returns how many.
+
+    `interval` is the least time between two deliveries of one total; it does not apply around the
+    end of a period. Stops at `deadline`, by default after a minute.
+    """
     deadline = deadline or Deadline.after(_CLAIM_SECONDS)
     values = {"now": now, "interval": interval, "closing": CLOSING, "limit": _CLAIM_LIMIT}
     claimed = 0
@@ -124,14 +143,17 @@ def claim(
 
 
 def _mark_fully_claimed(db: Database, deadline: Deadline) -> None:
-    """Takes closed periods of which everything is claimed out of what is looked through."""
+    """Marks totals of closed periods that have nothing left to claim, so that claims skip them."""
     while deadline.remaining() > 0:
         if len(db.all(_sql["mark_fully_claimed"], {"limit": _CLAIM_LIMIT})) < _CLAIM_LIMIT:
             return
 
 
 def lease(db: Database, limit: int = 1) -> list[Delivery]:
-    """Those that have been due longest, without those whose key would end before the lease."""
+    """Leases up to `limit` deliveries for `LEASE`, those first that have been due longest.
+
+    Leaves out deliveries whose idempotency key Commet may forget before the lease ends.
+    """
     rows = db.all(
         _sql["lease"],
         {"lease": LEASE, "key_lifetime": KEY_LIFETIME, "limit": limit},
@@ -146,14 +168,15 @@ def record(
     now: datetime,
     jitter: Callable[[], float] = random.random,
 ) -> None:
-    """Writes down what came of some attempts. `now` is not before any of their answers."""
+    """Writes the results of attempts into the outbox. `now` is not before any of their answers."""
     sent = [r for r in results if r.outcome is Outcome.SENT]
-    # A replacement changes its total: one per statement, so that no two wait for each other's.
-    replaced = [[r] for r in sent if r.delivery.kind == "replacement"]
-    for some in ([r for r in sent if r.delivery.kind != "replacement"], *replaced):
-        if some:
-            told = [_row(r, remote_id=r.remote_id) for r in some]
-            values = {"rows": Jsonb(told), "answered_at": now, "margin": MARGIN}
+    # A replacement also changes its total. One replacement per statement, so that no two statements
+    # wait for each other's totals.
+    replacements = [[r] for r in sent if r.delivery.kind == "replacement"]
+    for batch in ([r for r in sent if r.delivery.kind != "replacement"], *replacements):
+        if batch:
+            answered = [_row(r, remote_id=r.remote_id) for r in batch]
+            values = {"rows": Jsonb(answered), "answered_at": now, "margin": MARGIN}
             db.execute(_sql["mark_sent"], values)
     later = [_postponed(r, jitter) for r in results if r.outcome is Outcome.POSTPONED]
     if later:
@@ -161,24 +184,27 @@ def record(
     parked = [r for r in results if r.outcome is Outcome.PARKED]
     named = ("user_id", "feature", "event_id", "kind")
     log_parked([{n: getattr(r.delivery, n) for n in named} | {"reason": r.reason} for r in parked])
-    # A replacement that was refused is as if it had never been; what it repairs stays visible.
+    # A refused replacement is deleted. If it was a repair, the drift stays.
     undone = [r for r in parked if r.delivery.kind == "replacement" and r.reason != "unconfirmed"]
     for result in undone:
         undo_replacement(db, _row(result), reason=result.reason)
     rows = [_row(r, reason=r.reason) for r in parked if r not in undone]
     if rows:
         db.execute(_sql["park"], {"rows": Jsonb(rows)})
+    doubted = {r.delivery.user_id for r in parked if r.reason in _CONTRADICTS}
+    if doubted:
+        db.execute(_sql["doubt_subscriptions"], {"users": sorted(doubted)})
 
 
 def log_parked(rows: Sequence[Row]) -> int:
-    """Names them, as the runbook promises; how many."""
+    """Logs each parked delivery, as docs/operations.md says; returns how many there are."""
     for row in rows:
         logger.warning("delivery.parked", **row)
     return len(rows)
 
 
 def undo_replacement(db: Database, key: Mapping[str, object], *, reason: str | None) -> None:
-    """Takes back a replacement of a total that Commet did not make, and keeps why.
+    """Deletes a replacement that Commet did not make. Drift that it should repair keeps `reason`.
 
     `key` names the delivery by period, feature and seq.
     """
@@ -209,9 +235,9 @@ def _postponed(result: Result, jitter: Callable[[], float]) -> dict[str, object]
 
 
 def gauges(db: Database) -> Gauges:
-    """How the outbox stands now."""
+    """The present state of the outbox."""
     row = db.one(_sql["gauges"], {"undecided": KEY_LIFETIME + PATIENCE})
-    assert row is not None  # noqa: S101 - it has no condition
+    assert row is not None  # noqa: S101 - the statement always returns one row
     return Gauges(**row)
 
 
@@ -222,12 +248,12 @@ def redrive(
     event_id: str | None = None,
     reason: str | None = None,
 ) -> int:
-    """Sends parked deliveries again, as after an upgrade; how many.
+    """Makes parked deliveries pending again, after a plan upgrade for instance; returns how many.
 
-    All of a user's, one by its event id, or all with one reason. Not while a total of that user and
-    feature is being replaced. Those that may have been counted
-    already (`unconfirmed`) and those of a subscription that is over (`lost_to_cancellation`) only
-    where the id or the reason names them.
+    The arguments narrow the choice: to one user, to one event id, to one reason. Deliveries that
+    may have been counted already (`unconfirmed`) and those of a subscription that is over
+    (`lost_to_cancellation`) are sent only if `event_id` or `reason` names them. Deliveries are left
+    out while a total of their user and feature is being replaced.
     """
     values = {"user_id": user_id, "event_id": event_id, "reason": reason, "limit": _REDRIVE_LIMIT}
     driven = 0
@@ -241,10 +267,10 @@ def redrive(
 def resolve(
     db: Database, *, user_id: str, event_id: str, note: str, delivered: bool = False
 ) -> bool:
-    """Takes a parked delivery off the list: a human has dealt with it, and says how.
+    """Takes a parked delivery off the list: a person has dealt with it; `note` says how.
 
-    `delivered` where Commet was found to have it after all, which nobody can say of a credit. False
-    where there is no such.
+    `delivered` marks it sent, because Commet was found to have it; a credit cannot be delivered.
+    Returns False if there is no such parked delivery.
     """
     values = {"user_id": user_id, "event_id": event_id, "note": note, "delivered": delivered}
     return bool(db.value(_sql["resolve"], values))

@@ -1,19 +1,22 @@
--- Sending accepted usage to Commet. Leases and back-off run on the database's clock, so that no two
--- machines disagree; what falls into which period is decided by the clock handed in.
+-- Deliveries: making them from growth, leasing them, and recording what became of them.
 --
--- Rows that are taken, so many at most, are taken in a step of their own (materialized): as a part of a
--- join Postgres may look for them once per row of the other side, and takes more each time.
+-- Leases and back-off use the database's clock, so that no two machines disagree. Which period a
+-- moment belongs to is decided by the clock that the caller passes in.
+--
+-- A statement that picks at most `limit` rows picks them in a materialized step of its own. In a
+-- plain join Postgres may run the pick once per row of the other side, and so pick more each time.
 
--- Turns what totals have grown by since the last claim into deliveries: difference, number and body
--- in one statement, so nothing is ever claimed twice or lost between two. Rows another claim is
--- busy with are skipped, and so is what Commet would book in a total that is being replaced, whichever
--- period it was counted in. A timestamp lies inside the period its usage was booked in, and before
--- the one that replaced it (a plan change can end a period early).
+-- Claims growth: turns what totals have grown by since the last claim into deliveries. One
+-- statement writes `claimed`, number and body, so no growth is claimed twice or lost. Totals that
+-- another claim has locked are skipped. All growth of a user and feature is skipped while one of
+-- their totals is being replaced: Commet would book it in that total, whichever period counted it.
+-- The body's `timestamp` lies inside the period that counted the usage, and before the start of the
+-- next one, because a plan change can end a period early.
 -- name: claim
 with due as (
     select t.period, t.feature, t.claimed, t.seq + 1 as seq, p.user_id, p.closed_at,
            p.starts_at, p.ends_at,
-           -- What a double cannot carry waits for the next delivery.
+           -- A fraction that a double cannot carry stays growth, for the next delivery.
            case when fits_double(t.total - t.claimed) then t.total - t.claimed
                 else trunc(t.total - t.claimed) end as quantity
     from usage_total t
@@ -23,7 +26,8 @@ with due as (
       and not exists (
           select from usage_total h
           join usage_period o on o.id = h.period
-          where h.claims_paused_until = 'infinity' and h.feature = t.feature and o.user_id = p.user_id
+          where h.claims_paused_until = 'infinity' and h.feature = t.feature
+            and o.user_id = p.user_id
       )
       and (
           t.claimed_at is null
@@ -41,7 +45,8 @@ claimed as (
     where t.period = due.period and t.feature = due.feature
 ),
 named as materialized (
-    select period, user_id, feature, seq, quantity, delivery_name(period, user_id, feature, seq) as event_id,
+    select period, user_id, feature, seq, quantity,
+           delivery_name(period, user_id, feature, seq) as event_id,
            greatest(starts_at, least(
                %(now)s::timestamptz,
                ends_at - interval '1 millisecond',
@@ -67,7 +72,7 @@ inserted as (
 )
 select count(*) as claimed from inserted
 
--- Closed periods of which everything is claimed are not looked at again.
+-- Marks totals of closed periods that have nothing left to claim, so that claims skip them.
 -- name: mark_fully_claimed
 with done as materialized (
     select n.period, n.feature
@@ -82,13 +87,13 @@ from done
 where t.period = done.period and t.feature = done.feature
 returning 1
 
--- The deliveries that have waited longest, for this long ours alone. If a run dies, the next one
--- sends them when the lease is over, unchanged. A key that ends before the lease could be forgotten
--- by Commet while we send: `park_expired` takes that delivery in a moment.
+-- Leases the deliveries that have been due longest. If a run dies, its lease expires and the next
+-- run sends them, unchanged. A delivery is not leased if Commet may forget its key before the lease
+-- ends; `park_expired` will park it soon.
 -- name: lease
 with next as materialized (
     select n.period, n.feature, n.seq, n.uncertain_since,
-           least(p.ends_at, p.closed_at) as ends_at  -- a plan change ends it early
+           least(p.ends_at, p.closed_at) as ends_at  -- a plan change closes a period early
     from usage_delivery n
     join usage_period p on p.id = n.period
     where n.state = 'pending' and n.due_at <= now()
@@ -107,18 +112,19 @@ where d.period = next.period and d.feature = next.feature and d.seq = next.seq
 returning d.period, d.feature, d.seq, d.user_id, d.kind, d.event_id, d.generation, d.body,
           d.attempts, next.ends_at, next.uncertain_since as uncertain_before
 
--- Commet has them. True too of one that was parked while the answer was on its way. Where an
--- answer came so late that a period may have ended before it, the totals will tell which one
--- Commet booked it in.
+-- Marks deliveries that Commet took as sent, also those that were parked before the answer came.
+-- A delivery is placed in its own period if that is still open and ends more than `margin` after
+-- the answer. Otherwise Commet may have booked it in the next period, and comparing totals will
+-- tell. A replacement is placed always, and its total may be claimed again.
 -- name: mark_sent
 with answered as (
     select a.period, a.feature, a.seq, a.remote_id,
            p.closed_at is null and p.ends_at > %(answered_at)s::timestamptz + %(margin)s::interval
-               as inside
+               as is_inside
     from jsonb_to_recordset(%(rows)s) as a (
         period bigint, feature text collate "C", seq integer, remote_id text
     )
-    -- The limit changes no answer: it holds this to one probe of an index per row.
+    -- The limit changes no answer. It makes the look-up one probe of an index per row.
     cross join lateral (
         select n.closed_at, n.ends_at from usage_period n where n.id = a.period limit 1
     ) as p
@@ -127,8 +133,8 @@ sent as (
     update usage_delivery d set
         state = 'sent', sent_at = now(), remote_id = a.remote_id, reason = null,
         answered_at = %(answered_at)s, resolved_at = null,
-        billed_period = case when a.inside or d.kind = 'replacement' then d.period end,
-        compare_at = case when not a.inside and d.kind <> 'replacement' then now() end
+        billed_period = case when a.is_inside or d.kind = 'replacement' then d.period end,
+        compare_at = case when not a.is_inside and d.kind <> 'replacement' then now() end
     from answered a
     where d.period = a.period and d.feature = a.feature and d.seq = a.seq and d.state <> 'sent'
     returning d.period, d.feature, d.kind
@@ -137,14 +143,15 @@ update usage_total t set claims_paused_until = null
 from sent
 where sent.kind = 'replacement' and t.period = sent.period and t.feature = sent.feature
 
--- Later. Where this attempt certainly had no effect, it does not count towards the day.
+-- Makes deliveries due again in `seconds`. An attempt that certainly had no effect does not start
+-- the day after which a delivery is parked as unconfirmed.
 -- name: postpone
 update usage_delivery d set
     due_at = now() + make_interval(secs => a.seconds),
     uncertain_since = case when a.no_effect then a.uncertain_before else d.uncertain_since end
 from jsonb_to_recordset(%(rows)s) as a (
-    period bigint, feature text collate "C", seq integer, generation integer, seconds double precision,
-    no_effect boolean, uncertain_before timestamptz
+    period bigint, feature text collate "C", seq integer, generation integer,
+    seconds double precision, no_effect boolean, uncertain_before timestamptz
 )
 where d.period = a.period and d.feature = a.feature and d.seq = a.seq
   and d.generation = a.generation and d.state = 'pending'
@@ -157,13 +164,24 @@ from jsonb_to_recordset(%(rows)s) as a (
 where d.period = a.period and d.feature = a.feature and d.seq = a.seq
   and d.generation = a.generation and d.state = 'pending'
 
+-- The users of refused deliveries: has Commet asked about their subscriptions at the next run. A
+-- question under way was asked before the refusal, so its answer does not count (version).
+-- name: doubt_subscriptions
+with refused as materialized (
+    select u.id from users u where u.id = any (%(users)s) order by u.id for no key update
+)
+update subscriptions s set refresh_due = least(s.refresh_due, now()), version = s.version + 1
+from refused
+where s.user_id = refused.id and s.status in ('active', 'trialing', 'past_due', 'paused')
+
 -- name: undo_replacement
 select undo_replacement(%(period)s, %(feature)s, %(seq)s, %(reason)s)
 
 -- name: redrive
 select redrive_deliveries(%(user_id)s, %(event_id)s, %(reason)s, %(limit)s)
 
--- A human has dealt with it: a credit given, a loss accepted, or Commet found to have it.
+-- Resolves a parked delivery: a person has given the credit, accepted the loss, or found that
+-- Commet has it (`delivered`).
 -- name: resolve
 with resolved as (
     update usage_delivery d set
@@ -173,19 +191,20 @@ with resolved as (
         billed_period = case when %(delivered)s then d.period else d.billed_period end
     where d.event_id = %(event_id)s and d.user_id = %(user_id)s
       and d.state = 'parked' and d.resolved_at is null
-      and not (d.kind = 'credit' and %(delivered)s)  -- that is money, and nothing Commet counts
+      and not (d.kind = 'credit' and %(delivered)s)  -- a credit is money; it is never delivered
     returning d.period, d.feature, d.kind
 ),
-released as (
+resumed as (
     update usage_total t set claims_paused_until = null
     from resolved r
     where r.kind = 'replacement' and t.period = r.period and t.feature = r.feature
 )
 select count(*) from resolved
 
--- A delivery that gets no answer comes due anew after each attempt, so its age counts from the first.
--- What totals are to decide waits for a human too once they have had their time, whether Commet did
--- not answer or could not tell.
+-- The state of the outbox, for metrics. A delivery that got no answer becomes due anew after each
+-- attempt, so its age counts from the first attempt. `parked_deliveries` leaves out deliveries in
+-- doubt that comparing totals may still decide, and counts them once that has taken too long
+-- (`undecided`).
 -- name: gauges
 select
     coalesce(extract(epoch from now() - least(

@@ -1,17 +1,18 @@
-"""Sending accepted usage to Commet, each unit of it exactly once.
+"""Sends deliveries to Commet, so that Commet counts each unit of usage exactly once.
 
-What becomes of a delivery:
+What Commet answers, and what happens to the delivery:
 
-- confirmed, or known to Commet already (`duplicate`): sent.
-- no usable answer: the outcome is unknown. Stays pending and is sent again with the same key,
-  later each time; 24 hours after the first such attempt it is parked as `unconfirmed`, because
-  Commet's memory of the key is over, and decided by comparing totals (`drift`).
-- asked to wait: nobody in the whole stack calls Commet until then.
-- our API key is refused: nothing was booked and nothing else would be. Stays pending, and the run
-  ends.
-- any other refusal: parked with Commet's code, and nobody else's delivery waits for it.
+- Taken, or taken before (`duplicate`): it is sent.
+- No usable answer: whether Commet took it is unknown. It stays pending and is sent again with the
+  same key, after longer and longer pauses. 24 hours after the first such attempt Commet forgets the
+  key; then the delivery is parked as `unconfirmed`, and comparing totals decides it (`comparing`).
+- Asked to wait: it stays pending, and no function of the stack calls Commet until the pause is
+  over.
+- Our API key was refused: nothing was booked, and no other delivery would be. It stays pending, and
+  the run ends.
+- Any other refusal: it is parked with Commet's code. Other deliveries go on.
 
-Calls run in threads; only the caller's thread touches the database. Any number of runs may overlap,
+Calls run in threads; only the caller's thread uses the database. Any number of runs may overlap,
 and each may die at any point.
 """
 
@@ -34,34 +35,38 @@ from billing.errors import CommetRefused, CommetUnavailable
 
 logger = Logger(child=True)
 
-_CALL_SECONDS = 10.0  # well inside the lease
-_GLANCE_SECONDS = 0.05  # a slow call keeps none of the others waiting for longer
-_UNTOLD_PAUSE_SECONDS = 5.0  # where Commet is asked too much and does not say for how long
-_PARK_SECONDS = 10.0  # what is due does not wait for longer
-_CLAIM_SHARE = 0.3  # of the time of a run
-_TOKEN_SECONDS = 5.0  # waiting for the budget any longer is left to the next run
-# Commet is down: sitting out one time-out after another helps nobody. One user's trouble is not it.
+_CALL_SECONDS = 10.0  # the limit of one call, well inside the lease
+_GLANCE_SECONDS = 0.05  # how long finished calls may wait while others are slow
+_DEFAULT_PAUSE_SECONDS = 5.0  # if Commet answers "too many requests" without a Retry-After
+_PARK_SECONDS = 10.0  # the limit for parking, so that due deliveries do not wait longer
+_CLAIM_SHARE = 0.3  # the part of a run's time that claiming may take
+_TOKEN_SECONDS = 5.0  # how long a run waits for the call budget before it leaves the rest
+# A run ends after failures of three users, or 25 failures, without a success in between: Commet is
+# down, and waiting for one time-out after another helps nobody. Fewer failures may
+# have reasons that concern those users alone.
 _FAILING_USERS = 3
 _FAILURES_IN_A_ROW = 25
 
 
 class Identified(Protocol):
-    """What Commet answers to a report of usage."""
+    """The part of Commet's answer to a delivery that is used here."""
 
     @property
     def id(self) -> str: ...
 
 
 class UsageReceiver(Protocol):
-    """The part of the Commet client that is used here, from several threads at a time."""
+    """The part of the Commet client that sends deliveries. Several threads call it at a time."""
 
     def track_usage(self, body: str, *, idempotency_key: str, deadline: Deadline) -> Identified: ...
 
-    def set_usage(self, body: str, *, idempotency_key: str, deadline: Deadline) -> Identified: ...
+    def replace_usage(
+        self, body: str, *, idempotency_key: str, deadline: Deadline
+    ) -> Identified: ...
 
 
 class CallBudget(Protocol):
-    """How often the whole stack may call Commet (`rate.Budget`)."""
+    """How often the whole stack may call Commet (`call_budget.Budget`)."""
 
     def wait(self, calls: int, deadline: Deadline) -> bool: ...
 
@@ -70,9 +75,10 @@ class CallBudget(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What one run did. `drained` is true where nothing that was due is left.
+    """What one run did: how many deliveries it claimed, sent, postponed and parked.
 
-    `steps_failed` counts what the database refused: the rest was done without it.
+    `drained` is true if no due delivery was left. `steps_failed` counts steps that the database
+    refused; the run did the others all the same.
     """
 
     claimed: int = 0
@@ -95,11 +101,12 @@ def deliver(
     quiet: timedelta = QUIET,
     jitter: Callable[[], float] = random.random,
 ) -> Summary:
-    """Claims what has grown and sends what is due, until nothing is or time runs out.
+    """Claims growth and sends due deliveries, until none is due or time runs out.
 
-    `interval` is the least time between two deliveries of one user and feature, `workers` how many
-    calls are under way at a time. Raises DatabaseUnavailable, and whatever was sent until then is
-    sent again, unchanged, when its lease is over.
+    `interval` is the least time between two deliveries of one user and feature. `workers` is how
+    many calls may be under way at a time. `quiet` is how long Commet's total may lag behind its
+    answers. Raises DatabaseUnavailable; deliveries whose result was not written by then are sent
+    again, unchanged, when their lease is over.
     """
     now = clock()
     steps = closing.Steps()
@@ -126,22 +133,24 @@ def deliver(
 def attempt(
     commet: UsageReceiver, delivery: Delivery, deadline: Deadline, *, now: datetime
 ) -> Result:
-    """Sends one leased delivery; raises nothing of Commet's."""
+    """Sends one leased delivery and says what became of it; Commet's errors become results."""
     send = commet.track_usage
     if delivery.kind == "replacement":
-        # It always means the period that is running, and this one's may be over by then.
+        # PUT replaces the total of the period that runs when Commet gets the call. If this
+        # delivery's period may be over by then, it is not sent.
         if now >= delivery.ends_at - MARGIN / 2:
             return _too_late(delivery)
-        send = commet.set_usage
+        send = commet.replace_usage
     try:
         answer = send(delivery.body, idempotency_key=delivery.idempotency_key, deadline=deadline)
     except CommetRefused as refusal:
         return _refused(delivery, refusal)
     except CommetUnavailable as failure:
-        # Commet did not look at what it turned away for being too much.
+        # Commet has not processed a call that it answers with `rate_limited`.
         limited = failure.commet_code == "rate_limited"
-        asked = failure.asked_retry_after or (_UNTOLD_PAUSE_SECONDS if limited else None)
-        # An answer that is on its way to somebody else asks for patience with this one only.
+        asked = failure.asked_retry_after or (_DEFAULT_PAUSE_SECONDS if limited else None)
+        # Commet is still processing an earlier call with this key. That is no reason for the whole
+        # stack to pause.
         busy = failure.commet_code == "idempotency_in_progress"
         return Result(
             delivery, Outcome.POSTPONED, no_effect=limited, wait_seconds=None if busy else asked
@@ -160,12 +169,12 @@ def _refused(delivery: Delivery, refusal: CommetRefused) -> Result:
 def _too_late(delivery: Delivery) -> Result:
     if delivery.uncertain_before is None:
         return Result(delivery, Outcome.PARKED, reason="period_over")
-    # It may have been booked, and Commet no longer tells the total of that period.
+    # An earlier attempt may have been booked, and Commet no longer reports that period's total.
     return Result(delivery, Outcome.PARKED, reason="unconfirmed")
 
 
 class _Run:
-    """Keeps up to `workers` calls under way until nothing is due, or there is a reason to stop."""
+    """One run: keeps up to `workers` calls under way until none is due or it has to stop."""
 
     def __init__(
         self,
@@ -193,7 +202,7 @@ class _Run:
         self._failing: set[str] = set()
 
     def until_done(self) -> Summary:
-        """What was done."""
+        """Sends deliveries; returns what the run did."""
         with ThreadPoolExecutor(self._workers, thread_name_prefix="delivery") as pool:
             while True:
                 more = self._may_start() and self._start(pool)
@@ -211,10 +220,11 @@ class _Run:
         )
 
     def _start(self, pool: ThreadPoolExecutor) -> bool:
-        """Fills what is free with what is due; whether any of it was."""
+        """Starts calls on free workers, as the call budget allows; whether it started any."""
         allowed = self._allowed(self._workers - len(self._flying))
         if allowed == 0:
-            # With nothing under way the budget is spent for long: the next run goes on.
+            # If no call is under way, this run has just waited for the budget in vain. So it ends,
+            # and the next one goes on.
             self._stopped = not self._flying
             return False
         leased = outbox.lease(self._db, allowed)
@@ -227,12 +237,12 @@ class _Run:
         return bool(leased)
 
     def _allowed(self, free: int) -> int:
-        """How many of the free ones may call. What was taken and not used is kept for the next."""
+        """How many of the free workers may call. Tokens that are not used are kept for later."""
         at_once = Deadline.after(0)
         if self._tokens < free and self._budget.wait(free - self._tokens, at_once):
             self._tokens = free
         if self._tokens == 0 and free > 0:
-            # While answers are on their way they are not left waiting to be written down.
+            # Wait for the budget only if no call is under way, or its result would wait as well.
             patience = at_once if self._flying else self._deadline.within(_TOKEN_SECONDS)
             self._tokens = int(self._budget.wait(1, patience))
         return min(free, self._tokens)
@@ -240,7 +250,7 @@ class _Run:
     def _attempt(self, delivery: Delivery, now: datetime) -> Result:
         try:
             return attempt(self._commet, delivery, self._deadline.within(_CALL_SECONDS), now=now)
-        except Exception:  # whatever it is, it is this delivery's trouble alone
+        except Exception:  # an unexpected error concerns this delivery alone
             logger.exception("delivery.broken", event_id=delivery.event_id)
             return Result(delivery, Outcome.POSTPONED)
 

@@ -1,8 +1,9 @@
-"""Answering CloudFormation: it waits for one PUT to a presigned address, whatever happens.
+"""Answers requests of CloudFormation, which waits for one PUT to a presigned address.
 
-An answer is given in any case, once: success, a failure with a reason that a person can read, or,
-just before the function's own time limit, that it took too long. What went wrong is logged and not
-raised: Lambda would run the request again after CloudFormation has long rolled it back.
+Every request is answered once: with success, with a failure and a readable reason, or, shortly
+before the function's own time limit, with the failure that it took too long. An error is logged and
+not raised. If it were raised, Lambda would run the request again after CloudFormation has rolled it
+back.
 """
 
 import json
@@ -21,33 +22,34 @@ from billing.config import Misconfigured
 from billing.deadline import LambdaContext
 from billing.errors import BillingError
 
-_MAX_REASON = 1000  # bytes as they are sent, of the 4096 that the whole answer may have
+_MAX_REASON = 1000  # bytes in the JSON text; the whole answer may have 4096
 _RESERVE_SECONDS = 10.0
 _ATTEMPTS = 3
 
 
 class Log(Protocol):
-    """What we need of a logger."""
+    """The part of a logger that is used here."""
 
     def exception(self, msg: str) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What CloudFormation asks for. `id` is the same when it is delivered twice."""
+    """A request of CloudFormation. A request that is delivered twice has the same `id`."""
 
     kind: Literal["Create", "Update", "Delete"]
     id: str
-    resource_id: str | None  # what we called the resource before; None on Create
+    resource_id: str | None  # the id that we gave to the resource; None on Create
     properties: Mapping[str, str]
     properties_before: Mapping[str, str] = field(default_factory=dict)  # on Update
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """A request fulfilled. Another `resource_id` on Update has the old resource deleted.
+    """The result of a request. `said` is shown as the reason.
 
-    `data` are attributes for the template, which prints them: never a secret.
+    If `resource_id` changes on Update, CloudFormation deletes the old resource. `data` are
+    attributes for the template, which prints them, so they must not contain a secret.
     """
 
     resource_id: str
@@ -56,15 +58,16 @@ class Done:
 
 
 def is_request(event: Mapping[str, Any]) -> bool:
-    """Whether CloudFormation sent this, and not a person by hand."""
+    """Whether CloudFormation sent the event, and not a person."""
     return "ResponseURL" in event
 
 
 def explained(error: Exception) -> str:
-    """What is to be read without the log, which a deployment that is taken back takes along.
+    """An error's explanation for the person who deploys.
 
-    Of errors of ours all of it, with where they came from; of others, whose words may hold a
-    secret, where they happened.
+    It has to suffice without the function's log, because a deployment that is rolled back deletes
+    the log. Our own errors are quoted in full, with their cause. Of other errors only the class and
+    the place are named, because their messages may contain a secret.
     """
     if isinstance(error, Misconfigured):
         return str(error)
@@ -89,26 +92,27 @@ def fulfil(
     reason: Callable[[Exception], str],
     log: Log,
 ) -> dict[str, Any]:
-    """Does the work and answers; returns the answer.
+    """Does `work` and sends the answer; returns the answer.
 
-    `resource_id` names a resource that could not be made. `reason` says what an error means to the
-    person who deploys. Raises OSError where the answer itself could not be delivered.
+    `resource_id` is the resource's id where `work` fails on Create. `reason` makes the text for the
+    person who deploys from an error. Raises OSError where the answer could not be delivered.
     """
     answer = _Answer(event, resource_id)
     seconds = context.get_remaining_time_in_millis() / 1000 - _RESERVE_SECONDS
-    watch = Timer(max(seconds, 0), answer.give, ["FAILED", "It took too long; see its log."])
+    too_long = "The function took too long; see its log."
+    watch = Timer(max(seconds, 0), answer.give, ["FAILED", too_long])
     watch.daemon = True
     watch.start()
-    status, said, done = "FAILED", "It ended unexpectedly; see the function's log.", None
+    status, said, done = "FAILED", "The function ended unexpectedly; see its log.", None
     try:
         done = work(_request(event))
         status, said = "SUCCESS", done.said
-    except Exception as error:  # whatever it is, CloudFormation has to be told
+    except Exception as error:  # CloudFormation needs an answer after every error
         log.exception("custom_resource.failed")
         said = reason(error)
     finally:
         watch.cancel()
-        answer.give(status, said, done)  # or CloudFormation waits for as long as it may
+        answer.give(status, said, done)  # without it, CloudFormation waits for its ServiceTimeout
     return answer.given
 
 
@@ -127,7 +131,7 @@ def _texts(properties: Mapping[str, object] | None) -> dict[str, str]:
 
 
 def _cut(said: str) -> str:
-    """As much as fits; what is not ASCII takes six bytes a character or twelve."""
+    """The beginning of the text that fits. A character outside ASCII takes six or twelve bytes."""
     said = said[:_MAX_REASON]
     while len(json.dumps(said)) - len('""') > _MAX_REASON:
         said = said[:-1]
@@ -135,7 +139,7 @@ def _cut(said: str) -> str:
 
 
 class _Answer:
-    """The one answer to a request; whoever comes second is not heard."""
+    """The one answer to a request. The first answer is sent, later ones are dropped."""
 
     def __init__(self, event: Mapping[str, Any], resource_id: str) -> None:
         self._event = event
@@ -166,7 +170,7 @@ def _put(url: str, body: bytes) -> None:
         url,
         data=body,
         method="PUT",
-        # The address is signed for no content type, and urllib would name one.
+        # The address is signed without a content type. Without this line urllib would add one.
         headers={"Content-Type": ""},
     )
     for attempt in range(1, _ATTEMPTS + 1):

@@ -1,8 +1,9 @@
-"""Where Commet sends its events: registered for exactly those we handle, its secret kept.
+"""Registers our webhook endpoint at Commet, for the types we handle, and stores its secret.
 
-A secret is shown once, when an endpoint is made. So it is stored before anything else happens, and
-an endpoint whose secret we do not have is replaced: first the new one is made, then the old one
-removed, and no event falls in between. An event that both deliver is told by its id.
+Commet shows a secret once, when the endpoint is created. So the secret is stored before anything
+else happens. An endpoint whose secret we do not have is replaced: the new one is created first and
+the old one deleted afterwards, so that no webhook is lost. A webhook that both endpoints deliver
+has the same id and is applied once.
 """
 
 import hashlib
@@ -18,7 +19,7 @@ from billing.deadline import Deadline
 from billing.errors import BillingError, CommetRefused, CommetUnavailable, Unavailable
 from billing.subscriptions.from_webhook import HANDLED
 
-DESCRIPTION = "Registered by the deployment of the billing stack, which undoes changes made here."
+DESCRIPTION = "Registered by the billing stack. Its next deployment undoes changes made here."
 
 _ROUNDS = 4
 _UNDO_SECONDS = 5.0
@@ -26,7 +27,10 @@ _UNDO_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Registration:
-    """The endpoint as it is to be. Raises CommetRefused, CommetUnavailable and Unavailable."""
+    """The endpoint as it should be: its address and its webhook types.
+
+    Methods raise CommetRefused, CommetUnavailable, and Unavailable for the secret.
+    """
 
     commet: Commet
     vault: Vault
@@ -36,11 +40,11 @@ class Registration:
     events: Sequence[str] = HANDLED
 
     def ensure(self, *, request_id: str, rotation: str | None = None) -> str:
-        """The id of the one endpoint that sends to our URL, active, with a secret we have.
+        """Makes sure that one active endpoint, whose secret we have, sends to our URL.
 
-        Safe to repeat, also at the same time. A `rotation`, where it is another than the stored
-        one, replaces the endpoint and with it its secret; the old secret is believed for another
-        day. Where the new one cannot be stored, its endpoint is removed again.
+        Returns the endpoint's id. May be repeated, also by two runs at the same time. A `rotation`
+        that differs from the stored one replaces the endpoint and its secret; the old secret stays
+        valid for another day. Where the new secret cannot be stored, its endpoint is deleted again.
         """
         for _ in range(_ROUNDS):
             kept = self.vault.read()
@@ -50,24 +54,26 @@ class Registration:
             others = {each.id for each in listed if each.url == self.url} - {kept.endpoint_id}
             if ours is not None and kept.valid(self.clock()) and kept.rotation == wanted:
                 self._put_right(ours)
-                # What else sends to our address signs with a secret that nobody knows.
+                # Other endpoints with our address sign with secrets that nobody knows.
                 self._delete(others)
                 return ours.id
             replaced = others | ({ours.id} if ours else set())
             made = self._make(replaced, kept, request_id)
             self._keep(kept, made, wanted)
             self._delete(replaced - {made.id})
-            # Looked at once more: another run may have stored its own endpoint meanwhile, or
-            # removed this one; and Commet repeats its answer about one that is gone by now.
+            # Check once more. Another run may have stored its own endpoint meanwhile, or deleted
+            # this one. And with a repeated idempotency key, Commet may have answered with an
+            # endpoint that is deleted by now.
         raise CommetUnavailable(nonsense=True)
 
     def remove(self, endpoint_id: str | None) -> None:
-        """Deletes that endpoint and the one whose secret we have.
+        """Deletes the endpoint `endpoint_id` and the endpoint whose secret we have.
 
-        Without an id, what sends to our URL: a registration that failed may have left it.
+        Without an id, also deletes every endpoint with our URL, which a failed registration may
+        have left.
         """
         gone = {endpoint_id or ""}
-        with suppress(Unavailable):  # a secret that is gone must not keep a stack from going
+        with suppress(Unavailable):  # the stack must be deletable without the secret
             gone.add(self.vault.read().endpoint_id or "")
         if endpoint_id is None:
             gone |= {e.id for e in self.commet.webhooks(self.deadline) if e.url == self.url}
@@ -91,14 +97,15 @@ class Registration:
     def _make(
         self, replaced: Iterable[str], kept: WebhookSecret, request_id: str
     ) -> CreatedWebhookEndpoint:
-        """Another endpoint. Two runs of one request that find the same make one together."""
+        """A new endpoint. Two runs of one request that found the same state get the same one."""
         key = _key(request_id, self.url, *self.events, *sorted(replaced), kept.endpoint_id or "")
         try:
             return self._created(key)
         except CommetRefused as refused:
             if refused.commet_code != "duplicate":
                 raise
-        # That one address may have two endpoints is promised nowhere: then the old one goes first.
+        # Commet's contract does not promise that two endpoints may have the same address. Where it
+        # refuses the second one, the old one is deleted first.
         self._delete(replaced)
         return self._created(f"{key}-alone")
 
@@ -117,8 +124,8 @@ class Registration:
             self.vault.write(
                 kept.renewed(secret, endpoint_id=made.id, rotation=rotation, now=self.clock())
             )
-        except BaseException:  # whatever it was: nobody will ever know this endpoint's secret
-            with suppress(BillingError):  # what remains is removed by the next run
+        except BaseException:  # the secret is lost now, so the endpoint is useless
+            with suppress(BillingError):  # the next run deletes an endpoint that remains
                 self.commet.delete_webhook(made.id, Deadline.after(_UNDO_SECONDS))
             raise
 

@@ -1,8 +1,8 @@
-"""What every HTTP function but the webhook shares: routing, validation, callers, problem documents.
+"""What every HTTP function except the webhook shares: routing, validation, callers, problems.
 
-A route says who may call it with `security=[...]`, once: the OpenAPI document shows it and
-`_admit` enforces it. Callers are admitted before the body is read, so a stranger learns nothing
-about what a valid body looks like.
+A route says who may call it with `security=[...]`. The OpenAPI document shows this, and `_admit`
+enforces it. The caller is checked before the body is read, so a stranger learns nothing about the
+form of a valid body.
 """
 
 import json
@@ -58,28 +58,29 @@ logger = Logger()
 
 Body = TypeVar("Body")
 
-# Fields that nobody knows are named in errors too, and a body has room for very many, very long.
+# Errors name unknown fields too. A body can hold very many of them, with very long names.
 _MOST_ERRORS = 20
 _LONGEST_NAME = 50
 
 _WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 _COOKIE = "__Host-session"
-_LOOPBACK_COOKIE = "session"  # plain http on loopback: a browser refuses the prefix and Secure
+# Over plain http, which the local stack uses, browsers refuse `__Host-` and Secure.
+_LOOPBACK_COOKIE = "session"
 
 
 def by_service(scope: str) -> Security:
-    """Callers with a service key that has this scope."""
+    """The `security` of a route for service keys with this scope."""
     return [{SERVICE_KEY: [scope]}]
 
 
 def resolver(*, max_body_bytes: int = 64 * 1024) -> APIGatewayHttpResolver:
-    """A function's router. Every error of ours, and every other one, ends as a problem document."""
+    """A function's router. Every exception, ours or not, is answered as a problem document."""
     app = APIGatewayHttpResolver(json_body_deserializer=_parse_json)
 
     def check_request(app: APIGatewayHttpResolver, call_next: NextMiddleware) -> Response[Any]:
         _admit(app)
         _check_body(app, max_body_bytes)
-        # Powertools looks at the type too, even of no body, and knows it in lower case only.
+        # Powertools reads the content type again, even without a body, and only in lower case.
         app.current_event.raw_event["headers"]["content-type"] = "application/json"
         response: Response[Any] = call_next(app)
         response.headers.setdefault("Cache-Control", "no-store")
@@ -118,23 +119,23 @@ def resolver(*, max_body_bytes: int = 64 * 1024) -> APIGatewayHttpResolver:
 def handle(
     app: APIGatewayHttpResolver, event: dict[str, Any], context: LambdaContext
 ) -> dict[str, Any]:
-    """Answers one request. The only thing a function's `handler` calls."""
-    logger.remove_keys(["caller"])  # keys outlive an invocation
+    """Answers one request in payload format 2.0. A function's `handler` calls nothing else."""
+    logger.remove_keys(["caller"])  # the logger keeps its keys from the last invocation
     logger.append_keys(request_id=_request_id(event))
     app.append_context(deadline=Deadline.of_invocation(context))
-    answer = app.resolve(event, context)  # type: ignore[arg-type]  # we name what we use of it
+    answer = app.resolve(event, context)  # type: ignore[arg-type]  # our type has what we use
     security_headers.add_to(answer["headers"])
     return answer
 
 
 def deadline(app: APIGatewayHttpResolver) -> Deadline:
-    """When this request must be answered."""
+    """The time by which this request must be answered."""
     found: Deadline = app.context["deadline"]
     return found
 
 
 def user(app: APIGatewayHttpResolver) -> User:
-    """The signed-in caller of a route that asks for a session."""
+    """The signed-in caller of a route for sessions. Raises Unauthenticated for a service."""
     caller = app.context["caller"]
     if not isinstance(caller, User):
         raise Unauthenticated
@@ -142,16 +143,16 @@ def user(app: APIGatewayHttpResolver) -> User:
 
 
 def caller(app: APIGatewayHttpResolver) -> User | Service:
-    """The caller of a route that admits sessions and service keys."""
+    """The caller of a route for sessions and service keys."""
     found: User | Service = app.context["caller"]
     return found
 
 
 def json_response(body: Body, status: int = 200, **kwargs: Any) -> Response[Body]:
-    """An answer with a JSON body: a model, or a dictionary of what JSON knows.
+    """An answer whose JSON body is a model, or a dictionary of JSON's own types.
 
-    Written out here: Powertools would validate it once more, which took a tenth of the time of a
-    batch. What it is stays in the type, for the OpenAPI document.
+    The body is written as text here. Powertools would otherwise validate it again, which took a
+    tenth of the time of a batch. The return type still names the model, for the OpenAPI document.
     """
     if isinstance(body, BaseModel):
         text = body.model_dump_json()
@@ -161,23 +162,26 @@ def json_response(body: Body, status: int = 200, **kwargs: Any) -> Response[Body
 
 
 def session_token(app: APIGatewayHttpResolver) -> str:
-    """The session token the caller sent; raises Unauthenticated where there is none."""
+    """The token that the caller sent. Raises Unauthenticated without one."""
     token, _ = _credentials(app)
     return token
 
 
 def cookie_name() -> str:
-    """What the session's cookie is called."""
+    """The name of the session's cookie."""
     return _COOKIE if cookie_is_secure() else _LOOPBACK_COOKIE
 
 
 def cookie_is_secure() -> bool:
-    """False only where the whole site is plain http, which is the local stack."""
+    """Whether the cookie is sent over https only. False where the app is plain http (local)."""
     return not wiring.settings().app_url.startswith("http://")
 
 
 def answers(model: type | None, status: int, *problem_statuses: int) -> dict[int, OpenAPIResponse]:
-    """What a route can answer, for the OpenAPI document. What every route can is added there."""
+    """What a route can answer, by status, for the OpenAPI document.
+
+    `local.openapi` adds the problems that every route can answer.
+    """
     success: OpenAPIResponse = {"description": _phrase(status)}
     if model is not None:
         success["content"] = {"application/json": {"model": model}}
@@ -191,13 +195,13 @@ def answers(model: type | None, status: int, *problem_statuses: int) -> dict[int
 
 
 def _phrase(status: int) -> str:
-    """RFC 9110's words for a status, on every Python: before 3.13 it has older ones for these."""
+    """RFC 9110's phrase for a status. Python before 3.13 has older phrases for 413 and 422."""
     newer = {413: "Content Too Large", 422: "Unprocessable Content"}
     return newer.get(status) or HTTPStatus(status).phrase
 
 
 def field_error(found: Mapping[str, Any], where: Sequence[object]) -> FieldError:
-    """One of pydantic's errors, told of the field that lies there in what the caller sent."""
+    """One of pydantic's errors as ours. `where` is the path to the field in the caller's body."""
     return FieldError(
         field=".".join(map(str, where))[:_LONGEST_NAME] or "body",
         code=str(found["type"]),
@@ -215,7 +219,7 @@ def _check_body(app: APIGatewayHttpResolver, max_body_bytes: int) -> None:
     try:
         body = event.decoded_body or ""
         size = len(body.encode())
-    except ValueError as error:  # bad base64, not UTF-8, lone surrogates
+    except ValueError as error:  # invalid base64, invalid UTF-8, or half of a surrogate pair
         raise InvalidRequest("The body is not UTF-8 text.", code="invalid_encoding") from error
     if size > max_body_bytes:
         raise PayloadTooLarge(f"The body is larger than {max_body_bytes} bytes.")
@@ -229,19 +233,19 @@ def _parse_json(text: str) -> Any:
     try:
         body = json.loads(text, parse_float=_decimal, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
-        # json's message names a place, not the text, but the exception holds the whole body.
+        # Not chained: the exception holds the whole body, although its message does not.
         detail = "The body is not valid JSON."
         if isinstance(error, json.JSONDecodeError):
             detail = f"The body is not valid JSON (line {error.lineno}, column {error.colno})."
         raise InvalidRequest(detail, code="invalid_json") from None
     if not isinstance(body, dict):
-        # Powertools would take the first of a list for the whole.
+        # Of a list, Powertools would use the first item as the body.
         raise InvalidRequest("The body must be a JSON object.")
     return body
 
 
 def _decimal(text: str) -> Decimal:
-    # A huge exponent would make every later step slow; no amount of ours needs one.
+    # A huge exponent would make every later step slow, and no amount needs one.
     if len(text) > 400 or re.search(r"[eE][+-]?\d{4,}", text):
         raise ValueError("number out of range")
     return Decimal(text)
@@ -252,7 +256,10 @@ def _no_constant(name: str) -> NoReturn:
 
 
 def _admit(app: APIGatewayHttpResolver) -> None:
-    """Finds out who calls, where the route asks for somebody; refuses cross-site writes."""
+    """Checks the caller of a route that requires one, and refuses writes from other sites.
+
+    Raises Unauthenticated or Forbidden.
+    """
     event = app.current_event
     requirements: Security = getattr(app.context["_route"], "security", None) or []
     origin = event.headers.get("origin")
@@ -263,7 +270,9 @@ def _admit(app: APIGatewayHttpResolver) -> None:
         return
     token, from_cookie = _credentials(app)
     if from_cookie and is_write and origin is None:
-        raise Forbidden("A write with a cookie needs an Origin.", code="origin_not_allowed")
+        raise Forbidden(
+            "A write with a session cookie needs an Origin header.", code="origin_not_allowed"
+        )
     found = _authenticate(token, requirements)
     app.append_context(caller=found)
     logger.append_keys(caller=found.id if isinstance(found, User) else f"service:{found.name}")
@@ -274,7 +283,7 @@ def _is_ours(origin: str) -> bool:
 
 
 def _credentials(app: APIGatewayHttpResolver) -> tuple[str, bool]:
-    """The token that came with the request, and whether a cookie brought it."""
+    """The request's token, and whether it came in the cookie. Raises Unauthenticated."""
     scheme, _, token = app.current_event.headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer" and token.strip():
         return token.strip(), False
@@ -290,16 +299,16 @@ def _authenticate(token: str, requirements: Security) -> User | Service:
         service = wiring.service_keys().authenticate(token)
         if not accepted[SERVICE_KEY] <= service.scopes:
             missing = ", ".join(sorted(accepted[SERVICE_KEY] - service.scopes))
-            raise Forbidden(f"This key lacks the scope {missing}.", code="missing_scope")
+            raise Forbidden(f"The service key lacks the scope {missing}.", code="missing_scope")
         return service
     if token.startswith(accounts.TOKEN_PREFIX):
         signed_in = accounts.user_of_session(wiring.database(), token, wiring.now())
         if SESSION in accepted:
             return signed_in
         raise Forbidden(
-            "This address takes a service key, not a session.", code="service_key_required"
+            "This address accepts a service key and no session.", code="service_key_required"
         )
-    raise Unauthenticated("These credentials are of the wrong kind for this address.")
+    raise Unauthenticated("This address does not accept credentials of this kind.")
 
 
 # --- problems -------------------------------------------------------------------------------
@@ -309,7 +318,7 @@ def _problem(
     app: APIGatewayHttpResolver, error: BillingError, cause: Exception | None = None
 ) -> Response[Any]:
     if error.code == AccessUnconfirmed.code:
-        logger.info(error.code)  # "ask again in a moment": nothing is broken, nobody is woken up
+        logger.info(error.code)  # the caller tries again soon; nothing is broken, so no alarm
     elif error.status >= 500:
         metric.count(Metric.SERVER_ERRORS, service="api")
         raised = cause or error
@@ -319,7 +328,7 @@ def _problem(
 
 
 def _invalid_request(error: RequestValidationError) -> InvalidRequest:
-    # Where begins with body, query or path.
+    # The first part of `loc` is "body", "query" or "path"; the field's path follows.
     return InvalidRequest(
         errors=[field_error(each, each["loc"][1:]) for each in error.errors()[:_MOST_ERRORS]]
     )

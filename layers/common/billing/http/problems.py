@@ -1,4 +1,7 @@
-"""Errors as RFC 9457 problem documents. Standard library only: the webhook function uses it too."""
+"""Errors as RFC 9457 problem documents.
+
+Uses the standard library only, because the webhook function imports it and must start fast.
+"""
 
 import json
 from typing import Any
@@ -9,7 +12,7 @@ CONTENT_TYPE = "application/problem+json"
 
 
 def document(error: BillingError, request_id: str) -> dict[str, Any]:
-    """The problem document of an error. `type` is about:blank: `code` is what programs go by."""
+    """The problem document of an error. `type` is always about:blank; programs read `code`."""
     problem: dict[str, Any] = {
         "type": "about:blank",
         "title": error.title,
@@ -28,19 +31,19 @@ def document(error: BillingError, request_id: str) -> dict[str, Any]:
 
 
 def headers(error: BillingError) -> dict[str, str]:
-    """The headers that belong to an error's answer."""
+    """The headers of an error's answer, by name."""
     values = {"Content-Type": CONTENT_TYPE, "Cache-Control": "no-store"}
     if error.retry_after is not None:
         values["Retry-After"] = str(error.retry_after)
     if error.status == 401:
-        values["WWW-Authenticate"] = "Bearer"  # RFC 9110 asks for it, and for Allow below
+        values["WWW-Authenticate"] = "Bearer"  # RFC 9110 requires this header, and Allow below
     if isinstance(error, MethodNotAllowed):
         values["Allow"] = error.allow
     return values
 
 
 def response(error: BillingError, request_id: str) -> dict[str, Any]:
-    """A whole answer in API Gateway's payload format 2.0."""
+    """The whole answer for an error, in API Gateway's payload format 2.0."""
     return {
         "statusCode": error.status,
         "headers": headers(error),

@@ -1,15 +1,18 @@
-"""Where Commet may send people back to: only to origins the deployer allows."""
+"""Checks the address that Commet sends people back to: its origin must be an allowed one."""
 
 from billing.config import Settings, origin_of
 from billing.errors import FieldError, InvalidRequest
 
 
 def allowed_target(settings: Settings, url: str | None, field: str) -> str:
-    """The address to return to: the one asked for, or the app's own; raises InvalidRequest."""
+    """`url`, or the app's own address where `url` is None.
+
+    Raises InvalidRequest, naming `field`, where the origin of `url` is not allowed.
+    """
     if url is None:
         return settings.app_url
     if origin_of(url) not in settings.allowed_origins:
         raise InvalidRequest(
-            errors=[FieldError(field, "origin_not_allowed", "That origin is not allowed.")]
+            errors=[FieldError(field, "origin_not_allowed", "This origin is not allowed.")]
         )
     return url

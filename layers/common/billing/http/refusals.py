@@ -1,4 +1,4 @@
-"""Why usage was refused: the problem that each code of a refusal is answered with."""
+"""The problem that answers each code with which usage is refused."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -15,14 +15,14 @@ from billing.http import api
 
 
 def refusal(code: str) -> BillingError:
-    """The error that a refusal is answered with."""
-    # The database may be newer than this code and refuse for a reason that is not in the table.
-    kind, detail = _REFUSALS.get(code, (Conflict, "This cannot be done."))
+    """The error to raise for a refusal's code."""
+    # The database may be newer than this code and refuse with a code that is not in the table.
+    kind, detail = _REFUSALS.get(code, (Conflict, "The current state forbids the request."))
     return kind(detail, code="idempotency_conflict" if code == "conflict" else code)
 
 
 def log_refusals(codes: Iterable[str | None]) -> None:
-    """Logs why usage was refused, and how often: no users, no keys."""
+    """Logs how often each code refused usage in this request; never users or keys."""
     counted = Counter(code for code in codes if code is not None)
     if counted:
         api.logger.info("usage.refused", extra={"codes": dict(counted)})
@@ -31,11 +31,13 @@ def log_refusals(codes: Iterable[str | None]) -> None:
 _REFUSALS: dict[str, tuple[type[BillingError], str]] = {
     "conflict": (
         Conflict,
-        "This key was already used with different content. The first request remains in effect.",
+        "This idempotency key was already used with different content. The first request remains"
+        " in effect.",
     ),
     "already_counted": (
         Conflict,
-        "Usage was already counted under this key, so nothing can be reserved under it.",
+        "Usage was already counted under this idempotency key, so nothing can be reserved under"
+        " it.",
     ),
     "unknown_user": (NotFound, "There is no user with this id."),
     "subscription_required": (
@@ -44,11 +46,14 @@ _REFUSALS: dict[str, tuple[type[BillingError], str]] = {
     ),
     "limit_reached": (PaymentRequired, "The quantity included in the plan is used up."),
     "feature_not_in_plan": (PaymentRequired, "The user's plan does not have this feature."),
-    "access_unconfirmed": (Unavailable, "The subscription is being confirmed. Try again."),
-    "feature_not_metered": (InvalidRequest, "This feature is not counted."),
+    "access_unconfirmed": (
+        Unavailable,
+        "The subscription is being confirmed. Try again in a few seconds.",
+    ),
+    "feature_not_metered": (InvalidRequest, "This feature is not metered."),
     "too_old": (InvalidRequest, "The event occurred more than 35 days ago."),
-    "in_future": (InvalidRequest, "The event lies more than 5 minutes ahead."),
-    "total_too_large": (InvalidRequest, "The running total would become too large."),
+    "in_future": (InvalidRequest, "The event lies more than 5 minutes in the future."),
+    "total_too_large": (InvalidRequest, "The total of the period would become too large."),
     "reservation_not_found": (NotFound, "There is no reservation with this id."),
     "reservation_expired": (
         Conflict,
@@ -61,8 +66,8 @@ _REFUSALS: dict[str, tuple[type[BillingError], str]] = {
     ),
     "below_zero": (
         Conflict,
-        "The user used less than this in the period. Name the wrong entry in corrects, or send"
-        " occurred_at.",
+        "The user used less than this in the period. For another period, name the wrong entry in"
+        " corrects, or send occurred_at.",
     ),
     "no_period": (
         Conflict,

@@ -35,28 +35,29 @@ Amount = Annotated[str, Field(pattern=r"^-?\d+(\.\d+)?$", examples=["30", "2.50"
 
 
 class Request(BaseModel):
-    """A body somebody sends us: unknown fields are refused, they are usually a typo."""
+    """A request's body. Unknown fields are refused, because they are usually a typo."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     def __repr__(self) -> str:
-        # Powertools writes every body out for its debug log, even while that is off. Of a batch
-        # this took a sixth of the request; of a sign-in it would be the password.
+        # Powertools formats every body for its debug log, even while that log is off. For a batch
+        # this took a sixth of the request's time. For a sign-in it would contain the password.
         return f"{type(self).__name__}(...)"
 
     __str__ = __repr__
 
 
 class Reply(BaseModel):
-    """A body we answer with."""
+    """An answer's body."""
 
     model_config = ConfigDict(frozen=True)
 
 
 class Problem(Reply):
-    """RFC 9457 problem document. `code` is stable; `errors` name fields, never their values.
+    """RFC 9457 problem document. `code` is stable. `errors` name fields, never their values.
 
-    `as_of` comes with `access_unconfirmed`: how old is what we know of the subscription.
+    `as_of` comes with `access_unconfirmed`: the time of our newest information about the
+    subscription.
     """
 
     class Field(Reply):
@@ -97,7 +98,7 @@ class UserReply(Reply):
 
 
 class SessionReply(Reply):
-    token: str | None = Field(description="Null where the session went into a cookie.")
+    token: str | None = Field(description="Null where the token was set as a cookie.")
     expires_at: Time
 
 
@@ -206,12 +207,13 @@ class UsageEvent(Request):
 
 
 class UsageBatch(Request):
-    """Up to 1,000 events, each an object like the single form. Each gets its own verdict."""
+    """Up to 1,000 events in the form of a single event. Each gets its own verdict."""
 
     events: Annotated[list[Any], Field(min_length=1, max_length=1000)]
 
 
-# Dictionaries, which are written as they are: there are a thousand verdicts in an answer.
+# These are dictionaries and not models, because json writes dictionaries faster and an answer can
+# hold a thousand verdicts.
 
 
 class WrongField(TypedDict):
@@ -226,19 +228,19 @@ class UsageVerdict(TypedDict):
     status: Annotated[str, Field(description="accepted, duplicate, conflict or refused")]
     code: str | None
     errors: NotRequired[
-        Annotated[list[WrongField], Field(description="Only of an invalid_event: what is wrong.")]
+        Annotated[list[WrongField], Field(description="The wrong fields of an `invalid_event`.")]
     ]
 
 
 class UsageTaken(TypedDict):
     accepted: int
     duplicates: int
-    refused: Annotated[int, Field(description="Refused and conflicting ones.")]
+    refused: Annotated[int, Field(description="The number of refused and conflicting events.")]
     results: list[UsageVerdict]
 
 
 class UsageCheck(Request):
-    """What somebody is about to use. A signed-in user leaves `user_id` out."""
+    """A quantity that a user is about to use. A signed-in user leaves `user_id` out."""
 
     feature: FeatureCode
     quantity: Quantity = Decimal(1)
@@ -248,7 +250,8 @@ class UsageCheck(Request):
 class UsageAllowed(Reply):
     allowed: bool
     remaining: Amount | None = Field(
-        description="Included, neither used nor held. Null where unlimited, or not in the plan."
+        description="The part of the included quantity that is neither used nor held. Null where"
+        " the feature is unlimited or not in the plan."
     )
     overage_quantity: Amount
     cost: Amount | None = Field(description="Null where the price is not known yet.")
@@ -257,7 +260,7 @@ class UsageAllowed(Reply):
 
 
 class Reserve(Request):
-    """An amount to hold before the work is done."""
+    """A quantity to hold until the work is done."""
 
     user_id: UserId
     feature: FeatureCode
@@ -275,21 +278,21 @@ class ReservationReply(Reply):
     quantity: Amount
     expires_at: Time
     state: str = Field(description="held, confirmed, released or expired")
-    booked: Amount | None = Field(description="What the work took, once confirmed.")
+    booked: Amount | None = Field(description="The confirmed quantity. Null until confirmed.")
 
 
 class Confirm(Request):
-    """What the work took. Leave the quantity out where it took what was held."""
+    """The quantity that the work took. Leave it out to confirm the held quantity."""
 
     quantity: Quantity | None = None
 
 
 class Release(Request):
-    """Nothing to say."""
+    """An empty object."""
 
 
 class Correct(Request):
-    """What is to be added to what was used, or, below zero, taken off."""
+    """A quantity to add to a user's total. A negative quantity is taken off the total."""
 
     user_id: UserId
     feature: FeatureCode
@@ -298,24 +301,26 @@ class Correct(Request):
     reason: Annotated[Text, Field(min_length=1, max_length=500)]
     corrects: IdempotencyKey | None = Field(
         None,
-        description="The key of the entry that was wrong. The period it was booked in is meant.",
+        description="The idempotency key of the wrong entry. The period in which it was booked is"
+        " corrected.",
     )
     occurred_at: OccurredAt | None = Field(
         None,
-        description="The period that held it is meant; with neither this nor `corrects`, the one"
-        " that runs.",
+        description="The period that contains this time is corrected. With neither `occurred_at`"
+        " nor `corrects`, the running period is.",
     )
 
 
 class NeedsCredit(Reply):
-    """The period is over, and its invoice is not changed by this: give the money back in Commet."""
+    """The period is over, so its invoice stays as it is. Give the money back in Commet."""
 
     quantity: Amount = Field(
-        description="What Commet was told too much; it may be less than asked."
+        description="The quantity that was reported to Commet and is too much. It may be less than"
+        " the correction, because usage that was not reported yet needs no credit."
     )
     amount: Amount | None = Field(
-        description="What that is worth: nothing within what was included. Null where the price is"
-        " not known."
+        description="The price of `quantity`: zero within the included quantity. Null where the"
+        " price is not known."
     )
     currency: str
     period: UsagePeriodReply
@@ -326,7 +331,7 @@ class CorrectionTaken(Reply):
     status: str = Field(description="accepted or duplicate")
     quantity: Amount
     period: UsagePeriodReply
-    used: Amount = Field(description="The total of that period now.")
+    used: Amount = Field(description="The total of the corrected period after the correction.")
     needs_credit: NeedsCredit | None
 
 
@@ -339,9 +344,11 @@ class LedgerEntry(Reply):
     quantity: Amount
     idempotency_key: str
     period: UsagePeriodReply
-    late: bool = Field(description="Occurred before the period it was booked in.")
+    late: bool = Field(description="Whether it occurred before the period in which it was booked.")
     reason: str | None
-    author: str | None = Field(description="The name of the service key that corrected.")
+    author: str | None = Field(
+        description="Of a correction: the name of the service key that sent it."
+    )
     needs_credit: bool
     properties: dict[str, str]
 
@@ -349,7 +356,8 @@ class LedgerEntry(Reply):
 class LedgerPage(Reply):
     events: list[LedgerEntry]
     next_cursor: str | None = Field(
-        description="Null on the last page. A page before it may be short, even empty."
+        description="Null on the last page. Earlier pages may have fewer entries than `limit`, or"
+        " none."
     )
 
 
@@ -391,9 +399,10 @@ class UsageReply(Reply):
     unit: str | None
     period: UsagePeriodReply
     used: Amount
-    held: Amount = Field(description="What reservations hold beside that.")
+    held: Amount = Field(description="The quantity of all held reservations; not part of `used`.")
     carried: Amount = Field(
-        description="Of `used`, what was counted in an earlier period and is billed in this one."
+        description="The part of `used` that was counted in an earlier period and is billed in"
+        " this one."
     )
     included: Amount | None
     remaining: Amount | None

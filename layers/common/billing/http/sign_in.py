@@ -1,5 +1,4 @@
-"""What sign-up, sign-in and sign-out share of HTTP: the answer, the cookie, the counters and whom
-they count."""
+"""What sign-up, sign-in and sign-out share: the answer, the cookie and the client's address."""
 
 import hmac
 from datetime import datetime
@@ -14,26 +13,34 @@ from billing.http.shapes import SessionReply, SignedIn, UserReply
 
 
 def client_address(app: APIGatewayHttpResolver) -> str:
-    """The address to count attempts by: who connected, or what the last trusted proxy saw."""
+    """The address by which attempts are counted.
+
+    Without a trusted proxy, this is the address that connected to API Gateway. With trusted proxies
+    in front, it is the address that connected to the outermost proxy.
+    """
     hops = wiring.settings().trusted_proxy_hops
     headers = app.current_event.headers
-    seen = [a.strip() for a in headers.get("x-forwarded-for", "").split(",")]
-    # API Gateway appends who connected to it, so with one proxy of ours that is seen[-2].
-    if hops and len(seen) > hops and _is_proxys(headers.get("x-proxy-proof", "")):
-        return seen[-1 - hops]
+    addresses = [a.strip() for a in headers.get("x-forwarded-for", "").split(",")]
+    # API Gateway appends the address that connected to it. With one trusted proxy, addresses[-1] is
+    # the proxy and addresses[-2] the client.
+    if hops and len(addresses) > hops and _is_from_our_proxy(headers.get("x-proxy-proof", "")):
+        return addresses[-1 - hops]
     return str(app.current_event.request_context.http.source_ip)
 
 
-def _is_proxys(proof: str) -> bool:
-    """Whether only a proxy of ours can have sent this. An HTTP API can be called around any proxy,
-    and who does could name another address with each attempt."""
+def _is_from_our_proxy(proof: str) -> bool:
+    """Whether the proof was made with our secret, so that only our proxy can have sent it.
+
+    Anybody can call the HTTP API directly, past the proxy, and write another address into
+    X-Forwarded-For with each attempt.
+    """
     key = wiring.secrets().text(wiring.settings().app_secret_id)
     expected = hmac.digest(key.encode(), b"trusted proxy", "sha256").hex()
     return hmac.compare_digest(proof.encode("utf-8", "replace"), expected.encode())
 
 
 def signed_in(user: User, session: Session, *, in_cookie: bool, status: int) -> Response[SignedIn]:
-    """The answer to a sign-up or sign-in. A token in a cookie is not in the body as well."""
+    """The answer to a sign-up or sign-in. With `in_cookie` the token is in a cookie only."""
     body = SignedIn(
         user=UserReply(id=user.id, email=user.email, name=user.name),
         session=SessionReply(
@@ -44,7 +51,7 @@ def signed_in(user: User, session: Session, *, in_cookie: bool, status: int) -> 
 
 
 def signed_out() -> Response[None]:
-    """The answer to a sign-out; takes the cookie back."""
+    """The answer to a sign-out; has the browser delete the cookie."""
     expired = _cookie("")
     expired.max_age = None
     expired.expires = datetime(1970, 1, 1)  # noqa: DTZ001 - Powertools prints it as GMT
@@ -52,8 +59,10 @@ def signed_out() -> Response[None]:
 
 
 def _cookie(token: str) -> Cookie:
-    """No script reads it and no other site's form or script sends it. The server ends sessions,
-    so the cookie may live as long as the longest one."""
+    """The session's cookie. Scripts cannot read it, and other sites cannot have it sent.
+
+    It lives as long as the longest session, because the server decides when a session ends.
+    """
     return Cookie(
         name=api.cookie_name(),
         value=token,

@@ -1,4 +1,4 @@
-"""What the routes for usage answer: the shapes of the API, made of what the layer says."""
+"""Turns results of `billing.usage` into the answers of the usage routes."""
 
 from collections.abc import Sequence
 from decimal import Decimal
@@ -30,14 +30,14 @@ def verdict(index: int, key: str | None, found: Verdict) -> UsageVerdict:
 
 
 def invalid(index: int, item: object, wrong: Sequence[FieldError]) -> UsageVerdict:
-    """The verdict on an item that is no event: which fields are wrong, and why."""
-    said = verdict(index, key_of(item), Verdict("refused", "invalid_event"))
-    said["errors"] = [{"field": e.field, "code": e.code, "message": e.message} for e in wrong]
-    return said
+    """The verdict on an item that is not a valid event: which fields are wrong, and why."""
+    refused = verdict(index, key_of(item), Verdict("refused", "invalid_event"))
+    refused["errors"] = [{"field": e.field, "code": e.code, "message": e.message} for e in wrong]
+    return refused
 
 
 def taken(results: list[UsageVerdict]) -> UsageTaken:
-    """All verdicts of one request, counted."""
+    """All verdicts of one request, and how many of each kind there are."""
     statuses = [result["status"] for result in results]
     accepted, duplicates = statuses.count("accepted"), statuses.count("duplicate")
     return {
@@ -61,8 +61,10 @@ def allowance(found: Allowance) -> UsageAllowed:
 
 
 def unconfirmed(found: Allowance) -> UsageAllowed:
-    """The answer while Commet has not said whether the user has access: nothing is allowed, and
-    neither what is left nor a price is promised."""
+    """The answer while Commet has not confirmed whether the user has access.
+
+    Nothing is allowed, `remaining` is null and `cost` is zero.
+    """
     return UsageAllowed(
         allowed=False,
         remaining=None,
@@ -74,7 +76,7 @@ def unconfirmed(found: Allowance) -> UsageAllowed:
 
 
 def reservation(found: Reservation) -> ReservationReply:
-    """A reservation as it stands."""
+    """A reservation in its current state."""
     return ReservationReply(
         id=found.id,
         user_id=found.user_id,
@@ -90,7 +92,7 @@ def reservation(found: Reservation) -> ReservationReply:
 def corrected(
     correction: Correction, booking: Booking, *, repeated: bool, currency: str
 ) -> CorrectionTaken:
-    """What was corrected. `currency` is the fallback where Commet has not named one."""
+    """The answer to a correction. `currency` is used where Commet has named none."""
     period = UsagePeriodReply(start=booking.period_start, end=booking.period_end)
     credit = booking.needs_credit
     return CorrectionTaken(

@@ -1,4 +1,4 @@
-"""Reading up to 1,000 events of one request, and naming what is wrong with each."""
+"""Reads up to 1,000 events of one request, and names the wrong fields of each invalid one."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,8 +10,8 @@ from billing.field_types import IdempotencyKey
 from billing.http import api, shapes
 from billing.usage.accepting import UsageEvent
 
-# The most wrong fields that are named of one event: those of 1,000 fit into the 6 MB that Lambda
-# answers with.
+# So many wrong fields are named per event. More would not fit: Lambda's answer holds 6 MB, and all
+# 1,000 events may be wrong.
 _MOST_ERRORS = 3
 
 _event = TypeAdapter(UsageEvent)
@@ -20,15 +20,18 @@ _key = TypeAdapter(IdempotencyKey)
 
 
 def read(items: list[Any]) -> Sequence[UsageEvent | list[FieldError]]:
-    """Each event, or what is wrong with it, in the order sent."""
+    """Each event, or its wrong fields, in the order sent."""
     try:
-        return _events.validate_python(items)  # one by one takes twice as long
+        return _events.validate_python(items)  # validating one by one takes twice as long
     except ValidationError:
         return [_read_one(item) for item in items]
 
 
 def key_of(item: object) -> str | None:
-    """The key of an item that is no valid event, so that its sender finds it; None without one."""
+    """The idempotency key of an item that is not a valid event, or None without a valid key.
+
+    The sender finds the item by this key.
+    """
     key = item.get("idempotency_key") if isinstance(item, dict) else None
     try:
         return _key.validate_python(key, strict=True)
@@ -43,7 +46,7 @@ def _read_one(item: object) -> UsageEvent | list[FieldError]:
         wrong = error
     try:
         shapes.UsageEvent.model_validate(item)
-    except ValidationError as error:  # names the fields as it does for a single event
+    except ValidationError as error:  # names the fields as a request with a single event does
         wrong = error
     found = wrong.errors(include_url=False, include_context=False, include_input=False)
     return [api.field_error(each, each["loc"]) for each in found[:_MOST_ERRORS]]

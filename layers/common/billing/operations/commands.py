@@ -1,4 +1,4 @@
-"""What a person may have `reconcile` do besides its schedule."""
+"""The commands that an operator can give to `reconcile`."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -28,20 +28,22 @@ class _Asked:
 
 
 def obey(db: Database, command: Command, *, now: datetime) -> dict[str, Any]:
-    """Carries out `command`; returns the rows it found or the number it changed.
+    """Carries out `command`; returns the rows that it found or the number that it changed.
 
-    Raises InvalidRequest for a command, or a field of one, that is not known.
+    Raises InvalidRequest for an unknown command, and for a field that is missing or wrong.
     """
     run = _COMMANDS.get(str(command.get("command")))
     if run is None:
-        raise InvalidRequest(f"There is no such command. Known are: {', '.join(_COMMANDS)}.")
+        raise InvalidRequest(f"Unknown command. The commands are: {', '.join(_COMMANDS)}.")
     return run(_Asked(db, command, now))
 
 
 def _show(asked: _Asked) -> dict[str, Any]:
     user = asked.text("user")
     if not user:
-        raise InvalidRequest("Say which `user`: an id, Commet's customer id or an email address.")
+        raise InvalidRequest(
+            "`user` is missing: our user id, Commet's customer id or the email address."
+        )
     return inspection.of_user(asked.db, user, now=asked.now)
 
 
@@ -53,7 +55,7 @@ def _sweep(asked: _Asked) -> dict[str, Any]:
 def _redrive(asked: _Asked) -> dict[str, Any]:
     run = _REDRIVES.get(str(asked.command.get("what", "events")))
     if run is None:
-        raise InvalidRequest(f"Say `what` to redrive: {', '.join(_REDRIVES)}.")
+        raise InvalidRequest(f"`what` must be one of: {', '.join(_REDRIVES)}.")
     return {"redriven": run(asked)}
 
 
@@ -73,7 +75,9 @@ def _redrive_deliveries(asked: _Asked) -> int:
 def _resolve(asked: _Asked) -> dict[str, Any]:
     user, event_id, note = asked.text("user"), asked.text("id"), asked.text("note")
     if not user or not event_id or not note:
-        raise InvalidRequest("Say which delivery, by `user` and `id`, and in a `note` why.")
+        raise InvalidRequest(
+            "`user` and `id` of the delivery are needed, and a `note` that says what was done."
+        )
     delivered = asked.command.get("delivered") is True
     return {
         "resolved": outbox.resolve(

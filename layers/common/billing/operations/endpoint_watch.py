@@ -1,8 +1,8 @@
-"""Seeing that Commet still sends its webhooks to us, and having it begin again where it stopped.
+"""Checks that our webhook endpoint is active at Commet, and switches it on where it is not.
 
-Commet disables an endpoint after three events in a row that it could not deliver, tells a person
-by mail, and replays nothing. So a disabled one is switched on, and whatever may have changed
-meanwhile is read again.
+Commet disables an endpoint after three webhooks in a row that it could not deliver. It notifies a
+person by mail and never sends the missed webhooks again. So a sweep follows, which reads everything
+that may have changed meanwhile.
 """
 
 from collections.abc import Callable
@@ -13,21 +13,21 @@ from billing.deadline import Deadline
 
 
 class Endpoint(Enum):
-    """How our webhook endpoint was found."""
+    """The state in which our webhook endpoint was found."""
 
     ACTIVE = "active"
     ENABLED_AGAIN = "enabled_again"
-    MISSING = "missing"  # not registered: only the deployment can, because it keeps the secret
-    UNKNOWN = "unknown"  # this deployment was not told its own address
+    MISSING = "missing"  # only a deployment can register it, because it stores the secret
+    UNKNOWN = "unknown"  # WEBHOOK_URL is empty, or Commet did not answer
 
 
 def look_after(
     commet: Commet, url: str, *, before_enabling: Callable[[], None], deadline: Deadline
 ) -> Endpoint:
-    """Finds the endpoint with our address and switches it on where it is off.
+    """Finds the endpoint with our address `url`, and switches it on where it is disabled.
 
-    `before_enabling` is called first, so that what has to follow is not forgotten. Raises
-    CommetUnavailable or CommetRefused.
+    `before_enabling` is called before the endpoint is switched on. Raises CommetUnavailable or
+    CommetRefused.
     """
     if not url:
         return Endpoint.UNKNOWN

@@ -1,6 +1,6 @@
-"""What is thrown away: sessions that ended, counters of yesterday, what is over and done.
+"""Deletes old sessions, counters of attempts, webhooks, ledger rows and deliveries.
 
-Webhooks, ledger rows and deliveries of long ago shrink to what can still be asked for.
+Of webhooks, ledger rows and deliveries the parts stay that may still be needed.
 """
 
 from datetime import datetime, timedelta
@@ -22,7 +22,7 @@ _BEGINNING = {"received_at": "-infinity", "id": ""}
 
 
 def tidy_sign_ins(db: Database, now: datetime) -> None:
-    """Deletes sessions that ended and attempts that no limit looks at any more."""
+    """Deletes ended sessions, and counters of attempts whose window ended a day ago."""
     db.execute(_sql["delete_expired_sessions"], {"now": now})
     db.execute(_sql["delete_old_attempts"], {"before": now - _KEEP_ATTEMPTS})
 
@@ -30,10 +30,11 @@ def tidy_sign_ins(db: Database, now: datetime) -> None:
 def prune_inbox(
     db: Database, *, payload_age: timedelta, id_age: timedelta, deadline: Deadline
 ) -> int:
-    """Takes old webhooks their payload, and much older ones altogether; how many lost theirs.
+    """Deletes the payload of webhooks older than `payload_age`, and rows older than `id_age`.
 
-    Goes on where the last run stopped. What was not applied yet keeps everything. An id is kept far
-    longer than Commet sends an event again, so a repeat is always known as one.
+    Returns how many payloads were deleted. Continues where the last run stopped. A webhook that was
+    not applied yet keeps its row and payload. A row is kept for much longer than Commet repeats a
+    webhook, so a repeated webhook is always recognised.
     """
     found = rounds.take_up(db, _PAYLOADS, start=_BEGINNING, every=timedelta(0))
     if found is None:
@@ -62,7 +63,10 @@ def prune_inbox(
 
 
 def compact_deliveries(db: Database, *, before: datetime, deadline: Deadline) -> int:
-    """Merges the sent deliveries of periods closed before then; of how many periods."""
+    """Merges the sent deliveries of each period that was closed before `before`.
+
+    Returns the number of periods.
+    """
     compacted = 0
     params = {"before": before, "limit": _DELIVERIES_AT_ONCE}
     while deadline.remaining() > 0:
@@ -74,10 +78,11 @@ def compact_deliveries(db: Database, *, before: datetime, deadline: Deadline) ->
 
 
 def prune_ledger(db: Database, *, before: datetime, deadline: Deadline) -> int:
-    """Replaces ledger rows booked before then by their keys, which stay for good; how many.
+    """Replaces ledger rows booked before `before` by their idempotency keys; returns how many.
 
-    Once a day, in a round that goes on where the last run stopped. Rows of which something is left
-    to send, to decide or to give back keep everything.
+    The keys are kept for ever. Works once a day, in a round that continues where the last run
+    stopped. A ledger row stays while its period runs, while its usage waits to be sent, while a
+    delivery is in doubt, and while a credit is open.
     """
     start = {"booked_at": "-infinity", "user_id": "", "key": ""}
     found = rounds.take_up(db, _LEDGER, start=start, every=_DAILY)

@@ -15,8 +15,9 @@ select looked_at, finished from compact_deliveries(%(before)s, %(limit)s)
 select looked_at, pruned, booked_at, user_id, key
 from prune_ledger(%(before)s, %(booked_at)s, %(user_id)s, %(key)s, %(limit)s)
 
--- Takes the payload from the oldest events that still have one; answers how far it came and how
--- many lost theirs. What has not been applied yet keeps it.
+-- Deletes the payload of the next old webhooks, from a position on. Returns how many rows were
+-- looked at, how many payloads were deleted, and the last position. A webhook that was not applied
+-- yet keeps its payload.
 -- name: prune_payloads
 with old as (
     select id, received_at from webhook_events
@@ -36,8 +37,8 @@ select (select count(*) from old) as looked_at, (select count(*) from pruned) as
        last.received_at, last.id
 from (select received_at, id from old order by received_at desc, id desc limit 1) as last
 
--- Old rows go altogether: nothing as old as that is sent again, and if it were, every word in it
--- would be older than what is recorded.
+-- Deletes old webhooks altogether. Commet sends no webhook again after so long. If it did, the
+-- subscription's columns would all be newer, and the webhook would change nothing.
 -- name: delete_old_events
 with old as (
     select id from webhook_events

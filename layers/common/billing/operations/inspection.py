@@ -1,4 +1,4 @@
-"""One user as the operator sees them: rows, events, marks, and what reconcile would do."""
+"""Everything recorded about one user, for an operator, and what reconcile will do about them."""
 
 from collections.abc import Iterator
 from datetime import datetime
@@ -15,15 +15,15 @@ Plain = dict[str, Any]
 
 
 def of_user(db: Database, who: str, *, now: datetime) -> Plain:
-    """Everything recorded about a user, as plain JSON; times ISO-8601, amounts as text.
+    """Everything recorded about a user, as plain JSON: times as ISO-8601, amounts as text.
 
-    `who` is our id, Commet's customer id or the email address. `would_do` says in sentences what
-    the next run of reconcile has to do for them. Holds personal data: for a person's eyes, not for
-    a log. Raises NotFound `unknown_user`.
+    `who` is our user id, Commet's customer id or the email address. `would_do` lists in sentences
+    what coming runs of reconcile will do for the user. The result contains personal data, so it
+    must not be logged. Raises NotFound `unknown_user`.
     """
     user = db.one(_sql["find"], {"who": who})
     if user is None:
-        raise NotFound("There is no user with this id or address.", code="unknown_user")
+        raise NotFound("There is no user with this id or email address.", code="unknown_user")
     ids = {
         "user_id": user["id"],
         "customers": [each for each in (user["id"], user["commet_customer_id"]) if each],
@@ -42,14 +42,14 @@ def of_user(db: Database, who: str, *, now: datetime) -> Plain:
     found: Plain = _plain(
         {"user": user, **seen, "checkout": next(iter(seen["checkout"]), None), "now": now}
     )
-    return found | {"would_do": would_do or ["nothing: no row is in doubt and no event waits"]}
+    return found | {"would_do": would_do or ["nothing: no row is in doubt and no webhook waits"]}
 
 
 def _questions(rows: list[Row]) -> Iterator[str]:
     for row in rows:
         if row["schedule_asks_at"] is None:
             continue
-        why = "it is in doubt" if row["in_doubt"] else "as every day"
+        why = "it is in doubt" if row["in_doubt"] else "the daily check"
         when = "now" if row["due"] else f"at {_plain(row['schedule_asks_at'])}"
         yield f"ask Commet about {row['id']} {when}: {why}"
 
@@ -57,13 +57,13 @@ def _questions(rows: list[Row]) -> Iterator[str]:
 def _retries(rows: list[Row]) -> Iterator[str]:
     for row in rows:
         if row["status"] == "failed":
-            yield f"apply event {row['id']} again at {_plain(row['due_at'])}"
+            yield f"apply webhook {row['id']} again at {_plain(row['due_at'])}"
         elif row["status"] == "dead":
-            yield f"nothing about event {row['id']}: it is dead until somebody redrives it"
+            yield f"nothing about webhook {row['id']}: it is dead until somebody redrives it"
 
 
 def _plain(value: Any) -> Any:
-    """The same in JSON's own types."""
+    """The value with JSON's own types only."""
     if isinstance(value, dict):
         return {key: _plain(each) for key, each in value.items()}
     if isinstance(value, list):

@@ -1,4 +1,4 @@
--- Everything known of one user, for the person who runs this.
+-- Everything recorded about one user, for an operator.
 
 -- name: find
 select id, commet_customer_id, email, created_at, entitlements_at, unsubscribed_at,

@@ -1,8 +1,8 @@
-"""What a schedule repairs, because webhooks alone cannot.
+"""One run of `reconcile`: repairs on a schedule what webhooks alone cannot.
 
-In this order, each within its share of the time, so that none starves another: events that could
-not be applied, an endpoint Commet has switched off, a round through everything Commet has, rows
-Commet must be asked about, totals of usage, and what is old.
+The steps, in this order: try failed webhooks again, switch a disabled endpoint on, sweep, refresh
+users who are due, compare totals of usage, delete old rows, count what waits in the inbox. The
+first steps have a share of the time each, so that none takes the time of the others.
 """
 
 from collections import Counter
@@ -32,12 +32,13 @@ logger = Logger(child=True)
 Clock = Callable[[], datetime]
 Summary = dict[str, int]
 
-# Users asked about side by side: Commet's answers take longer than writing them down.
+# Commet is asked about so many users at the same time, because its answers take longer than writing
+# them.
 _AT_ONCE = 8
 _REFRESH_SECONDS = 10.0
 _ENDPOINT_SECONDS = 5.0
 
-# Shares of the time that is left when their turn comes.
+# The share of each step in the time that is left when the step begins.
 _INBOX_SHARE = 0.4
 _SWEEP_SHARE = 0.4
 _REFRESH_SHARE = 0.6
@@ -47,11 +48,11 @@ _DRIFT_SHARE = 0.6
 def run(
     db: Database, commet: Commet, settings: Settings, *, clock: Clock, deadline: Deadline
 ) -> Summary:
-    """One run: works until nothing is due or time is up; what it did, as counts.
+    """Works until nothing is due or time is up; returns what it did, as counts by name.
 
-    One user's trouble never stops another's: it is logged, and their row comes due again later. Nor
-    does one step stop another: `steps_failed` counts those the database refused. Raises
-    DatabaseUnavailable.
+    An error about one user stops no other user: it is logged, and the user's row is due again
+    later. A step that the database refuses stops no other step: it is counted in `steps_failed`.
+    Raises DatabaseUnavailable.
     """
     budget = Budget(db, settings.commet_calls_per_second)
     steps: Sequence[Callable[[], Summary]] = (
@@ -73,7 +74,7 @@ def run(
 
 
 def _attempt(step: Callable[[], Summary]) -> Summary:
-    """One step that the database refuses keeps none of the others from being taken."""
+    """The counts of one step. A step that the database refuses is logged and counted instead."""
     try:
         return step()
     except psycopg.Error as error:
@@ -122,7 +123,7 @@ def _inbox(db: Database, settings: Settings, clock: Clock, deadline: Deadline) -
 
 
 def _health(db: Database) -> Summary:
-    """What waits in the inbox for a later run, and what for a person."""
+    """How many webhooks wait in the inbox for a later run, and how many for a person."""
     found = inbox.health(db)
     return {
         "inbox_failed": found.failed,
@@ -137,7 +138,8 @@ def _endpoint(db: Database, commet: Commet, settings: Settings, deadline: Deadli
         found = endpoint_watch.look_after(
             commet,
             settings.webhook_url,
-            # Before it is switched on: were the answer lost, nobody could tell that it was off.
+            # The sweep is requested first. If the answer of switching on is lost, the next run
+            # finds the endpoint active and cannot know that webhooks were missed.
             before_enabling=lambda: sweep.request(db),
             deadline=deadline,
         )
@@ -171,7 +173,7 @@ def _sweep(
 def _refresh_due(
     db: Database, commet: Commet, budget: Budget, clock: Clock, deadline: Deadline
 ) -> Summary:
-    """Asks about whoever is due; stops for this run once Commet answers nobody."""
+    """Asks about the users who are due. Stops for this run where Commet answers about none."""
     counts = Counter(refreshed=0, refresh_failed=0, healed=0)
     with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="ask") as pool:
         while deadline.remaining() > 0:
@@ -199,7 +201,7 @@ class _Asked:
 
 
 def _write_down(db: Database, asked: Sequence[_Asked], counts: "Counter[str]") -> list[Exception]:
-    """Writes what was answered and counts it; what went wrong, each for one user alone."""
+    """Writes the answers and counts them. Returns the errors, each of which concerns one user."""
     failures: list[Exception] = []
     for each in asked:
         try:
@@ -207,7 +209,7 @@ def _write_down(db: Database, asked: Sequence[_Asked], counts: "Counter[str]") -
             counts["refreshed"] += 1
         except DatabaseUnavailable:
             raise
-        except Exception as error:  # noqa: BLE001 - it is this user's trouble alone
+        except Exception as error:  # noqa: BLE001 - an error about one user must stop no other
             counts["refresh_failed"] += 1
             failures.append(error)
             _log_refresh(each.user_id, error)
@@ -242,5 +244,5 @@ def _log_refresh(user_id: str, error: Exception) -> None:
 
 
 def _log(event: str, error: CommetUnavailable | CommetRefused, **fields: str) -> None:
-    told = {"commet_code": error.commet_code, "commet_request_id": error.request_id, **fields}
-    logger.warning(event, extra=told)
+    extra = {"commet_code": error.commet_code, "commet_request_id": error.request_id, **fields}
+    logger.warning(event, extra=extra)

@@ -1,8 +1,8 @@
-"""Going through everything Commet has, once a day and whenever webhooks may have been missed.
+"""The sweep: reads Commet's list of subscriptions once a day, and when webhooks may be missing.
 
-Commet's list of subscriptions is held against the mirror page by page: what differs is marked for
-a refresh, and what nobody told us of is recorded. Then every row believed live that the list did
-not confirm is marked too. Where a run ends for want of time the next one goes on.
+Each page of the list is compared with the mirror. A row that differs is marked for a refresh, and a
+subscription that is not in the mirror is recorded. Then every live row that the list did not
+confirm is marked too. Where a run has no time left, the next run continues.
 """
 
 from collections.abc import Sequence
@@ -29,19 +29,19 @@ _sql = Statements(__file__)
 NAME = "sweep"
 EVERY = timedelta(days=1)
 
-# Subscriptions that ended need no comparing, nor do checkouts that nobody paid: one that was paid
-# is listed as what it has become.
+# Ended subscriptions and unpaid checkouts are not compared. A checkout that was paid is listed
+# under its new status.
 _STATUSES = ("active", "trialing", "past_due", "paused")
 _LOOK_AT_ONCE = 5000
 
-# A status whose list cannot be read to the end this often is given up for this round: its rows then
-# count as unseen, and each is asked about by itself.
+# After so many failures to read the list of one status to its end, this round skips the status. Its
+# rows then count as unconfirmed, so Commet is asked about each of them.
 _TRIES = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Swept:
-    """What one run saw: rows compared, rows found wrong, subscriptions we had not heard of."""
+    """One run's counts: rows compared, rows that differ, subscriptions missing in the mirror."""
 
     compared: int = 0
     differing: int = 0
@@ -56,18 +56,18 @@ class Swept:
 
 
 def request(db: Database) -> None:
-    """Has the next run begin a sweep after which everything live is asked about once more.
+    """Has the next run begin a sweep that also has Commet asked about every live subscription.
 
-    Entitlements are not part of Commet's list, so after an outage comparing alone is not enough.
+    Comparing alone is not enough after an outage, because Commet's list contains no entitlements.
     """
     rounds.request(db, NAME, start=_start(recheck=True))
 
 
 def run(db: Database, commet: Commet, budget: Budget, *, clock: Clock, deadline: Deadline) -> Swept:
-    """Goes on with the round that is due, as far as time and the budget of calls allow.
+    """Continues the round that is due, as far as time and the call budget allow.
 
-    Raises CommetUnavailable or CommetRefused; the round then goes on in a later run, and no page
-    that cannot be read holds it up for ever.
+    Raises CommetUnavailable or CommetRefused. A later run then continues the round. After three
+    failures to read a status, the round skips the status.
     """
     swept = Swept()
     found = rounds.take_up(db, NAME, start=_start(recheck=False), every=EVERY)
@@ -134,7 +134,11 @@ def _next(position: Position, status: str, following: str | None) -> Position:
 
 
 def _stumbled(position: Position) -> Position:
-    """Where to go on after a page that Commet would not give: a cursor may have grown old."""
+    """Where to continue after a page that could not be read.
+
+    The status is read again from its first page, because the cursor may have expired. After the
+    last try the next status follows.
+    """
     tries = int(position.get("tries", 0)) + 1
     if tries == _TRIES:
         return _next(position, str(position["status"]), None)

@@ -1,11 +1,12 @@
--- Holds what Commet lists against what is recorded. A row that says the same is confirmed, one that
--- does not is marked; one that is being written right now has its news already.
+-- Compares subscriptions of Commet's list with the mirror. A row with the same values is confirmed,
+-- a row that differs is marked. A row that another statement has locked is skipped: it is being
+-- written right now.
 -- name: compare
 with listed as (
     select i.id, i.customer, i.known
     from jsonb_to_recordset(%(items)s::jsonb) as i (id text, customer text, known jsonb)
 ),
-held as (
+found as (
     select s.id, says_otherwise(s, l.known - 'checkout_url') as differs
     from subscriptions s
     join listed l on l.id = s.id
@@ -14,24 +15,24 @@ held as (
 ),
 written as (
     update subscriptions s set
-        confirmed_at = case when held.differs then s.confirmed_at else now() end,
-        refresh_due = case when held.differs then least(s.refresh_due, now())
+        confirmed_at = case when found.differs then s.confirmed_at else now() end,
+        refresh_due = case when found.differs then least(s.refresh_due, now())
                            else s.refresh_due end,
         recheck_at = case when %(recheck)s then now() else s.recheck_at end,
-        version = case when held.differs then s.version + 1 else s.version end
-    from held
-    where s.id = held.id
+        version = case when found.differs then s.version + 1 else s.version end
+    from found
+    where s.id = found.id
 )
 select l.id, find_user(l.customer) as user_id,
-       case when held.differs then 'differs'
-            when held.id is not null or exists (select from subscriptions s where s.id = l.id)
+       case when found.differs then 'differs'
+            when found.id is not null or exists (select from subscriptions s where s.id = l.id)
                 then 'same'
             else 'missing' end as outcome
 from listed l
-left join held on held.id = l.id
+left join found on found.id = l.id
 
--- Of the next rows believed live, marks those that Commet's list did not confirm since the round
--- began; answers the last one looked at, or nothing where there are no more.
+-- Of the next live rows, marks those that Commet's list did not confirm since the round began.
+-- Returns the id of the last row looked at, or no row at the end.
 -- name: mark_unseen
 with looked_at as (
     select id from subscriptions

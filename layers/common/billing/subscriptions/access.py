@@ -1,4 +1,7 @@
-"""May this user use what they pay for? Somebody who has just paid is never told to pay."""
+"""Decides whether a user has access. Commet is asked before a user without access is refused.
+
+The user may have paid a second ago, and no webhook may have said so yet.
+"""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,20 +19,23 @@ from billing.subscriptions.mirror import Subscription
 if TYPE_CHECKING:
     from billing.commet.client import Commet
 
-# What a request may spend on making sure of one user before it refuses, and of several; the mirror
-# answers otherwise.
-_BUDGET_SECONDS = 4.0
-_SEVERAL_SECONDS = 6.0
+# How long one request may wait for Commet's answer about one user, and about several users. After
+# that the mirror decides.
+_ONE_USER_SECONDS = 4.0
+_SEVERAL_USERS_SECONDS = 6.0
 
-# A request asks about so many users; the rest may come again.
+# One request asks about at most so many users. About the others the caller may ask again.
 _ASK_AT_MOST = 5
 
-# Refusals that Commet may know better about: somebody may have paid a second ago.
-_UNSURE = frozenset({"subscription_required", "access_unconfirmed"})
+# Commet is asked before a refusal with one of these codes: the user may have paid, resumed or
+# changed plans a second ago.
+_UNSURE = frozenset(
+    {"subscription_required", "access_unconfirmed", "limit_reached", "feature_not_in_plan"}
+)
 
 
 class Decision(Protocol):
-    """What was decided about a user's request; `code` says why it was refused, if it was."""
+    """What was decided about a user's request. `code` is the reason of a refusal, else None."""
 
     @property
     def code(self) -> str | None: ...
@@ -40,11 +46,11 @@ D = TypeVar("D", bound=Decision)
 
 @dataclass(frozen=True, slots=True)
 class Decided(Generic[D]):
-    """The decisions, in the order asked.
+    """The decisions, in the order of the users.
 
-    `unconfirmed`: the positions of refusals that Commet should have been asked about and has not
-    answered, each with the time of the newest word on the user. Refusing these for good would be
-    wrong: the user may have paid.
+    `unconfirmed`: the positions of refusals about which Commet should have been asked and has not
+    answered, each with the time of our newest information about the user. These must not be
+    answered as refusals, because the user may have paid.
     """
 
     decisions: Sequence[D]
@@ -53,7 +59,10 @@ class Decided(Generic[D]):
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """Users whose state Commet has told anew, and those it should have told and has not."""
+    """Users about whom Commet has answered, and users about whom an answer is missing.
+
+    `unconfirmed` gives, for each user, the time of our newest information.
+    """
 
     answered: Collection[str]
     unconfirmed: Mapping[str, datetime]
@@ -62,7 +71,8 @@ class Asked:
 class Access:
     """Answers from the mirror, and asks Commet before it refuses.
 
-    `commet` is called only then: building the client costs the import of httpx.
+    `commet` builds the client. It is called only when Commet has to be asked, because the client's
+    module imports httpx.
     """
 
     def __init__(
@@ -79,11 +89,15 @@ class Access:
         self._budget = Budget(db, settings.commet_calls_per_second)
 
     def standing(self, user_id: str, deadline: Deadline) -> tuple[Subscription | None, bool]:
-        """The subscription that speaks for the user, and whether it gives access."""
+        """The user's current subscription or None, and whether it gives access.
+
+        Commet is asked first if the subscription gives no access, or if the user may have changed
+        the subscription at Commet.
+        """
         found = self._read(user_id)
-        if found[1] or not self.ask(user_id, deadline):
+        if found[1] and not mirror.in_doubt(self._db, user_id):
             return found
-        return self._read(user_id)
+        return self._read(user_id) if self.ask(user_id, deadline) else found
 
     def decide(
         self,
@@ -91,10 +105,10 @@ class Access:
         decide: Callable[[Sequence[int]], Sequence[D]],
         deadline: Deadline,
     ) -> Decided[D]:
-        """Decides for each of `users`, and asks Commet before refusing one for want of access.
+        """A decision for each of `users`. Commet is asked before a user without access is refused.
 
-        `decide` is given positions in `users` and answers a decision for each. It is called again
-        for those that Commet has answered about. Commet is asked about five users at most.
+        `decide` gets positions in `users` and returns a decision for each. It is called a second
+        time for the users about whom Commet has answered. Commet is asked about at most five users.
         """
         decisions = list(decide(range(len(users))))
         unsure = [i for i, decision in enumerate(decisions) if decision.code in _UNSURE]
@@ -110,35 +124,35 @@ class Access:
         return Decided(decisions, unconfirmed)
 
     def ask_about(self, users: Collection[str], deadline: Deadline) -> Asked:
-        """Asks Commet about users who would be refused for want of access: at most five of them."""
-        deadline = deadline.within(_SEVERAL_SECONDS)
+        """Asks Commet about at most five of `users`, who would be refused because of no access."""
+        deadline = deadline.within(_SEVERAL_USERS_SECONDS)
         askable = mirror.askable(self._db, users, self._clock())
         answered = {user for user in askable[:_ASK_AT_MOST] if self.ask(user, deadline)}
-        open_questions = mirror.unanswered(self._db, users, self._clock())
-        unconfirmed = {
-            user: as_of for user, as_of in open_questions.items() if user not in answered
-        }
+        unanswered = mirror.unanswered(self._db, users, self._clock())
+        unconfirmed = {user: as_of for user, as_of in unanswered.items() if user not in answered}
         return Asked(answered, unconfirmed)
 
     def ask(self, user_id: str, deadline: Deadline) -> bool:
-        """Asks Commet about the user where something may have changed; whether it answered.
+        """Asks Commet about the user and writes the answer into the mirror.
 
-        At most once in ten seconds per user, whoever asks; not at all without a row that could
-        have changed, nor beyond the budget of the whole stack.
+        Returns whether Commet answered. Commet is not asked where no row of the user may have
+        changed, where anybody asked about the user in the last ten seconds, or where the stack's
+        call budget is used up.
         """
         now = self._clock()
         if not mirror.claim_refresh(self._db, user_id, now):
             return False
-        from billing.subscriptions import refresh  # late: brings in httpx
+        from billing.subscriptions import refresh  # imported late, because it imports httpx
 
         rows = mirror.refreshable(self._db, user_id)
         if not self._budget.take(refresh.calls(rows)):
             mirror.unclaim_refresh(self._db, user_id)
             return False
         try:
-            deadline = deadline.within(_BUDGET_SECONDS)
+            deadline = deadline.within(_ONE_USER_SECONDS)
             truth = refresh.ask(self._commet(), user_id, rows, now=now, deadline=deadline)
             refresh.write(self._db, rows, truth)
+            mirror.note_answer(self._db, user_id)
         except CommetUnavailable as error:
             if error.asked_retry_after is not None:
                 self._budget.pause(error.asked_retry_after)

@@ -1,6 +1,7 @@
-"""What one piece of information says about a customer, ready for the SQL function `record_change`.
+"""A change: what one webhook, or one answer of Commet, says about a customer.
 
-Webhooks and Commet's answers both become this, so there is one way for state to change.
+Webhooks and answers both become a `Change`. The SQL function `record_change` applies it, so
+subscriptions change in one way only.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,15 +13,15 @@ from psycopg.types.json import Jsonb
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Columns of `subscriptions` that are absent from `known` are not spoken of."""
+    """One change. `known` holds new values of columns of `subscriptions`; others stay."""
 
     subscription_id: str | None = None
     known: Mapping[str, Any] = field(default_factory=dict)
-    # Something changed that this news does not carry: Commet has to be asked.
+    # Whether the subscription changed in a way that is not in `known`, so Commet has to be asked.
     mark: bool = False
-    # Commet says the customer has no subscription at all.
+    # Whether Commet says that the customer has no subscription at all.
     ends_all: bool = False
-    # The whole set of entitlements, or None where the news does not speak of them.
+    # All entitlements of the customer, or None where the source says nothing about entitlements.
     features: Sequence[Mapping[str, Any]] | None = None
     period: "AllowancePeriod | None" = None
 
@@ -46,7 +47,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class AllowancePeriod:
-    """What usage is counted in; start and end as ISO-8601."""
+    """The period in which usage is counted; start and end as ISO-8601 texts."""
 
     subscription_id: str
     start: str
@@ -67,5 +68,8 @@ def entitlement(
     unit_price: str | None = None,
     currency: str | None = None,
 ) -> dict[str, Any]:
-    """One feature of `Change.features`: amounts as decimal strings, the price in rate scale."""
+    """One item of `Change.features`.
+
+    Quantities are decimal strings. `unit_price` is in the rate scale, where 10000 is 1.00.
+    """
     return dict(locals())

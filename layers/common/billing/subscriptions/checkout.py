@@ -1,14 +1,15 @@
-"""From a chosen plan to the page where it is paid.
+"""Starts checkouts: creates a subscription at Commet, whose `checkout_url` the user then visits.
 
-One checkout per user at a time: whoever holds the lease of `checkout_attempt` talks to Commet,
-nothing in Postgres is held meanwhile. The attempt's number makes the idempotency key, so a try
-that ended without an answer is repeated as the same one.
+Each user has one checkout at a time. A request takes the lease in `checkout_attempt` before it
+calls Commet, and no transaction or row lock stays open during the call. The idempotency key at
+Commet contains the attempt's number. A request that got no answer leaves the attempt as it is, so
+the next request repeats it with the same key.
 """
 
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from billing.accounts.accounts import User
 from billing.commet.answers import Subscription
@@ -34,18 +35,21 @@ _WHAT_TO_DO = {
     "paused": "The subscription is paused. Resume it in the portal.",
 }
 _NO_SUCH_PLAN = frozenset({"plan_not_found", "price_not_found", "no_prices_configured"})
+# For how long Commet is asked about a user who starts a checkout while the mirror has a
+# subscription.
+_SECOND_CHECKOUT = timedelta(minutes=1)
 
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """A checkout. `created` is false where an unpaid one was taken up again."""
+    """A started checkout. `created` is false where an unpaid checkout was continued."""
 
     subscription: Subscription
     created: bool
 
 
 class Checkouts:
-    """Starts checkouts. Every method raises CommetUnavailable where Commet gives no answer."""
+    """Starts checkouts."""
 
     def __init__(self, db: Database, commet: Commet, clock: Callable[[], datetime]) -> None:
         self._db = db
@@ -61,10 +65,11 @@ class Checkouts:
         success_url: str,
         deadline: Deadline,
     ) -> Started:
-        """A subscription to pay for, or a free one that is active at once.
+        """A subscription that waits for payment, or a free one that is active at once.
 
-        Raises NotFound `plan_not_found`, InvalidRequest for an interval the plan has not, Conflict
-        `already_subscribed` or `checkout_in_progress`.
+        Raises NotFound `plan_not_found`; InvalidRequest where the plan does not have the interval;
+        Conflict `already_subscribed`, `checkout_in_progress` or `billing_email_taken`;
+        CommetUnavailable where Commet does not answer; CommetRefused for any other refusal.
         """
         self._check_plan(plan_code, billing_interval, deadline)
         self._refuse_second(user, deadline)
@@ -72,15 +77,20 @@ class Checkouts:
         try:
             started = self._taken_up(attempt, deadline)
             if started is None and attempt.subscription_id is not None:
-                # That one is over, so its idempotency key is used up.
-                self._end(_sql["abandon_checkout"], attempt)
-                attempt = self._lease(user, plan_code, billing_interval, success_url)
-            started = started or self._create(attempt, deadline)
+                attempt = self._anew(attempt)  # that subscription has ended
+            if started is None:
+                try:
+                    started = self._create(attempt, deadline)
+                except CommetRefused as error:
+                    if not self._forget_customer(user, error):
+                        raise
+                    attempt = self._anew(attempt)
+                    started = self._create(attempt, deadline)
         except CommetRefused as error:
             self._end(_sql["abandon_checkout"], attempt)
             raise self._translated(error, user, deadline) from error
         except Exception:
-            # No answer: the next try is this same attempt, with the same idempotency key.
+            # Commet may not have answered. The next request repeats this attempt with its key.
             self._end(_sql["end_lease"], attempt, subscription_id=None)
             raise
         self._end(_sql["end_lease"], attempt, subscription_id=started.subscription.id)
@@ -100,7 +110,7 @@ class Checkouts:
         )
         if row is None:
             raise Conflict(
-                "Another checkout of this account is being started. Try again in a moment.",
+                "Another checkout of this user is being started. Try again in a few seconds.",
                 code="checkout_in_progress",
                 retry_after=2,
             )
@@ -108,10 +118,32 @@ class Checkouts:
             user, row["attempt"], plan_code, billing_interval, success_url, row["subscription_id"]
         )
 
+    def _anew(self, attempt: "_Attempt") -> "_Attempt":
+        """A new attempt at the same checkout, with a new idempotency key.
+
+        With the key of `attempt`, Commet would repeat its last answer.
+        """
+        self._end(_sql["abandon_checkout"], attempt)
+        return self._lease(
+            attempt.user, attempt.plan_code, attempt.billing_interval, attempt.success_url
+        )
+
+    def _forget_customer(self, user: User, error: CommetRefused) -> bool:
+        """Whether Commet does not know the user's customer any more; if so, unlinks the customer.
+
+        This happens where Commet's sandbox was emptied, or where the API key now belongs to another
+        organization. The next attempt creates a new customer.
+        """
+        linked = mirror.customer_id(self._db, user.id)
+        if error.commet_code != "customer_not_found" or linked is None:
+            return False
+        self._db.execute(_sql["unlink_customer"], {"user_id": user.id, "customer_id": linked})
+        return True
+
     def _check_plan(self, code: str, interval: str | None, deadline: Deadline) -> None:
         now = self._clock()
         plan = plans.catalogue(self._db, self._commet, now=now, deadline=deadline).find(code)
-        if plan is None:  # it may be newer than what we keep
+        if plan is None:  # the plan may be newer than the cached catalogue
             plan = plans.catalogue(
                 self._db, self._commet, now=now, deadline=deadline, max_age=plans.RECENT
             ).find(code)
@@ -121,7 +153,9 @@ class Checkouts:
             raise InvalidRequest(
                 errors=[
                     FieldError(
-                        "billing_interval", "unknown_interval", "The plan has no such interval."
+                        "billing_interval",
+                        "unknown_interval",
+                        "The plan does not have this interval.",
                     )
                 ]
             )
@@ -130,17 +164,22 @@ class Checkouts:
         current = mirror.current(self._db, user.id)
         if current is None or current.status not in mirror.LIVE:
             return
-        # It may have ended without our hearing of it: then they may buy again. While Commet
-        # does not say, the mirror answers.
+        # The subscription may have ended without a webhook, and then the user may buy again. Where
+        # Commet does not answer, the mirror decides.
+        mirror.doubt(self._db, user.id, lasting=_SECOND_CHECKOUT)
         if mirror.claim_refresh(self._db, user.id, self._clock()):
             with suppress(CommetUnavailable, CommetRefused):
                 self._refresh(user, deadline)
+                mirror.note_answer(self._db, user.id)
             current = mirror.current(self._db, user.id)
         if current is not None and current.status in mirror.LIVE:
             raise _already_subscribed(current.status)
 
     def _taken_up(self, attempt: "_Attempt", deadline: Deadline) -> Started | None:
-        """The checkout this attempt has made already, while it is still to be paid."""
+        """The attempt's own checkout while it waits for payment, else None.
+
+        Raises Conflict `already_subscribed` where it has been paid.
+        """
         if attempt.subscription_id is None:
             return None
         try:
@@ -185,11 +224,11 @@ class Checkouts:
         except CommetRefused as error:
             if error.commet_code != "duplicate":
                 raise
-            # Commet may know our id, or the email as another customer's.
+            # Commet already has a customer with our user id, or another one with this email.
             found = self._commet.find_customer(user.id, deadline)
             if found is None:
                 raise Conflict(
-                    "Another customer is billed at this email address already.",
+                    "Another customer is already billed at this email address.",
                     code="billing_email_taken",
                 ) from error
             customer = found
@@ -217,7 +256,7 @@ class Checkouts:
             current = mirror.current(self._db, user.id)
             return _already_subscribed(current.status if current else "active")
         if error.commet_code in _NO_SUCH_PLAN:
-            return NotFound("Commet does not sell this plan.", code="plan_not_found")
+            return NotFound("The billing provider does not sell this plan.", code="plan_not_found")
         return error
 
 
@@ -232,5 +271,7 @@ class _Attempt:
 
 
 def _already_subscribed(status: str) -> Conflict:
-    detail = _WHAT_TO_DO.get(status, "There is a subscription already. Change it in the portal.")
+    detail = _WHAT_TO_DO.get(
+        status, "The user already has a subscription. Change it in the portal."
+    )
     return Conflict(detail, code="already_subscribed")

@@ -1,4 +1,4 @@
--- Whatever becomes of other unpaid checkouts of this user is Commet's to say.
+-- Marks the user's other unpaid checkouts, so that Commet is asked what became of them.
 -- name: mark_other_pending
 with one as (
     select id from users where id = %(user_id)s for no key update
@@ -6,12 +6,18 @@ with one as (
 update subscriptions set refresh_due = least(refresh_due, now())
 where user_id = (select id from one) and id <> %(id)s and status = 'pending_payment'
 
+-- name: unlink_customer
+update users set commet_customer_id = null
+where id = %(user_id)s and commet_customer_id = %(customer_id)s
+
 -- name: link_customer
 update users set commet_customer_id = %(customer_id)s
 where id = %(user_id)s and commet_customer_id is distinct from %(customer_id)s
 
--- Takes the right to talk to Commet about this user's checkout, for half a minute; no row while
--- somebody else has it. Another intent, a concluded checkout or a day's age make a new attempt.
+-- Leases the user's checkout for 30 seconds: only the request with the lease calls Commet about it.
+-- Returns no row while another request has the lease. The attempt's number grows where the plan,
+-- the interval or the address differs, where the attempt's checkout was paid or has ended, or where
+-- the attempt is 23 hours old.
 -- name: lease_checkout
 insert into checkout_attempt as c
     (user_id, attempt, plan_code, billing_interval, success_url, started_at, leased_until)
@@ -28,7 +34,7 @@ on conflict (user_id) do update set
             select (c.plan_code, c.billing_interval, c.success_url)
                    is distinct from
                    (excluded.plan_code, excluded.billing_interval, excluded.success_url)
-                or c.started_at < now() - interval '23 hours'  -- Commet forgets a key after 24
+                or c.started_at < now() - interval '23 hours'  -- Commet keeps a key for 24 hours
                 or exists (
                     select from subscriptions s
                     where s.id = c.subscription_id
@@ -40,14 +46,15 @@ on conflict (user_id) do update set
 where c.leased_until is null or c.leased_until < now()
 returning attempt, subscription_id
 
--- Gives the right back. Only the attempt that holds it may: a slower one has lost it already.
+-- Ends the lease of this attempt, and of no later one: a slow request may have lost its lease to a
+-- newer attempt.
 -- name: end_lease
 update checkout_attempt set
     leased_until = null,
     subscription_id = coalesce(%(subscription_id)s, subscription_id)
 where user_id = %(user_id)s and attempt = %(attempt)s
 
--- The next try is a new attempt, whatever it asks for.
+-- Ends the lease, and makes the next request a new attempt even if it asks for the same.
 -- name: abandon_checkout
 update checkout_attempt set
     leased_until = null, started_at = timestamptz 'epoch', subscription_id = null

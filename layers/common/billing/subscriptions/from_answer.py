@@ -1,4 +1,4 @@
-"""Commet's own answers as news: the same words the webhooks are translated into."""
+"""Turns Commet's answers into changes, as `from_webhook` does with webhooks."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,7 +8,7 @@ from billing.subscriptions.changes import AllowancePeriod, Change, entitlement
 
 
 def known_of(answer: Subscription) -> dict[str, Any]:
-    """Every column of the mirror, as Commet tells it."""
+    """The value of every column of `subscriptions` that Commet's answer contains."""
     period = answer.current_period
     return {
         "status": answer.status,
@@ -25,13 +25,13 @@ def known_of(answer: Subscription) -> dict[str, Any]:
 
 
 def subscription_change(answer: Subscription) -> Change:
-    """A subscription we may not have heard of yet."""
+    """The change to record for a subscription that may be new to us. Nulls are left out."""
     known = {column: value for column, value in known_of(answer).items() if value is not None}
     return Change(answer.id, known)
 
 
 def entitlement_change(subscription_id: str, features: Sequence[FeatureAccess]) -> Change:
-    """What the customer may use, and the period it is counted in."""
+    """The customer's entitlements, and the period in which their usage is counted."""
     periods = [f.consumption.period for f in features if f.consumption]
     period = (
         AllowancePeriod(subscription_id, periods[0].start.isoformat(), periods[0].end.isoformat())

@@ -1,7 +1,7 @@
-"""What each of Commet's webhook events changes here. Pure: an event in, its news out.
+"""Turns each of Commet's webhooks into a change. Pure functions: they read nothing else.
 
-Nothing an event holds is trusted to have the right type, to be there, or to be known: what cannot
-be read is not spoken of. Which event carries what: commet-api, webhook contract 2026-08-27.
+No field is trusted to exist, to have the right type or to hold a known value. A field that cannot
+be read is left out of the change. The fields of each type: commet-api, webhook contract 2026-08-27.
 """
 
 import hashlib
@@ -19,14 +19,19 @@ _DECIMAL = re.compile(r"-?[0-9]{1,15}(\.[0-9]{1,6})?")
 
 Data = Mapping[str, Any]
 
+# Every status of a subscription that the contract knows.
+STATUSES = frozenset(
+    {"draft", "pending_payment", "trialing", "active", "past_due", "paused", "canceled"}
+)
+
 
 class Unreadable(Exception):
-    """A signed body that is no event: not JSON, or not an object."""
+    """A signed body that is not JSON, or not a JSON object."""
 
 
 @dataclass(frozen=True, slots=True)
 class Webhook:
-    """A webhook as far as we read it."""
+    """The parts of a webhook that we read. `customer` is our user's id, or Commet's customer id."""
 
     id: str
     type: str
@@ -37,14 +42,14 @@ class Webhook:
 
 
 def body_id(body: bytes) -> str:
-    """What stands in for a missing event id: the same body has the same one."""
+    """The id of a webhook that has none of its own. The same body always gives the same id."""
     return f"sha256:{hashlib.sha256(body).hexdigest()}"
 
 
 def parse(body: bytes) -> Webhook:
-    """The event in a body; raises Unreadable."""
+    """The webhook in a body; raises Unreadable."""
     try:
-        envelope = json.loads(body, parse_float=str)  # no amount is read from an event as a number
+        envelope = json.loads(body, parse_float=str)  # as text, because a float is inexact
     except (ValueError, RecursionError) as error:
         raise Unreadable(type(error).__name__) from None
     if not isinstance(envelope, dict):
@@ -56,27 +61,32 @@ def parse(body: bytes) -> Webhook:
         type=_text(envelope, "event") or "",
         mode=_text(envelope, "mode"),
         occurred_at=_time(envelope.get("timestamp")),
-        # Endpoints pinned to an old version send Commet's id as customerId and ours beside it.
+        # Old API versions send Commet's customer id as customerId and our user id as externalId.
         customer=_text(data, "externalId") or _text(data, "customerId"),
         data=data,
     )
 
 
-def change_of(event: Webhook) -> Change | None:
-    """What the event says about its customer, or None where it changes nothing here."""
-    if event.customer is None:
+def change_of(webhook: Webhook) -> Change | None:
+    """What the webhook says about its customer, or None where it changes nothing here."""
+    if webhook.customer is None:
         return None
-    if event.type == "customer.state_changed":
-        change = _state_changed(event.data)
+    if webhook.type == "customer.state_changed":
+        change = _state_changed(webhook.data)
     else:
-        subscription_id = _text(event.data, "subscriptionId")
-        rule = _RULES.get(event.type)
+        subscription_id = _text(webhook.data, "subscriptionId")
+        rule = _RULES.get(webhook.type)
         if rule is None or subscription_id is None:
             return None
-        known = {c: value for c, value in rule.known(event.data).items() if value is not None}
+        known = {c: value for c, value in rule.known(webhook.data).items() if value is not None}
         change = Change(subscription_id, known, mark=rule.mark)
-    if event.occurred_at is None:
-        # Without a time it cannot be ordered: all it can do is make us ask.
+    if change.known.get("status", "active") not in STATUSES:
+        # An unknown status takes nothing away. The subscription is marked, so that Commet is asked.
+        known = {column: value for column, value in change.known.items() if column != "status"}
+        change = Change(change.subscription_id, known, mark=True)
+    if webhook.occurred_at is None:
+        # A webhook without a time may be older than what we know. It only marks the subscription,
+        # so that Commet is asked.
         return Change(change.subscription_id, mark=True) if change.subscription_id else None
     return change
 
@@ -124,7 +134,8 @@ _RULES: dict[str, _Rule] = {
     "subscription.activated": _Rule(_period),
     "subscription.reactivated": _Rule(_period, mark=True),
     "subscription.updated": _Rule(_status, mark=True),
-    # What it ended with: a plan or a period we never heard of would be shown for good.
+    # Marked, because the last plan and period are not in the webhook. If we missed a change of
+    # them, the mirror would show the wrong ones for ever.
     "subscription.canceled": _Rule(lambda _: {"status": "canceled"}, mark=True),
     "subscription.cancellation_scheduled": _Rule(
         lambda data: _status(data) | {"cancel_at_period_end": True}
@@ -151,7 +162,7 @@ _RULES: dict[str, _Rule] = {
     "trial.converted": _Rule(_plan, mark=True),
     "trial.checkout_ready": _Rule(lambda data: {"checkout_url": _text(data, "checkoutUrl")}),
     "checkout.ready": _Rule(lambda data: {"checkout_url": _text(data, "checkoutUrl")}),
-    # A renewal fires nothing else: the new period has to be asked for.
+    # A renewal sends no other webhook, and this one does not contain the new period.
     "invoice.created": _Rule(_nothing, mark=True),
     "payment.recovered": _Rule(_nothing, mark=True),
     "plan_grant.created": _Rule(_nothing, mark=True),
@@ -161,12 +172,12 @@ _RULES: dict[str, _Rule] = {
 }
 
 
-# What the webhook endpoint is to be registered for: everything that changes something here.
+# The webhook types for which our endpoint is registered: all that change something here.
 HANDLED = (*_RULES, "customer.state_changed")
 
 
 def _state_changed(data: Data) -> Change:
-    """A snapshot of everything the customer has, at the moment of the event."""
+    """The change that `customer.state_changed` brings: it lists everything the customer has."""
     subscription_id = _text(data, "subscriptionId")
     status = _text(data, "status")
     features = _features(data)
@@ -181,7 +192,7 @@ def _state_changed(data: Data) -> Change:
     }
     known = {column: value for column, value in known.items() if value is not None}
     if _is_null(data, "billingInterval"):
-        known["billing_interval"] = None  # how Commet says that the plan is free
+        known["billing_interval"] = None  # Commet sends null for a free plan
     return Change(
         subscription_id,
         known,
@@ -199,14 +210,15 @@ def _features(data: Data) -> list[dict[str, Any]] | None:
     for each in listed:
         code = _text(each, "code") if isinstance(each, dict) else None
         if code is None:
-            return None  # the set is not whole: what is missing from it would be taken away
+            # The set is incomplete, and applying it would take the unreadable feature away.
+            return None
         features[code] = _entitlement(each, code)
     return list(features.values())
 
 
 def _entitlement(data: Data, code: str) -> dict[str, Any]:
     consumption = _object(data, "consumption")
-    units = consumption or _object(data, "usage")  # what seats and quotas have
+    units = consumption or _object(data, "usage")  # seats and quotas have `usage`
     overage = _object(units, "overage")
     price = _object(overage, "unitPrice")
     return entitlement(
@@ -214,7 +226,7 @@ def _entitlement(data: Data, code: str) -> dict[str, Any]:
         name=_text(data, "name") or code,
         type=_text(data, "type") or "unknown",
         unit=_text(data, "unitName"),
-        # A boolean feature says `enabled` beside `allowed`; both have to hold.
+        # A boolean feature has `enabled` beside `allowed`, and both have to be true.
         allowed=data.get("allowed") is True and data.get("enabled") is not False,
         model=_text(consumption, "model"),
         included=_number(units, "includedUnits"),
@@ -237,7 +249,7 @@ def _allowance_period(data: Data, subscription_id: str) -> AllowancePeriod | Non
 
 
 def _is_null(data: Data, key: str) -> bool:
-    """Whether null is what it says, not that it says nothing."""
+    """Whether the key is present and its value is null."""
     return key in data and data[key] is None
 
 
@@ -247,13 +259,13 @@ def _object(data: Data, key: str) -> Data:
 
 
 def _text(data: Data, key: str) -> str | None:
-    """A string Postgres can hold, or None."""
+    """A string that Postgres can store, or None."""
     value = data.get(key)
     if not isinstance(value, str) or not 0 < len(value) <= _MAX_TEXT or "\x00" in value:
         return None
     try:
         value.encode()
-    except UnicodeEncodeError:  # a lone surrogate
+    except UnicodeEncodeError:  # half of a surrogate pair
         return None
     return value
 
@@ -263,7 +275,7 @@ def _number(data: Data, key: str) -> str | None:
     value = data.get(key)
     if isinstance(value, bool) or not isinstance(value, int | str):
         return None
-    text = str(value)  # the parser keeps fractions as the text they were sent as
+    text = str(value)  # `parse` has kept fractions as text
     return text if _DECIMAL.fullmatch(text) else None
 
 
@@ -273,7 +285,7 @@ def _time(value: object) -> datetime | None:
     try:
         moment = datetime.fromisoformat(value)
         return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
-    except (ValueError, OverflowError):  # the other: not in the years 1 to 9999 of UTC
+    except (ValueError, OverflowError):  # OverflowError: outside the years 1 to 9999 in UTC
         return None
 
 

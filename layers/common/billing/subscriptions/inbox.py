@@ -1,8 +1,9 @@
-"""Taking Commet's webhooks: verify, record, apply, acknowledge.
+"""The inbox of Commet's webhooks: stores each webhook, applies it, and tries failed ones again.
 
-A good signature always ends in 200, or 503 when the database cannot take the event: Commet
-disables an endpoint after three events it cannot deliver, so neither our bugs nor its surprises
-may be answered with an error. What could not be applied waits in the inbox for `reconcile`.
+A webhook with a good signature is answered 200, or 503 while the database does not answer. No bug
+of ours and no surprising content may be answered with an error, because Commet disables an endpoint
+after three webhooks in a row that it cannot deliver. A webhook that could not be applied waits in
+the inbox for `reconcile`.
 """
 
 from collections.abc import Callable, Mapping
@@ -29,13 +30,14 @@ MAX_ATTEMPTS = 12
 _BATCH = 50
 _REDRIVE_AT_ONCE = 5000
 
-# An event that claims to come from later than this would outdo every true one until then.
+# A webhook's time counts as at most so far ahead of our clock. A webhook dated further ahead would
+# overrule every true one until that time.
 _AHEAD = timedelta(minutes=5)
 
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What became of a webhook: `duplicate applied ignored failed unreadable`."""
+    """What became of a webhook. `outcome`: duplicate, applied, ignored, failed or unreadable."""
 
     event_id: str
     event_type: str
@@ -44,8 +46,11 @@ class Receipt:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """How many events wait to be tried again, how many for a person, and how long the oldest of
-    those to be tried again has been waiting."""
+    """How many webhooks wait in the inbox.
+
+    `failed` ones are tried again, `dead` ones wait for a person. `oldest_seconds` is the age of the
+    oldest failed one.
+    """
 
     failed: int
     dead: int
@@ -53,33 +58,33 @@ class Health:
 
 
 def receive(db: Database, body: bytes, *, mode: str, now: datetime) -> Receipt:
-    """Stores and applies a signed body, once; raises only DatabaseUnavailable.
+    """Stores and applies a signed body, once. Raises DatabaseUnavailable and nothing else.
 
-    Events of Commet's other mode (live or sandbox), of unknown types and for unknown customers
-    are stored as `ignored`; those that a later day may make matter are found again then.
+    Webhooks of Commet's other mode (live or sandbox), of unknown types and of unknown customers are
+    stored as `ignored`. `retry_failed` applies them when our mode changes or the user appears.
     """
     try:
-        event = from_webhook.parse(body)
+        webhook = from_webhook.parse(body)
     except Unreadable:
-        event = Webhook(from_webhook.body_id(body), "", None, None, None, {})
-        return _record(db, event, body, status="unreadable", mode=None, now=now)
-    status = "ignored" if _is_of(event, mode) else "other_mode"
-    return _record(db, event, body, status=status, mode=mode, now=now)
+        webhook = Webhook(from_webhook.body_id(body), "", None, None, None, {})
+        return _record(db, webhook, body, status="unreadable", mode=None, now=now)
+    status = "ignored" if _is_of(webhook, mode) else "other_mode"
+    return _record(db, webhook, body, status=status, mode=mode, now=now)
 
 
 def _record(
-    db: Database, event: Webhook, body: bytes, *, status: str, mode: str | None, now: datetime
+    db: Database, webhook: Webhook, body: bytes, *, status: str, mode: str | None, now: datetime
 ) -> Receipt:
     row = {
-        "id": event.id,
-        "type": event.type,
-        "mode": event.mode,
-        "customer": event.customer,
-        "occurred_at": _occurred_at(event, now),
+        "id": webhook.id,
+        "type": webhook.type,
+        "mode": webhook.mode,
+        "customer": webhook.customer,
+        "occurred_at": _occurred_at(webhook, now),
         "payload": body,
     }
     try:
-        change = _change_of(event, mode)
+        change = _change_of(webhook, mode)
         parameters = row | {
             "status": status,
             "change": change.parameter() if change else None,
@@ -88,16 +93,16 @@ def _record(
         outcome = db.value(_sql["receive_event"], parameters)
     except DatabaseUnavailable:
         raise
-    except Exception as error:  # noqa: BLE001 - whatever it is, the event must not be lost
+    except Exception as error:  # noqa: BLE001 - no error may lose the webhook
         outcome = _store_failed(db, row, error)
-    return Receipt(event.id, event.type, str(outcome))
+    return Receipt(webhook.id, webhook.type, str(outcome))
 
 
 def _store_failed(db: Database, row: Mapping[str, object], error: Exception) -> str:
     _log_failure(str(row["id"]), error)
     try:
         db.execute(_sql["store_failed_event"], {**row, "error": _named(error)})
-    except Exception as second:  # not stored: Commet must send it again
+    except Exception as second:  # the webhook is not stored, so Commet must send it again
         raise DatabaseUnavailable from second
     return "failed"
 
@@ -105,11 +110,12 @@ def _store_failed(db: Database, row: Mapping[str, object], error: Exception) -> 
 def retry_failed(
     db: Database, *, mode: str, clock: Callable[[], datetime], deadline: Deadline
 ) -> dict[str, int]:
-    """Applies failed events that are due, those tried least first; counts what became of them.
+    """Applies failed webhooks that are due, those with the fewest attempts first.
 
-    Works until none is due or time is up. One that fails again comes due later each time, so it
-    holds up nobody; after the last attempt it is `dead`. Events that were ignored and matter now
-    are among them: their user has appeared, or the mode was set right.
+    Returns how many ended with each outcome: applied, ignored, failed or dead. Works until no
+    webhook is due or time is up. A webhook that fails again is due later each time, so it delays no
+    other; after `MAX_ATTEMPTS` it is `dead`. Ignored webhooks are tried again where their user has
+    appeared since, or where their mode is now ours.
     """
     db.execute(_sql["wake_ignored"], {"mode": mode})
     outcomes: dict[str, int] = {}
@@ -130,16 +136,16 @@ def retry_failed(
 
 
 def health(db: Database) -> Health:
-    """How the inbox stands now."""
+    """How many webhooks wait in the inbox now."""
     row = db.one(_sql["health"])
     assert row is not None  # noqa: S101 - it has no condition
     return Health(**row)
 
 
 def redrive(db: Database, *, event_id: str | None = None, user_id: str | None = None) -> int:
-    """Has reconcile try dead events again, all or those named; how many.
+    """Has `reconcile` try dead webhooks again: all of them, one, or one user's. Returns how many.
 
-    Events without their payload stay as they are: there is nothing left to apply.
+    A webhook whose payload was deleted stays dead, because nothing is left to apply.
     """
     params = {"id": event_id, "user_id": user_id, "limit": _REDRIVE_AT_ONCE}
     driven = 0
@@ -151,23 +157,23 @@ def redrive(db: Database, *, event_id: str | None = None, user_id: str | None = 
 
 
 def _retry(db: Database, event_id: str, payload: bytes, *, mode: str, now: datetime) -> str | None:
-    """What became of it; None where another run was faster."""
+    """What became of the webhook; None where another run has applied it already."""
     try:
-        event = from_webhook.parse(payload)
-        change = _change_of(event, mode)
+        webhook = from_webhook.parse(payload)
+        change = _change_of(webhook, mode)
         outcome = db.value(
             _sql["retry_event"],
             {
                 "id": event_id,
-                "customer": event.customer,
-                "occurred_at": _occurred_at(event, now),
+                "customer": webhook.customer,
+                "occurred_at": _occurred_at(webhook, now),
                 "change": change.parameter() if change else None,
                 "now": now,
             },
         )
     except DatabaseUnavailable:
         raise
-    except Exception as error:  # noqa: BLE001 - one poisoned event must not stop the others
+    except Exception as error:  # noqa: BLE001 - one broken webhook must not stop the others
         _log_failure(event_id, error)
         outcome = db.value(
             _sql["postpone_event"],
@@ -176,26 +182,26 @@ def _retry(db: Database, event_id: str, payload: bytes, *, mode: str, now: datet
     return None if outcome is None else str(outcome)
 
 
-def _occurred_at(event: Webhook, now: datetime) -> datetime:
-    return min(event.occurred_at or now, now + _AHEAD)
+def _occurred_at(webhook: Webhook, now: datetime) -> datetime:
+    return min(webhook.occurred_at or now, now + _AHEAD)
 
 
-def _change_of(event: Webhook, mode: str | None) -> Change | None:
-    return from_webhook.change_of(event) if mode is not None and _is_of(event, mode) else None
+def _change_of(webhook: Webhook, mode: str | None) -> Change | None:
+    return from_webhook.change_of(webhook) if mode is not None and _is_of(webhook, mode) else None
 
 
-def _is_of(event: Webhook, mode: str) -> bool:
-    return event.mode in (mode, None)
+def _is_of(webhook: Webhook, mode: str) -> bool:
+    return webhook.mode in (mode, None)
 
 
 def _log_failure(event_id: str, error: Exception) -> None:
-    """Without a traceback: the messages of other errors than the database's quote the event."""
+    """Logs the failure without a traceback: most errors' messages quote the webhook's content."""
     fields = {"event_id": event_id, "error": _named(error), **place_of(error)}
     logger.error("webhook.event_failed", extra=fields)
 
 
 def _named(error: Exception) -> str:
-    """The kind of error, and the database's words and the place it names, without any value."""
+    """The error's class; of a database error also its message and routine, without values."""
     place = place_of(error)
     if not place or not isinstance(error, psycopg.Error):
         return type(error).__name__

@@ -1,13 +1,14 @@
 -- The inbox of Commet's webhooks.
 
--- One statement: the event is stored and applied, or neither.
+-- Stores and applies the webhook in one statement, so that both happen or neither.
 -- name: receive_event
 select receive_event(
     %(id)s, %(type)s, %(mode)s, %(customer)s, %(occurred_at)s, %(payload)s, %(status)s, %(change)s,
     %(now)s
 )
 
--- What could not be applied is kept for reconcile. An event that is there already stays as it is.
+-- Keeps a webhook that could not be applied, for reconcile. A webhook that is already stored stays
+-- as it is.
 -- name: store_failed_event
 insert into webhook_events
     (id, type, mode, customer, occurred_at, payload, status, due_at, error)
@@ -16,9 +17,9 @@ values
      %(error)s)
 on conflict (id) do nothing
 
--- Takes failed events that are due, those tried least first, so that however many of one user fail
--- again and again hold up nobody else's; among these the oldest occurrence first. Holds each for a
--- minute so that two runs do not work on the same one.
+-- Leases failed webhooks that are due, for a minute, so that two runs do not work on the same one.
+-- Those with the fewest attempts come first, so that one user's webhooks that fail again and again
+-- do not delay those of others. Among these the oldest occurrence comes first.
 -- name: lease_failed_events
 with due as materialized (
     select id from webhook_events
@@ -32,7 +33,7 @@ from due
 where e.id = due.id
 returning e.id, e.payload, e.attempts, e.occurred_at
 
--- Gives back what there was no time for, as if it had never been taken.
+-- Ends the lease of webhooks for which no time was left, and does not count it as an attempt.
 -- name: unlease_events
 update webhook_events set due_at = now(), attempts = attempts - 1
 where id = any (%(ids)s) and status = 'failed'
@@ -40,7 +41,7 @@ where id = any (%(ids)s) and status = 'failed'
 -- name: retry_event
 select retry_event(%(id)s, %(customer)s, %(occurred_at)s, %(change)s, %(now)s)
 
--- Failed again: later, or never more without somebody looking at it.
+-- Has a webhook that failed again tried later. After its last attempt it is dead: a person decides.
 -- name: postpone_event
 update webhook_events set
     status = case when attempts >= %(max_attempts)s then 'dead' else 'failed' end,
@@ -50,16 +51,16 @@ update webhook_events set
 where id = %(id)s and status = 'failed'
 returning status
 
--- Ignored events that may matter after all: those of a user who appeared at the very moment the
--- event came in (later ones are woken by the user's own row), and those of the mode that is right
--- now. What was pruned has nothing left to apply.
+-- Has ignored webhooks tried again that can be applied now: those whose user appeared in the same
+-- moment as the webhook (for users who appear later, the trigger wake_events_of_user does this),
+-- and those of the mode that is ours now. A webhook without payload has nothing left to apply.
 -- name: wake_ignored
 update webhook_events set status = 'failed', due_at = now(), attempts = 0, error = null
 where id in (
     (select id from webhook_events
      where status = 'ignored' and error = 'unknown_customer' and payload is not null
        and received_at > now() - interval '10 minutes' and find_user(customer) is not null
-     order by received_at  -- by the index that knows when, not through all who were ever unknown
+     order by received_at  -- uses the index by time, instead of reading all unknown customers
      limit 1000)
     union all
     (select id from webhook_events
@@ -68,7 +69,7 @@ where id in (
      limit 1000)
 )
 
--- Dead events are tried again as if they had just come.
+-- Has dead webhooks tried again as if they had just arrived.
 -- name: redrive_events
 with dead as materialized (
     select id from webhook_events
@@ -85,7 +86,8 @@ from dead
 where e.id = dead.id
 returning e.id
 
--- What waits for a repair or a person: how many rows, and since when the oldest has.
+-- How many webhooks wait to be tried again, how many for a person, and the age of the oldest that
+-- waits to be tried again.
 -- name: health
 select
     (select count(*) from webhook_events where status = 'failed' and due_at is not null) as failed,

@@ -1,4 +1,4 @@
-"""The mirror of Commet's subscriptions: what it says, and how news gets into it."""
+"""Reads and writes the mirror of Commet's subscriptions."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -15,17 +15,17 @@ _sql = Statements(__file__)
 LIVE = frozenset({"active", "trialing", "past_due", "paused"})
 PENDING = frozenset({"pending_payment", "draft", "unknown"})
 
-# Commet's answers may lag behind its events, which are stamped a moment after the change itself.
-# An answer that is older than the newest event by more than this is old news.
+# Commet's answers may be older than its webhooks, and a webhook's time is a moment after the change
+# itself. An answer that is older than the newest webhook by more than this is out of date.
 READ_LAG = timedelta(seconds=5)
 
-# Each costs a call to Commet.
+# A refresh asks about so many rows of a user. Each row costs a call to Commet.
 _ROWS_AT_ONCE = 10
 
 
 @dataclass(frozen=True, slots=True)
 class Subscription:
-    """The row that speaks for a user. `as_of` is when it was last known to be true."""
+    """A user's current subscription. `as_of` is the time of our newest information about it."""
 
     id: str
     status: str
@@ -40,26 +40,44 @@ class Subscription:
     as_of: datetime
 
     def gives_access(self, statuses: Collection[str]) -> bool:
-        """Whether one of these statuses is this row's."""
+        """Whether the subscription has one of these statuses."""
         return self.status in statuses
 
 
 def customer_id(db: Database, user_id: str) -> str | None:
-    """Commet's id of this user's customer; None before the first checkout."""
+    """Commet's id for this user; None before the first checkout."""
     found: str | None = db.value(_sql["customer_id"], {"user_id": user_id})
     return found
 
 
 def current(db: Database, user_id: str) -> Subscription | None:
-    """The user's live subscription, else the newest pending one, else the newest that ended."""
+    """The user's live subscription, else the newest pending one, else the newest ended one."""
     row = db.one(_sql["current"], {"user_id": user_id})
     return Subscription(**row) if row else None
+
+
+def in_doubt(db: Database, user_id: str) -> bool:
+    """Whether the user may have changed something at Commet about which no webhook came yet."""
+    return bool(db.value(_sql["in_doubt"], {"user_id": user_id}))
+
+
+def doubt(db: Database, user_id: str, *, lasting: timedelta) -> None:
+    """Puts the user in doubt for `lasting`: Commet is asked before this user is refused anything.
+
+    During this time, an answer of Commet counts for ten seconds.
+    """
+    db.execute(_sql["doubt"], {"user_id": user_id, "lasting": lasting})
+
+
+def note_answer(db: Database, user_id: str) -> None:
+    """Records that Commet has answered the question for which `claim_refresh` was called."""
+    db.execute(_sql["note_answer"], {"user_id": user_id})
 
 
 def record_change(
     db: Database, user_id: str, change: Change, *, at: datetime, now: datetime
 ) -> None:
-    """Applies news that occurred at `at`; older news than what is known changes nothing."""
+    """Applies a change that occurred at `at`. Columns with newer information keep it."""
     db.execute(
         _sql["record_change"],
         {"user_id": user_id, "at": at, "change": change.parameter(), "now": now},
@@ -75,10 +93,10 @@ def confirm(
     at: datetime,
     asked_at: datetime,
 ) -> str:
-    """Writes what Commet itself says, as of `at`, of a row read at `version`; what became of it.
+    """Writes Commet's answer, which is as of `at`, to a row that was read at `version`.
 
-    `confirmed` or, where the row was wrong, `healed`; `stale` where something newer was applied
-    meanwhile: the row then is marked.
+    Returns `confirmed`; `healed` where the row was wrong; or `stale` where a newer change was
+    applied meanwhile. A stale answer is not written, and the row is marked.
     """
     return str(
         db.value(
@@ -96,31 +114,31 @@ def confirm(
 
 
 def keep_unknown(db: Database, subscription_id: str, version: int) -> None:
-    """Notes that Commet does not know this subscription, which is left as it is."""
+    """Records that Commet does not know this subscription. Its status and period stay."""
     params = {"id": subscription_id, "version": version}
     db.execute(_sql["keep_unknown"], params)
 
 
 @dataclass(frozen=True, slots=True)
 class Refreshable:
-    """A row whose truth is worth asking for, as it was read."""
+    """A subscription about which Commet is asked, as it was when it was read."""
 
     id: str
     version: int
     status: str
-    event_at: datetime  # of the newest news
+    event_at: datetime  # the time of the newest change
     period_end: datetime | None
 
     @property
     def is_live(self) -> bool:
-        """Whether it is believed to have begun and not ended."""
+        """Whether it has begun and not ended, as far as we know."""
         return self.status in LIVE
 
 
 def refreshable(db: Database, user_id: str) -> list[Refreshable]:
-    """The user's rows that are believed live or pending, or are marked: ten, the live ones first.
+    """At most ten rows of the user that are live, pending or marked, the live ones first.
 
-    Somebody with more has left many checkouts unpaid; which of them are asked about takes turns.
+    A user with more rows has left many checkouts unpaid. Those confirmed longest ago come first.
     """
     params = {"user_id": user_id, "limit": _ROWS_AT_ONCE}
     rows = db.all(_sql["refreshable"], params)
@@ -128,38 +146,44 @@ def refreshable(db: Database, user_id: str) -> list[Refreshable]:
 
 
 def claim_refresh(db: Database, user_id: str, now: datetime) -> bool:
-    """Whether this caller, and nobody else right now, may ask Commet about the user."""
+    """Whether this caller may ask Commet about the user. Nobody else may for ten seconds."""
     params = {"user_id": user_id, "now": now}
     return bool(db.all(_sql["claim_refresh"], params))
 
 
 def claim_refreshes(db: Database, now: datetime, *, limit: int) -> list[str]:
-    """Users whose rows are due, claimed for this caller; those in doubt come first."""
+    """At most `limit` users whose rows are due, claimed for this caller.
+
+    Users with a row in doubt come first.
+    """
     rows = db.all(_sql["claim_refreshes"], {"now": now, "limit": limit})
     return [row["user_id"] for row in rows]
 
 
 def unclaim_refresh(db: Database, user_id: str) -> None:
-    """Gives back a claim that came to nothing: whoever comes next may ask at once."""
+    """Takes back a claim whose call was not made, so that the next caller may ask at once."""
     db.execute(_sql["unclaim_refresh"], {"user_id": user_id})
 
 
 def unclaim_refreshes(db: Database, users: Collection[str]) -> None:
-    """Gives back claims of the schedule."""
+    """Takes back claims of `claim_refreshes` for which no call was made."""
     db.execute(_sql["unclaim_refreshes"], {"users": list(users)})
 
 
 def askable(db: Database, users: Collection[str], now: datetime) -> list[str]:
-    """Those of the users about whom asking Commet could tell something new right now."""
+    """The users about whom Commet may be asked now: one of their rows is due."""
     params = {"users": list(users), "now": now}
     return [row["user_id"] for row in db.all(_sql["askable"], params)]
 
 
 def unanswered(db: Database, users: Collection[str], now: datetime) -> dict[str, datetime]:
-    """Those of the users about whom Commet was or is to be asked and has not answered since.
+    """The users about whom Commet has not answered since it was asked, or since it had to be.
 
-    With each, how old the newest that is known of them is.
+    Each comes with the time of our newest information about the user.
     """
     params = {"users": list(users), "now": now}
     rows = db.all(_sql["unanswered"], params)
-    return {row["user_id"]: row["as_of"] for row in rows}
+    newest: dict[str, datetime] = {}
+    for row in rows:
+        newest[row["user_id"]] = max(row["as_of"], newest.get(row["user_id"], row["as_of"]))
+    return newest

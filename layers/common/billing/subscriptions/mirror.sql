@@ -7,6 +7,17 @@ select id, status, plan_id, plan_name, billing_interval, period_start, period_en
 from current_subscription
 where user_id = %(user_id)s
 
+-- name: in_doubt
+select is_user_in_doubt(u) from users u where u.id = %(user_id)s
+
+-- name: doubt
+update users set doubted_until = greatest(doubted_until, now() + %(lasting)s::interval)
+where id = %(user_id)s
+
+-- An answer is as of the time at which it was asked for, so answered_at gets that time.
+-- name: note_answer
+update users set answered_at = asked_at where id = %(user_id)s and doubted_until > now()
+
 -- name: record_change
 select record_change(%(user_id)s, %(at)s, %(change)s, %(now)s)
 
@@ -16,11 +27,17 @@ select confirm_answer(%(id)s, %(version)s, %(at)s, %(asked_at)s, %(known)s, %(la
 -- name: keep_unknown
 select keep_unknown(%(id)s, %(version)s)
 
--- What may be asked about now, for one user: at most once in ten seconds, whoever else asks. The
--- user's own row is locked first, as whoever writes several rows of a user does.
+-- Claims the right to ask Commet about one user. Returns rows where a subscription is due or the
+-- user is in doubt, and nobody has asked about the user in the last ten seconds. The user's own row
+-- is locked first, as in every statement that writes several rows of a user.
 -- name: claim_refresh
 with one as (
-    select id from users where id = %(user_id)s for no key update
+    select id, may_ask_about(users) as doubted
+    from users where id = %(user_id)s for no key update
+),
+asked as (
+    update users u set asked_at = now() from one where u.id = one.id and one.doubted
+    returning u.id
 ),
 due as (
     select s.id from subscriptions s
@@ -29,24 +46,28 @@ due as (
           select from subscriptions o
           where o.user_id = s.user_id and was_just_asked(o)
       )
-    order by s.id
-    for update
+),
+claimed as (
+    update subscriptions s set checked_at = now(), checks = s.checks + 1
+    from due
+    where s.id = due.id and not was_just_asked(s)
+    returning s.id
 )
-update subscriptions s set checked_at = now(), checks = s.checks + 1
-from due
-where s.id = due.id and not was_just_asked(s)
-returning s.id
+select id from claimed union all select id from asked
 
--- The same for anybody, for reconcile.
+-- Claims users whose rows are due, for reconcile.
 -- name: claim_refreshes
 select claim_refreshes(%(now)s, %(limit)s) as user_id
 
--- Gives a claim back that the budget had no calls for, as if it had never been taken.
+-- Undoes claim_refresh where the call budget had no calls left.
 -- name: unclaim_refresh
+with doubted as (
+    update users set asked_at = null where id = %(user_id)s and doubted_until > now()
+)
 update subscriptions set checked_at = null, checks = greatest(checks - 1, 0)
 where user_id = %(user_id)s and was_just_asked(subscriptions)
 
--- The same for those that reconcile had no time for.
+-- Undoes claim_refreshes for the users for whom reconcile had no time or no calls left.
 -- name: unclaim_refreshes
 update subscriptions set
     checked_at = null, background_checks = greatest(background_checks - 1, 0),
@@ -54,9 +75,9 @@ update subscriptions set
 where user_id = any (%(users)s) and checked_at is not null
   and (status <> 'canceled' or refresh_due is not null)
 
--- The rows a refresh must look at: believed live or pending, or marked. Those that matter most
--- come first, and of the others those that were not confirmed for longest, so that where a refresh
--- asks about some of them only, the rest has its turn later.
+-- The rows about which a refresh asks: live, pending or marked. A refresh asks about the first of
+-- them only. So live rows come first, then marked ones, then those confirmed longest ago, and the
+-- rest has its turn in a later refresh.
 -- name: refreshable
 select id, version, status, event_at, period_end
 from subscriptions
@@ -69,25 +90,40 @@ limit %(limit)s
 -- name: customer_id
 select commet_customer_id from users where id = %(user_id)s
 
--- Of these users, those Commet could be asked about right now.
+-- The users, of those given, about whom Commet may be asked now.
 -- name: askable
-select distinct s.user_id
+select s.user_id
 from subscriptions s
 where s.user_id = any (%(users)s) and refresh_is_due(s, %(now)s)
-order by s.user_id
+union
+select u.id
+from users u
+where u.id = any (%(users)s) and may_ask_about(u)
+order by user_id
 
--- Of these users, those in doubt about whom the newest question to Commet has not been answered or
--- not been asked yet, and how old what we know of them is. That a subscription has ended is Commet's
--- own word: what else is missing of such a row is no reason to think that it was paid. An unpaid
--- checkout is paid within the hour or hardly ever: for so long no answer is good for longer than
--- ten seconds.
+-- The users, of those given, about whom something is in doubt and Commet was not asked yet or has
+-- not answered since, and the time of our newest information. A user may be in several rows.
+-- Canceled subscriptions do not count: Commet itself has said that they have ended. For an unpaid
+-- checkout, an answer counts for ten seconds during the first hour, because most checkouts are paid
+-- within the hour or never.
 -- name: unanswered
 select s.user_id, max(greatest(s.event_at, s.confirmed_at)) as as_of
 from subscriptions s
 where s.user_id = any (%(users)s) and s.status <> 'canceled' and is_in_doubt(s, %(now)s)
+  -- An end that was known and is a day past counts as certain, even if Commet does not answer.
+  and not coalesce(known_end(
+      s.status, s.cancel_at_period_end, s.period_end, s.trial_ends_at
+  ) <= %(now)s::timestamptz - interval '1 day', false)
   and (s.confirmed_at is null or s.confirmed_at < greatest(s.checked_at, s.refresh_due)
        or refresh_is_due(s, %(now)s)
        or (s.status in ('pending_payment', 'draft', 'unknown')
            and s.created_at > %(now)s::timestamptz - interval '1 hour'
            and s.confirmed_at < now() - interval '10 seconds'))
 group by s.user_id
+union all
+-- A user in doubt, also where no row of the user is.
+select u.id, greatest(u.created_at, u.answered_at, (
+    select max(greatest(s.event_at, s.confirmed_at)) from subscriptions s where s.user_id = u.id
+))
+from users u
+where u.id = any (%(users)s) and is_user_in_doubt(u)

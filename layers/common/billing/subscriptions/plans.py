@@ -1,4 +1,4 @@
-"""The public plans; while Commet is silent, the last good catalogue with its age."""
+"""The public plans. While Commet does not answer, the last catalogue is used, with its age."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -18,33 +18,33 @@ _sql = Statements(__file__)
 FRESH = timedelta(seconds=60)
 RECENT = timedelta(seconds=10)
 
-# With a catalogue at hand nobody waits long for a newer one.
+# A request that already has a catalogue waits so long for a newer one.
 _PATIENCE_SECONDS = 3.0
 
 
 @dataclass(frozen=True, slots=True)
 class Catalogue:
-    """Plans in the order Commet shows them, as of a moment."""
+    """The plans in the order in which Commet shows them, as of `as_of`."""
 
     as_of: datetime
     plans: list[Plan]
 
     def find(self, code: str) -> Plan | None:
-        """The public plan with this code."""
+        """The public plan with this code, or None."""
         return next((plan for plan in self.plans if plan.code == code), None)
 
 
 def catalogue(
     db: Database, commet: Commet, *, now: datetime, deadline: Deadline, max_age: timedelta = FRESH
 ) -> Catalogue:
-    """The plans, at most `max_age` old where Commet answers, else the last we know.
+    """The plans, at most `max_age` old where Commet answers, else the last catalogue.
 
-    Raises CommetUnavailable or CommetRefused only where there never was an answer.
+    Raises CommetUnavailable or CommetRefused only where no catalogue was ever stored.
     """
     known = _cached(db)
     if known and timedelta() <= now - known.as_of < max_age:
         return known
-    # While Commet is slow or down one request in ten seconds finds out, and no other waits.
+    # While Commet is slow or down, one request in ten seconds asks, and the others do not wait.
     if known and not db.one(_sql["claim_plans"]):
         return known
     try:
@@ -71,4 +71,4 @@ def _cached(db: Database) -> Catalogue | None:
     try:
         return Catalogue(row["as_of"], [Plan.model_validate(plan) for plan in row["catalogue"]])
     except ValidationError:
-        return None  # kept by an earlier release, which knew plans by another shape
+        return None  # an earlier release stored the catalogue in another form

@@ -1,7 +1,7 @@
 -- name: cached_plans
 select catalogue, as_of from plans_cache
 
--- A row where this caller, and nobody else within ten seconds, may ask Commet for the plans.
+-- Returns a row where this caller may ask Commet for the plans. Nobody else may for ten seconds.
 -- name: claim_plans
 update plans_cache set tried_at = now()
 where tried_at is null or tried_at < now() - interval '10 seconds'

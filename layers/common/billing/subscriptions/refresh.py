@@ -1,7 +1,7 @@
-"""Asking Commet for the truth about one user, and writing it down unless newer news came.
+"""A refresh: asks Commet about one user, and writes the answer unless a newer change has come.
 
-Asking and writing are apart, so that many users can be asked about at once while one connection
-to the database writes.
+Asking and writing are separate functions, so that threads can ask about many users at once while
+one connection to the database writes.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -20,18 +20,22 @@ from billing.subscriptions.mirror import Refreshable
 
 Answer = TypeVar("Answer")
 
-# How long a live subscription that Commet does not know is believed without a word about its end.
+# How long after its newest change a live subscription without a known end of its period still gives
+# access, although Commet does not know it.
 _GRACE = timedelta(days=1)
 
 
 def calls(rows: Sequence[Refreshable]) -> int:
-    """What asking about a user with these rows costs at most: the current one, each, the access."""
+    """How many calls asking about a user with these rows needs at most.
+
+    One for the active subscription, one for each row, one for the entitlements.
+    """
     return len(rows) + 2
 
 
 @dataclass(frozen=True, slots=True)
 class Truth:
-    """What Commet answered about a user at `asked_at`."""
+    """Commet's answers about a user, who was asked about at `asked_at`."""
 
     user_id: str
     asked_at: datetime
@@ -43,9 +47,10 @@ class Truth:
 def refresh(
     db: Database, commet: Commet, user_id: str, *, now: datetime, deadline: Deadline
 ) -> int:
-    """Reads the user's subscriptions and entitlements afresh; how many rows were wrong.
+    """Asks about the user's subscriptions and entitlements and writes the answers.
 
-    Raises CommetUnavailable or CommetRefused, and then what was not confirmed stays marked.
+    Returns how many rows were wrong. Raises CommetUnavailable or CommetRefused; nothing was written
+    then, and marked rows stay marked.
     """
     rows = mirror.refreshable(db, user_id)
     return write(db, rows, ask(commet, user_id, rows, now=now, deadline=deadline))
@@ -59,11 +64,11 @@ def ask(
     now: datetime,
     deadline: Deadline,
 ) -> Truth:
-    """What is true of a user; touches no database, so threads may do it side by side.
+    """Commet's answers about a user. Uses no database, so threads may call it at the same time.
 
-    "No active subscription" is followed by a read of each row believed live or pending, by id:
-    it says nothing about which of them ended. Everything is asked before anything is written: an
-    answer that stays out takes no mark away. Raises CommetUnavailable or CommetRefused.
+    Commet is asked for the active subscription, and for each other row by its id: the answer "no
+    active subscription" does not say which of our rows ended. All answers are there before anything
+    is written, so a missing answer never removes a mark. Raises CommetUnavailable or CommetRefused.
     """
     active = _unless_unknown(commet.active_subscription, user_id, deadline)
     answers = [active] if active else []
@@ -85,19 +90,19 @@ def ask(
 
 
 def write(db: Database, rows: Sequence[Refreshable], truth: Truth) -> int:
-    """Writes the truth down, row by row where none has changed since; how many were wrong."""
+    """Writes the answers to those rows that have not changed since; returns how many were wrong."""
     known = {row.id: row for row in rows}
     outcomes = {
         each.id: _write(db, truth, each, known.get(each.id)) for each in truth.subscriptions
     }
-    kept = [_settle_unknown(db, truth, known[row_id]) for row_id in truth.unknown]
-    # What somebody may use belongs to the subscription it was asked for with: where that one, or
-    # one that has come alive, has changed since, the newer news of it have brought theirs.
+    kept = [_keep_or_end_unknown(db, truth, known[row_id]) for row_id in truth.unknown]
+    # If a live subscription changed after we asked, drop these entitlements: the newer change
+    # brought its own, or has marked the row.
     live = {each.id for each in truth.subscriptions if each.status in mirror.LIVE}
     live |= {row.id for row in mirror.refreshable(db, truth.user_id) if row.is_live}
     changed = {row_id for row_id, outcome in outcomes.items() if outcome == "stale"}
     if not any(kept) and not live & changed:
-        # What it says is true at the moment it was asked for, not when it arrived.
+        # The entitlements are as of the time of asking, not as of the answer's arrival.
         mirror.record_change(
             db, truth.user_id, truth.entitlements, at=truth.asked_at, now=truth.asked_at
         )
@@ -119,11 +124,11 @@ def _write(db: Database, truth: Truth, answer: Subscription, row: Refreshable | 
     )
 
 
-def _settle_unknown(db: Database, truth: Truth, row: Refreshable) -> bool:
-    """Whether a subscription that Commet does not know goes on giving what it gave.
+def _keep_or_end_unknown(db: Database, truth: Truth, row: Refreshable) -> bool:
+    """Whether a live subscription that Commet does not know keeps giving access.
 
-    It does until the end of what was paid for: a key of the wrong organization knows nobody, and
-    must not lock everybody out at once. After that it is over.
+    It does until its paid period ends, and is canceled after that. An API key of the wrong
+    organization knows no subscription at all, and must not lock everybody out at once.
     """
     if row.is_live and (row.period_end or row.event_at + _GRACE) <= truth.asked_at:
         ended = Change(row.id, {"status": "canceled"})
@@ -149,8 +154,9 @@ def _features(commet: Commet, user_id: str, deadline: Deadline) -> list[FeatureA
     try:
         return commet.feature_access(user_id, deadline)
     except CommetRefused as error:
-        # Which code tells that a customer may use nothing is not documented; a key that may not
-        # ask, or a request that is wrong, says nothing about the customer.
+        # Commet does not document with which code it says that a customer has no features. 402 and
+        # 404 are read as that. Other refusals, of our key or our request, say nothing about the
+        # customer.
         if error.commet_status in (402, 404):
             return []
         raise

@@ -1,7 +1,8 @@
-"""Taking usage, and answering whether it may be taken.
+"""Accepts usage events, and answers whether usage would be accepted.
 
-An event and the running total it adds to are written in one statement before success is said
-(`accept_usage` in the migrations, which also holds the rules). Nothing here calls Commet.
+One statement books an event: it writes the ledger entry and its total before the caller hears
+`accepted`. The rules are in that statement's routine, `accept_usage` in
+`database/routines/accepting.sql`. Nothing in this module calls Commet.
 """
 
 import json
@@ -38,24 +39,24 @@ Status = Literal["accepted", "duplicate", "conflict", "refused"]
 class UsageEvent:
     """Something that was used, as a caller reports it.
 
-    `idempotency_key` is the caller's own and unique per user. `occurred_at` is None where the
-    caller did not say. Raises pydantic's ValidationError, a ValueError without the values, where it
-    is malformed. Built right out of what was sent: a second look at each of a batch took longer
-    than booking it.
+    The caller chooses `idempotency_key`, unique per user. `occurred_at` is None if the caller named
+    no time. Raises pydantic's ValidationError, a ValueError whose message contains no values, if a
+    field is malformed. Requests are parsed into this class directly: parsing a batch into a second
+    form took longer than booking the batch.
     """
 
     user_id: UserId
     feature: FeatureCode
-    quantity: Annotated[Quantity, Field(default=Decimal(1))]  # of what was sent
+    quantity: Annotated[Quantity, Field(default=Decimal(1))]  # the default when parsing a request
     idempotency_key: IdempotencyKey
     occurred_at: OccurredAt | None = None
     properties: Properties = field(default_factory=dict)
 
     @property
     def fingerprint(self) -> bytes:
-        """The same for two events exactly if their callers supplied the same."""
+        """A hash of all that the caller supplied: equal for equal events, and only for those."""
         occurred = utc_text(self.occurred_at) if self.occurred_at else ""
-        # No text holds NUL, so no two read the same.
+        # No field contains NUL, so joining with NUL gives different events different texts.
         supplied = f"{self.user_id}\0{self.feature}\0{format_decimal(self.quantity)}\0{occurred}"
         for name, value in sorted(self.properties.items()):
             supplied += f"\0{name}\0{value}"
@@ -64,11 +65,11 @@ class UsageEvent:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What became of one event. `code` says why one was refused.
+    """What became of one usage event. `code` says why it was refused; None if it was not.
 
     Codes: `unknown_user subscription_required feature_not_in_plan feature_not_metered
-    access_unconfirmed limit_reached too_old in_future total_too_large`. Of these only
-    `access_unconfirmed` passes by itself, within seconds.
+    access_unconfirmed limit_reached too_old in_future total_too_large`. Only `access_unconfirmed`
+    goes away by itself, within seconds.
     """
 
     status: Status
@@ -78,15 +79,16 @@ class Verdict:
 def accept(
     db: Database, events: Sequence[UsageEvent], *, statuses: Collection[str], now: datetime
 ) -> list[Verdict]:
-    """Books up to 1,000 events of any users; one verdict each, in their order.
+    """Books up to 1,000 events of any users; returns one verdict per event, in their order.
 
-    All in one statement, with the same outcome as one event after the other: of two with one key
-    the first wins, and one that does not fit its limit does not stop a smaller one after it.
-    `statuses` are the subscription statuses that give access.
+    One statement books all of them, with the same outcome as if they had come one after the other:
+    of two events with one key the first wins, and an event above its limit does not stop a smaller
+    one after it. `statuses` are the subscription statuses that give access.
     """
     if not events:
         return []
-    # Numbered here and not in SQL, where grouping and sorting cost a single event half its time.
+    # Numbered here and not in SQL, where grouping and sorting would take half the time of a single
+    # event.
     pairs: dict[tuple[str, str], int] = {}
     firsts: dict[tuple[str, str], int] = {}
     verdicts = db.value(
@@ -121,10 +123,10 @@ def accept(
 class Allowance:
     """Whether a quantity may be used now.
 
-    `remaining` is what is included and neither used nor held, None where the feature is unlimited
-    or the user does not have it. `overage_quantity` is the part of the asked quantity that would be
-    billed on top, `cost` what that part costs, in major units; None where Commet has not told its
-    price. `code` says why it is not allowed.
+    `remaining` is the included quantity less what is used and held; None if the feature is
+    unlimited or the user does not have it. `overage_quantity` is the part of the asked quantity
+    that would be overage, and `cost` what that part costs in major units; None if the price is not
+    known. `code` says why the usage is not allowed; None if it is.
     """
 
     allowed: bool
@@ -145,10 +147,10 @@ def check(
     currency: str,
     now: datetime,
 ) -> Allowance:
-    """Whether this much could be used at this moment, and its price; books and holds nothing.
+    """Whether this much could be used at this moment, and its price; books and reserves nothing.
 
-    `currency` is the fallback where Commet has not named one. Raises ValueError for a quantity
-    that could not be booked either.
+    `statuses` are the subscription statuses that give access. `currency` is used if Commet has not
+    named one. Raises ValueError for a quantity that could not be booked.
     """
     if not is_quantity(quantity):
         raise ValueError("quantity must be above 0, with at most 9 integer and 6 decimal digits")
@@ -162,7 +164,7 @@ def check(
             "statuses": list(statuses),
         },
     )
-    assert row is not None  # noqa: S101 - one pair asked for is one row
+    assert row is not None  # noqa: S101 - usage_standing returns one row per pair
     currency = row["currency"] or currency
     included = row["included"] or Decimal(0)
     taken = row["used"] + row["held"]
@@ -187,18 +189,19 @@ def check(
     )
 
 
-# Arrays as Postgres reads them. The driver's own way with lists costs a single event a third of its
-# time.
+# Arrays in Postgres' text form. Letting the driver adapt lists would take a third of the time of a
+# single event.
 
 
 def _words(values: Iterable[object]) -> str:
-    """Of what needs no quotes, such as numbers."""
+    """An array of values that need no quotes, such as numbers."""
     return f"{{{','.join(map(str, values))}}}"
 
 
 def _texts(values: Sequence[str]) -> str:
     joined = '","'.join(values)
-    # Looking once at all of them is a tenth of looking at each: hardly any has to be escaped.
+    # Hardly any text has to be escaped, and checking all at once takes a tenth of the time of
+    # checking each.
     if "\\" in joined or joined.count('"') != 2 * (len(values) - 1):
         joined = '","'.join(t.replace("\\", "\\\\").replace('"', '\\"') for t in values)
     return f'{{"{joined}"}}' if values else "{}"

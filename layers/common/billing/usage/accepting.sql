@@ -1,6 +1,7 @@
--- Taking usage and reading what was used. The rules themselves are functions in database/routines/accepting.sql.
+-- Accepting usage, and reading whether it would be. The rules are in
+-- database/routines/accepting.sql.
 
--- One word per event, in the order given.
+-- One word per event, in their order.
 -- name: accept
 select accept_usage(
     %(users)s::text[], %(features)s::text[],

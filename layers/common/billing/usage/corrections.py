@@ -1,10 +1,10 @@
-"""Correcting what was booked: signed, with a reason and an author, in the ledger.
+"""Corrects what was booked: books a signed quantity, with a reason and an author, in the ledger.
 
-Less usage lowers the total of the period it was booked in, which is not always the one it occurred
-in: a late event lies in the period that ran when it was reported. What Commet has been told already
-stays, and deliveries resume once the total has passed it again. After a period is over Commet
-cannot be told any more: such a correction `needs_credit`. The rules are in
-`database/routines/corrections.sql`.
+A correction below zero lowers the total of the period that the usage was booked in. That is not
+always the period it occurred in: a late event is booked in the period that runs when it is
+reported. Commet keeps what was already sent, and the next delivery comes once the total exceeds
+what was sent. After a period is over, Commet takes no lower total: the correction then
+`needs_credit`. The rules are in `database/routines/corrections.sql`.
 """
 
 import json
@@ -24,11 +24,12 @@ _sql = Statements(__file__)
 
 @dataclass(frozen=True, slots=True)
 class Correction:
-    """What is to be added to (above zero) or taken off (below) what a user used.
+    """A quantity to add to a user's usage (above zero) or to take off it (below zero).
 
-    Which period is meant: the one that held `occurred_at`, or that the entry with the key
-    `corrects` was booked in; with neither, the one that runs. Raises ValueError for both, and for
-    no quantity.
+    A correction below zero is booked in the period that contained `occurred_at`, or in the one that
+    the entry with the key `corrects` was booked in; if neither is given, in the running period. One
+    above zero is booked in the running period. Raises ValueError if both are given, and for a
+    quantity that could not be booked.
     """
 
     user_id: str
@@ -41,13 +42,13 @@ class Correction:
 
     def __post_init__(self) -> None:
         if self.occurred_at is not None and self.corrects is not None:
-            raise ValueError("occurred_at and corrects both say which period is meant")
+            raise ValueError("give occurred_at or corrects, not both: each names a period")
         if not is_quantity(self.quantity.copy_abs()):
             raise ValueError("quantity must not be 0, with at most 9 integer and 6 decimal digits")
 
     @property
     def fingerprint(self) -> bytes:
-        """The same for two corrections exactly if their callers supplied the same."""
+        """A hash of all that the caller supplied: equal for equal corrections, only for those."""
         supplied = [
             "correction",
             self.user_id,
@@ -56,16 +57,16 @@ class Correction:
             self.occurred_at and utc_text(self.occurred_at),
             self.reason,
         ]
-        if self.corrects is not None:  # without it, as before there was such a thing
+        if self.corrects is not None:  # left out if None, so older fingerprints stay the same
             supplied.append(self.corrects)
         return blake2b(json.dumps(supplied).encode(), digest_size=16).digest()
 
 
 @dataclass(frozen=True, slots=True)
 class Credit:
-    """What Commet was told too much, and what that is worth, in major units.
+    """The quantity that Commet was sent too much, and what it is worth in major units.
 
-    `amount` is None where the price is not known, `currency` where Commet has not named it.
+    `amount` is None if the price is not known, `currency` if Commet has not named it.
     """
 
     quantity: Decimal
@@ -75,10 +76,10 @@ class Credit:
 
 @dataclass(frozen=True, slots=True)
 class Booking:
-    """Where a correction was booked, and what the total of that period is now.
+    """The period in which a correction was booked, and `used`, the total there afterwards.
 
-    `needs_credit` is there where the period is over at Commet and was told too much, which has to
-    be given back as money.
+    `needs_credit` is the credit that a person has to give, None if none is needed. It is needed if
+    the period is over and Commet was sent too much of it.
     """
 
     period_start: datetime
@@ -91,8 +92,8 @@ class Booking:
 class Corrected:
     """What became of a correction: a booking, or a code that says why it was refused.
 
-    Codes: those of `usage.Verdict`, and `conflict below_zero no_period entry_not_found`. `repeated`
-    tells that it had been booked before.
+    Codes: those of `accepting.Verdict`, and `conflict below_zero no_period entry_not_found`.
+    `repeated` is true if the correction had been booked before.
     """
 
     booking: Booking | None
@@ -108,7 +109,11 @@ def correct(
     statuses: Collection[str],
     now: datetime,
 ) -> Corrected:
-    """Books a correction; `author` says who made it. The same key again changes nothing."""
+    """Books a correction; `author` says who made it.
+
+    The same correction again changes nothing and gets the same answer. `statuses` are the
+    subscription statuses that give access.
+    """
     row = db.one(
         _sql["correct"],
         {
@@ -125,7 +130,7 @@ def correct(
             "statuses": list(statuses),
         },
     )
-    assert row is not None  # noqa: S101 - the function answers one row
+    assert row is not None  # noqa: S101 - correct_usage returns one row
     verdict = str(row["verdict"])
     if verdict not in ("accepted", "duplicate"):
         return Corrected(None, code=verdict)

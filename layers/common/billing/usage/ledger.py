@@ -1,7 +1,7 @@
-"""Reading the ledger in the order of booking, page by page.
+"""Reads the ledger in the order of booking, page by page.
 
-A page starts after the last entry of the one before it, so that however long the ledger is, a page
-costs the same, and nothing is left out or told twice while more is booked.
+A page starts after the last entry of the page before. So a page costs the same however long the
+ledger is, and no entry is missing or repeated while more are booked.
 """
 
 import base64
@@ -22,7 +22,8 @@ _sql = Statements(__file__)
 
 MAX_PAGE = 1000
 
-# With a filter a page may find few of what it looks at, and must still end in time.
+# How many entries a page looks at if it filters by feature. Few of them may be of that feature, and
+# the page must still be answered in time.
 _LOOK_AT = 5000
 
 _BEGINNING = datetime(1, 1, 1, tzinfo=UTC)
@@ -46,9 +47,10 @@ _COLUMNS = (
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One line of the ledger. `kind` is event, confirm (of a reservation) or correction.
+    """One entry of the ledger. `kind` is event, confirm (of a reservation) or correction.
 
-    The period is the allowance period it was booked in; `late` tells that it occurred before that.
+    `period_start` and `period_end` are of the allowance period that the entry was booked in. `late`
+    is true if the usage occurred before that period.
     """
 
     user_id: str
@@ -69,7 +71,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """Which entries: of one user or all, of one feature or all, booked in [since, until)."""
+    """Which entries to read: of one user or all, one feature or all, booked in [since, until)."""
 
     user_id: str | None = None
     feature: str | None = None
@@ -79,7 +81,7 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class _Cursor:
-    """A place in the ledger: after this entry, and before `until`."""
+    """A position in the ledger: after the entry with these fields. Reading ends before `until`."""
 
     until: datetime
     booked_at: datetime = _BEGINNING
@@ -95,14 +97,16 @@ class _Cursor:
 
     @staticmethod
     def read(text: str) -> "_Cursor":
-        """Raises InvalidRequest for a text we did not write."""
+        """The cursor that `write` turned into `text`. Raises InvalidRequest for any other text."""
         try:
             padded = base64.urlsafe_b64decode(text.encode() + b"=" * (-len(text) % 4))
             until, booked_at, user_id, key = map(str, json.loads(padded))
             found = _Cursor(_time(until), _time(booked_at), _storable(user_id), _storable(key))
         except (ValueError, TypeError, OverflowError, RecursionError):
             raise InvalidRequest(
-                errors=[FieldError("cursor", "invalid_cursor", "Send a next_cursor as it came.")]
+                errors=[
+                    FieldError("cursor", "invalid_cursor", "Send a next_cursor value unchanged.")
+                ]
             ) from None
         return found
 
@@ -119,9 +123,9 @@ def _storable(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Some entries in the order of booking. `next_cursor` is None exactly on the last page.
+    """Some entries in the order of booking. `next_cursor` is None on the last page only.
 
-    A page before that may hold fewer than were asked for, even none.
+    An earlier page may have fewer entries than `limit`, even none.
     """
 
     entries: Sequence[Entry]
@@ -131,15 +135,15 @@ class Page:
 def page(
     db: Database, query: Query, *, cursor: str | None = None, limit: int = 100, now: datetime
 ) -> Page:
-    """The first page, or the one that follows `cursor`. At most MAX_PAGE entries.
+    """The first page, or the page that `cursor` leads to. `limit` is MAX_PAGE at most.
 
-    The first page settles where the last one ends: what is booked later is not part of it. Raises
-    InvalidRequest for a cursor that is not one of ours.
+    The pages end at the time of the first one: entries booked later are not part of them. Raises
+    InvalidRequest for a cursor that no page returned.
     """
     if cursor is not None:
         start = _Cursor.read(cursor)
     else:
-        until = now + timedelta(microseconds=1)  # what was booked this very moment is in
+        until = now + timedelta(microseconds=1)  # includes what was booked at `now`
         start = _Cursor(until if query.until is None else min(until, query.until))
     look_at = limit + 1 if query.feature is None else max(_LOOK_AT, limit + 1)
     rows = db.all(
@@ -169,7 +173,10 @@ def page(
 
 
 def to_csv(entries: Iterable[Entry]) -> str:
-    """RFC 4180 with a header line. Text that a spreadsheet would run as a formula is quoted."""
+    """The entries as CSV (RFC 4180) with a header line.
+
+    Text that a spreadsheet would run as a formula begins with an apostrophe.
+    """
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow(_COLUMNS)

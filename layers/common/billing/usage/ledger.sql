@@ -1,9 +1,9 @@
--- Reading the ledger.
+-- Reading the ledger, page by page.
 
--- A page looks at no more than so many entries, whichever of them are wanted, and the last one it
--- looked at is always among the rows: the next page starts after it.
--- A user's entries lie in their periods. Where the page ends is found by the index alone, so that of
--- many periods no more entries are read than the page has.
+-- A page looks at `look_at` entries at most, `wanted` or not. If it looked at that many, the last
+-- one is always among the rows, because the next page starts after it. The entries of a user are
+-- found by the user's periods. `bound` finds the time at which the page ends from the index alone,
+-- so that, however many periods there are, hardly more entries are read than the page has.
 -- name: page_of_user
 with mine as materialized (
     select id from usage_period where user_id = %(user_id)s
@@ -54,6 +54,7 @@ where s.wanted or s.position = %(look_at)s
 order by s.position
 limit %(limit)s
 
+-- The same for the entries of all users.
 -- name: page_of_all
 with seen as materialized (
     select e.user_id, e.idempotency_key, e.kind, e.feature, e.quantity, e.occurred_at, e.booked_at,

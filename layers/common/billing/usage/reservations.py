@@ -1,9 +1,9 @@
-"""Holding an amount before the work is done, and booking what it really took.
+"""Reserves an amount before the work is done, and books what the work really took.
 
-A reservation counts against the limit until it expires, so two jobs that each fit cannot together
-pass it. Confirming books under the reservation's own idempotency key: work that was confirmed and
-then reported again with that key, or the other way round, is counted once. The rules are in
-`database/routines/reservations.sql`. Nothing here calls Commet.
+A reservation counts against the limit while it is held. So two jobs that each fit alone cannot pass
+the limit together. Confirming books under the reservation's own idempotency key. So work that is
+both confirmed and reported directly with that key, in either order, is counted once. The rules are
+in `database/routines/reservations.sql`. Nothing in this module calls Commet.
 """
 
 import json
@@ -21,9 +21,10 @@ from billing.usage.accepting import UsageEvent
 
 _sql = Statements(__file__)
 
-DEFAULT_HOLD = timedelta(minutes=5)
-LONGEST_HOLD = timedelta(hours=1)
-# As far back as usage may be reported: by then the work is known to be counted or lost.
+DEFAULT_EXPIRY = timedelta(minutes=5)
+LONGEST_EXPIRY = timedelta(hours=1)
+# How long a reservation that has ended is kept. Usage may be reported 35 days back, so by then the
+# work was reported or never will be.
 KEPT = timedelta(days=35)
 
 _TIDY_LIMIT = 10_000
@@ -33,7 +34,10 @@ State = Literal["held", "confirmed", "released", "expired"]
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """An amount that is held, or was. `booked` is what it took, once it is confirmed."""
+    """A reservation in any state. `booked` is the quantity that was booked; None until confirmed.
+
+    The usage is booked with `properties`.
+    """
 
     id: str
     user_id: str
@@ -48,12 +52,12 @@ class Reservation:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a request. `reservation` is None exactly where there is none.
+    """What became of a request to reserve, confirm or release.
 
-    `code` says why it was refused, None where it was not: the codes of `usage.Verdict`,
-    `conflict`, and `already_counted reservation_not_found reservation_expired
-    reservation_released reservation_confirmed`. `repeated` tells that everything had been done
-    before.
+    `reservation` is None if there is none. `code` says why the request was refused, None if it was
+    not: one of `accepting.Verdict`, `conflict`, or `already_counted reservation_not_found
+    reservation_expired reservation_released reservation_confirmed`. `repeated` is true if an
+    earlier request had done all of this.
     """
 
     reservation: Reservation | None
@@ -65,23 +69,24 @@ def reserve(
     db: Database,
     usage: UsageEvent,
     *,
-    expires_in: timedelta = DEFAULT_HOLD,
+    expires_in: timedelta = DEFAULT_EXPIRY,
     statuses: Collection[str],
     now: datetime,
 ) -> Outcome:
-    """Holds what `usage` describes, until it is confirmed, released or expires.
+    """Reserves the quantity of `usage` until it is confirmed, released or expires.
 
-    The same key again answers the same reservation while it is held, with its first expiry, and
-    once it is confirmed; after it expired it is held anew where it still fits, and after it was
-    released it is refused. Raises ValueError for a hold of no time or of more than an hour.
+    The same key again returns the same reservation: unchanged while it is held or once it is
+    confirmed, held anew with a new expiry if it had expired and still fits. After a release the key
+    is refused. `statuses` are the subscription statuses that give access. Raises ValueError for an
+    `expires_in` of 0 or less, or of more than an hour.
     """
-    if not timedelta(0) < expires_in <= LONGEST_HOLD:
-        raise ValueError("a hold lasts more than 0 seconds and at most an hour")
-    fresh = f"rsv_{uuid4().hex}"
+    if not timedelta(0) < expires_in <= LONGEST_EXPIRY:
+        raise ValueError("expires_in must be above 0 seconds and at most an hour")
+    new_id = f"rsv_{uuid4().hex}"
     row = db.one(
         _sql["reserve"],
         {
-            "id": fresh,
+            "id": new_id,
             "user_id": usage.user_id,
             "feature": usage.feature,
             "key": usage.idempotency_key,
@@ -93,12 +98,13 @@ def reserve(
             "statuses": list(statuses),
         },
     )
-    # A statement that met a dead connection runs twice, and the first may have held it already.
-    return _outcome(row, now, done="reserved", ours=fresh)
+    # If the connection broke, the statement ran twice, and the first run may have reserved already.
+    # Then the verdict is 'duplicate', but the row has our new id: this request made it.
+    return _outcome(row, now, done="reserved", new_id=new_id)
 
 
 def find(db: Database, reservation_id: str, *, now: datetime) -> Reservation | None:
-    """The reservation with this id; None where there is none."""
+    """The reservation with this id; None if there is none."""
     row = db.one(_sql["find"], {"id": reservation_id})
     return _reservation(row, now) if row else None
 
@@ -111,10 +117,11 @@ def confirm(
     statuses: Collection[str],
     now: datetime,
 ) -> Outcome:
-    """Books what the work took, which may be less or more than was held.
+    """Books the quantity the work took, which may be less or more than was reserved.
 
-    Up to what is held it is refused only where the user lost access or the limit itself fell. An
-    expired reservation is booked where it still fits. Raises ValueError for no quantity.
+    Up to the reserved quantity it is refused only if the user has lost access or the limit itself
+    was lowered. An expired reservation is booked if it still fits. `statuses` are the subscription
+    statuses that give access. Raises ValueError for a quantity that could not be booked.
     """
     if not is_quantity(quantity):
         raise ValueError("quantity must be above 0, with at most 9 integer and 6 decimal digits")
@@ -140,7 +147,10 @@ def confirm(
 
 
 def release(db: Database, reservation: Reservation, *, now: datetime) -> Outcome:
-    """Gives back what is held. Doing it again, or after it has expired, changes nothing."""
+    """Ends a reservation without booking anything.
+
+    Releasing again changes nothing. Releasing is refused once the reservation is confirmed.
+    """
     row = db.one(
         _sql["release"],
         {"id": reservation.id, "user_id": reservation.user_id, "now": now},
@@ -149,21 +159,22 @@ def release(db: Database, reservation: Reservation, *, now: datetime) -> Outcome
 
 
 def tidy(db: Database, *, now: datetime) -> int:
-    """Sets aside reservations that have expired, and forgets those long over; how many expired.
+    """Marks expired reservations and deletes those that ended long ago; returns how many it marked.
 
-    No limit depends on it: it keeps what limits are checked against small. A confirmed one is
-    counted once even after it is forgotten, because the ledger has its key.
+    Limits do not depend on this. It only keeps the index small that limits are checked against.
+    Confirmed work is counted once even after its reservation is deleted, because the ledger has the
+    key.
     """
     expired = len(db.all(_sql["expire"], {"now": now, "limit": _TIDY_LIMIT}))
     db.execute(_sql["forget"], {"before": now - KEPT, "limit": _TIDY_LIMIT})
     return expired
 
 
-def _outcome(row: Row | None, now: datetime, *, done: str, ours: str | None = None) -> Outcome:
-    assert row is not None  # noqa: S101 - the functions answer one row each
+def _outcome(row: Row | None, now: datetime, *, done: str, new_id: str | None = None) -> Outcome:
+    assert row is not None  # noqa: S101 - each of these routines returns one row
     verdict = str(row["verdict"])
     reservation = _reservation(row, now) if row["id"] else None
-    repeated = verdict == "duplicate" and row["id"] != ours
+    repeated = verdict == "duplicate" and row["id"] != new_id
     code = None if verdict in (done, "duplicate") else verdict
     return Outcome(reservation, code, repeated)
 
@@ -171,7 +182,7 @@ def _outcome(row: Row | None, now: datetime, *, done: str, ours: str | None = No
 def _reservation(row: Row, now: datetime) -> Reservation:
     state = row["state"]
     if state == "held" and row["expires_at"] <= now:
-        state = "expired"  # by the clock; nothing had to run for it
+        state = "expired"  # by the clock, even before `tidy` has marked it
     return Reservation(
         id=row["id"],
         user_id=row["user_id"],

@@ -1,4 +1,4 @@
--- Holding an amount before the work. The rules are functions in database/routines/reservations.sql.
+-- Reserving an amount before the work. The rules are in database/routines/reservations.sql.
 
 -- name: reserve
 select r.verdict, (r.reservation).id, (r.reservation).user_id, (r.reservation).feature,
@@ -28,8 +28,8 @@ select r.verdict, (r.reservation).id, (r.reservation).user_id, (r.reservation).f
        (r.reservation).expires_at, (r.reservation).state, (r.reservation).booked
 from release_reservation(%(id)s, %(user_id)s, %(now)s) as r
 
--- Holds that have expired leave the index that every limit is checked against. Somebody who is
--- confirming one right now has locked it, and goes first.
+-- Marks expired reservations as expired, which removes them from the index that limits are checked
+-- against. Skips one that is locked, because it is being confirmed or released right now.
 -- name: expire
 with due as materialized (
     select id from usage_reservation
@@ -42,6 +42,7 @@ from due
 where r.id = due.id
 returning r.id
 
+-- Deletes reservations that expired long ago.
 -- name: forget
 with old as materialized (
     select id from usage_reservation

@@ -1,6 +1,6 @@
-"""What a user has used in the period that is running, and what it will cost.
+"""What a user has used in the running period, and what the usage will cost.
 
-The totals are kept by acceptance, so this is exact the moment an event was accepted.
+Accepting an event updates its total in the same statement, so these numbers are never behind.
 """
 
 from collections.abc import Sequence
@@ -17,10 +17,10 @@ _sql = Statements(__file__)
 
 @dataclass(frozen=True, slots=True)
 class Overage:
-    """Use beyond what is included. `enabled` is false too during a trial and on a free plan.
+    """Usage beyond the included quantity. `enabled` is false in a trial and on a free plan, too.
 
-    `unit_price` is in the rate scale (10000 is 1.00), None where Commet has not said it; `cost` is
-    in major units with the currency's decimals, None where there is something to price without one.
+    `unit_price` is in the rate scale (10000 is 1.00), None if Commet has not reported it. `cost` is
+    in major units with the currency's decimals, None if there is overage without a known price.
     """
 
     enabled: bool
@@ -32,7 +32,7 @@ class Overage:
 
 @dataclass(frozen=True, slots=True)
 class DayOfUse:
-    """What was booked on one UTC day."""
+    """The quantity that was booked on one UTC day, corrections included."""
 
     date: date
     quantity: Decimal
@@ -40,12 +40,13 @@ class DayOfUse:
 
 @dataclass(frozen=True, slots=True)
 class FeatureUsage:
-    """One feature in its allowance period (start inclusive, end exclusive).
+    """The usage of one feature in its allowance period (start inclusive, end exclusive).
 
-    `included` and `remaining` are None where the feature is unlimited. `held` is what reservations
-    hold beside `used`. `carried` is the part of `used` that was counted in an earlier period and
-    booked by Commet in this one. The days, of which only those with use are listed, add up to the
-    rest exactly; one on which less was booked than taken off is below zero.
+    `included` and `remaining` are None if the feature is unlimited. `held` is the quantity that
+    reservations hold; it is not part of `used`. `carried` is the part of `used` that was counted in
+    an earlier period and booked by Commet in this one. `daily` lists only days on which something
+    was booked. The days add up to `used` less `carried`. A day is below zero if corrections took
+    off more than was booked on it.
     """
 
     feature: str
@@ -66,10 +67,10 @@ class FeatureUsage:
 def usage_of_user(
     db: Database, *, user_id: str, currency: str, now: datetime
 ) -> list[FeatureUsage]:
-    """Every usage feature the user's plan has, by code, used or not; one statement.
+    """The usage of every usage feature of the user's plan, used or not, ordered by feature code.
 
-    Empty while no allowance period is open: before the first payment is confirmed, and once a
-    subscription is over. `currency` is the fallback where Commet has not named one.
+    Empty while no allowance period is open: before the first payment is confirmed, and after a
+    subscription has ended. `currency` is used if Commet has not named one.
     """
     rows = db.all(_sql["usage_of_user"], {"user_id": user_id, "now": now})
     return [_feature(row, currency) for row in rows]

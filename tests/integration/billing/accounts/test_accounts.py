@@ -132,6 +132,23 @@ class TestSessions:
         with pytest.raises(Unauthenticated):
             accounts.user_of_session(shared, token, day + timedelta(days=7))
 
+    @pytest.mark.parametrize(
+        ("used", "slides"),
+        [(timedelta(hours=1), False), (timedelta(hours=1, microseconds=1), True)],
+    )
+    def test_slides_once_an_hour(
+        self, shared: Database, email: str, used: timedelta, *, slides: bool
+    ) -> None:
+        """A row is not written for every request."""
+        user, token = sign_up(shared, email)
+        accounts.user_of_session(shared, token, NOW + used)
+        end = NOW + timedelta(days=7)
+        if slides:
+            assert accounts.user_of_session(shared, token, end) == user
+        else:
+            with pytest.raises(Unauthenticated):
+                accounts.user_of_session(shared, token, end)
+
     def test_the_longest_life(self, shared: Database, email: str) -> None:
         """Thirty days, however often it is used."""
         user, token = sign_up(shared, email)
@@ -255,7 +272,19 @@ class TestAttempts:
             attempts.sign_in("192.0.2.1", "a@b.c", NOW)
         assert caught.value.retry_after
         after = NOW + timedelta(seconds=caught.value.retry_after)
+        assert after == NOW + timedelta(minutes=5)
+        almost = after - timedelta(microseconds=1)
+        assert refused(1, attempts.sign_in, "192.0.2.1", "a@b.c", almost) == [True]
         assert refused(1, attempts.sign_in, "192.0.2.1", "a@b.c", after) == [False]
+
+    def test_the_window_of_many_accounts(self, attempts: Attempts) -> None:
+        """Five minutes for a machine, whatever accounts it tries."""
+        for n in range(BY_ADDRESS.count):
+            attempts.sign_in("192.0.2.1", f"{n}@b.c", NOW)
+        after = NOW + timedelta(minutes=5)
+        almost = after - timedelta(microseconds=1)
+        assert refused(1, attempts.sign_in, "192.0.2.1", "x@b.c", almost) == [True]
+        assert refused(1, attempts.sign_in, "192.0.2.1", "x@b.c", after) == [False]
 
     @pytest.mark.parametrize(
         ("one", "other", "same"),
@@ -278,6 +307,8 @@ class TestAttempts:
         """As many as the deployer allows per hour and address."""
         assert refused(4, attempts.sign_up, "192.0.2.1", NOW) == [False] * 3 + [True]
         later = NOW + timedelta(hours=1)
+        early = later - timedelta(microseconds=1)
+        assert refused(1, attempts.sign_up, "192.0.2.1", early) == [True]
         assert refused(1, attempts.sign_up, "192.0.2.1", later) == [False]
 
     def test_a_distributed_guess_never_locks_out(self, attempts: Attempts) -> None:
@@ -287,6 +318,10 @@ class TestAttempts:
             for n in range(BY_ACCOUNT.count + 2)
         ]
         assert delays == [timedelta()] * BY_ACCOUNT.count + [ACCOUNT_DELAY] * 2
+        after = NOW + timedelta(hours=1)
+        almost = after - timedelta(microseconds=1)
+        assert attempts.sign_in("192.0.2.9", "a@b.c", almost) == ACCOUNT_DELAY
+        assert attempts.sign_in("192.0.2.9", "a@b.c", after) == timedelta()
         assert attempts.sign_in("192.0.2.9", "other@b.c", NOW) == timedelta()
 
     def test_nothing_readable_is_stored(self, db: Database) -> None:

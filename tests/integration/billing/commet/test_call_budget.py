@@ -8,19 +8,20 @@ import pytest
 from billing.commet.call_budget import Budget
 from billing.database.connection import Database
 from billing.deadline import Deadline
-from tests.integration.billing.conftest import own_database
+from tests.integration.billing.conftest import _connect, own_database
+from tests.integration.billing.racing import in_between
 
 
 @pytest.fixture(autouse=True)
 def _full(shared: Database) -> Iterator[None]:
-    shared.execute("delete from rate_bucket")
+    shared.execute("delete from call_budget")
     yield
-    shared.execute("delete from rate_bucket")  # whoever comes next must not wait
+    shared.execute("delete from call_budget")  # whoever comes next must not wait
 
 
 def elapse(db: Database, seconds: float) -> None:
     """Time passes for the bucket."""
-    db.execute("update rate_bucket set refilled_at = refilled_at - make_interval(secs => %s)",
+    db.execute("update call_budget set refilled_at = refilled_at - make_interval(secs => %s)",
                [seconds])  # fmt: skip
 
 
@@ -61,10 +62,20 @@ class TestTake:
 
         with ThreadPoolExecutor(8) as pool:
             taken = sum(pool.map(take, range(24)))
-        left = shared.value("select tokens from rate_bucket")
+        left = shared.value("select tokens from call_budget")
         came_back = taken * 8 + left - FULL
         assert taken >= FULL // 8
         assert 0 <= came_back < 24 * 8 - FULL  # not each its own
+
+    def test_while_another_run_takes(self, migrated_url: str, shared: Database) -> None:
+        """Who comes second counts what the first has taken, and not what was there before."""
+        assert Budget(shared, SLOW).take(1)
+
+        def take(mine: Database) -> bool:
+            return Budget(mine, SLOW).take(20)
+
+        second, first = in_between(lambda: _connect(migrated_url), "call_budget", take, take)
+        assert (first, second) == (True, False)
 
 
 class TestWait:

@@ -131,19 +131,46 @@ class TestStatementErrors:
              psycopg.errors.DeadlockDetected),
             ("do $$ begin raise exception using errcode = '57014'; end $$",
              psycopg.errors.QueryCanceled),
+            ("do $$ begin raise exception using errcode = '55P03'; end $$",
+             psycopg.errors.LockNotAvailable),
             ("do $$ begin raise exception using errcode = '53100'; end $$",
              psycopg.errors.DiskFull),
             ("do $$ begin raise exception using errcode = '0A000'; end $$",
              psycopg.errors.FeatureNotSupported),
         ],
     )  # fmt: skip
-    def test_come_through(self, database: Database, statement: str, error: type[Exception]) -> None:
+    def test_come_through(
+        self,
+        database: Database,
+        monkeypatch: pytest.MonkeyPatch,
+        statement: str,
+        error: type[Exception],
+    ) -> None:
         """They are the statement's own: running it again elsewhere would do no better."""
-        ran = "select count(*) from pg_stat_activity"
-        database.value(ran)
+        sent: list[str] = []
+        run = Database._run
+
+        def counted(connection: Connection, statement: str, params: Any) -> Any:
+            sent.append(statement)
+            return run(connection, statement, params)
+
+        monkeypatch.setattr(Database, "_run", staticmethod(counted))
         with pytest.raises(error):
             database.value(statement)
+        assert sent == [statement]
         assert database.value("select 1") == 1
+
+    def test_of_the_second_run(self, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The connection was lost, and on the next one the statement takes too long."""
+        errors: list[Exception] = [psycopg.OperationalError("gone"), psycopg.errors.QueryCanceled()]
+
+        def fails(*_: object) -> None:
+            raise errors.pop(0)
+
+        monkeypatch.setattr(Database, "_run", staticmethod(fails))
+        with pytest.raises(psycopg.errors.QueryCanceled):
+            database.value("select 1")
+        assert errors == []
 
 
 Connecting = Callable[["Store"], Callable[[], Connection]]

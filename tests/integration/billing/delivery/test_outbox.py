@@ -11,6 +11,7 @@ from itertools import count
 from threading import Barrier, Lock
 
 import pytest
+from aws_lambda_powertools import Logger
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from psycopg.types.json import Jsonb
@@ -59,7 +60,7 @@ class StandIn:
         with self._lock:
             return self._track(body, idempotency_key)
 
-    def set_usage(self, body: str, *, idempotency_key: str, deadline: Deadline) -> Tracked:
+    def replace_usage(self, body: str, *, idempotency_key: str, deadline: Deadline) -> Tracked:
         assert deadline.remaining() > 0
         with self._lock:
             self.calls.append((idempotency_key, body))
@@ -203,7 +204,7 @@ class TestClaim:
         assert claim(db, now=almost, interval=INTERVAL) == 1
 
     def test_what_is_left_of_an_ended_period(self, db: Database, subscribe: Subscribe) -> None:
-        """It is sent after the end, with a time inside the period; then nothing is left to claim."""
+        """Sent after the end, with a time inside the period; then nothing is left to claim."""
         subscribe()
         use(db, "1")
         claim(db, now=NOW, interval=INTERVAL)
@@ -922,6 +923,7 @@ class TestReplacing:
         subscribe("usr_other")
         use(db, "5", user="usr_other")
         stream = io.StringIO()
+        Logger()  # a function makes the one that the layer's loggers write through
         monkeypatch.setattr(closing.logger.registered_handler, "stream", stream)
         broken = {**closing._sql.texts, step: "do $$ begin perform 1 / 0; end $$"}
         monkeypatch.setattr(closing, "_sql", broken)
@@ -982,9 +984,13 @@ class TestReplacing:
         other, seen = connect(), []
 
         class Watched(StandIn):
-            def set_usage(self, body: str, *, idempotency_key: str, deadline: Deadline) -> Tracked:
+            def replace_usage(
+                self, body: str, *, idempotency_key: str, deadline: Deadline
+            ) -> Tracked:
                 seen.append(run(other, StandIn(), now=END + timedelta(minutes=1)).parked)
-                return super().set_usage(body, idempotency_key=idempotency_key, deadline=deadline)
+                return super().replace_usage(
+                    body, idempotency_key=idempotency_key, deadline=deadline
+                )
 
         assert run(db, Watched(), now=self.ALMOST).sent == 1
         assert seen == [0]

@@ -1,7 +1,7 @@
 """Answering CloudFormation: once, in any case, in time, and with a reason a person can read."""
 
 import json
-import threading
+import time
 from collections.abc import Callable
 from urllib.error import HTTPError
 
@@ -48,6 +48,14 @@ def run(cloudformation: CloudFormation, log: Log) -> Run:
         )
 
     return of
+
+
+def works_until_answered(cloudformation: CloudFormation) -> Done:
+    """Goes on for longer than an invocation has; for eight seconds where nobody answers."""
+    end = time.monotonic() + 8
+    while not cloudformation.answers and time.monotonic() < end:
+        time.sleep(0.01)
+    return Done("made-1")
 
 
 class TestFulfil:
@@ -120,17 +128,17 @@ class TestFulfil:
 
     def test_no_time_left(self, run: Run, cloudformation: CloudFormation) -> None:
         """Before Lambda ends the function it says so, once, whatever comes of it later."""
-        answered = threading.Event()
-
-        def work(_: Request) -> Done:
-            while not cloudformation.answers:
-                answered.wait(0.01)
-            return Done("made-1")
-
-        run(work, seconds=0.1)
+        run(lambda _: works_until_answered(cloudformation), seconds=0.1)
         answer = cloudformation.answer
         assert (answer["Status"], answer["PhysicalResourceId"]) == ("FAILED", "none-yet")
         assert "too long" in answer["Reason"]
+
+    def test_ten_seconds_before_the_end(self, run: Run, cloudformation: CloudFormation) -> None:
+        """An answer takes time, too: three attempts of three seconds."""
+        started = time.monotonic()
+        run(lambda _: works_until_answered(cloudformation), seconds=10.1)
+        assert time.monotonic() - started < 5
+        assert cloudformation.answer["Status"] == "FAILED"
 
     def test_an_answer_that_is_not_taken_at_first(
         self, run: Run, cloudformation: CloudFormation

@@ -241,7 +241,7 @@ class TestSweep:
             every=timedelta(days=1),
         )  # fmt: skip
         assert self.go(db, commet) == sweep.Swept()
-        db.execute("update reconcile_cursor set leased_until = now()")
+        db.execute("update rounds set leased_until = now()")
         assert self.go(db, commet).compared == 1
 
     def test_on_request(self, db: Database, commet: Commet, buy: Buy) -> None:
@@ -271,7 +271,7 @@ class TestSweep:
             with pytest.raises(CommetRefused):
                 self.go(db, commet)
         self.go(db, commet)
-        cursor_row = db.one("select position, finished_at from reconcile_cursor")
+        cursor_row = db.one("select position, finished_at from rounds")
         assert cursor_row is not None
         assert cursor_row["position"] is None
         assert cursor_row["finished_at"] is not None
@@ -431,11 +431,11 @@ class TestDue:
     ) -> None:
         """The database refuses one of them: the others are taken, and it is counted."""
         _, sub = buy(refreshed=False)
-        db.execute("alter table reconcile_cursor rename to gone")
+        db.execute("alter table rounds rename to gone")
         try:
             summary = run()
         finally:
-            db.execute("alter table gone rename to reconcile_cursor")
+            db.execute("alter table gone rename to rounds")
         assert summary["steps_failed"] >= 1
         assert status(db, sub) == "active"
         assert "inbox_dead" in summary
@@ -485,6 +485,7 @@ class TestDue:
             pauses.append(
                 db.value("select extract(epoch from recheck_at - now()) from subscriptions")
             )
+        assert len(pauses) == 12
         assert all(one < other for one, other in pairwise(pauses))
         assert pauses[-1] > 3600 * 10
         db.execute("update subscriptions set checked_at = now() - interval '11 seconds'")

@@ -232,7 +232,7 @@ class TestShow:
         assert {each["status"] for each in shown["events"]} == {"applied", "dead"}
         assert shown["would_do"] == [
             f"ask Commet about sub_{user} now: it is in doubt",
-            f"nothing about event {dead}: it is dead until somebody redrives it",
+            f"nothing about webhook {dead}: it is dead until somebody redrives it",
         ]
 
     def test_nothing_to_do(self, db: Database) -> None:
@@ -240,7 +240,7 @@ class TestShow:
         user = add_user(db)
         shown = commands.obey(db, {"command": "show", "user": user}, now=NOW)
         assert shown["subscriptions"] == []
-        assert shown["would_do"] == ["nothing: no row is in doubt and no event waits"]
+        assert shown["would_do"] == ["nothing: no row is in doubt and no webhook waits"]
 
     def test_nobody(self, db: Database) -> None:
         """A clear word."""

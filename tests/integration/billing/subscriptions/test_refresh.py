@@ -225,7 +225,7 @@ class TestSettle:
         try:
             assert set(access.ask_about({user}, soon()).unconfirmed) == {user}
         finally:
-            shared.execute("delete from rate_bucket")
+            shared.execute("delete from call_budget")
         assert asked(remote, user) == 0
 
     def test_commet_asks_for_a_pause(
@@ -242,7 +242,7 @@ class TestSettle:
             assert set(access.ask_about({user}, soon()).unconfirmed) == {user}
             assert not Budget(shared, 100).take(1)
         finally:
-            shared.execute("delete from rate_bucket")
+            shared.execute("delete from call_budget")
 
 
 class TestRefresh:

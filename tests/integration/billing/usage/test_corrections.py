@@ -444,6 +444,7 @@ class TestMore:
         [
             (timedelta(days=35), None),
             (timedelta(days=35, microseconds=1), "too_old"),
+            (timedelta(minutes=-5), None),
             (timedelta(minutes=-5, microseconds=-1), "in_future"),
         ],
     )

@@ -13,7 +13,6 @@ import pytest
 from billing.database.connection import Database
 from billing.usage.accepting import UsageEvent, accept, check
 from billing.usage.reservations import (
-    KEPT,
     Outcome,
     Reservation,
     confirm,
@@ -207,6 +206,20 @@ class TestReserve:
         """Longer than no time, and at most an hour."""
         with pytest.raises(ValueError, match="hour"):
             hold(db, expires_in=timedelta(seconds=seconds))
+
+    @pytest.mark.parametrize(
+        "asked", [timedelta(microseconds=1), timedelta(hours=1), None], ids=str
+    )
+    def test_for_as_long_as_asked(
+        self, db: Database, subscribe: Subscribe, asked: timedelta | None
+    ) -> None:
+        """Five minutes where nobody says for how long."""
+        subscribe()
+        usage = UsageEvent("usr_ana", "storage", Decimal(10), "job")
+        how = {} if asked is None else {"expires_in": asked}
+        reservation = reserve(db, usage, statuses=STATUSES, now=NOW, **how).reservation
+        assert reservation is not None
+        assert reservation.expires_at == NOW + (asked or timedelta(minutes=5))
 
     def test_more_than_commet_can_count(self, db: Database, subscribe: Subscribe) -> None:
         """What could not be booked is not held."""
@@ -449,7 +462,9 @@ class TestTidy:
         assert tidy(db, now=NOW + MINUTES_5) == 1
         assert db.value("select state from usage_reservation where id = %s", [lost.id]) == "expired"
         assert state_of(db, running) == "held"
-        tidy(db, now=NOW + MINUTES_5 + KEPT + timedelta(microseconds=1))
+        tidy(db, now=NOW + MINUTES_5 + timedelta(days=35))
+        assert find(db, lost.id, now=NOW) is not None
+        tidy(db, now=NOW + MINUTES_5 + timedelta(days=35, microseconds=1))
         assert find(db, lost.id, now=NOW) is None
         assert find(db, running.id, now=NOW) is not None
 

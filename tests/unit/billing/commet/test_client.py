@@ -268,7 +268,7 @@ class TestRetries:
     def test_deliveries_do_not_wait_here(self, status: int) -> None:
         """Being asked to wait ends the call: what waits is the whole stack, and not in threads."""
         script = Script(error(status, "rate_limited", **{"retry-after": "2"}))
-        for send in (script.client().track_usage, script.client().set_usage):
+        for send in (script.client().track_usage, script.client().replace_usage):
             with pytest.raises(CommetUnavailable) as caught:
                 send("{}", idempotency_key="k", deadline=later())
             assert caught.value.asked_retry_after == 2
@@ -277,7 +277,7 @@ class TestRetries:
     def test_deliveries_are_tried_once(self) -> None:
         """An attempt that may have had an effect is not hidden behind a later one that had none."""
         script = Script(error(503, "down"))
-        for send in (script.client().track_usage, script.client().set_usage):
+        for send in (script.client().track_usage, script.client().replace_usage):
             with pytest.raises(CommetUnavailable):
                 send("{}", idempotency_key="k", deadline=later())
         assert (len(script.requests), script.pauses) == (2, [])

@@ -1,6 +1,5 @@
 """Secrets: the extension's protocol over a real socket, Secrets Manager itself, and rotation."""
 
-import http.server
 import json
 import threading
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from moto.server import ThreadedMotoServer
 from billing.credentials.secrets import ExtensionStore, Secrets, SecretsManagerStore
 from billing.credentials.signatures import Verifier
 from billing.errors import BadSignature, PayloadTooLarge, Unavailable
+from tests.http_server import Request, Response, serving
 from tests.unit.billing.credentials.test_signatures import BODY, SECRET, SIGNATURE
 
 ARN = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:a/b-x1"
@@ -32,22 +32,14 @@ class Extension:
 def extension() -> Iterator[Extension]:
     box = Extension()
 
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            box.seen.append((self.path, self.headers.get("X-Aws-Parameters-Secrets-Token")))
-            self.send_response(box.status)
-            self.send_header("Content-Length", str(len(box.body)))
-            self.end_headers()
-            self.wfile.write(box.body)
+    def answer(request: Request) -> Response:
+        token = request.headers.get("x-aws-parameters-secrets-token")
+        box.seen.append((request.path, token))
+        return Response(box.body, box.status)
 
-        def log_message(self, *_: object) -> None:
-            """Say nothing."""
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        box.port = server.server_port
-        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    with serving(answer) as url:
+        box.port = int(url.rpartition(":")[2])
         yield box
-        server.shutdown()
 
 
 class TestExtensionStore:
@@ -300,10 +292,25 @@ class TestVerifier:
                 verifier.verify(BODY, SIGNATURE)
         assert store.reads == 2
         store.value = json.dumps({"secrets": ["whsec_old", SECRET]})
-        with pytest.raises(BadSignature):
-            verifier.verify(BODY, SIGNATURE)
+        for moment[0] in (0.0, 59.9):
+            with pytest.raises(BadSignature):
+                verifier.verify(BODY, SIGNATURE)
         moment[0] = 60
         verifier.verify(BODY, SIGNATURE)
+
+    def test_rotated_out(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A secret that was taken out is believed for five minutes, and no longer."""
+        moment = [0.0]
+        monkeypatch.setattr("billing.credentials.signatures.time.monotonic", lambda: moment[0])
+        store = Store(json.dumps({"secrets": [SECRET]}))
+        verifier = Verifier(Secrets(store), "id")
+        verifier.verify(BODY, SIGNATURE)
+        store.value = '{"secrets": ["whsec_new"]}'
+        moment[0] = 299.9
+        verifier.verify(BODY, SIGNATURE)
+        moment[0] = 300
+        with pytest.raises(BadSignature):
+            verifier.verify(BODY, SIGNATURE)
 
     @pytest.mark.parametrize(
         ("value", "key"),

@@ -61,6 +61,8 @@ class TestRenewed:
         renewed = kept.renewed("whsec_new", endpoint_id="whe_2", rotation="r", now=NOW)
         assert renewed.valid(NOW) == ["whsec_new", "whsec_a", "whsec_b", "whsec_c"]
         assert renewed.valid(NOW + HOUR) == ["whsec_new", "whsec_a", "whsec_c"]
+        last = NOW + 24 * HOUR - timedelta(microseconds=1)
+        assert renewed.valid(last) == ["whsec_new", "whsec_a", "whsec_c"]
         assert renewed.valid(NOW + 24 * HOUR) == ["whsec_new"]
         assert (renewed.endpoint_id, renewed.rotation) == ("whe_2", "r")
 

@@ -11,6 +11,7 @@ import yaml
 from local.gateway.template import (
     Cors,
     FunctionUrl,
+    HttpApi,
     Route,
     Schedule,
     Template,
@@ -79,9 +80,10 @@ class TestLoadTemplate:
         }
         assert probe.url_variables == {"PROBE_URL": "Probe"}
 
-    def test_each_api_has_its_own_routes_and_cors(self, fixture: Template) -> None:
-        """SAM CLI knows one CORS object for all of them."""
-        api, other = fixture.apis
+    def test_the_api_has_its_routes_and_cors(self, fixture: Template) -> None:
+        """Both as the template says, parameters applied."""
+        api = fixture.api
+        assert api is not None
         assert Route("GET", "/items/{id}", "Probe") in api.routes
         assert Route("ANY", "/any", "Probe") in api.routes
         assert api.cors == Cors(
@@ -90,8 +92,16 @@ class TestLoadTemplate:
             allow_headers=("content-type",),
             max_age_seconds=600,
         )
-        assert other.routes == (Route("ANY", "$default", "Elsewhere"),)
-        assert other.cors is None
+
+    def test_an_api_may_do_without_paths_and_cors(self, tmp_path: Path) -> None:
+        """Its one route is then $default."""
+        event = {"Type": "HttpApi", "Properties": {"ApiId": {"Ref": "A"}}}
+        path = template_with(tmp_path, A={"Type": HTTP_API}, Elsewhere=function(event))
+        assert load_template(path).api == HttpApi((Route("ANY", "$default", "Elsewhere"),))
+
+    def test_a_template_may_have_no_api(self, tmp_path: Path) -> None:
+        """Only functions, to be invoked by name."""
+        assert load_template(template_with(tmp_path, F=function())).api is None
 
     def test_function_urls_and_enabled_schedules_are_found(self, fixture: Template) -> None:
         """A disabled schedule is not."""
@@ -130,6 +140,7 @@ def function(event: dict[str, Any] | None = None, **properties: Any) -> dict[str
     return {"Type": "AWS::Serverless::Function", "Properties": base | properties}
 
 
+HTTP_API = "AWS::Serverless::HttpApi"
 JWT = {"J": {"IdentitySource": "$request.header.A", "JwtConfiguration": {"issuer": "i"}}}
 
 
@@ -147,7 +158,7 @@ class TestRefusals:
             "Properties": {"ApiId": {"Ref": "A"}, "Path": "/", "Method": "GET"},
         }
         api = {
-            "Type": "AWS::Serverless::HttpApi",
+            "Type": HTTP_API,
             "Properties": {"Auth": {"Authorizers": JWT, "DefaultAuthorizer": "J"}},
         }
         self.refused(template_with(tmp_path, A=api, F=function(event)), "not enforced")
@@ -163,13 +174,20 @@ class TestRefusals:
                 "Auth": {"Authorizer": "J"},
             },
         }
-        api = {"Type": "AWS::Serverless::HttpApi", "Properties": {"Auth": {"Authorizers": JWT}}}
+        api = {"Type": HTTP_API, "Properties": {"Auth": {"Authorizers": JWT}}}
         self.refused(template_with(tmp_path, A=api, F=function(event)), "authorizer J")
 
     def test_a_rest_api_is_refused(self, tmp_path: Path) -> None:
         """Its events look different."""
         event = {"Type": "Api", "Properties": {"Path": "/", "Method": "GET"}}
         self.refused(template_with(tmp_path, F=function(event)), "only HTTP APIs")
+
+    def test_a_second_http_api_is_refused(self, tmp_path: Path) -> None:
+        """Both have their routes at `/`. An API that no resource declares counts as one."""
+        route = {"Type": "HttpApi", "Properties": {"Path": "/", "Method": "GET"}}
+        api = {"Type": HTTP_API}
+        self.refused(template_with(tmp_path, A=api, B=api, F=function()), "A, B")
+        self.refused(template_with(tmp_path, A=api, F=function(route)), "A, ServerlessHttpApi")
 
     def test_an_old_payload_format_is_refused(self, tmp_path: Path) -> None:
         """We build format 2.0 only."""

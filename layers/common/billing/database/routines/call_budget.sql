@@ -1,8 +1,9 @@
--- One budget for calls to Commet, shared by everything that runs.
+-- The call budget: a token bucket for calls to Commet, shared by the whole stack.
 
--- Takes p_count tokens where p_keep would remain, all or none. Answers 0, or the seconds until it
--- is worth trying again. The bucket refills by p_rate a second up to p_burst. The clock is read
--- once the row is ours: whoever waited for it must not count that time twice.
+-- Takes p_count tokens if p_keep tokens remain afterwards, else none. Returns 0 if they were taken,
+-- else the seconds until it is worth trying again. The bucket gains p_rate tokens a second, up to
+-- p_burst. The clock is read after the row is locked. If it were read before, a caller that waited
+-- for the lock would set `refilled_at` back, and the same time would refill the bucket twice.
 create or replace function take_tokens(
     p_name text, p_count numeric, p_keep numeric, p_rate numeric, p_burst numeric
 ) returns numeric
@@ -12,11 +13,11 @@ declare
     v_now timestamptz;
     v_tokens numeric;
 begin
-    insert into rate_bucket (name, tokens, refilled_at)
+    insert into call_budget (name, tokens, refilled_at)
     values (p_name, p_burst, clock_timestamp())
     on conflict (name) do nothing;
     select b.tokens, b.refilled_at into v_bucket
-    from rate_bucket b
+    from call_budget b
     where b.name = p_name
     for no key update;
     v_now := clock_timestamp();
@@ -29,7 +30,7 @@ begin
     if v_tokens < p_count + p_keep then
         return (p_count + p_keep - v_tokens) / p_rate;
     end if;
-    update rate_bucket set tokens = v_tokens - p_count, refilled_at = v_now where name = p_name;
+    update call_budget set tokens = v_tokens - p_count, refilled_at = v_now where name = p_name;
     return 0;
 end
 $$;

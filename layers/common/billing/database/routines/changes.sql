@@ -1,11 +1,13 @@
--- How news about a customer becomes state. Webhooks, checkout answers and refreshes all come
--- through here, in one statement each, so any of them may come first, twice or late.
+-- How a change that Commet reports about a customer is written into the mirror. Webhooks, checkout
+-- answers and refreshes all come through these routines, in one statement each. So any of them may
+-- come first, twice or late.
 --
--- These are functions and not statements in Python because several tables change together,
--- guarded by what they hold, and one statement is the only unit that neither a crash nor a
--- second caller can tear (docs/decisions/0004).
+-- These are routines and not statements in Python because several tables change together, depending
+-- on what they contain. One statement is the only unit that neither a crash nor a second caller can
+-- interrupt half-way (docs/decisions/0004).
 
--- Who an event speaks of: our id where the customer was created with one, else Commet's.
+-- Returns the id of the user that a webhook's customer is, null if there is none. p_customer is our
+-- id if the customer was created with one, else Commet's.
 create or replace function find_user(p_customer text) returns text
 language sql stable as $$
     select id from users where id = p_customer
@@ -14,10 +16,10 @@ language sql stable as $$
     limit 1
 $$;
 
--- A period of Commet's that we hear of only now began at p_start: what was sent since then, and
--- counted in another one, may be booked in it. The totals will tell (comparing.py). The minute is the
--- margin within which deliveries around the end of a period are in doubt from the start, and covers
--- clocks that differ.
+-- Puts deliveries in doubt because we learn late that a period began at p_start. A delivery that
+-- was answered since then and placed in an earlier period may be booked in this one; comparing
+-- totals will tell (delivery/comparing.py). Within a minute around the end of a period a delivery
+-- is in doubt anyway (outbox.MARGIN). The same minute is used here; it covers clocks that differ.
 create or replace function doubt_deliveries(p_user text, p_start timestamptz) returns void
 language sql as $$
     update usage_delivery d set billed_period = null, compare_at = now(), doubted_at = now()
@@ -28,7 +30,8 @@ language sql as $$
       and d.answered_at > p_start - interval '1 minute'
 $$;
 
--- Opens the period usage is counted in, or confirms the open one. Older news changes nothing.
+-- Opens the period that Commet reports, or corrects the dates of the open one. If Commet reports an
+-- earlier period, nothing changes. The caller has locked the user.
 create or replace function record_period(
     p_user text, p_subscription text, p_plan text, p_start timestamptz, p_end timestamptz,
     p_now timestamptz
@@ -39,8 +42,7 @@ declare
 begin
     select p.id, p.subscription_id, p.plan_id, p.starts_at, p.ends_at, p.provisional into v_open
     from usage_period p
-    where p.user_id = p_user and p.closed_at is null
-    for update;
+    where p.user_id = p_user and p.closed_at is null;
 
     if found then
         if v_open.subscription_id = p_subscription and v_open.starts_at = p_start
@@ -51,10 +53,10 @@ begin
         end if;
         if p_end <= v_open.starts_at
            or (p_start < v_open.starts_at and not v_open.provisional) then
-            return;  -- news of an earlier period
+            return;  -- an earlier period
         end if;
-        -- What we opened ourselves was a guess. Where Commet's period began is corrected in place:
-        -- a new period would give away a new allowance for what has been used since.
+        -- The open period is provisional: we guessed its dates. They are corrected in place.
+        -- Opening another period would give the user a second allowance for what was used since.
         if v_open.provisional and v_open.subscription_id = p_subscription
            and v_open.plan_id is not distinct from coalesce(p_plan, v_open.plan_id)
            and p_start < v_open.ends_at then
@@ -65,7 +67,7 @@ begin
         end if;
         update usage_period set closed_at = p_now where id = v_open.id;
     else
-        -- A subscription that was over for a moment comes back in the period it left.
+        -- If the subscription was over for a moment only, its last period is opened again.
         update usage_period set closed_at = null, ends_at = p_end
         where id = (
             select id from usage_period
@@ -86,9 +88,11 @@ begin
 end
 $$;
 
--- Replaces what a user is entitled to. A feature that is no longer listed stays as a row that
--- allows nothing: were it deleted, older news could bring it back.
-create or replace function record_entitlements(p_user text, p_at timestamptz, p_features jsonb) returns void
+-- Replaces a user's entitlements by those that Commet listed at p_at. A feature that is no longer
+-- listed stays as a row that allows nothing: if the row were deleted, an older change could bring
+-- the feature back.
+create or replace function record_entitlements(p_user text, p_at timestamptz, p_features jsonb)
+returns void
 language plpgsql as $$
 begin
     insert into entitlements as e (
@@ -107,11 +111,11 @@ begin
         name = excluded.name, unit = excluded.unit, type = excluded.type,
         model = excluded.model, allowed = excluded.allowed, included = excluded.included,
         unlimited = excluded.unlimited, overage_enabled = excluded.overage_enabled,
-        -- A price seen once is kept where later news leaves it out.
+        -- A price seen once is kept if a later change does not state it.
         unit_price = coalesce(excluded.unit_price, e.unit_price),
         currency = coalesce(excluded.currency, e.currency),
         event_at = excluded.event_at, version = e.version + 1
-    where excluded.event_at >= e.event_at;  -- always so: record_change turns older sets away
+    where excluded.event_at >= e.event_at;  -- always true: record_change drops older sets
 
     update entitlements set
         allowed = false, included = 0, unlimited = false, overage_enabled = false,
@@ -123,7 +127,8 @@ begin
 end
 $$;
 
--- Whether an equally old set of entitlements says something else than what is recorded.
+-- Returns whether a set of entitlements differs from the recorded ones. It is asked of two sets of
+-- the same moment, where time does not tell which is right.
 create or replace function entitlements_differ(p_user text, p_features jsonb) returns boolean
 language sql stable as $$
     select exists (
@@ -145,8 +150,9 @@ language sql stable as $$
     )
 $$;
 
--- `told` after news of p_at that speaks of the columns in p_known.
-create or replace function known_at_of(p_known_at jsonb, p_known jsonb, p_at timestamptz) returns jsonb
+-- Returns the `known_at` of a row after a change of p_at that states the columns in p_known.
+create or replace function known_at_of(p_known_at jsonb, p_known jsonb, p_at timestamptz)
+returns jsonb
 language sql stable as $$
     select p_known_at || coalesce(
         jsonb_object_agg(
@@ -156,16 +162,19 @@ language sql stable as $$
     from jsonb_object_keys(p_known - 'created_at') as k
 $$;
 
--- Applies one subscription's news. A key that is absent from p_known says nothing.
--- No event tells everything, so every column keeps the newest word on it: the row ends the same in
--- whichever order its news arrive. Change of the same moment fill what nobody spoke of, and where
--- they contradict what is known the row is marked, because no order can be told.
+-- Writes a change of p_at into one subscription, creating the row if there is none. p_known has the
+-- columns that the change states; p_mark asks for a refresh.
+-- No webhook states all columns, so each column keeps the value of the newest change that stated it
+-- (`known_at`). The row ends the same in whichever order changes arrive. If two changes of the same
+-- moment state different values, their order cannot be told: the row keeps the first value and is
+-- marked, which means that a refresh is due.
+-- Raises an exception if the subscription belongs to another user.
 create or replace function record_subscription(
     p_user text, p_id text, p_at timestamptz, p_known jsonb, p_mark boolean
 ) returns void
 language plpgsql as $$
 declare
-    v_said jsonb := p_known - 'created_at';
+    v_stated jsonb := p_known - 'created_at';
     v_old subscriptions;
     v_new subscriptions;
     v_change jsonb;
@@ -179,8 +188,8 @@ begin
     )
     values (
         p_id, p_user, coalesce(p_known->>'status', 'unknown'), v_created,
-        -- A mark alone is older than any news that carries state.
-        case when v_said = '{}' then timestamptz 'epoch' else p_at end,
+        -- A change that only marks the row must not count as newer than one that states columns.
+        case when v_stated = '{}' then timestamptz 'epoch' else p_at end,
         known_at_of('{}', p_known, p_at),
         case when p_mark or not p_known ? 'status' then now() end,
         now() + recheck_after(coalesce(p_known->>'status', 'unknown'), 0),
@@ -203,21 +212,23 @@ begin
         coalesce(bool_or(s.age = 0 and s.plain is distinct from to_jsonb(v_old)->s.key), false)
     into v_change, v_tie
     from (
-        select k.key, k.value, to_jsonb(jsonb_populate_record(v_old, v_said))->k.key as plain,
-               sign(extract(epoch from p_at) - coalesce((v_old.known_at->>k.key)::numeric, '-Infinity'))
-                   as age
-        from jsonb_each(v_said) as k
+        select k.key, k.value, to_jsonb(jsonb_populate_record(v_old, v_stated))->k.key as plain,
+               sign(
+                   extract(epoch from p_at)
+                   - coalesce((v_old.known_at->>k.key)::numeric, '-Infinity')
+               ) as age  -- above 0: the change is newer than what is known
+        from jsonb_each(v_stated) as k
     ) as s;
     v_new := jsonb_populate_record(v_old, v_change);
 
-    -- The version moves so that a refresh that is under way does not take a mark away.
+    -- The version is raised so that a refresh that is under way does not clear the mark.
     update subscriptions set
         status = v_new.status, plan_id = v_new.plan_id, plan_name = v_new.plan_name,
         billing_interval = v_new.billing_interval, period_start = v_new.period_start,
         period_end = v_new.period_end, cancel_at_period_end = v_new.cancel_at_period_end,
         trial_ends_at = v_new.trial_ends_at, checkout_url = v_new.checkout_url,
         created_at = least(v_old.created_at, v_created),
-        event_at = case when v_said = '{}' then event_at else greatest(event_at, p_at) end,
+        event_at = case when v_stated = '{}' then event_at else greatest(event_at, p_at) end,
         known_at = known_at_of(known_at, v_change, p_at), version = version + 1, checks = 0,
         background_checks = 0,
         refresh_due = case when p_mark or v_tie then least(refresh_due, now())
@@ -226,12 +237,15 @@ begin
 end
 $$;
 
--- Applies everything one piece of news says about a user. p_change:
+-- Writes everything that one change of p_at says about a user into the mirror, under the user's
+-- lock. p_change:
 --   subscription  {"id", "known": {column: value}, "mark": bool} or null
---   ends_all      true when Commet says the customer has no subscription at all
+--   ends_all      true if Commet says that the customer has no subscription at all
 --   features      the whole set of entitlements, or absent
 --   period        {"start", "end", "subscription"} of the allowance, beside features, or absent
-create or replace function record_change(p_user text, p_at timestamptz, p_change jsonb, p_now timestamptz)
+create or replace function record_change(
+    p_user text, p_at timestamptz, p_change jsonb, p_now timestamptz
+)
 returns void
 language plpgsql as $$
 declare
@@ -239,7 +253,7 @@ declare
     v_id text := p_change->'subscription'->>'id';
     v_user record;
 begin
-    -- One writer per user: what follows reads and writes several of their rows.
+    -- One writer per user: the statements below read and write several rows of the user.
     select u.unsubscribed_at, u.entitlements_at into v_user
     from users u
     where u.id = p_user
@@ -256,14 +270,15 @@ begin
         v_user.unsubscribed_at := p_at;
         update users set unsubscribed_at = p_at where id = p_user;
     end if;
-    -- "No subscription at all" ends what was live before, those we had not heard of included. How
-    -- they ended is to be asked.
+    -- "No subscription at all" ends every subscription whose status is known from before that, also
+    -- one whose older change arrives only now. A refresh will ask how they ended.
     update subscriptions set
         status = 'canceled', event_at = greatest(event_at, v_user.unsubscribed_at),
         version = version + 1, refresh_due = least(refresh_due, now())
     where user_id = p_user and status in ('active', 'trialing', 'past_due', 'paused')
       and coalesce((known_at->>'status')::numeric, '-Infinity')
           < extract(epoch from v_user.unsubscribed_at);
+    -- If a status is of that very moment, the order cannot be told, so a refresh is due.
     update subscriptions set refresh_due = least(refresh_due, now()), version = version + 1
     where user_id = p_user and status in ('active', 'trialing', 'past_due', 'paused')
       and v_user.unsubscribed_at = p_at
@@ -284,14 +299,19 @@ begin
         )
         from subscriptions s
         where s.id = p_change->'period'->>'subscription' and s.user_id = p_user
-          and s.status <> 'canceled';
+          and s.status <> 'canceled'
+          -- No period is opened for a subscription that is known to end before it.
+          and not coalesce(known_end(
+              s.status, s.cancel_at_period_end, s.period_end, s.trial_ends_at
+          ) <= (p_change->'period'->>'start')::timestamptz, false);
     end if;
-    -- The subscription is over: nothing more may be counted in its period.
+    -- If the subscription is over, nothing more may be counted in its period.
     update usage_period p set closed_at = p_now
     from subscriptions s
     where p.user_id = p_user and p.closed_at is null
       and s.id = p.subscription_id and s.status = 'canceled';
-    -- A live one without a period cannot count anything: ask what it is entitled to.
+    -- If a live subscription has no open period, none of its usage can be counted. So a refresh is
+    -- due, which brings the entitlements and the period.
     update subscriptions s set refresh_due = least(s.refresh_due, now())
     where s.id = v_id and s.status in ('active', 'trialing', 'past_due')
       and not exists (

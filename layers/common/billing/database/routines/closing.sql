@@ -1,10 +1,10 @@
--- Money that is left over when a period has ended: credits, differences and losses, each parked for
--- a person.
+-- Money that is left over when a period has ended: credits, drift and losses. Each is parked, for a
+-- person to decide.
 
--- Growth that can no longer shrink away: a period that is over and has claimed more than it counted.
--- What Commet refused of it, newest first, need not be sent any more: a refused delivery is lowered,
--- and done with where nothing of it is left. The rest Commet was told and takes no correction of, so
--- it is parked as a credit a human has to give. Answers how many totals were looked at.
+-- Handles totals of closed periods that have claimed more than they counted. Returns how many
+-- totals it looked at, p_limit at most. The excess is first taken off the refused deliveries,
+-- because Commet has none of them. The rest was sent to Commet, which takes no correction of a
+-- period that is over. So the rest is parked as a credit that a person has to give.
 create or replace function credit_closed_periods(p_limit integer) returns bigint
 language plpgsql as $$
 declare
@@ -52,8 +52,10 @@ begin
 end
 $$;
 
--- A difference that stood when its period ended cannot be repaired: a human has to see to the
--- money. Our own books are right, so its quantity in them is nothing.
+-- Turns the drift of closed periods into parked credits; returns how many, p_limit at most. Drift
+-- cannot be repaired after its period has ended, so a person decides about the money. Drift waits
+-- while a delivery of its total is pending or in doubt.
+-- The credit has quantity 0, because our own total is right; `excess` has the difference.
 create or replace function close_drift(p_limit integer) returns bigint
 language sql as $$
     with over as (
@@ -98,9 +100,9 @@ language sql as $$
     select count(*) from noted
 $$;
 
--- What is left unsent of a subscription that has ended is lost, and what it was worth is told:
--- the part beyond the included, in the order it was counted. So many periods at a time; answers how
--- many deliveries it was.
+-- Marks refused deliveries of ended subscriptions as lost (`lost_to_cancellation`) and notes what
+-- they were worth: the price of the part beyond the included quantity, in the order the deliveries
+-- were made. Looks at p_limit periods at most. Returns how many deliveries it marked.
 create or replace function mark_lost(p_limit integer) returns bigint
 language sql as $$
     with ended as materialized (

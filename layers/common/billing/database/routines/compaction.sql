@@ -1,28 +1,32 @@
--- Keeping what grows with every event small, without ever freeing a key
+-- Keeping the ledger and the outbox small, without ever making a used idempotency key free again
 -- (docs/decisions/0014-how-the-ledger-stays-small.md).
 
--- A ledger row's place among the keys that outlive it: 48 bits of the user's hash, so that one
--- user's keys lie together, and 80 of user and key, which no two events of this world share.
+-- Returns the value under which `usage_key` keeps the key of a pruned ledger entry: 48 bits of the
+-- user's hash, so that one user's keys lie together, and 80 bits of the hash of user and key, so
+-- that in practice no two are equal.
 create or replace function usage_key_of(p_user text, p_key text) returns uuid
 language sql stable as $$
     select encode(
         substr(sha256(convert_to(p_user, 'UTF8')), 1, 6)
-        || substr(sha256(convert_to(octet_length(p_user) || ':' || p_user || p_key, 'UTF8')), 1, 10),
+        || substr(
+            sha256(convert_to(octet_length(p_user) || ':' || p_user || p_key, 'UTF8')), 1, 10
+        ),
         'hex'
     )::uuid
 $$;
 
--- The fingerprint of a ledger row that is gone; null where this key was never used, or is in the
--- ledger still.
+-- Returns the fingerprint of a pruned ledger entry; null if the key was never used, or its entry is
+-- still in the ledger.
 create or replace function pruned_fingerprint(p_user text, p_key text) returns bytea
 language sql stable as $$
     select uuid_send(fingerprint) from usage_key where key = usage_key_of(p_user, p_key)
 $$;
 
--- Replaces ledger rows booked before p_before by their keys, among the next p_limit rows after the
--- place given, in the order of booking. Only of periods that were over by then and of which nothing
--- is left to send, to decide or to give back. Answers how many were looked at and replaced, and the
--- place of the last one; no row where there is none.
+-- Prunes the ledger: replaces old entries by their keys in `usage_key`. Looks at the next p_limit
+-- entries booked before p_before, in the order of booking, after the entry named by p_after_time,
+-- p_after_user and p_after_key. Prunes only entries of periods that closed before p_before and of
+-- which nothing is left to claim, to send or to decide. Returns how many entries it looked at and
+-- pruned, and names the last one it looked at; no row if it found none.
 create or replace function prune_ledger(
     p_before timestamptz, p_after_time timestamptz, p_after_user text, p_after_key text,
     p_limit integer
@@ -78,11 +82,11 @@ language sql as $$
     limit 1
 $$;
 
--- Merges the sent deliveries of periods closed before p_before, of which nothing is left to send or
--- to decide, into one for each feature and period they were billed in. Their sums, which is what
--- totals are compared with, stay; their event ids follow from the numbers.
--- One call merges some p_rows of them, whole features at a time, which may be a part of a period.
--- Answers how many periods it looked at, none once all is done, and how many it finished.
+-- Merges the sent deliveries of old periods: those that closed before p_before and of which nothing
+-- is left to claim, to send or to decide. Returns how many periods it looked at (0 once all is
+-- done) and how many of them it finished. The deliveries of a feature that were billed in one
+-- period become one delivery of kind 'merged', so the sums that totals are compared with stay. One
+-- call merges about p_rows deliveries, whole features at a time, and may leave a period half done.
 create or replace function compact_deliveries(
     p_before timestamptz, p_rows integer, out looked_at integer, out finished integer
 )
@@ -98,7 +102,8 @@ begin
           and not exists (
               select from usage_total t where t.period = p.id and not t.fully_claimed
           )
-          -- With the user, so that indexes on what is left find it, and not all of the period.
+          -- The user is named so that Postgres uses the small indexes on unsent deliveries and on
+          -- those in doubt, and does not read all deliveries of the period.
           and not exists (
               select from usage_delivery d
               where d.user_id = p.user_id and d.period = p.id
@@ -114,7 +119,8 @@ begin
     ) as n;
 
     with unmerged as materialized (
-        -- Its numbers tell how many deliveries a total has at most.
+        -- `before`: how many deliveries the totals ahead of this one have at most. `seq` numbers a
+        -- total's deliveries, so it is an upper bound.
         select t.period, t.feature,
                sum(t.seq) over (order by t.period, t.feature) - t.seq as before
         from usage_total t

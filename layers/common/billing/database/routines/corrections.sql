@@ -1,15 +1,19 @@
--- Correcting what was booked. The rules of locking are told at the top of 0004_usage.sql.
+-- Correcting what was booked. The rules of locking are at the top of tables/0004_usage.sql.
 
--- Books a signed adjustment, or says why not. `verdict` is 'accepted', 'duplicate', 'conflict' or
--- the code of a refusal; `entry` the ledger row with this key, if there is one; `booked_in` its
--- period, and `used` what is now the total there. `credit` is what has to be given back, where
--- anything has: the same whenever the same correction is sent again.
+-- Books a correction, or says why not. `verdict` is 'accepted', 'duplicate', 'conflict' or the code
+-- of a refusal. `entry` is the ledger row with this key, null if there is none; `booked_in` is its
+-- period, and `used` the total there afterwards. `credit` is what a person has to give back, null
+-- if nothing. The same correction, sent again, gets the same credit.
 --
--- More usage is usage: it goes into the open period and is held to its limit. Less usage goes into
--- the period that the entry with the key p_corrects was booked in, or that held p_occurred; with
--- neither, into the one that runs, and it is refused where none does. Commet can only be told of
--- that while the period runs; afterwards the entry needs a credit for what Commet was told, or is about
--- to be, beyond what is left: as much as credit_closed_periods will park of it.
+-- A correction above zero is usage: it is booked in the open period and its limit applies. A
+-- correction below zero is booked in the period that the entry with the key p_corrects was booked
+-- in, or in the period that contained p_occurred. If neither is given, it is booked in the running
+-- period, and refused if none runs.
+--
+-- Commet takes a lower total only while the period runs. Afterwards a correction below zero needs a
+-- credit if Commet was sent, or will be sent, more than the new total: `claimed` less what Commet
+-- has certainly refused. The credit is that excess, and never more than the correction itself;
+-- credit_closed_periods will park the same quantity.
 create or replace function correct_usage(
     p_user text, p_feature text, p_key text, p_quantity numeric, p_occurred timestamptz,
     p_fingerprint bytea, p_reason text, p_author text, p_now timestamptz, p_statuses text[],
@@ -22,13 +26,13 @@ set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 as $$
 declare
-    v_now record;
+    v_standing record;
     v_corrected record;
     v_happened timestamptz;  -- null: now
     v_claimed numeric;
     v_credit numeric;
 begin
-    v_now := lock_standing(p_user, p_feature, p_now, p_statuses);
+    v_standing := lock_standing(p_user, p_feature, p_now, p_statuses);
     entry := (select e from usage_event e where e.user_id = p_user and e.idempotency_key = p_key);
     if entry.user_id is not null then
         verdict := case when entry.fingerprint = p_fingerprint then 'duplicate' else 'conflict' end;
@@ -41,21 +45,23 @@ begin
         return;
     end if;
     if pruned_fingerprint(p_user, p_key) is not null then
-        verdict := 'conflict';  -- used long ago, and what for is no longer kept
+        verdict := 'conflict';  -- the key was used long ago, and that entry was pruned
         return;
     end if;
 
-    -- No row where p_corrects is null, as no key is.
+    -- Finds no row if p_corrects is null, because no key is null.
     select e.user_id, e.occurred_at, e.period into v_corrected
     from usage_event e
     where e.user_id = p_user and e.idempotency_key = p_corrects and e.feature = p_feature;
     v_happened := coalesce(p_occurred, v_corrected.occurred_at);
     booked_in := (select p from usage_period p where p.id = case
-        when p_quantity > 0 then v_now.period
+        when p_quantity > 0 then v_standing.period
         when p_corrects is not null then v_corrected.period
-        when p_occurred is null then case when v_now.ends_at > p_now then v_now.period end
+        when p_occurred is null then case
+            when v_standing.ends_at > p_now or v_standing.goes_on then v_standing.period end
         else (
-            -- Only if it had not ended by then; a caller's clock may be ahead of ours.
+            -- The last period that began by p_occurred, if it had not ended then. `least`, because
+            -- the caller's clock may be ahead of ours.
             select case when n.ends_at > least(p_occurred, p_now)
                          and coalesce(n.closed_at >= least(p_occurred, p_now), true) then n.id end
             from usage_period n
@@ -64,20 +70,20 @@ begin
             limit 1
         )
     end);
-    -- Locked: what of it is claimed must not change either.
+    -- The total is locked too, because `claimed` must not change: claiming takes no user's lock.
     select t.total, t.claimed into used, v_claimed from usage_total t
     where t.period = booked_in.id and t.feature = p_feature
     for no key update;
     used := coalesce(used, 0) + p_quantity;
     verdict := case
-        when v_now.code = 'unknown_user' then v_now.code
+        when v_standing.code = 'unknown_user' then v_standing.code
         when p_occurred > p_now + interval '5 minutes' then 'in_future'
         when p_corrects is not null and v_corrected.user_id is null then 'entry_not_found'
         when p_quantity < 0 and booked_in.id is null then 'no_period'
         when p_quantity < 0 and used < 0 then 'below_zero'
         when p_quantity > 0 and v_happened < p_now - interval '35 days' then 'too_old'
-        when p_quantity > 0 and v_now.code is not null then v_now.code
-        when p_quantity > 0 and used + v_now.held > v_now.cap then 'limit_reached'
+        when p_quantity > 0 and v_standing.code is not null then v_standing.code
+        when p_quantity > 0 and used + v_standing.held > v_standing.cap then 'limit_reached'
         when not fits_double(used) then 'total_too_large'
         else 'accepted'
     end;

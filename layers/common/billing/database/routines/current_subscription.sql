@@ -1,4 +1,5 @@
--- The row that speaks for a user: the live one, else the newest pending, else the newest ended.
+-- The one subscription that counts for each user: the live one, else the newest that is not paid
+-- yet, else the newest that has ended.
 create or replace view current_subscription as
 select distinct on (user_id)
        id, user_id, status, plan_id, plan_name, billing_interval, period_start, period_end,

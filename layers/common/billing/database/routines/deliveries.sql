@@ -1,16 +1,19 @@
--- What the deliveries of a total say of it. Shared by the files that replace totals, close periods
--- and send deliveries again; docs/usage-delivery.md tells how these go together.
+-- Questions about the deliveries of one total. Shared by the routines that replace totals, close
+-- periods and redrive deliveries; docs/usage-delivery.md says how these work together.
 
--- What Commet counts a delivery once by: at most 200 characters, and it travels in a header too, so
--- ids with anything but printable ASCII are hashed. Stable, as what it calls is, or it would not be
--- inlined: that, or a regular expression in it, costs a claim more than everything else.
+-- Returns the event id of a delivery: Commet counts each event id once. It has at most 200
+-- characters, and as a part of the idempotency key it travels in a header. So user and feature are
+-- hashed if they are long or contain anything but printable ASCII.
+-- Declared stable, like the functions it calls, because Postgres would not inline it otherwise. A
+-- call that is not inlined, or a regular expression here, would cost more than the rest of a claim.
 create or replace function delivery_name(
     p_period bigint, p_user text, p_feature text, p_seq integer
 ) returns text
 language sql stable as $$
     select case
         when octet_length(p_user) + octet_length(p_feature) <= 150
-             and octet_length(p_user) = length(p_user) and octet_length(p_feature) = length(p_feature)
+             and octet_length(p_user) = length(p_user)
+             and octet_length(p_feature) = length(p_feature)
              and octet_length(to_json(p_user)::text) = octet_length(p_user) + 2
              and octet_length(to_json(p_feature)::text) = octet_length(p_feature) + 2
              and strpos(p_user, chr(127)) = 0 and strpos(p_feature, chr(127)) = 0
@@ -19,8 +22,8 @@ language sql stable as $$
     end
 $$;
 
--- Whether Commet booked, or may have booked, a part of a total in another period. On which terms that
--- part was billed, if at all, the terms of this one do not tell.
+-- Returns whether Commet booked, or may have booked, a part of a total in another period. The terms
+-- of the total's own period then do not say what that part cost.
 create or replace function is_billed_elsewhere(p_period bigint, p_feature text) returns boolean
 language sql stable as $$
     select exists (
@@ -30,7 +33,8 @@ language sql stable as $$
     )
 $$;
 
--- What of a total Commet has certainly refused and nobody has dealt with, and so never billed.
+-- Returns the quantity of a total that Commet has certainly refused, and so never billed. Resolved
+-- deliveries are left out.
 create or replace function refused_of(p_period bigint, p_feature text) returns numeric
 language sql stable as $$
     select coalesce(sum(d.quantity), 0)
@@ -39,9 +43,11 @@ language sql stable as $$
       and d.kind = 'event' and d.reason <> 'unconfirmed' and d.resolved_at is null
 $$;
 
--- Takes so much off the refused deliveries of a total, the newest first; how much it was. Not less
--- than asked for where there is enough: what a double cannot carry of the rest becomes growth again.
--- A body changes in this one case: Commet refused it, so it has kept none of it.
+-- Takes p_by off the refused deliveries of a total, the newest first. Returns the quantity taken
+-- off. It is below p_by only if less was refused. It may be above p_by: if a double cannot carry
+-- what is left of a delivery, the fraction is taken off as well and becomes growth again. A
+-- delivery whose whole quantity is taken off is resolved. This is the only case in which a body
+-- changes: Commet refused the old one, so it kept nothing of it.
 create or replace function lower_refused(p_period bigint, p_feature text, p_by numeric)
 returns numeric
 language sql as $$
@@ -53,7 +59,8 @@ language sql as $$
           and d.kind = 'event' and d.reason <> 'unconfirmed' and d.resolved_at is null
     ),
     lowered as (
-        select r.seq, r.quantity, case when fits_double(l.rest) then l.rest else trunc(l.rest) end as rest
+        select r.seq, r.quantity,
+               case when fits_double(l.rest) then l.rest else trunc(l.rest) end as rest
         from refused r
         cross join lateral (
             select greatest(r.quantity - (p_by - r.before), 0) as rest
@@ -64,7 +71,7 @@ language sql as $$
         update usage_delivery d set
             quantity = l.rest,
             body = (d.body::jsonb || jsonb_build_object('value', trim_scale(l.rest)))::text,
-            -- Its worth is reckoned anew.
+            -- `mark_lost` will price the delivery again.
             reason = case d.reason when 'lost_to_cancellation' then 'no_active_subscription'
                                    else d.reason end,
             amount = null, currency = null,

@@ -1,8 +1,9 @@
--- Commet's webhooks: an event is stored and applied in one statement, or neither.
+-- Commet's webhooks: a webhook is stored and applied in one statement, or neither.
 
--- Takes a webhook. Answers 'duplicate' or the status its row got: 'applied' where it says something
--- about a user of ours, else p_status ('ignored', 'unreadable', or 'other_mode', which is kept as
--- ignored). p_change is null where the event changes nothing here.
+-- Stores a webhook and applies its change. Returns 'duplicate' if its id was stored before, else
+-- the status its row got: 'applied' if it has a change of one of our users, else p_status
+-- ('ignored', 'unreadable', or 'other_mode', which is stored as ignored). p_change is null if the
+-- webhook changes nothing in the mirror.
 create or replace function receive_event(
     p_id text, p_type text, p_mode text, p_customer text, p_at timestamptz, p_payload bytea,
     p_status text, p_change jsonb, p_now timestamptz
@@ -34,7 +35,8 @@ begin
 end
 $$;
 
--- Applies an event that is in the inbox already but could not be applied when it came.
+-- Tries a failed webhook of the inbox again. Returns its new status, 'applied' or 'ignored'; null
+-- if the webhook is not failed, because another run was faster.
 create or replace function retry_event(
     p_id text, p_customer text, p_at timestamptz, p_change jsonb, p_now timestamptz
 ) returns text
@@ -59,9 +61,10 @@ begin
     end if;
     update webhook_events set
         status = v_status, due_at = null, error = v_why,
-        -- Where pruning has gone past it already, nothing else would.
+        -- Housekeeping drops old payloads, but not of failed webhooks. If it has passed this
+        -- webhook already, the payload must be dropped here.
         payload = case when received_at > (
-            select (c.position->>'received_at')::timestamptz from reconcile_cursor c
+            select (c.position->>'received_at')::timestamptz from rounds c
             where c.name = 'inbox_payloads'
         ) is not false then payload end
     where id = p_id;
@@ -69,7 +72,8 @@ begin
 end
 $$;
 
--- Events of a customer nobody had heard of wait for their user, who has now appeared.
+-- Makes ignored webhooks of an unknown customer due again when the user appears, or is linked to
+-- the customer. A trigger on `users` calls it.
 create or replace function wake_events() returns trigger
 language plpgsql as $$
 begin

@@ -1,6 +1,7 @@
--- Allowance periods that end without news of the next.
+-- Allowance periods that end before Commet reports the next one.
 
--- The same moment a month later, on the given day of the month or the last one it has.
+-- Returns the same time of day in the following month, on day p_day, or on the last day of that
+-- month if it is shorter.
 create or replace function month_after(p_moment timestamptz, p_day integer) returns timestamptz
 language sql immutable as $$
     select (
@@ -15,9 +16,11 @@ language sql immutable as $$
     ) as m
 $$;
 
--- The allowance period that holds p_now, following one that has ended: a week where that one was
--- a week, else a month. Months run from the day the plan is anchored to, of which a short month
--- hides the 29th to 31st; of two neighbouring dates one always shows it.
+-- Returns the allowance period that contains p_now, given an earlier period that has ended. It is a
+-- week long if the earlier period was a week, else a month.
+-- Months start on the plan's anchor day. In a short month an anchor on the 29th to 31st becomes the
+-- last day. Start and end of the earlier period show the anchor: it is the larger day of the two,
+-- because two short months never follow each other.
 create or replace function following_period(
     p_start timestamptz, p_end timestamptz, p_now timestamptz,
     out starts_at timestamptz, out ends_at timestamptz
@@ -30,7 +33,9 @@ declare
     );
 begin
     if month_after(p_start, v_day) <> p_end then
-        v_day := extract(day from p_end at time zone 'UTC');  -- a trial, or another broken month
+        -- The earlier period was not a whole month, but a trial for instance. Its end is the
+        -- anchor.
+        v_day := extract(day from p_end at time zone 'UTC');
     end if;
     ends_at := p_end;
     loop
@@ -42,8 +47,22 @@ begin
 end
 $$;
 
--- Closes periods that have ended and opens the next, provisionally: acceptance does not wait for
--- Commet. Only with access, and only under the users' locks.
+-- Returns when a subscription ends unless Commet says otherwise: where a cancellation is booked, or
+-- in a trial. Null if no end is known.
+create or replace function known_end(
+    p_status text, p_cancels boolean, p_period_end timestamptz, p_trial_ends_at timestamptz
+) returns timestamptz
+language sql immutable as $$
+    select case
+        when p_cancels then p_period_end
+        when p_status = 'trialing' then p_trial_ends_at
+    end
+$$;
+
+-- Closes the users' periods that have ended and opens the following ones, marked as provisional, so
+-- that accepting usage need not wait for Commet to report them. Leaves users without access, and
+-- those whose subscription is known to end with its period, as they are: p_statuses are the
+-- subscription statuses that give access. The caller has locked the users.
 create or replace function roll_over_periods(p_users text[], p_now timestamptz, p_statuses text[])
 returns void
 language plpgsql as $$
@@ -54,14 +73,20 @@ begin
         select p.id, p.user_id, p.subscription_id, p.plan_id, p.starts_at, p.ends_at
         from usage_period p
         where p.user_id = any (p_users) and p.closed_at is null and p.ends_at <= p_now
-          and (select s.status from current_subscription s where s.user_id = p.user_id)
-              = any (p_statuses)
+          and exists (
+              select from current_subscription s
+              where s.user_id = p.user_id and s.status = any (p_statuses)
+                and not coalesce(known_end(
+                    s.status, s.cancel_at_period_end, s.period_end, s.trial_ends_at
+                ) <= p_now, false)
+          )
     loop
         update usage_period set closed_at = p_now where id = v_ended.id;
         insert into usage_period (
             user_id, subscription_id, plan_id, starts_at, ends_at, provisional
         )
-        select v_ended.user_id, v_ended.subscription_id, v_ended.plan_id, n.starts_at, n.ends_at, true
+        select v_ended.user_id, v_ended.subscription_id, v_ended.plan_id, n.starts_at, n.ends_at,
+               true
         from following_period(v_ended.starts_at, v_ended.ends_at, p_now) as n;
     end loop;
 end

@@ -1,6 +1,8 @@
--- Sending parked deliveries again.
+-- Redriving: sending parked deliveries again.
 
--- Whether a delivery is one of those to be sent again. No look-up in it, so that it is inlined.
+-- Returns whether a redrive with these arguments includes this delivery. A delivery that may have
+-- been counted (`unconfirmed`), or whose subscription is over (`lost_to_cancellation`), is included
+-- only if p_event or p_reason names it. The function reads no table, so that Postgres inlines it.
 create or replace function redrivable(
     d usage_delivery, p_user text, p_event text, p_reason text
 ) returns boolean
@@ -14,10 +16,11 @@ language sql stable as $$
        end
 $$;
 
--- Parked deliveries are sent again under another key, because the old one would replay the refusal;
--- how many. What may have been counted, and what belongs to a subscription that is over, only where
--- it is named. Users whose total of that feature is being replaced, in whichever period, are left
--- alone: both this and begin_replacement lock the user, so one sees what the other has done.
+-- Makes parked deliveries pending again; returns how many, p_limit at most. p_user, p_event and
+-- p_reason narrow the choice (see redrivable). Each gets a new generation, and so another
+-- idempotency key: with the old key Commet would repeat the refusal.
+-- Deliveries are left out while a total of their user and feature is being replaced, in whichever
+-- period. This routine and begin_replacement both lock the user, so each sees what the other did.
 create or replace function redrive_deliveries(
     p_user text, p_event text, p_reason text, p_limit integer
 ) returns bigint
@@ -41,7 +44,8 @@ begin
           and not exists (
               select from usage_total t
               join usage_period p on p.id = t.period
-              where p.user_id = n.user_id and t.feature = n.feature and t.claims_paused_until > now()
+              where p.user_id = n.user_id and t.feature = n.feature
+                and t.claims_paused_until > now()
           )
         limit p_limit
         for update of n skip locked

@@ -1,22 +1,30 @@
--- What Commet itself answers, and when it is to be asked.
+-- Refreshes: when Commet is asked about a subscription, and how its answer is written.
+--
+-- Words used here. A *live* subscription is active, trialing, past_due or paused. A row is *marked*
+-- if `refresh_due` is set: something in it is known to be missing or wrong. Two kinds of callers
+-- ask Commet: a request, for somebody who waits, and the schedule, in the background. Each has its
+-- own pauses, counted in `checks` and `background_checks`.
 
--- Whether what is said of some columns is not what a row holds.
-create or replace function says_otherwise(s subscriptions, p_said jsonb) returns boolean
+-- Returns whether Commet states a value for a column that differs from the row's. p_stated has the
+-- stated columns; `created_at` is not compared.
+create or replace function says_otherwise(s subscriptions, p_stated jsonb) returns boolean
 language sql stable as $$
     select exists (
         select
-        from jsonb_object_keys(p_said - 'created_at') as k (key)
-        where to_jsonb(jsonb_populate_record(s, p_said - 'created_at'))->k.key
+        from jsonb_object_keys(p_stated - 'created_at') as k (key)
+        where to_jsonb(jsonb_populate_record(s, p_stated - 'created_at'))->k.key
               is distinct from to_jsonb(s)->k.key
     )
 $$;
 
--- Writes what Commet itself answered about a subscription, unless something newer arrived while
--- we were asking (then the row is marked). p_known holds every column Commet speaks of. Not every
--- event changes the subscription it tells of, so an answer that is older than the newest event
--- still counts where it contradicts no newer word on a column; and one that was asked for long
--- after that event counts in any case.
--- Answers 'stale' where it was not written, 'healed' where the row was wrong, else 'confirmed'.
+-- Writes Commet's answer about a subscription into its row. Returns 'healed' if the row was wrong,
+-- 'confirmed' if it was right, 'stale' if the answer was not written; the row is then marked, so
+-- that Commet is asked again. p_known has every column that the answer states; p_at is the answer's
+-- own time, p_asked_at the time of the question; p_version is the row's version before the
+-- question. An answer is stale if the row changed since the question. It is also stale if it
+-- contradicts a column that a change later than p_at + p_lag stated; but not if it was asked for
+-- ten minutes or more after the newest change. An answer older than the newest change can still be
+-- right, because not every webhook comes from a change of the subscription (docs/decisions/0005).
 create or replace function confirm_answer(
     p_id text, p_version bigint, p_at timestamptz, p_asked_at timestamptz, p_known jsonb,
     p_lag interval
@@ -25,27 +33,27 @@ language plpgsql as $$
 declare
     v_old subscriptions;
     v_wrong boolean;
-    v_same_doubt boolean;
+    v_still_open boolean;
 begin
     v_old := (select s from subscriptions s where s.id = p_id for update);
-    -- Old news may fill in what is not known, but not contradict what is.
     if v_old.version is distinct from p_version or (
         p_asked_at < v_old.event_at + interval '10 minutes'
         and says_otherwise(v_old, (
-            select jsonb_object_agg(said.key, said.value)
-            from jsonb_each(p_known) as said
-            where (v_old.known_at->>said.key)::numeric > extract(epoch from p_at + p_lag)
-              and said.value <> 'null' and to_jsonb(v_old)->said.key <> 'null'
-              and said.key not in ('plan_name', 'trial_ends_at', 'checkout_url')
+            -- An older answer may fill in a column that is null, or leave one out.
+            select jsonb_object_agg(stated.key, stated.value)
+            from jsonb_each(p_known) as stated
+            where (v_old.known_at->>stated.key)::numeric > extract(epoch from p_at + p_lag)
+              and stated.value <> 'null' and to_jsonb(v_old)->stated.key <> 'null'
+              and stated.key not in ('plan_name', 'trial_ends_at', 'checkout_url')
         ))
     ) then
         update subscriptions set refresh_due = least(refresh_due, now()) where id = p_id;
         return 'stale';
     end if;
     v_wrong := says_otherwise(v_old, p_known);
-    -- Asking about the same unpaid checkout, or the same renewal that does not come, is spaced out
-    -- further each time.
-    v_same_doubt := p_known->>'status' = v_old.status and (
+    -- If the same checkout is still unpaid, or the same renewal has still not come, the counts go
+    -- on, so that the pauses between questions grow.
+    v_still_open := p_known->>'status' = v_old.status and (
         v_old.status in ('pending_payment', 'draft', 'unknown')
         or (p_known->>'period_end')::timestamptz <= p_asked_at
     );
@@ -58,7 +66,8 @@ begin
         trial_ends_at = (p_known->>'trial_ends_at')::timestamptz,
         checkout_url = p_known->>'checkout_url',
         event_at = greatest(event_at, p_at),
-        -- Newer than an older word that there is no subscription at all.
+        -- The status counts as newer than a change that said "no subscription at all": Commet has
+        -- just answered that there is one.
         known_at = known_at_of(known_at, p_known, p_at) || jsonb_build_object(
             'status', greatest((known_at->>'status')::numeric, extract(epoch from greatest(p_at, (
                 select unsubscribed_at from users where id = v_old.user_id
@@ -66,16 +75,16 @@ begin
         ),
         version = version + 1, confirmed_at = now(), checked_at = now(), refresh_due = null,
         recheck_at = now() + recheck_after(p_known->>'status', background_checks),
-        checks = case when v_same_doubt then checks else 0 end,
-        background_checks = case when v_same_doubt then background_checks else 0 end
+        checks = case when v_still_open then checks else 0 end,
+        background_checks = case when v_still_open then background_checks else 0 end
     where id = p_id;
     return case when v_wrong then 'healed' else 'confirmed' end;
 end
 $$;
 
--- How long the schedule leaves a row alone while nothing happens: a day, give or take a tenth.
--- Checkouts are mostly abandoned, not paid without our hearing of it: one is asked about at once
--- and then at pauses that double, from ten seconds to a month.
+-- Returns how long the schedule leaves a row alone if nothing happens: a day, give or take a tenth.
+-- An unpaid checkout is asked about at once, and then at pauses that double from ten seconds to 30
+-- days: most unpaid checkouts are abandoned, and few were paid without a webhook.
 create or replace function recheck_after(p_status text, p_checks integer) returns interval
 language sql volatile as $$
     select (0.9 + 0.2 * random()) * case
@@ -85,20 +94,23 @@ language sql volatile as $$
     end
 $$;
 
--- Commet does not know a subscription that is recorded here, so its row is left as it is, and asked
--- about as rarely as one that is well.
+-- Notes that Commet answered 404 about a subscription. The row stays as it is, and the next
+-- question comes after a day, as for a row that was confirmed. Does nothing if the row changed
+-- meanwhile.
 create or replace function keep_unknown(p_id text, p_version bigint) returns void
 language sql as $$
     update subscriptions set
         checked_at = now(), refresh_due = null, recheck_at = now() + recheck_after('active', 0),
-        -- What is live here was not confirmed by that; that nothing was paid, was.
+        -- A 404 does not confirm that a subscription is live. It does confirm that nothing was
+        -- paid.
         confirmed_at = case when status in ('active', 'trialing', 'past_due', 'paused')
                             then confirmed_at else now() end
     where id = p_id and version = p_version
 $$;
 
--- Whether something about the row is not known that could change an answer we give: it is marked,
--- a checkout may have been paid, or a period ended (or none was heard of yet) without news.
+-- Returns whether the mirror may be wrong about this row in a way that changes an answer to a
+-- request: the row is marked, a checkout of the last day may have been paid, or a live
+-- subscription's period has ended or was never reported.
 create or replace function is_in_doubt(s subscriptions, p_now timestamptz) returns boolean
 language sql stable as $$
     select coalesce(
@@ -112,17 +124,38 @@ language sql stable as $$
     )
 $$;
 
--- When somebody who waits may have Commet asked about this row again, null where nobody has. The
--- pause grows from ten seconds to ten minutes and starts anew when news arrives.
-create or replace function next_question(s subscriptions) returns timestamptz
+-- Returns whether the mirror may be wrong about the user although no row shows it, for example
+-- because the user was sent to Commet's portal. Meanwhile an answer is good for ten seconds.
+create or replace function is_user_in_doubt(u users) returns boolean
 language sql stable as $$
-    select s.checked_at + least(
-        interval '10 minutes', interval '10 seconds' * 2 ^ least(greatest(s.checks - 1, 0), 6)
+    select coalesce(
+        u.doubted_until > now()
+        and coalesce(u.answered_at < now() - interval '10 seconds', true),
+        false
     )
 $$;
 
--- Whether Commet is to be asked about this row now, for somebody who waits: it is in doubt, or is
--- live and was not confirmed for a day.
+-- Returns whether Commet may be asked about a user in doubt now: at most once in ten seconds.
+create or replace function may_ask_about(u users) returns boolean
+language sql stable as $$
+    select is_user_in_doubt(u) and coalesce(u.asked_at < now() - interval '10 seconds', true)
+$$;
+
+-- Returns when a request may ask Commet about this row again, null if nobody has asked yet. The
+-- pause grows from ten seconds to ten minutes, or to one minute where the end of the subscription is
+-- known, because past that end answers must be that young. A change of the row sets the pause back
+-- to ten seconds.
+create or replace function next_question(s subscriptions) returns timestamptz
+language sql stable as $$
+    select s.checked_at + least(
+        case when s.cancel_at_period_end or s.status = 'trialing' then interval '1 minute'
+             else interval '10 minutes' end,
+        interval '10 seconds' * 2 ^ least(greatest(s.checks - 1, 0), 6)
+    )
+$$;
+
+-- Returns whether a request should ask Commet about this row now: the pause is over, and the row is
+-- in doubt, or live and not confirmed for a day.
 create or replace function refresh_is_due(s subscriptions, p_now timestamptz) returns boolean
 language sql stable as $$
     select (is_in_doubt(s, p_now) or (
@@ -130,7 +163,8 @@ language sql stable as $$
            )) and coalesce(next_question(s) <= now(), true)
 $$;
 
--- How long the schedule waits for news, after asking so many times, before it asks again.
+-- Returns how long the schedule waits before it asks about this row again: the more questions have
+-- brought nothing, the longer.
 create or replace function background_pause(s subscriptions) returns interval
 language sql volatile as $$
     select case when s.status in ('pending_payment', 'draft', 'unknown')
@@ -140,7 +174,7 @@ language sql volatile as $$
                 ) end
 $$;
 
--- When the schedule asks about this row by itself, null where it does not.
+-- Returns when the schedule will ask about this row, null if it will not.
 create or replace function schedule_asks_at(s subscriptions, p_now timestamptz)
 returns timestamptz
 language sql volatile as $$
@@ -153,16 +187,19 @@ language sql volatile as $$
     )
 $$;
 
--- One question about a user at a time, and none within ten seconds of the last.
+-- Returns whether Commet was asked about this row in the last ten seconds. Within that time nobody
+-- asks again, so no two callers ask about a user at once.
 create or replace function was_just_asked(s subscriptions) returns boolean
 language sql stable as $$
     select s.checked_at is not null and s.checked_at > now() - interval '10 seconds'
 $$;
 
--- Takes the right to ask Commet about somebody: up to p_limit users, those in doubt before those
--- who are merely due, none who was asked about in the last ten seconds, and of each all rows. Each
--- reason has its own index, and a row that was asked about leaves it until its pause is over (only
--- one whose period has ended does not), so rows that are well or wait are not looked at.
+-- Picks up to p_limit users about whom the schedule should ask Commet now, and notes in all their
+-- rows that it asks. Returns their ids. Rows in doubt come before rows due for the daily check.
+-- Users asked about in the last ten seconds, or locked by another statement, are left out.
+-- Each reason to ask has an index of its own. A row that was asked about leaves the index until its
+-- pause is over, except if its period has ended. So rows without a reason, and rows that wait, are
+-- not read.
 create or replace function claim_refreshes(p_now timestamptz, p_limit integer)
 returns setof text
 language plpgsql as $$

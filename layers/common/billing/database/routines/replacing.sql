@@ -1,36 +1,36 @@
 -- Replacing Commet's total of an open period by ours (PUT /usage).
 
--- `sent`: the quantity of our deliveries that Commet booked in this period. `replacement`: the number to
--- PUT in its place, in whole units, because Commet takes no others. Parked deliveries are left out:
--- they are added when they are sent again.
+-- Returns `sent`, the quantity of our deliveries that Commet booked in this period, and
+-- `replacement`, the number to PUT in its place. Commet takes whole units only. Parked deliveries
+-- are not part of `replacement`: they are added when they are redriven.
 create or replace function replacement_of(
     p_period bigint, p_feature text, p_total numeric, out sent numeric, out replacement numeric
 )
 language sql stable as $$
-    select d.here + m.moved,
-           greatest(floor(p_total - d.parked - d.elsewhere + m.moved), 0)
+    select d.booked + m.moved_in,
+           greatest(floor(p_total - d.parked - d.moved_out + m.moved_in), 0)
     from (
         select coalesce(sum(n.quantity) filter (
-                   where n.state = 'sent' and n.billed_period = n.period), 0) as here,
-               -- What this period counts and Commet booked in another.
+                   where n.state = 'sent' and n.billed_period = n.period), 0) as booked,
+               -- Counted in this period, but booked by Commet in another.
                coalesce(sum(n.quantity) filter (
-                   where n.state = 'sent' and n.billed_period <> n.period), 0) as elsewhere,
+                   where n.state = 'sent' and n.billed_period <> n.period), 0) as moved_out,
                coalesce(sum(n.quantity) filter (where n.state = 'parked'), 0) as parked
         from usage_delivery n
         where n.period = p_period and n.feature = p_feature
     ) as d
     cross join (
-        -- What was counted in another period and Commet booked in this one.
-        select coalesce(sum(n.quantity), 0) as moved
+        -- Counted in another period, but booked by Commet in this one.
+        select coalesce(sum(n.quantity), 0) as moved_in
         from usage_delivery n
         where n.billed_period = p_period and n.feature = p_feature
           and n.billed_period <> n.period
     ) as m
 $$;
 
--- Whether replacing a total that shrank changes anything: a refused delivery is to be lowered, or
--- Commet counts more than there is. Whatever else is claimed too much is in doubt or was booked in
--- another period, and no replacement changes that.
+-- Returns whether replacing a total that shrank would change anything: there is a refused delivery
+-- to lower, or Commet counts more than p_total. If more was claimed than p_total for another
+-- reason, the excess is in doubt or was booked in another period, and no replacement changes that.
 create or replace function can_be_replaced(p_period bigint, p_feature text, p_total numeric)
 returns boolean
 language sql stable as $$
@@ -38,18 +38,21 @@ language sql stable as $$
     from replacement_of(p_period, p_feature, p_total) as r
 $$;
 
--- Begins to replace Commet's total of an open period by ours (PUT /usage). Where corrections have
--- taken back more than was sent since, what was refused is lowered first: Commet has none of it. Commet
--- takes whole units: what is left becomes growth again and follows as usage. Only with nothing of that
--- user and feature in flight, and from then on nothing is claimed until Commet has answered.
--- p_reason is told to Commet: 'correction' is for a total that shrank, and for nothing else. A repair
--- replaces what Commet was told by the same, because Commet's number is another.
--- Answers 'begun', 'waiting' (something is in flight: new deliveries are held back until somebody
--- asks again, but not for long: the period may be about to end), 'over' (the period has ended, or
--- is about to: too late for that), 'even' (ours is what Commet was told) or 'in_doubt' (something was
--- sent since the period began of which nobody knows where Commet booked it: no number of ours is
--- known to be right).
--- One per statement: it locks the user and then a total, and holds both until the statement ends.
+-- Begins to replace Commet's total of an open period by ours, and says whether it did. Returns:
+--   begun     a replacement is pending; nothing of the user and feature is claimed until Commet has
+--             answered it
+--   waiting   something of the user and feature is in flight, or was sent within p_quiet. Nothing
+--             is claimed for 90 seconds, so that a later call can begin; not longer, because the
+--             period may be about to end
+--   over      the period has ended, or ends within p_margin
+--   even      the replacement would change nothing
+--   in_doubt  a delivery sent since the period began is not placed, so our number may be wrong
+-- If corrections have lowered the total below what was claimed, the excess is first taken off the
+-- refused deliveries, because Commet has none of them. The fraction that PUT cannot carry becomes
+-- growth again and follows as usage.
+-- p_reason is sent to Commet. 'correction' is only for a total that shrank. 'drift' is for a
+-- repair: it may send the very quantity that we sent before, because Commet's number is different.
+-- Call it once per statement: it locks the user and then a total until the statement ends.
 create or replace function begin_replacement(
     p_period bigint, p_feature text, p_now timestamptz, p_quiet interval, p_margin interval,
     p_reason text
@@ -77,7 +80,8 @@ begin
     ) then
         return 'in_doubt';
     end if;
-    -- The row is written, not only locked: a claim that was waiting for it looks at it again.
+    -- The row is updated, not only locked, so that a concurrent claim reads it again and sees the
+    -- pause.
     insert into usage_total as t (period, feature, total, claims_paused_until)
     values (p_period, p_feature, 0, now() + interval '90 seconds')
     on conflict (period, feature) do update set claims_paused_until = excluded.claims_paused_until
@@ -89,8 +93,8 @@ begin
            where d.user_id = v_period.user_id and d.feature = p_feature
              and (d.state = 'pending' or d.compare_at is not null)
        )
-       -- Growth of an earlier period, which Commet is going to count in this one. Asked in one
-       -- breath with what is pending: a claim turns the one into the other.
+       -- Growth of another period, which Commet is going to book in this one. The same snapshot
+       -- answers for growth and for pending deliveries: a claim turns one into the other.
        or exists (
            select from usage_period p
            join usage_total t on t.period = p.id
@@ -119,12 +123,15 @@ begin
         return 'even';
     end if;
     update usage_total set
-        claimed = claimed + v_at_commet.replacement - v_at_commet.sent, seq = seq + 1, claims_paused_until = 'infinity'
+        claimed = claimed + v_at_commet.replacement - v_at_commet.sent,
+        seq = seq + 1,
+        claims_paused_until = 'infinity'
     where period = p_period and feature = p_feature
     returning seq into v_seq;
     insert into usage_delivery (period, feature, seq, user_id, kind, quantity, event_id, body)
     values (
-        p_period, p_feature, v_seq, v_period.user_id, 'replacement', v_at_commet.replacement - v_at_commet.sent,
+        p_period, p_feature, v_seq, v_period.user_id, 'replacement',
+        v_at_commet.replacement - v_at_commet.sent,
         delivery_name(p_period, v_period.user_id, p_feature, v_seq),
         json_build_object(
             'customerId', v_period.user_id, 'featureCode', p_feature,
@@ -135,8 +142,11 @@ begin
 end
 $$;
 
--- Takes back a replacement that had no effect; claiming goes on.
-create or replace function undo_replacement(p_period bigint, p_feature text, p_seq integer, p_reason text)
+-- Deletes a replacement that had no effect at Commet, so that claiming goes on. If it was a repair,
+-- the drift stays, with p_reason as the reason why the repair was refused.
+create or replace function undo_replacement(
+    p_period bigint, p_feature text, p_seq integer, p_reason text
+)
 returns void
 language plpgsql as $$
 declare
@@ -155,11 +165,13 @@ begin
 end
 $$;
 
--- Gives up a replacement whose period is over: Commet would replace the total of the running one. One
--- that Commet certainly has not seen is taken back; one that it may have seen is for a human, because
--- Commet no longer tells the total of that period. Answers the reason, null where somebody else is
--- sending it or was faster. Changes a total: one per statement, as `undo_replacement`.
-create or replace function end_replacement(p_period bigint, p_feature text, p_seq integer) returns text
+-- Gives up a replacement whose period is over, because PUT would replace the total of the period
+-- that runs now. Returns 'period_over' if Commet has certainly not taken it; it is then deleted.
+-- Returns 'unconfirmed' if Commet may have taken it; it is then parked for a person, because Commet
+-- no longer reports that period's total. Returns null if another run is sending it or was
+-- faster. Call it once per statement, like undo_replacement: both lock a total.
+create or replace function end_replacement(p_period bigint, p_feature text, p_seq integer)
+returns text
 language plpgsql as $$
 declare
     v_tried_at timestamptz;

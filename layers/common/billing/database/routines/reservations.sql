@@ -1,10 +1,11 @@
--- Holding an amount before the work, and booking what it really took. The rules of locking are told
--- at the top of 0004_usage.sql.
+-- Reserving an amount before the work, and booking what the work really took. The rules of locking
+-- are at the top of tables/0004_usage.sql.
 
--- Holds p_quantity, or says why not. `verdict` is 'reserved', 'duplicate', 'conflict',
--- 'already_counted', 'reservation_released' or the code of a refusal; `reservation` the one with
--- this key, if there is one. A refusal leaves no trace. One that has expired is held anew where it
--- still fits, under its first id: whoever knows that may confirm it as before.
+-- Reserves p_quantity, or says why not. `verdict` is 'reserved', 'duplicate', 'conflict',
+-- 'already_counted', 'reservation_released' or the code of a refusal. `reservation` is the one with
+-- this key, null if there is none. A refusal leaves no trace.
+-- A reservation that has expired is held anew if it still fits. It keeps its first id, so whoever
+-- knows that id may still confirm it.
 create or replace function reserve_usage(
     p_id text, p_user text, p_feature text, p_key text, p_quantity numeric, p_fingerprint bytea,
     p_properties text, p_expires_at timestamptz, p_now timestamptz, p_statuses text[],
@@ -15,12 +16,12 @@ set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 as $$
 declare
-    v_now record;
+    v_standing record;
     v_counted record;
     v_pruned bytea;
     v_was_its_work boolean;
 begin
-    v_now := lock_standing(p_user, p_feature, p_now, p_statuses);
+    v_standing := lock_standing(p_user, p_feature, p_now, p_statuses);
     reservation := (
         select h from usage_reservation h
         where h.user_id = p_user and h.idempotency_key = p_key
@@ -31,8 +32,9 @@ begin
     end if;
     select fingerprint, feature, kind into v_counted from usage_event
     where user_id = p_user and idempotency_key = p_key;
-    v_pruned := pruned_fingerprint(p_user, p_key);  -- after the row, which it may replace
-    -- Reported directly after the hold had ended, and whatever it took.
+    -- Looked up after the ledger: pruning may replace the entry by its key meanwhile.
+    v_pruned := pruned_fingerprint(p_user, p_key);
+    -- The work was reported directly after the reservation had ended, with whatever quantity.
     v_was_its_work := reservation.id is not null and v_counted.feature = p_feature
         and v_counted.kind <> 'correction';
     verdict := case
@@ -42,13 +44,14 @@ begin
         when coalesce(v_counted.fingerprint, v_pruned) is not null then 'conflict'
         when reservation.state = 'held' and reservation.expires_at > p_now then 'duplicate'
         when reservation.state = 'released' then 'reservation_released'
-        when v_now.code is not null then v_now.code
-        when v_now.used + v_now.held + p_quantity > v_now.cap then 'limit_reached'
-        when not fits_double(v_now.used + p_quantity) then 'total_too_large'
+        when v_standing.code is not null then v_standing.code
+        when v_standing.used + v_standing.held + p_quantity > v_standing.cap then 'limit_reached'
+        when not fits_double(v_standing.used + p_quantity) then 'total_too_large'
         else 'reserved'
     end;
     if verdict = 'reserved' then
-        -- There is one where it had expired, unless it has just been forgotten.
+        -- If the reservation had expired, its row is still there, unless `forget` has just deleted
+        -- it.
         insert into usage_reservation (
             id, user_id, idempotency_key, fingerprint, feature, quantity, properties,
             created_at, expires_at
@@ -67,10 +70,11 @@ begin
 end
 $$;
 
--- Books what was held, or however much it really took. `verdict` is 'confirmed', 'duplicate',
--- 'conflict', 'reservation_not_found', 'reservation_released', 'reservation_expired' or the code of a
--- refusal, after which the hold is as it was. p_fingerprint is that of an event which reports the
--- same usage directly: the two are the same work and count once.
+-- Books p_quantity, which the work of a reservation took, and ends the reservation. `verdict` is
+-- 'confirmed', 'duplicate', 'conflict', 'reservation_not_found', 'reservation_released',
+-- 'reservation_expired' or the code of a refusal, which leaves the reservation as it was.
+-- p_fingerprint is that of an event which reports the same usage directly. Such an event and the
+-- confirmation are the same work and count once.
 create or replace function confirm_reservation(
     p_id text, p_user text, p_quantity numeric, p_fingerprint bytea, p_now timestamptz,
     p_statuses text[], out verdict text, out reservation usage_reservation
@@ -80,9 +84,9 @@ set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 as $$
 declare
-    v_now record;
+    v_standing record;
     v_booked bytea;
-    v_holds boolean;
+    v_is_held boolean;
 begin
     perform from users where id = p_user for no key update;
     reservation := (
@@ -94,32 +98,35 @@ begin
     end if;
     select fingerprint into v_booked from usage_event
     where user_id = p_user and idempotency_key = reservation.idempotency_key;
-    v_now := lock_standing(p_user, reservation.feature, p_now, p_statuses);
-    v_holds := reservation.state = 'held' and reservation.expires_at > p_now;
+    v_standing := lock_standing(p_user, reservation.feature, p_now, p_statuses);
+    v_is_held := reservation.state = 'held' and reservation.expires_at > p_now;
     verdict := case
         when reservation.state = 'confirmed' and reservation.booked = p_quantity then 'duplicate'
         when reservation.state = 'confirmed' then 'conflict'
         when reservation.state = 'released' then 'reservation_released'
         when v_booked = p_fingerprint then 'duplicate'  -- reported directly meanwhile
         when v_booked is not null then 'conflict'
-        when v_now.code is not null then v_now.code
-        -- The total never passes the limit. Up to what was held, a hold gives way to no other;
-        -- for more than that, and once it has expired, what others hold counts first.
-        when v_holds and p_quantity <= reservation.quantity then
-            case when v_now.used + p_quantity > v_now.cap then 'limit_reached' end
-        when v_holds then
-            case when v_now.used + v_now.held - reservation.quantity + p_quantity > v_now.cap
+        when v_standing.code is not null then v_standing.code
+        -- The total never passes the limit. Up to its own quantity a held reservation fits even if
+        -- other reservations fill the limit. Beyond that, or after it expired, the others come
+        -- first.
+        when v_is_held and p_quantity <= reservation.quantity then
+            case when v_standing.used + p_quantity > v_standing.cap then 'limit_reached' end
+        when v_is_held then
+            case when v_standing.used + v_standing.held - reservation.quantity + p_quantity
+                      > v_standing.cap
                  then 'limit_reached' end
-        when v_now.used + v_now.held + p_quantity > v_now.cap then 'reservation_expired'
+        when v_standing.used + v_standing.held + p_quantity > v_standing.cap
+            then 'reservation_expired'
     end;
-    if verdict is null and not fits_double(v_now.used + p_quantity) then
+    if verdict is null and not fits_double(v_standing.used + p_quantity) then
         verdict := 'total_too_large';
     end if;
     if verdict is null then
         verdict := 'confirmed';
         perform book_usage(
             p_user, reservation.idempotency_key, p_fingerprint, reservation.feature, p_quantity,
-            p_now, v_now.period, 'confirm', p_now,
+            p_now, v_standing.period, 'confirm', p_now,
             p_properties => reservation.properties
         );
     end if;
@@ -132,8 +139,9 @@ begin
 end
 $$;
 
--- Gives back what was held and not used. `verdict` is 'released', 'reservation_not_found' or
--- 'reservation_confirmed'. Again is the same; an expired one is released too.
+-- Ends a reservation without booking anything. `verdict` is 'released', 'reservation_not_found' or
+-- 'reservation_confirmed'. Releasing again gives the same answer. An expired reservation becomes
+-- released too.
 create or replace function release_reservation(
     p_id text, p_user text, p_now timestamptz, out verdict text, out reservation usage_reservation
 )

@@ -1,16 +1,19 @@
--- The terms that usage is billed on, and what usage costs on them.
+-- The terms that usage is billed on (included quantity, unit price, currency), and what usage costs
+-- on them.
 
--- What usage beyond the included costs, in major units; unit prices are in the rate scale. Null where
--- there is any and its price is not known.
+-- Returns what the overage of p_used costs, in major units: 0 if p_used is within p_included, null
+-- if there is overage and its price is not known. p_unit_price is in the rate scale.
 create or replace function overage_value(p_used numeric, p_included numeric, p_unit_price numeric)
 returns numeric
 language sql immutable as $$
-    select case when p_used > p_included then (p_used - p_included) * p_unit_price / 10000 else 0 end
+    select case when p_used > p_included then (p_used - p_included) * p_unit_price / 10000
+                else 0 end
 $$;
 
--- On what terms a total is billed: as its period ended, or as they are now. `included` is null
--- where it is unlimited, `unit_price` 0 where nothing beyond it is billed and null where that is not
--- known. `carried` takes up what is included before anything that was counted here does.
+-- The terms on which each total is billed. For a closed period these are the terms that were kept
+-- when it ended; otherwise, and if none were kept, the entitlement's present terms.
+-- `included` is null if unlimited. `unit_price` is 0 if there is no overage, null if the price is
+-- not known. `carried` uses up the included quantity first, before the usage counted in the period.
 create or replace view usage_terms as
 select t.period, t.feature,
        case when k.kept then t.included
@@ -24,8 +27,9 @@ join usage_period p on p.id = t.period
 cross join lateral (select coalesce(t.terms_at >= p.closed_at, false) as kept) as k
 left join entitlements e on e.user_id = p.user_id and e.feature = t.feature;
 
--- Keeps the terms of what was counted so far: they are about to be replaced. A period that is over
--- keeps the first it gets, those it ended with.
+-- Copies a user's present terms to the user's totals. It is called just before the entitlements are
+-- replaced, so that usage counted so far keeps its price. A closed period gets terms once: those it
+-- ended with. Features that the plan no longer has are left out.
 create or replace function keep_terms(p_user text, p_now timestamptz) returns void
 language sql as $$
     update usage_total t set

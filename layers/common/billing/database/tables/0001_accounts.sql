@@ -1,5 +1,5 @@
 -- Users, their sessions, and the counters that slow down password guessing.
--- Text keys are collate "C": they are compared as bytes, the same on every server.
+-- Text keys are collate "C": Postgres compares them as bytes, the same on every server.
 
 create table users (
     id                 text collate "C" primary key,
@@ -8,11 +8,16 @@ create table users (
     password_hash      text,               -- null: registered by a backend, cannot sign in
     commet_customer_id text collate "C",   -- null until the first checkout
     created_at         timestamptz not null,
-    -- An answer or event of Commet that is older than these changes nothing, whenever it arrives.
-    entitlements_at    timestamptz,        -- of the newest complete set of entitlements
-    unsubscribed_at    timestamptz         -- when Commet last said: no subscription at all
+    -- The times of the newest changes of two kinds. An older change of that kind has no effect,
+    -- whenever it arrives.
+    entitlements_at    timestamptz,        -- the newest complete set of entitlements
+    unsubscribed_at    timestamptz,        -- Commet said: the customer has no subscription at all
+    -- Until then the user may change the subscription at Commet without a webhook reaching us.
+    doubted_until      timestamptz,
+    asked_at           timestamptz,        -- when Commet was last asked because of that doubt
+    answered_at        timestamptz         -- when the last question that Commet answered was asked
 );
--- "C": the same letters are equal on every server, whatever its locale.
+-- "C": which letters are equal does not depend on the server's locale.
 create unique index users_email_key on users (lower(email collate "C"));
 create unique index users_commet_customer_key on users (commet_customer_id);
 
@@ -27,7 +32,8 @@ create table sessions (
 create index sessions_user_id on sessions (user_id);
 create index sessions_expires_at on sessions (expires_at);
 
--- Attempts to sign in or up, counted by key (an address, a network) and window of time.
+-- Attempts to sign in or to sign up, counted by key (an email address or a network) and by window
+-- of time.
 create table attempts (
     key          text collate "C" not null,
     window_start timestamptz not null,

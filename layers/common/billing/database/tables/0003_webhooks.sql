@@ -11,9 +11,10 @@ create table webhook_events (
     status      text not null check (status in
                 ('applied', 'ignored', 'failed', 'dead', 'unreadable')),
     attempts    integer not null default 1,
-    due_at      timestamptz,                  -- when reconcile looks at it again
-    -- Why an event failed. Of an ignored event: why it may matter later. 'unknown_customer' waits
-    -- for that user, 'other_mode' for a deployment whose CommetMode is set right.
+    due_at      timestamptz,                  -- when reconcile tries it again
+    -- Of a failed webhook: why it failed. Of an ignored one: why it may matter later.
+    -- 'unknown_customer' waits until that user appears, 'other_mode' until a deployment sets
+    -- CommetMode to the webhook's mode.
     error       text
 );
 create index webhook_events_due_at on webhook_events (due_at) where due_at is not null;

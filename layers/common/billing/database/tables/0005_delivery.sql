@@ -1,50 +1,56 @@
 -- The outbox: deliveries of usage to Commet, and totals that differ from Commet's.
 
--- kind: 'event' is growth, sent as a usage event; 'replacement' replaces Commet's total (PUT /usage);
--- 'credit' is what Commet billed too much in a closed period; 'merged' stands for many that were
--- sent long ago. All but 'event' may be negative, and their sum is usage_total.claimed.
+-- `kind` says what a delivery is:
+--   event        growth of a total, sent as a usage event
+--   replacement  replaces Commet's total by ours (PUT /usage)
+--   credit       what Commet billed too much, or too little, in a period that is over; never sent
+--   merged       the sum of many deliveries that were sent long ago
+-- `quantity` may be negative for all kinds but 'event'. The quantities of a total's deliveries add
+-- up to usage_total.claimed.
 create table usage_delivery (
     period          bigint not null,
     feature         text collate "C" not null,
     seq             integer not null,
     user_id         text collate "C" not null,
     quantity        numeric(21,6) not null,
-    event_id        text collate "C" not null,    -- Commet counts one id once; it never changes
-    generation      integer not null default 1,   -- with event_id: the idempotency key
+    event_id        text collate "C" not null,    -- never changes; Commet counts one id once
+    generation      integer not null default 1,   -- event_id:generation is the idempotency key
     body            text not null,                -- JSON, the same bytes at every attempt
     state           text not null default 'pending' check (state in ('pending', 'sent', 'parked')),
     reason          text,                         -- why it is parked
     claimed_at      timestamptz not null default now(),
     due_at          timestamptz not null default now(),
     attempts        integer not null default 0,
-    uncertain_since timestamptz,                  -- first attempt whose outcome may be unknown
+    uncertain_since timestamptz,                  -- the first attempt that may have had an effect
     sent_at         timestamptz,
-    remote_id       text,
-    billed_period   bigint,                       -- where Commet booked it, once known
+    remote_id       text,                         -- Commet's id of it
+    billed_period   bigint,                       -- the period Commet booked it in, once known
     kind            text not null default 'event'
                     check (kind in ('event', 'replacement', 'credit', 'merged')),
-    answered_at     timestamptz,                  -- when Commet took it, on billing's clock
-    compare_at      timestamptz,                  -- in doubt: when totals are compared again
-    excess          numeric(21,6),                -- of a credit: what Commet billed too much
-    amount          numeric(21,6),                -- the money at stake, in major units
+    answered_at     timestamptz,                  -- when Commet took it, by the clock passed in
+    compare_at      timestamptz,                  -- not null: in doubt; totals are compared then
+    excess          numeric(21,6),                -- of a credit: the quantity billed too much;
+                                                  -- below zero: too little
+    amount          numeric(21,6),                -- what it is worth, in major units
     currency        text,
     resolved_at     timestamptz,                  -- when a person dealt with it elsewhere
     note            text,
-    doubted_at      timestamptz,                  -- sent; later we heard of a period that may hold it
+    -- When a placed delivery came in doubt: we heard late of a period that may contain it.
+    doubted_at      timestamptz,
     primary key (period, feature, seq)
 );
 create index usage_delivery_due on usage_delivery (due_at) where state = 'pending';
--- Everything of a user that is not sent, to know which deliveries of one feature are in flight.
+-- All deliveries of a user that are not sent: says whether any of a feature is in flight.
 create index usage_delivery_unsent on usage_delivery (user_id, feature) where state <> 'sent';
 create index usage_delivery_parked on usage_delivery (reason, period) where state = 'parked';
--- Deliveries that wait for the totals to be compared: sent and never confirmed, or sent around the
--- end of a period, when it is not known in which one Commet booked them.
+-- Deliveries in doubt, which wait for totals to be compared. Either no answer ever said that Commet
+-- took them, or they were sent around the end of a period and may be booked on either side of it.
 create index usage_delivery_compare on usage_delivery (user_id, compare_at)
     where compare_at is not null;
 -- Deliveries that Commet booked in another period than the one they were counted in here.
 create index usage_delivery_moved on usage_delivery (billed_period, feature)
     where billed_period <> period;
--- Deliveries that were sent and whose period at Commet is not known: few.
+-- Sent deliveries that are not placed: few.
 create index usage_delivery_unplaced on usage_delivery (user_id, feature)
     where state = 'sent' and billed_period is null;
 
@@ -53,17 +59,17 @@ create table usage_drift (
     period     bigint not null references usage_period (id),
     feature    text collate "C" not null,
     user_id    text collate "C" not null,
-    ours       numeric(21,6) not null,            -- the quantity we know Commet received
-    theirs     numeric(21,6) not null,            -- the quantity Commet reports
+    ours       numeric(21,6) not null,            -- sum of our deliveries booked in the period
+    theirs     numeric(21,6) not null,            -- the total that Commet reports
     found_at   timestamptz not null,
     checked_at timestamptz not null,
     repair     text check (repair in ('asked', 'sent', 'refused')),
-    reason     text,                              -- Commet's code, where the repair was refused
+    reason     text,                              -- why the repair was refused
     primary key (period, feature)
 );
 create index usage_drift_user_id on usage_drift (user_id);
 create index usage_drift_asked on usage_drift (period) where repair = 'asked';
 
--- Pending deliveries that got no answer, by their first attempt: few, except while Commet is silent.
+-- Pending deliveries that got no answer, by their first attempt: few, unless Commet is down.
 create index usage_delivery_unanswered on usage_delivery (uncertain_since)
     where state = 'pending' and uncertain_since is not null;

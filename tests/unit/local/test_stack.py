@@ -1,0 +1,53 @@
+"""What the local stack says to the template."""
+
+from pathlib import Path
+
+import pytest
+
+from local.gateway.template import load_template
+from local.stack import TEMPLATE, Database, LocalStack
+from tests.unit.cloudformation import load
+
+DATABASE = Database("127.0.0.1", 5555, "billing", "disable", {"username": "o"}, {"username": "a"})
+PARAMETERS = load(TEMPLATE)["Parameters"]
+
+
+@pytest.fixture
+def parameters(tmp_path: Path) -> dict[str, str]:
+    """Of a stack that is not started."""
+    return LocalStack(data_dir=tmp_path)._template_parameters(3999, DATABASE)
+
+
+def test_each_is_a_parameter_of_the_template(parameters: dict[str, str]) -> None:
+    """SAM CLI leaves others out without a word."""
+    assert parameters.keys() <= PARAMETERS.keys()
+
+
+def test_whatever_has_no_default_is_given(parameters: dict[str, str]) -> None:
+    assert {name for name, p in PARAMETERS.items() if "Default" not in p} <= parameters.keys()
+
+
+def test_the_functions_are_handed_them(parameters: dict[str, str]) -> None:
+    """In the sandbox, with a pace at which a person can watch a delivery."""
+    handed = load_template(TEMPLATE, parameters).functions["DeliverUsageFunction"].environment
+    wanted = {
+        "APP_URL": "http://127.0.0.1:3999",
+        "ALLOWED_ORIGINS": "http://127.0.0.1:3999,http://localhost:3999",
+        "DATABASE_HOST": "127.0.0.1",
+        "DATABASE_PORT": "5555",
+        "DATABASE_NAME": "billing",
+        "DATABASE_SSLMODE": "disable",
+        "DATABASE_SECRET_ARN": "local/database",
+        "COMMET_SECRET_ARN": "local/commet",
+        "COMMET_MODE": "sandbox",
+        "COMMET_CALLS_PER_SECOND": "200",
+        "DELIVERY_INTERVAL_SECONDS": "2",
+    }
+    assert {name: handed[name] for name in wanted} == wanted
+
+
+def test_whoever_starts_it_may_say_otherwise(tmp_path: Path) -> None:
+    stack = LocalStack(data_dir=tmp_path, parameters={"PastDueHasAccess": "false"})
+    given = stack._template_parameters(3999, DATABASE)
+    handed = load_template(TEMPLATE, given).functions["TrackUsageFunction"].environment
+    assert handed["PAST_DUE_HAS_ACCESS"] == "false"
