@@ -166,3 +166,34 @@ def test_one_checkout_is_paid_once(server: StandIn) -> None:
     answers = at_once(server, "/_standin/pay", *[paid] * TOGETHER, base=server.public_url)
     assert Counter(a.status_code for a in answers) == {200: 1, 409: TOGETHER - 1}
     assert len(server.control.events("payment.received")) == 1
+
+
+def test_money_moves_once(server: StandIn) -> None:
+    """A link is paid once and a payment refunded once, however many ask at the same moment."""
+    link = {"amount": 5000, "currency": "usd", "description": "Onboarding"}
+    made = at_once(server, "/payments", link)[0].json()
+    path = f"/_standin/payments/{made['id']}/pay"
+    paid = at_once(server, path, *[{}] * TOGETHER, base=server.public_url)
+    assert Counter(a.status_code for a in paid) == {200: 1, 409: TOGETHER - 1}
+    transaction = server.control.state()["transactions"][0]["id"]
+    path = f"/transactions/{transaction}/refund"
+    assert outcomes(at_once(server, path, *[{}] * TOGETHER)) == {
+        (201, None): 1,
+        (402, "payment_failed"): TOGETHER - 1,
+    }
+    assert len(server.control.events("payment.refunded")) == 1
+
+
+def test_three_retries_a_day_are_three(server: StandIn) -> None:
+    """Also when all ask at the same moment."""
+    create_customer(server)
+    body = {"customerId": "usr_1", "planCode": "usage_pro"}
+    order = at_once(server, "/subscriptions", body)[0].json()
+    server.control.pay(order["id"])
+    server.control.set_card("usr_1", charge_failure="card_declined")
+    server.control.advance(days=31)
+    path = f"/subscriptions/{order['id']}/reactivate"
+    assert outcomes(at_once(server, path, *[{}] * TOGETHER)) == {
+        (402, "charge_failed"): 3,
+        (429, "rate_limited"): TOGETHER - 3,
+    }
