@@ -23,7 +23,7 @@ class DatabaseSettings:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """One function's settings. A field whose variable the function does not have is empty."""
+    """One function's settings. A field has its default if its environment variable is not set."""
 
     database: DatabaseSettings
     owner_secret_id: str

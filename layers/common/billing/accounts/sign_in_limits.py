@@ -38,7 +38,10 @@ _HOUR = timedelta(hours=1)
 
 
 class Attempts:
-    """Counts attempts. `key` is the secret with which addresses and accounts are hashed."""
+    """Counts sign-in and sign-up attempts, and refuses them above the limits.
+
+    `key` is the secret with which IP addresses and email addresses are hashed.
+    """
 
     def __init__(self, db: Database, key: str, *, sign_ups_per_hour: int) -> None:
         self._db = db

@@ -41,7 +41,7 @@ class UsageEvent:
 
     The caller chooses `idempotency_key`, unique per user. `occurred_at` is None if the caller named
     no time. Raises pydantic's ValidationError, a ValueError whose message contains no values, if a
-    field is malformed. Requests are parsed into this class directly: parsing a batch into a second
+    field is malformed. Batches are parsed into this class directly: parsing a batch into a second
     form took longer than booking the batch.
     """
 

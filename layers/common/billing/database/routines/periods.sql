@@ -47,7 +47,7 @@ begin
 end
 $$;
 
--- Returns when a subscription ends unless Commet says otherwise: where a cancellation is booked, or
+-- Returns when a subscription ends unless Commet says otherwise: where a cancellation is scheduled, or
 -- in a trial. Null if no end is known.
 create or replace function known_end(
     p_status text, p_cancels boolean, p_period_end timestamptz, p_trial_ends_at timestamptz
