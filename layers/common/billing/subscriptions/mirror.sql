@@ -14,8 +14,8 @@ select is_user_in_doubt(u) from users u where u.id = %(user_id)s
 update users set doubted_until = greatest(doubted_until, now() + %(lasting)s::interval)
 where id = %(user_id)s
 
--- answered_at is the time we asked, not the time the answer came: Commet's state may have changed in
--- between.
+-- answered_at is the time we asked, not the time the answer came: Commet's state may have changed
+-- in between.
 -- name: note_answer
 update users set answered_at = asked_at where id = %(user_id)s and doubted_until > now()
 

@@ -34,8 +34,8 @@ language sql stable as $$
 $$;
 
 -- Returns how much of a total Commet has refused and therefore not billed: the sum of its parked
--- deliveries of kind 'event', without those that are `unconfirmed` (Commet may have counted them) and
--- those that a person has resolved.
+-- deliveries of kind 'event', without those that are `unconfirmed` (Commet may have counted them)
+-- and those that a person has resolved.
 create or replace function refused_of(p_period bigint, p_feature text) returns numeric
 language sql stable as $$
     select coalesce(sum(d.quantity), 0)
