@@ -34,6 +34,8 @@ _WHAT_TO_DO = {
     "past_due": "The last payment failed. Update the payment method in the portal.",
     "paused": "The subscription is paused. Resume it in the portal.",
 }
+# Commet refused the API key, so it decided nothing about the checkout: the attempt stays as it is.
+_KEY_REFUSED = frozenset({401, 403})
 _NO_SUCH_PLAN = frozenset({"plan_not_found", "price_not_found", "no_prices_configured"})
 # For how long Commet is asked about a user who starts a checkout while the mirror has a
 # subscription.
@@ -87,6 +89,9 @@ class Checkouts:
                     attempt = self._anew(attempt)
                     started = self._create(attempt, deadline)
         except CommetRefused as error:
+            if error.commet_status in _KEY_REFUSED:
+                self._end(_sql["end_lease"], attempt, subscription_id=None)
+                raise
             self._end(_sql["abandon_checkout"], attempt)
             raise self._translated(error, user, deadline) from error
         except Exception:

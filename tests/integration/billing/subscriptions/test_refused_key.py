@@ -64,7 +64,7 @@ def test_what_is_paid_stays(
 
 @pytest.mark.parametrize("status", [401, 403])
 def test_a_checkout_is_not_taken_for_over(
-    remote: StandIn, checkouts: Checkouts, buyer: User, status: int
+    shared: Database, remote: StandIn, checkouts: Checkouts, buyer: User, status: int
 ) -> None:
     """Nobody is sent to a second checkout because the first could not be looked at."""
     first = start(checkouts, buyer).subscription.id
@@ -75,3 +75,9 @@ def test_a_checkout_is_not_taken_for_over(
     with pytest.raises(CommetRefused):
         start(checkouts, buyer)
     assert [each["id"] for each in at_commet(remote, buyer)] == [first]
+    # The same attempt, so the next request has the same idempotency key.
+    kept = "select attempt, subscription_id from checkout_attempt where user_id = %s"
+    assert shared.one(kept, [buyer.id]) == {"attempt": 1, "subscription_id": first}
+    remote.control.clear_faults()
+    again = start(checkouts, buyer)
+    assert (again.subscription.id, again.created) == (first, False)
