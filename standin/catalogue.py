@@ -11,6 +11,7 @@ from pydantic.alias_generators import to_camel
 from pydantic_core import ErrorDetails
 
 Interval = Literal["weekly", "monthly", "quarterly", "semiannual", "yearly", "one_time"]
+Currency = Annotated[str, Field(pattern=r"^[a-z]{3}$")]
 Code = Annotated[str, Field(pattern=r"^[a-z0-9_]+$", min_length=1, max_length=100)]
 
 DEFAULT_FILE = Path(__file__).with_name("catalogue.json")
@@ -28,7 +29,7 @@ class Feature(_Entry):
     id: str
     code: Code
     name: str
-    type: Literal["boolean", "usage"]
+    type: Literal["boolean", "usage", "seats", "quota"]
     unit_name: str | None = None
     description: str | None = None
 
@@ -46,6 +47,13 @@ class Overage(_Entry):
         return self
 
 
+class RegionalOverage(_Entry):
+    """The price of overage in another currency than the organization's, in the rate scale."""
+
+    currency: Currency
+    overage_unit_price: int | None = Field(default=None, ge=0)
+
+
 class PlanFeature(_Entry):
     """What a plan grants of one feature."""
 
@@ -54,26 +62,45 @@ class PlanFeature(_Entry):
     included_amount: int = Field(default=0, ge=0)
     unlimited: bool = False
     overage: Overage = Overage()
+    regional_prices: tuple[RegionalOverage, ...] = ()
+
+
+class RegionalPrice(_Entry):
+    """A price in another currency than the organization's, in the minor unit."""
+
+    currency: Currency
+    price: int = Field(ge=0)
 
 
 class Price(_Entry):
-    """One way to pay for a plan. `price` is in the minor unit."""
+    """One way to pay for a plan. `price` is in the minor unit.
+
+    `included_credits` and `included_balance` are listed, and nothing is granted of them.
+    """
 
     id: str
     billing_interval: Interval
     price: int = Field(ge=0)
     is_default: bool = False
     trial_days: int = Field(default=0, ge=0)
+    included_credits: int | None = Field(default=None, ge=0)
+    included_balance: int | None = Field(default=None, ge=0)
+    regional_prices: tuple[RegionalPrice, ...] = ()
     metadata: dict[str, Any] = {}
 
 
 class Plan(_Entry):
-    """A plan; metered, or free with limits."""
+    """A plan; metered, or free with limits.
+
+    Plans of other models, seats and quotas are listed and can be bought. Their pools are always
+    empty, and no seat can be set.
+    """
 
     id: str
     code: Code
     name: str
     description: str | None = None
+    consumption_model: Literal["metered", "credits", "balance"] | None = "metered"
     is_public: bool = True
     is_default: bool = False
     is_free: bool = False

@@ -93,7 +93,10 @@ def find(world: World, public_id: str) -> Customer:
 
 
 def update(world: World, customer: Customer, request: UpdateCustomer) -> Customer:
-    """Change what was sent. Raises ApiError: duplicate, when another customer has that id."""
+    """Change what was sent. Raises ApiError: duplicate, when another customer has that id.
+
+    So too when another has the email, where emails are set to be unique or to link.
+    """
     changes = request.model_dump(exclude_unset=True, exclude={"address"})
     if request.address is not None:
         changes["address"] = request.address.model_dump(by_alias=True)
@@ -103,6 +106,10 @@ def update(world: World, customer: Customer, request: UpdateCustomer) -> Custome
         raise ApiError("duplicate", "Another customer has this externalId", param="externalId")
     if "email" in changes and changes["email"] is None:
         del changes["email"]
+    if "email" in changes and world.settings.repeated_email != "create":
+        same = world.store.customers.first("email = ?", changes["email"], newest=False)
+        if same and same.id != customer.id:
+            raise ApiError("duplicate", "Another customer has this email", param="email")
     changed = customer.model_copy(update=changes | {"updated_at": world.now()})
     world.store.customers.put(changed)
     events.customer_event(world, "customer.updated", changed)

@@ -23,6 +23,8 @@ class Entitlement:
     """What counts or shows as used; the meter has the exact total."""
     allowance: Allowance | None
     has_access: bool
+    model: str
+    """The plan's consumption model; a plan without one meters."""
     overage_possible: bool
     """False on free plans and during trials, whatever the plan says."""
 
@@ -51,6 +53,8 @@ class Entitlement:
         """Whether the feature can be used at all, as of now."""
         if self.feature.type == "boolean":
             return self.has_access and self.grant.enabled
+        if self.feature.type == "usage" and self.model != "metered":
+            return False  # there is nothing in the pool
         return self.has_access and self.grant.enabled and self.fits(Decimal(0), strict=True)
 
     def fits(self, quantity: Decimal, *, strict: bool = False) -> bool:
@@ -98,6 +102,7 @@ def _entitlement(
         used=current.used if exact else _visible(world, current),
         allowance=sub.allowance,
         has_access=sub.has_access,
+        model=world.plan(sub).consumption_model or "metered",
         overage_possible=not world.plan(sub).is_free and sub.status != "trialing",
     )
 

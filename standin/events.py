@@ -653,7 +653,7 @@ def state_snapshot(world: World, customer: Customer, trigger: str) -> dict[str, 
         "subscriptionId": sub.id,
         "plan": plan_ref(plan),
         "billingInterval": sub.billing_interval,
-        "consumptionModel": "metered",
+        "consumptionModel": plan.consumption_model,
         "features": [
             feature_access_fields(world, item)
             for item in entitlements(world, sub)

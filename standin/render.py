@@ -76,7 +76,7 @@ def plan(world: World, record: Plan) -> Shape:
         | {
             "code": record.code,
             "description": record.description,
-            "consumptionModel": "metered",
+            "consumptionModel": record.consumption_model,
             "isPublic": record.is_public,
             "isDefault": record.is_default,
             "isFree": record.is_free,
@@ -88,14 +88,19 @@ def plan(world: World, record: Plan) -> Shape:
             "updatedAt": created,
             "features": [_plan_feature(world, item) for item in record.features],
             "prices": [_price(item) for item in record.prices],
-            "exchangeRates": [],
+            "exchangeRates": [
+                {"currency": currency, "exchangeRate": 1}
+                for currency in sorted(
+                    {each.currency for item in record.prices for each in item.regional_prices}
+                )
+            ],
         },
     )
 
 
 def _plan_feature(world: World, grant: PlanFeature) -> Shape:
     feature = world.catalogue.feature(grant.code)
-    metered = feature is not None and feature.type == "usage"
+    counted = feature is not None and feature.type != "boolean"
     overage = grant.overage
     return {
         "code": grant.code,
@@ -103,16 +108,23 @@ def _plan_feature(world: World, grant: PlanFeature) -> Shape:
         "type": feature.type if feature else "boolean",
         "unitName": feature.unit_name if feature else None,
         "enabled": grant.enabled,
-        "includedAmount": grant.included_amount if metered else None,
+        "includedAmount": grant.included_amount if counted else None,
         "unlimited": grant.unlimited,
         "overage": {
             "enabled": overage.enabled,
             "model": "per_unit" if overage.enabled else None,
             "unitPrice": overage.unit_price,
         }
-        if metered
+        if counted
         else None,
-        "regionalPrices": [],
+        "regionalPrices": [
+            {
+                "currency": each.currency,
+                "overageUnitPrice": each.overage_unit_price,
+                "autoSynced": False,
+            }
+            for each in grant.regional_prices
+        ],
     }
 
 
@@ -123,13 +135,21 @@ def _price(price: Price) -> Shape:
         "price": price.price,
         "isDefault": price.is_default,
         "trialDays": price.trial_days,
-        "includedBalance": None,
-        "includedCredits": None,
+        "includedBalance": price.included_balance,
+        "includedCredits": price.included_credits,
         "offerId": None,
         "inheritsFromPriceId": None,
         "metadata": price.metadata,
         "marketPrices": [],
-        "regionalPrices": [],
+        "regionalPrices": [
+            {
+                "currency": each.currency,
+                "price": each.price,
+                "includedBalance": None,
+                "autoSynced": False,
+            }
+            for each in price.regional_prices
+        ],
     }
 
 
@@ -356,7 +376,7 @@ def subscription(world: World, sub: Subscription) -> Shape:
         _subscription_base(world, sub)
         | {
             "plan": plan_ref(record) | {"basePrice": world.price(sub)},
-            "consumptionModel": "metered",
+            "consumptionModel": record.consumption_model,
             "features": [_subscription_feature(item) for item in entitlements(world, sub)],
             "credits": None,
             "balance": None,
@@ -390,12 +410,17 @@ def feature_access_fields(world: World, item: Entitlement) -> Shape:
     }
     if item.feature.type == "boolean":
         return head | {"enabled": item.grant.enabled}
-    return head | {"consumption": _consumption(world, item)}
+    kind = "consumption" if item.feature.type == "usage" else "usage"
+    return head | {kind: _consumption(world, item)}
 
 
 def _consumption(world: World, item: Entitlement) -> Shape:
+    """The use of a counted feature: of seats and quotas without the key `model`."""
     if item.allowance is None:
         raise LookupError(f"{item.feature.code} has no allowance period")
+    period = {"start": iso(item.allowance.start), "end": iso(item.allowance.end)}
+    if item.feature.type == "usage" and item.model != "metered":
+        return _empty_pool(world, item, period)
     overage: Shape = {"enabled": item.overage_enabled, "units": item.overage_units}
     if item.grant.overage.unit_price:
         overage["unitPrice"] = {
@@ -404,14 +429,33 @@ def _consumption(world: World, item: Entitlement) -> Shape:
             "scale": RATE_SCALE,
         }
     fields: Shape = {
-        "model": "metered",
-        "period": {"start": iso(item.allowance.start), "end": iso(item.allowance.end)},
+        "period": period,
         "unitsUsed": item.used,
         "includedUnits": item.included,
         "unlimited": item.grant.unlimited,
         "overage": overage,
     }
+    if item.feature.type == "usage":
+        fields["model"] = "metered"
+    elif item.feature.type == "quota":
+        fields["billedUnits"] = item.used
     return fields if item.grant.unlimited else fields | {"remainingUnits": item.remaining}
+
+
+def _empty_pool(world: World, item: Entitlement, period: Shape) -> Shape:
+    """The consumption of a feature that draws on credits or a balance, of which there is none."""
+    fields: Shape = {"model": item.model, "period": period, "unitsUsed": 0, "availableUnits": 0}
+    if item.model == "credits":
+        return fields | {"creditsPerUnit": 1, "creditsConsumed": 0}
+    currency = world.settings.currency
+    return fields | {
+        "spent": {"amount": 0, "currency": currency},
+        "unitPrice": {
+            "amount": item.grant.overage.unit_price or 0,
+            "currency": currency,
+            "scale": RATE_SCALE,
+        },
+    }
 
 
 def feature_access(world: World, item: Entitlement) -> Shape:

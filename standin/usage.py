@@ -88,7 +88,7 @@ def metered(
 
     The subscription is one of shared reads: not to be changed.
     Raises ApiError: feature_not_found, no_active_subscription, feature_not_in_plan,
-    feature_disabled.
+    feature_disabled, insufficient_credits, insufficient_balance.
     """
     feature = world.catalogue.feature(feature_code)
     if feature is None:
@@ -106,6 +106,10 @@ def metered(
         )
     if feature.type != "usage" or not item.grant.enabled:
         raise ApiError("feature_disabled", "The feature is not metered", param="featureCode")
+    if item.model == "credits":
+        raise ApiError("insufficient_credits", "The customer has no credits left")
+    if item.model == "balance":
+        raise ApiError("insufficient_balance", "The customer has no balance left")
     return sub, item
 
 

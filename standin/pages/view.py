@@ -9,7 +9,10 @@ from aiohttp import web
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
 _SYMBOLS = {"usd": "$", "eur": "€", "gbp": "£", "brl": "R$"}
-_ZERO_DECIMAL = frozenset({"jpy", "krw", "clp", "pyg", "vnd"})
+_ZERO_DECIMAL = frozenset(
+    {"bif", "clp", "djf", "gnf", "jpy", "kmf", "krw", "mga"}
+    | {"pyg", "rwf", "vnd", "vuv", "xaf", "xof", "xpf"}
+)
 _PER = {
     "weekly": "week",
     "monthly": "month",

@@ -10,12 +10,14 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from standin.__main__ import main
 from standin.catalogue import DEFAULT_FILE
 from standin.testing import Control, Receiver, StandIn, receiver
 from tests.standin.contract.conftest import connect, storage
@@ -233,15 +235,33 @@ def sold(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return data
 
 
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """What a command answered and printed."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+Start = Callable[..., Ended]
+
+
+@pytest.fixture
+def start(capsys: pytest.CaptureFixture[str]) -> Start:
+    """Runs the command in this process: it does not start, so nothing has to be ended."""
+
+    def run(data: Path, catalogue: Path, *flags: str) -> Ended:
+        given = ["--port", "0", "--data", str(data), "--catalogue", str(catalogue), *flags]
+        code = main(given)
+        printed = capsys.readouterr()
+        return Ended(code, printed.out, printed.err)
+
+    return run
+
+
 class TestSold:
     """What was sold is in the catalogue, or the stand-in says what is not and does not start."""
-
-    def start(self, data: Path, catalogue: Path, *flags: str) -> "subprocess.CompletedProcess[str]":
-        command = [sys.executable, "-m", "standin", "--port", "0", "--data", str(data)]
-        return subprocess.run(
-            [*command, "--catalogue", str(catalogue), *flags],
-            cwd=ROOT, capture_output=True, text=True, timeout=30, check=False,
-        )  # fmt: skip
 
     @pytest.mark.parametrize(
         ("edit", "lost"),
@@ -298,6 +318,7 @@ class TestSold:
     def test_refused(
         self,
         tmp_path: Path,
+        start: Start,
         sold: Path,
         edit: Callable[[dict[str, Any]], object],
         lost: list[str],
@@ -305,7 +326,7 @@ class TestSold:
         """One message: which plan, how many people, and both ways out."""
         file = tmp_path / "mine.json"
         _edited(file, edit)
-        done = self.start(sold, file)
+        done = start(sold, file)
         assert done.returncode == 1
         assert done.stdout == ""
         assert done.stderr.splitlines() == [
@@ -314,17 +335,17 @@ class TestSold:
             f"Put it back as it was, or start anew: rm {sold}",
         ]
 
-    def test_another_currency(self, sold: Path) -> None:
+    def test_another_currency(self, start: Start, sold: Path) -> None:
         """What is owed in one would be collected in another."""
-        done = self.start(sold, DEFAULT_FILE, "--currency", "eur")
+        done = start(sold, DEFAULT_FILE, "--currency", "eur")
         assert done.returncode == 1
         assert "  prices are in eur, and invoices were written in usd\n" in done.stderr
 
-    def test_a_program_reads_why(self, tmp_path: Path, sold: Path) -> None:
+    def test_a_program_reads_why(self, tmp_path: Path, start: Start, sold: Path) -> None:
         """One line of JSON, without a command: the program has its own."""
         file = tmp_path / "mine.json"
         _edited(file, lambda plans: plans.pop("usage_pro"))
-        done = self.start(sold, file, "--json")
+        done = start(sold, file, "--json")
         assert (done.returncode, done.stderr) == (1, "")
         told = json.loads(done.stdout)
         assert told["start_anew"] is True
