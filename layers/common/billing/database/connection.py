@@ -11,6 +11,7 @@ Postgres' message, and `place_of` gives the fields to log beside the message.
 import re
 import select
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ from psycopg.pq import TransactionStatus
 from psycopg.rows import dict_row
 
 from billing.config import DatabaseSettings
-from billing.credentials.secrets import Secrets
+from billing.credentials.secrets import Secrets, name_secret
+from billing.database.watchdog import Watchdog
 from billing.errors import DatabaseUnavailable
 
 Row = dict[str, Any]
@@ -55,6 +57,19 @@ _ERRORS_OF_DATA = "22"
 # Short enough that a function can still answer after a statement timed out: `webhook` has nine
 # seconds in all.
 _STATEMENT_SECONDS = 5
+# What the meaning of statements depends on. A role, a database or a server may be set otherwise.
+SESSION = {
+    "timezone": "UTC",
+    "datestyle": "ISO, MDY",
+    "intervalstyle": "postgres",
+    "default_transaction_isolation": "read committed",
+    "search_path": "public",
+    "standard_conforming_strings": "on",
+}
+_OPTIONS = {"statement_timeout": f"{_STATEMENT_SECONDS}s", **SESSION}
+# After so long without an answer the connection is cut on this side: a server or a pooler that has
+# stopped enforces no limit.
+_ANSWER_SECONDS = 6.0
 
 
 def connector(
@@ -64,44 +79,48 @@ def connector(
 
     `secret_id` names the secret; the default is the secret of the functions' own role.
 
-    A password may be rotated at any time. So after a refused login the secret is read again. If the
-    login is refused again, the secret's pending password is tried: the database learns the next
-    password before the secret names it as current.
+    A password may be rotated at any time. So after a login that failed the secret is read again; if
+    it has changed, the new login is tried. Then the secret's pending login is tried, if there is
+    one: the database learns the next password before the secret names it as current.
 
     The returned function raises psycopg.OperationalError when no login works or the server cannot
-    be reached.
+    be reached, or where a pooler hands out sessions that are set otherwise than SESSION.
     """
     secret = secret_id or settings.secret_id
 
     def connect() -> Connection:
+        tried = secrets.login(secret)
         try:
-            return _connect(settings, secrets.login(secret), application)
+            return _connect(settings, tried, application)
         except psycopg.OperationalError as error:
-            if not _is_refused_login(error):
+            if not _gave_a_password(error):
                 raise
-        current = secrets.login(secret, fresh=True)
-        try:
-            return _connect(settings, current, application)
-        except psycopg.OperationalError as error:
-            pending = secrets.pending(secret) if _is_refused_login(error) else None
-            if pending in (None, current):
-                raise
-        return _connect(settings, pending, application)
+            refusal = error
+        for read in (partial(secrets.login, fresh=True), secrets.pending):
+            login = read(secret)
+            if login is not None and login != tried:
+                tried = login
+                try:
+                    return _connect(settings, login, application)
+                except psycopg.OperationalError as error:
+                    refusal = error
+        name_secret(refusal, secret)
+        raise refusal
 
     return connect
 
 
-def _is_refused_login(error: psycopg.OperationalError) -> bool:
-    """Whether the server or a proxy refused the login.
+def _gave_a_password(error: psycopg.OperationalError) -> bool:
+    """Whether the server or a proxy asked for the password before the connection failed.
 
-    Only the text can tell: libpq keeps no SQLSTATE of a failed login, and servers and proxies word
-    the refusal differently.
+    Then the password may be the reason. Nothing else can tell: libpq keeps no SQLSTATE of a failed
+    login, and the text depends on the server's language and on the proxy.
     """
-    return any(word in str(error) for word in ("password", "credentials"))
+    return error.pgconn is not None and bool(error.pgconn.used_password)
 
 
 def _connect(settings: DatabaseSettings, login: Mapping[str, Any], application: str) -> Connection:
-    return psycopg.connect(
+    connection = psycopg.connect(
         host=settings.host,
         port=settings.port,
         dbname=settings.name,
@@ -115,11 +134,68 @@ def _connect(settings: DatabaseSettings, login: Mapping[str, Any], application: 
         connect_timeout=3,
         # In ms. Without this limit a silently cut connection hangs past the function's time limit.
         tcp_user_timeout=4000,
+        # An environment may be thawed after hours, when a firewall has forgotten the connection.
+        keepalives_idle=30,
+        keepalives_interval=5,
+        keepalives_count=3,
         autocommit=True,
         prepare_threshold=None if settings.pooled else 1,
-        options=None if settings.pooled else f"-c statement_timeout={_STATEMENT_SECONDS}s",
+        options=None if settings.pooled else _as_options(_OPTIONS),
         row_factory=dict_row,
     )
+    if settings.pooled:
+        _check_session(connection)
+    return connection
+
+
+def _as_options(values: Mapping[str, str]) -> str:
+    """The values as libpq's `options` take them: a space in a value is escaped."""
+    return " ".join(
+        f"-c {name}={value.replace(' ', chr(92) + ' ')}" for name, value in values.items()
+    )
+
+
+def _check_session(connection: Connection) -> None:
+    """Raises psycopg.OperationalError where the session is set otherwise than SESSION.
+
+    A pooler takes no options, so the role has to be set (docs/aws.md). One question at each connect
+    is cheap; rows booked under another time zone are not.
+    """
+    found = connection.execute(
+        "select name, setting from pg_settings where name = any(%s)",
+        [[*_SPELLED, *SESSION]],
+    ).fetchall()
+    now = {str(row["name"]).lower(): str(row["setting"]) for row in found}
+    wrong = sorted(
+        name
+        for name, value in SESSION.items()
+        if _plain(now.get(name, "")) not in _accepted(name, value)
+    )
+    if wrong:
+        connection.close()
+        raise psycopg.OperationalError(
+            f"The role's sessions have another {', '.join(wrong)} than this project needs;"
+            " see docs/aws.md, 'Two roles'."
+        )
+
+
+# As pg_settings spells them.
+_SPELLED = ("TimeZone", "DateStyle", "IntervalStyle")
+
+
+def _plain(value: str) -> str:
+    return value.replace('"', "").replace(" ", "").lower()
+
+
+def _accepted(name: str, value: str) -> set[str]:
+    """The settings that mean the same to our statements."""
+    also = {
+        "timezone": ("Etc/UTC", "GMT", "Etc/GMT", "Zulu", "UCT"),
+        "datestyle": ("ISO, DMY", "ISO, YMD"),
+        # Without a schema of the role's own name this is `public`, too.
+        "search_path": ("$user, public",),
+    }
+    return {_plain(each) for each in (value, *also.get(name, ()))}
 
 
 def _ca_file(ca: str) -> str:
@@ -139,24 +215,30 @@ class Database:
     def __init__(self, connect: Callable[[], Connection]) -> None:
         self._connect = connect
         self._connection: Connection | None = None
+        self._watchdog = Watchdog(_ANSWER_SECONDS)
 
     def all(self, statement: str, params: Params | None = None) -> list[Row]:
         """All rows the statement returns."""
         try:
-            return self._run(self._usable(), statement, params)
+            return self._watched(statement, params)
+        except psycopg.errors.SerializationFailure:
+            pass  # another transaction was first: the statement runs once more
         except _CONNECTION_LOST as error:
             self.close()
             if isinstance(error, _NOT_THE_CONNECTION):
                 raise
+            if self._watchdog.has_cut:
+                _count_unavailable()
+                raise DatabaseUnavailable from error
         except psycopg.errors.FeatureNotSupported as error:
             if not _is_outdated_plan(error):
                 raise
             self.close()  # which drops all its prepared statements
         try:
-            return self._run(self._usable(), statement, params)
+            return self._watched(statement, params)
         except _CONNECTION_LOST as error:
             self.close()
-            if isinstance(error, _NOT_THE_CONNECTION):
+            if isinstance(error, _NOT_THE_CONNECTION) and not _lost_a_race(error):
                 raise
             _count_unavailable()
             raise DatabaseUnavailable from error
@@ -188,6 +270,11 @@ class Database:
             self._connection = self._connect()
         return self._connection
 
+    def _watched(self, statement: str, params: Params | None) -> list[Row]:
+        connection = self._usable()
+        with self._watchdog.over(connection):
+            return self._run(connection, statement, params)
+
     @staticmethod
     def _run(connection: Connection, statement: str, params: Params | None) -> list[Row]:
         try:
@@ -207,7 +294,11 @@ def place_of(error: BaseException) -> dict[str, Any]:
     from Postgres.
     """
     found: BaseException | None = error
+    seen: set[int] = set()
     while found is not None and not isinstance(found, psycopg.Error):
+        if id(found) in seen:  # an error may be raised from itself
+            return {}
+        seen.add(id(found))
         found = found.__cause__
     if found is None:
         return {}
@@ -244,6 +335,10 @@ def _is_outdated_plan(error: psycopg.Error) -> bool:
     )
 
 
+def _lost_a_race(error: psycopg.Error) -> bool:
+    return isinstance(error, psycopg.errors.SerializationFailure)
+
+
 def _count_unavailable() -> None:
     """Counts an unreachable database in one metric for the whole stack.
 
@@ -259,7 +354,7 @@ def _is_stale(connection: Connection) -> bool:
     """Whether the server closed the connection while the Lambda environment was frozen.
 
     A healthy idle connection has nothing to read. If there is something to read, the server has
-    said goodbye. This check takes 2 us; a ping to the server takes 69 us.
+    closed the connection. This check takes 2 us; a ping to the server takes 69 us.
     """
     if connection.closed or connection.info.transaction_status != TransactionStatus.IDLE:
         return True

@@ -7,13 +7,14 @@ of them are applied again, so the database runs exactly the routines in the fold
 """
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import psycopg
-from psycopg import sql
 
+from billing.database import privileges
 from billing.database.connection import Connection, keep_the_row_out
+from billing.database.privileges import Privileges
 from billing.deadline import Deadline
 
 # The number of the advisory lock that every runner of this project takes. Any constant would do.
@@ -39,7 +40,7 @@ class MigrationChanged(Exception):
 
 def migrate(
     connect: Callable[[], Connection],
-    app_role: str,
+    roles: Iterable[tuple[str, Privileges]] = (),
     folder: Path | None = None,
     *,
     deadline: Deadline | None = None,
@@ -52,8 +53,8 @@ def migrate(
     Everything happens in one transaction, so a failure leaves the database as it was. Of two
     runners at once, the second waits for an advisory lock. The lock ends with the transaction, even
     if the first process is killed. A database that is ahead of this code is left as it is, routines
-    included, so that a deployment can be rolled back. Afterwards `app_role` may read and write rows
-    and nothing more.
+    included, so that a deployment can be rolled back. Afterwards each of `roles`, named as in the
+    database, has its privileges, and no others unless the database is ahead.
 
     The database ends a statement that is still running at `deadline`: a statement that outlived its
     runner would keep its locks. Without a deadline a statement may take for ever.
@@ -86,7 +87,7 @@ def migrate(
             if not ahead:
                 _limit(connection, deadline)
                 applied += _apply_routines(connection, folder / "routines", done)
-            _grant(connection, app_role)
+            privileges.grant(connection, roles, only_more=ahead)
     except psycopg.Error as error:
         keep_the_row_out(error)
         raise
@@ -164,17 +165,3 @@ def _note(connection: Connection, name: str, text: str) -> None:
 
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _grant(connection: Connection, app_role: str) -> None:
-    owner = connection.info.user
-    if app_role == owner:
-        return
-    role = sql.Identifier(app_role)
-    for statement in (
-        "grant usage on schema public to {}",
-        "grant select, insert, update, delete on all tables in schema public to {}",
-        "grant usage, select on all sequences in schema public to {}",
-        "revoke insert, update, delete on schema_migrations from {}",
-    ):
-        connection.execute(sql.SQL(statement).format(role))

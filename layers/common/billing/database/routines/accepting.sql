@@ -7,13 +7,22 @@ language sql immutable as $$
     select abs(p_number) < power(10::numeric, 15 - min_scale(p_number))
 $$;
 
+-- Returns whether a total would be larger than the largest quantity.
+create or replace function is_too_large(p_total numeric) returns boolean
+language sql immutable as $$
+    select p_total > 999999999999999
+$$;
+
 -- Returns what users may use of features now, and have used: one row for each pair of p_users and
 -- p_features, numbered by `pair`.
 --   code     why usage of any quantity is refused; null if it is not
 --   cap      the limit of `used`; null if unlimited, or if overage is billed
+--   cap_code why usage above the cap is refused
 --   held     the quantity of reservations that count against the limit
+--   used_before  used in free periods that were left early; uses up `included` of a free plan too
 --   carried  counted in an earlier period and booked by Commet in this one; uses up `included` too
 --   goes_on  the subscription's known end has passed, and Commet has not said that it ended
+--   paid_from    usage that occurred before it belongs to a trial or free plan (late.sql)
 -- If the period has ended, it is returned with its dates and with `used` and `carried` 0, because
 -- nothing has been used yet in the one that follows.
 -- While a subscription goes on past its known end, for a day at most, what is left of the old period
@@ -25,14 +34,16 @@ create or replace function usage_standing(
 ) returns table (
     pair bigint, feature text, code text, name text, unit text,
     period bigint, starts_at timestamptz, ends_at timestamptz, used numeric, included numeric,
-    unlimited boolean, overage boolean, cap numeric, unit_price numeric, currency text,
-    held numeric, carried numeric, goes_on boolean
+    unlimited boolean, overage boolean, cap numeric, cap_code text, unit_price numeric,
+    currency text, held numeric, carried numeric, used_before numeric, goes_on boolean,
+    paid_from timestamptz
 )
 language sql stable as $$
     select
         q.pair, q.feature,
         case
             when u.id is null then 'unknown_user'
+            when u.is_erased then 'subscription_required'
             when s.status is null or s.status <> all (p_statuses) then 'subscription_required'
             when s.ended_for >= interval '1 day' then 'subscription_required'
             when s.ended_for is not null and not s.asked_since then 'access_unconfirmed'
@@ -47,7 +58,8 @@ language sql stable as $$
         e.name, e.unit, p.id, p.starts_at, p.ends_at, coalesce(t.total, 0),
         e.included, coalesce(e.unlimited, false), coalesce(e.overage, false),
         case when not e.unlimited and not e.overage
-             then coalesce(e.included, 0) - coalesce(t.carried, 0) end,
+             then coalesce(e.included, 0) - coalesce(t.carried, 0) - b.used end,
+        case when s.pays and e.overage_enabled then 'payment_overdue' else 'limit_reached' end,
         e.unit_price, e.currency,
         -- Summed only if the caller uses `held`. accept_usage does if there is a limit.
         (
@@ -56,25 +68,30 @@ language sql stable as $$
             where r.user_id = q.user_id and r.feature = q.feature and r.state = 'held'
               and r.expires_at > p_now
         ),
-        coalesce(t.carried, 0),
-        s.ended_for is not null
+        coalesce(t.carried, 0), b.used,
+        s.ended_for is not null,
+        p.paid_from
     from unnest(p_users, p_features) with ordinality as q (user_id, feature, pair)
     left join lateral (
-        select n.id from users n where n.id = q.user_id limit 1
+        select n.id, not n.has_dispute and not n.has_debt as in_good_standing,
+               n.erased_at is not null as is_erased
+        from users n where n.id = q.user_id limit 1
     ) as u on true
     left join lateral (
-        -- Overage is never billed in a trial, on a free plan, or past a known end.
+        -- Overage is never billed in a trial, on a free plan, or past a known end (`pays`), and is
+        -- given in good standing only (`billed`).
         select
-            n.status, k.ended_for,
-            n.status <> 'trialing' and n.billing_interval is not null and k.ended_for is null
-                as billed,
+            n.status, n.billing_interval, k.ended_for, k.pays,
+            k.pays and n.status = 'active' and u.in_good_standing as billed,
             -- Commet confirmed the row after its end, in the last minute. Two ages are compared,
             -- because p_now may be the time of a test clock.
             coalesce(now() - n.confirmed_at < least(k.ended_for, interval '1 minute'), false)
                 as asked_since
         from current_subscription n
         cross join lateral (
-            select case when e.ends_at <= p_now then p_now - e.ends_at end as ended_for
+            select case when e.ends_at <= p_now then p_now - e.ends_at end as ended_for,
+                   n.status <> 'trialing' and n.billing_interval is not null
+                   and (e.ends_at <= p_now) is not true as pays
             from known_end(
                 n.status, n.cancel_at_period_end, n.period_end, n.trial_ends_at
             ) as e (ends_at)
@@ -90,12 +107,12 @@ language sql stable as $$
             n.allowed or (
                 n.included > 0 and not n.unlimited and not (n.overage_enabled and s.billed)
             ) as granted,
-            n.overage_enabled and s.billed as overage
+            n.overage_enabled and s.billed as overage, n.overage_enabled
         from entitlements n
         where n.user_id = q.user_id and n.feature = q.feature limit 1
     ) as e on true
     left join lateral (
-        select n.id, n.starts_at, n.ends_at from usage_period n
+        select n.id, n.starts_at, n.ends_at, n.paid_from from usage_period n
         where n.user_id = q.user_id and n.closed_at is null limit 1
     ) as p on true
     left join lateral (
@@ -105,6 +122,10 @@ language sql stable as $$
           and (p.ends_at > p_now or s.ended_for is not null)
         limit 1
     ) as t on true
+    cross join lateral (
+        select case when s.billing_interval is null
+                    then used_before_of(p.id, q.feature, p_now) else 0 end as used
+    ) as b
 $$;
 
 -- Locks one user and returns what the user may use of one feature, as usage_standing does, in the
@@ -112,19 +133,27 @@ $$;
 create or replace function lock_standing(
     p_user text, p_feature text, p_now timestamptz, p_statuses text[],
     out code text, out period bigint, out ends_at timestamptz, out used numeric, out cap numeric,
-    out held numeric, out goes_on boolean
+    out cap_code text, out held numeric, out carried numeric, out goes_on boolean
 )
 language plpgsql as $$
 begin
     perform from users where id = p_user for no key update;
     loop
-        select s.code, s.period, s.ends_at, s.used, s.cap, s.held, s.goes_on
-        into code, period, ends_at, used, cap, held, goes_on
+        select s.code, s.period, s.ends_at, s.used, s.cap, s.cap_code, s.held, s.carried, s.goes_on
+        into code, period, ends_at, used, cap, cap_code, held, carried, goes_on
         from usage_standing(array[p_user], array[p_feature], p_now, p_statuses) as s;
         exit when code is not null or ends_at > p_now or goes_on;
         perform roll_over_periods(array[p_user], p_now, p_statuses);
     end loop;
 end
+$$;
+
+-- Returns the UTC day on which usage of p_at counts in a period: the day on which it occurred, or the
+-- first or last day of the period if it occurred outside the period.
+create or replace function day_of_use(p_starts timestamptz, p_ends timestamptz, p_at timestamptz)
+returns date
+language sql stable as $$
+    select (greatest(least(p_at, p_ends - interval '1 microsecond'), p_starts) at time zone 'UTC')::date
 $$;
 
 -- Books one entry: adds it to the ledger, to its total and to its day. The caller has locked the
@@ -145,29 +174,39 @@ language sql as $$
         p_late, p_kind, p_reason, p_author, p_needs_credit, p_properties
     );
     insert into usage_daily as d (period, feature, day, quantity)
-    values (p_period, p_feature, (p_now at time zone 'UTC')::date, p_quantity)
+    select p.id, p_feature, day_of_use(p.starts_at, p.ends_at, p_occurred), p_quantity
+    from usage_period p
+    where p.id = p_period
     on conflict (period, feature, day) do update set quantity = d.quantity + excluded.quantity;
     -- Two steps, because p_quantity may be below zero. Inserting a negative total would violate the
     -- check on `total` before Postgres noticed that the row exists.
     insert into usage_total (period, feature, total) values (p_period, p_feature, 0)
     on conflict (period, feature) do nothing;
-    update usage_total set total = total + p_quantity, fully_claimed = false
-    where period = p_period and feature = p_feature;
+    update usage_total t set
+        total = t.total + p_quantity, fully_claimed = false,
+        withheld = t.withheld
+            + case when p.closed_at is not null and is_unbilled(p) then greatest(p_quantity, 0)
+                   else 0 end
+    from usage_period p
+    where t.period = p_period and t.feature = p_feature and p.id = p_period;
 $$;
 
 -- Books a batch of usage events, or refuses them one by one. Returns one word per event, in their
 -- order: 'accepted', 'duplicate', 'conflict' or the code of the refusal. The outcome is the same as
 -- if the events had come one after the other. A refused event leaves no trace, so its key is free.
 --
--- The parameters are the columns of two tables. One is of distinct pairs: p_users, p_features. The
--- other is of events: p_pairs (the position of its pair), p_keys, p_firsts (the position of the
--- first event in the batch with the same user and key), p_quantities, p_occurred, p_fingerprints,
--- p_properties. p_statuses are the subscription statuses that give access.
+-- The parameters are the columns of two tables. One is of distinct pairs: p_users, p_features,
+-- p_payers (the position of the first pair of the same user). The other is of events: p_pairs (the
+-- position of its pair), p_keys, p_firsts (the position of the first event in the batch with the
+-- same user, feature and key), p_quantities, p_occurred, p_fingerprints,
+-- p_properties. p_statuses are the subscription statuses that give access. p_grace is how long after
+-- access ended usage is taken that occurred before. p_spending: see
+-- spending.sql. What overage costs is read only once an event reaches beyond what is included.
 create or replace function accept_usage(
-    p_users text[], p_features text[],
+    p_users text[], p_features text[], p_payers integer[],
     p_pairs integer[], p_keys text[], p_firsts integer[], p_quantities numeric[],
     p_occurred timestamptz[], p_fingerprints bytea[], p_properties text[],
-    p_now timestamptz, p_statuses text[]
+    p_now timestamptz, p_statuses text[], p_spending jsonb, p_grace interval
 ) returns text[]
 language plpgsql
 -- One generic plan serves all arrays. It must not scan whole tables: a connection keeps a plan that
@@ -180,13 +219,32 @@ declare
     v_codes text[] := array_fill(null::text, array[cardinality(p_users)]);
     v_periods bigint[] := array_fill(null::bigint, array[cardinality(p_users)]);
     v_starts timestamptz[] := array_fill(null::timestamptz, array[cardinality(p_users)]);
+    v_ends timestamptz[] := array_fill(null::timestamptz, array[cardinality(p_users)]);
     v_limits numeric[] := array_fill(null::numeric, array[cardinality(p_users)]);
     v_caps numeric[] := array_fill(null::numeric, array[cardinality(p_users)]);  -- limit less held
+    v_cap_codes text[] := array_fill(null::text, array[cardinality(p_users)]);
+    v_beyond numeric[] := array_fill(null::numeric, array[cardinality(p_users)]);  -- overage above
+    v_prices numeric[] := array_fill(null::numeric, array[cardinality(p_users)]);
     v_used numeric[] := array_fill(null::numeric, array[cardinality(p_users)]);
     v_totals numeric[];  -- `used` as it grows with each accepted event
+    -- One element per pair, null but at the first pair of each user who may have overage.
+    v_paying text[];  -- the user; null as a whole until overage is read
+    v_spent numeric[];
+    v_unclaimed numeric[];
+    v_by_default numeric[];
+    v_ceilings numeric[];
+    v_at_once numeric[];
+    v_currencies text[];
     -- One element per event.
+    v_settled timestamptz[] := array_fill(null::timestamptz, array[cardinality(p_users)]);
+        -- usage that occurred before belongs to another period, or nowhere
+    v_withheld boolean[] := array_fill(false, array[cardinality(p_users)]);
+    v_places jsonb := '{}';  -- the pairs that were added, by pair, period and code; the first of
+        -- them by user and period
+    v_place text;
+    v_pair integer;
     v_known bytea[] := array_fill(null::bytea, array[cardinality(p_keys)]);  -- at p_firsts[i]:
-        -- the fingerprint that the user and key of event i were first booked with
+        -- the fingerprint that user, feature and key of event i were first booked with
     v_verdicts text[] := array_fill(null::text, array[cardinality(p_keys)]);
     v_reserved numeric[] := array_fill(0::numeric, array[cardinality(p_keys)]);  -- under its key
     -- Computed before the loop: an expression that depends on the time zone needs a snapshot each
@@ -199,6 +257,7 @@ declare
     v_any_accepted boolean;
     v_verdict text;
     v_total numeric;
+    v_cost numeric;
     r record;
 begin
     -- A statement of its own: in a join, rows that find no partner would not be locked.
@@ -207,20 +266,72 @@ begin
     loop
         v_ended := false;
         for r in
-            select s.pair, s.code, s.period, s.starts_at, s.ends_at, s.used, s.cap, s.goes_on,
-                   case when s.cap is not null then s.cap - s.held end as free
+            select s.pair, s.code, s.period, s.starts_at, s.ends_at, s.used, s.cap, s.cap_code,
+                   s.unit_price, s.goes_on, s.paid_from,
+                   case when s.cap is not null then s.cap - s.held end as free,
+                   case when s.overage and not s.unlimited
+                        then coalesce(s.included, 0) - s.carried end as beyond
             from usage_standing(p_users, p_features, p_now, p_statuses) as s
         loop
             v_codes[r.pair] := r.code;
             v_periods[r.pair] := r.period;
             v_starts[r.pair] := r.starts_at;
+            v_ends[r.pair] := r.ends_at;
             v_limits[r.pair] := r.cap;
             v_caps[r.pair] := r.free;
+            v_cap_codes[r.pair] := r.cap_code;
+            v_beyond[r.pair] := r.beyond;
+            v_prices[r.pair] := r.unit_price;
             v_used[r.pair] := r.used;
+            v_settled[r.pair] := case
+                when r.code is null then greatest(r.starts_at, r.paid_from)
+                when r.code in ('subscription_required', 'access_unconfirmed') then 'infinity'
+            end;
             v_ended := v_ended or (r.code is null and r.ends_at <= p_now and not r.goes_on);
         end loop;
         exit when not v_ended;
         perform roll_over_periods(p_users, p_now, p_statuses);
+    end loop;
+
+    -- Usage that belongs to a period that is over is decided there, as a pair of its own.
+    for i in 1 .. cardinality(p_keys) loop
+        if p_occurred[i] < v_settled[p_pairs[i]] and p_occurred[i] >= v_oldest then
+            v_pair := p_pairs[i];
+            for r in
+                select l.code, l.period, l.starts_at, l.ends_at, l.used, l.cap, l.cap_code, l.held,
+                       l.beyond, l.unit_price,
+                       coalesce(is_unbilled(p) and p.closed_at is not null, false) as withheld
+                from late_place(
+                    p_users[v_pair], p_features[v_pair], p_occurred[i], v_periods[v_pair],
+                    v_codes[v_pair], p_now, p_statuses, p_grace
+                ) as l
+                left join usage_period p on p.id = l.period
+            loop
+                v_place := concat_ws(':', v_pair, r.period, r.code);
+                if not v_places ? v_place then
+                    p_users := p_users || p_users[v_pair];
+                    p_features := p_features || p_features[v_pair];
+                    v_codes := v_codes || r.code;
+                    v_periods := v_periods || r.period;
+                    v_starts := v_starts || r.starts_at;
+                    v_ends := v_ends || r.ends_at;
+                    v_limits := v_limits || r.cap;
+                    v_caps := v_caps || r.cap - r.held;
+                    v_cap_codes := v_cap_codes || r.cap_code;
+                    v_beyond := v_beyond || r.beyond;
+                    v_prices := v_prices || r.unit_price;
+                    v_used := v_used || r.used;
+                    v_withheld := v_withheld || r.withheld;
+                    v_settled := v_settled || null::timestamptz;
+                    v_places := jsonb_build_object(
+                        concat_ws(':', 'first', p_users[v_pair], r.period), cardinality(p_users)
+                    ) || v_places || jsonb_build_object(v_place, cardinality(p_users));
+                    p_payers := p_payers
+                        || (v_places->>concat_ws(':', 'first', p_users[v_pair], r.period))::integer;
+                end if;
+                p_pairs[i] := (v_places->>v_place)::integer;
+            end loop;
+        end if;
     end loop;
 
     for r in
@@ -228,7 +339,9 @@ begin
         from unnest(p_pairs, p_keys, p_firsts) as e (pair, key, first)
         cross join lateral (
             select n.fingerprint from usage_event n
-            where n.user_id = p_users[e.pair] and n.idempotency_key = e.key limit 1
+            where n.user_id = p_users[e.pair] and n.idempotency_key = e.key
+              and n.feature = p_features[e.pair]
+            limit 1
         ) as l
     loop
         v_known[r.first] := r.fingerprint;
@@ -246,7 +359,7 @@ begin
             from unnest(p_pairs, p_keys, p_firsts, v_known) as e (pair, key, first, known)
             cross join lateral (
                 select uuid_send(n.fingerprint) as fingerprint from usage_key n
-                where n.key = usage_key_of(p_users[e.pair], e.key) limit 1
+                where n.key = usage_key_of(p_users[e.pair], p_features[e.pair], e.key) limit 1
             ) as k
             where v_known[e.first] is null
         loop
@@ -261,19 +374,74 @@ begin
             select e.event, h.quantity
             from unnest(p_pairs, p_keys) with ordinality as e (pair, key, event)
             cross join lateral (
-                select n.feature, n.quantity from usage_reservation n
+                select n.quantity from usage_reservation n
                 where n.idempotency_key = e.key and n.user_id = p_users[e.pair]
-                  and n.state = 'held' and n.expires_at > p_now limit 1
+                  and n.feature = p_features[e.pair] and n.state = 'held'
+                  and n.expires_at > p_now
+                limit 1
             ) as h
-            where h.feature = p_features[e.pair]
         loop
             v_reserved[r.event] := r.quantity;
+        end loop;
+        -- A held reservation counts at its cost, as if it were used.
+        for r in
+            select q.pair, sum(n.quantity) as held
+            from unnest(p_users, p_features, v_beyond) with ordinality
+                 as q (user_id, feature, beyond, pair)
+            join usage_reservation n on n.user_id = q.user_id and n.feature = q.feature
+                and n.state = 'held' and n.expires_at > p_now
+            where q.beyond is not null
+            group by q.pair
+        loop
+            v_beyond[r.pair] := v_beyond[r.pair] - r.held;
         end loop;
     end if;
 
     v_totals := v_used;
     for i in 1 .. cardinality(p_keys) loop
         v_total := v_totals[p_pairs[i]] + p_quantities[i];
+        v_cost := 0;
+        if v_total > v_beyond[p_pairs[i]] then
+            if v_paying is null then
+                v_paying := array_fill(null::text, array[cardinality(p_users)]);
+                v_spent := array_fill(null::numeric, array[cardinality(p_users)]);
+                v_unclaimed := v_spent;
+                v_by_default := v_spent;
+                v_ceilings := v_spent;
+                v_at_once := v_spent;
+                v_currencies := v_paying;
+                for j in 1 .. cardinality(p_users) loop
+                    if v_beyond[j] is not null then
+                        v_paying[p_payers[j]] := p_users[j];
+                    end if;
+                end loop;
+                for r in
+                    select o.user_at, o.spent, o.unclaimed, o.currency, o.by_default, o.ceiling,
+                           o.at_once
+                    from booked_overage_of(v_paying, v_periods, p_spending) as o
+                loop
+                    v_spent[r.user_at] := r.spent;
+                    v_unclaimed[r.user_at] := r.unclaimed;
+                    v_by_default[r.user_at] := r.by_default;
+                    v_ceilings[r.user_at] := r.ceiling;
+                    v_at_once[r.user_at] := r.at_once;
+                    v_currencies[r.user_at] := r.currency;
+                end loop;
+                if v_any_held then
+                    for r in
+                        select h.user_at, h.cost
+                        from held_overage_of(v_paying, v_periods, p_now) as h
+                    loop
+                        v_spent[r.user_at] := v_spent[r.user_at] + r.cost;
+                    end loop;
+                end if;
+            end if;
+            -- An accepted event ends the reservation under its key.
+            v_cost := v_prices[p_pairs[i]] / 10000 * (
+                greatest(0, v_total - v_beyond[p_pairs[i]] - v_reserved[i])
+                - greatest(0, v_totals[p_pairs[i]] - v_beyond[p_pairs[i]])
+            );
+        end if;
         v_verdict := case
             when v_known[p_firsts[i]] is not null then
                 case when v_known[p_firsts[i]] = p_fingerprints[i] then 'duplicate'
@@ -285,8 +453,12 @@ begin
             -- fill the limit, as when the reservation is confirmed.
             when v_total > v_caps[p_pairs[i]] + v_reserved[i]
                  and (v_reserved[i] < p_quantities[i] or v_total > v_limits[p_pairs[i]])
-                then 'limit_reached'
-            when v_total > 999999999 and not fits_double(v_total) then 'total_too_large'
+                then v_cap_codes[p_pairs[i]]
+            when v_cost is null then 'price_unknown'
+            when v_cost > 0
+                 and v_spent[p_payers[p_pairs[i]]] + v_cost > v_ceilings[p_payers[p_pairs[i]]]
+                then 'spend_limit_reached'
+            when is_too_large(v_total) then 'total_too_large'
             else 'accepted'
         end;
         v_verdicts[i] := v_verdict;
@@ -295,6 +467,11 @@ begin
             v_known[p_firsts[i]] := p_fingerprints[i];
             if v_any_held then
                 v_caps[p_pairs[i]] := v_caps[p_pairs[i]] + v_reserved[i];
+                v_beyond[p_pairs[i]] := v_beyond[p_pairs[i]] + v_reserved[i];
+            end if;
+            if v_cost <> 0 then
+                v_spent[p_payers[p_pairs[i]]] := v_spent[p_payers[p_pairs[i]]] + v_cost;
+                v_unclaimed[p_payers[p_pairs[i]]] := v_unclaimed[p_payers[p_pairs[i]]] + v_cost;
             end if;
         end if;
     end loop;
@@ -315,8 +492,10 @@ begin
             where verdict = 'accepted'
         ),
         growth as (
-            select period, feature, total - used as quantity
-            from unnest(v_periods, p_features, v_totals, v_used) as g (period, feature, total, used)
+            select period, feature, total - used as quantity,
+                   case when withheld then total - used else 0 end as withheld
+            from unnest(v_periods, p_features, v_totals, v_used, v_withheld)
+                 as g (period, feature, total, used, withheld)
             where total > used
             -- Every statement that locks several totals locks them in this order, so no two
             -- deadlock.
@@ -324,16 +503,24 @@ begin
         ),
         daily as (
             insert into usage_daily as d (period, feature, day, quantity)
-            select period, feature, (p_now at time zone 'UTC')::date, quantity
-            from growth
+            select v_periods[e.pair], p_features[e.pair],
+                   day_of_use(
+                       v_starts[e.pair], v_ends[e.pair], coalesce(e.occurred_at, p_now)
+                   ) as day,
+                   sum(e.quantity)
+            from unnest(v_verdicts, p_pairs, p_quantities, p_occurred)
+                 as e (verdict, pair, quantity, occurred_at)
+            where e.verdict = 'accepted'
+            group by e.pair, day
             on conflict (period, feature, day) do update set
                 quantity = d.quantity + excluded.quantity
         )
-        insert into usage_total as t (period, feature, total)
-        select period, feature, quantity
+        insert into usage_total as t (period, feature, total, withheld)
+        select period, feature, quantity, withheld
         from growth
         on conflict (period, feature) do update set
-            total = t.total + excluded.total, fully_claimed = false;
+            total = t.total + excluded.total, withheld = t.withheld + excluded.withheld,
+            fully_claimed = false;
     end if;
     -- An accepted event ends the reservation under its key, as confirming would.
     if v_any_accepted and v_any_held then
@@ -342,6 +529,11 @@ begin
         from unnest(v_verdicts, p_pairs, p_keys, p_quantities) as e (verdict, pair, key, quantity)
         where e.verdict = 'accepted' and h.idempotency_key = e.key
           and h.user_id = p_users[e.pair] and h.feature = p_features[e.pair] and h.state = 'held';
+    end if;
+    if v_paying is not null then
+        perform note_overage(
+            p_users, v_spent, v_unclaimed, v_by_default, v_at_once, v_currencies, p_now
+        );
     end if;
     return v_verdicts;
 end

@@ -6,20 +6,11 @@
 -- on what they contain. One statement is the only unit that neither a crash nor a second caller can
 -- interrupt half-way (docs/decisions/0004).
 
--- Returns the id of the user that a webhook's customer is, null if there is none. p_customer is our
--- id if the customer was created with one, else Commet's.
-create or replace function find_user(p_customer text) returns text
-language sql stable as $$
-    select id from users where id = p_customer
-    union all
-    select id from users where commet_customer_id = p_customer
-    limit 1
-$$;
-
--- Puts deliveries in doubt because we learn late that a period began at p_start. A delivery that
--- was answered since then and placed in an earlier period may be booked in this one; comparing
--- totals will tell (delivery/comparing.py). Within a minute around the end of a period a delivery
--- is in doubt anyway (outbox.MARGIN). The same minute is used here; it covers clocks that differ.
+-- Puts deliveries in doubt because we learn late that Commet has begun another period since p_start. A
+-- delivery that was answered since then and placed in an earlier period may be booked in the new one;
+-- comparing totals will tell (delivery/comparing.py). Within a minute around the end of a period a
+-- delivery is in doubt anyway (outbox.MARGIN). The same minute is used here; it covers clocks that
+-- differ.
 create or replace function doubt_deliveries(p_user text, p_start timestamptz) returns void
 language sql as $$
     update usage_delivery d set billed_period = null, compare_at = now(), doubted_at = now()
@@ -30,15 +21,53 @@ language sql as $$
       and d.answered_at > p_start - interval '1 minute'
 $$;
 
+-- Remembers that a subscription had a trial: Commet may not tell it any more once the trial is over.
+create or replace function remember_trial() returns trigger
+language plpgsql as $$
+begin
+    new.had_trial := true;
+    return new;
+end
+$$;
+
+create or replace trigger remember_trial_of_subscription
+before insert or update on subscriptions
+for each row
+when (
+    not new.had_trial and (
+        new.status = 'trialing'
+        or (new.trial_ends_at is not null
+            and new.status in ('active', 'past_due', 'paused', 'canceled'))
+    )
+)
+execute function remember_trial();
+
+-- Notes, for a free period that begins, which earlier free periods of the user were left early: their
+-- included quantity is not given a second time.
+create or replace function link_free_periods(p_period bigint) returns void
+language sql as $$
+    insert into earlier_free_period (period, earlier, until)
+    select p.id, e.id, e.ends_at
+    from usage_period p
+    join usage_period e on e.user_id = p.user_id and e.is_free and e.id <> p.id
+        and e.closed_at < e.ends_at and e.ends_at > p.starts_at
+    where p.id = p_period and p.is_free
+    on conflict (period, earlier) do nothing
+$$;
+
 -- Opens the period that Commet reports, or corrects the dates of the open one. If Commet reports an
--- earlier period, nothing changes. The caller has locked the user.
+-- earlier period, nothing changes. p_confirmed is when Commet last told which period runs. If the
+-- plan has changed unheard and the next period has begun unheard too, Commet may have booked
+-- deliveries since p_confirmed in a period that we never hear of. The caller has locked the user.
 create or replace function record_period(
-    p_user text, p_subscription text, p_plan text, p_start timestamptz, p_end timestamptz,
-    p_now timestamptz
+    p_user text, p_subscription text, p_plan text, p_is_free boolean, p_start timestamptz,
+    p_end timestamptz, p_now timestamptz, p_confirmed timestamptz default null
 ) returns void
 language plpgsql as $$
 declare
     v_open record;
+    v_since timestamptz := p_start;
+    v_new bigint;
 begin
     select p.id, p.subscription_id, p.plan_id, p.starts_at, p.ends_at, p.provisional into v_open
     from usage_period p
@@ -47,8 +76,11 @@ begin
     if found then
         if v_open.subscription_id = p_subscription and v_open.starts_at = p_start
            and v_open.plan_id is not distinct from coalesce(p_plan, v_open.plan_id) then
-            update usage_period set ends_at = p_end, provisional = false
-            where id = v_open.id and (ends_at <> p_end or provisional);
+            update usage_period set ends_at = p_end, provisional = false, is_free = p_is_free
+            where id = v_open.id and (ends_at <> p_end or provisional or is_free <> p_is_free);
+            if found then
+                perform link_free_periods(v_open.id);
+            end if;
             return;
         end if;
         if p_end <= v_open.starts_at
@@ -60,12 +92,19 @@ begin
         if v_open.provisional and v_open.subscription_id = p_subscription
            and v_open.plan_id is not distinct from coalesce(p_plan, v_open.plan_id)
            and p_start < v_open.ends_at then
-            update usage_period set starts_at = p_start, ends_at = p_end, provisional = false
+            update usage_period set
+                starts_at = p_start, ends_at = p_end, provisional = false, is_free = p_is_free
             where id = v_open.id;
             perform doubt_deliveries(p_user, p_start);
             return;
         end if;
         update usage_period set closed_at = p_now where id = v_open.id;
+        -- Does the new period begin where none would by the calendar of the open one?
+        if p_start > v_open.ends_at and p_start <> (
+            select n.starts_at from following_period(v_open.starts_at, v_open.ends_at, p_start) as n
+        ) then
+            v_since := least(p_start, p_confirmed);
+        end if;
     else
         -- If the subscription was over for a moment only, its last period is opened again.
         update usage_period set closed_at = null, ends_at = p_end
@@ -82,10 +121,39 @@ begin
         end if;
     end if;
 
-    insert into usage_period (user_id, subscription_id, plan_id, starts_at, ends_at)
-    values (p_user, p_subscription, p_plan, p_start, p_end);
-    perform doubt_deliveries(p_user, p_start);
+    insert into usage_period (user_id, subscription_id, plan_id, is_free, starts_at, ends_at)
+    values (p_user, p_subscription, p_plan, p_is_free, p_start, p_end)
+    returning id into v_new;
+    perform link_free_periods(v_new);
+    perform doubt_deliveries(p_user, v_since);
 end
+$$;
+
+-- Returns the price of a feature's overage in the public plans, in the rate scale, for a user's current
+-- plan; null if it is not told there.
+create or replace function price_in_plans(p_user text, p_feature text) returns numeric
+language sql stable as $$
+    select (f.feature->'overage'->>'unit_price')::numeric
+    from current_subscription s
+    cross join plans_cache c
+    cross join lateral jsonb_array_elements(c.catalogue) as p (plan)
+    cross join lateral jsonb_array_elements(p.plan->'features') as f (feature)
+    where s.user_id = p_user and p.plan->>'id' = s.plan_id and f.feature->>'code' = p_feature
+    limit 1
+$$;
+
+-- Notes that Commet charges the user's subscription in a currency.
+create or replace function note_currency(p_user text, p_id text, p_currency text) returns void
+language sql as $$
+    insert into charged_currency (plan_id, currency, user_id)
+    select s.plan_id, lower(p_currency), p_user
+    from subscriptions s
+    where s.id = p_id and s.user_id = p_user and s.plan_id is not null and p_currency is not null
+      and not exists (  -- writes nothing where it is known
+          select from charged_currency c
+          where c.plan_id = s.plan_id and c.currency = lower(p_currency)
+      )
+    on conflict do nothing
 $$;
 
 -- Replaces a user's entitlements by those that Commet listed at p_at. A feature that is no longer
@@ -97,7 +165,7 @@ language plpgsql as $$
 begin
     insert into entitlements as e (
         user_id, feature, name, unit, type, model, allowed, included, unlimited,
-        overage_enabled, unit_price, currency, event_at
+        overage_enabled, unit_price, currency, changed_at
     )
     select p_user, f.feature, f.name, f.unit, f.type, f.model, f.allowed, f.included,
            f.unlimited, f.overage_enabled, f.unit_price, f.currency, p_at
@@ -114,13 +182,17 @@ begin
         -- A price seen once is kept if a later change does not state it.
         unit_price = coalesce(excluded.unit_price, e.unit_price),
         currency = coalesce(excluded.currency, e.currency),
-        event_at = excluded.event_at, version = e.version + 1
-    where excluded.event_at >= e.event_at;  -- always true: record_change drops older sets
+        changed_at = excluded.changed_at, version = e.version + 1
+    where excluded.changed_at >= e.changed_at;  -- always true: record_change drops older sets
+
+    -- Commet need not tell the price of overage with the entitlement.
+    update entitlements set unit_price = price_in_plans(p_user, feature)
+    where user_id = p_user and overage_enabled and unit_price is null and currency is null;
 
     update entitlements set
         allowed = false, included = 0, unlimited = false, overage_enabled = false,
-        event_at = p_at, version = version + 1
-    where user_id = p_user and event_at < p_at
+        changed_at = p_at, version = version + 1
+    where user_id = p_user and changed_at < p_at
       and not exists (
           select from jsonb_array_elements(p_features) as f where f->>'feature' = feature
       );
@@ -168,9 +240,12 @@ $$;
 -- (`known_at`). The row ends the same in whichever order changes arrive. If two changes of the same
 -- moment state different values, their order cannot be told: the row keeps the first value and is
 -- marked, which means that a refresh is due.
--- Raises an exception if the subscription belongs to another user.
+-- p_owned is when p_user owned the subscription; null: at p_at. If the row is another user's and became it before
+-- that, the row moves to p_user and takes all that the change states. Else the row stays there. The
+-- caller has locked both users (lock_with_owner).
 create or replace function record_subscription(
-    p_user text, p_id text, p_at timestamptz, p_known jsonb, p_mark boolean
+    p_user text, p_id text, p_at timestamptz, p_known jsonb, p_mark boolean,
+    p_owned timestamptz default null
 ) returns void
 language plpgsql as $$
 declare
@@ -179,15 +254,17 @@ declare
     v_new subscriptions;
     v_change jsonb;
     v_tie boolean;
+    v_changes boolean;
+    v_owned timestamptz := coalesce(p_owned, p_at);
     v_created timestamptz := coalesce((p_known->>'created_at')::timestamptz, p_at);
 begin
     insert into subscriptions (
-        id, user_id, status, created_at, event_at, known_at, refresh_due, recheck_at,
+        id, user_id, owned_at, status, created_at, changed_at, known_at, refresh_due, recheck_at,
         plan_id, plan_name, billing_interval, period_start, period_end,
-        cancel_at_period_end, trial_ends_at, checkout_url
+        cancel_at_period_end, scheduled_change, trial_ends_at, checkout_url
     )
     values (
-        p_id, p_user, coalesce(p_known->>'status', 'unknown'), v_created,
+        p_id, p_user, v_owned, coalesce(p_known->>'status', 'unknown'), v_created,
         -- A change that only marks the row must not count as newer than one that states columns.
         case when v_stated = '{}' then timestamptz 'epoch' else p_at end,
         known_at_of('{}', p_known, p_at),
@@ -196,6 +273,7 @@ begin
         p_known->>'plan_id', p_known->>'plan_name', p_known->>'billing_interval',
         (p_known->>'period_start')::timestamptz, (p_known->>'period_end')::timestamptz,
         coalesce((p_known->>'cancel_at_period_end')::boolean, false),
+        nullif(p_known->'scheduled_change', 'null'),
         (p_known->>'trial_ends_at')::timestamptz, p_known->>'checkout_url'
     )
     on conflict (id) do nothing;
@@ -204,8 +282,13 @@ begin
     end if;
 
     v_old := (select s from subscriptions s where s.id = p_id for update);
-    if v_old.user_id <> p_user then
-        raise exception 'The subscription belongs to another user.';
+    if v_old.user_id <> p_user and v_owned > coalesce(v_old.owned_at, '-infinity') then
+        update subscriptions set
+            user_id = p_user, owned_at = v_owned, known_at = '{}', confirmed_at = null,
+            checked_at = null, checks = 0, background_checks = 0, refresh_due = now(),
+            version = version + 1
+        where id = p_id;
+        v_old := (select n from subscriptions n where n.id = p_id);
     end if;
     select
         coalesce(jsonb_object_agg(s.key, s.value) filter (where s.age > 0), '{}'),
@@ -221,28 +304,111 @@ begin
     ) as s;
     v_new := jsonb_populate_record(v_old, v_change);
 
+    v_changes := p_mark or v_tie or v_change <> '{}' or v_created < v_old.created_at;
     -- The version is raised so that a refresh that is under way does not clear the mark.
     update subscriptions set
+        owned_at = case when user_id = p_user then greatest(owned_at, v_owned) else owned_at end,
         status = v_new.status, plan_id = v_new.plan_id, plan_name = v_new.plan_name,
         billing_interval = v_new.billing_interval, period_start = v_new.period_start,
         period_end = v_new.period_end, cancel_at_period_end = v_new.cancel_at_period_end,
+        scheduled_change = v_new.scheduled_change,
         trial_ends_at = v_new.trial_ends_at, checkout_url = v_new.checkout_url,
         created_at = least(v_old.created_at, v_created),
-        event_at = case when v_stated = '{}' then event_at else greatest(event_at, p_at) end,
-        known_at = known_at_of(known_at, v_change, p_at), version = version + 1, checks = 0,
-        background_checks = 0,
+        changed_at = case when v_stated = '{}' then changed_at else greatest(changed_at, p_at) end,
+        known_at = known_at_of(known_at, v_change, p_at),
+        version = version + v_changes::integer,
+        checks = case when v_changes then 0 else checks end,
+        background_checks = case when v_changes then 0 else background_checks end,
         refresh_due = case when p_mark or v_tie then least(refresh_due, now())
                            else refresh_due end
-    where id = p_id and (p_mark or v_tie or v_change <> '{}' or v_created < v_old.created_at);
+    where id = p_id and (v_changes or (user_id = p_user and v_owned > coalesce(owned_at, '-infinity')));
+end
+$$;
+
+-- Locks a subscription's id, then the user and the present owner of the subscription, and returns the
+-- owner's id; null if there is no such row. Users are locked in the order of their ids, as in every
+-- statement about several users. The first lock keeps the owner as it is until the statement ends, so
+-- the owner need not be looked up again.
+create or replace function lock_with_owner(p_user text, p_id text) returns text
+language plpgsql as $$
+declare
+    v_owner text;
+begin
+    perform pg_advisory_xact_lock(hashtextextended(p_id, 0));
+    v_owner := (select s.user_id from subscriptions s where s.id = p_id);
+    perform from users where id in (p_user, v_owner) order by id for no key update;
+    return v_owner;
+end
+$$;
+
+-- Closes the user's open period if its subscription is over, or belongs to somebody else: nothing more
+-- may be counted in it. The caller has locked the user.
+create or replace function close_ended_period(p_user text, p_now timestamptz) returns void
+language sql as $$
+    update usage_period p set closed_at = p_now
+    from subscriptions s
+    where p.user_id = p_user and p.closed_at is null
+      and s.id = p.subscription_id and (s.status = 'canceled' or s.user_id <> p_user)
+$$;
+
+-- Takes the entitlements away from a user who, since p_at, has no subscription any more. If the user
+-- has another live one, it is marked instead: Commet says what is left. The caller has locked the user.
+create or replace function leave_entitlements(
+    p_user text, p_at timestamptz, p_now timestamptz
+) returns void
+language plpgsql as $$
+begin
+    perform close_ended_period(p_user, p_now);
+    update subscriptions set refresh_due = least(refresh_due, now()), version = version + 1
+    where user_id = p_user and status in ('active', 'trialing', 'past_due', 'paused');
+    if found or not exists (
+        select from users
+        where id = p_user and p_at >= coalesce(entitlements_at, '-infinity')
+    ) then
+        return;
+    end if;
+    perform keep_terms(p_user, p_now);
+    perform record_entitlements(p_user, p_at, '[]');
+    update users set entitlements_at = p_at where id = p_user;
+end
+$$;
+
+-- Ends the user's live subscriptions whose status is known from before p_at.
+create or replace function end_older(p_user text, p_at timestamptz) returns void
+language sql as $$
+    update subscriptions set
+        status = 'canceled', changed_at = greatest(changed_at, p_at),
+        version = version + 1, refresh_due = least(refresh_due, now())
+    where user_id = p_user and status in ('active', 'trialing', 'past_due', 'paused')
+      and coalesce((known_at->>'status')::numeric, '-Infinity') < extract(epoch from p_at)
+$$;
+
+-- Ends what a user had of a customer that, since p_at, is not the user's any more. A refresh asks who
+-- has these subscriptions now, and they move there. The caller has locked the user.
+create or replace function end_subscriptions(
+    p_user text, p_at timestamptz, p_now timestamptz
+) returns void
+language plpgsql as $$
+begin
+    update users set unsubscribed_at = greatest(unsubscribed_at, p_at) where id = p_user;
+    perform end_older(p_user, p_at);
+    perform leave_entitlements(p_user, p_at, p_now);
 end
 $$;
 
 -- Writes everything that one change of p_at says about a user into the mirror, under the user's
--- lock. p_change:
---   subscription  {"id", "known": {column: value}, "mark": bool} or null
+-- lock. If the subscription was another user's until then, it moves, under the locks of both.
+-- If the change may be about somebody else who has the user's address (awaits_customer), only a
+-- subscription that is the user's already is written.
+-- p_change:
+--   subscription  {"id", "known": {column: value}, "mark": bool} or null; "owned_at" beside them is
+--                 the time at which Commet named the user as the owner, if that is not p_at
 --   ends_all      true if Commet says that the customer has no subscription at all
 --   features      the whole set of entitlements, or absent
 --   period        {"start", "end", "subscription"} of the allowance, beside features, or absent
+--   currency      in which the subscription is charged, or absent
+--   payment       news about one payment trouble (routines/payments.sql), or absent
+--   debt          what it says about the user's debts (record_debt_news), or absent
 create or replace function record_change(
     p_user text, p_at timestamptz, p_change jsonb, p_now timestamptz
 )
@@ -251,19 +417,29 @@ language plpgsql as $$
 declare
     v_subscription jsonb := p_change->'subscription';
     v_id text := p_change->'subscription'->>'id';
+    v_owned timestamptz := coalesce((p_change->'subscription'->>'owned_at')::timestamptz, p_at);
+    v_owner text;
     v_user record;
 begin
     -- One writer per user: the statements below read and write several rows of the user.
-    select u.unsubscribed_at, u.entitlements_at into v_user
-    from users u
-    where u.id = p_user
-    for no key update;
+    v_owner := lock_with_owner(p_user, v_id);
+    if awaits_customer(p_user) and v_owner is distinct from p_user then
+        return;
+    end if;
+    select u.unsubscribed_at, u.entitlements_at into v_user from users u where u.id = p_user;
 
     if v_id is not null then
         perform record_subscription(
             p_user, v_id, p_at, v_subscription->'known',
-            coalesce((v_subscription->>'mark')::boolean, false)
+            coalesce((v_subscription->>'mark')::boolean, false), v_owned
         );
+    end if;
+    if v_owner <> p_user
+       and exists (select from subscriptions s where s.id = v_id and s.user_id = p_user) then
+        perform leave_entitlements(v_owner, v_owned, p_now);
+    end if;
+    if p_change ? 'payment' then
+        perform record_payment_trouble(p_user, p_at, p_change->'payment');
     end if;
     if coalesce((p_change->>'ends_all')::boolean, false)
        and p_at > coalesce(v_user.unsubscribed_at, '-infinity') then
@@ -272,19 +448,16 @@ begin
     end if;
     -- "No subscription at all" ends every subscription whose status is known from before that, also
     -- one whose older change arrives only now. A refresh will ask how they ended.
-    update subscriptions set
-        status = 'canceled', event_at = greatest(event_at, v_user.unsubscribed_at),
-        version = version + 1, refresh_due = least(refresh_due, now())
-    where user_id = p_user and status in ('active', 'trialing', 'past_due', 'paused')
-      and coalesce((known_at->>'status')::numeric, '-Infinity')
-          < extract(epoch from v_user.unsubscribed_at);
+    perform end_older(p_user, v_user.unsubscribed_at);
     -- If a status is of that very moment, the order cannot be told, so a refresh is due.
     update subscriptions set refresh_due = least(refresh_due, now()), version = version + 1
     where user_id = p_user and status in ('active', 'trialing', 'past_due', 'paused')
       and v_user.unsubscribed_at = p_at
       and (known_at->>'status')::numeric = extract(epoch from p_at);
 
-    if p_change ? 'features' and p_at >= coalesce(v_user.entitlements_at, '-infinity') then
+    if p_change ? 'features' and p_at >= coalesce(v_user.entitlements_at, '-infinity')
+       -- What comes with a subscription that is another user's by now is that user's too.
+       and not exists (select from subscriptions s where s.id = v_id and s.user_id <> p_user) then
         if p_at = v_user.entitlements_at and entitlements_differ(p_user, p_change->'features') then
             update subscriptions set
                 refresh_due = least(refresh_due, now()), version = version + 1
@@ -292,10 +465,16 @@ begin
         end if;
         perform keep_terms(p_user, p_now);
         perform record_entitlements(p_user, p_at, p_change->'features');
+        perform note_currency(
+            p_user, p_change->'period'->>'subscription', (
+                select min(f->>'currency') from jsonb_array_elements(p_change->'features') as f
+            )
+        );
         update users set entitlements_at = p_at where id = p_user;
         perform record_period(
-            p_user, s.id, s.plan_id, (p_change->'period'->>'start')::timestamptz,
-            (p_change->'period'->>'end')::timestamptz, p_now
+            p_user, s.id, s.plan_id, s.billing_interval is null,
+            (p_change->'period'->>'start')::timestamptz,
+            (p_change->'period'->>'end')::timestamptz, p_now, v_user.entitlements_at
         )
         from subscriptions s
         where s.id = p_change->'period'->>'subscription' and s.user_id = p_user
@@ -305,17 +484,17 @@ begin
               s.status, s.cancel_at_period_end, s.period_end, s.trial_ends_at
           ) <= (p_change->'period'->>'start')::timestamptz, false);
     end if;
-    -- If the subscription is over, nothing more may be counted in its period.
-    update usage_period p set closed_at = p_now
-    from subscriptions s
-    where p.user_id = p_user and p.closed_at is null
-      and s.id = p.subscription_id and s.status = 'canceled';
+    perform note_currency(p_user, v_id, p_change->>'currency');
+    perform close_ended_period(p_user, p_now);
     -- If a live subscription has no open period, none of its usage can be counted. So a refresh is
     -- due, which brings the entitlements and the period.
     update subscriptions s set refresh_due = least(s.refresh_due, now())
-    where s.id = v_id and s.status in ('active', 'trialing', 'past_due')
+    where s.id = v_id and s.user_id = p_user and s.status in ('active', 'trialing', 'past_due')
       and not exists (
           select from usage_period p where p.user_id = p_user and p.closed_at is null
       );
+    if p_change ? 'debt' then
+        perform record_debt_news(p_user, p_change->'debt', p_now);
+    end if;
 end
 $$;

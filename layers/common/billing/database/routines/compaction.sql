@@ -2,14 +2,17 @@
 -- (docs/decisions/0014-how-the-ledger-stays-small.md).
 
 -- Returns the value under which `usage_key` keeps the key of a pruned ledger entry: 48 bits of the
--- user's hash, so that one user's keys lie together, and 80 bits of the hash of user and key, so
--- that in practice no two are equal.
-create or replace function usage_key_of(p_user text, p_key text) returns uuid
+-- user's hash, so that one user's keys lie together, and 80 bits of the hash of user, feature and
+-- key, so that in practice no two are equal.
+create or replace function usage_key_of(p_user text, p_feature text, p_key text) returns uuid
 language sql stable as $$
     select encode(
         substr(sha256(convert_to(p_user, 'UTF8')), 1, 6)
         || substr(
-            sha256(convert_to(octet_length(p_user) || ':' || p_user || p_key, 'UTF8')), 1, 10
+            sha256(convert_to(
+                octet_length(p_user) || ':' || p_user || octet_length(p_feature) || ':'
+                || p_feature || p_key, 'UTF8'
+            )), 1, 10
         ),
         'hex'
     )::uuid
@@ -17,31 +20,36 @@ $$;
 
 -- Returns the fingerprint of a pruned ledger entry; null if the key was never used, or its entry is
 -- still in the ledger.
-create or replace function pruned_fingerprint(p_user text, p_key text) returns bytea
+create or replace function pruned_fingerprint(p_user text, p_feature text, p_key text)
+returns bytea
 language sql stable as $$
-    select uuid_send(fingerprint) from usage_key where key = usage_key_of(p_user, p_key)
+    select uuid_send(fingerprint) from usage_key where key = usage_key_of(p_user, p_feature, p_key)
 $$;
 
 -- Prunes the ledger: replaces old entries by their keys in `usage_key`. Looks at the next p_limit
 -- entries booked before p_before, in the order of booking, after the entry named by p_after_time,
--- p_after_user and p_after_key. Prunes only entries of periods that closed before p_before and of
+-- p_after_user, p_after_key and p_after_feature. Prunes only entries of periods that closed before p_before and of
 -- which nothing is left to claim, to send or to decide. Returns how many entries it looked at and
 -- pruned, and names the last one it looked at; no row if it found none.
 create or replace function prune_ledger(
     p_before timestamptz, p_after_time timestamptz, p_after_user text, p_after_key text,
-    p_limit integer
-) returns table (looked_at bigint, pruned bigint, booked_at timestamptz, user_id text, key text)
-language sql as $$
+    p_after_feature text, p_limit integer
+) returns table (
+    looked_at bigint, pruned bigint, booked_at timestamptz, user_id text, key text, feature text
+)
+language sql security definer set search_path = pg_catalog, public, pg_temp as $$
     with seen as materialized (
-        select e.user_id, e.idempotency_key, e.booked_at, e.period,
-               row_number() over (order by e.booked_at, e.user_id, e.idempotency_key) as position
+        select e.user_id, e.idempotency_key, e.feature, e.booked_at, e.period,
+               row_number() over (
+                   order by e.booked_at, e.user_id, e.idempotency_key, e.feature
+               ) as position
         from (
-            select n.user_id, n.idempotency_key, n.booked_at, n.period
+            select n.user_id, n.idempotency_key, n.feature, n.booked_at, n.period
             from usage_event n
             where n.booked_at >= p_after_time and n.booked_at < p_before
-              and (n.booked_at, n.user_id, n.idempotency_key)
-                  > (p_after_time, p_after_user, p_after_key)
-            order by n.booked_at, n.user_id, n.idempotency_key
+              and (n.booked_at, n.user_id, n.idempotency_key, n.feature)
+                  > (p_after_time, p_after_user, p_after_key, p_after_feature)
+            order by n.booked_at, n.user_id, n.idempotency_key, n.feature
             limit p_limit
         ) as e
     ),
@@ -62,21 +70,24 @@ language sql as $$
         delete from usage_event e
         using seen s
         where e.user_id = s.user_id and e.idempotency_key = s.idempotency_key
-          and s.period in (select id from done)
-        returning e.user_id, e.idempotency_key, e.fingerprint
+          and e.feature = s.feature and s.period in (select id from done)
+        returning e.user_id, e.idempotency_key, e.feature, e.fingerprint
     ),
     credits as (
         delete from usage_credit c
         using gone g
         where c.user_id = g.user_id and c.idempotency_key = g.idempotency_key
+          and c.feature = g.feature
     ),
     kept as (
         insert into usage_key (key, fingerprint)
-        select usage_key_of(g.user_id, g.idempotency_key), encode(g.fingerprint, 'hex')::uuid
+        select usage_key_of(g.user_id, g.feature, g.idempotency_key),
+               encode(g.fingerprint, 'hex')::uuid
         from gone g
         on conflict (key) do nothing
     )
-    select s.position, (select count(*) from gone), s.booked_at, s.user_id, s.idempotency_key
+    select s.position, (select count(*) from gone), s.booked_at, s.user_id, s.idempotency_key,
+           s.feature
     from seen s
     order by s.position desc
     limit 1

@@ -5,7 +5,8 @@
 -- period, and `used` the total there afterwards. `credit` is what a person has to give back, null
 -- if nothing. The same correction, sent again, gets the same credit.
 --
--- A correction above zero is usage: it is booked in the open period and its limit applies. A
+-- A correction above zero is usage: it is booked in the open period and its limit applies, or where
+-- usage of that time belongs otherwise (late.sql). A
 -- correction below zero is booked in the period that the entry with the key p_corrects was booked
 -- in, or in the period that contained p_occurred. If neither is given, it is booked in the running
 -- period, and refused if none runs.
@@ -17,7 +18,7 @@
 create or replace function correct_usage(
     p_user text, p_feature text, p_key text, p_quantity numeric, p_occurred timestamptz,
     p_fingerprint bytea, p_reason text, p_author text, p_now timestamptz, p_statuses text[],
-    p_corrects text,
+    p_corrects text, p_spending jsonb,
     out verdict text, out entry usage_event, out booked_in usage_period, out used numeric,
     out credit usage_credit
 )
@@ -30,21 +31,32 @@ declare
     v_corrected record;
     v_happened timestamptz;  -- null: now
     v_claimed numeric;
+    -- Where usage of v_happened belongs, if not in the open period.
+    v_late_code text;
+    v_late bigint;
+    v_late_cap numeric;
+    v_late_cap_code text;
     v_credit numeric;
+    v_taken numeric;  -- used, carried and held
 begin
     v_standing := lock_standing(p_user, p_feature, p_now, p_statuses);
-    entry := (select e from usage_event e where e.user_id = p_user and e.idempotency_key = p_key);
+    v_taken := v_standing.used + v_standing.carried + v_standing.held;
+    entry := (
+        select e from usage_event e
+        where e.user_id = p_user and e.idempotency_key = p_key and e.feature = p_feature
+    );
     if entry.user_id is not null then
         verdict := case when entry.fingerprint = p_fingerprint then 'duplicate' else 'conflict' end;
         booked_in := (select p from usage_period p where p.id = entry.period);
         select t.total into used from usage_total t
         where t.period = entry.period and t.feature = entry.feature;
         credit := (
-            select c from usage_credit c where c.user_id = p_user and c.idempotency_key = p_key
+            select c from usage_credit c
+            where c.user_id = p_user and c.idempotency_key = p_key and c.feature = p_feature
         );
         return;
     end if;
-    if pruned_fingerprint(p_user, p_key) is not null then
+    if pruned_fingerprint(p_user, p_feature, p_key) is not null then
         verdict := 'conflict';  -- the key was used long ago, and that entry was pruned
         return;
     end if;
@@ -54,8 +66,15 @@ begin
     from usage_event e
     where e.user_id = p_user and e.idempotency_key = p_corrects and e.feature = p_feature;
     v_happened := coalesce(p_occurred, v_corrected.occurred_at);
+    if p_quantity > 0 and v_standing.code is null and v_happened is not null then
+        select l.code, l.period, l.cap, l.cap_code
+        into v_late_code, v_late, v_late_cap, v_late_cap_code
+        from late_place(
+            p_user, p_feature, v_happened, v_standing.period, null, p_now, p_statuses, interval '0'
+        ) as l;
+    end if;
     booked_in := (select p from usage_period p where p.id = case
-        when p_quantity > 0 then v_standing.period
+        when p_quantity > 0 then coalesce(v_late, v_standing.period)
         when p_corrects is not null then v_corrected.period
         when p_occurred is null then case
             when v_standing.ends_at > p_now or v_standing.goes_on then v_standing.period end
@@ -83,8 +102,18 @@ begin
         when p_quantity < 0 and used < 0 then 'below_zero'
         when p_quantity > 0 and v_happened < p_now - interval '35 days' then 'too_old'
         when p_quantity > 0 and v_standing.code is not null then v_standing.code
-        when p_quantity > 0 and used + v_standing.held > v_standing.cap then 'limit_reached'
-        when not fits_double(used) then 'total_too_large'
+        when v_late_code is not null then v_late_code
+        when v_late is not null and used > v_late_cap then v_late_cap_code
+        when v_late is not null and not is_too_large(used) then 'accepted'
+        when p_quantity > 0 and used + v_standing.held > v_standing.cap then v_standing.cap_code
+        when is_too_large(used) then 'total_too_large'
+        when p_quantity > 0 then coalesce(
+            overage_refusal(
+                p_user, p_feature, v_standing.period, v_taken, v_taken + p_quantity, p_now,
+                p_spending
+            ),
+            'accepted'
+        )
         else 'accepted'
     end;
     if verdict <> 'accepted' then
@@ -100,18 +129,22 @@ begin
         p_reason => p_reason, p_author => p_author,
         p_needs_credit => coalesce(v_credit > 0, false)
     );
-    entry := (select e from usage_event e where e.user_id = p_user and e.idempotency_key = p_key);
+    entry := (
+        select e from usage_event e
+        where e.user_id = p_user and e.idempotency_key = p_key and e.feature = p_feature
+    );
+    if p_quantity > 0 and v_late is null then
+        perform note_overage_of(p_user, booked_in.id, p_now, p_spending);
+    end if;
     if v_credit > 0 then
-        insert into usage_credit (user_id, idempotency_key, quantity, amount, currency)
-        select p_user, p_key, v_credit,
-               case when not is_billed_elsewhere(booked_in.id, p_feature)
-                    then overage_value(used + w.carried + v_credit, w.included, w.unit_price)
-                         - overage_value(used + w.carried, w.included, w.unit_price) end,
-               w.currency
+        insert into usage_credit (user_id, idempotency_key, feature, quantity, currency)
+        select p_user, p_key, p_feature, v_credit, w.currency
         from usage_terms w
         where w.period = booked_in.id and w.feature = p_feature;
+        perform price_credits(booked_in.id, p_feature);
         credit := (
-            select c from usage_credit c where c.user_id = p_user and c.idempotency_key = p_key
+            select c from usage_credit c
+            where c.user_id = p_user and c.idempotency_key = p_key and c.feature = p_feature
         );
     end if;
 end

@@ -22,15 +22,55 @@ language sql stable as $$
     end
 $$;
 
--- Returns whether Commet booked, or may have booked, a part of a total in another period. The terms
--- of the total's own period then do not say what that part cost.
-create or replace function is_billed_elsewhere(p_period bigint, p_feature text) returns boolean
+-- Returns whether it is not known in which period Commet booked a part of a total, and so not at
+-- which terms.
+create or replace function is_placement_unknown(p_period bigint, p_feature text) returns boolean
 language sql stable as $$
     select exists (
         select from usage_delivery d
         where d.period = p_period and d.feature = p_feature and d.state = 'sent'
-          and d.billed_period is distinct from d.period
+          and d.billed_period is null
     )
+$$;
+
+-- Returns whether Commet has not answered a delivery of a total. The user is named so that Postgres
+-- uses the small index on unsent deliveries.
+create or replace function is_unanswered(p_user text, p_period bigint, p_feature text)
+returns boolean
+language sql stable as $$
+    select exists (
+        select from usage_delivery d
+        where d.user_id = p_user and d.feature = p_feature and d.period = p_period
+          and d.state = 'pending'
+    )
+$$;
+
+-- Places a delivery in doubt in the period that Commet booked it in (p_billed). If another period
+-- counted the delivery, its quantity is added to `carried` there. Credits whose worth depended on it
+-- are priced.
+create or replace function place_delivery(
+    p_period bigint, p_feature text, p_seq integer, p_billed bigint
+) returns void
+language plpgsql as $$
+begin
+    -- A run that parks a credit either sees the delivery placed, or is seen by price_credits.
+    perform from users u join usage_period p on p.user_id = u.id where p.id = p_period
+    for no key update of u;
+    with placed as (
+        update usage_delivery set
+            state = 'sent', sent_at = coalesce(sent_at, now()), reason = null, compare_at = null,
+            billed_period = p_billed, doubted_at = coalesce(doubted_at, now())
+        where period = p_period and feature = p_feature and seq = p_seq
+          and compare_at is not null
+        returning period, feature, quantity, billed_period
+    )
+    insert into usage_total as t (period, feature, total, carried)
+    select billed_period, feature, 0, quantity
+    from placed
+    where billed_period <> period
+    on conflict (period, feature) do update set carried = t.carried + excluded.carried;
+    perform price_credits(p_period, p_feature);
+end
 $$;
 
 -- Returns how much of a total Commet has refused and therefore not billed: the sum of its parked
@@ -48,7 +88,8 @@ $$;
 -- off. It is below p_by only if less was refused. It may be above p_by: if a double cannot carry
 -- what is left of a delivery, the fraction is taken off as well and becomes growth again. A
 -- delivery whose whole quantity is taken off is resolved. This is the only case in which a body
--- changes: Commet refused the old one, so it kept nothing of it.
+-- changes: Commet refused the old one, so it kept nothing of it. The caller then prices the user's
+-- debts again (price_lost_usage).
 create or replace function lower_refused(p_period bigint, p_feature text, p_by numeric)
 returns numeric
 language sql as $$
@@ -75,7 +116,7 @@ language sql as $$
             -- `mark_lost` will price the delivery again.
             reason = case d.reason when 'lost_to_cancellation' then 'no_active_subscription'
                                    else d.reason end,
-            amount = null, currency = null,
+            amount = null, currency = null, debt = null,
             resolved_at = case when l.rest = 0 then now() end,
             note = 'lowered by a correction'
         from lowered l

@@ -1,10 +1,11 @@
 -- Commet's webhooks: a webhook is stored and applied in one statement, or neither.
 
 -- Stores a webhook and applies its change. Returns 'duplicate' if its id was stored before, else
--- the status its row got: 'applied' if it has a change of one of our users, else p_status
+-- the status its row got: 'applied' if it has a change of one of our users or news about a customer
+-- (record_customer), else p_status
 -- ('ignored', 'unreadable', or 'other_mode', which is stored as ignored). p_change is null if the
 -- webhook changes nothing in the mirror.
-create or replace function receive_event(
+create or replace function receive_webhook(
     p_id text, p_type text, p_mode text, p_customer text, p_at timestamptz, p_payload bytea,
     p_status text, p_change jsonb, p_now timestamptz
 ) returns text
@@ -16,28 +17,41 @@ declare
 begin
     if p_change is not null then
         v_user := find_user(p_customer);
-        if v_user is null then
-            v_why := 'unknown_customer';
+        if v_user is null and not p_change ? 'customer' then
+            v_why := why_ignored(p_customer);
         else
             v_status := 'applied';
         end if;
     end if;
-    insert into webhook_events (id, type, mode, customer, occurred_at, payload, status, error)
-    values (p_id, p_type, p_mode, p_customer, p_at, p_payload, v_status, v_why)
+    insert into webhooks (id, type, mode, customer, occurred_at, payload, status, error)
+    select p_id, p_type, p_mode,
+           case when e.id is null then p_customer else e.id end, p_at,
+           case when e.id is null then p_payload end, v_status, v_why
+    from (select 1) as one
+    -- Of an erased user nothing of the content is kept, nor an id that was replaced.
+    left join users e on e.id = find_user(p_customer) and e.erased_at is not null
     on conflict (id) do nothing;
     if not found then
         return 'duplicate';
     end if;
-    if v_status = 'applied' then
+    if v_why in ('unknown_customer', 'somebody_elses') then
+        perform note_customer(p_customer);
+    elsif v_status = 'applied' and p_change ? 'customer' then
+        perform record_customer(p_change->'customer', p_now);
+    elsif v_status = 'applied' then
         perform record_change(v_user, p_at, p_change, p_now);
     end if;
+    -- An erasure at the same moment has ended by now, or waits for this webhook and finds its row.
+    perform from users where id = find_user(p_customer) for no key update;
+    update webhooks set payload = null
+    where id = p_id and payload is not null and is_erased(p_customer);
     return v_status;
 end
 $$;
 
 -- Tries a failed webhook of the inbox again. Returns its new status, 'applied' or 'ignored'; null
 -- if the webhook is not failed, because another run was faster.
-create or replace function retry_event(
+create or replace function retry_webhook(
     p_id text, p_customer text, p_at timestamptz, p_change jsonb, p_now timestamptz
 ) returns text
 language plpgsql as $$
@@ -46,24 +60,28 @@ declare
     v_status text := 'ignored';
     v_why text;
 begin
-    perform from webhook_events where id = p_id and status = 'failed' for update;
+    perform from webhooks where id = p_id and status = 'failed' for update;
     if not found then
         return null;
     end if;
     if p_change is not null then
         v_user := find_user(p_customer);
-        if v_user is null then
-            v_why := 'unknown_customer';
+        if p_change ? 'customer' then
+            v_status := 'applied';
+            perform record_customer(p_change->'customer', p_now);
+        elsif v_user is null then
+            v_why := why_ignored(p_customer);
+            perform note_customer(p_customer);
         else
             v_status := 'applied';
             perform record_change(v_user, p_at, p_change, p_now);
         end if;
     end if;
-    update webhook_events set
+    update webhooks set
         status = v_status, due_at = null, error = v_why,
         -- Housekeeping drops old payloads, but not of failed webhooks. If it has passed this
         -- webhook already, the payload must be dropped here.
-        payload = case when received_at > (
+        payload = case when is_erased(customer) then null when received_at > (
             select (c.position->>'received_at')::timestamptz from rounds c
             where c.name = 'inbox_payloads'
         ) is not false then payload end
@@ -74,16 +92,16 @@ $$;
 
 -- Makes ignored webhooks of an unknown customer due again when the user appears, or is linked to
 -- the customer. A trigger on `users` calls it.
-create or replace function wake_events() returns trigger
-language plpgsql as $$
+create or replace function wake_webhooks() returns trigger
+language plpgsql security definer set search_path = pg_catalog, public, pg_temp as $$
 begin
-    update webhook_events set status = 'failed', due_at = now(), attempts = 0, error = null
+    update webhooks set status = 'failed', due_at = now(), attempts = 0, error = null
     where customer in (new.id, new.commet_customer_id)
       and status = 'ignored' and error = 'unknown_customer' and payload is not null;
     return null;
 end
 $$;
 
-create or replace trigger wake_events_of_user
+create or replace trigger wake_webhooks_of_user
 after insert or update of commet_customer_id on users
-for each row execute function wake_events();
+for each row execute function wake_webhooks();

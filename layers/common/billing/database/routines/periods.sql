@@ -59,6 +59,25 @@ language sql immutable as $$
     end
 $$;
 
+-- Returns what was used of a feature in the free periods that were left early and whose included
+-- quantity is not given again in p_period. A function of its own, and not a part of usage_standing,
+-- so that only users of free plans pay for the look-up.
+create or replace function used_before_of(p_period bigint, p_feature text, p_now timestamptz)
+returns numeric
+language plpgsql stable as $$
+begin
+    return (
+        select coalesce(sum(t.total + t.carried), 0)
+        from earlier_free_period l
+        cross join lateral (
+            select n.total, n.carried from usage_total n
+            where n.period = l.earlier and n.feature = p_feature limit 1
+        ) as t
+        where l.period = p_period and l.until > p_now
+    );
+end
+$$;
+
 -- Closes the users' periods that have ended and opens the following ones, marked as provisional, so
 -- that accepting usage need not wait for Commet to report them. Leaves users without access, and
 -- those whose subscription is known to end with its period, as they are: p_statuses are the
@@ -70,7 +89,7 @@ declare
     v_ended record;
 begin
     for v_ended in
-        select p.id, p.user_id, p.subscription_id, p.plan_id, p.starts_at, p.ends_at
+        select p.id, p.user_id, p.subscription_id, p.plan_id, p.is_free, p.starts_at, p.ends_at
         from usage_period p
         where p.user_id = any (p_users) and p.closed_at is null and p.ends_at <= p_now
           and exists (
@@ -83,10 +102,10 @@ begin
     loop
         update usage_period set closed_at = p_now where id = v_ended.id;
         insert into usage_period (
-            user_id, subscription_id, plan_id, starts_at, ends_at, provisional
+            user_id, subscription_id, plan_id, is_free, starts_at, ends_at, provisional
         )
-        select v_ended.user_id, v_ended.subscription_id, v_ended.plan_id, n.starts_at, n.ends_at,
-               true
+        select v_ended.user_id, v_ended.subscription_id, v_ended.plan_id, v_ended.is_free,
+               n.starts_at, n.ends_at, true
         from following_period(v_ended.starts_at, v_ended.ends_at, p_now) as n;
     end loop;
 end

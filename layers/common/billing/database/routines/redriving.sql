@@ -52,10 +52,50 @@ begin
     )
     update usage_delivery d set
         state = 'pending', generation = d.generation + 1, reason = null, due_at = now(),
-        attempts = 0, uncertain_since = null, compare_at = null, amount = null, currency = null
+        attempts = 0, uncertain_since = null, compare_at = null, amount = null, currency = null,
+        debt = null
     from parked
     where d.period = parked.period and d.feature = parked.feature and d.seq = parked.seq;
     get diagnostics v_driven = row_count;
+    perform price_lost_usage(o.user_id, now())
+    from (
+        select distinct d.user_id from debt d
+        where d.user_id = any (v_users) and d.kind = 'lost_usage' and d.ended_at is null
+    ) as o;
     return v_driven;
+end
+$$;
+
+-- Takes a parked delivery off the list: a person has given the credit, accepted the loss, or found
+-- that Commet has it (p_delivered). Returns how many deliveries that were: 0 or 1. If the delivery
+-- was a part of a debt, the debt is lowered.
+create or replace function resolve_delivery(
+    p_user text, p_event text, p_note text, p_delivered boolean
+) returns bigint
+language plpgsql as $$
+declare
+    r record;
+begin
+    perform from users where id = p_user for no key update;
+    update usage_delivery d set
+        resolved_at = now(), note = p_note, compare_at = null,
+        state = case when p_delivered then 'sent' else d.state end,
+        sent_at = case when p_delivered then now() else d.sent_at end,
+        billed_period = case when p_delivered then d.period else d.billed_period end
+    where d.event_id = p_event and d.user_id = p_user
+      and d.state = 'parked' and d.resolved_at is null
+      and not (d.kind = 'credit' and p_delivered)  -- a credit is money; it is never delivered
+    returning d.period, d.feature, d.kind, d.debt into r;
+    if not found then
+        return 0;
+    end if;
+    if r.kind = 'replacement' then
+        update usage_total set claims_paused_until = null
+        where period = r.period and feature = r.feature;
+    end if;
+    if r.debt is not null then
+        perform price_lost_usage(p_user, now());
+    end if;
+    return 1;
 end
 $$;

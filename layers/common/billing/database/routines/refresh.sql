@@ -37,13 +37,16 @@ declare
 begin
     v_old := (select s from subscriptions s where s.id = p_id for update);
     if v_old.version is distinct from p_version or (
-        p_asked_at < v_old.event_at + interval '10 minutes'
+        p_asked_at < v_old.changed_at + interval '10 minutes'
         and says_otherwise(v_old, (
-            -- An older answer may fill in a column that is null, or leave one out.
+            -- An older answer may fill in a column that is null, or leave one out; but a change of
+            -- plan that is not booked is no column left out.
             select jsonb_object_agg(stated.key, stated.value)
             from jsonb_each(p_known) as stated
             where (v_old.known_at->>stated.key)::numeric > extract(epoch from p_at + p_lag)
-              and stated.value <> 'null' and to_jsonb(v_old)->stated.key <> 'null'
+              and (stated.key = 'scheduled_change' or (
+                  stated.value <> 'null' and to_jsonb(v_old)->stated.key <> 'null'
+              ))
               and stated.key not in ('plan_name', 'trial_ends_at', 'checkout_url')
         ))
     ) then
@@ -63,9 +66,10 @@ begin
         period_start = (p_known->>'period_start')::timestamptz,
         period_end = (p_known->>'period_end')::timestamptz,
         cancel_at_period_end = (p_known->>'cancel_at_period_end')::boolean,
+        scheduled_change = nullif(p_known->'scheduled_change', 'null'),
         trial_ends_at = (p_known->>'trial_ends_at')::timestamptz,
         checkout_url = p_known->>'checkout_url',
-        event_at = greatest(event_at, p_at),
+        changed_at = greatest(changed_at, p_at), owned_at = greatest(owned_at, p_asked_at),
         -- The status counts as newer than a change that said "no subscription at all": Commet has
         -- just answered that there is one.
         known_at = known_at_of(known_at, p_known, p_at) || jsonb_build_object(
@@ -73,7 +77,8 @@ begin
                 select unsubscribed_at from users where id = v_old.user_id
             ))))
         ),
-        version = version + 1, confirmed_at = now(), checked_at = now(), refresh_due = null,
+        version = version + 1, confirmed_at = now(), checked_at = now(), unknown_at = null,
+        refresh_due = null,
         recheck_at = now() + recheck_after(p_known->>'status', background_checks),
         checks = case when v_still_open then checks else 0 end,
         background_checks = case when v_still_open then background_checks else 0 end
@@ -84,7 +89,7 @@ $$;
 
 -- Returns how long the schedule leaves a row alone if nothing happens: a day, give or take a tenth.
 -- An unpaid checkout is asked about at once, and then at pauses that double from ten seconds to 30
--- days: most unpaid checkouts are abandoned, and few were paid without a webhook.
+-- days: most unpaid checkouts are abandoned, and a webhook tells of nearly every payment.
 create or replace function recheck_after(p_status text, p_checks integer) returns interval
 language sql volatile as $$
     select (0.9 + 0.2 * random()) * case
@@ -100,7 +105,8 @@ $$;
 create or replace function keep_unknown(p_id text, p_version bigint) returns void
 language sql as $$
     update subscriptions set
-        checked_at = now(), refresh_due = null, recheck_at = now() + recheck_after('active', 0),
+        checked_at = now(), unknown_at = now(), refresh_due = null,
+        recheck_at = now() + recheck_after('active', 0),
         -- A 404 does not confirm that a subscription is live. It does confirm that nothing was
         -- paid.
         confirmed_at = case when status in ('active', 'trialing', 'past_due', 'paused')
@@ -200,7 +206,7 @@ $$;
 -- Each reason to ask has an index of its own. A row that was asked about leaves the index until its
 -- pause is over, except if its period has ended. So rows without a reason, and rows that wait, are
 -- not read.
-create or replace function claim_refreshes(p_now timestamptz, p_limit integer)
+create or replace function lease_refreshes(p_now timestamptz, p_limit integer)
 returns setof text
 language plpgsql as $$
 begin
@@ -241,7 +247,7 @@ begin
         order by u.id
         for no key update of u skip locked
     ),
-    claimed as (
+    leased as (
         update subscriptions s set
             checked_at = now(), background_checks = s.background_checks + 1,
             refresh_due = case when s.refresh_due is not null then now() + background_pause(s) end,
@@ -251,6 +257,6 @@ begin
           and (s.status <> 'canceled' or s.refresh_due is not null)
         returning s.user_id
     )
-    select distinct c.user_id from claimed c;
+    select distinct l.user_id from leased l;
 end
 $$;

@@ -38,6 +38,24 @@ language sql stable as $$
     from replacement_of(p_period, p_feature, p_total) as r
 $$;
 
+-- Returns whether a total that corrections have lowered is quiet, so that Commet's total may be lowered:
+-- nothing was booked in it for p_quiet, so that a series of corrections makes one replacement, and a
+-- total that usage is about to raise again needs none. A total that is never quiet counts as quiet once
+-- it was not corrected for p_closing.
+create or replace function is_quiet(
+    p_period bigint, p_feature text, p_now timestamptz, p_quiet interval, p_closing interval
+) returns boolean
+language sql stable as $$
+    select not exists (
+        select from usage_event e
+        where e.period = p_period and e.feature = p_feature and e.booked_at > p_now - p_quiet
+    ) or not exists (
+        select from usage_event e
+        where e.period = p_period and e.feature = p_feature and e.booked_at > p_now - p_closing
+          and e.kind = 'correction'
+    )
+$$;
+
 -- Begins to replace Commet's total of an open period by ours, and says whether it did. Returns:
 --   begun     a replacement is pending; nothing of the user and feature is claimed until Commet has
 --             answered it
@@ -99,7 +117,7 @@ begin
            select from usage_period p
            join usage_total t on t.period = p.id
            where p.user_id = v_period.user_id and p.id <> p_period and t.feature = p_feature
-             and not t.fully_claimed and t.total > t.claimed
+             and not t.fully_claimed and t.total > t.claimed + t.withheld
        )
        or exists (
            select from usage_delivery d
@@ -113,6 +131,7 @@ begin
             claimed = claimed - lower_refused(p_period, p_feature, v_total.claimed - v_total.total)
         where period = p_period and feature = p_feature
         returning total, claimed into v_total;
+        perform price_lost_usage(v_period.user_id, p_now);
     end if;
     select r.sent, r.replacement into v_at_commet
     from replacement_of(p_period, p_feature, v_total.total) as r;
@@ -142,8 +161,8 @@ begin
 end
 $$;
 
--- Deletes a replacement that had no effect at Commet, so that claiming goes on. If it was a repair,
--- the drift stays, with p_reason as the reason why the repair was refused.
+-- Deletes a replacement that had no effect at Commet, so that claiming goes on. Another one is begun
+-- after an hour at the earliest, unless the period is about to end. If it was a repair, the drift stays, with p_reason as the reason why the repair was refused.
 create or replace function undo_replacement(
     p_period bigint, p_feature text, p_seq integer, p_reason text
 )
@@ -157,7 +176,9 @@ begin
       and state <> 'sent'
     returning quantity into v_quantity;
     if found then
-        update usage_total set claimed = claimed - v_quantity, claims_paused_until = null
+        update usage_total set
+            claimed = claimed - v_quantity, claims_paused_until = null,
+            replace_after = now() + interval '1 hour'
         where period = p_period and feature = p_feature;
         update usage_drift set repair = 'refused', reason = p_reason
         where period = p_period and feature = p_feature and repair = 'sent';

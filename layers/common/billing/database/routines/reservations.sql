@@ -9,7 +9,7 @@
 create or replace function reserve_usage(
     p_id text, p_user text, p_feature text, p_key text, p_quantity numeric, p_fingerprint bytea,
     p_properties text, p_expires_at timestamptz, p_now timestamptz, p_statuses text[],
-    out verdict text, out reservation usage_reservation
+    p_spending jsonb, out verdict text, out reservation usage_reservation
 )
 language plpgsql
 set plan_cache_mode = force_generic_plan
@@ -20,23 +20,24 @@ declare
     v_counted record;
     v_pruned bytea;
     v_was_its_work boolean;
+    v_taken numeric;  -- used, carried and held
 begin
     v_standing := lock_standing(p_user, p_feature, p_now, p_statuses);
+    v_taken := v_standing.used + v_standing.carried + v_standing.held;
     reservation := (
         select h from usage_reservation h
-        where h.user_id = p_user and h.idempotency_key = p_key
+        where h.user_id = p_user and h.idempotency_key = p_key and h.feature = p_feature
     );
     if reservation.fingerprint <> p_fingerprint then
         verdict := 'conflict';
         return;
     end if;
-    select fingerprint, feature, kind into v_counted from usage_event
-    where user_id = p_user and idempotency_key = p_key;
+    select fingerprint, kind into v_counted from usage_event
+    where user_id = p_user and idempotency_key = p_key and feature = p_feature;
     -- Looked up after the ledger: pruning may replace the entry by its key meanwhile.
-    v_pruned := pruned_fingerprint(p_user, p_key);
+    v_pruned := pruned_fingerprint(p_user, p_feature, p_key);
     -- The work was reported directly after the reservation had ended, with whatever quantity.
-    v_was_its_work := reservation.id is not null and v_counted.feature = p_feature
-        and v_counted.kind <> 'correction';
+    v_was_its_work := reservation.id is not null and v_counted.kind <> 'correction';
     verdict := case
         when reservation.state = 'confirmed' then 'duplicate'
         when coalesce(v_counted.fingerprint, v_pruned) = p_fingerprint then 'already_counted'
@@ -45,9 +46,17 @@ begin
         when reservation.state = 'held' and reservation.expires_at > p_now then 'duplicate'
         when reservation.state = 'released' then 'reservation_released'
         when v_standing.code is not null then v_standing.code
-        when v_standing.used + v_standing.held + p_quantity > v_standing.cap then 'limit_reached'
-        when not fits_double(v_standing.used + p_quantity) then 'total_too_large'
-        else 'reserved'
+        when v_standing.used + v_standing.held + p_quantity > v_standing.cap
+            then v_standing.cap_code
+        -- With what is held, because each hold is going to be confirmed.
+        when is_too_large(v_standing.used + v_standing.held + p_quantity) then 'total_too_large'
+        else coalesce(
+            overage_refusal(
+                p_user, p_feature, v_standing.period, v_taken, v_taken + p_quantity, p_now,
+                p_spending
+            ),
+            'reserved'
+        )
     end;
     if verdict = 'reserved' then
         -- If the reservation had expired, its row is still there, unless `forget` has just deleted
@@ -60,14 +69,25 @@ begin
             p_id, p_user, p_key, p_fingerprint, p_feature, p_quantity, p_properties::jsonb,
             p_now, p_expires_at
         )
-        on conflict (idempotency_key, user_id) do update set
+        on conflict (idempotency_key, user_id, feature) do update set
             state = 'held', expires_at = excluded.expires_at;
         reservation := (
             select h from usage_reservation h
-            where h.user_id = p_user and h.idempotency_key = p_key
+            where h.user_id = p_user and h.idempotency_key = p_key and h.feature = p_feature
         );
     end if;
 end
+$$;
+
+-- Returns the period that ran when a reservation was made at p_at: the last one that had begun then.
+-- If Commet reported its start late, it is the user's first one after that.
+create or replace function period_of_hold(p_user text, p_at timestamptz) returns bigint
+language sql stable as $$
+    select id from usage_period
+    where user_id = p_user
+    order by (starts_at <= p_at) desc,
+             case when starts_at <= p_at then starts_at end desc, id desc
+    limit 1
 $$;
 
 -- Books p_quantity, which the work of a reservation took, and ends the reservation. `verdict` is
@@ -75,9 +95,12 @@ $$;
 -- 'reservation_expired' or the code of a refusal, which leaves the reservation as it was.
 -- p_fingerprint is that of an event which reports the same usage directly. Such an event and the
 -- confirmation are the same work and count once.
+-- A held reservation is a promise: up to its quantity it is booked whatever has changed since. If
+-- access has ended, it is booked in the period that ended; if the user lost the feature, in the period
+-- in which it was made. Only what goes beyond the held quantity is decided anew.
 create or replace function confirm_reservation(
     p_id text, p_user text, p_quantity numeric, p_fingerprint bytea, p_now timestamptz,
-    p_statuses text[], out verdict text, out reservation usage_reservation
+    p_statuses text[], p_spending jsonb, out verdict text, out reservation usage_reservation
 )
 language plpgsql
 set plan_cache_mode = force_generic_plan
@@ -87,6 +110,9 @@ declare
     v_standing record;
     v_booked bytea;
     v_is_held boolean;
+    v_period bigint;
+    v_taken numeric;  -- used, carried and held, the reservation itself included
+    v_after numeric;
 begin
     perform from users where id = p_user for no key update;
     reservation := (
@@ -97,37 +123,43 @@ begin
         return;
     end if;
     select fingerprint into v_booked from usage_event
-    where user_id = p_user and idempotency_key = reservation.idempotency_key;
+    where user_id = p_user and idempotency_key = reservation.idempotency_key
+      and feature = reservation.feature;
     v_standing := lock_standing(p_user, reservation.feature, p_now, p_statuses);
     v_is_held := reservation.state = 'held' and reservation.expires_at > p_now;
+    v_period := v_standing.period;
+    v_taken := v_standing.used + v_standing.carried + v_standing.held;
+    v_after := v_taken + p_quantity - case when v_is_held then reservation.quantity else 0 end;
     verdict := case
         when reservation.state = 'confirmed' and reservation.booked = p_quantity then 'duplicate'
         when reservation.state = 'confirmed' then 'conflict'
         when reservation.state = 'released' then 'reservation_released'
         when v_booked = p_fingerprint then 'duplicate'  -- reported directly meanwhile
         when v_booked is not null then 'conflict'
+        when v_is_held and p_quantity <= reservation.quantity then null
         when v_standing.code is not null then v_standing.code
-        -- The total never passes the limit. Up to its own quantity a held reservation fits even if
-        -- other reservations fill the limit. Beyond that, or after it expired, the others come
-        -- first.
-        when v_is_held and p_quantity <= reservation.quantity then
-            case when v_standing.used + p_quantity > v_standing.cap then 'limit_reached' end
-        when v_is_held then
-            case when v_standing.used + v_standing.held - reservation.quantity + p_quantity
-                      > v_standing.cap
-                 then 'limit_reached' end
-        when v_standing.used + v_standing.held + p_quantity > v_standing.cap
-            then 'reservation_expired'
+        when v_after - v_standing.carried > v_standing.cap then
+            case when v_is_held then v_standing.cap_code else 'reservation_expired' end
+        else overage_refusal(
+            p_user, reservation.feature, v_period, v_taken, v_after, p_now, p_spending
+        )
     end;
-    if verdict is null and not fits_double(v_standing.used + p_quantity) then
+    if verdict is null and is_too_large(v_standing.used + p_quantity) then
         verdict := 'total_too_large';
+    end if;
+    if verdict is null and v_standing.code in ('subscription_required', 'access_unconfirmed') then
+        v_period := coalesce(
+            (select a.period from last_access(p_user, p_statuses, 'infinity') as a),
+            period_of_hold(p_user, reservation.created_at)
+        );
+    elsif verdict is null and v_standing.code is not null then
+        v_period := period_of_hold(p_user, reservation.created_at);
     end if;
     if verdict is null then
         verdict := 'confirmed';
         perform book_usage(
             p_user, reservation.idempotency_key, p_fingerprint, reservation.feature, p_quantity,
-            p_now, v_standing.period, 'confirm', p_now,
-            p_properties => reservation.properties
+            p_now, v_period, 'confirm', p_now, p_properties => reservation.properties
         );
     end if;
     if verdict = 'confirmed' or (verdict = 'duplicate' and reservation.state <> 'confirmed') then
@@ -135,6 +167,7 @@ begin
             state = 'confirmed', booked = p_quantity, concluded_at = p_now
         where id = p_id;
         reservation := (select h from usage_reservation h where h.id = p_id);
+        perform note_overage_of(p_user, v_period, p_now, p_spending);
     end if;
 end
 $$;

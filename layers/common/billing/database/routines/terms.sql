@@ -29,9 +29,29 @@ left join entitlements e on e.user_id = p.user_id and e.feature = t.feature;
 
 -- Copies a user's present terms to the user's totals. It is called just before the entitlements are
 -- replaced, so that usage counted so far keeps its price. A closed period gets terms once: those it
--- ended with. Features that the plan no longer has are left out.
+-- ended with. Features that the plan no longer has are left out. If usage may still come late for the
+-- user's last period (of a trial, a free plan or a subscription that has ended), features that were not
+-- used get a total of 0, so that their terms are kept too.
 create or replace function keep_terms(p_user text, p_now timestamptz) returns void
 language sql as $$
+    insert into usage_total (period, feature, total, fully_claimed)
+    select p.id, e.feature, 0, true
+    from (
+        select n.id, n.subscription_id, n.is_free, n.is_trial from usage_period n
+        where n.user_id = p_user
+        order by n.id desc limit 1
+    ) as p
+    join entitlements e on e.user_id = p_user
+    where e.type = 'usage' and e.model is not distinct from 'metered'
+      and (e.allowed or e.included > 0 or e.unlimited or e.overage_enabled)
+      and (
+          p.is_free or p.is_trial
+          or exists (
+              select from subscriptions s where s.id = p.subscription_id and s.status = 'canceled'
+          )
+      )
+    order by e.feature
+    on conflict (period, feature) do nothing;
     update usage_total t set
         included = case when not e.unlimited then coalesce(e.included, 0) end,
         unit_price = case when e.overage_enabled then e.unit_price else 0 end,

@@ -8,22 +8,85 @@ create table plans_cache (
     tried_at  timestamptz                -- when Commet was last asked, whether or not it answered
 );
 
+-- The currencies in which Commet charges, by plan, with the first user of each.
+create table charged_currency (
+    plan_id  text collate "C" not null,
+    currency text collate "C" not null,
+    user_id  text collate "C" not null,
+    seen_at  timestamptz not null default now(),
+    primary key (plan_id, currency)
+);
+
 -- Lets only one request at a time call Commet about a user's checkout: the one that has the lease.
 -- No transaction stays open during the call. The number `attempt` is part of the idempotency key.
 create table checkout_attempt (
-    user_id          text collate "C" primary key references users (id),
+    user_id          text collate "C" primary key references users (id) on update cascade,
     attempt          bigint not null,
     plan_code        text not null,
     billing_interval text,
     success_url      text not null,
+    skips_trial      boolean not null,
     started_at       timestamptz not null,
     leased_until     timestamptz,
     subscription_id  text collate "C"      -- null until Commet has answered
 );
 
+-- Changes of plan that were shown to a user, and what became of those that were confirmed.
+create table plan_change (
+    id               text collate "C" primary key,  -- the confirmation
+    user_id          text collate "C" not null references users (id) on update cascade,
+    subscription_id  text collate "C" not null,
+    old_plan_id      text not null,
+    old_interval     text,                 -- null on a free plan
+    plan_id          text not null,
+    billing_interval text,
+    currency         text not null,
+    is_immediate     boolean not null,
+    net_price        bigint,               -- the new price less the credit, in minor units
+    effective_at     timestamptz,          -- when the change takes effect; null if not known
+    expires_at       timestamptz not null,
+    begun_at         timestamptz,          -- when Commet was first asked to perform it
+    outcome          jsonb                 -- null until Commet has answered
+);
+create index plan_change_user_id on plan_change (user_id);
+create index plan_change_expires_at on plan_change (expires_at);
+
+-- Lets only one request at a time call Commet about a change of a user's plan.
+create table plan_change_lease (
+    user_id      text collate "C" primary key references users (id) on update cascade,
+    plan_change  text collate "C" not null,
+    leased_until timestamptz not null
+);
+
+-- What Commet last said about each of its customers (routines/customers.sql).
+create table customers (
+    id           text collate "C" primary key,  -- Commet's id
+    external_id  text collate "C",       -- the id of ours that Commet has for the customer, if any
+    changed_at   timestamptz,            -- Commet's time of that; null: Commet has not said yet
+    -- Commet gave a customer of somebody else this id, because the addresses are the same. The user
+    -- gets nothing of such a customer.
+    by_email     boolean not null default false,
+    approved_for text collate "C",       -- the user for whom an operator adopted the customer
+    approved_by  text,
+    approved_note text,
+    due_at       timestamptz             -- when the schedule asks Commet who the customer is
+);
+create index customers_external_id on customers (external_id) where external_id is not null;
+create index customers_due_at on customers (due_at) where due_at is not null;
+
+-- Users whose address or name changed since Commet was told.
+create table contact_change (
+    user_id      text collate "C" primary key references users (id) on update cascade on delete cascade,
+    version      bigint not null default 1,   -- grows with each change
+    due_at       timestamptz default now(),   -- null: Commet refused this version
+    leased_until timestamptz,                 -- until then, one run alone tells Commet
+    refused      text                         -- Commet's code
+);
+create index contact_change_due_at on contact_change (due_at) where due_at is not null;
+
 create table subscriptions (
     id                   text collate "C" primary key,
-    user_id              text collate "C" not null references users (id),
+    user_id              text collate "C" not null references users (id) on update cascade,
     status               text not null,
     plan_id              text collate "C",
     plan_name            text,
@@ -31,14 +94,20 @@ create table subscriptions (
     period_start         timestamptz,
     period_end           timestamptz,
     cancel_at_period_end boolean not null default false,
+    -- A change of plan that is booked: {plan_id, plan_name, interval, effective_at}; null: none.
+    scheduled_change     jsonb,
     trial_ends_at        timestamptz,
+    had_trial            boolean not null default false,  -- a trial has begun; never unset
     checkout_url         text,
     created_at           timestamptz not null,
-    event_at             timestamptz not null,  -- when the newest change applied here occurred
+    -- The newest time at which Commet named this user as the owner. Older news moves nothing.
+    owned_at             timestamptz,
+    changed_at             timestamptz not null,  -- when the newest change applied here occurred
     -- For each column, the time of the change that wrote it, in epoch seconds.
     known_at             jsonb not null default '{}',
     version              bigint not null default 1,
     confirmed_at         timestamptz,           -- when an answer of Commet last confirmed the row
+    unknown_at           timestamptz,           -- when Commet said it does not know the id; else null
     checked_at           timestamptz,           -- when Commet was last asked, answer or not
     -- How often Commet was asked for a waiting caller since the row last changed.
     checks               integer not null default 0,
@@ -64,7 +133,7 @@ create index subscriptions_live on subscriptions (id)
     where status in ('active', 'trialing', 'past_due', 'paused');
 
 create table entitlements (
-    user_id         text collate "C" not null references users (id),
+    user_id         text collate "C" not null references users (id) on update cascade,
     feature         text collate "C" not null,
     name            text not null,
     unit            text,
@@ -76,7 +145,7 @@ create table entitlements (
     overage_enabled boolean not null default false,
     unit_price      numeric(21,6),            -- of overage, in the rate scale: 10000 is 1.00
     currency        text,
-    event_at        timestamptz not null,
+    changed_at        timestamptz not null,
     version         bigint not null default 1,
     primary key (user_id, feature)
 );

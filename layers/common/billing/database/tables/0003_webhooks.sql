@@ -1,6 +1,6 @@
 -- The inbox of Commet's webhooks.
 
-create table webhook_events (
+create table webhooks (
     id          text collate "C" primary key,
     type        text not null,
     mode        text,
@@ -14,18 +14,18 @@ create table webhook_events (
     due_at      timestamptz,                  -- when reconcile tries it again
     -- Of a failed webhook: why it failed. Of an ignored one: why it may matter later.
     -- 'unknown_customer' waits until that user appears, 'other_mode' until a deployment sets
-    -- CommetMode to the webhook's mode.
+    -- CommetMode to the webhook's mode. 'somebody_elses' waits for nothing.
     error       text
 );
-create index webhook_events_due_at on webhook_events (due_at) where due_at is not null;
-create index webhook_events_unheard on webhook_events (customer)
+create index webhooks_due_at on webhooks (due_at) where due_at is not null;
+create index webhooks_unheard on webhooks (customer)
     where status = 'ignored' and error = 'unknown_customer';
-create index webhook_events_unheard_at on webhook_events (received_at)
+create index webhooks_unheard_at on webhooks (received_at)
     where status = 'ignored' and error = 'unknown_customer';
-create index webhook_events_other_mode on webhook_events (mode)
+create index webhooks_other_mode on webhooks (mode)
     where status = 'ignored' and error = 'other_mode';
-create index webhook_events_dead on webhook_events (id) where status = 'dead';
-create index webhook_events_failed on webhook_events (attempts, occurred_at)
+create index webhooks_dead on webhooks (id) where status = 'dead';
+create index webhooks_failed on webhooks (attempts, occurred_at)
     where status = 'failed';
-create index webhook_events_customer on webhook_events (customer, received_at);
-create index webhook_events_received_at on webhook_events (received_at);
+create index webhooks_customer on webhooks (customer, received_at);
+create index webhooks_received_at on webhooks (received_at);

@@ -11,23 +11,42 @@
 -- change, a reactivation or a new subscription opens another one, even on the same day.
 create table usage_period (
     id              bigint generated always as identity primary key,
-    user_id         text collate "C" not null references users (id),
+    user_id         text collate "C" not null references users (id) on update cascade,
     subscription_id text collate "C" not null,
     plan_id         text collate "C",
+    is_free         boolean not null default false,  -- of a subscription without a price
+    is_trial        boolean not null default false,
     starts_at       timestamptz not null,
     ends_at         timestamptz not null,
     provisional     boolean not null default false,  -- opened by us before Commet reported it
     opened_at       timestamptz not null default now(),
     closed_at       timestamptz,
     compacted_at    timestamptz,              -- when its sent deliveries were merged
+    -- Of the first paid period after a trial or free plan: usage before `paid_from` belongs to
+    -- `free_period`.
+    paid_from       timestamptz,
+    free_period     bigint references usage_period (id),
     check (starts_at < ends_at)
 );
 create unique index usage_period_one_open on usage_period (user_id) where closed_at is null;
 create index usage_period_user_id on usage_period (user_id, starts_at);
+create index usage_period_paid_from on usage_period (user_id, paid_from)
+    where paid_from is not null;
 create index usage_period_uncompacted on usage_period (closed_at)
     where closed_at is not null and compacted_at is null;
 
--- The ledger. Callers choose the idempotency keys, so an event that is sent again finds its row.
+-- The free periods that ended early, and whose included quantity was partly used, beside the free
+-- period that followed them: what was used in `earlier` lowers what is left in `period` until
+-- `until`, when the earlier one would have ended. Nothing else depends on these rows.
+create table earlier_free_period (
+    period  bigint not null references usage_period (id),
+    earlier bigint not null references usage_period (id),
+    until   timestamptz not null,
+    primary key (period, earlier)
+);
+
+-- The ledger. Callers choose the idempotency keys, so an event that is sent again finds its row. A
+-- key is unique per user and feature, so one unit of work may be counted by several features.
 -- There are no foreign keys, because the user's lock already guarantees them. Checking the one on
 -- the period would add 6 ms to a batch of 1,000 events, which takes 20 ms.
 create table usage_event (
@@ -35,7 +54,7 @@ create table usage_event (
     idempotency_key text collate "C" not null,
     fingerprint     bytea not null,           -- hash of all that the caller supplied
     feature         text collate "C" not null,
-    quantity        numeric(15,6) not null,
+    quantity        numeric(21,6) not null,
     occurred_at     timestamptz not null,
     booked_at       timestamptz not null,
     period          bigint not null,          -- usage_period.id
@@ -45,10 +64,10 @@ create table usage_event (
     reason          text,
     author          text,
     properties      jsonb,
-    -- True for a correction of a period that is over: Commet takes no correction there, so a person
-    -- has to give the money back.
+    -- True for a correction of a period that was over when it was booked: Commet takes no correction
+    -- there, so a person has to give the money back. What is true since: usage_credit.
     needs_credit    boolean not null default false,
-    primary key (user_id, idempotency_key)
+    primary key (user_id, idempotency_key, feature)
 );
 -- Two indexes read the ledger in the order of booking: of one user, period by period, and of all
 -- users. Neither may start with user_id: before the table has statistics, the planner would prefer
@@ -58,7 +77,8 @@ create index usage_event_period_booked on usage_event (period, booked_at);
 create index usage_event_booked on usage_event (booked_at);
 
 -- The keys of ledger rows that were pruned (docs/decisions/0014). `key` is two hashes side by side,
--- so that the keys of one user lie together: 48 bits of the user's hash, 80 of the key's.
+-- so that the keys of one user lie together: 48 bits of the user's hash, 80 of the hash of user,
+-- feature and key.
 create table usage_key (
     key         uuid primary key,
     fingerprint uuid not null
@@ -66,8 +86,8 @@ create table usage_key (
 
 -- The sum of the ledger by period and feature. A row is updated often. Postgres updates it in place
 -- (a HOT update) as long as no index contains the changed columns, so no index may contain `total`
--- or `claimed`. `fully_claimed` seldom changes, so an index on it costs nothing; with it the search
--- for growth skips every finished period.
+-- or `claimed`. `fully_claimed` seldom changes, so an index on it costs nothing; with that index the
+-- search for growth skips every finished period.
 create table usage_total (
     period     bigint not null references usage_period (id),
     feature    text collate "C" not null,
@@ -78,12 +98,16 @@ create table usage_total (
     fully_claimed boolean not null default false, -- the period is closed and everything claimed
     -- No claims until then: a replacement waits to begin, or ('infinity') is under way.
     claims_paused_until timestamptz,
+    replace_after timestamptz,                    -- no replacement is begun before; null: any time
     -- The terms that price this period's usage, kept when the entitlement got others.
     included   numeric(21,6),                     -- null: unlimited
     unit_price numeric(21,6),                     -- rate scale; 0: no overage; null: not known
     currency   text,
     terms_at   timestamptz,                       -- null: no other terms came since
     carried    numeric(21,6) not null default 0,  -- counted in an earlier period, booked here
+    -- The part of `total` that is never delivered: what a trial or free plan had not sent when it was
+    -- over, and what was reported of it afterwards.
+    withheld   numeric(21,6) not null default 0,
     primary key (period, feature)
 ) with (fillfactor = 70);
 create index usage_total_not_fully_claimed on usage_total (period, feature) where not fully_claimed;
@@ -91,7 +115,8 @@ create index usage_total_not_fully_claimed on usage_total (period, feature) wher
 create index usage_total_claims_paused on usage_total (feature, period)
     where claims_paused_until = 'infinity';
 
--- The ledger's sums by the UTC day of booking; the days of a total add up to it exactly.
+-- The ledger's sums by the UTC day on which the usage occurred (day_of_use); the days of a total add
+-- up to it exactly.
 create table usage_daily (
     period   bigint not null,
     feature  text collate "C" not null,
@@ -110,30 +135,32 @@ create table usage_reservation (
     idempotency_key text collate "C" not null,
     fingerprint     bytea not null,           -- hash of all that the caller supplied
     feature         text collate "C" not null,
-    quantity        numeric(15,6) not null check (quantity > 0),
+    quantity        numeric(21,6) not null check (quantity > 0),
     properties      jsonb,
     created_at      timestamptz not null,
     expires_at      timestamptz not null,
     state           text not null default 'held' check (state in
                     ('held', 'confirmed', 'released', 'expired')),
-    booked          numeric(15,6),            -- the quantity that was booked, once confirmed
+    booked          numeric(21,6),            -- the quantity that was booked, once confirmed
     concluded_at    timestamptz,
     -- The user comes second, so that the planner never uses this index to find a user's
     -- reservations.
-    unique (idempotency_key, user_id),
+    unique (idempotency_key, user_id, feature),
     check ((state = 'confirmed') = (booked is not null))
 );
 create index usage_reservation_held on usage_reservation (user_id, feature) where state = 'held';
 create index usage_reservation_expires_at on usage_reservation (expires_at);
 
--- The credit that a correction of a closed period needs, as it was answered to the author. It is
--- kept so that the same correction, sent again, gets the same answer, whatever has happened to the
--- period since. It has a table of its own because few ledger entries have a credit.
+-- The credit that a correction needs: of a period that was over, or that was over before Commet's total
+-- was lowered. The same correction, sent again, is answered with it. A quantity of 0: none is needed
+-- after all. It has a table of its own because few ledger entries have a credit.
 create table usage_credit (
     user_id         text collate "C" not null,
     idempotency_key text collate "C" not null,    -- of the correction
-    quantity        numeric(15,6) not null check (quantity > 0),
-    amount          numeric(21,6),                -- in major units; null: the price is not known
+    feature         text collate "C" not null,
+    quantity        numeric(21,6) not null check (quantity >= 0),
+    -- In major units. Null while it is not known what Commet billed, or at which price.
+    amount          numeric(36,6),
     currency        text,
-    primary key (user_id, idempotency_key)
+    primary key (user_id, idempotency_key, feature)
 );

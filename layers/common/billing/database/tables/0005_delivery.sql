@@ -20,6 +20,7 @@ create table usage_delivery (
     reason          text,                         -- why it is parked
     claimed_at      timestamptz not null default now(),
     due_at          timestamptz not null default now(),
+    waits           boolean not null default false,  -- until due_at; false also while leased
     attempts        integer not null default 0,
     uncertain_since timestamptz,                  -- the first attempt that may have had an effect
     sent_at         timestamptz,
@@ -31,12 +32,16 @@ create table usage_delivery (
     compare_at      timestamptz,                  -- not null: in doubt; totals are compared then
     excess          numeric(21,6),                -- of a credit: the quantity billed too much;
                                                   -- below zero: too little
-    amount          numeric(21,6),                -- what it is worth, in major units
+    amount          numeric(36,6),                -- what it is worth, in major units
     currency        text,
     resolved_at     timestamptz,                  -- when a person dealt with it elsewhere
     note            text,
     -- When a placed delivery came in doubt: we heard late of a period that may contain it.
     doubted_at      timestamptz,
+    -- Of a delivery that was claimed before its interval was over: when that would have been, and
+    -- what the user's unclaimed overage was worth. Until then other deliveries come first.
+    early_until     timestamptz,
+    early_value     numeric(36,6),
     primary key (period, feature, seq)
 );
 create index usage_delivery_due on usage_delivery (due_at) where state = 'pending';
@@ -73,3 +78,11 @@ create index usage_drift_asked on usage_drift (period) where repair = 'asked';
 -- Pending deliveries that got no answer, by their first attempt: few, unless Commet is down.
 create index usage_delivery_unanswered on usage_delivery (uncertain_since)
     where state = 'pending' and uncertain_since is not null;
+
+-- Users whose unclaimed overage is worth enough to be claimed in the next run, whatever the interval.
+-- `value` is what it was worth when the user was noted.
+create table overage_due (
+    user_id  text collate "C" primary key,
+    value    numeric(36,6) not null,
+    noted_at timestamptz not null default now()
+);

@@ -17,3 +17,14 @@ create table rounds (
     finished_at  timestamptz,
     leased_until timestamptz            -- until then, one run alone works on the round
 );
+
+-- Alarms that ring once for each subject, such as a day or a currency.
+create table alarm_once (
+    alarm    text collate "C" not null,
+    subject  text collate "C" not null,
+    about    text collate "C",               -- the user, if the alarm is about one
+    noted_at timestamptz not null default now(),
+    rung_at  timestamptz,                    -- null: the next run of deliver_usage rings
+    primary key (alarm, subject)
+);
+create index alarm_once_silent on alarm_once (alarm) where rung_at is null;

@@ -1,0 +1,13 @@
+"""Whether the database can do its work."""
+
+from billing.database.connection import Database
+from billing.database.statements import Statements
+from billing.errors import DatabaseUnavailable
+
+_sql = Statements(__file__)
+
+
+def check(db: Database) -> None:
+    """Raises DatabaseUnavailable for a server that only reads, or that lacks the tables."""
+    if not db.value(_sql["is_ready"]):
+        raise DatabaseUnavailable

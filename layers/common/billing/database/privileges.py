@@ -1,0 +1,153 @@
+"""What each database role of the functions may do. Migrations grant it.
+
+Two roles: `accounts` signs people up and in, so it alone reads passwords; `app` does all the rest.
+A function that was taken over can do no more than its role (docs/decisions/0022).
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from psycopg import sql
+
+from billing.database.connection import Connection
+
+_READ = "select"
+_ADD = "select, insert"
+_CHANGE = "select, update"
+_KEEP = "select, insert, update"  # rows are never deleted
+_ALL = "select, insert, update, delete"
+
+
+@dataclass(frozen=True, slots=True)
+class Privileges:
+    """What one role may do: privileges by table, and the `security definer` routines it may call.
+
+    Routines without `security definer` may be called by every role: they can do no more than their
+    caller.
+    """
+
+    tables: Mapping[str, str]
+    routines: frozenset[str]
+
+
+ACCOUNTS = Privileges(
+    tables={
+        "account_tokens": _ALL,
+        "attempts": _KEEP,
+        "known_networks": _KEEP,
+        "mails": _ALL,
+        "passwords": _KEEP,
+        "sessions": _ALL,
+        "suppressed_addresses": "select, insert, delete",
+        "users": _KEEP,
+    },
+    routines=frozenset({"audit", "erase_user", "user_of_identity"}),
+)
+
+APP = Privileges(
+    tables={
+        "alarm_once": _KEEP,
+        "attempts": _ALL,
+        "audit": _READ,
+        "being_replaced": _READ,
+        "call_budget": _KEEP,
+        "charged_currency": _ADD,
+        "checkout_attempt": _KEEP,
+        "contact_change": _ALL,
+        "current_subscription": _READ,
+        "customers": _KEEP,
+        "debt": _KEEP,
+        "debt_floor": _ALL,
+        "debt_link": _KEEP,
+        "debtor": _READ,
+        "earlier_free_period": _ADD,
+        "entitlements": _KEEP,
+        "erasure": _CHANGE,
+        "exported_account_tokens": _READ,
+        "exported_known_networks": _READ,
+        "exported_mails": _READ,
+        "exported_passwords": _READ,
+        "identities": _READ,
+        "invoice_search": _ALL,
+        "overage_due": _ALL,
+        "payment_trouble": _KEEP,
+        "plan_change": _ALL,
+        "plan_change_lease": _ALL,
+        "plans_cache": _KEEP,
+        "rounds": _KEEP,
+        "sessions": "select, update, delete",  # `accounts` opens them
+        "subscriptions": _KEEP,
+        "usage_credit": _KEEP,
+        "usage_daily": _KEEP,
+        "usage_delivery": _ALL,
+        "usage_drift": _ALL,
+        "usage_event": _ADD,  # the ledger: only `prune_ledger` replaces an entry, by its key
+        "usage_key": _READ,
+        "usage_period": _KEEP,
+        "usage_reservation": _ALL,
+        "usage_terms": _READ,
+        "usage_total": _KEEP,
+        "users": _KEEP,
+        "webhooks": _ALL,
+    },
+    routines=frozenset(
+        {
+            "audit",
+            "delete_unverified",
+            "erase_user",
+            "free_address",
+            "prune_audit",
+            "prune_ledger",
+            "prune_sign_ins",
+            "replace_erased",
+            "user_of_identity",
+            "verify_address",
+        }
+    ),
+)
+
+# Both roles read which migrations were applied: `/health` compares them with the code's own.
+MIGRATIONS = "schema_migrations"
+
+
+def grant(
+    connection: Connection, roles: Iterable[tuple[str, Privileges]], *, only_more: bool = False
+) -> None:
+    """Gives each role, by its name in the database, its privileges and takes all others away.
+
+    With `only_more` nothing is taken away: newer code may still be running. A role that is named
+    twice gets the privileges of both. The owner of the tables is left out: it may do everything.
+    """
+    wanted = [(name, each) for name, each in roles if name != connection.info.user]
+    definers = _definers(connection)
+    for signature in definers.values():
+        _run(connection, f"revoke execute on function {signature} from public")
+    for name in dict.fromkeys(name for name, _ in wanted):
+        if not only_more:
+            _run(connection, "revoke all on all tables in schema public from {}", name)
+            for signature in definers.values():
+                _run(connection, f"revoke execute on function {signature} from {{}}", name)
+        _run(connection, "grant usage on schema public to {}", name)
+        _run(connection, "grant usage, select on all sequences in schema public to {}", name)
+        _run(connection, f"grant select on {MIGRATIONS} to {{}}", name)
+    for name, privileges in wanted:
+        for table, granted in privileges.tables.items():
+            _run(connection, f"grant {granted} on {table} to {{}}", name)
+        for routine in privileges.routines:
+            _run(connection, f"grant execute on function {definers[routine]} to {{}}", name)
+
+
+def _run(connection: Connection, statement: str, role: str = "") -> None:
+    """Runs a statement of this module's own words, with the name of a role in it."""
+    connection.execute(sql.SQL(statement).format(sql.Identifier(role)))
+
+
+def _definers(connection: Connection) -> dict[str, str]:
+    """The signatures of the routines that run as the tables' owner, by name."""
+    return {
+        str(row["name"]): str(row["signature"])
+        for row in connection.execute(
+            "select proname as name, oid::regprocedure::text as signature from pg_proc"
+            " where prosecdef and pronamespace = 'public'::regnamespace"
+        )
+    }

@@ -1,0 +1,40 @@
+"""Asks each role of the functions, after a migration, whether it can work."""
+
+from collections.abc import Callable
+
+from billing.database.connection import Connection
+from billing.database.privileges import Privileges
+from billing.database.statements import Statements
+
+_sql = Statements(__file__)
+
+
+class RoleCannotWork(Exception):
+    """A role of the functions logs in and lacks something. The message names role and lack."""
+
+
+def probe(role: str, privileges: Privileges, connect: Callable[[], Connection]) -> None:
+    """Opens a connection as a role, and asks which of its privileges it lacks.
+
+    Raises RoleCannotWork if it lacks any, and psycopg.OperationalError where it cannot log in.
+    """
+    pairs = [
+        (name, privilege)
+        for name, granted in privileges.tables.items()
+        for privilege in granted.split(", ")
+    ]
+    connection = connect()
+    try:
+        rows = connection.execute(
+            _sql["lacking"],
+            {
+                "names": [name for name, _ in pairs],
+                "wanted": [privilege for _, privilege in pairs],
+                "definers": sorted(privileges.routines),
+            },
+        ).fetchall()
+    finally:
+        connection.close()
+    if rows:
+        lacks = "; ".join(str(row["lack"]) for row in rows)
+        raise RoleCannotWork(f"The role {role} cannot work: {lacks}.")

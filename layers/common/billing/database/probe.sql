@@ -1,0 +1,32 @@
+-- Asks, as one role of the functions, for what that role cannot do with the tables and routines.
+
+-- Lists what the role of the session lacks, five things at most. `names` and `wanted` have tables and
+-- views, each with one privilege; `definers` the routines that run as their owner and that the role
+-- calls. A trigger's function needs no right to be executed, and functions of extensions are not ours.
+-- name: lacking
+with
+tables as (
+    select t.name, t.privilege, to_regclass('public.' || quote_ident(t.name)) as id
+    from unnest(%(names)s::text[], %(wanted)s::text[]) as t (name, privilege)
+),
+routines as (
+    select p.oid, p.proname
+    from pg_proc p
+    where p.pronamespace = 'public'::regnamespace
+      and p.prorettype <> 'trigger'::regtype
+      and (not p.prosecdef or p.proname = any (%(definers)s))
+      and not exists (select from pg_depend d where d.objid = p.oid and d.deptype = 'e')
+)
+select distinct 'its search_path does not lead to ' || name as lack
+from tables
+where to_regclass(quote_ident(name)) is distinct from id
+union all
+select 'it may not ' || privilege || ' ' || name
+from tables
+where not has_table_privilege(id, privilege)
+union all
+select 'it may not execute ' || proname
+from routines
+where not has_function_privilege(oid, 'execute')
+order by 1
+limit 5

@@ -1,0 +1,372 @@
+-- Own accounts: people who signed up here. docs/accounts.md.
+--
+-- An account has a claim on its address only once the address is proven (`verified_at`). The unique
+-- index users_email_key holds proven addresses alone, and so decides who of several gets an address.
+--
+-- What changes an account's address, password or sessions first locks its row in users
+-- (lock_account), so that two such changes never meet.
+--
+-- Every routine may be called twice with the same ids: Database repeats a statement whose answer was
+-- lost.
+
+-- Returns whether the user is an own account whose address is not proven. A user of a product is none.
+create or replace function is_unverified(p_user users) returns boolean
+language sql immutable as $$
+    select p_user.own_account and p_user.verified_at is null
+$$;
+
+-- Returns whether the address of the user is proven to be the user's: to us, or to the identity
+-- provider that brought the user. The address of a user of a product is contact data.
+create or replace function is_address_proven(p_user_id text) returns boolean
+language sql stable as $$
+    select coalesce((
+        select (u.own_account and u.verified_at is not null) or exists (
+            select from identities i where i.user_id = u.id and i.proven_email_key = u.email_key
+        )
+        from users u where u.id = p_user_id
+    ), false)
+$$;
+
+-- Locks an account until the transaction ends, and returns its row.
+create or replace function lock_account(p_user_id text) returns users
+language sql as $$
+    select u from users u where u.id = p_user_id for no key update
+$$;
+
+-- Queues a mail with a link, and has its token replace an older one of the same purpose. Returns
+-- whether the mail was queued: if not (limits, an address that takes no mail), the older token stays.
+create or replace function send_token(
+    p_user_id text, p_purpose text, p_email text, p_email_key text, p_token_id text,
+    p_lasting interval, p_now timestamptz
+) returns boolean
+language plpgsql as $$
+declare
+    v_kind text := case p_purpose
+        when 'change_email' then 'email_changing' when 'sign_in' then 'sign_in_link' else p_purpose
+    end;
+begin
+    if exists (select from account_tokens where id = p_token_id) then
+        return true;
+    end if;
+    if queue_mail(p_user_id, p_email, v_kind, jsonb_build_object(
+        'token_id', p_token_id, 'expires_at', p_now + p_lasting
+    ), p_now) is null then
+        return false;
+    end if;
+    insert into account_tokens (id, user_id, purpose, email, email_key, created_at, expires_at)
+    values (p_token_id, p_user_id, p_purpose, p_email, p_email_key, p_now, p_now + p_lasting)
+    on conflict (user_id, purpose) do update set
+        id = excluded.id, email = excluded.email, email_key = excluded.email_key,
+        created_at = excluded.created_at, expires_at = excluded.expires_at, used_in = null;
+    return true;
+end
+$$;
+
+-- Makes an own account with its first session, and queues the mail that proves its address. Returns
+-- false, and makes nothing, if a verified account has the address.
+create or replace function sign_up(
+    p_id text, p_email text, p_email_key text, p_name text, p_hash text,
+    p_token_sha256 bytea, p_session_id text, p_device text, p_expires_at timestamptz,
+    p_token_id text, p_lasting interval, p_now timestamptz, p_person bytea default null
+) returns boolean
+language plpgsql as $$
+begin
+    if exists (select from users where id = p_id) then
+        return true;
+    end if;
+    if exists (
+        select from users
+        where coalesce(email_key, lower(normalize(email, nfkc) collate "C")) = p_email_key
+          and own_account and verified_at is not null
+    ) then
+        return false;
+    end if;
+    insert into users (id, email, email_key, name, person, own_account, created_at)
+    values (p_id, p_email, p_email_key, p_name, p_person, true, p_now);
+    insert into passwords (user_id, hash, changed_at) values (p_id, p_hash, p_now);
+    insert into sessions (token_sha256, id, user_id, device, created_at, last_seen_at, expires_at)
+    values (p_token_sha256, p_session_id, p_id, p_device, p_now, p_now, p_expires_at);
+    perform send_token(p_id, 'verify_email', p_email, p_email_key, p_token_id, p_lasting, p_now);
+    return true;
+end
+$$;
+
+-- Begins a session of a verified account whose password was just checked against p_hash, and
+-- remembers the network. Returns false, and begins none, if the password has been changed since:
+-- whoever changed it ended all sessions.
+create or replace function begin_session(
+    p_user_id text, p_hash text, p_token_sha256 bytea, p_session_id text, p_device text,
+    p_network text, p_expires_at timestamptz, p_now timestamptz
+) returns boolean
+language plpgsql as $$
+declare
+    v_user users := lock_account(p_user_id);
+begin
+    if v_user.verified_at is null
+       or not exists (select from passwords where user_id = p_user_id and hash = p_hash) then
+        return false;
+    end if;
+    insert into sessions (token_sha256, id, user_id, device, created_at, last_seen_at, expires_at)
+    values (p_token_sha256, p_session_id, p_user_id, p_device, p_now, p_now, p_expires_at)
+    on conflict (token_sha256) do nothing;
+    perform know_network(p_user_id, p_network, p_now);
+    return true;
+end
+$$;
+
+-- Remembers that the account signed in from a network. Null: the network is not known.
+create or replace function know_network(p_user_id text, p_network text, p_now timestamptz)
+returns void
+language sql as $$
+    insert into known_networks as k (user_id, network, last_seen_at)
+    select p_user_id, p_network, p_now where p_network is not null
+    on conflict (user_id, network) do update set last_seen_at = excluded.last_seen_at
+    where k.last_seen_at < excluded.last_seen_at
+$$;
+
+-- Returns whether the token does something for the user: it was not used, and has not expired. A token
+-- that this very request used does. The caller holds the user's lock.
+create or replace function is_good_token(
+    p_token account_tokens, p_user_id text, p_purposes text[], p_request text, p_now timestamptz
+) returns boolean
+language sql immutable as $$
+    select coalesce(
+        p_token.user_id = p_user_id and p_token.purpose = any (p_purposes)
+            and (p_token.used_in = p_request or (p_token.used_in is null and p_token.expires_at > p_now)),
+        false
+    )
+$$;
+
+-- Proves the address that a link was sent to: the address of a new account, or the next one of an
+-- account. Returns null; 'gone' if the link does nothing any more; 'email_taken' if another account
+-- proved to have the address first.
+create or replace function prove_address(
+    p_token_id text, p_user_id text, p_request text, p_now timestamptz
+) returns text
+language plpgsql as $$
+declare
+    v_user users := lock_account(p_user_id);
+    v_token account_tokens := (select t from account_tokens t where t.id = p_token_id);
+begin
+    if not is_good_token(v_token, p_user_id, '{verify_email,change_email}', p_request, p_now)
+       or (v_token.purpose = 'verify_email' and v_user.email_key <> v_token.email_key) then
+        return 'gone';
+    end if;
+    if v_token.used_in = p_request then
+        return null;
+    end if;
+    begin
+        update users set
+            email = v_token.email, email_key = v_token.email_key, verified_at = p_now, freed_at = null
+        where id = p_user_id;
+    exception when unique_violation then
+        return 'email_taken';
+    end;
+    update account_tokens set used_in = p_request where id = p_token_id;
+    if v_token.purpose = 'change_email' then
+        -- Links that went to the old address do nothing any more.
+        delete from account_tokens where user_id = p_user_id and id <> p_token_id;
+        if v_user.verified_at is not null then
+            perform queue_mail(p_user_id, v_user.email, 'email_changed_notice', '{}', p_now);
+        end if;
+    end if;
+    return null;
+end
+$$;
+
+-- Sets the password of an own account whose current one was just checked against p_old. Ends all
+-- sessions but one. Returns false, and changes nothing, if the password has been changed since.
+create or replace function change_password(
+    p_user_id text, p_old text, p_hash text, p_keep bytea, p_now timestamptz
+) returns boolean
+language plpgsql as $$
+declare
+    v_user users := lock_account(p_user_id);
+begin
+    if exists (select from passwords where user_id = p_user_id and hash = p_hash) then
+        return true;
+    end if;
+    update passwords set hash = p_hash, changed_at = p_now
+    where user_id = p_user_id and hash = p_old;
+    if not found then
+        return false;
+    end if;
+    delete from sessions where user_id = p_user_id and token_sha256 <> p_keep;
+    delete from account_tokens where user_id = p_user_id and purpose in ('reset_password', 'sign_in');
+    if v_user.verified_at is not null then
+        perform queue_mail(p_user_id, v_user.email, 'password_changed', '{}', p_now);
+    end if;
+    return true;
+end
+$$;
+
+-- Sends a link to set a new password to the account of an address: the verified one, else the newest
+-- that is not verified. Sends nothing if there is none.
+create or replace function forgot_password(
+    p_email_key text, p_token_id text, p_lasting interval, p_now timestamptz
+) returns void
+language sql as $$
+    select send_token(
+        u.id, 'reset_password', u.email, u.email_key, p_token_id, p_lasting, p_now
+    ) from (
+        select id, email, p_email_key as email_key from users
+        where coalesce(email_key, lower(normalize(email, nfkc) collate "C")) = p_email_key
+          and own_account and freed_at is null
+        order by verified_at is null, created_at desc, id
+        limit 1
+    ) u
+$$;
+
+-- Sets a new password by a link. That proves the address, too. Ends all sessions and all other links
+-- of the account. Returns null, 'gone' or 'email_taken', as prove_address.
+create or replace function reset_password(
+    p_token_id text, p_user_id text, p_hash text, p_network text, p_request text, p_now timestamptz
+) returns text
+language plpgsql as $$
+declare
+    v_user users := lock_account(p_user_id);
+    v_token account_tokens := (select t from account_tokens t where t.id = p_token_id);
+begin
+    if not is_good_token(v_token, p_user_id, '{reset_password}', p_request, p_now)
+       or v_user.email_key <> v_token.email_key then
+        return 'gone';
+    end if;
+    if v_token.used_in = p_request then
+        return null;
+    end if;
+    begin
+        -- Somebody else may have made an unverified account. What they said of themselves goes.
+        update users set
+            verified_at = p_now, name = null, own_spend_limit = null
+        where id = p_user_id and verified_at is null;
+    exception when unique_violation then
+        return 'email_taken';
+    end;
+    update passwords set hash = p_hash, changed_at = p_now where user_id = p_user_id;
+    update account_tokens set used_in = p_request where id = p_token_id;
+    delete from account_tokens where user_id = p_user_id and id <> p_token_id;
+    delete from sessions where user_id = p_user_id;
+    perform know_network(p_user_id, p_network, p_now);
+    perform queue_mail(p_user_id, v_user.email, 'password_changed', '{}', p_now);
+    return null;
+end
+$$;
+
+-- Begins a session by a link that was sent because somebody guesses the password. Returns null or
+-- 'gone'.
+create or replace function sign_in_by_link(
+    p_token_id text, p_user_id text, p_token_sha256 bytea, p_session_id text, p_device text,
+    p_network text, p_expires_at timestamptz, p_request text, p_now timestamptz
+) returns text
+language plpgsql as $$
+declare
+    v_user users := lock_account(p_user_id);
+    v_token account_tokens := (select t from account_tokens t where t.id = p_token_id);
+begin
+    if not is_good_token(v_token, p_user_id, '{sign_in}', p_request, p_now)
+       or v_user.verified_at is null then
+        return 'gone';
+    end if;
+    update account_tokens set used_in = p_request where id = p_token_id;
+    insert into sessions (token_sha256, id, user_id, device, created_at, last_seen_at, expires_at)
+    values (p_token_sha256, p_session_id, p_user_id, p_device, p_now, p_now, p_expires_at)
+    on conflict (token_sha256) do nothing;
+    perform know_network(p_user_id, p_network, p_now);
+    return null;
+end
+$$;
+
+-- Counts an own account with a customer at Commet as verified, unless another account has proved to
+-- have the address.
+create or replace function verify_customer(p_user_id text) returns void
+language plpgsql as $$
+begin
+    update users set verified_at = now()
+    where id = p_user_id and own_account and verified_at is null and freed_at is null;
+exception when unique_violation then
+    null;
+end
+$$;
+
+-- An operator's word that an address is an account's. p_email null: the account's own address.
+-- Returns null, 'unknown_user', 'not_an_own_account' or 'email_taken'.
+create or replace function verify_address(
+    p_user_id text, p_email text, p_email_key text, p_now timestamptz
+) returns text
+language plpgsql security definer set search_path = pg_catalog, public, pg_temp as $$
+begin
+    update users set
+        email = coalesce(p_email, email), email_key = coalesce(p_email_key, email_key),
+        verified_at = coalesce(case when p_email is null then verified_at end, p_now), freed_at = null
+    where id = p_user_id and own_account;
+    if not found then
+        return case when exists (select from users where id = p_user_id)
+               then 'not_an_own_account' else 'unknown_user' end;
+    end if;
+    if p_email is not null then
+        delete from account_tokens where user_id = p_user_id;
+    end if;
+    return null;
+exception when unique_violation then
+    return 'email_taken';
+end
+$$;
+
+-- An operator takes the address from an account, so that another account can prove to have it. The
+-- account stays, and nobody can sign in to it until an operator verifies an address of it. Returns
+-- null, 'unknown_user' or 'not_an_own_account'.
+create or replace function free_address(p_user_id text, p_now timestamptz) returns text
+language plpgsql security definer set search_path = pg_catalog, public, pg_temp as $$
+begin
+    update users set verified_at = null, freed_at = coalesce(freed_at, p_now)
+    where id = p_user_id and own_account;
+    if not found then
+        return case when exists (select from users where id = p_user_id)
+               then 'not_an_own_account' else 'unknown_user' end;
+    end if;
+    delete from sessions where user_id = p_user_id;
+    delete from account_tokens where user_id = p_user_id;
+    return null;
+end
+$$;
+
+-- Deletes unverified accounts that are older than a day and have nothing that must be kept: no
+-- customer at Commet, and nothing that was bought or used. Returns how many.
+create or replace function delete_unverified(p_before timestamptz, p_limit integer) returns integer
+language plpgsql security definer set search_path = pg_catalog, public, pg_temp as $$
+declare
+    v_deleted integer;
+begin
+    delete from users
+    where id in (
+        select u.id from users u
+        where u.own_account and u.verified_at is null and u.created_at < p_before
+          and u.freed_at is null
+          and u.commet_customer_id is null and u.customer_requested_at is null
+          and not exists (select from subscriptions where user_id = u.id)
+          and not exists (select from checkout_attempt where user_id = u.id)
+          and not exists (select from usage_period where user_id = u.id)
+          and not exists (select from debt where user_id = u.id)
+        limit p_limit
+    )
+      -- Again, because an account may be verified at this moment.
+      and verified_at is null and customer_requested_at is null;
+    get diagnostics v_deleted = row_count;
+    return v_deleted;
+end
+$$;
+
+-- Deletes links that have ended by p_now, and networks last seen before p_networks_before: some
+-- thousands, the rest with the next call.
+create or replace function prune_sign_ins(p_now timestamptz, p_networks_before timestamptz)
+returns void
+language sql security definer set search_path = pg_catalog, public, pg_temp as $$
+    delete from account_tokens where id in (
+        select id from account_tokens where expires_at < p_now limit 10000
+    );
+    delete from known_networks where (user_id, network) in (
+        select user_id, network from known_networks
+        where last_seen_at < p_networks_before
+        limit 10000
+    );
+$$;

@@ -1,0 +1,312 @@
+-- Debts. Every routine that changes a user's debts locks the user first (see 0004_usage.sql) and
+-- ends with settle_debts, so that `users.has_debt` and the offered link always fit the open debts.
+
+-- Returns how many decimals amounts that are charged have; the list is that of billing/amounts.py.
+create or replace function decimals_of(p_currency text) returns integer
+language sql immutable as $$
+    select case
+        when lower(p_currency) in ('bif', 'clp', 'djf', 'gnf', 'isk', 'jpy', 'kmf', 'krw', 'mga',
+            'pyg', 'rwf', 'ugx', 'uyi', 'vnd', 'vuv', 'xaf', 'xof', 'xpf') then 0
+        when lower(p_currency) in ('bhd', 'iqd', 'jod', 'kwd', 'lyd', 'omr', 'tnd') then 3
+        when lower(p_currency) in ('clf', 'uyw') then 4
+        else 2
+    end
+$$;
+
+-- The open debts that count, by user: their amount is known, in the currency of the floor.
+-- `is_debtor`: they add up to the floor.
+create or replace view debtor as
+select d.user_id, f.currency, array_agg(d.id order by d.id) as debts, sum(d.amount) as amount,
+       sum(d.amount - d.tax) as net, sum(d.amount) >= f.amount as is_debtor
+from debt d
+join debt_floor f on f.currency = d.currency
+where d.ended_at is null and d.amount > 0
+group by d.user_id, f.currency, f.amount;
+
+-- Writes what follows from the user's open debts: whether they are too much (`has_debt`), and
+-- whether the offered link still asks for exactly these debts. The caller has locked the user.
+create or replace function settle_debts(p_user text) returns void
+language sql as $$
+    update users u set has_debt = not u.has_debt
+    where u.id = p_user
+      and u.has_debt <> exists (select from debtor o where o.user_id = p_user and o.is_debtor);
+    update debt_link l set
+        state = 'superseded', due_at = case when l.payment_id is not null then now() end
+    where l.user_id = p_user and l.state = 'offered'
+      and not exists (
+          select from debtor o
+          where o.user_id = p_user and o.debts = l.debts and o.net = l.net
+            and o.currency = l.currency
+      );
+$$;
+
+-- Locks the user and settles: for reconcile, when the floor has changed.
+create or replace function judge_debts(p_user text) returns void
+language plpgsql as $$
+begin
+    perform from users where id = p_user for no key update;
+    perform settle_debts(p_user);
+end
+$$;
+
+-- Opens a debt, once for each source; a second call changes nothing. Returns its id. p_amount is in
+-- major units and may be null while it is not known; p_tax is the part of it that is tax.
+create or replace function open_debt(
+    p_user text, p_kind text, p_source text, p_amount numeric, p_currency text, p_now timestamptz,
+    p_tax numeric default 0
+) returns bigint
+language plpgsql as $$
+declare
+    v_id bigint;
+begin
+    perform from users where id = p_user for no key update;
+    insert into debt (user_id, kind, source, amount, tax, currency, opened_at, due_at)
+    values (
+        p_user, p_kind, p_source, round(p_amount, decimals_of(p_currency)),
+        round(p_tax, decimals_of(p_currency)), lower(p_currency), p_now,
+        case when p_amount is null then now() end
+    )
+    on conflict (user_id, kind, source) do nothing
+    returning id into v_id;
+    if not found then
+        return (
+            select id from debt where user_id = p_user and kind = p_kind and source = p_source
+        );
+    end if;
+    perform settle_debts(p_user);
+    return v_id;
+end
+$$;
+
+-- Ends those of these debts that are open; returns how many. If they were paid or forgiven, the
+-- deliveries they come from are resolved: a redrive would bill them a second time.
+create or replace function end_debts(
+    p_user text, p_debts bigint[], p_by text, p_author text, p_note text, p_now timestamptz
+) returns bigint
+language plpgsql as $$
+declare
+    v_ended bigint[];
+begin
+    perform from users where id = p_user for no key update;
+    with ended as (
+        update debt set
+            ended_at = p_now, ended_by = p_by, author = p_author, note = p_note, due_at = null
+        where user_id = p_user and id = any (p_debts) and ended_at is null
+        returning id
+    )
+    select coalesce(array_agg(id), '{}') into v_ended from ended;
+    if p_by <> 'withdrawn' then
+        update usage_delivery set
+            resolved_at = now(), note = coalesce(p_note, 'debt ' || debt || ' was ' || p_by)
+        where debt = any (v_ended) and state = 'parked' and resolved_at is null;
+    end if;
+    perform settle_debts(p_user);
+    return cardinality(v_ended);
+end
+$$;
+
+-- Ends the debt that comes from a source, if it is open; returns how many were ended.
+create or replace function end_debt_of(
+    p_user text, p_kind text, p_source text, p_by text, p_now timestamptz
+) returns bigint
+language sql as $$
+    select end_debts(p_user, array_agg(d.id), p_by, null, null, p_now)
+    from debt d
+    where d.user_id = p_user and d.kind = p_kind and d.source = p_source and d.ended_at is null
+    having count(*) > 0
+$$;
+
+-- Writes what Commet says a debt is worth. Of a debt whose amount is known it changes nothing; an
+-- amount of 0 ends the debt.
+create or replace function record_debt_amount(
+    p_debt bigint, p_amount numeric, p_tax numeric, p_currency text, p_now timestamptz
+) returns void
+language plpgsql as $$
+declare
+    v_user text := (select user_id from debt where id = p_debt);
+begin
+    perform from users where id = v_user for no key update;
+    update debt set
+        amount = round(p_amount, decimals_of(p_currency)),
+        tax = round(p_tax, decimals_of(p_currency)),
+        currency = lower(p_currency), due_at = null, reads = reads + 1,
+        ended_at = case when p_amount = 0 then p_now end,
+        ended_by = case when p_amount = 0 then 'withdrawn' end
+    where id = p_debt and amount is null and ended_at is null;
+    perform settle_debts(v_user);
+end
+$$;
+
+-- Gives each lost delivery of these periods that has no debt one: the period's open debt, or a new
+-- one if that debt stands on a payment link, because what a link asks for must not change. The
+-- caller has locked the user.
+create or replace function open_lost_usage(p_user text, p_periods bigint[], p_now timestamptz)
+returns void
+language plpgsql as $$
+declare
+    v_period bigint;
+    v_debt bigint;
+begin
+    for v_period in
+        select distinct d.period from usage_delivery d
+        where d.period = any (p_periods) and d.user_id = p_user and d.debt is null
+          and d.state = 'parked' and d.reason = 'lost_to_cancellation' and d.resolved_at is null
+    loop
+        select o.id into v_debt
+        from debt o
+        where o.user_id = p_user and o.kind = 'lost_usage' and o.ended_at is null
+          and split_part(o.source, ':', 1) = v_period::text
+          and not exists (
+              select from debt_link l where l.user_id = p_user and o.id = any (l.debts)
+          )
+        limit 1;
+        if not found then
+            insert into debt (user_id, kind, source, opened_at)
+            select p_user, 'lost_usage',
+                   v_period || case when count(*) > 0 then ':' || count(*) + 1 else '' end, p_now
+            from debt o
+            where o.user_id = p_user and o.kind = 'lost_usage'
+              and split_part(o.source, ':', 1) = v_period::text
+            returning id into v_debt;
+        end if;
+        update usage_delivery d set debt = v_debt
+        where d.period = v_period and d.user_id = p_user and d.debt is null
+          and d.state = 'parked' and d.reason = 'lost_to_cancellation' and d.resolved_at is null;
+    end loop;
+    perform price_lost_usage(p_user, p_now);
+end
+$$;
+
+-- Adds up what the lost deliveries of each of the user's open debts are worth, rounded once. The
+-- amount is null if a price is not known, or if currencies differ. A debt without deliveries ends.
+-- The caller has locked the user.
+create or replace function price_lost_usage(p_user text, p_now timestamptz) returns void
+language plpgsql as $$
+begin
+    update debt o set
+        amount = s.amount, currency = s.currency,
+        ended_at = case when s.amount = 0 then p_now end,
+        ended_by = case when s.amount = 0 then 'withdrawn' end
+    from (
+        select w.id, min(lower(d.currency)) as currency,
+               case
+                   when count(d.seq) = 0 then 0
+                   when bool_and(d.amount is not null and d.currency is not null)
+                        and min(lower(d.currency)) = max(lower(d.currency))
+                       then round(sum(d.amount), decimals_of(min(d.currency)))
+               end as amount
+        from debt w
+        left join usage_delivery d
+            on d.debt = w.id and d.state = 'parked' and d.reason = 'lost_to_cancellation'
+            and d.resolved_at is null
+        where w.user_id = p_user and w.kind = 'lost_usage' and w.ended_at is null
+        group by w.id
+    ) as s
+    where o.id = s.id;
+    perform settle_debts(p_user);
+end
+$$;
+
+-- Takes what was paid by one of our links: the debts on it end. What was paid beyond the debts that
+-- were still open is `overpaid`, which rings. Returns whether the link was not known as paid.
+create or replace function complete_link(
+    p_payment text, p_transaction text, p_now timestamptz
+) returns boolean
+language plpgsql as $$
+declare
+    v_link record;
+    v_open numeric;
+begin
+    select l.id, l.user_id, l.debts, l.net into v_link
+    from debt_link l where l.payment_id = p_payment;
+    if not found then
+        return false;
+    end if;
+    perform from users where id = v_link.user_id for no key update;
+    update debt_link set transaction_id = coalesce(transaction_id, p_transaction)
+    where id = v_link.id;
+    select coalesce(sum(d.amount - d.tax), 0) into v_open
+    from debt d
+    where d.id = any (v_link.debts) and d.ended_at is null;
+    update debt_link set
+        state = 'paid', ended_at = p_now, due_at = null, leased_until = null,
+        overpaid = greatest(net - v_open, 0)
+    where id = v_link.id and state <> 'paid';
+    if not found then
+        return false;
+    end if;
+    perform end_debts(v_link.user_id, v_link.debts, 'paid', null, null, p_now);
+    return true;
+end
+$$;
+
+-- Applies what a webhook says about debts: {"void": invoice}, {"collected": invoice} or
+-- {"link": payment, "transaction": id or null}, or {"refunded": payment}. `record_change` calls it
+-- under the user's lock.
+create or replace function record_debt_news(p_user text, p_news jsonb, p_now timestamptz)
+returns void
+language plpgsql as $$
+begin
+    if p_news ? 'void' then
+        perform open_debt(p_user, 'voided_invoice', p_news->>'void', null, null, p_now);
+    elsif p_news ? 'collected' then
+        perform end_debt_of(p_user, 'voided_invoice', p_news->>'collected', 'collected', p_now);
+    elsif p_news ? 'link' then
+        perform complete_link(p_news->>'link', p_news->>'transaction', p_now);
+    elsif p_news ? 'refunded' then
+        update debt_link set refunded_at = p_now
+        where payment_id = p_news->>'refunded' and overpaid > 0 and refunded_at is null;
+    end if;
+end
+$$;
+
+-- Offers the user's open debts on a payment link, and returns that link. `is_leased`: the caller
+-- has to ask Commet for the link now, alone for 30 seconds. Neither leased nor with a url: another
+-- request asks. No row if nothing is owed.
+create or replace function offer_debts(p_user text, p_now timestamptz)
+returns table (
+    id bigint, debts bigint[], net numeric, currency text, payment_id text, url text,
+    total numeric, is_leased boolean
+)
+language plpgsql as $$
+declare
+    v_id bigint;
+    v_leased boolean := false;
+begin
+    perform from users u where u.id = p_user for no key update;
+    perform settle_debts(p_user);  -- a link of other debts is offered no more
+    insert into debt_link (user_id, debts, net, currency, created_at)
+    select o.user_id, o.debts, o.net, o.currency, p_now
+    from debtor o
+    where o.user_id = p_user and o.is_debtor
+      and not exists (
+          select from debt_link l where l.user_id = p_user and l.state = 'offered'
+      );
+    update debt_link l set leased_until = now() + interval '30 seconds'
+    where l.user_id = p_user and l.state = 'offered' and l.payment_id is null
+      and (l.leased_until is null or l.leased_until < now())
+    returning l.id into v_id;
+    v_leased := found;
+    return query
+        select l.id, l.debts, l.net, l.currency, l.payment_id, l.url, l.total, v_leased
+        from debt_link l
+        where l.user_id = p_user and l.state = 'offered';
+end
+$$;
+
+-- Remembers a live subscription that has ended, so that its invoices are looked through.
+create or replace function search_invoices() returns trigger
+language plpgsql as $$
+begin
+    insert into invoice_search (subscription_id, user_id, due_at)
+    values (new.id, new.user_id, now())
+    on conflict (subscription_id) do update set due_at = now(), searches = 0;
+    return null;
+end
+$$;
+
+create or replace trigger search_invoices_of_ended
+after update of status on subscriptions
+for each row
+when (old.status in ('active', 'past_due', 'paused') and new.status = 'canceled')
+execute function search_invoices();

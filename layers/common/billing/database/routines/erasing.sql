@@ -1,0 +1,247 @@
+-- Erasure in two steps, and what a person who comes back inherits
+-- (docs/decisions/0038-erasure-and-export.md). The routines that erase run as the owner of the tables.
+
+-- The first step, at once: sessions, password, tokens, mails, name, address and stored webhooks go.
+-- What Commet needs (deliveries) and what is owed stays. Returns false where there is no such user.
+-- May be repeated. p_entry is an entry of the audit trail.
+create or replace function erase_user(p_user text, p_entry jsonb) returns boolean
+language plpgsql security definer set search_path = pg_catalog, public, pg_temp as $$
+declare
+    v_user record;
+begin
+    perform from users where id = p_user for no key update;
+    select u.erased_at, u.commet_customer_id, u.person into v_user from users u where u.id = p_user;
+    if not found then
+        return false;
+    end if;
+    perform audit(p_user, p_entry);
+    if v_user.erased_at is not null then
+        return true;
+    end if;
+    insert into erasure (user_id, pseudonym)
+    values (p_user, case when p_user like 'usr\_%' then p_user
+                         else 'usr_' || left(replace(gen_random_uuid()::text, '-', ''), 24) end);
+    delete from sessions where user_id = p_user;
+    delete from passwords where user_id = p_user;
+    delete from identities where user_id = p_user;
+    delete from known_networks where user_id = p_user;
+    delete from account_tokens where user_id = p_user;
+    delete from mails where user_id = p_user;
+    delete from attempts
+    where key in ('checkout:' || p_user, 'portal:' || p_user, 'manage:' || p_user);
+    -- A webhook that was not applied yet keeps its payload until it is: Python strips it.
+    update webhooks set payload = null
+    where customer in (p_user, v_user.commet_customer_id) and payload is not null
+      and status in ('applied', 'ignored', 'unreadable');
+    update customers set approved_note = null
+    where id = v_user.commet_customer_id or approved_for = p_user;
+    update payment_trouble set recovery_url = null where user_id = p_user;
+    if v_user.person is not null then
+        insert into remembered as r (person, user_id) values (v_user.person, p_user)
+        on conflict (person) do update set user_id = excluded.user_id, erased_at = now();
+    end if;
+    -- The trigger of contacts has Commet told: its address and name are overwritten by these.
+    update users set
+        email = 'erased-' || replace(gen_random_uuid()::text, '-', '') || '@erased.invalid',
+        email_key = null, name = null, verified_at = null, person = null, erased_at = now()
+    where id = p_user;
+    return true;
+end
+$$;
+
+-- The second step: replaces an id that was given by a product, and what a product wrote into the
+-- ledger, in every table. Works on p_limit entries of the ledger at most. Returns whether the step is
+-- done; null where the user is not erased.
+create or replace function replace_erased(p_user text, p_limit integer) returns boolean
+language plpgsql security definer set search_path = pg_catalog, public, pg_temp as $$
+declare
+    v_new text;
+    v_customer text;
+    v_count bigint;
+begin
+    perform from users where id = p_user for no key update;
+    select e.pseudonym, u.commet_customer_id into v_new, v_customer
+    from erasure e
+    join users u on u.id = e.user_id
+    where e.user_id = p_user and e.finished_at is null;
+    if not found then
+        return exists (select from erasure where user_id = p_user);
+    end if;
+    -- Keys are the product's own texts. Nobody knows the new ones; they only have to differ.
+    with part as materialized (
+        select n.idempotency_key, n.feature from usage_event n
+        where n.user_id = p_user and n.fingerprint <> ''
+        limit p_limit
+    )
+    update usage_event e set
+        user_id = v_new, idempotency_key = 'erased:' || gen_random_uuid(), fingerprint = '',
+        properties = null, reason = null
+    from part s
+    where e.user_id = p_user and e.idempotency_key = s.idempotency_key and e.feature = s.feature;
+    get diagnostics v_count = row_count;
+    if v_count = p_limit then
+        return false;
+    end if;
+    update usage_credit set user_id = v_new, idempotency_key = 'erased:' || gen_random_uuid()
+    where user_id = p_user;
+    update usage_reservation set
+        user_id = v_new, idempotency_key = 'erased:' || gen_random_uuid(), fingerprint = '',
+        properties = null
+    where user_id = p_user;
+    delete from usage_key where key >= (encode(
+            substr(sha256(convert_to(p_user, 'UTF8')), 1, 6), 'hex') || repeat('0', 20))::uuid
+        and key <= (encode(
+            substr(sha256(convert_to(p_user, 'UTF8')), 1, 6), 'hex') || repeat('f', 20))::uuid;
+    update usage_delivery set
+        user_id = v_new, event_id = delivery_name(period, v_new, feature, seq), body = '{}',
+        note = null
+    where user_id = p_user;
+    update usage_drift set user_id = v_new where user_id = p_user;
+    delete from overage_due where user_id = p_user;
+    update charged_currency set user_id = v_new where user_id = p_user;
+    update alarm_once set about = v_new where about = p_user;
+    update alarm_once set subject = v_new where subject = p_user;
+    update webhooks set customer = v_new where customer = p_user;
+    update webhooks set payload = null
+    where customer in (v_new, v_customer) and payload is not null;
+    update customers set external_id = v_new where external_id = p_user;
+    update customers set approved_for = v_new, approved_note = null where approved_for = p_user;
+    update audit set user_id = v_new where user_id = p_user;
+    update audit set actor = v_new where actor = p_user and actor_kind = 'user';
+    delete from checkout_attempt where user_id = p_user;
+    delete from plan_change where user_id = p_user;
+    delete from plan_change_lease where user_id = p_user;
+    delete from contact_change where user_id = p_user;
+    delete from attempts where key like '%:' || p_user;
+    update debt set note = null where user_id = p_user;
+    update debt set source = replace(source, p_user, v_new)
+    where user_id = p_user and p_user <> v_new and position(p_user in source) > 0;
+    -- The foreign keys follow.
+    update users set id = v_new where id = p_user and id <> v_new;
+    update erasure set
+        finished_at = now(), due_at = null,
+        given_sha256 = case when p_user <> v_new then sha256(convert_to(p_user, 'UTF8')) end
+    where user_id = v_new;
+    update remembered r set
+        had_trial = had_trial_before(r), free_until = free_until_of(r),
+        user_id = case when exists (
+            select from debt d where d.user_id = v_new and d.ended_at is null
+        ) then v_new end
+    where user_id = v_new;
+    perform audit(v_new, jsonb_build_object(
+        'id', gen_random_uuid(), 'actor_kind', 'system', 'action', 'account.erased',
+        'outcome', 'done'
+    ));
+    return true;
+end
+$$;
+
+-- Returns whether a remembered person had a trial.
+create or replace function had_trial_before(r remembered) returns boolean
+language sql stable as $$
+    select r.had_trial
+        or exists (select from users u where u.id = r.user_id and u.inherits_trial)
+        or exists (select from subscriptions s where s.user_id = r.user_id and s.had_trial)
+$$;
+
+-- Returns until when a remembered person has had what a free plan includes; null: not at all.
+create or replace function free_until_of(r remembered) returns timestamptz
+language sql stable as $$
+    select greatest(
+        r.free_until,
+        (select u.free_until from users u where u.id = r.user_id),
+        (select max(p.ends_at) from usage_period p where p.user_id = r.user_id and p.is_free)
+    )
+$$;
+
+-- Gives a user what is remembered of the person: that there was a trial, the free period, and the open
+-- debts. Nothing else of the erased account.
+create or replace function inherit() returns trigger
+language plpgsql security definer set search_path = pg_catalog, public, pg_temp as $$
+declare
+    v_of remembered;
+begin
+    v_of := (select r from remembered r where r.person = new.person);
+    if v_of.person is null or v_of.user_id = new.id then
+        return null;
+    end if;
+    update users set
+        inherits_trial = inherits_trial or had_trial_before(v_of),
+        free_until = greatest(free_until, free_until_of(v_of))
+    where id = new.id;
+    if v_of.user_id is not null then
+        update erasure set heir = new.id where user_id = v_of.user_id;
+        perform move_debts(v_of.user_id, new.id);
+    end if;
+    return null;
+end
+$$;
+
+-- An own account inherits when its address is proven: before that it may be anybody's.
+create or replace trigger new_user_inherits
+after insert on users
+for each row
+when (new.person is not null and (not new.own_account or new.verified_at is not null))
+execute function inherit();
+
+create or replace trigger verified_user_inherits
+after update of verified_at, person on users
+for each row
+when (
+    new.person is not null and new.verified_at is not null
+    and (old.verified_at is null or old.person is distinct from new.person)
+)
+execute function inherit();
+
+-- Makes the open debts of an erased user those of the same person's new account.
+create or replace function move_debts(p_from text, p_to text) returns void
+language plpgsql as $$
+begin
+    perform from users where id in (p_from, p_to) order by id for no key update;
+    update debt d set user_id = p_to
+    where d.user_id = p_from and d.ended_at is null
+      and not exists (
+          select from debt o
+          where o.user_id = p_to and o.kind = d.kind and o.source = d.source
+      );
+    if found then
+        perform settle_debts(p_from);
+        perform settle_debts(p_to);
+    end if;
+end
+$$;
+
+-- Returns the id of ours that a customer has whom Commet calls p_named: the pseudonym of an erased
+-- user, or the id that the pseudonym has replaced, is that user.
+create or replace function present_id(p_named text) returns text
+language sql stable as $$
+    select coalesce(
+        (select u.id from users u where u.id = p_named),
+        (select e.user_id from erasure e where e.pseudonym = p_named),
+        (select e.user_id from erasure e
+         where e.given_sha256 = sha256(convert_to(p_named, 'UTF8'))
+         order by e.asked_at desc limit 1),
+        p_named
+    )
+$$;
+
+-- Returns whether a customer of a webhook is an erased user.
+create or replace function is_erased(p_customer text) returns boolean
+language sql stable as $$
+    select exists (select from users u where u.id = find_user(p_customer) and u.erased_at is not null)
+$$;
+
+-- Makes the erasure of a user due again whose subscription begins: somebody paid an old checkout page.
+create or replace function end_again() returns trigger
+language plpgsql as $$
+begin
+    update erasure set due_at = now(), ended_at = null where user_id = new.user_id;
+    return null;
+end
+$$;
+
+create or replace trigger live_subscription_of_erased
+after insert or update of status, user_id on subscriptions
+for each row
+when (new.status in ('active', 'trialing', 'past_due', 'paused'))
+execute function end_again();

@@ -1,0 +1,17 @@
+-- What the export of a person shows of tables that most functions may not read: all columns but
+-- those from which a password, a link or a mail could be made. Views read with their owner's rights.
+
+create or replace view exported_passwords as
+select user_id, changed_at from passwords;
+
+create or replace view exported_known_networks as
+select user_id, network, last_seen_at from known_networks;
+
+create or replace view exported_account_tokens as
+select id, user_id, purpose, email, email_key, created_at, expires_at, used_in
+from account_tokens;
+
+create or replace view exported_mails as
+select id, user_id, address, kind, queued_at, expires_at, state, reason, waits_since, due_at,
+       leased_until, attempts, ended_at, message_id
+from mails;

@@ -1,0 +1,245 @@
+-- Usage that belongs to a period that is over: of a trial or a free plan that somebody paid after, and
+-- usage reported shortly after access ended (docs/decisions/0034-where-late-usage-belongs.md).
+
+-- Completes the row of a period that begins. `is_trial`: Commet bills nothing of it. If a trial or free
+-- plan led here without a gap, `free_period` names its period and `paid_from` the moment until which
+-- usage belongs there, although Commet's new period begins at midnight of that day.
+create or replace function begin_period() returns trigger
+language plpgsql as $$
+declare
+    v_subscription record;
+    v_before record;
+begin
+    select s.status, s.trial_ends_at, s.known_at into v_subscription
+    from subscriptions s
+    where s.id = new.subscription_id;
+    new.is_trial := coalesce(v_subscription.status = 'trialing', false);
+    select p.id, p.subscription_id, p.plan_id, p.is_free, p.is_trial, p.ends_at, p.closed_at
+    into v_before
+    from usage_period p
+    where p.user_id = new.user_id
+    order by p.id desc limit 1;
+    if not found or least(v_before.ends_at, v_before.closed_at) < new.starts_at
+       or new.is_free or not v_before.is_free and (new.is_trial or not v_before.is_trial) then
+        return new;
+    end if;
+    new.free_period := v_before.id;
+    new.paid_from := least(
+        v_before.closed_at,
+        case when v_before.is_trial then coalesce(v_subscription.trial_ends_at, v_before.ends_at) end,
+        -- If the plan changed, it was paid when it changed, not when we heard of it.
+        case when v_before.subscription_id = new.subscription_id
+                  and v_before.plan_id <> new.plan_id
+             then to_timestamp((v_subscription.known_at->>'plan_id')::numeric) end
+    );
+    return new;
+end
+$$;
+
+create or replace trigger begin_usage_period
+before insert on usage_period
+for each row execute function begin_period();
+
+-- A provisional period of a trial may turn out to be the first paid one: then it is billed.
+create or replace function end_trial_period() returns trigger
+language plpgsql as $$
+begin
+    new.is_trial := not exists (
+        select from subscriptions s
+        where s.id = new.subscription_id and s.status in ('active', 'past_due')
+    );
+    return new;
+end
+$$;
+
+create or replace trigger end_usage_period_of_trial
+before update of starts_at, ends_at on usage_period
+for each row
+when (old.is_trial and new.closed_at is null)
+execute function end_trial_period();
+
+-- Returns whether Commet bills nothing of a period: usage of it is not delivered once it is over,
+-- because Commet would book it in the paid period that follows.
+create or replace function is_unbilled(p usage_period) returns boolean
+language sql stable as $$ select p.is_free or p.is_trial $$;
+
+-- When a trial or free period is closed, what was not sent of it stays here. Deliveries that no run has
+-- tried are taken back. A period that is opened again is delivered again.
+create or replace function withhold_usage() returns trigger
+language plpgsql as $$
+begin
+    if new.closed_at is null then
+        update usage_total set withheld = 0, fully_claimed = false
+        where period = new.id and withheld > 0;
+        return null;
+    end if;
+    -- Waits for a claim that is under way: its deliveries have to be seen below.
+    perform from usage_total where period = new.id order by feature for no key update;
+    with taken_back as (
+        delete from usage_delivery d
+        where d.period = new.id and d.state = 'pending' and d.kind = 'event'
+          and d.uncertain_since is null
+        returning d.feature, d.quantity
+    ),
+    by_feature as (
+        select feature, sum(quantity) as quantity from taken_back group by feature
+    )
+    update usage_total t set
+        claimed = t.claimed - coalesce(b.quantity, 0),
+        withheld = greatest(t.total - t.claimed + coalesce(b.quantity, 0), 0)
+    from usage_total n
+    left join by_feature b on b.feature = n.feature
+    where n.period = new.id and t.period = n.period and t.feature = n.feature;
+    return null;
+end
+$$;
+
+create or replace trigger withhold_usage_of_closed
+after update of closed_at on usage_period
+for each row
+when ((old.closed_at is null) <> (new.closed_at is null) and (new.is_free or new.is_trial))
+execute function withhold_usage();
+
+-- Returns when the access that runs in p_period began: the start of the first of the periods that led to
+-- it without a gap. Periods of one subscription have no gap between them. Not looked for beyond p_since.
+create or replace function access_began(p_period bigint, p_since timestamptz)
+returns timestamptz
+language sql stable as $$
+    with recursive chain as (
+        select p.id, p.user_id, p.subscription_id, p.starts_at
+        from usage_period p
+        where p.id = p_period
+        union all
+        select b.id, b.user_id, b.subscription_id, least(b.starts_at, c.starts_at)
+        from chain c
+        cross join lateral (
+            select n.id, n.user_id, n.subscription_id, n.starts_at,
+                   least(n.ends_at, n.closed_at) as ended_at
+            from usage_period n
+            where n.user_id = c.user_id and n.id < c.id
+            order by n.id desc limit 1
+        ) as b
+        where c.starts_at > p_since
+          and (b.ended_at >= c.starts_at or b.subscription_id = c.subscription_id)
+    )
+    select min(starts_at) from chain
+$$;
+
+-- Returns the user's last period, and the moment at which access in it ended or is known to end. No row
+-- if there never was one. p_before: only periods that began before it.
+create or replace function last_access(p_user text, p_statuses text[], p_before timestamptz)
+returns table (period bigint, ended_at timestamptz)
+language sql stable as $$
+    select p.id,
+           least(
+               p.ends_at, p.closed_at,
+               case when s.status <> 'canceled' and s.status <> all (p_statuses)
+                    then to_timestamp(coalesce(
+                        (s.known_at->>'status')::numeric, extract(epoch from s.changed_at)
+                    )) end
+           )
+    from usage_period p
+    left join subscriptions s on s.id = p.subscription_id
+    where p.user_id = p_user and p.starts_at < p_before
+    order by p.closed_at desc nulls first, p.id desc
+    limit 1
+$$;
+
+-- Returns where usage of p_occurred belongs, if not in the running period p_period; no row if it belongs
+-- there. p_code is why usage of this moment is refused, null if it is not.
+--   code    'before_subscription', if it belongs nowhere; else null
+--   period  the period that is over, with the other columns as in usage_standing:
+--   beyond  included less carried, null if it has no overage
+-- Usage of a trial or free plan counts against its included quantity and has no overage. Usage that
+-- occurred before access ended and comes within p_grace has overage as while access ran, in good
+-- standing.
+create or replace function late_place(
+    p_user text, p_feature text, p_occurred timestamptz, p_period bigint, p_code text,
+    p_now timestamptz, p_statuses text[], p_grace interval
+) returns table (
+    code text, period bigint, starts_at timestamptz, ends_at timestamptz, used numeric,
+    cap numeric, cap_code text, held numeric, beyond numeric, unit_price numeric
+)
+language plpgsql stable as $$
+declare
+    v_began timestamptz;
+    v_period bigint;
+begin
+    if p_code is null then
+        v_began := date_trunc('day', access_began(p_period, p_occurred), 'UTC')
+                   - interval '5 minutes';
+        if p_occurred >= v_began then
+            select n.free_period into v_period
+            from usage_period n
+            where n.user_id = p_user and n.paid_from > p_occurred and n.id <= p_period
+            order by n.paid_from, n.id limit 1;
+        end if;
+    elsif p_code not in ('subscription_required', 'access_unconfirmed') then
+        return;
+    end if;
+    if p_code is not null or p_occurred < v_began then
+        select a.period into v_period
+        from last_access(p_user, p_statuses, coalesce(v_began, 'infinity')) as a
+        where p_occurred < a.ended_at and p_now < a.ended_at + p_grace
+          -- If access is in doubt before its known end, Commet decides.
+          and (p_code is distinct from 'access_unconfirmed' or a.ended_at <= p_now);
+    end if;
+    if v_period is not null then
+        return query
+            select null::text, p.id, p.starts_at, p.ends_at, coalesce(t.total, 0),
+                   case when k.included is not null and not k.has_overage
+                        then k.included - coalesce(t.carried, 0) - k.used_before end,
+                   case when k.sells_overage then 'payment_overdue' else 'limit_reached' end,
+                   case when p_code is not null then h.held else 0 end,
+                   case when k.has_overage then k.included - coalesce(t.carried, 0) end,
+                   w.unit_price
+            from usage_period p
+            join users u on u.id = p.user_id
+            left join usage_total t on t.period = p.id and t.feature = p_feature
+            left join entitlements e on e.user_id = p.user_id and e.feature = p_feature
+            cross join lateral (
+                select coalesce(t.terms_at >= p.closed_at, false) as kept
+            ) as o
+            cross join lateral (
+                select case when o.kept then t.included
+                            when e.unlimited is not true then coalesce(e.included, 0) end
+                           as included,
+                       case when o.kept then t.unit_price
+                            when not e.overage_enabled then 0 else e.unit_price end as unit_price
+            ) as w
+            cross join lateral (
+                select w.included,
+                       not is_unbilled(p) and w.unit_price is distinct from 0 as sells_overage,
+                       not is_unbilled(p) and w.unit_price is distinct from 0
+                           and w.included is not null
+                           and not u.has_debt and not u.has_dispute as has_overage,
+                       case when p.is_free then used_before_of(p.id, p_feature, p_occurred)
+                            else 0 end as used_before
+            ) as k
+            cross join lateral (
+                select coalesce(sum(r.quantity), 0) as held
+                from usage_reservation r
+                where r.user_id = p_user and r.feature = p_feature and r.state = 'held'
+                  and r.expires_at > p_now
+            ) as h
+            where p.id = v_period
+              and (
+                  o.kept
+                  -- The entitlements are still those of the period, unless a free plan was left.
+                  or (p_code is not null or p.is_trial)
+                     and e.type = 'usage' and e.model is not distinct from 'metered'
+                     and (e.allowed or e.included > 0 or e.unlimited or e.overage_enabled)
+              );
+        if not found and p_code is null then
+            return query
+                select 'feature_not_in_plan'::text, v_period, null::timestamptz, null::timestamptz,
+                       0::numeric, null::numeric, null::text, 0::numeric, null::numeric,
+                       null::numeric;
+        end if;
+    elsif p_occurred < v_began then
+        return query
+            select 'before_subscription'::text, p_period, null::timestamptz, null::timestamptz,
+                   0::numeric, null::numeric, null::text, 0::numeric, null::numeric, null::numeric;
+    end if;
+end
+$$;

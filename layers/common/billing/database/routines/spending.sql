@@ -1,0 +1,190 @@
+-- What users spend beyond the included quantities, and how far they may go. docs/usage.md,
+-- "Spending ceiling".
+--
+-- p_spending has the operator's parameters, with amounts in major units by currency. An amount that
+-- is null means "none"; a currency that is missing is not listed:
+--   {"currency": "usd", "ceilings": {"usd": "500"}, "at_once": {"usd": "5"}}
+
+-- Returns the users' overage without what they hold: one row for each element of p_users that is
+-- not null, numbered by `user_at`. p_periods are their open periods.
+--   spent      what usage beyond the included quantities costs
+--   unclaimed  the part of it that is not in a delivery yet
+--   currency   of these amounts
+--   by_default the ceiling that OverageCeiling gives; null if none, 0 if the currency is not listed
+--   ceiling    the amount that `spent` may reach: the product's limit or else the default, and not
+--              more than the user's own; null if there is none
+--   set_by     who set the ceiling: 'user', 'product' or 'default'
+--   at_once    from this unclaimed amount on, usage is delivered without waiting for the interval;
+--              null if that never happens
+-- A feature whose price is not known counts as 0, because its overage is refused.
+create or replace function booked_overage_of(
+    p_users text[], p_periods bigint[], p_spending jsonb
+) returns table (
+    user_at bigint, spent numeric, unclaimed numeric, currency text, by_default numeric,
+    ceiling numeric, set_by text, at_once numeric
+)
+language sql stable as $$
+    select q.user_at, s.spent, s.spent - s.claimed, c.currency, d.by_default,
+           least(coalesce(u.spend_limit, d.by_default), u.own_spend_limit),
+           case when u.own_spend_limit < coalesce(u.spend_limit, d.by_default, 'Infinity')
+                    then 'user'
+                when u.spend_limit is not null then 'product'
+                else 'default' end,
+           case when u.overage_due_until > now() then 0
+                else (p_spending->'at_once'->>c.currency)::numeric end
+    from unnest(p_users, p_periods) with ordinality as q (user_id, period, user_at)
+    cross join lateral (
+        select n.spend_limit, n.own_spend_limit, n.overage_due_until
+        from users n where n.id = q.user_id limit 1
+    ) as u
+    cross join lateral (
+        select coalesce(sum(overage_value(t.total + t.carried, e.included, e.unit_price)), 0)
+                   as spent,
+               coalesce(sum(overage_value(t.claimed + t.carried, e.included, e.unit_price)), 0)
+                   as claimed,
+               min(e.currency) as currency
+        from (
+            select n.feature, coalesce(n.included, 0) as included, n.currency,
+                   coalesce(n.unit_price, 0) as unit_price
+            from entitlements n
+            where n.user_id = q.user_id and n.overage_enabled and not n.unlimited
+        ) as e
+        left join lateral (
+            select n.total, n.claimed, n.carried from usage_total n
+            where n.period = q.period and n.feature = e.feature limit 1
+        ) as t on true
+    ) as s
+    cross join lateral (
+        select lower(coalesce(s.currency, p_spending->>'currency')) as currency
+    ) as c
+    cross join lateral (
+        select case when p_spending->'ceilings' ? c.currency
+                    then (p_spending->'ceilings'->>c.currency)::numeric else 0 end as by_default
+    ) as d
+$$;
+
+-- Returns what the users' held reservations add to their overage if all of it is used: rows of
+-- `user_at` and `cost`, none for a user who holds nothing.
+create or replace function held_overage_of(
+    p_users text[], p_periods bigint[], p_now timestamptz
+) returns table (user_at bigint, cost numeric)
+language sql stable as $$
+    select q.user_at,
+           sum(
+               overage_value(coalesce(t.used, 0) + h.held, e.included, e.unit_price)
+               - overage_value(coalesce(t.used, 0), e.included, e.unit_price)
+           )
+    from unnest(p_users, p_periods) with ordinality as q (user_id, period, user_at)
+    cross join lateral (
+        select r.feature, sum(r.quantity) as held
+        from usage_reservation r
+        where r.user_id = q.user_id and r.state = 'held' and r.expires_at > p_now
+        group by r.feature
+    ) as h
+    cross join lateral (
+        select coalesce(n.included, 0) as included, coalesce(n.unit_price, 0) as unit_price
+        from entitlements n
+        where n.user_id = q.user_id and n.feature = h.feature and n.overage_enabled
+          and not n.unlimited
+        limit 1
+    ) as e
+    left join lateral (
+        select n.total + n.carried as used from usage_total n
+        where n.period = q.period and n.feature = h.feature limit 1
+    ) as t on true
+    group by q.user_at
+$$;
+
+-- Returns the users' overage as booked_overage_of does, with held reservations in `spent`, counted
+-- as if they were used.
+create or replace function overage_of(
+    p_users text[], p_periods bigint[], p_now timestamptz, p_spending jsonb
+) returns table (
+    user_at bigint, spent numeric, unclaimed numeric, currency text, by_default numeric,
+    ceiling numeric, set_by text, at_once numeric
+)
+language sql stable as $$
+    select b.user_at, b.spent + coalesce(h.cost, 0), b.unclaimed, b.currency, b.by_default,
+           b.ceiling, b.set_by, b.at_once
+    from booked_overage_of(p_users, p_periods, p_spending) as b
+    left join held_overage_of(p_users, p_periods, p_now) as h on h.user_at = b.user_at
+$$;
+
+-- Returns why a user's use of one feature may not grow from p_before to p_after: 'price_unknown',
+-- 'spend_limit_reached', or null if it may. Both quantities include what is carried and held. What
+-- stays within the included quantity is never refused here. The caller has locked the user, and has
+-- checked the feature's cap.
+create or replace function overage_refusal(
+    p_user text, p_feature text, p_period bigint, p_before numeric, p_after numeric,
+    p_now timestamptz, p_spending jsonb
+) returns text
+language sql stable as $$
+    select case
+        when e.unit_price is null then 'price_unknown'
+        when o.spent + overage_value(p_after, e.included, e.unit_price)
+             - overage_value(p_before, e.included, e.unit_price) > o.ceiling
+            then 'spend_limit_reached'
+    end
+    from (
+        select coalesce(n.included, 0) as included, n.unit_price from entitlements n
+        where n.user_id = p_user and n.feature = p_feature and n.overage_enabled
+          and not n.unlimited
+    ) as e
+    cross join lateral overage_of(array[p_user], array[p_period], p_now, p_spending) as o
+    where p_after > e.included and p_after > p_before
+$$;
+
+-- Notes what became of users' overage after usage was booked. A user with enough unclaimed overage
+-- is noted in `overage_due`, so that the next run of deliver_usage claims it. A user who passed
+-- four fifths of the default ceiling is noted in `alarm_once`: the first of each day rings. So is a
+-- currency that has no ceiling.
+-- The parameters are columns of one table; rows whose amounts are null are left out. The caller has
+-- locked the users.
+create or replace function note_overage(
+    p_users text[], p_spent numeric[], p_unclaimed numeric[], p_by_default numeric[],
+    p_at_once numeric[], p_currencies text[], p_now timestamptz
+) returns void
+language plpgsql as $$
+begin
+    -- Mostly there is nothing to note, and a loop finds that sooner than a query.
+    for i in 1 .. cardinality(p_users) loop
+        exit when (p_unclaimed[i] > 0 and p_unclaimed[i] >= p_at_once[i])
+            or p_spent[i] >= p_by_default[i] * 0.8;
+        if i = cardinality(p_users) then
+            return;
+        end if;
+    end loop;
+
+    insert into overage_due (user_id, value)
+    select user_id, unclaimed
+    from unnest(p_users, p_unclaimed, p_at_once) as q (user_id, unclaimed, at_once)
+    where unclaimed > 0 and unclaimed >= at_once
+    on conflict (user_id) do nothing;
+
+    insert into alarm_once (alarm, subject, about)
+    select 'near_ceiling', (p_now at time zone 'UTC')::date::text, user_id
+    from unnest(p_users, p_spent, p_by_default) as q (user_id, spent, by_default)
+    where spent >= by_default * 0.8 and by_default > 0
+    limit 1
+    on conflict (alarm, subject) do nothing;
+
+    insert into alarm_once (alarm, subject)
+    select distinct 'currency_without_ceiling', currency
+    from unnest(p_by_default, p_currencies) as q (by_default, currency)
+    where by_default = 0
+    on conflict (alarm, subject) do nothing;
+end
+$$;
+
+-- The same for one user whose usage was booked in p_period. For routines that book a single entry.
+create or replace function note_overage_of(
+    p_user text, p_period bigint, p_now timestamptz, p_spending jsonb
+) returns void
+language sql as $$
+    select note_overage(
+        array[p_user], array[o.spent], array[o.unclaimed], array[o.by_default], array[o.at_once],
+        array[o.currency], p_now
+    )
+    from overage_of(array[p_user], array[p_period], p_now, p_spending) as o
+    where o.spent > 0
+$$;

@@ -1,0 +1,37 @@
+-- Payment trouble: what went wrong with a user's payments, as Commet's webhooks say it. Ids, amounts
+-- and states only.
+
+-- One row for each thing that can be told apart. `kind` says what `about` names:
+--   failed_payment  the invoice whose payment failed. Outcomes: recovered, given_up
+--   unpaid_invoice  the invoice that is overdue. Outcome: voided
+--   refund          the transaction that was given back. Outcome: refunded, at once
+--   dispute         the transaction that the cardholder disputes. Outcomes: won, lost, unknown
+--   payment_link    the payment link. Outcomes: completed, canceled. A declined card ends nothing
+create table payment_trouble (
+    user_id         text collate "C" not null references users (id) on update cascade,
+    kind            text collate "C" not null check (kind in
+                    ('failed_payment', 'unpaid_invoice', 'refund', 'dispute', 'payment_link')),
+    about           text collate "C" not null,
+    invoice_id      text collate "C",
+    transaction_id  text collate "C",
+    payment_link_id text collate "C",
+    subscription_id text collate "C",
+    amount          numeric(21,6),      -- in major units; of a refund: of the newest one
+    currency        text,               -- lower-case ISO 4217
+    reason          text,               -- Commet's code of the decline or of the dispute
+    -- Commet's page on which a failed payment can be made up for. Whoever has the link can pay, and
+    -- nothing else. It is never logged.
+    recovery_url    text,
+    opened_at       timestamptz not null,  -- the time of the oldest news
+    resolved_at     timestamptz,           -- null while the trouble goes on
+    outcome         text,                  -- null while the trouble goes on
+    changed_at      timestamptz not null,  -- the time of the newest news
+    -- For each column, the time of the news that wrote it, in epoch seconds. Older news does not
+    -- overwrite the column.
+    known_at        jsonb not null default '{}',
+    asked_at        timestamptz,           -- of an open dispute: when Commet was last asked
+    primary key (user_id, kind, about)
+);
+-- Disputes that no webhook has ended yet: few. reconcile asks Commet about the old ones.
+create index payment_trouble_open_disputes on payment_trouble (changed_at)
+    where kind = 'dispute' and resolved_at is null;

@@ -1,0 +1,90 @@
+-- Debts: what users owe for usage that nobody billed, or that was billed and never paid.
+
+-- A debt is open until `ended_at`. `source` names where it comes from, by kind:
+--   lost_usage       the allowance period whose deliveries Commet refused after a cancellation; a
+--                    second debt of the same period is '<period>:2'
+--   voided_invoice   Commet's id of an invoice that ended void or uncollectible
+--   lost_dispute     Commet's id of the transaction whose dispute was lost
+create table debt (
+    id        bigint generated always as identity primary key,
+    user_id   text collate "C" not null references users (id) on update cascade,
+    kind      text not null check (kind in ('lost_usage', 'voided_invoice', 'lost_dispute')),
+    source    text collate "C" not null,
+    amount    numeric(36,6),             -- in major units; null: not known yet
+    tax       numeric(36,6) not null default 0,  -- the part of `amount` that is tax
+    currency  text,
+    opened_at timestamptz not null,
+    ended_at  timestamptz,
+    -- paid: by a payment link of ours. collected: by Commet, in another way. withdrawn: its reason
+    -- is gone (the usage was sent again, lowered or resolved, or the invoice had no overage).
+    ended_by  text check (ended_by in ('paid', 'collected', 'forgiven', 'withdrawn')),
+    author    text,                      -- who forgave it
+    note      text,
+    -- While the amount is not known: when reconcile reads it at Commet, and how often it has been
+    -- read.
+    due_at    timestamptz,
+    reads     integer not null default 0,
+    unique (user_id, kind, source),
+    check ((ended_at is null) = (ended_by is null))
+);
+create index debt_open on debt (user_id) where ended_at is null;
+create index debt_due_at on debt (due_at) where due_at is not null;
+
+-- Payment links made for debts. A row is written before Commet is asked for the link, so that a
+-- request without an answer is repeated with the same key. State:
+--   offered      the user's present link; one at most
+--   superseded   the debts have changed since. The link may still be payable: Commet cancels no
+--                link that somebody has tried to pay
+--   paid, canceled
+create table debt_link (
+    id             bigint generated always as identity primary key,
+    user_id        text collate "C" not null references users (id) on update cascade,
+    debts          bigint[] not null,        -- ids, ascending
+    net            numeric(36,6) not null,   -- what the link asks for; Commet adds tax
+    currency       text not null,
+    state          text not null default 'offered' check (state in
+                   ('offered', 'superseded', 'paid', 'canceled')),
+    created_at     timestamptz not null,
+    leased_until   timestamptz,              -- until then one request alone asks Commet for it
+    payment_id     text collate "C",         -- null until Commet has answered
+    url            text,
+    total          numeric(36,6),            -- what is paid at `url`, with tax
+    due_at         timestamptz,              -- when reconcile asks Commet about it
+    asks           integer not null default 0,
+    ended_at       timestamptz,
+    transaction_id text collate "C",         -- of the payment, if a webhook told it
+    -- What was paid beyond the debts that were open then: to be refunded.
+    overpaid       numeric(36,6) not null default 0,
+    refunded_at    timestamptz
+);
+create unique index debt_link_offered on debt_link (user_id) where state = 'offered';
+create unique index debt_link_payment_id on debt_link (payment_id) where payment_id is not null;
+create index debt_link_unfinished on debt_link (user_id)
+    where state in ('offered', 'superseded') and payment_id is not null;
+create index debt_link_due_at on debt_link (due_at) where due_at is not null;
+create index debt_link_overpaid on debt_link (id) where overpaid > 0 and refunded_at is null;
+
+-- Subscriptions that have ended, whose invoices have to be looked through: no webhook tells of an
+-- invoice that became uncollectible.
+create table invoice_search (
+    subscription_id text collate "C" primary key,
+    user_id         text collate "C" not null references users (id) on update cascade,
+    due_at          timestamptz not null,
+    searches        integer not null default 0
+);
+create index invoice_search_due_at on invoice_search (due_at);
+create index invoice_search_user_id on invoice_search (user_id);
+
+-- The sum of open debts from which a user is refused, in the billing currency. Reconcile keeps it
+-- as the parameters say; without a row nobody is refused.
+create table debt_floor (
+    currency text primary key,
+    amount   numeric(36,6) not null
+);
+
+-- Reconcile looks for users who are judged wrongly; few have a debt.
+create index users_has_debt on users (id) where has_debt;
+
+-- The debt that a lost delivery belongs to (0005_delivery.sql).
+alter table usage_delivery add column debt bigint;
+create index usage_delivery_debt on usage_delivery (debt) where debt is not null;
