@@ -1,8 +1,7 @@
 """What a run of deliver_usage does beside sending. Nothing in this module calls Commet.
 
-It parks deliveries that must not be sent any more, begins to replace totals that shrank before
-their period ends, and prices what ended periods were billed too much and what ended subscriptions
-were never billed.
+It parks deliveries that must not be sent any more, begins to replace totals that shrank, and prices
+what ended periods were billed too much and what ended subscriptions were never billed.
 """
 
 from collections.abc import Callable
@@ -77,12 +76,14 @@ def park_unsendable(db: Database, now: datetime, steps: Steps, deadline: Deadlin
 
 
 def close(db: Database, now: datetime, quiet: timedelta, steps: Steps, deadline: Deadline) -> None:
-    """Handles totals that shrank below what was claimed, at the end of their period.
+    """Handles totals that shrank below what was claimed.
 
-    Before the end it begins to replace them at Commet; after the end it parks credits. It also
-    resumes claims where a replacement can no longer be sent.
+    While their period runs it begins to replace them at Commet, once they are quiet; after the end
+    it parks credits. It also resumes claims where a replacement can no longer be sent.
     """
-    period = {"now": now, "margin": MARGIN, "closing": CLOSING, "limit": _CLOSE_LIMIT}
+    period = {
+        "now": now, "margin": MARGIN, "closing": CLOSING, "quiet": quiet, "limit": _CLOSE_LIMIT
+    }  # fmt: skip
     steps.take(partial(db.execute, _sql["resume_claims"], period), None)
     none: list[Row] = []
     shrunk = steps.take(partial(db.all, _sql["to_be_replaced"], period), none)
@@ -90,7 +91,7 @@ def close(db: Database, now: datetime, quiet: timedelta, steps: Steps, deadline:
     for total in shrunk:
         if share.remaining() <= 0:
             break
-        values = {**period, "quiet": quiet, **total}
+        values = {**period, **total}
         steps.take(partial(db.execute, _sql["begin_replacement"], values), None)
     steps.take(partial(_credit, db, deadline.within(_CLOSE_SECONDS)), None)
 

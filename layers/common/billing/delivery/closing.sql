@@ -1,23 +1,28 @@
 -- What a run of deliver_usage does beside sending.
 
--- Totals to replace because corrections have lowered them below what was claimed, and their period
--- is about to end. Commet takes a replacement only before that. `can_be_replaced` reads deliveries,
--- so it is asked last, of as few totals as possible (`offset 0` keeps Postgres from asking
--- earlier).
+-- Totals to replace because corrections have lowered them below what was claimed: once they are quiet,
+-- and at the latest when their period is about to end. Commet takes a replacement only before that.
+-- `is_quiet` and `can_be_replaced` read other tables, so they are asked last, of as few totals as
+-- possible (`offset 0` keeps Postgres from asking earlier).
 -- name: to_be_replaced
 select s.period, s.feature
 from (
-    select t.period, t.feature, t.total
+    select t.period, t.feature, t.total,
+           p.ends_at <= %(now)s::timestamptz + %(closing)s::interval as is_closing
     from usage_total t
     join usage_period p on p.id = t.period
     where not t.fully_claimed and t.total < t.claimed and p.closed_at is null
-      and p.ends_at <= %(now)s::timestamptz + %(closing)s::interval
       and p.ends_at > %(now)s::timestamptz + %(margin)s::interval
       and t.claims_paused_until is distinct from 'infinity'
+      and (t.replace_after is null or t.replace_after <= now()
+           or p.ends_at <= %(now)s::timestamptz + %(closing)s::interval)
     order by p.ends_at
     offset 0
 ) as s
-where can_be_replaced(s.period, s.feature, s.total)
+where (
+    s.is_closing or is_quiet(s.period, s.feature, %(now)s, %(quiet)s::interval, %(closing)s)
+)
+  and can_be_replaced(s.period, s.feature, s.total)
 limit %(limit)s
 
 -- name: begin_replacement

@@ -2,7 +2,9 @@
 
 Commet's total lags behind its answers. So it is compared exactly only if nothing of that user and
 feature is in flight and nothing was sent for a while. While something is in flight, there is drift
-only if Commet's total is impossible: no part of what is in flight would explain it.
+only if Commet's total is impossible: no part of what is in flight would explain it. Commet's totals
+are JSON numbers, which keep 15 significant digits: totals that differ by less than one unit of the
+fifteenth digit agree.
 
 Totals also decide what is in doubt:
 - A delivery unconfirmed for a day: is it in Commet's total or not?
@@ -50,6 +52,7 @@ _REPAIRS = 50
 _MANY = 12
 # Commet adds doubles, so its sums are rounded to the six decimals that quantities have.
 _EXACT = Decimal("0.000001")
+_DIGITS = 15  # which any double keeps
 
 
 class AccessReader(Protocol):
@@ -167,16 +170,25 @@ def repair(db: Database, *, user_id: str | None = None) -> int:
     return len(asked)
 
 
-def explain(difference: Decimal, doubts: Sequence[Doubt]) -> frozenset[int] | None:
+def precision(total: Decimal) -> Decimal:
+    """How exactly Commet can tell a total: 0.000001 up to 999,999,999.999999, then 15 digits."""
+    return max(_EXACT, Decimal(1).scaleb(total.adjusted() + 1 - _DIGITS))
+
+
+def explain(
+    difference: Decimal, doubts: Sequence[Doubt], *, within: Decimal = _EXACT
+) -> frozenset[int] | None:
     """Which deliveries in doubt Commet has booked in this period, by position in `doubts`.
 
     `difference` is Commet's total less what we know it booked. The answer is the one combination of
-    deliveries that adds up to it; None if there is no such combination, or more than one.
+    deliveries that adds up to it, with an error of less than `within`; None if there is no such
+    combination, or more than one. Deliveries of less than `within` count as booked: Commet's total
+    cannot show them.
 
     Deliveries sent around the end of a period were answered in order: the first ones belong to the
     period before, the rest to this one. So combinations that keep this order are tried first.
     """
-    weightless = frozenset(i for i, d in enumerate(doubts) if d.quantity == 0)
+    weightless = frozenset(i for i, d in enumerate(doubts) if abs(d.quantity) < within)
     sent = [i for i, d in enumerate(doubts) if d.state == "sent" and i not in weightless]
     unconfirmed = [i for i, d in enumerate(doubts) if d.state != "sent" and i not in weightless]
     in_order = (
@@ -188,7 +200,7 @@ def explain(difference: Decimal, doubts: Sequence[Doubt]) -> frozenset[int] | No
         fitting = {
             combination
             for combination in combinations_tried
-            if sum((doubts[i].quantity for i in combination), Decimal(0)) == difference
+            if abs(sum((doubts[i].quantity for i in combination), -difference)) < within
         }
         if len(fitting) == 1:
             return fitting.pop() | weightless
@@ -335,7 +347,7 @@ class _Work:
         past = [d for d in doubts if d.was_answered_before(ours.starts_at)]
         self._decide(ours, past, frozenset())
         doubts = [d for d in doubts if d not in past]
-        booked = explain(theirs - ours.sent, doubts)
+        booked = explain(theirs - ours.sent, doubts, within=precision(theirs))
         if booked is None:
             self._differs(user, feature, ours, theirs)
             return self._still_in_doubt(doubts)
@@ -366,7 +378,8 @@ class _Work:
     ) -> None:
         """Decides whether Commet made a replacement: nothing else was sent of its total since."""
         for doubt in doubts:
-            if doubt.period == ours.period and ours.sent + doubt.quantity == theirs:
+            replaced = abs(ours.sent + doubt.quantity - theirs) < precision(theirs)
+            if doubt.period == ours.period and replaced:
                 self._do("place", _sql["place"], doubt, billed_period=doubt.period)
                 self._db.execute(_sql["resume_claims"], doubt.key)
             else:
@@ -452,7 +465,9 @@ def _possible(
         return True
     least = before.sent - max(before.fresh, Decimal(0))
     in_doubt = sum((max(d.quantity, Decimal(0)) for d in doubts), Decimal(0))
-    return least <= theirs <= after.sent + after.maybe + in_doubt
+    most = after.sent + after.maybe + in_doubt
+    unclear = precision(theirs)
+    return least - unclear < theirs < most + unclear
 
 
 def _users(db: Database, statement: str, **values: object) -> list[str]:

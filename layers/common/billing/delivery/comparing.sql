@@ -92,22 +92,9 @@ group by user_id
 order by min(compare_at)
 limit %(limit)s
 
--- Places a delivery in the period that Commet booked it in. If another period counted the delivery,
--- its quantity is added to `carried` there.
+-- Places a delivery in the period that Commet booked it in.
 -- name: place
-with placed as (
-    update usage_delivery set
-        state = 'sent', sent_at = coalesce(sent_at, now()), reason = null, compare_at = null,
-        billed_period = %(billed_period)s, doubted_at = coalesce(doubted_at, now())
-    where period = %(period)s and feature = %(feature)s and seq = %(seq)s
-      and compare_at is not null
-    returning period, feature, quantity, billed_period
-)
-insert into usage_total as t (period, feature, total, carried)
-select billed_period, feature, 0, quantity
-from placed
-where billed_period <> period
-on conflict (period, feature) do update set carried = t.carried + excluded.carried
+select place_delivery(%(period)s, %(feature)s, %(seq)s, %(billed_period)s)
 
 -- Sends a delivery again that Commet does not have. It gets another key, because the old key's 24
 -- hours are over.
@@ -181,6 +168,9 @@ select close_drift(%(limit)s)
 select p.user_id
 from usage_period p
 where p.closed_at is null and p.user_id > %(after)s
-  and exists (select from usage_total t where t.period = p.id)
+  and exists (
+      select from usage_total t
+      where t.period = p.id and (not t.fully_claimed or t.carried > 0)
+  )
 order by p.user_id
 limit %(limit)s

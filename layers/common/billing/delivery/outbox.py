@@ -50,6 +50,11 @@ _CONTRADICTS = frozenset(
 )
 _LONGEST_PAUSE_SECONDS = 600.0
 _CLAIM_SECONDS = 60.0
+# So many users with valuable overage are claimed early in one run.
+_EARLY_LIMIT = 1_000
+# How long any overage of a user who visited Commet's portal is due at once: a session expires in 30
+# minutes, and a page that is open may stay open for longer.
+_DEPARTURE = timedelta(hours=2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +70,11 @@ class Delivery:
     generation: int
     body: str
     attempts: int
+    starts_at: datetime  # of its period
     ends_at: datetime  # the end of its period, earlier if a plan change closed it
     # The first earlier attempt that may have had an effect; None if there was none.
     uncertain_before: datetime | None
+    is_early: bool  # whether its interval is not over yet
 
     @property
     def idempotency_key(self) -> str:
@@ -76,6 +83,11 @@ class Delivery:
         With the old key Commet would repeat its refusal.
         """
         return f"{self.event_id}:{self.generation}"
+
+    @property
+    def calls(self) -> int:
+        """How many calls an attempt makes: Commet is asked before a total is replaced."""
+        return 2 if self.kind == "replacement" else 1
 
 
 class Outcome(Enum):
@@ -92,7 +104,8 @@ class Result:
 
     `reason`: why the delivery is parked. `no_effect`: Commet has certainly not processed the
     attempt. `wait_seconds`: the pause Commet asked for. `stop`: every other delivery of this run
-    would fail for the same reason.
+    would fail for the same reason. `contradicts`: by Commet's answer the mirror may be wrong about
+    the user.
     """
 
     delivery: Delivery
@@ -102,6 +115,7 @@ class Result:
     no_effect: bool = False
     wait_seconds: float | None = None
     stop: bool = False
+    contradicts: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,18 +142,39 @@ def claim(
 ) -> int:
     """Turns the growth of totals into deliveries; returns how many.
 
-    `interval` is the least time between two deliveries of one total; it does not apply around the
-    end of a period. Stops at `deadline`, by default after a minute.
+    `interval` is the least time between two deliveries of one total. It does not apply around the
+    end of a period, nor to users whose overage has become valuable. Stops at `deadline`, by default
+    after a minute.
     """
     deadline = deadline or Deadline.after(_CLAIM_SECONDS)
-    values = {"now": now, "interval": interval, "closing": CLOSING, "limit": _CLAIM_LIMIT}
-    claimed = 0
+    valuable = db.all(_sql["take_overage_due"], {"limit": _EARLY_LIMIT})
+    claimed = _claim(db, now, interval, limit=0, early=valuable) if valuable else 0
     while True:
-        count = int(db.value(_sql["claim"], values))
+        count = _claim(db, now, interval, limit=_CLAIM_LIMIT)
         claimed += count
         if count < _CLAIM_LIMIT or deadline.remaining() <= 0:
             _mark_fully_claimed(db, deadline)
             return claimed
+
+
+def claim_of_user(db: Database, user_id: str, *, now: datetime, interval: timedelta) -> int:
+    """Turns all growth of one user into deliveries, whether or not it is due; returns how many."""
+    early = [{"user_id": user_id, "value": None}]
+    return _claim(db, now, interval, limit=0, early=early)
+
+
+def _claim(
+    db: Database, now: datetime, interval: timedelta, *, limit: int, early: Sequence[Row] = ()
+) -> int:
+    values = {
+        "now": now,
+        "interval": interval,
+        "closing": CLOSING,
+        "limit": limit,
+        "users": [row["user_id"] for row in early],
+        "values": [row["value"] for row in early],
+    }
+    return int(db.value(_sql["claim"], values))
 
 
 def _mark_fully_claimed(db: Database, deadline: Deadline) -> None:
@@ -149,16 +184,36 @@ def _mark_fully_claimed(db: Database, deadline: Deadline) -> None:
             return
 
 
-def lease(db: Database, limit: int = 1) -> list[Delivery]:
+def lease(
+    db: Database, limit: int = 1, *, early_limit: int = 0, user_id: str | None = None
+) -> list[Delivery]:
     """Leases up to `limit` deliveries for `LEASE`, those first that have been due longest.
 
-    Leaves out deliveries whose idempotency key Commet may forget before the lease ends.
+    What is left of `limit` goes to deliveries that were claimed before their interval was over, up
+    to `early_limit`, the most valuable first. `user_id` leases deliveries of that user alone, of
+    both kinds. Leaves out deliveries whose idempotency key Commet may forget before the lease ends.
     """
     rows = db.all(
         _sql["lease"],
-        {"lease": LEASE, "key_lifetime": KEY_LIFETIME, "limit": limit},
+        {
+            "lease": LEASE,
+            "key_lifetime": KEY_LIFETIME,
+            "limit": limit,
+            "early_limit": early_limit,
+            "user_id": user_id,
+        },
     )
     return [Delivery(**row) for row in rows]
+
+
+def any_early(db: Database) -> bool:
+    """Whether a delivery is pending that was claimed before its interval was over."""
+    return bool(db.value(_sql["any_early"]))
+
+
+def expect_departure(db: Database, user_id: str) -> None:
+    """Makes any overage of the user due at once for two hours: the user may leave at Commet."""
+    db.execute(_sql["expect_departure"], {"user_id": user_id, "lasting": _DEPARTURE})
 
 
 def record(
@@ -191,7 +246,7 @@ def record(
     rows = [_row(r, reason=r.reason) for r in parked if r not in undone]
     if rows:
         db.execute(_sql["park"], {"rows": Jsonb(rows)})
-    doubted = {r.delivery.user_id for r in parked if r.reason in _CONTRADICTS}
+    doubted = {r.delivery.user_id for r in parked if r.contradicts or r.reason in _CONTRADICTS}
     if doubted:
         db.execute(_sql["doubt_subscriptions"], {"users": sorted(doubted)})
 

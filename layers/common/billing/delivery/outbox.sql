@@ -12,31 +12,49 @@
 -- their totals is being replaced: Commet would book it in that total, whichever period counted it.
 -- The body's `timestamp` lies inside the period that counted the usage, and before the start of the
 -- next one, because a plan change can end a period early.
+-- Claims up to `limit` totals that are due, or all growth of `users`, due or not. `values` says what
+-- the overage of each of these users is worth.
 -- name: claim
-with due as (
-    select t.period, t.feature, t.claimed, t.seq + 1 as seq, p.user_id, p.closed_at,
-           p.starts_at, p.ends_at,
-           -- A fraction that a double cannot carry stays growth, for the next delivery.
-           case when fits_double(t.total - t.claimed) then t.total - t.claimed
-                else trunc(t.total - t.claimed) end as quantity
+with on_time as (
+    select t.period, t.feature, t.claimed, t.total - t.withheld as total, t.seq, p.user_id,
+           p.closed_at, p.starts_at, p.ends_at
     from usage_total t
     join usage_period p on p.id = t.period
-    where not t.fully_claimed and t.total > t.claimed
-      and (t.claims_paused_until is null or t.claims_paused_until <= now())
+    where has_growth(t) and not is_trial_over(p, %(now)s)
       and not exists (
-          select from usage_total h
-          join usage_period o on o.id = h.period
-          where h.claims_paused_until = 'infinity' and h.feature = t.feature
-            and o.user_id = p.user_id
+          select from being_replaced r where r.user_id = p.user_id and r.feature = t.feature
       )
-      and (
-          t.claimed_at is null
-          or t.claimed_at <= now() - %(interval)s::interval
-          or p.closed_at is not null
-          or p.ends_at <= %(now)s::timestamptz + %(closing)s::interval
-      )
+      and is_due(t, p, %(now)s, %(interval)s, %(closing)s)
     limit %(limit)s
     for update of t skip locked
+),
+early as (
+    select t.period, t.feature, t.claimed, t.total - t.withheld as total, t.seq, p.user_id,
+           p.closed_at, p.starts_at, p.ends_at, t.claimed_at + %(interval)s::interval as early_until, u.value as early_value
+    from unnest(%(users)s::text[], %(values)s::numeric[]) as u (user_id, value)
+    join usage_period p on p.user_id = u.user_id
+    join usage_total t on t.period = p.id
+    where has_growth(t) and not is_trial_over(p, %(now)s)
+      and not exists (
+          select from being_replaced r where r.user_id = p.user_id and r.feature = t.feature
+      )
+    for update of t skip locked
+),
+due as materialized (
+    select d.period, d.feature, d.claimed, d.seq + 1 as seq, d.user_id, d.closed_at, d.starts_at,
+           d.ends_at, d.early_until, d.early_value,
+           -- A fraction that a double cannot carry stays growth, for the next delivery.
+           case when fits_double(d.total - d.claimed) then d.total - d.claimed
+                else trunc(d.total - d.claimed) end as quantity
+    from (
+        select period, feature, claimed, total, seq, user_id, closed_at, starts_at, ends_at,
+               null::timestamptz as early_until, null::numeric as early_value
+        from on_time
+        union all
+        select period, feature, claimed, total, seq, user_id, closed_at, starts_at, ends_at,
+               early_until, early_value
+        from early
+    ) as d
 ),
 claimed as (
     update usage_total t set
@@ -45,7 +63,7 @@ claimed as (
     where t.period = due.period and t.feature = due.feature
 ),
 named as materialized (
-    select period, user_id, feature, seq, quantity,
+    select period, user_id, feature, seq, quantity, early_until, early_value,
            delivery_name(period, user_id, feature, seq) as event_id,
            greatest(starts_at, least(
                %(now)s::timestamptz,
@@ -58,8 +76,10 @@ named as materialized (
     from due
 ),
 inserted as (
-    insert into usage_delivery (period, feature, seq, user_id, quantity, event_id, body)
-    select period, feature, seq, user_id, quantity, event_id,
+    insert into usage_delivery (
+        period, feature, seq, user_id, quantity, event_id, early_until, early_value, body
+    )
+    select period, feature, seq, user_id, quantity, event_id, early_until, early_value,
            json_build_object(
                'featureCode', feature,
                'customerId', user_id,
@@ -78,7 +98,8 @@ with done as materialized (
     select n.period, n.feature
     from usage_total n
     join usage_period p on p.id = n.period
-    where not n.fully_claimed and n.total = n.claimed and p.closed_at is not null
+    where not n.fully_claimed and n.total between n.claimed and n.claimed + n.withheld
+      and p.closed_at is not null
     limit %(limit)s
     for update of n skip locked
 )
@@ -87,30 +108,76 @@ from done
 where t.period = done.period and t.feature = done.feature
 returning 1
 
--- Leases the deliveries that have been due longest. If a run dies, its lease expires and the next
--- run sends them, unchanged. A delivery is not leased if Commet may forget its key before the lease
--- ends; `park_expired` will park it soon.
--- name: lease
+-- Takes users off the list of those whose overage is due, the most valuable first.
+-- name: take_overage_due
 with next as materialized (
-    select n.period, n.feature, n.seq, n.uncertain_since,
-           least(p.ends_at, p.closed_at) as ends_at  -- a plan change closes a period early
+    select user_id from overage_due
+    order by value desc
+    limit %(limit)s
+    for update skip locked
+)
+delete from overage_due d using next where d.user_id = next.user_id
+returning d.user_id, d.value
+
+-- Notes that any overage of a user is due for `lasting`, because the user may leave at Commet.
+-- name: expect_departure
+update users set overage_due_until = now() + %(lasting)s::interval where id = %(user_id)s
+
+-- name: any_early
+select exists (select from usage_delivery where state = 'pending' and early_until > now())
+
+-- Leases the deliveries that have been due longest. What is left of `limit` goes to deliveries whose
+-- interval is not over, `early_limit` at most, the most valuable first. If `user_id` is not null,
+-- deliveries of that user alone are leased.
+-- If a run dies, its lease expires and the next run sends them, unchanged. A delivery is not leased
+-- if Commet may forget its key before the lease ends; `park_expired` will park it soon.
+-- name: lease
+with on_time as materialized (
+    select n.period, n.feature, n.seq, n.uncertain_since
     from usage_delivery n
-    join usage_period p on p.id = n.period
-    where n.state = 'pending' and n.due_at <= now()
-      and (n.uncertain_since is null
-           or n.uncertain_since > now() + %(lease)s::interval - %(key_lifetime)s::interval)
+    where %(user_id)s::text is null and may_be_leased(n, %(lease)s, %(key_lifetime)s)
+      and (n.early_until is null or n.early_until <= now())
     order by n.due_at
     limit %(limit)s
     for update of n skip locked
+),
+early as materialized (
+    select n.period, n.feature, n.seq, n.uncertain_since
+    from usage_delivery n
+    where %(user_id)s::text is null and may_be_leased(n, %(lease)s, %(key_lifetime)s)
+      and n.early_until > now()
+    order by n.early_value desc nulls last, n.due_at
+    limit greatest(0, least(%(early_limit)s, %(limit)s - (select count(*) from on_time)))
+    for update of n skip locked
+),
+of_user as materialized (
+    select n.period, n.feature, n.seq, n.uncertain_since
+    from usage_delivery n
+    where n.user_id = %(user_id)s and may_be_leased(n, %(lease)s, %(key_lifetime)s)
+    limit %(limit)s
+    for update of n skip locked
+),
+next as materialized (
+    select l.period, l.feature, l.seq, l.uncertain_since, l.is_early, p.starts_at,
+           least(p.ends_at, p.closed_at) as ends_at  -- a plan change closes a period early
+    from (
+        select period, feature, seq, uncertain_since, false as is_early from on_time
+        union all
+        select period, feature, seq, uncertain_since, true from early
+        union all
+        select period, feature, seq, uncertain_since, true from of_user
+    ) as l
+    join usage_period p on p.id = l.period
 )
 update usage_delivery d set
     due_at = now() + %(lease)s::interval,
+    waits = false,
     attempts = d.attempts + 1,
     uncertain_since = coalesce(d.uncertain_since, now())
 from next
 where d.period = next.period and d.feature = next.feature and d.seq = next.seq
 returning d.period, d.feature, d.seq, d.user_id, d.kind, d.event_id, d.generation, d.body,
-          d.attempts, next.ends_at, next.uncertain_since as uncertain_before
+          d.attempts, next.starts_at, next.ends_at, next.uncertain_since as uncertain_before, next.is_early
 
 -- Marks deliveries that Commet took as sent, also those that were parked before the answer came.
 -- A delivery is placed in its own period if that is still open and ends more than `margin` after
@@ -148,6 +215,7 @@ where sent.kind = 'replacement' and t.period = sent.period and t.feature = sent.
 -- name: postpone
 update usage_delivery d set
     due_at = now() + make_interval(secs => a.seconds),
+    waits = true,
     uncertain_since = case when a.no_effect then a.uncertain_before else d.uncertain_since end
 from jsonb_to_recordset(%(rows)s) as a (
     period bigint, feature text collate "C", seq integer, generation integer,
@@ -164,7 +232,8 @@ from jsonb_to_recordset(%(rows)s) as a (
 where d.period = a.period and d.feature = a.feature and d.seq = a.seq
   and d.generation = a.generation and d.state = 'pending'
 
--- The users of refused deliveries: has Commet asked about their subscriptions at the next run. A
+-- The users whose deliveries Commet refused, or about whose periods it says otherwise: has Commet asked
+-- about their subscriptions at the next run. A
 -- question under way was asked before the refusal, so its answer does not count (version).
 -- name: doubt_subscriptions
 with refused as materialized (
@@ -180,26 +249,8 @@ select undo_replacement(%(period)s, %(feature)s, %(seq)s, %(reason)s)
 -- name: redrive
 select redrive_deliveries(%(user_id)s, %(event_id)s, %(reason)s, %(limit)s)
 
--- Resolves a parked delivery: a person has given the credit, accepted the loss, or found that
--- Commet has it (`delivered`).
 -- name: resolve
-with resolved as (
-    update usage_delivery d set
-        resolved_at = now(), note = %(note)s, compare_at = null,
-        state = case when %(delivered)s then 'sent' else d.state end,
-        sent_at = case when %(delivered)s then now() else d.sent_at end,
-        billed_period = case when %(delivered)s then d.period else d.billed_period end
-    where d.event_id = %(event_id)s and d.user_id = %(user_id)s
-      and d.state = 'parked' and d.resolved_at is null
-      and not (d.kind = 'credit' and %(delivered)s)  -- a credit is money; it is never delivered
-    returning d.period, d.feature, d.kind
-),
-resumed as (
-    update usage_total t set claims_paused_until = null
-    from resolved r
-    where r.kind = 'replacement' and t.period = r.period and t.feature = r.feature
-)
-select count(*) from resolved
+select resolve_delivery(%(user_id)s, %(event_id)s, %(note)s, %(delivered)s)
 
 -- The state of the outbox, for metrics. A delivery that got no answer becomes due anew after each
 -- attempt, so its age counts from the first attempt. `parked_deliveries` leaves out deliveries in

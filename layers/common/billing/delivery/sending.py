@@ -12,6 +12,11 @@ What Commet answers, and what happens to the delivery:
   the run ends.
 - Any other refusal: it is parked with Commet's code. Other deliveries go on.
 
+Before a total is replaced, Commet is asked whether it still counts in the same period (`asking`).
+
+Deliveries that were claimed before their interval was over, because the user's overage had become
+valuable, come after all others and make at most half of the calls that background work may make.
+
 Calls run in threads; only the caller's thread uses the database. Any number of runs may overlap,
 and each may die at any point.
 """
@@ -27,9 +32,11 @@ from typing import Protocol
 from aws_lambda_powertools import Logger
 
 from billing.clock import Clock
+from billing.commet.answers import FeatureAccess
 from billing.database.connection import Database
 from billing.deadline import Deadline
 from billing.delivery import closing, outbox
+from billing.delivery.asking import reason_against
 from billing.delivery.outbox import MARGIN, QUIET, Delivery, Outcome, Result
 from billing.errors import CommetRefused, CommetUnavailable
 
@@ -64,6 +71,8 @@ class UsageReceiver(Protocol):
         self, body: str, *, idempotency_key: str, deadline: Deadline
     ) -> Identified: ...
 
+    def feature_access(self, user_id: str, deadline: Deadline) -> list[FeatureAccess]: ...
+
 
 class CallBudget(Protocol):
     """How often the whole stack may call Commet (`call_budget.Budget`)."""
@@ -97,16 +106,18 @@ def deliver(
     interval: timedelta,
     *,
     budget: CallBudget,
+    early_budget: CallBudget | None = None,
     workers: int = 8,
     quiet: timedelta = QUIET,
     jitter: Callable[[], float] = random.random,
 ) -> Summary:
     """Claims growth and sends due deliveries, until none is due or time runs out.
 
-    `interval` is the least time between two deliveries of one user and feature. `workers` is how
-    many calls may be under way at a time. `quiet` is how long Commet's total may lag behind its
-    answers. Raises DatabaseUnavailable; deliveries whose result was not written by then are sent
-    again, unchanged, when their lease is over.
+    `interval` is the least time between two deliveries of one user and feature. `early_budget`
+    limits, beside `budget`, the deliveries that were claimed before their interval was over.
+    `workers` is how many calls may be under way at a time. `quiet` is how long Commet's total may
+    lag behind its answers. Raises DatabaseUnavailable; deliveries whose result was not written by
+    then are sent again, unchanged, when their lease is over.
     """
     now = clock()
     steps = closing.Steps()
@@ -120,6 +131,7 @@ def deliver(
         clock=clock,
         deadline=deadline,
         budget=budget,
+        early_budget=early_budget,
         workers=workers,
         jitter=jitter,
     )
@@ -140,22 +152,52 @@ def attempt(
         # delivery's period may be over by then, it is not sent.
         if now >= delivery.ends_at - MARGIN / 2:
             return _too_late(delivery)
+        if (answer := _not_to_be_replaced(commet, delivery, deadline)) is not None:
+            return answer
         send = commet.replace_usage
     try:
-        answer = send(delivery.body, idempotency_key=delivery.idempotency_key, deadline=deadline)
+        taken = send(delivery.body, idempotency_key=delivery.idempotency_key, deadline=deadline)
     except CommetRefused as refusal:
         return _refused(delivery, refusal)
     except CommetUnavailable as failure:
-        # Commet has not processed a call that it answers with `rate_limited`.
-        limited = failure.commet_code == "rate_limited"
-        asked = failure.asked_retry_after or (_DEFAULT_PAUSE_SECONDS if limited else None)
-        # Commet is still processing an earlier call with this key. That is no reason for the whole
-        # stack to pause.
-        busy = failure.commet_code == "idempotency_in_progress"
-        return Result(
-            delivery, Outcome.POSTPONED, no_effect=limited, wait_seconds=None if busy else asked
-        )
-    return Result(delivery, Outcome.SENT, remote_id=answer.id)
+        return _unanswered(delivery, failure)
+    return Result(delivery, Outcome.SENT, remote_id=taken.id)
+
+
+def guarded_attempt(
+    commet: UsageReceiver, delivery: Delivery, deadline: Deadline, *, now: datetime
+) -> Result:
+    """The same; an unexpected error is logged and postpones this delivery alone."""
+    try:
+        return attempt(commet, delivery, deadline, now=now)
+    except Exception:
+        logger.exception("delivery.broken", event_id=delivery.event_id)
+        return Result(delivery, Outcome.POSTPONED)
+
+
+def _not_to_be_replaced(
+    commet: UsageReceiver, delivery: Delivery, deadline: Deadline
+) -> Result | None:
+    """Asks Commet about the total. The result if a replacement must not be sent; None if it may."""
+    try:
+        reason = reason_against(delivery, commet.feature_access(delivery.user_id, deadline))
+    except CommetRefused as refusal:
+        return _refused(delivery, refusal)
+    except CommetUnavailable as failure:
+        return replace(_unanswered(delivery, failure), no_effect=True)
+    return None if reason is None else replace(_too_late(delivery, reason), contradicts=True)
+
+
+def _unanswered(delivery: Delivery, failure: CommetUnavailable) -> Result:
+    # Commet has not processed a call that it answers with `rate_limited`.
+    limited = failure.commet_code == "rate_limited"
+    asked = failure.asked_retry_after or (_DEFAULT_PAUSE_SECONDS if limited else None)
+    # Commet is still processing an earlier call with this key. That is no reason for the whole
+    # stack to pause.
+    busy = failure.commet_code == "idempotency_in_progress"
+    return Result(
+        delivery, Outcome.POSTPONED, no_effect=limited, wait_seconds=None if busy else asked
+    )
 
 
 def _refused(delivery: Delivery, refusal: CommetRefused) -> Result:
@@ -166,11 +208,39 @@ def _refused(delivery: Delivery, refusal: CommetRefused) -> Result:
     return Result(delivery, Outcome.PARKED, reason=refusal.commet_code)
 
 
-def _too_late(delivery: Delivery) -> Result:
+def _too_late(delivery: Delivery, reason: str = "period_over") -> Result:
     if delivery.uncertain_before is None:
-        return Result(delivery, Outcome.PARKED, reason="period_over")
+        return Result(delivery, Outcome.PARKED, reason=reason)
     # An earlier attempt may have been booked, and Commet no longer reports that period's total.
     return Result(delivery, Outcome.PARKED, reason="unconfirmed")
+
+
+class _Calls:
+    """Calls that a run took from a budget and has not made yet.
+
+    `tokens` is below 0 after more calls than were taken: a replacement makes two. These are taken
+    before any others.
+    """
+
+    def __init__(self, budget: CallBudget, deadline: Deadline) -> None:
+        self._budget = budget
+        self._deadline = deadline
+        self.tokens = 0
+
+    def allowed(self, free: int, *, patient: bool) -> int:
+        """How many of `free` workers may call. Calls that are not made are kept for later.
+
+        Waits for the budget only if `patient`: while calls are under way, their results would wait
+        as well.
+        """
+        at_once = Deadline.after(0)
+        if self.tokens < free and self._budget.wait(free - self.tokens, at_once):
+            self.tokens = free
+        if self.tokens <= 0 and free > 0:
+            patience = self._deadline.within(_TOKEN_SECONDS) if patient else at_once
+            if self._budget.wait(1 - self.tokens, patience):
+                self.tokens = 1
+        return max(0, min(free, self.tokens))
 
 
 class _Run:
@@ -184,6 +254,7 @@ class _Run:
         clock: Clock,
         deadline: Deadline,
         budget: CallBudget,
+        early_budget: CallBudget | None,
         workers: int,
         jitter: Callable[[], float],
     ) -> None:
@@ -196,7 +267,10 @@ class _Run:
         self._jitter = jitter
         self._flying: dict[Future[Result], Delivery] = {}
         self._summary = Summary()
-        self._tokens = 0
+        self._calls = _Calls(budget, deadline)
+        # Without early deliveries the second budget is not asked.
+        second = early_budget if outbox.any_early(db) else None
+        self._early_calls = _Calls(second, deadline) if second else None
         self._stopped = False
         self._failures = 0
         self._failing: set[str] = set()
@@ -221,38 +295,28 @@ class _Run:
 
     def _start(self, pool: ThreadPoolExecutor) -> bool:
         """Starts calls on free workers, as the call budget allows; whether it started any."""
-        allowed = self._allowed(self._workers - len(self._flying))
+        free = self._workers - len(self._flying)
+        allowed = self._calls.allowed(free, patient=not self._flying)
         if allowed == 0:
             # If no call is under way, this run has just waited for the budget in vain. So it ends,
             # and the next one goes on.
             self._stopped = not self._flying
             return False
-        leased = outbox.lease(self._db, allowed)
-        self._tokens -= len(leased)
+        early = allowed
+        if self._early_calls:
+            early = self._early_calls.allowed(allowed, patient=not self._flying)
+        leased = outbox.lease(self._db, allowed, early_limit=early)
+        self._calls.tokens -= sum(delivery.calls for delivery in leased)
+        if self._early_calls:
+            self._early_calls.tokens -= sum(d.calls for d in leased if d.is_early)
         now = self._clock() if leased else None
         for delivery in leased:
             if now is not None:
-                self._flying[pool.submit(self._attempt, delivery, now)] = delivery
+                limit = self._deadline.within(_CALL_SECONDS)
+                call = pool.submit(guarded_attempt, self._commet, delivery, limit, now=now)
+                self._flying[call] = delivery
         self._summary = replace(self._summary, drained=not leased and not self._flying)
         return bool(leased)
-
-    def _allowed(self, free: int) -> int:
-        """How many of the free workers may call. Tokens that are not used are kept for later."""
-        at_once = Deadline.after(0)
-        if self._tokens < free and self._budget.wait(free - self._tokens, at_once):
-            self._tokens = free
-        if self._tokens == 0 and free > 0:
-            # Wait for the budget only if no call is under way, or its result would wait as well.
-            patience = at_once if self._flying else self._deadline.within(_TOKEN_SECONDS)
-            self._tokens = int(self._budget.wait(1, patience))
-        return min(free, self._tokens)
-
-    def _attempt(self, delivery: Delivery, now: datetime) -> Result:
-        try:
-            return attempt(self._commet, delivery, self._deadline.within(_CALL_SECONDS), now=now)
-        except Exception:  # an unexpected error concerns this delivery alone
-            logger.exception("delivery.broken", event_id=delivery.event_id)
-            return Result(delivery, Outcome.POSTPONED)
 
     def _finish(self, done: Iterable[Future[Result]]) -> None:
         results = [future.result() for future in done]

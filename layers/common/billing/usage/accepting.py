@@ -6,7 +6,7 @@ One statement books an event: it writes the ledger entry and its total before th
 """
 
 import json
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
@@ -17,7 +17,7 @@ from typing import Annotated, Literal, cast
 from pydantic import Field
 from pydantic.dataclasses import dataclass as validated
 
-from billing.amounts import format_decimal, is_quantity, overage_cost
+from billing.amounts import exact_cost, format_decimal, is_quantity
 from billing.clock import utc_text
 from billing.database.connection import Database
 from billing.database.statements import Statements
@@ -29,6 +29,8 @@ from billing.field_types import (
     Quantity,
     UserId,
 )
+from billing.usage.rules import Rules
+from billing.usage.spending import Spending, spending_in
 
 _sql = Statements(__file__)
 
@@ -39,10 +41,10 @@ Status = Literal["accepted", "duplicate", "conflict", "refused"]
 class UsageEvent:
     """Something that was used, as a caller reports it.
 
-    The caller chooses `idempotency_key`, unique per user. `occurred_at` is None if the caller named
-    no time. Raises pydantic's ValidationError, a ValueError whose message contains no values, if a
-    field is malformed. Batches are parsed into this class directly: parsing a batch into a second
-    form took longer than booking the batch.
+    The caller chooses `idempotency_key`, unique per user and feature. `occurred_at` is None if the
+    caller named no time. Raises pydantic's ValidationError, a ValueError whose message contains no
+    values, if a field is malformed. Batches are parsed into this class directly: parsing a batch
+    into a second form took longer than booking the batch.
     """
 
     user_id: UserId
@@ -68,8 +70,9 @@ class Verdict:
     """What became of one usage event. `code` says why it was refused; None if it was not.
 
     Codes: `unknown_user subscription_required feature_not_in_plan feature_not_metered
-    access_unconfirmed limit_reached too_old in_future total_too_large`. Only `access_unconfirmed`
-    goes away by itself, within seconds.
+    access_unconfirmed limit_reached payment_overdue spend_limit_reached price_unknown too_old
+    before_subscription in_future total_too_large`. Only `access_unconfirmed` goes away by itself,
+    within seconds.
     """
 
     status: Status
@@ -77,20 +80,21 @@ class Verdict:
 
 
 def accept(
-    db: Database, events: Sequence[UsageEvent], *, statuses: Collection[str], now: datetime
+    db: Database, events: Sequence[UsageEvent], *, rules: Rules, now: datetime
 ) -> list[Verdict]:
     """Books up to 1,000 events of any users; returns one verdict per event, in their order.
 
     One statement books all of them, with the same outcome as if they had come one after the other:
-    of two events with one key the first wins, and an event above its limit does not stop a smaller
-    one after it. `statuses` are the subscription statuses that give access.
+    of two events with one key and feature the first wins, and an event above its limit does not
+    stop a smaller one after it.
     """
     if not events:
         return []
     # Numbered here and not in SQL, where grouping and sorting would take half the time of a single
     # event.
     pairs: dict[tuple[str, str], int] = {}
-    firsts: dict[tuple[str, str], int] = {}
+    firsts: dict[tuple[str, str, str], int] = {}
+    payers: dict[str, int] = {}
     verdicts = db.value(
         _sql["accept"],
         {
@@ -99,9 +103,13 @@ def accept(
             ),
             "users": _texts([user_id for user_id, _ in pairs]),
             "features": _texts([feature for _, feature in pairs]),
+            "payers": _words(
+                payers.setdefault(user_id, position)
+                for position, (user_id, _) in enumerate(pairs, 1)
+            ),
             "keys": _texts([e.idempotency_key for e in events]),
             "firsts": _words(
-                firsts.setdefault((e.user_id, e.idempotency_key), position)
+                firsts.setdefault((e.user_id, e.feature, e.idempotency_key), position)
                 for position, e in enumerate(events, 1)
             ),
             "quantities": _words(e.quantity for e in events),
@@ -113,7 +121,9 @@ def accept(
                 [json.dumps(e.properties) if e.properties else None for e in events]
             ),
             "now": now,
-            "statuses": _texts(list(statuses)),
+            "statuses": _texts(list(rules.statuses)),
+            "spending": rules.spending,
+            "grace": rules.late_grace,
         },
     )
     return [_verdict(word) for word in verdicts]
@@ -125,15 +135,21 @@ class Allowance:
 
     `remaining` is the included quantity less what is used and held; None if the feature is
     unlimited or the user does not have it. `overage_quantity` is the part of the asked quantity
-    that would be overage, and `cost` what that part costs in major units; None if the price is not
-    known. `code` says why the usage is not allowed; None if it is.
+    that would be overage, and `cost` what that part costs in major units, not rounded; None if the
+    price is not known. Both are 0 if usage is refused for another reason than its cost.
+    `unit_price` is in the rate scale (10000 is 1.00), None if it is not known or there is none.
+    `spending` is what the user spends beyond the included quantities, None if the feature has no
+    overage. `code` says why the usage is not allowed; None if it is. A boolean feature has no
+    quantities: only `allowed` and `code` say something.
     """
 
     allowed: bool
     remaining: Decimal | None
     overage_quantity: Decimal
+    unit_price: Decimal | None
     cost: Decimal | None
     currency: str
+    spending: Spending | None
     code: str | None = None
 
 
@@ -143,17 +159,15 @@ def check(
     user_id: str,
     feature: str,
     quantity: Decimal,
-    statuses: Collection[str],
-    currency: str,
+    rules: Rules,
     now: datetime,
 ) -> Allowance:
     """Whether this much could be used at this moment, and its price; books and reserves nothing.
 
-    `statuses` are the subscription statuses that give access. `currency` is used if Commet has not
-    named one. Raises ValueError for a quantity that could not be booked.
+    Raises ValueError for a quantity that could not be booked.
     """
     if not is_quantity(quantity):
-        raise ValueError("quantity must be above 0, with at most 9 integer and 6 decimal digits")
+        raise ValueError("quantity must be above 0, with at most 15 digits, 6 of them decimals")
     row = db.one(
         _sql["standing"],
         {
@@ -161,30 +175,46 @@ def check(
             "feature": feature,
             "quantity": quantity,
             "now": now,
-            "statuses": list(statuses),
+            "statuses": list(rules.statuses),
+            "spending": rules.spending,
         },
     )
     assert row is not None  # noqa: S101 - usage_standing returns one row per pair
-    currency = row["currency"] or currency
+    currency = row["currency"] or rules.currency
+    if row["code"] == "feature_not_metered" and row["type"] == "boolean":
+        return Allowance(
+            allowed=True,
+            remaining=None,
+            overage_quantity=Decimal(0),
+            unit_price=None,
+            cost=Decimal(0),
+            currency=currency,
+            spending=None,
+        )
     included = row["included"] or Decimal(0)
     taken = row["used"] + row["held"]
-    remaining = None if row["unlimited"] else max(Decimal(0), included - row["carried"] - taken)
+    gone = row["carried"] + row["used_before"] + taken
+    remaining = None if row["unlimited"] else max(Decimal(0), included - gone)
     overage = Decimal(0) if remaining is None else max(Decimal(0), quantity - remaining)
     code = row["code"]
     if code:
         remaining = None
     elif row["cap"] is not None and taken + quantity > row["cap"]:
-        code = "limit_reached"
+        code = row["cap_code"]
     elif row["too_large"]:
         code = "total_too_large"
-    if code:
+    else:
+        code = row["refusal"]
+    if code not in (None, "spend_limit_reached", "price_unknown"):
         overage = Decimal(0)
     return Allowance(
         allowed=code is None,
         remaining=remaining,
         overage_quantity=overage,
-        cost=overage_cost(overage, row["unit_price"], currency),
+        unit_price=row["unit_price"],
+        cost=exact_cost(overage, row["unit_price"]),
         currency=currency,
+        spending=spending_in(row) if row["overage"] and not row["unlimited"] else None,
         code=code,
     )
 

@@ -8,7 +8,6 @@ what was sent. After a period is over, Commet takes no lower total: the correcti
 """
 
 import json
-from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -18,6 +17,7 @@ from billing.amounts import format_decimal, is_quantity
 from billing.clock import utc_text
 from billing.database.connection import Database, Row
 from billing.database.statements import Statements
+from billing.usage.rules import Rules
 
 _sql = Statements(__file__)
 
@@ -44,7 +44,7 @@ class Correction:
         if self.occurred_at is not None and self.corrects is not None:
             raise ValueError("give occurred_at or corrects, not both: each names a period")
         if not is_quantity(self.quantity.copy_abs()):
-            raise ValueError("quantity must not be 0, with at most 9 integer and 6 decimal digits")
+            raise ValueError("quantity must not be 0, with at most 15 digits, 6 of them decimals")
 
     @property
     def fingerprint(self) -> bytes:
@@ -106,13 +106,12 @@ def correct(
     correction: Correction,
     *,
     author: str,
-    statuses: Collection[str],
+    rules: Rules,
     now: datetime,
 ) -> Corrected:
     """Books a correction; `author` says who made it.
 
-    The same correction again changes nothing and gets the same answer. `statuses` are the
-    subscription statuses that give access.
+    The same correction again changes nothing and gets the same answer.
     """
     row = db.one(
         _sql["correct"],
@@ -127,7 +126,8 @@ def correct(
             "author": author,
             "corrects": correction.corrects,
             "now": now,
-            "statuses": list(statuses),
+            "statuses": list(rules.statuses),
+            "spending": rules.spending,
         },
     )
     assert row is not None  # noqa: S101 - correct_usage returns one row
@@ -141,8 +141,9 @@ def correct(
 
 
 def _credit(row: Row) -> Credit | None:
-    if not row["needs_credit"]:
+    if row["credit_quantity"] is None:
+        # Booked before credits were kept.
+        return Credit(-row["quantity"], None, None) if row["needs_credit"] else None
+    if row["credit_quantity"] == 0:
         return None
-    if row["credit_quantity"] is None:  # booked before credits were kept
-        return Credit(-row["quantity"], None, None)
     return Credit(row["credit_quantity"], row["credit_amount"], row["credit_currency"])

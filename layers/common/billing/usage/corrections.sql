@@ -6,5 +6,5 @@ select c.verdict, c.used, (c.entry).quantity, (c.entry).needs_credit,
        (c.credit).currency as credit_currency
 from correct_usage(
     %(user_id)s, %(feature)s, %(key)s, %(quantity)s, %(occurred_at)s, %(fingerprint)s, %(reason)s,
-    %(author)s, %(now)s, %(statuses)s, %(corrects)s
+    %(author)s, %(now)s, %(statuses)s, %(corrects)s, %(spending)s::jsonb
 ) as c

@@ -5,15 +5,12 @@ ledger is, and no entry is missing or repeated while more are booked.
 """
 
 import base64
-import csv
-import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
-from billing.amounts import format_decimal
 from billing.database.connection import Database, Row
 from billing.database.statements import Statements
 from billing.errors import FieldError, InvalidRequest
@@ -27,30 +24,16 @@ MAX_PAGE = 1000
 _LOOK_AT = 5000
 
 _BEGINNING = datetime(1, 1, 1, tzinfo=UTC)
-_COLUMNS = (
-    "booked_at",
-    "occurred_at",
-    "user_id",
-    "feature",
-    "kind",
-    "quantity",
-    "idempotency_key",
-    "period_start",
-    "period_end",
-    "late",
-    "reason",
-    "author",
-    "needs_credit",
-    "properties",
-)
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One entry of the ledger. `kind` is event, confirm (of a reservation) or correction.
 
-    `period_start` and `period_end` are of the allowance period that the entry was booked in. `late`
-    is true if the usage occurred before that period.
+    `period_id`, `period_start` and `period_end` are of the allowance period that the entry was
+    booked in, and `subscription_id` and `plan_id` are what the period belongs to. A plan change
+    opens another period, even on the same day. `late` is true if the usage occurred before that
+    period.
     """
 
     user_id: str
@@ -60,8 +43,11 @@ class Entry:
     quantity: Decimal
     occurred_at: datetime
     booked_at: datetime
+    period_id: str
     period_start: datetime
     period_end: datetime
+    subscription_id: str
+    plan_id: str | None
     late: bool
     reason: str | None
     author: str | None
@@ -87,21 +73,27 @@ class _Cursor:
     booked_at: datetime = _BEGINNING
     user_id: str = ""
     key: str = ""
+    feature: str = ""
 
-    def moved_to(self, row: Row) -> "_Cursor":
-        return _Cursor(self.until, row["booked_at"], row["user_id"], row["idempotency_key"])
+    def moved_to(self, entry: Entry) -> "_Cursor":
+        last = (entry.booked_at, entry.user_id, entry.idempotency_key, entry.feature)
+        return _Cursor(self.until, *last)
 
     def write(self) -> str:
-        fields = [self.until.isoformat(), self.booked_at.isoformat(), self.user_id, self.key]
-        return base64.urlsafe_b64encode(json.dumps(fields).encode()).decode().rstrip("=")
+        times = [self.until.isoformat(), self.booked_at.isoformat()]
+        fields = [*times, self.user_id, self.key, self.feature]
+        # Not as ASCII: a long key of other characters would make the cursor too long for a URL.
+        text = json.dumps(fields, ensure_ascii=False)
+        return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
     @staticmethod
     def read(text: str) -> "_Cursor":
         """The cursor that `write` turned into `text`. Raises InvalidRequest for any other text."""
         try:
             padded = base64.urlsafe_b64decode(text.encode() + b"=" * (-len(text) % 4))
-            until, booked_at, user_id, key = map(str, json.loads(padded))
-            found = _Cursor(_time(until), _time(booked_at), _storable(user_id), _storable(key))
+            until, booked_at, *entry = map(str, json.loads(padded))
+            user_id, key, feature = map(_storable, entry)
+            found = _Cursor(_time(until), _time(booked_at), user_id, key, feature)
         except (ValueError, TypeError, OverflowError, RecursionError):
             raise InvalidRequest(
                 errors=[
@@ -130,6 +122,12 @@ class Page:
 
     entries: Sequence[Entry]
     next_cursor: str | None
+    start: _Cursor
+
+    def first(self, count: int) -> "Page":
+        """The first `count` entries, one at least; the next page goes on after the last of them."""
+        last = self.entries[count - 1]
+        return Page(self.entries[:count], self.start.moved_to(last).write(), self.start)
 
 
 def page(
@@ -140,11 +138,7 @@ def page(
     The pages end at the time of the first one: entries booked later are not part of them. Raises
     InvalidRequest for a cursor that no page returned.
     """
-    if cursor is not None:
-        start = _Cursor.read(cursor)
-    else:
-        until = now + timedelta(microseconds=1)  # includes what was booked at `now`
-        start = _Cursor(until if query.until is None else min(until, query.until))
+    start = _first(query, now) if cursor is None else _Cursor.read(cursor)
     look_at = limit + 1 if query.feature is None else max(_LOOK_AT, limit + 1)
     rows = db.all(
         _sql["page_of_all"] if query.user_id is None else _sql["page_of_user"],
@@ -156,6 +150,7 @@ def page(
             "after_time": start.booked_at,
             "after_user": start.user_id,
             "after_key": start.key,
+            "after_feature": start.feature,
             "look_at": look_at,
             "limit": limit + 1,
         },
@@ -168,36 +163,31 @@ def page(
         last = rows[-1]
     return Page(
         entries=[_entry(row) for row in found[:limit]],
-        next_cursor=start.moved_to(last).write() if last else None,
+        next_cursor=start.moved_to(_entry(last)).write() if last else None,
+        start=start,
     )
 
 
-def to_csv(entries: Iterable[Entry]) -> str:
-    """The entries as CSV (RFC 4180) with a header line.
+def entries_of_key(db: Database, user_id: str, key: str, query: Query, *, now: datetime) -> Page:
+    """The entries of a user with one idempotency key, on one page: one per feature at most.
 
-    Text that a spreadsheet would run as a formula begins with an apostrophe.
+    Empty also for a key whose entry was pruned.
     """
-    text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow(_COLUMNS)
-    for entry in entries:
-        writer.writerow([_cell(getattr(entry, column)) for column in _COLUMNS])
-    return text.getvalue()
+    start = _first(query, now)
+    values = {
+        "user_id": user_id,
+        "key": key,
+        "feature": query.feature,
+        "since": query.since or _BEGINNING,
+        "until": start.until,
+    }
+    rows = db.all(_sql["entries_of_key"], values)
+    return Page(entries=[_entry(row) for row in rows], next_cursor=None, start=start)
 
 
-def _cell(value: object) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, Decimal):
-        return format_decimal(value)  # "-3" is a number, not a formula
-    if isinstance(value, datetime):
-        return value.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, Mapping):
-        return json.dumps(dict(value), ensure_ascii=False) if value else ""
-    plain = str(value)
-    return f"'{plain}" if plain.startswith(("=", "+", "-", "@", "\t", "\r", "\n")) else plain
+def _first(query: Query, now: datetime) -> _Cursor:
+    until = now + timedelta(microseconds=1)  # includes what was booked at `now`
+    return _Cursor(until if query.until is None else min(until, query.until))
 
 
 def _entry(row: Row) -> Entry:
@@ -209,8 +199,11 @@ def _entry(row: Row) -> Entry:
         quantity=row["quantity"],
         occurred_at=row["occurred_at"],
         booked_at=row["booked_at"],
+        period_id=str(row["period"]),
         period_start=row["period_start"],
         period_end=row["period_end"],
+        subscription_id=row["subscription_id"],
+        plan_id=row["plan_id"],
         late=row["late"],
         reason=row["reason"],
         author=row["author"],

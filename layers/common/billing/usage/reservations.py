@@ -7,7 +7,6 @@ in `database/routines/reservations.sql`. Nothing in this module calls Commet.
 """
 
 import json
-from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -18,6 +17,7 @@ from billing.amounts import is_quantity
 from billing.database.connection import Database, Row
 from billing.database.statements import Statements
 from billing.usage.accepting import UsageEvent
+from billing.usage.rules import Rules
 
 _sql = Statements(__file__)
 
@@ -51,7 +51,7 @@ class Reservation:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class ReservationResult:
     """What became of a request to reserve, confirm or release.
 
     `reservation` is None if there is none. `code` says why the request was refused, None if it was
@@ -70,15 +70,14 @@ def reserve(
     usage: UsageEvent,
     *,
     expires_in: timedelta = DEFAULT_EXPIRY,
-    statuses: Collection[str],
+    rules: Rules,
     now: datetime,
-) -> Outcome:
+) -> ReservationResult:
     """Reserves the quantity of `usage` until it is confirmed, released or expires.
 
     The same key again returns the same reservation: unchanged while it is held or once it is
     confirmed, held anew with a new expiry if it had expired and still fits. After a release the key
-    is refused. `statuses` are the subscription statuses that give access. Raises ValueError for an
-    `expires_in` of 0 or less, or of more than an hour.
+    is refused. Raises ValueError for an `expires_in` of 0 or less, or of more than an hour.
     """
     if not timedelta(0) < expires_in <= LONGEST_EXPIRY:
         raise ValueError("expires_in must be above 0 seconds and at most an hour")
@@ -95,7 +94,8 @@ def reserve(
             "properties": json.dumps(dict(usage.properties)) if usage.properties else None,
             "expires_at": now + expires_in,
             "now": now,
-            "statuses": list(statuses),
+            "statuses": list(rules.statuses),
+            "spending": rules.spending,
         },
     )
     # If the connection broke, the statement ran twice, and the first run may have reserved already.
@@ -114,14 +114,14 @@ def confirm(
     reservation: Reservation,
     quantity: Decimal,
     *,
-    statuses: Collection[str],
+    rules: Rules,
     now: datetime,
-) -> Outcome:
+) -> ReservationResult:
     """Books the quantity the work took, which may be less or more than was reserved.
 
-    Up to the reserved quantity it is refused only if the user has lost access or the limit itself
-    was lowered. An expired reservation is booked if it still fits. `statuses` are the subscription
-    statuses that give access. Raises ValueError for a quantity that could not be booked.
+    Up to the reserved quantity a held reservation is booked whatever has changed since: status,
+    plan, limit, debt. What goes beyond it, and an expired reservation, is booked if it still fits.
+    Raises ValueError for a quantity that could not be booked.
     """
     if not is_quantity(quantity):
         raise ValueError("quantity must be above 0, with at most 9 integer and 6 decimal digits")
@@ -140,13 +140,14 @@ def confirm(
             "quantity": quantity,
             "fingerprint": taken.fingerprint,
             "now": now,
-            "statuses": list(statuses),
+            "statuses": list(rules.statuses),
+            "spending": rules.spending,
         },
     )
     return _outcome(row, now, done="confirmed")
 
 
-def release(db: Database, reservation: Reservation, *, now: datetime) -> Outcome:
+def release(db: Database, reservation: Reservation, *, now: datetime) -> ReservationResult:
     """Ends a reservation without booking anything.
 
     Releasing again changes nothing. Releasing is refused once the reservation is confirmed.
@@ -170,13 +171,15 @@ def tidy(db: Database, *, now: datetime) -> int:
     return expired
 
 
-def _outcome(row: Row | None, now: datetime, *, done: str, new_id: str | None = None) -> Outcome:
+def _outcome(
+    row: Row | None, now: datetime, *, done: str, new_id: str | None = None
+) -> ReservationResult:
     assert row is not None  # noqa: S101 - each of these routines returns one row
     verdict = str(row["verdict"])
     reservation = _reservation(row, now) if row["id"] else None
     repeated = verdict == "duplicate" and row["id"] != new_id
     code = None if verdict in (done, "duplicate") else verdict
-    return Outcome(reservation, code, repeated)
+    return ReservationResult(reservation, code, repeated)
 
 
 def _reservation(row: Row, now: datetime) -> Reservation:

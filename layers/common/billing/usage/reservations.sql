@@ -6,7 +6,7 @@ select r.verdict, (r.reservation).id, (r.reservation).user_id, (r.reservation).f
        (r.reservation).expires_at, (r.reservation).state, (r.reservation).booked
 from reserve_usage(
     %(id)s, %(user_id)s, %(feature)s, %(key)s, %(quantity)s, %(fingerprint)s, %(properties)s,
-    %(expires_at)s, %(now)s, %(statuses)s
+    %(expires_at)s, %(now)s, %(statuses)s, %(spending)s::jsonb
 ) as r
 
 -- name: find
@@ -19,7 +19,8 @@ select r.verdict, (r.reservation).id, (r.reservation).user_id, (r.reservation).f
        (r.reservation).idempotency_key, (r.reservation).quantity, (r.reservation).properties,
        (r.reservation).expires_at, (r.reservation).state, (r.reservation).booked
 from confirm_reservation(
-    %(id)s, %(user_id)s, %(quantity)s, %(fingerprint)s, %(now)s, %(statuses)s
+    %(id)s, %(user_id)s, %(quantity)s, %(fingerprint)s, %(now)s, %(statuses)s,
+    %(spending)s::jsonb
 ) as r
 
 -- name: release

@@ -32,7 +32,7 @@ class Overage:
 
 @dataclass(frozen=True, slots=True)
 class DayOfUse:
-    """The quantity that was booked on one UTC day, corrections included."""
+    """The quantity of one UTC day: usage that occurred on it, and corrections of that usage."""
 
     date: date
     quantity: Decimal
@@ -44,9 +44,10 @@ class FeatureUsage:
 
     `included` and `remaining` are None if the feature is unlimited. `held` is the quantity that
     reservations hold; it is not part of `used`. `carried` is the part of `used` that was counted in
-    an earlier period and booked by Commet in this one. `daily` lists only days on which something
-    was booked. The days add up to `used` less `carried`. A day is below zero if corrections took
-    off more than was booked on it.
+    an earlier period and booked by Commet in this one. `used_before` was used in free periods that
+    were left early, and is not part of `used`. `daily` lists only days on which something
+    occurred. The days add up to `used` less `carried`. A day is below zero if corrections took off
+    more than occurred on it. Usage that occurred before the period counts on its first day.
     """
 
     feature: str
@@ -57,6 +58,7 @@ class FeatureUsage:
     used: Decimal
     held: Decimal
     carried: Decimal
+    used_before: Decimal
     included: Decimal | None
     remaining: Decimal | None
     unlimited: bool
@@ -89,8 +91,11 @@ def _feature(row: Row, currency: str) -> FeatureUsage:
         used=used,
         held=row["held"],
         carried=row["carried"],
+        used_before=row["used_before"],
         included=included,
-        remaining=None if included is None else max(Decimal(0), included - used),
+        remaining=None
+        if included is None
+        else max(Decimal(0), included - used - row["used_before"]),
         unlimited=unlimited,
         overage=_overage(row, used, included, row["currency"] or currency),
         daily=tuple(map(DayOfUse, row["days"], row["quantities"])),

@@ -4,12 +4,12 @@
 select s.feature, s.name, s.unit,
        coalesce(f.starts_at, s.starts_at) as starts_at,
        coalesce(f.ends_at, s.ends_at) as ends_at,
-       s.used, s.held, s.carried, s.included, s.unlimited, s.overage, s.unit_price, s.currency,
+       s.used, s.held, s.carried, s.used_before, s.included, s.unlimited, s.overage, s.unit_price, s.currency,
        coalesce(d.days, '{}') as days, coalesce(d.quantities, '{}') as quantities
 from (
     select array_agg(user_id) as users, array_agg(feature) as features
     from entitlements
-    where user_id = %(user_id)s and type = 'usage'
+    where user_id = %(user_id)s and type = 'usage' and model is not distinct from 'metered'
       -- A feature that the plan no longer has stays as a row that allows nothing.
       and (allowed or included > 0 or unlimited or overage_enabled)
 ) as granted

@@ -1,0 +1,31 @@
+"""Asks Commet about a total before it is replaced there.
+
+Commet replaces the total of the allowance that runs when it gets the call. The mirror may not know
+that another one has begun: the webhook of a plan change may be late or lost. Commet would then bill
+the total of the old allowance once more in the new one.
+"""
+
+import json
+from collections.abc import Sequence
+from decimal import Decimal
+
+from billing.commet.answers import FeatureAccess
+from billing.delivery.outbox import Delivery
+
+# Commet adds doubles, so its sums are rounded to the six decimals that quantities have.
+_EXACT = Decimal("0.000001")
+
+
+def reason_against(replacement: Delivery, answers: Sequence[FeatureAccess]) -> str | None:
+    """Why this replacement must not be sent, given Commet's `feature_access`; None if it may be.
+
+    `period_over`: Commet does not count in the replacement's period now. `already_lower`: a
+    correction would raise Commet's total. Corrections only lower it, so it is the total of
+    another allowance that began on the same day, or somebody else has lowered it.
+    """
+    consumption = next((a.consumption for a in answers if a.code == replacement.feature), None)
+    if consumption is None or consumption.period.start != replacement.starts_at:
+        return "period_over"
+    body = json.loads(replacement.body)
+    lowers = consumption.units_used.quantize(_EXACT) >= body["value"]
+    return None if lowers or body["reason"] != "correction" else "already_lower"
