@@ -26,18 +26,24 @@ _LONGEST_PAUSE_SECONDS = 900.0
 
 
 class Budget:
-    """Hands out calls to Commet. All methods raise DatabaseUnavailable."""
+    """Hands out calls to Commet. All methods raise DatabaseUnavailable.
+
+    A budget with another `name` is a second limit for one kind of work, which takes each of its
+    calls from both budgets.
+    """
 
     def __init__(
         self,
         db: Database,
-        calls_per_second: int,
+        calls_per_second: int | Decimal,
         *,
+        name: str = "commet",
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._db = db
-        self._rate = calls_per_second
-        self._burst = max(calls_per_second * _BURST_SECONDS, _SMALLEST_BURST)
+        self._name = name
+        self._rate = Decimal(calls_per_second)
+        self._burst = max(self._rate * _BURST_SECONDS, Decimal(_SMALLEST_BURST))
         self._sleep = sleep
 
     def take(self, calls: int) -> bool:
@@ -65,6 +71,7 @@ class Budget:
 
     def _take(self, calls: int, *, keep: Decimal) -> Decimal:
         values = {
+            "name": self._name,
             "count": calls,
             "keep": keep,
             "rate": self._rate,

@@ -3,7 +3,7 @@
 -- 0 if the tokens were taken, else the seconds until it is worth trying again.
 -- name: take
 select take_tokens(
-    'commet', %(count)s::numeric, %(keep)s::numeric, %(rate)s::numeric, %(burst)s::numeric
+    %(name)s, %(count)s::numeric, %(keep)s::numeric, %(rate)s::numeric, %(burst)s::numeric
 )
 
 -- Begins a pause: nobody gets a token until it is over, and the bucket is empty then. A pause never

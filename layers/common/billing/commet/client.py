@@ -27,19 +27,31 @@ from urllib.parse import quote
 import httpx
 from pydantic import ValidationError
 
-from billing.commet import timed_transport
+from billing import timed_transport
 from billing.commet.answers import (
     Answer,
     CreatedWebhookEndpoint,
     Customer,
+    DownloadLink,
     FeatureAccess,
+    Invoice,
+    InvoiceSummary,
+    IssuedInvoice,
+    IssuedInvoiceDetail,
+    Payment,
     Plan,
+    PlanChange,
+    PlanChangePreview,
     PortalSession,
+    RecoveryLink,
+    Refund,
     Subscription,
     TrackedUsage,
+    Transaction,
     UsageAdjustment,
     WebhookEndpoint,
 )
+from billing.commet.webhook_fields import MADE_FOR
 from billing.deadline import Deadline
 from billing.errors import CommetRefused, CommetUnavailable, Unavailable
 
@@ -76,7 +88,8 @@ class Commet:
     """Calls Commet. Every method may raise CommetRefused or CommetUnavailable.
 
     `live`: answers must come from the live mode (True) or from the sandbox (False). `transport`,
-    `sleep` and `jitter` are for tests.
+    `sleep` and `jitter` are for tests. `sent` is the number of HTTP requests so far, retries
+    included.
     """
 
     def __init__(
@@ -93,6 +106,7 @@ class Commet:
         self._live = live
         self._sleep = sleep
         self._jitter = jitter
+        self.sent = 0
         self._http = httpx.Client(
             base_url=base_url.rstrip("/"),
             transport=transport or timed_transport.transport(),
@@ -106,11 +120,44 @@ class Commet:
     def create_customer(
         self, *, user_id: str, email: str, name: str | None, deadline: Deadline
     ) -> Customer:
-        """Creates the customer with our id, or returns the one that exists."""
-        body = {"id": user_id, "email": email} | ({"fullName": name} if name else {})
+        """Creates the customer with our id, or returns the one that exists.
+
+        Commet may return a customer of somebody else who has the same address, and give it our id.
+        Only a customer that was created here says so itself (`Customer.is_ours`).
+        """
+        body: dict[str, object] = {"id": user_id, "email": email, "metadata": {MADE_FOR: user_id}}
+        if name:
+            body["fullName"] = name
         # No idempotency key: Commet is idempotent on `id`. With a key, the same user under a
         # changed name would be refused as a mismatch.
         return self._write("/customers", body, Customer, idempotency_key=None, deadline=deadline)
+
+    def customer(self, customer_id: str, deadline: Deadline) -> Customer:
+        """One customer by Commet's own id. Raises ValueError for an empty id."""
+        call = Call("GET", _path("customers", customer_id))
+        return self._parse(Customer, self._send(call, deadline))
+
+    def update_customer(
+        self, customer_id: str, *, external_id: str | None, deadline: Deadline
+    ) -> Customer:
+        """Gives a customer this id of ours, or none. `customer_id` is Commet's own id."""
+        # No idempotency key: making the same change twice has the same result.
+        body = json.dumps({"externalId": external_id})
+        call = Call("PATCH", _path("customers", customer_id), content=body)
+        return self._parse(Customer, self._send(call, deadline))
+
+    def update_contact(
+        self, customer_id: str, *, email: str, name: str | None, deadline: Deadline
+    ) -> Customer:
+        """Gives a customer this address, and this name unless it is None.
+
+        `customer_id` is Commet's own id. Raises CommetRefused `duplicate` where Commet has another
+        customer with the address and wants it once.
+        """
+        # No idempotency key: making the same change twice has the same result.
+        body = {"email": email} | ({"fullName": name} if name else {})
+        call = Call("PATCH", _path("customers", customer_id), content=json.dumps(body))
+        return self._parse(Customer, self._send(call, deadline))
 
     def find_customer(self, user_id: str, deadline: Deadline) -> Customer | None:
         """The customer that was created with our id; None if there is none.
@@ -137,9 +184,19 @@ class Commet:
         success_url: str,
         idempotency_key: str,
         deadline: Deadline,
+        skip_trial: bool = False,
     ) -> Subscription:
-        """Creates a subscription, paid at its `checkout_url`; a free one is active at once."""
-        body = {"customerId": user_id, "planCode": plan_code, "successUrl": success_url}
+        """Creates a subscription, paid at its `checkout_url`; a free one is active at once.
+
+        `skip_trial`: it has no trial, also where the plan has one.
+        """
+        body: dict[str, object] = {
+            "customerId": user_id,
+            "planCode": plan_code,
+            "successUrl": success_url,
+        }
+        if skip_trial:
+            body["skipTrial"] = True
         if billing_interval:
             body["billingInterval"] = billing_interval
         return self._write(
@@ -149,7 +206,7 @@ class Commet:
     def subscription(self, subscription_id: str, deadline: Deadline) -> Subscription:
         """One subscription, whatever its status."""
         path = f"/subscriptions/{quote(subscription_id, safe='')}"
-        return self._parse(Subscription, self._send(_Call("GET", path), deadline))
+        return self._parse(Subscription, self._send(Call("GET", path), deadline))
 
     def list_subscriptions(
         self, *, status: str, cursor: str | None, deadline: Deadline
@@ -169,9 +226,67 @@ class Commet:
 
     def active_subscription(self, user_id: str, deadline: Deadline) -> Subscription | None:
         """The subscription that Commet calls active, though it may be unpaid; None if none."""
-        call = _Call("GET", "/subscriptions/active", params={"customerId": user_id})
+        call = Call("GET", "/subscriptions/active", params={"customerId": user_id})
         answer = self._send(call, deadline)
         return None if answer is None else self._parse(Subscription, answer)
+
+    def preview_plan_change(
+        self,
+        subscription_id: str,
+        *,
+        plan_id: str,
+        billing_interval: str | None,
+        deadline: Deadline,
+    ) -> PlanChangePreview:
+        """What changing the plan now would cost.
+
+        Raises CommetRefused `plan_change_scheduled` for a change that waits for the period's end.
+        """
+        body = {"planId": plan_id}
+        if billing_interval:
+            body["billingInterval"] = billing_interval
+        path = f"{_path('subscriptions', subscription_id)}/preview-change"
+        # No idempotency key: nothing is written, and an old preview must not be returned again.
+        return self._write(path, body, PlanChangePreview, idempotency_key=None, deadline=deadline)
+
+    def change_plan(
+        self,
+        subscription_id: str,
+        *,
+        plan_id: str,
+        billing_interval: str | None,
+        success_url: str | None,
+        idempotency_key: str | None,
+        deadline: Deadline,
+    ) -> PlanChange:
+        """Changes the plan now, books the change, or begins the checkout that it needs.
+
+        Without an idempotency key the change must be one that only a checkout completes: asked
+        again, Commet answers with the newest link.
+        """
+        body = {"newPlanId": plan_id}
+        if billing_interval:
+            body["newBillingInterval"] = billing_interval
+        if success_url:
+            body["successUrl"] = success_url
+        path = f"{_path('subscriptions', subscription_id)}/change-plan"
+        return self._write(
+            path, body, PlanChange, idempotency_key=idempotency_key, deadline=deadline
+        )
+
+    def cancel_subscription(
+        self, subscription_id: str, *, immediate: bool, deadline: Deadline
+    ) -> Subscription:
+        """Cancels now or at the end of the period. Commet cancels a free or unpaid one at once."""
+        path = f"{_path('subscriptions', subscription_id)}/cancel"
+        body = {"immediate": immediate}
+        # No idempotency key: canceling twice has the same result.
+        return self._write(path, body, Subscription, idempotency_key=None, deadline=deadline)
+
+    def uncancel_subscription(self, subscription_id: str, deadline: Deadline) -> Subscription:
+        """Takes a scheduled cancellation back."""
+        path = f"{_path('subscriptions', subscription_id)}/uncancel"
+        return self._write(path, {}, Subscription, idempotency_key=None, deadline=deadline)
 
     # --- access, usage, portal --------------------------------------------------------------
 
@@ -185,7 +300,7 @@ class Commet:
         Tried once. The caller (delivery/sending.py) tries again within the call budget, and must
         know of every attempt whether it may have had an effect.
         """
-        call = _Call(
+        call = Call(
             "POST", "/usage/events", content=body, idempotency_key=idempotency_key, attempts=1
         )
         return self._parse(TrackedUsage, self._send(call, deadline))
@@ -197,7 +312,7 @@ class Commet:
 
         `body` is the JSON stored with the delivery, sent unchanged. Tried once, as `track_usage`.
         """
-        call = _Call("PUT", "/usage", content=body, idempotency_key=idempotency_key, attempts=1)
+        call = Call("PUT", "/usage", content=body, idempotency_key=idempotency_key, attempts=1)
         return self._parse(UsageAdjustment, self._send(call, deadline))
 
     def create_portal_session(
@@ -213,6 +328,101 @@ class Commet:
             idempotency_key=None,
             deadline=deadline,
         )
+
+    # --- invoices and payments ---------------------------------------------------------------
+
+    def transaction(self, transaction_id: str, deadline: Deadline) -> Transaction:
+        """One attempt to take money. Raises ValueError for an empty id."""
+        path = _path("transactions", transaction_id)
+        return self._parse(Transaction, self._send(Call("GET", path), deadline))
+
+    def invoices(self, subscription_id: str, deadline: Deadline) -> list[InvoiceSummary]:
+        """The invoices of a subscription, without their lines.
+
+        Raises ValueError for an empty id.
+        """
+        if not subscription_id:
+            raise ValueError("subscription_id must not be empty: Commet would list all invoices")
+        query = {"subscriptionId": subscription_id}
+        return self._list("/invoices", query, InvoiceSummary, deadline)
+
+    def invoice(self, invoice_id: str, deadline: Deadline) -> Invoice:
+        """One invoice with its lines."""
+        return self._parse(
+            Invoice, self._send(Call("GET", _path("invoices", invoice_id)), deadline)
+        )
+
+    def invoices_of_customer(
+        self, user_id: str, *, cursor: str | None, deadline: Deadline
+    ) -> tuple[list[IssuedInvoice], str | None]:
+        """A page of a customer's invoices, newest first, and the cursor of the next page.
+
+        Raises ValueError for an empty id.
+        """
+        if not user_id:
+            raise ValueError("user_id must not be empty: Commet would list all invoices")
+        query = {"customerId": user_id} | ({"cursor": cursor} if cursor else {})
+        items, following = self._page("/invoices", query, deadline)
+        return [self._parse(IssuedInvoice, item) for item in items], following
+
+    def issued_invoice(self, invoice_id: str, deadline: Deadline) -> IssuedInvoiceDetail:
+        """One invoice with its lines, as it is shown to the customer."""
+        path = _path("invoices", invoice_id)
+        return self._parse(IssuedInvoiceDetail, self._send(Call("GET", path), deadline))
+
+    def invoice_download(self, invoice_id: str, deadline: Deadline) -> DownloadLink:
+        """The address of an invoice's PDF, which is good for a week."""
+        path = f"{_path('invoices', invoice_id)}/download-links"
+        return self._write(path, {}, DownloadLink, idempotency_key=None, deadline=deadline)
+
+    def create_payment(
+        self,
+        *,
+        user_id: str,
+        amount: int,
+        currency: str,
+        description: str,
+        success_url: str,
+        idempotency_key: str,
+        deadline: Deadline,
+    ) -> Payment:
+        """Creates a payment link for `amount` minor units, to which Commet adds tax."""
+        body = {
+            "customerId": user_id,
+            "amount": amount,
+            "currency": currency,
+            "description": description,
+            "successUrl": success_url,
+        }
+        return self._write(
+            "/payments", body, Payment, idempotency_key=idempotency_key, deadline=deadline
+        )
+
+    def payment(self, payment_id: str, deadline: Deadline) -> Payment:
+        """One payment link or charge."""
+        return self._parse(
+            Payment, self._send(Call("GET", _path("payments", payment_id)), deadline)
+        )
+
+    def cancel_payment(self, payment_id: str, deadline: Deadline) -> Payment:
+        """Cancels a payment link; one that is canceled already stays so.
+
+        Raises CommetRefused `payment_not_cancelable` where somebody has tried to pay it.
+        """
+        path = f"{_path('payments', payment_id)}/cancel"
+        return self._write(path, {}, Payment, idempotency_key=None, deadline=deadline)
+
+    def create_recovery_link(self, subscription_id: str, deadline: Deadline) -> RecoveryLink:
+        """The page on which the open invoice of a past due subscription is paid."""
+        path = f"{_path('subscriptions', subscription_id)}/recovery-links"
+        # No idempotency key: a link that is dead must not be returned again.
+        return self._write(path, {}, RecoveryLink, idempotency_key=None, deadline=deadline)
+
+    def refund(self, transaction_id: str, deadline: Deadline) -> Refund:
+        """Gives back all of a transaction. Only `payment.refunded` makes it final."""
+        path = f"{_path('transactions', transaction_id)}/refund"
+        key = f"refund:{transaction_id}"
+        return self._write(path, {}, Refund, idempotency_key=key, deadline=deadline)
 
     # --- webhook endpoints --------------------------------------------------------------------
 
@@ -266,13 +476,13 @@ class Commet:
         }
         body = {name: value for name, value in changes.items() if value is not None}
         # No idempotency key: making the same change twice has the same result.
-        call = _Call("PATCH", _webhook_path(endpoint_id), content=json.dumps(body))
+        call = Call("PATCH", _path("webhooks", endpoint_id), content=json.dumps(body))
         return self._parse(WebhookEndpoint, self._send(call, deadline))
 
     def delete_webhook(self, endpoint_id: str, deadline: Deadline) -> None:
         """Deletes a webhook endpoint; does nothing if there is none."""
         try:
-            self._send(_Call("DELETE", _webhook_path(endpoint_id)), deadline)
+            self._send(Call("DELETE", _path("webhooks", endpoint_id)), deadline)
         except CommetRefused as refused:
             if refused.commet_status != 404:
                 raise
@@ -288,7 +498,7 @@ class Commet:
         idempotency_key: str | None,
         deadline: Deadline,
     ) -> T:
-        call = _Call("POST", path, content=json.dumps(body), idempotency_key=idempotency_key)
+        call = Call("POST", path, content=json.dumps(body), idempotency_key=idempotency_key)
         return self._parse(shape, self._send(call, deadline))
 
     def _list(
@@ -307,7 +517,7 @@ class Commet:
     def _page(
         self, path: str, query: Mapping[str, str], deadline: Deadline
     ) -> tuple[list[object], str | None]:
-        page = self._send(_Call("GET", path, params=dict(query)), deadline)
+        page = self._send(Call("GET", path, params=dict(query)), deadline)
         if not isinstance(page, dict) or not isinstance(page.get("data"), list):
             raise CommetUnavailable(nonsense=True)
         cursor = str(page["nextCursor"]) if page.get("hasMore") and page.get("nextCursor") else None
@@ -325,7 +535,7 @@ class Commet:
         except ValidationError as error:
             raise CommetUnavailable(nonsense=True) from error
 
-    def _send(self, call: "_Call", deadline: Deadline) -> Any:
+    def _send(self, call: "Call", deadline: Deadline) -> Any:
         key = self._key()
         reread = False
         attempt = 1
@@ -363,7 +573,7 @@ class Commet:
             raise CommetUnavailable("The billing provider is not set up.") from None
         return key
 
-    def _attempt(self, call: "_Call", key: str, deadline: Deadline) -> "_Reply":
+    def _attempt(self, call: "Call", key: str, deadline: Deadline) -> "Reply":
         limit = deadline.within(_ATTEMPT_SECONDS)
         seconds = limit.remaining()
         if seconds < _MIN_SECONDS:
@@ -380,6 +590,7 @@ class Commet:
             timeout=httpx.Timeout(seconds, connect=min(_CONNECT_SECONDS, seconds)),
         )
         timed_transport.current.set(limit)
+        self.sent += 1
         response = self._http.send(request, stream=True)
         try:
             body = b""
@@ -389,7 +600,7 @@ class Commet:
                     raise CommetUnavailable(nonsense=True)
         finally:
             response.close()
-        return _Reply(response.status_code, response.headers, body)
+        return Reply(response.status_code, response.headers, body)
 
     def _pause(self, failure: CommetUnavailable, attempt: int) -> float:
         if failure.asked_retry_after is not None:
@@ -397,14 +608,14 @@ class Commet:
         return float(0.2 * 2**attempt) * (0.5 + self._jitter() / 2)
 
 
-def _webhook_path(endpoint_id: str) -> str:
-    if not endpoint_id:
-        raise ValueError("endpoint_id must not be empty: the path would address the list")
-    return f"/webhooks/{quote(endpoint_id, safe='')}"
+def _path(of: str, object_id: str) -> str:
+    if not object_id:
+        raise ValueError("The id must not be empty: the path would address the list")
+    return f"/{of}/{quote(object_id, safe='')}"
 
 
 @dataclass(frozen=True, slots=True)
-class _Call:
+class Call:
     method: str
     path: str
     params: Mapping[str, str] | None = None
@@ -414,7 +625,7 @@ class _Call:
 
 
 @dataclass(frozen=True, slots=True)
-class _Reply:
+class Reply:
     status: int
     headers: Mapping[str, str]
     body: bytes
@@ -424,7 +635,7 @@ class _Reply:
         return self.headers.get("x-request-id")
 
 
-def _json(reply: _Reply) -> Any:
+def _json(reply: Reply) -> Any:
     try:
         return json.loads(reply.body, parse_float=_decimal)
     except (ValueError, RecursionError) as error:
@@ -438,7 +649,7 @@ def _decimal(text: str) -> Decimal:
     return Decimal(text)
 
 
-def _failure(reply: _Reply) -> CommetUnavailable:
+def _failure(reply: Reply) -> CommetUnavailable:
     """The error for an answer that is not a success, if trying again may help.
 
     Otherwise raises: CommetRefused for a business answer, CommetUnavailable for nonsense.
@@ -455,7 +666,7 @@ def _failure(reply: _Reply) -> CommetUnavailable:
     raise CommetRefused(code, commet_status=status, request_id=request_id)
 
 
-def _error_code(reply: _Reply) -> str | None:
+def _error_code(reply: Reply) -> str | None:
     try:
         body = json.loads(reply.body)
         error = body.get("error", body)
@@ -465,7 +676,7 @@ def _error_code(reply: _Reply) -> str | None:
     return code if isinstance(code, str) else None
 
 
-def _retry_after(reply: _Reply) -> int | None:
+def _retry_after(reply: Reply) -> int | None:
     text = reply.headers.get("retry-after", "")
     # A whole number of seconds, of nine digits at most. A date, zero or nonsense counts as none.
     return int(text) if re.fullmatch(r"[0-9]{1,9}", text) and int(text) > 0 else None

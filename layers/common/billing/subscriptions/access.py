@@ -30,7 +30,13 @@ _ASK_AT_MOST = 5
 # Commet is asked before a refusal with one of these codes: the user may have paid, resumed or
 # changed plans a second ago.
 _UNSURE = frozenset(
-    {"subscription_required", "access_unconfirmed", "limit_reached", "feature_not_in_plan"}
+    {
+        "subscription_required",
+        "access_unconfirmed",
+        "limit_reached",
+        "payment_overdue",
+        "feature_not_in_plan",
+    }
 )
 
 
@@ -140,13 +146,13 @@ class Access:
         call budget is used up.
         """
         now = self._clock()
-        if not mirror.claim_refresh(self._db, user_id, now):
+        if not mirror.lease_refresh(self._db, user_id, now):
             return False
         from billing.subscriptions import refresh  # imported late, because it imports httpx
 
         rows = mirror.refreshable(self._db, user_id)
         if not self._budget.take(refresh.calls(rows)):
-            mirror.unclaim_refresh(self._db, user_id)
+            mirror.unlease_refresh(self._db, user_id)
             return False
         try:
             deadline = deadline.within(_ONE_USER_SECONDS)

@@ -6,6 +6,7 @@ subscriptions change in one way only.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from psycopg.types.json import Jsonb
@@ -19,11 +20,22 @@ class Change:
     known: Mapping[str, Any] = field(default_factory=dict)
     # Whether the subscription changed in a way that is not in `known`, so Commet has to be asked.
     mark: bool = False
+    # When Commet named this customer as the owner of the subscription, or None: when the change
+    # occurred. An answer says it as of the time of asking.
+    owned_at: datetime | None = None
     # Whether Commet says that the customer has no subscription at all.
     ends_all: bool = False
     # All entitlements of the customer, or None where the source says nothing about entitlements.
     features: Sequence[Mapping[str, Any]] | None = None
     period: "AllowancePeriod | None" = None
+    # The currency in which Commet charges the subscription, or None where the source does not say.
+    currency: str | None = None
+    # News about one payment trouble (payments/from_webhook.py), or None.
+    payment: Mapping[str, Any] | None = None
+    # What the source says about the customer's debts: see `record_debt_news`.
+    debt: Mapping[str, Any] | None = None
+    # News about who the customer is: see `record_customer`. Such a change has nothing else.
+    customer: Mapping[str, Any] | None = None
 
     def parameter(self) -> Jsonb:
         """The `p_change` argument of `record_change`."""
@@ -34,6 +46,8 @@ class Change:
                 "known": dict(self.known),
                 "mark": self.mark,
             }
+            if self.owned_at is not None:
+                value["subscription"]["owned_at"] = self.owned_at.isoformat()
         if self.features is not None:
             value["features"] = list(self.features)
         if self.period is not None:
@@ -42,6 +56,14 @@ class Change:
                 "end": self.period.end,
                 "subscription": self.period.subscription_id,
             }
+        if self.currency is not None:
+            value["currency"] = self.currency
+        if self.payment is not None:
+            value["payment"] = dict(self.payment)
+        if self.debt is not None:
+            value["debt"] = dict(self.debt)
+        if self.customer is not None:
+            value["customer"] = dict(self.customer)
         return Jsonb(value)
 
 
@@ -52,6 +74,13 @@ class AllowancePeriod:
     subscription_id: str
     start: str
     end: str
+
+
+def scheduled_change(
+    *, plan_id: str | None, plan_name: str | None, interval: str | None, effective_at: str | None
+) -> dict[str, Any]:
+    """A change of plan that is booked; `interval` is None for a free plan."""
+    return dict(locals())
 
 
 def entitlement(

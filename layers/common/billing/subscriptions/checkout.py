@@ -7,26 +7,30 @@ the next request repeats it with the same key.
 """
 
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from billing.accounts.accounts import User
+from billing.accounts.limits import Limit, Turn
 from billing.commet.answers import Subscription
 from billing.commet.client import Commet
 from billing.database.connection import Database
 from billing.database.statements import Statements
 from billing.deadline import Deadline
 from billing.errors import (
+    AlreadySubscribed,
     BillingError,
+    CallBudgetSpent,
     CommetRefused,
     CommetUnavailable,
     Conflict,
     FieldError,
     InvalidRequest,
     NotFound,
+    TooManyRequests,
 )
-from billing.subscriptions import from_answer, mirror, plans, refresh
+from billing.payments import troubles
+from billing.subscriptions import customers, from_answer, mirror, plans, refresh
 
 _sql = Statements(__file__)
 
@@ -34,12 +38,19 @@ _WHAT_TO_DO = {
     "past_due": "The last payment failed. Update the payment method in the portal.",
     "paused": "The subscription is paused. Resume it in the portal.",
 }
+_CHANGEABLE = ("active", "trialing")
 # Commet refused the API key, so it decided nothing about the checkout: the attempt stays as it is.
 _KEY_REFUSED = frozenset({401, 403})
 _NO_SUCH_PLAN = frozenset({"plan_not_found", "price_not_found", "no_prices_configured"})
 # For how long Commet is asked about a user who starts a checkout while the mirror has a
 # subscription.
 _SECOND_CHECKOUT = timedelta(minutes=1)
+# How many checkouts a user may start or continue. Each costs calls to Commet, and Commet may send
+# the user a mail.
+CHECKOUTS = Limit(10, timedelta(hours=1))
+# How often Commet is asked about a user who asks for a checkout beside a running subscription. A
+# change of plan may follow, which has a limit of its own.
+SECOND_CHECKOUTS = Limit(30, timedelta(hours=1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,17 +81,27 @@ class Checkouts:
         """A subscription that waits for payment, or a free one that is active at once.
 
         Raises NotFound `plan_not_found`; InvalidRequest where the plan does not have the interval;
-        Conflict `already_subscribed`, `checkout_in_progress` or `billing_email_taken`;
+        AlreadySubscribed; Conflict `dispute_open`, `email_missing`, `checkout_in_progress`,
+        `free_period_used` or
+        `billing_email_taken`; TooManyRequests where the user's checkouts of this hour are used up;
         CommetUnavailable where Commet does not answer; CommetRefused for any other refusal.
         """
-        self._check_plan(plan_code, billing_interval, deadline)
+        self._refuse_disputed(user)
+        if user.email is None:
+            raise _email_missing()
+        has_trial = self._check_plan(user, plan_code, billing_interval, deadline)
+        turn = Turn(self._db, f"checkout:{user.id}", CHECKOUTS, self._clock())
+        sent = self._commet.sent
         self._refuse_second(user, deadline)
         attempt = self._lease(user, plan_code, billing_interval, success_url)
         try:
+            turn.take()  # under the lease, so that a double click counts once
             started = self._taken_up(attempt, deadline)
             if started is None and attempt.subscription_id is not None:
                 attempt = self._anew(attempt)  # that subscription has ended
             if started is None:
+                if has_trial:
+                    attempt = self._without_second_trial(attempt, deadline)
                 try:
                     started = self._create(attempt, deadline)
                 except CommetRefused as error:
@@ -93,8 +114,13 @@ class Checkouts:
                 self._end(_sql["end_lease"], attempt, subscription_id=None)
                 raise
             self._end(_sql["abandon_checkout"], attempt)
-            raise self._translated(error, user, deadline) from error
-        except Exception:
+            translated = self._translated(error, user, deadline)
+            if translated is None:
+                raise
+            raise translated from error
+        except Exception as error:
+            if isinstance(error, CallBudgetSpent) and self._commet.sent == sent:
+                turn.give_back()
             # Commet may not have answered. The next request repeats this attempt with its key.
             self._end(_sql["end_lease"], attempt, subscription_id=None)
             raise
@@ -104,6 +130,7 @@ class Checkouts:
     def _lease(
         self, user: User, plan_code: str, billing_interval: str | None, success_url: str
     ) -> "_Attempt":
+        skips_trial = mirror.had_trial(self._db, user.id)
         row = self._db.one(
             _sql["lease_checkout"],
             {
@@ -111,6 +138,7 @@ class Checkouts:
                 "plan_code": plan_code,
                 "billing_interval": billing_interval,
                 "success_url": success_url,
+                "skips_trial": skips_trial,
             },
         )
         if row is None:
@@ -120,7 +148,13 @@ class Checkouts:
                 retry_after=2,
             )
         return _Attempt(
-            user, row["attempt"], plan_code, billing_interval, success_url, row["subscription_id"]
+            user,
+            row["attempt"],
+            plan_code,
+            billing_interval,
+            success_url,
+            skips_trial,
+            row["subscription_id"],
         )
 
     def _anew(self, attempt: "_Attempt") -> "_Attempt":
@@ -133,19 +167,32 @@ class Checkouts:
             attempt.user, attempt.plan_code, attempt.billing_interval, attempt.success_url
         )
 
+    def _without_second_trial(self, attempt: "_Attempt", deadline: Deadline) -> "_Attempt":
+        """The attempt, or a new one without a trial where a trial of the user has begun unheard.
+
+        A trial that began in an unpaid checkout, and has ended since, may be in no webhook. So
+        Commet is asked about the user's unpaid checkouts before it is told to offer a trial.
+        """
+        rows = mirror.refreshable(self._db, attempt.user.id)
+        if attempt.skips_trial or all(row.is_live for row in rows):
+            return attempt
+        self._refresh(attempt.user, deadline)
+        return self._anew(attempt) if mirror.had_trial(self._db, attempt.user.id) else attempt
+
     def _forget_customer(self, user: User, error: CommetRefused) -> bool:
         """Whether Commet does not know the user's customer any more; if so, unlinks the customer.
 
         This happens where Commet's sandbox was emptied, or where the API key now belongs to another
         organization. The next attempt creates a new customer.
         """
-        linked = mirror.customer_id(self._db, user.id)
+        linked = customers.of_user(self._db, user.id)
         if error.commet_code != "customer_not_found" or linked is None:
             return False
-        self._db.execute(_sql["unlink_customer"], {"user_id": user.id, "customer_id": linked})
+        customers.forget(self._db, user.id, linked)
         return True
 
-    def _check_plan(self, code: str, interval: str | None, deadline: Deadline) -> None:
+    def _check_plan(self, user: User, code: str, interval: str | None, deadline: Deadline) -> bool:
+        """Whether the plan begins with a trial, as far as Commet's catalogue says."""
         now = self._clock()
         plan = plans.catalogue(self._db, self._commet, now=now, deadline=deadline).find(code)
         if plan is None:  # the plan may be newer than the cached catalogue
@@ -154,6 +201,12 @@ class Checkouts:
             ).find(code)
         if plan is None:
             raise NotFound("There is no public plan with this code.", code="plan_not_found")
+        if plan.is_free and (until := mirror.free_until(self._db, user.id)) and until > now:
+            raise Conflict(
+                "This person's free plan, of an account that was erased, lasts until"
+                f" {until:%Y-%m-%d}. From then on the free plan may be chosen again.",
+                code="free_period_used",
+            )
         if interval is not None and interval not in {p.billing_interval for p in plan.prices}:
             raise InvalidRequest(
                 errors=[
@@ -164,21 +217,45 @@ class Checkouts:
                     )
                 ]
             )
+        return any(p.trial_days for p in plan.prices if interval in (None, p.billing_interval))
+
+    def _refuse_disputed(self, user: User) -> None:
+        if troubles.has_open_dispute(self._db, user.id):
+            raise Conflict(
+                "A payment of this user is disputed. When the dispute has ended, the user can"
+                " check out again.",
+                code="dispute_open",
+            )
 
     def _refuse_second(self, user: User, deadline: Deadline) -> None:
         current = mirror.current(self._db, user.id)
-        if current is None or current.status not in mirror.LIVE:
+        if current is None or not _is_running(current):
             return
         # The subscription may have ended without a webhook, and then the user may buy again. Where
         # Commet does not answer, the mirror decides.
         mirror.doubt(self._db, user.id, lasting=_SECOND_CHECKOUT)
-        if mirror.claim_refresh(self._db, user.id, self._clock()):
-            with suppress(CommetUnavailable, CommetRefused):
-                self._refresh(user, deadline)
-                mirror.note_answer(self._db, user.id)
+        if mirror.lease_refresh(self._db, user.id, self._clock()):
+            turn = Turn(self._db, f"second:{user.id}", SECOND_CHECKOUTS, self._clock())
+            self._ask(user, turn, deadline)
             current = mirror.current(self._db, user.id)
-        if current is not None and current.status in mirror.LIVE:
-            raise _already_subscribed(current.status)
+        if current is not None and _is_running(current):
+            raise _already_subscribed(current)
+
+    def _ask(self, user: User, turn: Turn, deadline: Deadline) -> None:
+        """Asks Commet about a user whose refresh is leased. No call is made without a turn."""
+        sent = self._commet.sent
+        try:
+            turn.take()
+            self._refresh(user, deadline)
+            mirror.note_answer(self._db, user.id)
+        except (TooManyRequests, CallBudgetSpent) as error:
+            mirror.unlease_refresh(self._db, user.id)
+            if isinstance(error, TooManyRequests):
+                raise
+            if self._commet.sent == sent:
+                turn.give_back()
+        except (CommetUnavailable, CommetRefused):
+            pass  # the mirror decides
 
     def _taken_up(self, attempt: "_Attempt", deadline: Deadline) -> Started | None:
         """The attempt's own checkout while it waits for payment, else None.
@@ -195,20 +272,31 @@ class Checkouts:
             return None
         self._record(attempt.user, found)
         if found.status in mirror.LIVE:
-            raise _already_subscribed(found.status)
+            raise _already_subscribed(mirror.current(self._db, attempt.user.id))
         if found.status in mirror.PENDING and found.checkout_url:
             return Started(found, created=False)
         return None
 
     def _create(self, attempt: "_Attempt", deadline: Deadline) -> Started:
         user = attempt.user
-        self._ensure_customer(user, deadline)
+        if user.email is None:
+            raise _email_missing()
+        customers.ensure(
+            self._db,
+            self._commet,
+            user.id,
+            email=user.email,
+            name=user.name,
+            now=self._clock(),
+            deadline=deadline,
+        )
         known = {row.id for row in mirror.refreshable(self._db, user.id)}
         answer = self._commet.create_subscription(
             user_id=user.id,
             plan_code=attempt.plan_code,
             billing_interval=attempt.billing_interval,
             success_url=attempt.success_url,
+            skip_trial=attempt.skips_trial,
             idempotency_key=f"checkout:{user.id}:{attempt.number}",
             deadline=deadline,
         )
@@ -219,31 +307,8 @@ class Checkouts:
         )
         return Started(answer, created=answer.id not in known)
 
-    def _ensure_customer(self, user: User, deadline: Deadline) -> None:
-        if mirror.customer_id(self._db, user.id):
-            return
-        try:
-            customer = self._commet.create_customer(
-                user_id=user.id, email=user.email, name=user.name, deadline=deadline
-            )
-        except CommetRefused as error:
-            if error.commet_code != "duplicate":
-                raise
-            # Commet already has a customer with our user id, or another one with this email.
-            found = self._commet.find_customer(user.id, deadline)
-            if found is None:
-                raise Conflict(
-                    "Another customer is already billed at this email address.",
-                    code="billing_email_taken",
-                ) from error
-            customer = found
-        self._db.execute(
-            _sql["link_customer"],
-            {"user_id": user.id, "customer_id": customer.id},
-        )
-
     def _record(self, user: User, answer: Subscription) -> None:
-        change = from_answer.subscription_change(answer)
+        change = from_answer.subscription_change(answer, self._clock())
         mirror.record_change(self._db, user.id, change, at=answer.updated_at, now=self._clock())
 
     def _refresh(self, user: User, deadline: Deadline) -> None:
@@ -255,14 +320,15 @@ class Checkouts:
             {"user_id": attempt.user.id, "attempt": attempt.number, **parameters},
         )
 
-    def _translated(self, error: CommetRefused, user: User, deadline: Deadline) -> BillingError:
+    def _translated(
+        self, error: CommetRefused, user: User, deadline: Deadline
+    ) -> BillingError | None:
         if error.commet_code == "already_has_active_subscription":
             self._refresh(user, deadline)
-            current = mirror.current(self._db, user.id)
-            return _already_subscribed(current.status if current else "active")
+            return _already_subscribed(mirror.current(self._db, user.id))
         if error.commet_code in _NO_SUCH_PLAN:
             return NotFound("The billing provider does not sell this plan.", code="plan_not_found")
-        return error
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,11 +338,29 @@ class _Attempt:
     plan_code: str
     billing_interval: str | None
     success_url: str
+    skips_trial: bool
     subscription_id: str | None
 
 
-def _already_subscribed(status: str) -> Conflict:
-    detail = _WHAT_TO_DO.get(
-        status, "The user already has a subscription. Change it in the portal."
+def _email_missing() -> Conflict:
+    return Conflict(
+        "The identity provider's token has no email address, to which invoices could be sent. Set"
+        " one with PATCH /account, or have the product set one with PATCH /users/{id}.",
+        code="email_missing",
     )
-    return Conflict(detail, code="already_subscribed")
+
+
+def _is_running(subscription: mirror.Subscription) -> bool:
+    """Whether it stands in the way of another one: it is live, and Commet knows it.
+
+    Commet knows no subscription of another organization's API key. Its user cannot change it in the
+    portal, so the user may buy again.
+    """
+    return subscription.status in mirror.LIVE and subscription.is_known
+
+
+def _already_subscribed(current: mirror.Subscription | None) -> AlreadySubscribed:
+    status = current.status if current else "active"
+    detail = _WHAT_TO_DO.get(status, "The user already has a subscription.")
+    may_change = current is not None and current.status in _CHANGEABLE
+    return AlreadySubscribed(detail, may_change=may_change)

@@ -6,34 +6,33 @@ with one as (
 update subscriptions set refresh_due = least(refresh_due, now())
 where user_id = (select id from one) and id <> %(id)s and status = 'pending_payment'
 
--- name: unlink_customer
-update users set commet_customer_id = null
-where id = %(user_id)s and commet_customer_id = %(customer_id)s
-
--- name: link_customer
-update users set commet_customer_id = %(customer_id)s
-where id = %(user_id)s and commet_customer_id is distinct from %(customer_id)s
-
 -- Leases the user's checkout for 30 seconds: only the request with the lease calls Commet about it.
 -- Returns no row while another request has the lease. The attempt's number grows where the plan,
--- the interval or the address differs, where the attempt's checkout was paid or has ended, or where
+-- the interval, the address or the trial differs, where the attempt's checkout was paid or has ended, or where
 -- the attempt is 23 hours old.
 -- name: lease_checkout
 insert into checkout_attempt as c
-    (user_id, attempt, plan_code, billing_interval, success_url, started_at, leased_until)
+    (user_id, attempt, plan_code, billing_interval, success_url, skips_trial, started_at,
+     leased_until)
 values
-    (%(user_id)s, 1, %(plan_code)s, %(billing_interval)s, %(success_url)s, now(),
+    (%(user_id)s,
+     -- An erased user may have had the same id, whose keys Commet still knows.
+     (select 1 + 1000000 * count(*) from erasure
+      where given_sha256 = sha256(convert_to(%(user_id)s, 'UTF8'))),
+     %(plan_code)s, %(billing_interval)s, %(success_url)s, %(skips_trial)s, now(),
      now() + interval '30 seconds')
 on conflict (user_id) do update set
-    (attempt, plan_code, billing_interval, success_url, started_at, subscription_id) = (
+    (attempt, plan_code, billing_interval, success_url, skips_trial, started_at, subscription_id) = (
         select case when anew then c.attempt + 1 else c.attempt end,
                excluded.plan_code, excluded.billing_interval, excluded.success_url,
+               excluded.skips_trial,
                case when anew then now() else c.started_at end,
                case when anew then null else c.subscription_id end
         from (
-            select (c.plan_code, c.billing_interval, c.success_url)
+            select (c.plan_code, c.billing_interval, c.success_url, c.skips_trial)
                    is distinct from
-                   (excluded.plan_code, excluded.billing_interval, excluded.success_url)
+                   (excluded.plan_code, excluded.billing_interval, excluded.success_url,
+                    excluded.skips_trial)
                 or c.started_at < now() - interval '23 hours'  -- Commet keeps a key for 24 hours
                 or exists (
                     select from subscriptions s

@@ -1,10 +1,11 @@
 """Turns Commet's answers into changes, as `from_webhook` does with webhooks."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 from billing.commet.answers import FeatureAccess, Subscription
-from billing.subscriptions.changes import AllowancePeriod, Change, entitlement
+from billing.subscriptions.changes import AllowancePeriod, Change, entitlement, scheduled_change
 
 
 def known_of(answer: Subscription) -> dict[str, Any]:
@@ -18,16 +19,32 @@ def known_of(answer: Subscription) -> dict[str, Any]:
         "period_start": period.start.isoformat() if period else None,
         "period_end": period.end.isoformat() if period else None,
         "cancel_at_period_end": answer.cancel_at_period_end,
+        "scheduled_change": _scheduled_change(answer),
         "trial_ends_at": answer.trial_ends_at.isoformat() if answer.trial_ends_at else None,
         "checkout_url": answer.checkout_url,
         "created_at": answer.created_at.isoformat(),
     }
 
 
-def subscription_change(answer: Subscription) -> Change:
-    """The change to record for a subscription that may be new to us. Nulls are left out."""
+def subscription_change(answer: Subscription, asked_at: datetime) -> Change:
+    """The change to record for a subscription that may be new to us. Nulls are left out.
+
+    The answer says whose it is as of `asked_at`.
+    """
     known = {column: value for column, value in known_of(answer).items() if value is not None}
-    return Change(answer.id, known)
+    return Change(answer.id, known, owned_at=asked_at)
+
+
+def _scheduled_change(answer: Subscription) -> dict[str, Any] | None:
+    booked = answer.scheduled_plan_change
+    if booked is None:
+        return None
+    return scheduled_change(
+        plan_id=booked.new_plan_id or answer.plan.id,  # null: the interval alone changes
+        plan_name=booked.new_plan_name or answer.plan.name,
+        interval=booked.new_billing_interval,
+        effective_at=booked.scheduled_for.isoformat() if booked.scheduled_for else None,
+    )
 
 
 def entitlement_change(subscription_id: str, features: Sequence[FeatureAccess]) -> Change:

@@ -7,17 +7,23 @@ be read is left out of the change. The fields of each type: commet-api, webhook 
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 
-from billing.subscriptions.changes import AllowancePeriod, Change, entitlement
-
-_MAX_TEXT = 500
-_DECIMAL = re.compile(r"-?[0-9]{1,15}(\.[0-9]{1,6})?")
-
-Data = Mapping[str, Any]
+from billing.commet.webhook_fields import (
+    MADE_FOR,
+    Data,
+    is_null,
+    iso,
+    nested,
+    number,
+    text,
+    time_of,
+)
+from billing.payments import from_webhook as payments
+from billing.subscriptions.changes import AllowancePeriod, Change, entitlement, scheduled_change
 
 # Every status of a subscription that the contract knows.
 STATUSES = frozenset(
@@ -56,30 +62,78 @@ def parse(body: bytes) -> Webhook:
         raise Unreadable("not an object")
     data = envelope.get("data")
     data = data if isinstance(data, dict) else {}
+    event = text(envelope, "event") or ""
     return Webhook(
-        id=_text(envelope, "id") or body_id(body),
-        type=_text(envelope, "event") or "",
-        mode=_text(envelope, "mode"),
-        occurred_at=_time(envelope.get("timestamp")),
+        id=text(envelope, "id") or body_id(body),
+        type=event,
+        mode=text(envelope, "mode"),
+        occurred_at=time_of(envelope.get("timestamp")),
         # Old API versions send Commet's customer id as customerId and our user id as externalId.
-        customer=_text(data, "externalId") or _text(data, "customerId"),
+        # A webhook about a customer is the customer itself.
+        customer=text(data, "id")
+        if event in _ABOUT_CUSTOMERS
+        else text(data, "externalId") or text(data, "customerId"),
         data=data,
     )
+
+
+# The fields of a webhook that say who somebody is, or what somebody wrote.
+_PERSONAL = re.compile(
+    r"email|name$|address|phone|recipient|description|metadata|cardholder|taxid|taxnumber|url|note",
+    re.IGNORECASE,
+)
+# Names of plans and features, and the pages that the mirror knows.
+_NOT_PERSONAL = frozenset({"planName", "unitName", "featureName", "checkoutUrl", "name"})
+
+
+def stripped(body: bytes) -> bytes:
+    """A webhook's body without the fields that say who somebody is; b"{}" if it is not JSON."""
+    try:
+        envelope = json.loads(body)
+    except (ValueError, RecursionError):
+        return b"{}"
+    return json.dumps(_without_personal(envelope, inside="")).encode()
+
+
+def _without_personal(value: Any, *, inside: str) -> Any:
+    if isinstance(value, list):
+        return [_without_personal(each, inside=inside) for each in value]
+    if not isinstance(value, dict):
+        return value
+    return {
+        key: _without_personal(each, inside=key)
+        for key, each in value.items()
+        if not _PERSONAL.search(key)
+        or (key in _NOT_PERSONAL and inside.lower() not in ("customer", "billingdetails"))
+    }
 
 
 def change_of(webhook: Webhook) -> Change | None:
     """What the webhook says about its customer, or None where it changes nothing here."""
     if webhook.customer is None:
         return None
+    if webhook.type in _ABOUT_CUSTOMERS:
+        return Change(customer=_customer_news(webhook.customer, webhook.data))
+    change, debt = _subscription_change(webhook), _debt_news(webhook)
+    news = payments.news_of(webhook.type, webhook.data)
+    if news is None and debt is None:
+        return change
+    payment = news.parameter(dated=webhook.occurred_at is not None) if news else None
+    return replace(change or Change(), payment=payment, debt=debt)
+
+
+def _subscription_change(webhook: Webhook) -> Change | None:
     if webhook.type == "customer.state_changed":
         change = _state_changed(webhook.data)
     else:
-        subscription_id = _text(webhook.data, "subscriptionId")
+        subscription_id = text(webhook.data, "subscriptionId")
         rule = _RULES.get(webhook.type)
         if rule is None or subscription_id is None:
             return None
         known = {c: value for c, value in rule.known(webhook.data).items() if value is not None}
-        change = Change(subscription_id, known, mark=rule.mark)
+        known |= dict.fromkeys(rule.ends)
+        currency = text(webhook.data, rule.currency, longest=3) if rule.currency else None
+        change = Change(subscription_id, known, mark=rule.mark, currency=currency)
     if change.known.get("status", "active") not in STATUSES:
         # An unknown status takes nothing away. The subscription is marked, so that Commet is asked.
         known = {column: value for column, value in change.known.items() if column != "status"}
@@ -95,33 +149,50 @@ def change_of(webhook: Webhook) -> Change | None:
 class _Rule:
     known: Callable[[Data], dict[str, Any]]
     mark: bool = False
+    ends: tuple[str, ...] = ()  # columns that become null
+    currency: str | None = None  # the field that has the currency of the subscription's invoice
 
 
 def _status(data: Data) -> dict[str, Any]:
-    return {"status": _text(data, "status")}
+    return {"status": text(data, "status")}
 
 
 def _period(data: Data) -> dict[str, Any]:
     return _status(data) | {
-        "period_start": _iso(data, "currentPeriodStart"),
-        "period_end": _iso(data, "currentPeriodEnd"),
+        "period_start": iso(data, "currentPeriodStart"),
+        "period_end": iso(data, "currentPeriodEnd"),
     }
 
 
 def _plan(data: Data) -> dict[str, Any]:
     return _status(data) | {
-        "plan_id": _text(data, "planId"),
-        "plan_name": _text(data, "planName"),
-        "trial_ends_at": _iso(data, "trialEndsAt"),
+        "plan_id": text(data, "planId"),
+        "plan_name": text(data, "planName"),
+        "trial_ends_at": iso(data, "trialEndsAt"),
     }
 
 
 def _plan_changed(data: Data) -> dict[str, Any]:
-    plan = _object(data, "currentPlan")
+    plan = nested(data, "currentPlan")
     return {
-        "plan_id": _text(plan, "id"),
-        "plan_name": _text(plan, "name"),
-        "billing_interval": _text(data, "billingInterval"),
+        "plan_id": text(plan, "id"),
+        "plan_name": text(plan, "name"),
+        "billing_interval": text(data, "billingInterval"),
+    }
+
+
+def _plan_change_scheduled(data: Data) -> dict[str, Any]:
+    plan = nested(data, "scheduledPlan")
+    plan_id, effective_at = text(plan, "id"), iso(data, "effectiveAt")
+    if plan_id is None or effective_at is None:
+        return _status(data)
+    return _status(data) | {
+        "scheduled_change": scheduled_change(
+            plan_id=plan_id,
+            plan_name=text(plan, "name"),
+            interval=text(data, "scheduledBillingInterval"),
+            effective_at=effective_at,
+        )
     }
 
 
@@ -131,25 +202,29 @@ def _nothing(_: Data) -> dict[str, Any]:
 
 _RULES: dict[str, _Rule] = {
     "subscription.created": _Rule(_plan),
-    "subscription.activated": _Rule(_period),
-    "subscription.reactivated": _Rule(_period, mark=True),
+    "subscription.activated": _Rule(_period, currency="invoiceCurrency"),
+    "subscription.reactivated": _Rule(_period, mark=True, currency="invoiceCurrency"),
     "subscription.updated": _Rule(_status, mark=True),
     # Marked, because the last plan and period are not in the webhook. If we missed a change of
     # them, the mirror would show the wrong ones for ever.
-    "subscription.canceled": _Rule(lambda _: {"status": "canceled"}, mark=True),
+    "subscription.canceled": _Rule(
+        lambda _: {"status": "canceled"}, mark=True, ends=("scheduled_change",)
+    ),
     "subscription.cancellation_scheduled": _Rule(
         lambda data: _status(data) | {"cancel_at_period_end": True}
     ),
     "subscription.cancellation_revoked": _Rule(
         lambda data: (
             _status(data)
-            | {"cancel_at_period_end": False, "period_end": _iso(data, "currentPeriodEnd")}
+            | {"cancel_at_period_end": False, "period_end": iso(data, "currentPeriodEnd")}
         )
     ),
     "subscription.past_due": _Rule(_status),
-    "subscription.plan_changed": _Rule(_plan_changed, mark=True),
-    "subscription.plan_change_scheduled": _Rule(_status),
-    "subscription.plan_change_revoked": _Rule(_status),
+    "subscription.plan_changed": _Rule(_plan_changed, mark=True, ends=("scheduled_change",)),
+    "subscription.plan_change_scheduled": _Rule(_plan_change_scheduled),
+    # Marked, because another change may have replaced this one: Commet dates the two webhooks in
+    # either order.
+    "subscription.plan_change_revoked": _Rule(_status, mark=True, ends=("scheduled_change",)),
     "subscription.pause_scheduled": _Rule(_status),
     "subscription.pause_updated": _Rule(_status),
     "subscription.pause_revoked": _Rule(_status),
@@ -160,11 +235,17 @@ _RULES: dict[str, _Rule] = {
     "trial.will_end": _Rule(_plan, mark=True),
     "trial.expired": _Rule(_nothing, mark=True),
     "trial.converted": _Rule(_plan, mark=True),
-    "trial.checkout_ready": _Rule(lambda data: {"checkout_url": _text(data, "checkoutUrl")}),
-    "checkout.ready": _Rule(lambda data: {"checkout_url": _text(data, "checkoutUrl")}),
+    "trial.checkout_ready": _Rule(lambda data: {"checkout_url": text(data, "checkoutUrl")}),
+    "checkout.ready": _Rule(
+        lambda data: {"checkout_url": text(data, "checkoutUrl")}, currency="invoiceCurrency"
+    ),
     # A renewal sends no other webhook, and this one does not contain the new period.
-    "invoice.created": _Rule(_nothing, mark=True),
+    "invoice.created": _Rule(_nothing, mark=True, currency="currency"),
+    # Whether a subscription is past due is in webhooks of their own, which may be lost.
+    "payment.failed": _Rule(_nothing, mark=True),
     "payment.recovered": _Rule(_nothing, mark=True),
+    "payment.retry_failed": _Rule(_nothing, mark=True),
+    "invoice.voided": _Rule(_nothing, mark=True),
     "plan_grant.created": _Rule(_nothing, mark=True),
     "plan_grant.updated": _Rule(_nothing, mark=True),
     "plan_grant.expired": _Rule(_nothing, mark=True),
@@ -172,26 +253,71 @@ _RULES: dict[str, _Rule] = {
 }
 
 
+# The webhook types that say who a customer is.
+_ABOUT_CUSTOMERS = ("customer.created", "customer.updated")
+
+# The webhook types that may say something about debts.
+_ABOUT_DEBTS = (
+    "invoice.voided",
+    "payment.received",
+    "payment.refunded",
+    "payment_link.completed",
+)
+
 # The webhook types for which our endpoint is registered: all that change something here.
-HANDLED = (*_RULES, "customer.state_changed")
+HANDLED = tuple(
+    dict.fromkeys(
+        [*_RULES, "customer.state_changed", *_ABOUT_CUSTOMERS, *payments.HANDLED, *_ABOUT_DEBTS]
+    )
+)
+
+
+def _customer_news(customer_id: str, data: Data) -> dict[str, Any]:
+    """What the webhook says about who a customer is, as `record_customer` takes it."""
+    external_id = text(data, "externalId")
+    made_for = text(nested(data, "metadata"), MADE_FOR)
+    is_readable = external_id is not None or is_null(data, "externalId")
+    return {
+        "id": customer_id,
+        "external_id": external_id,
+        # Commet is asked about a customer whose time or id cannot be read.
+        "at": iso(data, "updatedAt") if is_readable else None,
+        "ours": external_id is not None and made_for == external_id,
+    }
+
+
+def _debt_news(webhook: Webhook) -> dict[str, Any] | None:
+    """What the webhook says about debts, as `record_debt_news` takes it."""
+    invoice = text(webhook.data, "invoiceId")
+    payment = text(webhook.data, "paymentId")
+    link = text(webhook.data, "paymentLinkId")
+    if webhook.type == "invoice.voided" and invoice:
+        return {"void": invoice}
+    if webhook.type == "payment.received" and invoice:
+        return {"collected": invoice}
+    if webhook.type == "payment_link.completed" and payment:
+        return {"link": payment, "transaction": text(webhook.data, "paymentTransactionId")}
+    if webhook.type == "payment.refunded" and link:
+        return {"refunded": link}
+    return None
 
 
 def _state_changed(data: Data) -> Change:
     """The change that `customer.state_changed` brings: it lists everything the customer has."""
-    subscription_id = _text(data, "subscriptionId")
-    status = _text(data, "status")
+    subscription_id = text(data, "subscriptionId")
+    status = text(data, "status")
     features = _features(data)
-    if status == "none" or _is_null(data, "status") or _is_null(data, "subscriptionId"):
+    if status == "none" or is_null(data, "status") or is_null(data, "subscriptionId"):
         return Change(ends_all=True, features=features)
-    plan = _object(data, "plan")
+    plan = nested(data, "plan")
     known = {
         "status": status,
-        "plan_id": _text(plan, "id"),
-        "plan_name": _text(plan, "name"),
-        "billing_interval": _text(data, "billingInterval"),
+        "plan_id": text(plan, "id"),
+        "plan_name": text(plan, "name"),
+        "billing_interval": text(data, "billingInterval"),
     }
     known = {column: value for column, value in known.items() if value is not None}
-    if _is_null(data, "billingInterval"):
+    if is_null(data, "billingInterval"):
         known["billing_interval"] = None  # Commet sends null for a free plan
     return Change(
         subscription_id,
@@ -208,7 +334,7 @@ def _features(data: Data) -> list[dict[str, Any]] | None:
         return None
     features = {}
     for each in listed:
-        code = _text(each, "code") if isinstance(each, dict) else None
+        code = text(each, "code") if isinstance(each, dict) else None
         if code is None:
             # The set is incomplete, and applying it would take the unreadable feature away.
             return None
@@ -217,23 +343,23 @@ def _features(data: Data) -> list[dict[str, Any]] | None:
 
 
 def _entitlement(data: Data, code: str) -> dict[str, Any]:
-    consumption = _object(data, "consumption")
-    units = consumption or _object(data, "usage")  # seats and quotas have `usage`
-    overage = _object(units, "overage")
-    price = _object(overage, "unitPrice")
+    consumption = nested(data, "consumption")
+    units = consumption or nested(data, "usage")  # seats and quotas have `usage`
+    overage = nested(units, "overage")
+    price = nested(overage, "unitPrice")
     return entitlement(
         feature=code,
-        name=_text(data, "name") or code,
-        type=_text(data, "type") or "unknown",
-        unit=_text(data, "unitName"),
+        name=text(data, "name") or code,
+        type=text(data, "type") or "unknown",
+        unit=text(data, "unitName"),
         # A boolean feature has `enabled` beside `allowed`, and both have to be true.
         allowed=data.get("allowed") is True and data.get("enabled") is not False,
-        model=_text(consumption, "model"),
-        included=_number(units, "includedUnits"),
+        model=text(consumption, "model"),
+        included=number(units, "includedUnits"),
         unlimited=units.get("unlimited") is True,
         overage_enabled=overage.get("enabled") is True,
-        unit_price=_number(price, "amount"),
-        currency=_text(price, "currency"),
+        unit_price=number(price, "amount"),
+        currency=text(price, "currency"),
     )
 
 
@@ -241,54 +367,8 @@ def _allowance_period(data: Data, subscription_id: str) -> AllowancePeriod | Non
     listed = data.get("features")
     for each in listed if isinstance(listed, list) else []:
         if isinstance(each, dict):
-            period = _object(_object(each, "consumption"), "period")
-            start, end = _iso(period, "start"), _iso(period, "end")
+            period = nested(nested(each, "consumption"), "period")
+            start, end = iso(period, "start"), iso(period, "end")
             if start and end and start < end:
                 return AllowancePeriod(subscription_id, start, end)
     return None
-
-
-def _is_null(data: Data, key: str) -> bool:
-    """Whether the key is present and its value is null."""
-    return key in data and data[key] is None
-
-
-def _object(data: Data, key: str) -> Data:
-    value = data.get(key)
-    return value if isinstance(value, dict) else {}
-
-
-def _text(data: Data, key: str) -> str | None:
-    """A string that Postgres can store, or None."""
-    value = data.get(key)
-    if not isinstance(value, str) or not 0 < len(value) <= _MAX_TEXT or "\x00" in value:
-        return None
-    try:
-        value.encode()
-    except UnicodeEncodeError:  # half of a surrogate pair
-        return None
-    return value
-
-
-def _number(data: Data, key: str) -> str | None:
-    """A number as decimal text that fits numeric(21,6), or None."""
-    value = data.get(key)
-    if isinstance(value, bool) or not isinstance(value, int | str):
-        return None
-    text = str(value)  # `parse` has kept fractions as text
-    return text if _DECIMAL.fullmatch(text) else None
-
-
-def _time(value: object) -> datetime | None:
-    if not isinstance(value, str) or len(value) > _MAX_TEXT:
-        return None
-    try:
-        moment = datetime.fromisoformat(value)
-        return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
-    except (ValueError, OverflowError):  # OverflowError: outside the years 1 to 9999 in UTC
-        return None
-
-
-def _iso(data: Data, key: str) -> str | None:
-    moment = _time(data.get(key))
-    return moment.isoformat() if moment else None

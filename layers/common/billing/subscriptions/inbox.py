@@ -17,6 +17,7 @@ from billing.database.connection import Database, place_of
 from billing.database.statements import Statements
 from billing.deadline import Deadline
 from billing.errors import DatabaseUnavailable
+from billing.payments import counting
 from billing.subscriptions import from_webhook
 from billing.subscriptions.changes import Change
 from billing.subscriptions.from_webhook import Unreadable, Webhook
@@ -90,18 +91,29 @@ def _record(
             "change": change.parameter() if change else None,
             "now": now,
         }
-        outcome = db.value(_sql["receive_event"], parameters)
+        outcome = db.value(_sql["receive_webhook"], parameters)
     except DatabaseUnavailable:
         raise
     except Exception as error:  # noqa: BLE001 - no error may lose the webhook
         outcome = _store_failed(db, row, error)
+    _count(webhook, str(outcome), mode)
     return Receipt(webhook.id, webhook.type, str(outcome))
+
+
+def _count(webhook: Webhook, outcome: str, mode: str | None) -> None:
+    """Counts a webhook that was applied now, or that names no customer and never will be."""
+    if mode is None or not _is_of(webhook, mode):
+        return
+    if outcome == "applied" or (outcome == "ignored" and webhook.customer is None):
+        counting.count(webhook.type, webhook.data)
 
 
 def _store_failed(db: Database, row: Mapping[str, object], error: Exception) -> str:
     _log_failure(str(row["id"]), error)
     try:
-        db.execute(_sql["store_failed_event"], {**row, "error": _named(error)})
+        stripped = from_webhook.stripped(bytes(row["payload"]))  # type: ignore[call-overload]
+        values = {**row, "stripped": stripped, "error": _named(error)}
+        db.execute(_sql["store_failed_webhook"], values)
     except Exception as second:  # the webhook is not stored, so Commet must send it again
         raise DatabaseUnavailable from second
     return "failed"
@@ -120,12 +132,12 @@ def retry_failed(
     db.execute(_sql["wake_ignored"], {"mode": mode})
     outcomes: dict[str, int] = {}
     while deadline.remaining() > 0:
-        leased = db.all(_sql["lease_failed_events"], {"limit": _BATCH})
+        leased = db.all(_sql["lease_failed_webhooks"], {"limit": _BATCH})
         leased.sort(key=lambda row: (row["attempts"], row["occurred_at"], row["id"]))
         for position, row in enumerate(leased):
             if deadline.remaining() <= 0:
                 rest = [each["id"] for each in leased[position:]]
-                db.execute(_sql["unlease_events"], {"ids": rest})
+                db.execute(_sql["unlease_webhooks"], {"ids": rest})
                 break
             outcome = _retry(db, row["id"], bytes(row["payload"]), mode=mode, now=clock())
             if outcome is not None:
@@ -150,7 +162,7 @@ def redrive(db: Database, *, event_id: str | None = None, user_id: str | None = 
     params = {"id": event_id, "user_id": user_id, "limit": _REDRIVE_AT_ONCE}
     driven = 0
     while True:
-        count = len(db.all(_sql["redrive_events"], params))
+        count = len(db.all(_sql["redrive_webhooks"], params))
         driven += count
         if count < _REDRIVE_AT_ONCE:
             return driven
@@ -162,7 +174,7 @@ def _retry(db: Database, event_id: str, payload: bytes, *, mode: str, now: datet
         webhook = from_webhook.parse(payload)
         change = _change_of(webhook, mode)
         outcome = db.value(
-            _sql["retry_event"],
+            _sql["retry_webhook"],
             {
                 "id": event_id,
                 "customer": webhook.customer,
@@ -171,12 +183,13 @@ def _retry(db: Database, event_id: str, payload: bytes, *, mode: str, now: datet
                 "now": now,
             },
         )
+        _count(webhook, str(outcome), mode)
     except DatabaseUnavailable:
         raise
     except Exception as error:  # noqa: BLE001 - one broken webhook must not stop the others
         _log_failure(event_id, error)
         outcome = db.value(
-            _sql["postpone_event"],
+            _sql["postpone_webhook"],
             {"id": event_id, "max_attempts": MAX_ATTEMPTS, "error": _named(error)},
         )
     return None if outcome is None else str(outcome)

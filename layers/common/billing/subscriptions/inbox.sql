@@ -1,49 +1,52 @@
 -- The inbox of Commet's webhooks.
 
 -- Stores and applies the webhook in one statement, so that both happen or neither.
--- name: receive_event
-select receive_event(
+-- name: receive_webhook
+select receive_webhook(
     %(id)s, %(type)s, %(mode)s, %(customer)s, %(occurred_at)s, %(payload)s, %(status)s, %(change)s,
     %(now)s
 )
 
 -- Keeps a webhook that could not be applied, for reconcile. A webhook that is already stored stays
 -- as it is.
--- name: store_failed_event
-insert into webhook_events
+-- name: store_failed_webhook
+insert into webhooks
     (id, type, mode, customer, occurred_at, payload, status, due_at, error)
 values
-    (%(id)s, %(type)s, %(mode)s, %(customer)s, %(occurred_at)s, %(payload)s, 'failed', now(),
-     %(error)s)
+    (%(id)s, %(type)s, %(mode)s,
+     case when is_erased(%(customer)s) then find_user(%(customer)s) else %(customer)s end,
+     %(occurred_at)s,
+     case when is_erased(%(customer)s) then %(stripped)s::bytea else %(payload)s::bytea end,
+     'failed', now(), %(error)s)
 on conflict (id) do nothing
 
 -- Leases failed webhooks that are due, for a minute, so that two runs do not work on the same one.
 -- Those with the fewest attempts come first, so that one user's webhooks that fail again and again
 -- do not delay those of others. Among these the oldest occurrence comes first.
--- name: lease_failed_events
+-- name: lease_failed_webhooks
 with due as materialized (
-    select id from webhook_events
+    select id from webhooks
     where status = 'failed' and due_at <= now()
     order by attempts, occurred_at nulls last
     limit %(limit)s
     for update skip locked
 )
-update webhook_events e set due_at = now() + interval '1 minute', attempts = e.attempts + 1
+update webhooks e set due_at = now() + interval '1 minute', attempts = e.attempts + 1
 from due
 where e.id = due.id
 returning e.id, e.payload, e.attempts, e.occurred_at
 
 -- Ends the lease of webhooks for which no time was left, and does not count it as an attempt.
--- name: unlease_events
-update webhook_events set due_at = now(), attempts = attempts - 1
+-- name: unlease_webhooks
+update webhooks set due_at = now(), attempts = attempts - 1
 where id = any (%(ids)s) and status = 'failed'
 
--- name: retry_event
-select retry_event(%(id)s, %(customer)s, %(occurred_at)s, %(change)s, %(now)s)
+-- name: retry_webhook
+select retry_webhook(%(id)s, %(customer)s, %(occurred_at)s, %(change)s, %(now)s)
 
 -- Has a webhook that failed again tried later. After its last attempt it is dead: a person decides.
--- name: postpone_event
-update webhook_events set
+-- name: postpone_webhook
+update webhooks set
     status = case when attempts >= %(max_attempts)s then 'dead' else 'failed' end,
     due_at = case when attempts >= %(max_attempts)s then null
                   else now() + least(interval '1 hour', interval '10 seconds' * 2 ^ attempts) end,
@@ -52,27 +55,27 @@ where id = %(id)s and status = 'failed'
 returning status
 
 -- Has ignored webhooks tried again that can be applied now: those whose user appeared in the same
--- moment as the webhook (for users who appear later, the trigger wake_events_of_user does this),
+-- moment as the webhook (for users who appear later, the trigger wake_webhooks_of_user does this),
 -- and those of the mode that is ours now. A webhook without payload has nothing left to apply.
 -- name: wake_ignored
-update webhook_events set status = 'failed', due_at = now(), attempts = 0, error = null
+update webhooks set status = 'failed', due_at = now(), attempts = 0, error = null
 where id in (
-    (select id from webhook_events
+    (select id from webhooks
      where status = 'ignored' and error = 'unknown_customer' and payload is not null
        and received_at > now() - interval '10 minutes' and find_user(customer) is not null
      order by received_at  -- uses the index by time, instead of reading all unknown customers
      limit 1000)
     union all
-    (select id from webhook_events
+    (select id from webhooks
      where status = 'ignored' and error = 'other_mode' and payload is not null
        and mode = %(mode)s
      limit 1000)
 )
 
 -- Has dead webhooks tried again as if they had just arrived.
--- name: redrive_events
+-- name: redrive_webhooks
 with dead as materialized (
-    select id from webhook_events
+    select id from webhooks
     where status = 'dead' and payload is not null
       and (%(id)s::text is null or id = %(id)s)
       and (%(user_id)s::text is null or customer in (
@@ -81,7 +84,7 @@ with dead as materialized (
     limit %(limit)s
     for update skip locked
 )
-update webhook_events e set status = 'failed', due_at = now(), attempts = 0
+update webhooks e set status = 'failed', due_at = now(), attempts = 0
 from dead
 where e.id = dead.id
 returning e.id
@@ -90,7 +93,7 @@ returning e.id
 -- waits to be tried again.
 -- name: health
 select
-    (select count(*) from webhook_events where status = 'failed' and due_at is not null) as failed,
-    (select count(*) from webhook_events where status = 'dead') as dead,
+    (select count(*) from webhooks where status = 'failed' and due_at is not null) as failed,
+    (select count(*) from webhooks where status = 'dead') as dead,
     (select coalesce(extract(epoch from now() - min(received_at)), 0)::bigint
-     from webhook_events where status = 'failed' and due_at is not null) as oldest_seconds
+     from webhooks where status = 'failed' and due_at is not null) as oldest_seconds

@@ -1,8 +1,9 @@
 """Reads and writes the mirror of Commet's subscriptions."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from psycopg.types.json import Jsonb
 
@@ -35,8 +36,10 @@ class Subscription:
     period_start: datetime | None
     period_end: datetime | None
     cancel_at_period_end: bool
+    scheduled_change: Mapping[str, Any] | None
     trial_ends_at: datetime | None
     checkout_url: str | None
+    is_known: bool  # whether Commet knew the subscription when it was last asked about it
     as_of: datetime
 
     def gives_access(self, statuses: Collection[str]) -> bool:
@@ -44,16 +47,21 @@ class Subscription:
         return self.status in statuses
 
 
-def customer_id(db: Database, user_id: str) -> str | None:
-    """Commet's id for this user; None before the first checkout."""
-    found: str | None = db.value(_sql["customer_id"], {"user_id": user_id})
-    return found
-
-
 def current(db: Database, user_id: str) -> Subscription | None:
     """The user's live subscription, else the newest pending one, else the newest ended one."""
     row = db.one(_sql["current"], {"user_id": user_id})
     return Subscription(**row) if row else None
+
+
+def free_until(db: Database, user_id: str) -> datetime | None:
+    """Until when a free plan is not given to a user who had one in an account that was erased."""
+    found: datetime | None = db.value(_sql["free_until"], {"user_id": user_id})
+    return found
+
+
+def had_trial(db: Database, user_id: str) -> bool:
+    """Whether a trial of the user has ever begun."""
+    return bool(db.value(_sql["had_trial"], {"user_id": user_id}))
 
 
 def in_doubt(db: Database, user_id: str) -> bool:
@@ -70,7 +78,7 @@ def doubt(db: Database, user_id: str, *, lasting: timedelta) -> None:
 
 
 def note_answer(db: Database, user_id: str) -> None:
-    """Records that Commet has answered the question for which `claim_refresh` was called."""
+    """Records that Commet has answered the question for which `lease_refresh` was called."""
     db.execute(_sql["note_answer"], {"user_id": user_id})
 
 
@@ -126,7 +134,7 @@ class Refreshable:
     id: str
     version: int
     status: str
-    event_at: datetime  # the time of the newest change
+    changed_at: datetime  # the time of the newest change
     period_end: datetime | None
 
     @property
@@ -145,29 +153,29 @@ def refreshable(db: Database, user_id: str) -> list[Refreshable]:
     return [Refreshable(**row) for row in rows]
 
 
-def claim_refresh(db: Database, user_id: str, now: datetime) -> bool:
+def lease_refresh(db: Database, user_id: str, now: datetime) -> bool:
     """Whether this caller may ask Commet about the user. Nobody else may for ten seconds."""
     params = {"user_id": user_id, "now": now}
-    return bool(db.all(_sql["claim_refresh"], params))
+    return bool(db.all(_sql["lease_refresh"], params))
 
 
-def claim_refreshes(db: Database, now: datetime, *, limit: int) -> list[str]:
-    """At most `limit` users whose rows are due, claimed for this caller.
+def lease_refreshes(db: Database, now: datetime, *, limit: int) -> list[str]:
+    """At most `limit` users whose rows are due, leased for this caller.
 
     Users with a row in doubt come first.
     """
-    rows = db.all(_sql["claim_refreshes"], {"now": now, "limit": limit})
+    rows = db.all(_sql["lease_refreshes"], {"now": now, "limit": limit})
     return [row["user_id"] for row in rows]
 
 
-def unclaim_refresh(db: Database, user_id: str) -> None:
-    """Takes back a claim whose call was not made, so that the next caller may ask at once."""
-    db.execute(_sql["unclaim_refresh"], {"user_id": user_id})
+def unlease_refresh(db: Database, user_id: str) -> None:
+    """Ends a lease whose call was not made, so that the next caller may ask at once."""
+    db.execute(_sql["unlease_refresh"], {"user_id": user_id})
 
 
-def unclaim_refreshes(db: Database, users: Collection[str]) -> None:
-    """Takes back claims of `claim_refreshes` for which no call was made."""
-    db.execute(_sql["unclaim_refreshes"], {"users": list(users)})
+def unlease_refreshes(db: Database, users: Collection[str]) -> None:
+    """Ends leases of `lease_refreshes` for which no call was made."""
+    db.execute(_sql["unlease_refreshes"], {"users": list(users)})
 
 
 def askable(db: Database, users: Collection[str], now: datetime) -> list[str]:
@@ -187,3 +195,21 @@ def unanswered(db: Database, users: Collection[str], now: datetime) -> dict[str,
     for row in rows:
         newest[row["user_id"]] = max(row["as_of"], newest.get(row["user_id"], row["as_of"]))
     return newest
+
+
+@dataclass(frozen=True, slots=True)
+class BooleanFeature:
+    """A feature that a plan has (`allowed`) or does not have. It is not metered."""
+
+    feature: str
+    name: str
+    allowed: bool
+
+
+def boolean_features(db: Database, user_id: str) -> list[BooleanFeature]:
+    """The boolean features of the user's plan, ordered by feature code.
+
+    `allowed` is as Commet last said, also where the user has no access.
+    """
+    rows = db.all(_sql["boolean_features"], {"user_id": user_id})
+    return [BooleanFeature(**row) for row in rows]

@@ -2,10 +2,17 @@
 
 -- name: current
 select id, status, plan_id, plan_name, billing_interval, period_start, period_end,
-       cancel_at_period_end, trial_ends_at, checkout_url,
-       greatest(event_at, confirmed_at) as as_of
+       cancel_at_period_end, scheduled_change, trial_ends_at, checkout_url, unknown_at is null as is_known,
+       greatest(changed_at, confirmed_at) as as_of
 from current_subscription
 where user_id = %(user_id)s
+
+-- name: free_until
+select free_until from users where id = %(user_id)s
+
+-- name: had_trial
+select exists (select from subscriptions where user_id = %(user_id)s and had_trial)
+    or exists (select from users where id = %(user_id)s and inherits_trial)
 
 -- name: in_doubt
 select is_user_in_doubt(u) from users u where u.id = %(user_id)s
@@ -31,7 +38,7 @@ select keep_unknown(%(id)s, %(version)s)
 -- Claims the right to ask Commet about one user. Returns rows where a subscription is due or the
 -- user is in doubt, and nobody has asked about the user in the last ten seconds. The user's own row
 -- is locked first, as in every statement that writes several rows of a user.
--- name: claim_refresh
+-- name: lease_refresh
 with one as (
     select id, may_ask_about(users) as doubted
     from users where id = %(user_id)s for no key update
@@ -48,28 +55,28 @@ due as (
           where o.user_id = s.user_id and was_just_asked(o)
       )
 ),
-claimed as (
+leased as (
     update subscriptions s set checked_at = now(), checks = s.checks + 1
     from due
     where s.id = due.id and not was_just_asked(s)
     returning s.id
 )
-select id from claimed union all select id from asked
+select id from leased union all select id from asked
 
--- Claims users whose rows are due, for reconcile.
--- name: claim_refreshes
-select claim_refreshes(%(now)s, %(limit)s) as user_id
+-- Leases users whose rows are due, for reconcile.
+-- name: lease_refreshes
+select lease_refreshes(%(now)s, %(limit)s) as user_id
 
--- Undoes claim_refresh where the call budget had no calls left.
--- name: unclaim_refresh
+-- Undoes lease_refresh where the call budget had no calls left.
+-- name: unlease_refresh
 with doubted as (
     update users set asked_at = null where id = %(user_id)s and doubted_until > now()
 )
 update subscriptions set checked_at = null, checks = greatest(checks - 1, 0)
 where user_id = %(user_id)s and was_just_asked(subscriptions)
 
--- Undoes claim_refreshes for the users for whom reconcile had no time or no calls left.
--- name: unclaim_refreshes
+-- Undoes lease_refreshes for the users for whom reconcile had no time or no calls left.
+-- name: unlease_refreshes
 update subscriptions set
     checked_at = null, background_checks = greatest(background_checks - 1, 0),
     refresh_due = case when refresh_due is not null then now() end, recheck_at = now()
@@ -80,16 +87,13 @@ where user_id = any (%(users)s) and checked_at is not null
 -- them only. So live rows come first, then marked ones, then those confirmed longest ago, and the
 -- rest has its turn in a later refresh.
 -- name: refreshable
-select id, version, status, event_at, period_end
+select id, version, status, changed_at, period_end
 from subscriptions
 where user_id = %(user_id)s
   and (status <> 'canceled' or refresh_due is not null)
 order by status in ('active', 'trialing', 'past_due', 'paused') desc, refresh_due is null,
          confirmed_at nulls first, created_at desc, id
 limit %(limit)s
-
--- name: customer_id
-select commet_customer_id from users where id = %(user_id)s
 
 -- The users, of those given, about whom Commet may be asked now.
 -- name: askable
@@ -108,7 +112,7 @@ order by user_id
 -- checkout, an answer counts for ten seconds during the first hour, because most checkouts are paid
 -- within the hour or never.
 -- name: unanswered
-select s.user_id, max(greatest(s.event_at, s.confirmed_at)) as as_of
+select s.user_id, max(greatest(s.changed_at, s.confirmed_at)) as as_of
 from subscriptions s
 where s.user_id = any (%(users)s) and s.status <> 'canceled' and is_in_doubt(s, %(now)s)
   -- An end that was known and is a day past counts as certain, even if Commet does not answer.
@@ -124,7 +128,13 @@ group by s.user_id
 union all
 -- A user in doubt, also where no row of the user is.
 select u.id, greatest(u.created_at, u.answered_at, (
-    select max(greatest(s.event_at, s.confirmed_at)) from subscriptions s where s.user_id = u.id
+    select max(greatest(s.changed_at, s.confirmed_at)) from subscriptions s where s.user_id = u.id
 ))
 from users u
 where u.id = any (%(users)s) and is_user_in_doubt(u)
+
+-- name: boolean_features
+select feature, name, allowed
+from entitlements
+where user_id = %(user_id)s and type = 'boolean'
+order by feature

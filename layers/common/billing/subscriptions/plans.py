@@ -1,4 +1,7 @@
-"""The public plans. While Commet does not answer, the last catalogue is used, with its age."""
+"""The public plans, and which of them are sold.
+
+While Commet does not answer, the last catalogue is used, with its age.
+"""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -12,6 +15,7 @@ from billing.database.connection import Database
 from billing.database.statements import Statements
 from billing.deadline import Deadline
 from billing.errors import CommetRefused, CommetUnavailable
+from billing.subscriptions.selling import base_currency, unoffered, unsupported
 
 _sql = Statements(__file__)
 
@@ -24,14 +28,23 @@ _PATIENCE_SECONDS = 3.0
 
 @dataclass(frozen=True, slots=True)
 class Catalogue:
-    """The plans in the order in which Commet shows them, as of `as_of`."""
+    """The public plans in the order in which Commet shows them, as of `as_of`."""
 
     as_of: datetime
-    plans: list[Plan]
+    public: list[Plan]
+
+    @property
+    def plans(self) -> list[Plan]:
+        """The plans that are sold: those that are supported."""
+        return [plan for plan in self.public if unsupported(plan) is None]
 
     def find(self, code: str) -> Plan | None:
-        """The public plan with this code, or None."""
+        """The plan that is sold under this code, or None."""
         return next((plan for plan in self.plans if plan.code == code), None)
+
+    def id_of(self, code: str) -> str | None:
+        """The id of the public plan with this code, whether or not it is sold."""
+        return next((plan.id for plan in self.public if plan.code == code), None)
 
 
 def catalogue(
@@ -45,7 +58,7 @@ def catalogue(
     if known and timedelta() <= now - known.as_of < max_age:
         return known
     # While Commet is slow or down, one request in ten seconds asks, and the others do not wait.
-    if known and not db.one(_sql["claim_plans"]):
+    if known and not db.one(_sql["lease_plans"]):
         return known
     try:
         plans = commet.plans(deadline.within(_PATIENCE_SECONDS) if known else deadline)
@@ -57,11 +70,33 @@ def catalogue(
     db.execute(
         _sql["cache_plans"],
         {
-            "catalogue": Jsonb([plan.model_dump(mode="json") for plan in found.plans]),
+            "catalogue": Jsonb([plan.model_dump(mode="json") for plan in found.public]),
             "as_of": now,
+            "not_sold": [
+                f"{plan.code}: {reason}" for plan in found.public if (reason := unsupported(plan))
+            ],
         },
     )
     return found
+
+
+def currency(db: Database, known: Catalogue, configured: str) -> str:
+    """The currency of the plans' plain prices: `configured`, unless Commet charges in another."""
+    return base_currency(known.public, _charged(db), configured)
+
+
+def note_currencies(db: Database, configured: str) -> None:
+    """Notes an alarm for each currency that the plans do not offer and in which Commet charges."""
+    known = _cached(db)
+    if known is None:
+        return
+    found = unoffered(known.public, _charged(db)) - {configured}
+    if found:
+        db.execute(_sql["note_currencies"], {"currencies": sorted(found)})
+
+
+def _charged(db: Database) -> list[tuple[str, str]]:
+    return [(row["plan_id"], row["currency"]) for row in db.all(_sql["charged"])]
 
 
 def _cached(db: Database) -> Catalogue | None:

@@ -1,38 +1,61 @@
 """The address of Commet's customer portal."""
 
-from datetime import timedelta
+from collections.abc import Callable
+from datetime import datetime, timedelta
 
 from billing.accounts.accounts import User
+from billing.accounts.limits import Limit, Turn
 from billing.commet.client import Commet
 from billing.database.connection import Database
 from billing.deadline import Deadline
-from billing.errors import CommetRefused, Conflict
-from billing.subscriptions import mirror
+from billing.errors import CallBudgetSpent, CommetRefused, Conflict
+from billing.subscriptions import customers, mirror
 
 # For how long Commet is asked about a user who visited the portal. A session expires in 30 minutes,
 # and a page that is open may stay open for longer.
 _VISIT = timedelta(hours=2)
+# How many addresses a user may get. Each costs a call to Commet.
+LINKS = Limit(30, timedelta(hours=1))
 
 
 def portal_url(
-    db: Database, commet: Commet, user: User, *, return_url: str, deadline: Deadline
+    db: Database,
+    commet: Commet,
+    user: User,
+    *,
+    return_url: str,
+    before: Callable[[], object] = lambda: None,
+    now: datetime,
+    deadline: Deadline,
 ) -> str:
     """The address of a new portal session. It is never cached, because it expires in 30 minutes.
 
     In the portal the user may cancel, resume or change plans, so for two hours Commet is asked
-    before this user is refused anything. Raises Conflict `no_billing_account` for a user who has
-    neither started a checkout nor a subscription, CommetUnavailable, and CommetRefused.
+    before this user is refused anything. `before` is called once the link may be handed out, and
+    before Commet is asked for it. Raises Conflict `no_billing_account` for a user who has
+    neither started a checkout nor a subscription, or no customer of their own; TooManyRequests
+    where the user's addresses of this hour are used up; CommetUnavailable, and CommetRefused.
     """
     no_account = Conflict(
         "There is nothing to manage yet. Choose a plan first.", code="no_billing_account"
     )
-    if not mirror.customer_id(db, user.id) and mirror.current(db, user.id) is None:
+    if not customers.of_user(db, user.id) and mirror.current(db, user.id) is None:
         raise no_account
+    if customers.is_awaited(db, user.id):  # the portal might be somebody else's
+        raise no_account
+    turn = Turn(db, f"portal:{user.id}", LINKS, now)
+    turn.take()
     mirror.doubt(db, user.id, lasting=_VISIT)
+    before()
+    sent = commet.sent
     try:
         session = commet.create_portal_session(
             user_id=user.id, return_url=return_url, deadline=deadline
         )
+    except CallBudgetSpent:
+        if commet.sent == sent:
+            turn.give_back()
+        raise
     except CommetRefused as error:
         if error.commet_code == "customer_not_found":
             raise no_account from error

@@ -14,7 +14,7 @@ from billing.commet.client import Commet
 from billing.database.connection import Database
 from billing.deadline import Deadline
 from billing.errors import CommetRefused
-from billing.subscriptions import from_answer, mirror
+from billing.subscriptions import customers, from_answer, mirror
 from billing.subscriptions.changes import Change
 from billing.subscriptions.mirror import Refreshable
 
@@ -92,13 +92,26 @@ def ask(
 def write(db: Database, rows: Sequence[Refreshable], truth: Truth) -> int:
     """Writes the answers to those rows that have not changed since; returns how many were wrong."""
     known = {row.id: row for row in rows}
-    outcomes = {
-        each.id: _write(db, truth, each, known.get(each.id)) for each in truth.subscriptions
+    owners = {
+        each.id: customers.owner(db, truth.user_id, each.customer_id)
+        for each in truth.subscriptions
     }
-    kept = [_keep_or_end_unknown(db, truth, known[row_id]) for row_id in truth.unknown]
+    own = [each for each in truth.subscriptions if owners[each.id] == truth.user_id]
+    outcomes = {each.id: _write(db, truth, each, known.get(each.id)) for each in own}
+    unknown = set(truth.unknown)
+    for each in truth.subscriptions:
+        owner = owners[each.id]
+        if owner is None:
+            customers.note(db, [each.customer_id] if each.customer_id else [])
+            unknown |= {each.id} & known.keys()
+        elif owner != truth.user_id:
+            outcomes[each.id] = _hand_over(db, truth, each, owner)
+    # One customer has one live subscription, so beside another one an unknown one is over.
+    replaced = any(each.status in mirror.LIVE for each in own)
+    kept = [_keep_or_end_unknown(db, truth, known[i], replaced=replaced) for i in unknown]
     # If a live subscription changed after we asked, drop these entitlements: the newer change
     # brought its own, or has marked the row.
-    live = {each.id for each in truth.subscriptions if each.status in mirror.LIVE}
+    live = {each.id for each in own if each.status in mirror.LIVE}
     live |= {row.id for row in mirror.refreshable(db, truth.user_id) if row.is_live}
     changed = {row_id for row_id, outcome in outcomes.items() if outcome == "stale"}
     if not any(kept) and not live & changed:
@@ -111,7 +124,7 @@ def write(db: Database, rows: Sequence[Refreshable], truth: Truth) -> int:
 
 def _write(db: Database, truth: Truth, answer: Subscription, row: Refreshable | None) -> str:
     if row is None:
-        change = from_answer.subscription_change(answer)
+        change = from_answer.subscription_change(answer, truth.asked_at)
         mirror.record_change(db, truth.user_id, change, at=answer.updated_at, now=truth.asked_at)
         return "healed"
     return mirror.confirm(
@@ -124,13 +137,26 @@ def _write(db: Database, truth: Truth, answer: Subscription, row: Refreshable | 
     )
 
 
-def _keep_or_end_unknown(db: Database, truth: Truth, row: Refreshable) -> bool:
+def _hand_over(db: Database, truth: Truth, answer: Subscription, owner: str) -> str:
+    """Writes a subscription of the user's that is another user's now, or nobody's of ours."""
+    if owner:
+        change = from_answer.subscription_change(answer, truth.asked_at)
+        mirror.record_change(db, owner, change, at=answer.updated_at, now=truth.asked_at)
+    else:
+        ended = Change(answer.id, {"status": "canceled"})
+        mirror.record_change(db, truth.user_id, ended, at=truth.asked_at, now=truth.asked_at)
+    return "healed"
+
+
+def _keep_or_end_unknown(db: Database, truth: Truth, row: Refreshable, *, replaced: bool) -> bool:
     """Whether a live subscription that Commet does not know keeps giving access.
 
-    It does until its paid period ends, and is canceled after that. An API key of the wrong
-    organization knows no subscription at all, and must not lock everybody out at once.
+    It does until its paid period ends, and is canceled after that, or once it is `replaced` by one
+    that Commet knows. An API key of the wrong organization knows no subscription at all, and must
+    not lock everybody out at once.
     """
-    if row.is_live and (row.period_end or row.event_at + _GRACE) <= truth.asked_at:
+    over = replaced or (row.period_end or row.changed_at + _GRACE) <= truth.asked_at
+    if row.is_live and over:
         ended = Change(row.id, {"status": "canceled"})
         mirror.record_change(db, truth.user_id, ended, at=truth.asked_at, now=truth.asked_at)
         return False

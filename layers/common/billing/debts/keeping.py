@@ -1,0 +1,53 @@
+"""Keeps debts as the parameters say, and does what operators ask about them."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+
+from billing.database.connection import Database
+from billing.database.statements import Statements
+from billing.deadline import Deadline
+
+_sql = Statements(__file__)
+
+_BATCH = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Gauges:
+    """How many users owe too much, and how many payments of debts have to be refunded."""
+
+    debtors: int
+    debts_paid_twice: int
+
+
+def keep_floor(db: Database, currency: str, floor: Decimal | None, deadline: Deadline) -> None:
+    """Makes `floor` the sum of debts from which a user is refused; None: nobody is.
+
+    Judges the users anew whom the floor concerns otherwise than before.
+    """
+    db.execute(_sql["keep_floor"], {"currency": currency, "amount": floor})
+    while deadline.remaining() > 0:
+        if len(db.all(_sql["judge"], {"limit": _BATCH})) < _BATCH:
+            return
+
+
+def forgive(
+    db: Database, *, user_id: str, debt: int | None, author: str, note: str, now: datetime
+) -> int:
+    """Ends a debt of the user, or with `debt` None all of them. Returns how many."""
+    values = {"user_id": user_id, "debt": debt, "author": author, "note": note, "now": now}
+    return int(db.value(_sql["forgive"], values) or 0)
+
+
+def note_refund(db: Database, transaction_id: str, link: int | None, now: datetime) -> int:
+    """Takes a payment that was one too many off the list; returns how many: 0 or 1."""
+    values = {"transaction_id": transaction_id, "link": link, "now": now}
+    return len(db.all(_sql["note_refund"], values))
+
+
+def gauges(db: Database) -> Gauges:
+    """The present state of all debts."""
+    row = db.one(_sql["gauges"])
+    assert row is not None  # noqa: S101 - the statement always returns one row
+    return Gauges(**row)

@@ -1,0 +1,44 @@
+-- Debts and the parameters.
+
+-- name: keep_floor
+with gone as (
+    delete from debt_floor where currency <> %(currency)s or %(amount)s::numeric is null
+)
+insert into debt_floor as f (currency, amount)
+select %(currency)s, %(amount)s::numeric where %(amount)s::numeric is not null
+on conflict (currency) do update set amount = excluded.amount
+where f.amount <> excluded.amount
+
+-- Judges users anew who count as debtors and are none, or the other way round. The order of the
+-- ids is the order of locking.
+-- name: judge
+select w.id, judge_debts(w.id)
+from (
+    select u.id from users u
+    where u.has_debt and not exists (
+        select from debtor o where o.user_id = u.id and o.is_debtor
+    )
+    union
+    select o.user_id from debtor o
+    join users u on u.id = o.user_id
+    where o.is_debtor and not u.has_debt
+    order by 1
+    limit %(limit)s
+) as w
+
+-- name: forgive
+select end_debts(%(user_id)s, array_agg(d.id), 'forgiven', %(author)s, %(note)s, %(now)s)
+from debt d
+where d.user_id = %(user_id)s and d.ended_at is null and d.id = coalesce(%(debt)s::bigint, d.id)
+having count(*) > 0
+
+-- name: note_refund
+update debt_link set refunded_at = %(now)s, transaction_id = %(transaction_id)s
+where (transaction_id = %(transaction_id)s or id = %(link)s::bigint)
+  and overpaid > 0 and refunded_at is null
+returning id
+
+-- name: gauges
+select (select count(*) from users where has_debt) as debtors,
+       (select count(*) from debt_link where overpaid > 0 and refunded_at is null)
+       as debts_paid_twice

@@ -1,0 +1,171 @@
+"""Payment links for debts: offers one link for all that a user owes, and finds out what was paid.
+
+The same debts are offered on the same link. If a debt is added or ended, the link is superseded:
+it is canceled at Commet, and the next request gets a new one. Commet cancels no link that somebody
+has tried to pay, so a superseded link may still be paid; then its debts end all the same.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from functools import partial
+
+from aws_lambda_powertools import Logger
+
+from billing.amounts import format_decimal, minor_digits
+from billing.commet.answers import Payment
+from billing.commet.call_budget import Budget
+from billing.commet.client import Commet
+from billing.database.connection import Database, Row
+from billing.database.statements import Statements
+from billing.deadline import Deadline
+from billing.debts.asking import ask_about_each
+from billing.errors import CommetRefused, Conflict
+
+_sql = Statements(__file__)
+
+logger = Logger(child=True)
+
+_DESCRIPTION = "Usage that has not been paid"
+_KEY_REFUSED = frozenset({401, 403})
+# Somebody may pay a link in this status: only then does its expiry end it.
+_WAITS = frozenset({"pending", "failed"})
+# So many links are asked about while a person waits.
+_AT_MOST = 5
+_BATCH = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A link at which debts are paid. `total` is what is paid there, in major units, with tax."""
+
+    url: str
+    total: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class _Unfinished:
+    id: int
+    state: str
+    payment_id: str
+
+
+def offer(
+    db: Database,
+    commet: Commet,
+    user_id: str,
+    *,
+    success_url: str,
+    now: datetime,
+    deadline: Deadline,
+) -> Link | None:
+    """The user's link for all open debts; None if nothing is owed, or if Commet refuses a link.
+
+    Raises Conflict `checkout_in_progress` while another request asks for the link,
+    CommetUnavailable, and CommetRefused for a refused API key.
+    """
+    row = db.one(_sql["offer"], {"user_id": user_id, "now": now})
+    if row is None:
+        return None
+    if row["url"] is not None:
+        return Link(row["url"], row["total"])
+    if not row["is_leased"]:
+        raise _in_progress()
+    try:
+        payment = commet.create_payment(
+            user_id=user_id,
+            amount=int(row["net"].scaleb(minor_digits(row["currency"]))),
+            currency=row["currency"],
+            description=_DESCRIPTION,
+            success_url=success_url,
+            idempotency_key=_key(user_id, row, success_url),
+            deadline=deadline,
+        )
+    except CommetRefused as error:
+        db.execute(_sql["end_lease"], {"id": row["id"]})
+        if error.commet_status in _KEY_REFUSED:
+            raise
+        extra = {"commet_code": error.commet_code, "commet_request_id": error.request_id}
+        logger.warning("debts.link_refused", extra=extra)
+        return None
+    except Exception:
+        # Commet may have made the link. The next request repeats the call with the same key.
+        db.execute(_sql["end_lease"], {"id": row["id"]})
+        raise
+    total = Decimal(payment.amount_total).scaleb(-minor_digits(row["currency"]))
+    values = {"id": row["id"], "payment_id": payment.id, "url": payment.url, "total": total}
+    if db.value(_sql["store"], values) != "offered" or payment.url is None:
+        raise _in_progress()  # the debts have changed meanwhile, and the next request asks anew
+    return Link(payment.url, total)
+
+
+def ask(
+    db: Database, commet: Commet, user_id: str, *, now: datetime, deadline: Deadline
+) -> frozenset[str]:
+    """Asks Commet what became of the user's links, and ends the debts that were paid.
+
+    Returns the statuses that Commet told. Raises CommetUnavailable or CommetRefused.
+    """
+    rows = db.all(_sql["unfinished_of"], {"user_id": user_id, "limit": _AT_MOST})
+    return frozenset(_look(db, commet, now, deadline, _Unfinished(**row)) for row in rows)
+
+
+def run(db: Database, commet: Commet, budget: Budget, *, now: datetime, deadline: Deadline) -> int:
+    """Cancels superseded links and asks about others that are due. Returns how many.
+
+    Raises CommetUnavailable.
+    """
+    return ask_about_each(
+        lambda: [_Unfinished(**row) for row in db.all(_sql["lease_unfinished"], {"limit": _BATCH})],
+        partial(_look, db, commet, now, deadline),
+        budget,
+        deadline,
+        calls=2,
+    )
+
+
+def _look(
+    db: Database, commet: Commet, now: datetime, deadline: Deadline, link: _Unfinished
+) -> str:
+    try:
+        payment = _canceled(commet, link, deadline)
+    except CommetRefused as error:
+        if error.commet_status != 404:
+            raise
+        db.execute(_sql["end"], {"id": link.id, "now": now})  # nobody can pay what is not there
+        return "canceled"
+    expired = payment.expires_at is not None and payment.expires_at <= now
+    if payment.status == "succeeded":
+        db.execute(_sql["complete"], {"payment_id": link.payment_id, "now": now})
+    elif payment.status == "canceled" or (expired and payment.status in _WAITS):
+        db.execute(_sql["end"], {"id": link.id, "now": now})
+    else:
+        db.execute(_sql["ask_again"], {"id": link.id})
+    return payment.status
+
+
+def _canceled(commet: Commet, link: _Unfinished, deadline: Deadline) -> Payment:
+    """The payment as it is now; a superseded one is canceled first, if Commet does that."""
+    if link.state == "superseded":
+        try:
+            return commet.cancel_payment(link.payment_id, deadline)
+        except CommetRefused as error:
+            if error.commet_code != "payment_not_cancelable":
+                raise
+    return commet.payment(link.payment_id, deadline)
+
+
+def _key(user_id: str, row: Row, success_url: str) -> str:
+    """The key for this link: another one as soon as the debts, the sum or the address differ."""
+    parts = (user_id, *map(str, row["debts"]), format_decimal(row["net"]), success_url)
+    digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
+    return f"debts:{row['id']}:{digest}"
+
+
+def _in_progress() -> Conflict:
+    return Conflict(
+        "Another request of this user is being answered. Try again in a few seconds.",
+        code="checkout_in_progress",
+        retry_after=2,
+    )

@@ -1,0 +1,121 @@
+"""Refuses a checkout to a user who owes, after asking Commet whether the debts were paid."""
+
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import datetime, timedelta
+from decimal import Decimal
+
+from billing.accounts.limits import Limit, Turn
+from billing.amounts import format_money
+from billing.commet.client import Commet
+from billing.database.connection import Database
+from billing.database.statements import Statements
+from billing.deadline import Deadline
+from billing.debts import invoices, links, reading
+from billing.errors import (
+    CallBudgetSpent,
+    CommetRefused,
+    CommetUnavailable,
+    Conflict,
+    DebtOpen,
+)
+
+_sql = Statements(__file__)
+
+# How often Commet is asked about the debts of a user who wants to check out.
+QUESTIONS = Limit(10, timedelta(hours=1))
+# For how long a person waits until the amounts of debts are read.
+_READ_SECONDS = 4.0
+
+
+class Debtors:
+    """Decides whether a user may check out. `app_url` is where a person returns after paying."""
+
+    def __init__(
+        self, db: Database, commet: Commet, clock: Callable[[], datetime], app_url: str
+    ) -> None:
+        self._db = db
+        self._commet = commet
+        self._clock = clock
+        self._app_url = app_url
+
+    def check(self, user_id: str, deadline: Deadline) -> None:
+        """Returns if the user owes less than the floor.
+
+        Commet is asked first: about debts whose amount is not known, and, before a refusal,
+        whether the debts were paid. Raises DebtOpen; Conflict `debt_payment_processing` while a
+        payment is under way, or `checkout_in_progress`; TooManyRequests where the user's questions
+        of this hour are used up; CommetUnavailable where Commet cannot say whether the debts were
+        paid; CommetRefused.
+        """
+        turn = Turn(self._db, f"debts:{user_id}", QUESTIONS, self._clock())
+        sent = self._commet.sent
+        try:
+            self._check(user_id, turn, deadline)
+        except CallBudgetSpent:
+            if self._commet.sent == sent:
+                turn.give_back()
+            raise
+
+    def _check(self, user_id: str, turn: Turn, deadline: Deadline) -> None:
+        if self._has_unread(user_id):
+            turn.take()
+            # As long as an amount is not known nobody is refused for it.
+            with suppress(CommetUnavailable, CommetRefused):
+                limit = deadline.within(_READ_SECONDS)
+                for find_out in (invoices.find, reading.find_out):
+                    find_out(self._db, self._commet, user_id, now=self._clock(), deadline=limit)
+        if not self.owes(user_id):
+            return
+        turn.take()
+        statuses = links.ask(self._db, self._commet, user_id, now=self._clock(), deadline=deadline)
+        invoices.find_collected(
+            self._db, self._commet, user_id, now=self._clock(), deadline=deadline
+        )
+        if not self.owes(user_id):
+            return
+        if "processing" in statuses:
+            raise Conflict(
+                "The payment of the debt is being processed. Try again in a minute.",
+                code="debt_payment_processing",
+                retry_after=30,
+            )
+        raise self._refusal(user_id, deadline)
+
+    def _refusal(self, user_id: str, deadline: Deadline) -> DebtOpen:
+        owed = self._db.one(_sql["owed"], {"user_id": user_id})
+        if owed is None:  # the debts have ended this very moment
+            raise Conflict(
+                "The debt is being settled. Try again in a few seconds.",
+                code="checkout_in_progress",
+                retry_after=2,
+            )
+        amount: Decimal = owed["amount"]
+        url = self._recovery_url(owed["past_due"], deadline)
+        if url is None:
+            link = links.offer(
+                self._db,
+                self._commet,
+                user_id,
+                success_url=self._app_url,
+                now=self._clock(),
+                deadline=deadline,
+            )
+            if link is not None:
+                amount, url = link.total, link.url
+        return DebtOpen(format_money(amount, owed["currency"]), owed["currency"], url)
+
+    def _recovery_url(self, subscription_id: str | None, deadline: Deadline) -> str | None:
+        """Commet's own page for what a past due subscription owes, where there is one."""
+        if subscription_id is None:
+            return None
+        with suppress(CommetRefused):  # it is past due no more
+            return self._commet.create_recovery_link(subscription_id, deadline).url
+        return None
+
+    def _has_unread(self, user_id: str) -> bool:
+        return bool(self._db.value(_sql["has_unread"], {"user_id": user_id}))
+
+    def owes(self, user_id: str) -> bool:
+        """Whether the user's open debts reach the floor."""
+        return bool(self._db.value(_sql["has_debt"], {"user_id": user_id}))

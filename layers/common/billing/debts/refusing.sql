@@ -1,0 +1,26 @@
+-- Whether a user may check out.
+
+-- Whether debts of the user have to be looked for or read, and would matter.
+-- name: has_unread
+select exists (select from debt_floor) and (
+    exists (
+        select from debt
+        where user_id = %(user_id)s and kind in ('voided_invoice', 'lost_dispute')
+          and amount is null and ended_at is null
+    )
+    or exists (
+        select from invoice_search
+        where user_id = %(user_id)s and (searches = 0 or due_at <= now())
+    )
+)
+
+-- name: has_debt
+select has_debt from users where id = %(user_id)s
+
+-- What a debtor owes, and the current subscription if it is past due.
+-- name: owed
+select o.amount, o.currency,
+       (select c.id from current_subscription c
+        where c.user_id = o.user_id and c.status = 'past_due') as past_due
+from debtor o
+where o.user_id = %(user_id)s and o.is_debtor

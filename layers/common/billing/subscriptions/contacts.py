@@ -1,0 +1,74 @@
+"""Tells Commet a user's new address and name.
+
+A change is noted in the statement that makes it (`contact_changed` in routines/customers.sql), and
+the schedule tells Commet. So no request waits for it, and nothing is lost while Commet is down.
+"""
+
+from aws_lambda_powertools import Logger
+
+from billing.commet.call_budget import Budget
+from billing.commet.client import Commet
+from billing.database.connection import Database
+from billing.database.statements import Statements
+from billing.deadline import Deadline
+from billing.errors import CommetRefused, CommetUnavailable
+
+_sql = Statements(__file__)
+
+logger = Logger(child=True)
+
+# Shorter than the lease.
+_CALL_SECONDS = 10.0
+# Commet refused the API key, not the address.
+_KEY_REFUSED = frozenset({401, 403})
+
+
+def compare(db: Database, user_id: str, told: str | None) -> None:
+    """Has Commet told the user's address where it is not `told`, the one that Commet has."""
+    if told is not None:
+        db.execute(_sql["compare"], {"user_id": user_id, "email": told})
+
+
+def run(db: Database, commet: Commet, budget: Budget, deadline: Deadline) -> int:
+    """Tells Commet what changed, as far as time and the call budget allow; returns how many users.
+
+    What Commet refuses, such as the address of another customer, is kept with the code and not sent
+    again until the user changes. Raises CommetUnavailable, and CommetRefused for a refused key; a
+    later run then tells the rest.
+    """
+    told = 0
+    while leased := db.one(_sql["lease"]):
+        if not budget.wait(1, deadline):
+            db.execute(_sql["unlease"], {"user_id": leased["user_id"]})
+            break
+        told += _tell(db, commet, leased["user_id"], leased["version"], deadline)
+    return told
+
+
+def _tell(db: Database, commet: Commet, user_id: str, version: int, deadline: Deadline) -> bool:
+    contact = db.one(_sql["contact"], {"user_id": user_id})
+    if contact is None or contact["commet_customer_id"] is None or contact["email"] is None:
+        return False  # the user has lost the customer or the address since
+    try:
+        commet.update_contact(
+            contact["commet_customer_id"],
+            email=contact["email"],
+            name=contact["name"],
+            deadline=deadline.within(_CALL_SECONDS),
+        )
+    except CommetUnavailable as error:
+        # An attempt that may still arrive keeps the lease, so that a newer address comes after it.
+        if error.commet_code is not None:
+            db.execute(_sql["unlease"], {"user_id": user_id})
+        raise
+    except CommetRefused as error:
+        if error.commet_status in _KEY_REFUSED:
+            db.execute(_sql["unlease"], {"user_id": user_id})
+            raise
+        code = error.commet_code
+        db.execute(_sql["refused"], {"user_id": user_id, "version": version, "code": code})
+        logger.warning("contact.refused", extra={"user_id": user_id, "commet_code": code})
+        return False
+    db.execute(_sql["told"], {"user_id": user_id, "version": version})
+    db.execute(_sql["unlease"], {"user_id": user_id})
+    return True

@@ -1,0 +1,39 @@
+-- Users whose address or name Commet does not know yet.
+
+-- Leases one user for a minute, who has a customer. While it lasts no other run tells Commet about the
+-- user, so an older address never arrives after a newer one.
+-- name: lease
+update contact_change set leased_until = now() + interval '1 minute'
+where user_id = (
+    select c.user_id from contact_change c
+    join users u on u.id = c.user_id and u.commet_customer_id is not null
+    where c.due_at <= now() and (c.leased_until is null or c.leased_until < now())
+    order by c.due_at
+    limit 1
+) and due_at <= now() and (leased_until is null or leased_until < now())
+returning user_id, version
+
+-- Read after the lease, so that the address is as new as the leased version, or newer.
+-- name: contact
+select commet_customer_id, email, case when erased_at is null then name else 'Erased' end as name
+from users where id = %(user_id)s
+
+-- Ends the lease, so that a version that is newer than the one told is told at once.
+-- name: unlease
+update contact_change set leased_until = null
+where user_id = %(user_id)s
+
+-- Commet knows this version. A newer one stays due.
+-- name: told
+delete from contact_change where user_id = %(user_id)s and version = %(version)s
+
+-- name: refused
+update contact_change set
+    leased_until = null,
+    due_at = case when version = %(version)s then null else due_at end,
+    refused = case when version = %(version)s then %(code)s end
+where user_id = %(user_id)s
+
+-- Commet has another address for the user than we have: the user's changed while the customer was made.
+-- name: compare
+select note_contact(id) from users where id = %(user_id)s and email <> %(email)s

@@ -1,0 +1,71 @@
+"""Which plans are sold, and in which currency.
+
+Sold are those whose features can all be used through this project.
+
+A credits or balance plan sells a pool that nothing here draws on, and a seat or a quota cannot be
+set here. Whoever bought such a plan would pay for what they cannot use.
+"""
+
+from collections.abc import Collection
+
+from billing.commet.answers import Plan, PlanFeature, PlanPrice
+
+_MODELS = ("metered", None)  # None: the plan has no metered feature
+_TYPES = ("usage", "boolean")
+
+
+def unsupported(plan: Plan) -> str | None:
+    """What the plan has that is not supported: a consumption model or a type of feature.
+
+    Returns None for a plan that is sold. A feature that is not enabled does not count.
+    """
+    if plan.consumption_model not in _MODELS:
+        return plan.consumption_model
+    if any(price.included_credits is not None for price in plan.prices):
+        return "credits"
+    if any(price.included_balance is not None for price in plan.prices):
+        return "balance"
+    types = (feature.type for feature in plan.features if feature.enabled)
+    return next((each for each in types if each not in _TYPES), None)
+
+
+def unoffered(plans: Collection[Plan], charged: Collection[tuple[str, str]]) -> set[str]:
+    """The currencies in which Commet charges plans that do not list a price in them.
+
+    `charged` has ids of plans, each with a currency. A plan that is not in `plans` tells nothing.
+    """
+    listed = {
+        plan.id: {each.currency.lower() for price in plan.prices for each in price.regional_prices}
+        for plan in plans
+    }
+    return {
+        currency for plan_id, currency in charged if currency not in listed.get(plan_id, {currency})
+    }
+
+
+def base_currency(
+    plans: Collection[Plan], charged: Collection[tuple[str, str]], configured: str
+) -> str:
+    """The currency of the plans' plain prices, which Commet does not name.
+
+    It is the one in which Commet charges a plan that lists no price in it; `configured` while
+    Commet has charged nobody so, or in several such currencies.
+    """
+    found = unoffered(plans, charged)
+    return next(iter(found)) if len(found) == 1 else configured
+
+
+def price_in(price: PlanPrice, currency: str) -> int | None:
+    """The plan's price that is listed in this currency, in minor units; None if there is none."""
+    listed = (each.price for each in price.regional_prices if each.currency.lower() == currency)
+    return next(listed, None)
+
+
+def overage_in(feature: PlanFeature, currency: str) -> int | None:
+    """The price of overage that is listed in this currency, in the rate scale; None if none is."""
+    listed = (
+        each.overage_unit_price
+        for each in feature.regional_prices
+        if each.currency.lower() == currency
+    )
+    return next(listed, None)
