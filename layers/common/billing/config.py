@@ -1,9 +1,13 @@
 """Reads environment variables into frozen settings. They hold ids of secrets, never a secret."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from decimal import Decimal
 from urllib.parse import urlsplit
+
+from billing.amounts import decimals
 
 
 class Misconfigured(ValueError):
@@ -27,6 +31,7 @@ class Settings:
 
     database: DatabaseSettings
     owner_secret_id: str
+    accounts_secret_id: str  # of the role `accounts`, for migrations
     commet_base_url: str
     commet_secret_id: str
     commet_mode: str
@@ -35,11 +40,31 @@ class Settings:
     app_secret_id: str
     app_url: str
     allowed_origins: frozenset[str]
+    own_accounts: bool  # whether people can sign up and sign in here
+    # The identity provider whose tokens are accepted; an empty issuer: none.
+    oidc_issuer: str
+    oidc_audiences: frozenset[str]  # one of them must be the token's
+    oidc_email_claim: str
+    oidc_name_claim: str
+    oidc_jwks_url: str  # where the keys are; empty: where the provider's discovery document says
     currency: str
     past_due_has_access: bool
+    # The sum of debts from which a user is refused, by currency, in major units; None: no debt is
+    # too much.
+    debt_floor: Mapping[str, Decimal | None]
+    refuse_debtors: bool
     sign_ups_per_hour: int  # allowed from one address
+    product_name: str  # as mails name it; no password may be made of it
+    email_from: str  # the address that mails come from; "": no mail is sent
+    email_configuration_set: str  # SES's name for how mails are sent; "" names none
+    email_endpoint: str | None  # the address of SES, if not the public one
+    send_mail_function: str  # the ARN of the function that sends mails; "": nothing wakes it
     trusted_proxy_hops: int
     delivery_interval: timedelta
+    # Amounts in major units by currency; None: no limit. A currency that is missing has no overage.
+    overage_ceiling: Mapping[str, Decimal | None]  # of a user in an allowance period
+    deliver_at_once_from: Mapping[str, Decimal | None]  # unclaimed overage that does not wait
+    late_usage_grace: timedelta  # how long after access ended usage from before is taken
     webhook_on_api: bool  # whether the API takes webhooks too, beside the function's own URL
     delivery_workers: int  # deliveries that are sent to Commet at the same time
     secrets_extension_port: int | None
@@ -52,6 +77,7 @@ class Settings:
     inbox_id_age: timedelta  # older webhooks lose their row
     delivery_age: timedelta  # deliveries of periods closed longer ago are merged
     ledger_age: timedelta  # older ledger rows are replaced by their idempotency keys
+    audit_age: timedelta  # older entries of the audit trail are deleted
 
     @property
     def live_statuses(self) -> frozenset[str]:
@@ -75,6 +101,7 @@ def from_env(env: Mapping[str, str]) -> Settings:
             secret_id=env.get("DATABASE_SECRET_ARN", ""),
         ),
         owner_secret_id=env.get("DATABASE_OWNER_SECRET_ARN", ""),
+        accounts_secret_id=env.get("DATABASE_ACCOUNTS_SECRET_ARN", ""),
         commet_base_url=env.get("COMMET_BASE_URL", "https://commet.co/api/v1").rstrip("/"),
         commet_secret_id=env.get("COMMET_SECRET_ARN", ""),
         commet_mode=_mode(env),
@@ -83,11 +110,29 @@ def from_env(env: Mapping[str, str]) -> Settings:
         app_secret_id=env.get("APP_SECRET_ARN", ""),
         app_url=app_url,
         allowed_origins=frozenset((origins | {origin_of(app_url)}) - {""}),
-        currency=env.get("BILLING_CURRENCY", "usd").lower(),
+        own_accounts=_flag(env, "OWN_ACCOUNTS", default=True),
+        oidc_issuer=_provider_url(env, "OIDC_ISSUER"),
+        oidc_audiences=frozenset(
+            filter(None, (each.strip() for each in env.get("OIDC_AUDIENCE", "").split(",")))
+        ),
+        oidc_email_claim=env.get("OIDC_EMAIL_CLAIM") or "email",
+        oidc_name_claim=env.get("OIDC_NAME_CLAIM") or "name",
+        oidc_jwks_url=_provider_url(env, "OIDC_JWKS_URL"),
+        currency=_currency(env),
         past_due_has_access=_flag(env, "PAST_DUE_HAS_ACCESS", default=True),
+        debt_floor=amounts_by_currency(env, "DEBT_FLOOR", "usd=5,eur=5,gbp=5"),
+        refuse_debtors=_flag(env, "REFUSE_DEBTORS", default=True),
         sign_ups_per_hour=_integer(env, "SIGN_UPS_PER_HOUR", 100),
+        product_name=env.get("PRODUCT_NAME") or "Usage Billing",
+        email_from=env.get("EMAIL_FROM", ""),
+        email_configuration_set=env.get("EMAIL_CONFIGURATION_SET", ""),
+        email_endpoint=env.get("EMAIL_ENDPOINT_URL") or None,
+        send_mail_function=env.get("SEND_MAIL_FUNCTION", ""),
         trusted_proxy_hops=_integer(env, "TRUSTED_PROXY_HOPS", 0),
         delivery_interval=timedelta(seconds=_integer(env, "DELIVERY_INTERVAL_SECONDS", 300)),
+        overage_ceiling=amounts_by_currency(env, "OVERAGE_CEILING", "usd=500,eur=500,gbp=500"),
+        deliver_at_once_from=amounts_by_currency(env, "DELIVER_AT_ONCE_FROM", "usd=5,eur=5,gbp=5"),
+        late_usage_grace=timedelta(seconds=_integer(env, "LATE_USAGE_GRACE", 3600)),
         webhook_on_api=_flag(env, "WEBHOOK_ON_API", default=True),
         delivery_workers=_integer(env, "DELIVERY_WORKERS", 8),
         secrets_extension_port=_integer(env, "PARAMETERS_SECRETS_EXTENSION_HTTP_PORT", 0) or None,
@@ -100,6 +145,7 @@ def from_env(env: Mapping[str, str]) -> Settings:
         inbox_id_age=timedelta(days=_integer(env, "INBOX_ID_DAYS", 400)),
         delivery_age=timedelta(days=_integer(env, "DELIVERY_DAYS", 35)),
         ledger_age=timedelta(days=_integer(env, "LEDGER_DAYS", 400)),
+        audit_age=timedelta(days=_integer(env, "AUDIT_DAYS", 400)),
     )
 
 
@@ -117,11 +163,69 @@ def origin_of(url: str) -> str:
     return f"{parts.scheme}://{host}" + (f":{port}" if port not in (None, default) else "")
 
 
+def is_https_or_loopback(url: str) -> bool:
+    """Whether the URL is https, or http to this machine, without a user, a query or a fragment."""
+    if not origin_of(url):
+        return False
+    parts = urlsplit(url)
+    if parts.query or parts.fragment or not url.isprintable() or " " in url:
+        return False
+    return parts.scheme == "https" or parts.hostname in ("localhost", "127.0.0.1", "::1")
+
+
+def amounts_by_currency(
+    env: Mapping[str, str], name: str, default: str
+) -> Mapping[str, Decimal | None]:
+    """The list of amounts in variable `name`, such as `usd=500,eur=none`, by currency.
+
+    Amounts are in major units; None where the list says `none`. A currency that the list does not
+    have is taken from `default`, a list in the same form. Raises Misconfigured if the list is
+    malformed, has a currency twice, has an amount that is not above zero or has more decimals than
+    the currency, or if neither list has the billing currency. A function that is not handed the
+    variable does not need the list, so only `default` is read then.
+    """
+    amounts = _amounts(name, default) | _amounts(name, env.get(name, ""))
+    if name in env and _currency(env) not in amounts:
+        raise Misconfigured(f"{name} must have an amount for BILLING_CURRENCY, or none")
+    return amounts
+
+
+def _amounts(name: str, text: str) -> dict[str, Decimal | None]:
+    amounts: dict[str, Decimal | None] = {}
+    for entry in filter(None, (part.strip().lower() for part in text.split(","))):
+        currency, _, amount = (part.strip() for part in entry.partition("="))
+        if not re.fullmatch(r"[a-z]{3}", currency) or currency in amounts:
+            raise Misconfigured(f"{name} must list each currency once, like usd=500,eur=none")
+        amounts[currency] = None if amount == "none" else _amount(name, amount, currency)
+    return amounts
+
+
+def _amount(name: str, text: str, currency: str) -> Decimal:
+    if re.fullmatch(r"[0-9]{1,12}(\.[0-9]{1,4})?", text):
+        amount = Decimal(text)
+        if amount and amount == round(amount, decimals(currency)):
+            return amount
+    raise Misconfigured(
+        f"{name} must have amounts above 0 with no more decimals than their currency, or none"
+    )
+
+
+def _currency(env: Mapping[str, str]) -> str:
+    return env.get("BILLING_CURRENCY", "usd").lower()
+
+
 def _origin(text: str) -> str:
     origin = origin_of(text.strip())
     if not origin:
         raise Misconfigured("ALLOWED_ORIGINS must list origins like https://app.example.com")
     return origin
+
+
+def _provider_url(env: Mapping[str, str], name: str) -> str:
+    url = env.get(name, "")
+    if url and not is_https_or_loopback(url):
+        raise Misconfigured(f"{name} must be an https address (http on this machine only)")
+    return url
 
 
 def _mode(env: Mapping[str, str]) -> str:

@@ -1,8 +1,11 @@
 """Every error that this package raises on purpose, and what each error means to a caller.
 
     BillingError
-    ├── InvalidRequest              422  a field, the query or the body is not valid
+    ├── UnreadableBody              400  the body is not UTF-8 text, or not JSON
+    ├── UnknownEvent                400  a function was invoked with something that is no request
+    ├── InvalidRequest              422  a field or the query is not valid
     │   └── UnsupportedMediaType    415
+    │       └── UnsupportedEncoding 415  the body is compressed
     ├── Unauthenticated             401  no credentials, or credentials that we do not know
     │   ├── InvalidCredentials      401  sign-in failed; never says whether the account exists
     │   └── BadSignature            401  Commet did not sign this webhook
@@ -10,14 +13,18 @@
     ├── NotFound                    404
     ├── MethodNotAllowed            405
     ├── Conflict                    409  the current state forbids the request; see `code`
+    │   └── AlreadySubscribed       409  the user has a subscription, whose plan may be changed
     ├── PayloadTooLarge             413
     ├── PaymentRequired             402  the plan's limit, or a missing subscription, forbids it
+    │   └── DebtOpen                402  the user owes; says how much and where it is paid
     ├── TooManyRequests             429  try again after `retry_after` seconds
     ├── CommetRefused               502  Commet refused; the same request will be refused again
     └── Unavailable                 503  a dependency does not answer; trying again may help
         ├── AccessUnconfirmed       503  the user may have paid; Commet has not confirmed it yet
         ├── DatabaseUnavailable     503
+        ├── IdentityProviderUnavailable 503  the key of a token is not known, nor is its issuer up
         └── CommetUnavailable       503  no answer, HTTP 5xx or rate limit; 502 if unreadable
+            └── CallBudgetSpent     503  the stack has no call to Commet left; none was made
 
 An error carries its HTTP status, a stable `code`, a title and a `detail`. All of these are safe to
 show. SQL and Commet's own messages are not: they stay in `__cause__` and in the log.
@@ -35,34 +42,67 @@ TITLES = {
     "invalid_encoding": "The body is not UTF-8 text",
     "invalid_json": "The body is not valid JSON",
     "unsupported_media_type": "The body must be sent as application/json",
+    "unsupported_encoding": "The body must be sent uncompressed",
     "payload_too_large": "The body is too large",
     "not_found": "There is nothing at this address",
+    "unknown_event": "The event is no HTTP request of payload format 2.0",
     "method_not_allowed": "This address does not accept this method",
     "too_many_requests": "There were too many requests",
     # the caller
     "unauthenticated": "The credentials are missing or not valid",
     "invalid_credentials": "The email or the password is wrong",
+    "sign_in_link_required": "A link from a mail is needed to sign in",
+    "link_expired": "The link is not valid any more",
     "bad_signature": "The webhook's signature does not match",
     "forbidden": "The caller may not do this",
     "missing_scope": "The service key lacks a scope",
     "service_key_required": "A service key is required",
+    "own_account_required": "The user has no password here",
+    "recent_sign_in_required": "The user has to sign in again first",
+    "identity_provider_unavailable": "The identity provider does not answer",
     "origin_not_allowed": "The request does not come from an allowed origin",
     # users, plans and subscriptions
     "unknown_user": "There is no user with this id",
     "email_taken": "Another account has this email address",
+    "own_account": "The user signed up here",
+    "email_missing": "The user has no email address yet",
+    "email_unverified": "The email address is not confirmed yet",
+    "not_an_own_account": "The user did not sign up here",
+    "session_not_found": "There is no session with this id",
+    "being_erased": "The account with this id is being erased",
+    "free_period_used": "The free plan was used already",
     "plan_not_found": "There is no plan with this code",
     "already_subscribed": "The user already has a subscription",
     "checkout_in_progress": "Another checkout is being started",
+    "dispute_open": "A disputed payment has to be settled first",
     "billing_email_taken": "Another customer is billed at this email address",
+    "plan_change_not_offered": "The subscription cannot change to this plan",
+    "plan_change_not_possible": "The plan cannot be changed now",
+    "confirmation_expired": "The confirmation is not valid any more",
+    "cancellation_not_possible": "The subscription cannot be canceled or kept",
+    "nothing_to_recover": "No payment is overdue",
+    "invoice_not_found": "There is no invoice with this id",
+    "usage_pending": "Usage has to be reported to the billing provider first",
+    "payment_failed": "The payment failed",
+    "payment_method_missing": "There is no payment method",
     "no_billing_account": "The user has no billing account yet",
+    "unknown_customer": "The billing provider has no such customer",
+    "customer_of_another": "The customer is another user's",
+    "has_a_customer": "The user has a customer already",
     "subscription_required": "A subscription is required",
     "access_unconfirmed": "The user's access is not confirmed yet",
+    "debt_open": "The user has an open debt",
+    "debt_payment_processing": "The payment of the debt is being processed",
     # usage
     "feature_not_in_plan": "The plan does not have this feature",
     "feature_not_metered": "The feature is not metered",
     "limit_reached": "The plan's included quantity is used up",
+    "payment_overdue": "A payment is overdue",
+    "spend_limit_reached": "The spending limit is reached",
+    "price_unknown": "The price of this usage is not known",
     "total_too_large": "The total would become too large",
     "too_old": "The event occurred too long ago",
+    "before_subscription": "The event occurred before the subscription",
     "in_future": "The event lies in the future",
     "idempotency_conflict": "The idempotency key was used with different content",
     "already_counted": "Usage was already counted under this idempotency key",
@@ -121,6 +161,16 @@ class BillingError(Exception):
         return TITLES.get(self.code) or TITLES[type(self).code]
 
 
+class UnknownEvent(BillingError):
+    status = 400
+    code = "unknown_event"
+
+
+class UnreadableBody(BillingError):
+    status = 400
+    code = "invalid_json"
+
+
 class InvalidRequest(BillingError):
     status = 422
     code = "invalid_request"
@@ -131,13 +181,23 @@ class UnsupportedMediaType(InvalidRequest):
     code = "unsupported_media_type"
 
 
+class UnsupportedEncoding(UnsupportedMediaType):
+    code = "unsupported_encoding"
+
+
 class Unauthenticated(BillingError):
     status = 401
     code = "unauthenticated"
 
 
 class InvalidCredentials(Unauthenticated):
+    """The password is wrong. `of_user` is whose, for the audit trail; nobody is shown that."""
+
     code = "invalid_credentials"
+
+    def __init__(self, *, of_user: str | None = None) -> None:
+        super().__init__()
+        self.of_user = of_user
 
 
 class BadSignature(Unauthenticated):
@@ -165,6 +225,16 @@ class Conflict(BillingError):
     code = "conflict"
 
 
+class AlreadySubscribed(Conflict):
+    """The user has a subscription. `may_change`: its plan may be changed instead."""
+
+    code = "already_subscribed"
+
+    def __init__(self, detail: str | None = None, *, may_change: bool = False) -> None:
+        super().__init__(detail)
+        self.may_change = may_change
+
+
 class PayloadTooLarge(BillingError):
     status = 413
     code = "payload_too_large"
@@ -173,6 +243,21 @@ class PayloadTooLarge(BillingError):
 class PaymentRequired(BillingError):
     status = 402
     code = "subscription_required"
+
+
+class DebtOpen(PaymentRequired):
+    """The user owes `amount` in `currency`, in major units, and can pay it at `pay_url`.
+
+    `pay_url` is None where Commet made no payment link.
+    """
+
+    code = "debt_open"
+
+    def __init__(self, amount: str, currency: str, pay_url: str | None) -> None:
+        super().__init__("Usage of an earlier subscription has not been paid. Pay it first.")
+        self.amount = amount
+        self.currency = currency
+        self.pay_url = pay_url
 
 
 class TooManyRequests(BillingError):
@@ -192,6 +277,12 @@ class Unavailable(BillingError):
 
 class DatabaseUnavailable(Unavailable):
     code = "database_unavailable"
+
+
+class IdentityProviderUnavailable(Unavailable):
+    """A token is signed with a key that is not known, and its issuer does not publish its keys."""
+
+    code = "identity_provider_unavailable"
 
 
 class AccessUnconfirmed(Unavailable):
@@ -237,6 +328,10 @@ class CommetUnavailable(Unavailable):
         self.request_id = request_id
         if nonsense:
             self.status = 502
+
+
+class CallBudgetSpent(CommetUnavailable):
+    """The call was not made: the call budget is used up, or Commet has asked for a pause."""
 
 
 class CommetRefused(BillingError):

@@ -18,11 +18,12 @@ from pydantic import (
 )
 from pydantic_core import PydanticKnownError
 
-from billing.amounts import is_quantity
+from billing import email_address
+from billing.amounts import MAX_DECIMALS, MAX_DIGITS, MAX_QUANTITY, is_quantity
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-_NUMBER = re.compile(r"[-+.eE0-9]{1,20}")
-_PLAIN_QUANTITY = re.compile(r"[0-9]{1,9}(\.[0-9]{1,6})?")
+_NUMBER = re.compile(r"[-+.eE0-9]{1,30}")
+_PLAIN_QUANTITY = re.compile(r"[0-9]{1,9}(\.[0-9]{1,6})?|[0-9]{10,15}")
 
 
 def _plain(text: str) -> str:
@@ -45,7 +46,17 @@ def encodable(text: str) -> str:
 
 Text = Annotated[str, AfterValidator(_plain)]
 Name = Annotated[Text, Field(min_length=1, max_length=200)]
-Email = Annotated[Text, Field(max_length=200, pattern=r"^[^@\s]+@[^@\s]+\.[^@\s]+$")]
+
+
+def _one_spelling(value: object) -> object:
+    return email_address.normalized(value) if isinstance(value, str) else value
+
+
+Email = Annotated[
+    Text,
+    Field(max_length=200, pattern=r"^[^@\s]+@[^@\s]+\.[^@\s]+$"),
+    BeforeValidator(_one_spelling),
+]
 Url = Annotated[Text, Field(max_length=2000)]
 USER_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,99}$"  # Commet takes at most 100 characters
 UserId = Annotated[str, Field(pattern=USER_ID_PATTERN)]
@@ -92,7 +103,9 @@ def _quantity(value: object, check: ValidatorFunctionWrapHandler) -> Decimal:
 def _in_full(value: Decimal) -> Decimal:
     # pydantic rounds to 28 digits before it counts them, as abs() would, so check the exact value.
     if not is_quantity(value.copy_abs()):
-        raise PydanticKnownError("decimal_max_places", {"decimal_places": 6})
+        if value == round(value, MAX_DECIMALS):
+            raise PydanticKnownError("decimal_max_digits", {"max_digits": MAX_DIGITS})
+        raise PydanticKnownError("decimal_max_places", {"decimal_places": MAX_DECIMALS})
     return value
 
 
@@ -102,23 +115,32 @@ def _not_zero(value: Decimal) -> Decimal:
     return value
 
 
+# pydantic's max_digits together with decimal_places would allow nine digits before the point. So
+# `_in_full` counts the digits.
 # The bounds come directly after the type. After a validator function, pydantic would check them in
 # Python, which is slower.
 Quantity = Annotated[
     Decimal,
-    Field(gt=0, lt=10**9, max_digits=15, decimal_places=6, allow_inf_nan=False),
+    Field(gt=0, le=MAX_QUANTITY, decimal_places=MAX_DECIMALS, allow_inf_nan=False),
     WrapValidator(_quantity),
 ]
 SignedQuantity = Annotated[
     Decimal,
-    Field(gt=-(10**9), lt=10**9, max_digits=15, decimal_places=6, allow_inf_nan=False),
+    Field(ge=-MAX_QUANTITY, le=MAX_QUANTITY, decimal_places=MAX_DECIMALS, allow_inf_nan=False),
     BeforeValidator(_no_number_in_disguise),
     AfterValidator(_not_zero),
     AfterValidator(_in_full),
 ]
 
+# An amount of money in major units that limits something. 0 allows nothing.
+LimitAmount = Annotated[
+    Decimal,
+    Field(ge=0, lt=10**9, max_digits=13, decimal_places=4, allow_inf_nan=False),
+    BeforeValidator(_no_number_in_disguise),
+]
+
 # The rule of `Text` as a pattern, which is checked faster: a batch may have a thousand keys.
-_TEXT_PATTERN = r"^[^\x00-\x1f\x7f]*$"
-IdempotencyKey = Annotated[str, Field(min_length=1, max_length=200, pattern=_TEXT_PATTERN)]
+TEXT_PATTERN = r"^[^\x00-\x1f\x7f]*$"
+IdempotencyKey = Annotated[str, Field(min_length=1, max_length=200, pattern=TEXT_PATTERN)]
 Property = Annotated[Text, Field(max_length=200)]
 Properties = Annotated[dict[Property, Property], Field(max_length=20)]

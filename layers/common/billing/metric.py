@@ -17,9 +17,22 @@ class Metric(StrEnum):
     SIGN_UP_REFUSED = "SignUpRefused"
     SIGNED_IN = "SignedIn"
     SIGN_IN_REFUSED = "SignInRefused"
+    TOKENS_REFUSED = "TokensRefused"
+    IDENTITY_PROVIDER_FAILED = "IdentityProviderFailed"
+    ACCOUNTS_GUESSED = "AccountsGuessed"
+    ACCOUNTS_EXPIRED = "AccountsExpired"
+
+    # mails
+    MAILS_SENT = "MailsSent"
+    MAILS_POSTPONED = "MailsPostponed"
+    MAILS_FAILED = "MailsFailed"
+    MAIL_AGE_SECONDS = "MailAgeSeconds"
+    ADDRESSES_SUPPRESSED = "AddressesSuppressed"
 
     # buying and managing
     CHECKOUTS_STARTED = "CheckoutsStarted"
+    CURRENCY_NOT_OFFERED = "CurrencyNotOffered"
+    PLANS_NOT_SOLD = "PlansNotSold"
     PORTAL_VISITS = "PortalVisits"
 
     # usage
@@ -27,6 +40,9 @@ class Metric(StrEnum):
     USAGE_EVENTS_ACCEPTED = "UsageEventsAccepted"
     USAGE_EVENTS_DUPLICATE = "UsageEventsDuplicate"
     USAGE_EVENTS_REFUSED = "UsageEventsRefused"
+    USAGE_PRICE_UNKNOWN = "UsagePriceUnknown"
+    NEAR_CEILING = "NearCeiling"
+    CURRENCY_WITHOUT_CEILING = "CurrencyWithoutCeiling"
     RESERVATIONS_EXPIRED = "ReservationsExpired"
 
     # delivery of usage to Commet
@@ -37,6 +53,13 @@ class Metric(StrEnum):
     OUTBOX_AGE_SECONDS = "OutboxAgeSeconds"
     PARKED_DELIVERIES = "ParkedDeliveries"
     USAGE_DRIFT = "UsageDrift"
+
+    # payment trouble, counted once for each webhook
+    PAYMENTS_FAILED = "PaymentsFailed"
+    PAYMENTS_REFUNDED = "PaymentsRefunded"
+    DISPUTES_OPENED = "DisputesOpened"
+    DISPUTES_LOST = "DisputesLost"
+    INVOICES_VOIDED = "InvoicesVoided"
 
     # webhooks
     WEBHOOK_APPLIED = "WebhookApplied"
@@ -50,9 +73,9 @@ class Metric(StrEnum):
 
     # reconcile
     STEPS_FAILED = "StepsFailed"
-    EVENTS_APPLIED = "EventsApplied"
-    EVENTS_FAILED = "EventsFailed"
-    EVENTS_DIED = "EventsDied"
+    WEBHOOKS_APPLIED = "WebhooksApplied"
+    WEBHOOKS_FAILED = "WebhooksFailed"
+    WEBHOOKS_DIED = "WebhooksDied"
     INBOX_FAILED = "InboxFailed"
     INBOX_DEAD = "InboxDead"
     INBOX_AGE_SECONDS = "InboxAgeSeconds"
@@ -61,18 +84,31 @@ class Metric(StrEnum):
     SWEPT_SUBSCRIPTIONS = "SweptSubscriptions"
     SWEPT_DIFFERING = "SweptDiffering"
     SWEPT_MISSING = "SweptMissing"
+    CONTACTS_TOLD = "ContactsTold"
+    CUSTOMERS_ASKED = "CustomersAsked"
+    CUSTOMERS_LINKED = "CustomersLinked"
     REFRESHED = "Refreshed"
     REFRESH_FAILED = "RefreshFailed"
     HEALED = "Healed"
+    DISPUTES_ASKED = "DisputesAsked"
+    DISPUTES_ENDED = "DisputesEnded"
     TOTALS_COMPARED = "TotalsCompared"
     TOTALS_DIFFERING = "TotalsDiffering"
     DELIVERIES_DECIDED = "DeliveriesDecided"
+    DEBT_CALLS = "DebtCalls"
+    DEBTORS = "Debtors"
+    DEBTS_PAID_TWICE = "DebtsPaidTwice"
     PAYLOADS_PRUNED = "PayloadsPruned"
     PERIODS_COMPACTED = "PeriodsCompacted"
     LEDGER_PRUNED = "LedgerPruned"
+    AUDIT_PRUNED = "AuditPruned"
+    ERASURES_WORKED = "ErasuresWorked"
+    ERASURES_FINISHED = "ErasuresFinished"
+    ERASURES_STUCK = "ErasuresStuck"
 
     # faults
     SERVER_ERRORS = "ServerErrors"
+    NEW_BUILD_ERRORS = "NewBuildErrors"
     DATABASE_UNAVAILABLE = "DatabaseUnavailable"
 
     @property
@@ -92,3 +128,16 @@ def count(metric: Metric, *, service: str | None = None) -> None:
         single.add_dimension(
             "service", service or os.environ.get("POWERTOOLS_SERVICE_NAME", _SERVICE)
         )
+
+
+def count_for_watched_build(metric: Metric) -> None:
+    """Adds one to the metric under the name of this build, while a canary watches the build.
+
+    At other times nothing is written: each build would be a metric of its own, which is paid for.
+    """
+    build = os.environ.get("WATCHED_BUILD")
+    if not build:
+        return
+    namespace = os.environ.get("POWERTOOLS_METRICS_NAMESPACE", _NAMESPACE)
+    with single_metric(name=metric, unit=metric.unit, value=1, namespace=namespace) as single:
+        single.add_dimension("build", build)

@@ -10,23 +10,37 @@ that uses such a module imports it at its own top as well, so that the module is
 """
 
 import os
+from contextlib import suppress
 from datetime import datetime
 from functools import cache
 from typing import TYPE_CHECKING
 
 from billing.clock import Clock, test_clock, wall_clock
-from billing.config import Settings, from_env
+from billing.config import Misconfigured, Settings, from_env
 from billing.credentials.secrets import ExtensionStore, Secrets, SecretsManagerStore
 from billing.database.connection import Database, connector
 
 if TYPE_CHECKING:
+    from billing.accounts.links import Links
+    from billing.accounts.people import People
     from billing.accounts.sign_in_limits import Attempts
+    from billing.accounts.signing_in import SigningIn
+    from billing.audit.trail import KeyUses
     from billing.commet.client import Commet
+    from billing.commet.metered import MeteredCommet
+    from billing.credentials.identity_tokens import IdentityTokens
     from billing.credentials.service_keys import ServiceKeys
     from billing.credentials.signatures import Verifier
     from billing.credentials.webhook_secrets import Vault
+    from billing.deadline import Deadline
+    from billing.debts.refusing import Debtors
+    from billing.mail.service import Ses
+    from billing.mail.waking import Waker
     from billing.subscriptions.access import Access
     from billing.subscriptions.checkout import Checkouts
+    from billing.subscriptions.managing import Management
+    from billing.subscriptions.plan_changes import PlanChanges
+    from billing.usage.rules import Rules
 
 
 @cache
@@ -39,7 +53,9 @@ def settings() -> Settings:
 def secrets() -> Secrets:
     """This environment's secrets."""
     port = settings().secrets_extension_port
-    if port:
+    # The extension wants the session token. A function that was restored from a SnapStart snapshot
+    # has none: AWS gives it container credentials instead.
+    if port and "AWS_SESSION_TOKEN" in os.environ:
         return Secrets(ExtensionStore(port))
     return Secrets(SecretsManagerStore(settings().secrets_endpoint))
 
@@ -64,13 +80,27 @@ def now() -> datetime:
 
 @cache
 def commet() -> "Commet":
-    """The Commet client. Its module imports httpx, which takes a fifth of a cold start."""
+    """The Commet client of work that takes its calls from the call budget itself.
+
+    Its module imports httpx, which takes a fifth of a cold start.
+    """
     from billing.commet.client import Commet
 
-    def api_key(*, fresh: bool = False) -> str:
-        return str(secrets().fields(settings().commet_secret_id, fresh=fresh).get("api_key", ""))
+    return Commet(settings().commet_base_url, _api_key, live=_is_live())
 
-    return Commet(settings().commet_base_url, api_key, live=settings().commet_mode == "live")
+
+@cache
+def metered_commet() -> "MeteredCommet":
+    """The Commet client of a request that a person waits for: counts every call in the budget."""
+    from billing.commet.call_budget import Budget
+    from billing.commet.metered import MeteredCommet
+
+    return MeteredCommet(
+        Budget(database(), settings().commet_calls_per_second),
+        settings().commet_base_url,
+        _api_key,
+        live=_is_live(),
+    )
 
 
 @cache
@@ -82,11 +112,65 @@ def access() -> "Access":
 
 
 @cache
+def rules() -> "Rules":
+    """The parameters that decide whether usage is given."""
+    from billing.usage.rules import Rules
+
+    return Rules(
+        settings().live_statuses,
+        ceilings=settings().overage_ceiling,
+        at_once=settings().deliver_at_once_from,
+        currency=settings().currency,
+        late_grace=settings().late_usage_grace,
+    )
+
+
+@cache
 def checkouts() -> "Checkouts":
     """Starts checkouts."""
     from billing.subscriptions.checkout import Checkouts
 
-    return Checkouts(database(), commet(), clock())
+    return Checkouts(database(), metered_commet(), clock())
+
+
+@cache
+def plan_changes() -> "PlanChanges":
+    """Shows and performs changes of plan."""
+    from billing.subscriptions.plan_changes import PlanChanges
+
+    return PlanChanges(database(), metered_commet(), clock(), flush, settings().currency)
+
+
+@cache
+def management() -> "Management":
+    """Cancels and keeps subscriptions."""
+    from billing.subscriptions.managing import Management
+
+    return Management(database(), metered_commet(), clock(), flush)
+
+
+def flush(user_id: str, deadline: "Deadline") -> bool:
+    """Delivers all usage of a user now. Returns whether nothing is left to be delivered."""
+    from billing.commet.call_budget import Budget
+    from billing.delivery import flushing
+
+    return flushing.flush(
+        database(),
+        commet(),
+        user_id,
+        clock=clock(),
+        interval=settings().delivery_interval,
+        budget=Budget(database(), settings().commet_calls_per_second),
+        deadline=deadline,
+    )
+
+
+@cache
+def debtors() -> "Debtors":
+    """Refuses checkouts to users who owe."""
+    from billing.debts.refusing import Debtors
+
+    return Debtors(database(), metered_commet(), clock(), settings().app_url)
 
 
 @cache
@@ -101,12 +185,85 @@ def attempts() -> "Attempts":
     )
 
 
+def ses() -> "Ses":
+    """The mail service, for one run (billing/mail/service.py says why)."""
+    from billing.mail.service import Ses
+
+    return Ses(settings().email_endpoint, settings().email_configuration_set)
+
+
+@cache
+def mail_sender() -> "Waker":
+    """Has queued mails sent at once."""
+    from billing.mail.waking import Waker
+
+    return Waker(settings().send_mail_function)
+
+
+@cache
+def links() -> "Links":
+    """Sends the links of mails, and carries out what they are for."""
+    from billing.accounts.links import Links
+
+    return Links(database(), secrets().text(settings().app_secret_id))
+
+
+@cache
+def signing_in() -> "SigningIn":
+    """Checks passwords that people type."""
+    from billing.accounts.signing_in import SigningIn
+
+    return SigningIn(database(), attempts(), links())
+
+
+@cache
+def people() -> "People":
+    """Says who a person is, so that an erased account is recognised."""
+    from billing.accounts.people import People
+
+    return People(secrets().text(settings().app_secret_id))
+
+
 @cache
 def service_keys() -> "ServiceKeys":
     """Checks service keys."""
     from billing.credentials.service_keys import ServiceKeys
 
     return ServiceKeys(secrets(), settings().service_keys_secret_id)
+
+
+def load_identity_tokens() -> None:
+    """Loads during INIT what checks tokens, where an identity provider is configured.
+
+    Elsewhere nobody pays for it: PyJWT and cryptography take a quarter of a second.
+    """
+    with suppress(Misconfigured):  # each request says so
+        if from_env(os.environ).oidc_issuer:
+            from billing.credentials import identity_tokens  # noqa: F401
+
+
+@cache
+def identity_tokens() -> "IdentityTokens":
+    """Checks the tokens of the identity provider. Reads its keys with the first token."""
+    from billing.credentials.identity_tokens import IdentityTokens
+    from billing.credentials.signing_keys import SigningKeys
+
+    issuer = settings().oidc_issuer
+    return IdentityTokens(
+        SigningKeys(issuer, url=settings().oidc_jwks_url),
+        issuer=issuer,
+        audiences=settings().oidc_audiences,
+        email_claim=settings().oidc_email_claim,
+        name_claim=settings().oidc_name_claim,
+    )
+
+
+@cache
+def key_uses() -> "KeyUses":
+    """Notes the first use of each service key on each day."""
+    from billing.audit.trail import KeyUses
+
+    return KeyUses(database())
 
 
 @cache
@@ -122,3 +279,11 @@ def webhook_vault() -> "Vault":
     from billing.credentials.webhook_secrets import Vault
 
     return Vault(SecretsManagerStore(settings().secrets_endpoint), settings().webhook_secret_id)
+
+
+def _is_live() -> bool:
+    return settings().commet_mode == "live"
+
+
+def _api_key(*, fresh: bool = False) -> str:
+    return str(secrets().fields(settings().commet_secret_id, fresh=fresh).get("api_key", ""))

@@ -1,4 +1,4 @@
-"""Signing up, signing in, and finding the user of a session.
+"""Users, signing up, and finding the user of a password or a session.
 
 A session is a random token of 256 bits. Only its SHA-256 is stored. A session ends seven days after
 its last use, and 30 days after it began at the latest.
@@ -10,15 +10,31 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from psycopg.errors import UniqueViolation
-
+from billing import email_address
+from billing.accounts import erasing, tokens
+from billing.audit import trail
+from billing.audit.trail import Action, Actor
 from billing.database.connection import Database, Row
 from billing.database.statements import Statements
-from billing.errors import Conflict, InvalidCredentials, NotFound, Unauthenticated
+from billing.errors import (
+    Conflict,
+    FieldError,
+    Forbidden,
+    InvalidCredentials,
+    InvalidRequest,
+    NotFound,
+    Unauthenticated,
+)
 
 _sql = Statements(__file__)
 
 TOKEN_PREFIX = "ses_"  # noqa: S105 - the beginning of every token, not a secret
+# How the ids of this project and of Commet begin. A user with such an id could be taken for
+# somebody else where ids of several kinds are looked up: customers of webhooks, and `show`.
+RESERVED_PREFIXES = (
+    *("usr_", "ses_", "sess_", "act_", "svc_", "chg_"),
+    *("cus_", "sub_", "pln_", "pp_", "ftr_", "inv_", "txn_", "pay_", "evt_", "whe_", "whev_"),
+)
 SLIDING = timedelta(days=7)
 LONGEST = timedelta(days=30)
 
@@ -27,15 +43,32 @@ _TOUCH_EVERY = timedelta(hours=1)
 
 @dataclass(frozen=True, slots=True)
 class User:
+    """A user. `is_unverified`: an own account whose address is not proven."""
+
     id: str
-    email: str
+    email: str | None  # None: the identity provider's token has none, and nobody has set one
     name: str | None
+    is_unverified: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
+    """A session that was just opened. `id` names it in the user's list; only `token` uses it."""
+
+    id: str
     token: str
     expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a session begins: what the device is called, and what is stored of its network."""
+
+    device: str | None = None
+    network: str | None = None
+
+
+NOWHERE = Origin()
 
 
 def sign_up(
@@ -45,63 +78,98 @@ def sign_up(
     password_hash: str,
     name: str | None,
     now: datetime,
+    origin: Origin = NOWHERE,
+    person: bytes | None = None,
 ) -> tuple[User, Session]:
-    """A new user and their first session. Raises Conflict `email_taken`."""
-    session = _new_session(now)
-    row = db.one(
-        _sql["sign_up"],
-        {
-            "id": f"usr_{secrets.token_hex(12)}",
-            "email": email,
-            "name": name,
-            "password_hash": password_hash,
-            "now": now,
-            "token_sha256": _digest(session.token),
-            "expires_at": session.expires_at,
-        },
-    )
-    if row is None:
+    """A new unverified account and its first session. Queues the mail that proves the address.
+
+    `person` says who it is to an account that was erased (accounts/people.py). Raises Conflict
+    `email_taken` where a verified account has the address.
+    """
+    session = new_session(now)
+    user = User(f"usr_{secrets.token_hex(12)}", email, name, is_unverified=True)
+    params = {
+        "id": user.id,
+        "email": email,
+        "email_key": email_address.key(email),
+        "name": name,
+        "password_hash": password_hash,
+        "person": person,
+        "now": now,
+        "token_id": tokens.new_id(),
+        "lasting": tokens.LASTING["verify_email"],
+        **session_row(session, origin),
+    }
+    if not db.value(_sql["sign_up"], params):
         raise email_taken()
-    return _user(row), session
+    return user, session
 
 
 def email_taken() -> Conflict:
-    """The error to raise where another user has this email address."""
+    """The error to raise where a verified account has this email address."""
     return Conflict("There is already an account with this email address.", code="email_taken")
 
 
-def sign_in(
-    db: Database,
-    *,
-    email: str,
-    password: str,
-    verify: Callable[[str | None, str], bool],
-    now: datetime,
-) -> tuple[User, Session]:
-    """The user and a new session.
-
-    Raises InvalidCredentials, whether the email is unknown or the password wrong.
-    """
-    row = db.one(_sql["user_by_email"], {"email": email})
-    if not verify(row["password_hash"] if row else None, password) or row is None:
-        raise InvalidCredentials
-    user = _user(row)
-    return user, open_session(db, user, now)
-
-
-def open_session(db: Database, user: User, now: datetime) -> Session:
-    """A new session of this user."""
-    session = _new_session(now)
-    db.execute(
-        _sql["insert_session"],
-        {
-            "token_sha256": _digest(session.token),
-            "user_id": user.id,
-            "now": now,
-            "expires_at": session.expires_at,
-        },
+def email_unverified() -> Forbidden:
+    """The error to raise where an own account has to prove its address first."""
+    return Forbidden(
+        "Confirm your email address first: open the link in the mail that we sent.",
+        code="email_unverified",
     )
+
+
+def require_verified(user: User) -> None:
+    """Raises Forbidden `email_unverified` for an own account whose address is not proven."""
+    if user.is_unverified:
+        raise email_unverified()
+
+
+def by_password(
+    db: Database, *, email: str, password: str, verify: Callable[[str | None, str], bool]
+) -> tuple[User, str]:
+    """The verified account with this address and password, and the stored hash.
+
+    Raises InvalidCredentials, whether the address is unknown, not proven, or the password wrong.
+    """
+    row = db.one(_sql["user_by_email"], {"email_key": email_address.key(email)})
+    if not verify(row["password_hash"] if row else None, password) or row is None:
+        raise InvalidCredentials(of_user=row["id"] if row else None)
+    return _user(row), row["password_hash"]
+
+
+def password_hash_of(db: Database, user_id: str) -> str | None:
+    """The stored hash of a user's password; None for a user without a password."""
+    found: str | None = db.value(_sql["password_of"], {"user_id": user_id})
+    return found
+
+
+def begin_session(
+    db: Database, user: User, password_hash: str, now: datetime, origin: Origin = NOWHERE
+) -> Session:
+    """A new session of a verified account, whose password was just checked against the hash.
+
+    Raises InvalidCredentials where the password has been changed meanwhile.
+    """
+    session = new_session(now)
+    params = {
+        "user_id": user.id,
+        "password_hash": password_hash,
+        "now": now,
+        **session_row(session, origin),
+    }
+    if not db.value(_sql["begin_session"], params):
+        raise InvalidCredentials
     return session
+
+
+def rehash(db: Database, user_id: str, *, old: str, new: str) -> None:
+    """Stores a new hash of the same password, unless the password has been changed meanwhile."""
+    db.execute(_sql["rehash"], {"user_id": user_id, "old": old, "new": new})
+
+
+def is_known_network(db: Database, user_id: str, network: str | None) -> bool:
+    """Whether the account signed in from this network before."""
+    return bool(db.value(_sql["is_known_network"], {"user_id": user_id, "network": network}))
 
 
 def user_of_session(db: Database, token: str, now: datetime) -> User:
@@ -112,7 +180,7 @@ def user_of_session(db: Database, token: str, now: datetime) -> User:
     row = db.one(
         _sql["use_session"],
         {
-            "token_sha256": _digest(token),
+            "token_sha256": digest(token),
             "now": now,
             "sliding": SLIDING,
             "longest": LONGEST,
@@ -126,24 +194,74 @@ def user_of_session(db: Database, token: str, now: datetime) -> User:
 
 def close_session(db: Database, token: str) -> None:
     """Ends the session. An unknown token is no error: its session has ended already."""
-    db.execute(_sql["delete_session"], {"token_sha256": _digest(token)})
+    db.execute(_sql["delete_session"], {"token_sha256": digest(token)})
 
 
 def put_user(
-    db: Database, *, user_id: str, email: str, name: str | None, now: datetime
+    db: Database,
+    *,
+    user_id: str,
+    email: str,
+    name: str | None,
+    now: datetime,
+    by: Actor = trail.SOMEBODY,
+    person: bytes | None = None,
 ) -> tuple[User, bool]:
     """Registers or updates a user of a product, who has no password here.
 
     Returns the user, and whether the user is new. A user who signed up here keeps their own email
-    and name. Raises Conflict `email_taken` where another user has the address.
+    and name. The address is contact data: other users may have it too. `person` is as in `sign_up`.
+    Raises Conflict `being_erased` where the id is still an erased user's, and InvalidRequest for a
+    new user whose id could be taken for one of ours or of Commet's.
     """
-    params = {"id": user_id, "email": email, "name": name, "now": now}
-    try:
+    if _is_reserved(user_id) and db.one(_sql["user_by_id"], {"id": user_id}) is None:
+        reserved = "Ids that begin so are this project's or the billing provider's."
+        raise InvalidRequest(errors=[FieldError("user_id", "reserved_prefix", reserved)])
+    params = {
+        "id": user_id,
+        "email": email,
+        "email_key": email_address.key(email),
+        "name": name,
+        "person": person,
+        "now": now,
+        "registered": trail.entry(by, Action.REGISTERED),
+        "changed": trail.entry(by, Action.CHANGED),
+    }
+    row = db.one(_sql["put_user"], params)
+    if row is None:  # an erased user has the id
+        erasing.make_way(db, user_id)
         row = db.one(_sql["put_user"], params)
-    except UniqueViolation as error:
-        raise email_taken() from error
-    assert row is not None  # noqa: S101 - an upsert always returns its row
+    if row is None:
+        raise erasing.being_erased()
     return _user(row), bool(row["created"])
+
+
+def patch_user(
+    db: Database,
+    user_id: str,
+    *,
+    email: str | None,
+    name: str | None,
+    clear_name: bool = False,
+    by: Actor = trail.SOMEBODY,
+) -> User:
+    """Changes the address or the name of a user of a product; None leaves them as they are.
+
+    Raises NotFound `unknown_user` and Conflict `own_account` for a user who signed up here.
+    """
+    params = {
+        "id": user_id,
+        "email": email,
+        "email_key": None if email is None else email_address.key(email),
+        "name": name,
+        "clear_name": clear_name,
+        "changed": trail.entry(by, Action.CHANGED),
+    }
+    row = db.one(_sql["patch_user"], params)
+    if row is None:
+        user_by_id(db, user_id)
+        raise Conflict("The user signed up here and keeps their own data.", code="own_account")
+    return _user(row)
 
 
 def user_by_id(db: Database, user_id: str) -> User:
@@ -154,13 +272,34 @@ def user_by_id(db: Database, user_id: str) -> User:
     return _user(row)
 
 
-def _user(row: Row) -> User:
-    return User(row["id"], row["email"], row["name"])
+def _is_reserved(user_id: str) -> bool:
+    return user_id.lower().startswith(RESERVED_PREFIXES)
 
 
-def _new_session(now: datetime) -> Session:
-    return Session(TOKEN_PREFIX + secrets.token_hex(32), now + SLIDING)
+def new_session(now: datetime) -> Session:
+    """A session with a random id and token, which is not stored yet."""
+    return Session(
+        id=f"sess_{secrets.token_hex(12)}",
+        token=TOKEN_PREFIX + secrets.token_hex(32),
+        expires_at=now + SLIDING,
+    )
 
 
-def _digest(token: str) -> bytes:
+def session_row(session: Session, origin: Origin) -> Row:
+    """What is stored of a new session, as a statement's parameters."""
+    return {
+        "token_sha256": digest(session.token),
+        "session_id": session.id,
+        "expires_at": session.expires_at,
+        "device": origin.device,
+        "network": origin.network,
+    }
+
+
+def digest(token: str) -> bytes:
+    """The SHA-256 by which a session's token is stored."""
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
+
+
+def _user(row: Row) -> User:
+    return User(row["id"], row["email"], row["name"], row["is_unverified"])

@@ -1,48 +1,81 @@
 -- Users and sessions.
 
--- Inserts a user and their first session. Where the id or the email is taken, inserts neither and
--- returns no row.
 -- name: sign_up
-with signed_up as (
-    insert into users (id, email, name, password_hash, created_at)
-    values (%(id)s, %(email)s, %(name)s, %(password_hash)s, %(now)s)
-    on conflict do nothing
-    returning id, email, name
-), session as (
-    insert into sessions (token_sha256, user_id, created_at, last_seen_at, expires_at)
-    select %(token_sha256)s, id, %(now)s, %(now)s, %(expires_at)s
-    from signed_up
+select sign_up(
+    %(id)s, %(email)s, %(email_key)s, %(name)s, %(password_hash)s, %(token_sha256)s,
+    %(session_id)s, %(device)s, %(expires_at)s, %(token_id)s, %(lasting)s, %(now)s,
+    %(person)s
 )
-select id, email, name from signed_up
-union all
--- The statement may be repeated after its answer was lost. Its id is random, so a user with this id
--- is the one it inserted.
-select id, email, name from users
-where id = %(id)s and not exists (select from signed_up)
 
+-- Only a verified account is found by its address.
 -- name: user_by_email
-select id, email, name, password_hash
-from users
-where lower(email collate "C") = lower(%(email)s collate "C")
+select u.id, u.email, u.name, false as is_unverified, p.hash as password_hash
+from users u
+join passwords p on p.user_id = u.id
+where coalesce(u.email_key, lower(normalize(u.email, nfkc) collate "C")) = %(email_key)s
+  and u.own_account and u.verified_at is not null
+
+-- name: password_of
+select hash from passwords where user_id = %(user_id)s
 
 -- name: user_by_id
-select id, email, name
+select id, email, name, is_unverified(users) as is_unverified
 from users
-where id = %(id)s
+where id = %(id)s and erased_at is null
 
--- Inserts or updates a user whom a backend registers. A user with a password signed up here, so a
--- backend changes neither their email nor their name.
+-- Inserts or updates a user whom a backend registers. A backend changes neither the email nor the name
+-- of a user who signed up here. No row for a user who is erased.
 -- name: put_user
-insert into users as u (id, email, name, created_at)
-values (%(id)s, %(email)s, %(name)s, %(now)s)
-on conflict (id) do update set
-    email = case when u.password_hash is null then excluded.email else u.email end,
-    name = case when u.password_hash is null then excluded.name else u.name end
-returning id, email, name, (xmax = 0) as created
+with before as materialized (
+    select email, name from users where id = %(id)s
+), put as (
+    insert into users as u (id, email, email_key, name, person, created_at)
+    values (%(id)s, %(email)s, %(email_key)s, %(name)s, %(person)s, %(now)s)
+    on conflict (id) do update set
+        email = case when u.own_account then u.email else excluded.email end,
+        email_key = case when u.own_account then u.email_key else excluded.email_key end,
+        name = case when u.own_account then u.name else excluded.name end,
+        person = coalesce(u.person, excluded.person)
+    where u.erased_at is null
+    returning id, email, name, is_unverified(u) as is_unverified, (xmax = 0) as created
+)
+select p.id, p.email, p.name, p.is_unverified, p.created, audit(p.id, case
+    when p.created then %(registered)s::jsonb
+    when (b.email, b.name) is distinct from (p.email, p.name) then %(changed)s::jsonb
+end)
+from put p left join before b on true
 
--- name: insert_session
-insert into sessions (token_sha256, user_id, created_at, last_seen_at, expires_at)
-values (%(token_sha256)s, %(user_id)s, %(now)s, %(now)s, %(expires_at)s)
+-- Changes a user of a product. No row for a user who signed up here.
+-- name: patch_user
+with before as materialized (
+    select email, name from users where id = %(id)s
+), patched as (
+    update users set
+        email = coalesce(%(email)s, email),
+        email_key = case when %(email)s::text is null then email_key else %(email_key)s end,
+        name = case when %(clear_name)s then null else coalesce(%(name)s, name) end
+    where id = %(id)s and not own_account and erased_at is null
+    returning id, email, name
+)
+select p.id, p.email, p.name, false as is_unverified, audit(p.id, case
+    when (b.email, b.name) is distinct from (p.email, p.name) then %(changed)s::jsonb
+end)
+from patched p cross join before b
+
+-- name: begin_session
+select begin_session(
+    %(user_id)s, %(password_hash)s, %(token_sha256)s, %(session_id)s, %(device)s, %(network)s,
+    %(expires_at)s, %(now)s
+)
+
+-- Replaces the hash of a password by another hash of the same password.
+-- name: rehash
+update passwords set hash = %(new)s where user_id = %(user_id)s and hash = %(old)s
+
+-- name: is_known_network
+select exists (
+    select from known_networks where user_id = %(user_id)s and network = %(network)s
+)
 
 -- The user of a session that has not ended. Moves the session's end ahead, but not more often than
 -- touch_every: a write with every request would make the row a bottleneck.
@@ -61,7 +94,7 @@ with good as (
     where s.token_sha256 = good.token_sha256
       and good.last_seen_at < %(now)s::timestamptz - %(touch_every)s::interval
 )
-select u.id, u.email, u.name
+select u.id, u.email, u.name, is_unverified(u) as is_unverified
 from good join users u on u.id = good.user_id
 
 -- name: delete_session

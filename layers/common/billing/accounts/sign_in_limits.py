@@ -1,39 +1,42 @@
-"""Limits how often anybody may try to sign in or to sign up.
+"""Limits how often anybody may try to sign in, to sign up, or to have mails sent.
 
 Attempts are counted in Postgres before a password is hashed, so a flood of attempts costs a row and
-no CPU. Addresses are stored as HMAC, and IPv6 addresses by their first 64 bits. While an attempt
-cannot be counted, nobody is signed in.
+no CPU. Networks and email addresses are stored as HMAC. While an attempt cannot be counted, nobody
+is signed in.
 
 Each limit has a fixed window:
-- by address: stops one machine from trying many accounts;
-- by address and account: stops one machine from guessing one password;
+- by network: stops one machine from trying many accounts;
+- by network and account: stops one machine from guessing one password;
 - by account, generous: past it, every sign-in of the account takes a second longer, also with the
-  right password. Strangers can slow an account down this way, but cannot lock its owner out.
+  right password;
+- wrong passwords by account, over all networks: past it, a network from which the account never
+  signed in needs a link from a mail. Strangers can make a new network need the link, and cannot
+  lock the owner out.
+
+An IPv6 address counts in two networks: its first 64 bits, and with WIDER as much its first 48.
 """
 
 import hashlib
 import hmac
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from ipaddress import IPv6Address, ip_address
+from datetime import datetime, timedelta
 
+from billing import email_address
+from billing.accounts import networks
+from billing.accounts.limits import Limit, too_many
 from billing.database.connection import Database
 from billing.database.statements import Statements
-from billing.errors import TooManyRequests
 
 _sql = Statements(__file__)
-
-
-@dataclass(frozen=True, slots=True)
-class Limit:
-    count: int
-    window: timedelta
 
 
 BY_ADDRESS = Limit(60, timedelta(minutes=5))
 BY_ADDRESS_AND_ACCOUNT = Limit(10, timedelta(minutes=5))
 BY_ACCOUNT = Limit(100, timedelta(hours=1))
 ACCOUNT_DELAY = timedelta(seconds=1)
+FAILURES_OF_ACCOUNT = Limit(30, timedelta(days=1))
+MAILS_BY_ADDRESS = Limit(20, timedelta(minutes=5))
+# How many times as much as 64 bits the 48 bits around them may do: they may be one office.
+WIDER = 4
 _HOUR = timedelta(hours=1)
 
 
@@ -53,11 +56,11 @@ class Attempts:
 
         Raises TooManyRequests where a limit of this address is passed.
         """
-        network = _network(address)
-        account = self._hash("account", email.lower())
+        spelled = email_address.key(email)
+        account = self._hash("account", spelled)
         limits = {
-            self._hash("in", network): BY_ADDRESS,
-            self._hash("in", network, email.lower()): BY_ADDRESS_AND_ACCOUNT,
+            **self._by_network("in", address, BY_ADDRESS),
+            **self._by_network("in", address, BY_ADDRESS_AND_ACCOUNT, spelled),
             account: BY_ACCOUNT,
         }
         passed = self._passed(limits, now)
@@ -66,11 +69,52 @@ class Attempts:
 
     def sign_up(self, address: str, now: datetime) -> None:
         """Counts one sign-up; raises TooManyRequests where the limit is passed."""
-        self._refuse(self._passed({self._hash("up", _network(address)): self._sign_ups}, now), now)
+        self._refuse(self._passed(self._by_network("up", address, self._sign_ups), now), now)
+
+    def mail(self, address: str, now: datetime) -> None:
+        """Counts one request for a mail; raises TooManyRequests where the limit is passed."""
+        self._refuse(self._passed(self._by_network("mail", address, MAILS_BY_ADDRESS), now), now)
+
+    def failed(self, email: str, now: datetime) -> bool:
+        """Counts one wrong password. Returns whether it is the one that uses up the limit."""
+        key = self._failures(email)
+        (row,) = self._db.all(
+            _sql["count_attempts"],
+            {"keys": [key], "windows": [FAILURES_OF_ACCOUNT.window_start(now)]},
+        )
+        return bool(row["count"] == FAILURES_OF_ACCOUNT.count)
+
+    def is_guessed(self, email: str, now: datetime) -> bool:
+        """Whether the wrong passwords of an account have used up their limit."""
+        count = self._db.value(
+            _sql["count"],
+            {
+                "key": self._failures(email),
+                "window_start": FAILURES_OF_ACCOUNT.window_start(now),
+            },
+        )
+        return (count or 0) >= FAILURES_OF_ACCOUNT.count
+
+    def network(self, address: str) -> str | None:
+        """What is stored of the network of an address; None where it is not known."""
+        narrowest = networks.of(address)[0]
+        return None if narrowest == networks.UNKNOWN else self._hash("net", narrowest)
+
+    def _failures(self, email: str) -> str:
+        return self._hash("failed", email_address.key(email))
+
+    def _by_network(self, kind: str, address: str, limit: Limit, *parts: str) -> dict[str, Limit]:
+        """The limit of each network that the address is in, by the key to count under."""
+        narrow, *wide = networks.of(address)
+        wider = Limit(limit.count * WIDER, limit.window)
+        return {
+            self._hash(kind, narrow, *parts): limit,
+            **{self._hash(kind, each, *parts): wider for each in wide},
+        }
 
     def _passed(self, limits: dict[str, Limit], now: datetime) -> dict[str, datetime]:
         """Counts one attempt against each limit. Returns the passed limits and their ends."""
-        starts = {key: _window_start(now, limit.window) for key, limit in limits.items()}
+        starts = {key: limit.window_start(now) for key, limit in limits.items()}
         rows = self._db.all(
             _sql["count_attempts"],
             {"keys": list(limits), "windows": [starts[key] for key in limits]},
@@ -84,27 +128,7 @@ class Attempts:
     @staticmethod
     def _refuse(passed: dict[str, datetime], now: datetime) -> None:
         if passed:
-            seconds = max(1, int((max(passed.values()) - now).total_seconds()))
-            raise TooManyRequests(
-                "There were too many attempts. Try again later.", retry_after=seconds
-            )
+            raise too_many(max(passed.values()), now)
 
     def _hash(self, *parts: str) -> str:
         return hmac.new(self._key, "\x00".join(parts).encode(), hashlib.sha256).hexdigest()
-
-
-def _window_start(now: datetime, window: timedelta) -> datetime:
-    epoch = datetime(1970, 1, 1, tzinfo=UTC)
-    return now - (now - epoch) % window
-
-
-def _network(address: str) -> str:
-    try:
-        ip = ip_address(address)
-    except ValueError:
-        return "unknown"
-    if isinstance(ip, IPv6Address) and ip.ipv4_mapped is not None:
-        ip = ip.ipv4_mapped
-    if isinstance(ip, IPv6Address):
-        return ip.exploded[:19]  # the first 64 bits, because one household has all of them
-    return str(ip)

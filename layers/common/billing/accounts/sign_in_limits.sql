@@ -6,3 +6,6 @@ from unnest(%(keys)s::text[], %(windows)s::timestamptz[]) as k (key, window_star
 order by k.key
 on conflict (key, window_start) do update set count = a.count + 1
 returning key, count
+
+-- name: count
+select count from attempts where key = %(key)s and window_start = %(window_start)s

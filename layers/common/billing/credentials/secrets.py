@@ -133,7 +133,7 @@ class Secrets:
                     value = self._store.get(secret_id)
                 except Unavailable as error:
                     if known is None or fresh:
-                        _name(error, secret_id)
+                        name_secret(error, secret_id)
                         raise
                     value = known
                 # Set after a failed read too, so that an unreachable store is not asked every time.
@@ -149,7 +149,7 @@ class Secrets:
         try:
             return parse(text)
         except Unavailable as error:
-            _name(error, secret_id)
+            name_secret(error, secret_id)
             raise
 
     def login(self, secret_id: str, *, fresh: bool = False) -> dict[str, Any]:
@@ -157,7 +157,7 @@ class Secrets:
         found = self.fields(secret_id, fresh=fresh)
         if missing := [name for name in ("username", "password") if not found.get(name)]:
             error = Unavailable(f"A secret of this stack has no {' and no '.join(missing)}.")
-            _name(error, secret_id)
+            name_secret(error, secret_id)
             raise error
         return found
 
@@ -174,7 +174,7 @@ class Secrets:
         return time.monotonic() - self._read_at[secret_id] >= max_age_seconds
 
 
-def _name(error: Unavailable, secret_id: str) -> None:
+def name_secret(error: Exception, secret_id: str) -> None:
     """Adds the secret's id to the error as a note. Notes are logged and never answered."""
     error.add_note(f"Secret: {secret_id}")
 

@@ -9,12 +9,14 @@ belongs. `rotation` is the rotation that was asked for when the endpoint was cre
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Self
 
-from billing.credentials.secrets import SecretsManagerStore, parse
+from billing.credentials.secrets import SecretsManagerStore, name_secret, parse
+from billing.errors import Unavailable
 
 # Longer than Commet tries to deliver a webhook that was signed with the old secret.
 STAYS_VALID = timedelta(hours=24)
@@ -83,11 +85,22 @@ class Vault:
 
     def read(self) -> WebhookSecret:
         """The stored content."""
-        return WebhookSecret.of(parse(self._store.get(self._secret_id)))
+        with self._named():
+            return WebhookSecret.of(parse(self._store.get(self._secret_id)))
 
     def write(self, secret: WebhookSecret) -> None:
         """Replaces the stored content."""
-        self._store.put(self._secret_id, secret.text())
+        with self._named():
+            self._store.put(self._secret_id, secret.text())
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """Adds the secret's id to errors."""
+        try:
+            yield
+        except Unavailable as error:
+            name_secret(error, self._secret_id)
+            raise
 
 
 def _signed(entry: object) -> Signed | None:

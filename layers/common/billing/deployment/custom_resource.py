@@ -65,9 +65,9 @@ def is_request(event: Mapping[str, Any]) -> bool:
 def explained(error: Exception) -> str:
     """An error's explanation for the person who deploys.
 
-    It has to suffice without the function's log, because a deployment that is rolled back deletes
-    the log. Our own errors are quoted in full, with their cause. Of other errors only the class and
-    the place are named, because their messages may contain a secret.
+    It is read in the stack's events, where the function's log is far away. Our own errors are
+    quoted in full, with their cause. Of other errors only the class and the place are named,
+    because their messages may contain a secret.
     """
     if isinstance(error, Misconfigured):
         return str(error)

@@ -6,12 +6,14 @@ form of a valid body.
 """
 
 import json
-import re
-from collections.abc import Mapping, Sequence
-from decimal import Decimal
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
-from typing import Any, NoReturn, TypeVar, cast
+from typing import Any, TypeVar, cast
+from urllib.parse import parse_qsl
 
+import psycopg
 from aws_lambda_powertools import Logger
 from aws_lambda_powertools.event_handler import APIGatewayHttpResolver, Response
 from aws_lambda_powertools.event_handler.exceptions import NotFoundError
@@ -25,8 +27,9 @@ from psycopg.errors import DeadlockDetected, LockNotAvailable, QueryCanceled
 from pydantic import BaseModel
 
 from billing import metric, wiring
-from billing.accounts import accounts
+from billing.accounts import accounts, identities
 from billing.accounts.accounts import User
+from billing.audit.trail import Actor
 from billing.config import origin_of
 from billing.credentials.service_keys import PREFIX as SERVICE_KEY_PREFIX
 from billing.credentials.service_keys import Service
@@ -38,25 +41,32 @@ from billing.errors import (
     DatabaseUnavailable,
     FieldError,
     Forbidden,
+    IdentityProviderUnavailable,
     InvalidRequest,
     NotFound,
-    PayloadTooLarge,
     Unauthenticated,
-    UnsupportedMediaType,
+    UnknownEvent,
 )
-from billing.http import problems, security_headers
+from billing.http import bodies, events, problems, security_headers
 from billing.http.shapes import Problem
 from billing.metric import Metric
 
 SESSION = "session"
+IDENTITY_TOKEN = "identityToken"  # noqa: S105 - the name of a kind of credential, not a secret
 SERVICE_KEY = "serviceKey"
 
 Security = list[dict[str, list[str]]]
-BY_USER: Security = [{SESSION: []}]
+BY_SESSION: Security = [{SESSION: []}]
+BY_USER: Security = [*BY_SESSION, {IDENTITY_TOKEN: []}]
+BY_ANYBODY: Security = [{}, *BY_SESSION]  # a session is used if the request has one
 
 logger = Logger()
 
 Body = TypeVar("Body")
+Route = TypeVar("Route", bound=Callable[..., Any])
+
+# How old a token may be where a person with an own account types their password.
+_RECENT = timedelta(minutes=10)
 
 # Errors name unknown fields too. A body can hold very many of them, with very long names.
 _MOST_ERRORS = 20
@@ -73,12 +83,30 @@ def by_service(scope: str) -> Security:
     return [{SERVICE_KEY: [scope]}]
 
 
+def by_user_or_service(scope: str) -> Security:
+    """The `security` of a route for people, and for service keys with this scope."""
+    return [*BY_USER, *by_service(scope)]
+
+
+def own_account(route: Route) -> Route:
+    """Marks a route of people who sign up here. Without own accounts it answers 404."""
+    route.own_account = True  # type: ignore[attr-defined]
+    return route
+
+
+def is_for_own_accounts(route: Callable[..., Any]) -> bool:
+    """Whether the route is marked by `own_account`."""
+    return bool(getattr(route, "own_account", False))
+
+
 def resolver(*, max_body_bytes: int = 64 * 1024) -> APIGatewayHttpResolver:
     """A function's router. Every exception, ours or not, is answered as a problem document."""
-    app = APIGatewayHttpResolver(json_body_deserializer=_parse_json)
+    wiring.load_identity_tokens()
+    app = APIGatewayHttpResolver(json_body_deserializer=bodies.parse)
 
     def check_request(app: APIGatewayHttpResolver, call_next: NextMiddleware) -> Response[Any]:
         _admit(app)
+        _check_query(app)
         _check_body(app, max_body_bytes)
         # Powertools reads the content type again, even without a body, and only in lower case.
         app.current_event.raw_event["headers"]["content-type"] = "application/json"
@@ -121,7 +149,14 @@ def handle(
 ) -> dict[str, Any]:
     """Answers one request in payload format 2.0. A function's `handler` calls nothing else."""
     logger.remove_keys(["caller"])  # the logger keeps its keys from the last invocation
-    logger.append_keys(request_id=_request_id(event))
+    logger.append_keys(request_id=events.request_id(event))
+    try:
+        event = events.request_of(event)
+    except UnknownEvent as error:
+        logger.warning("event.unknown")
+        refused = problems.response(error, events.request_id(event))
+        security_headers.add_to(refused["headers"])
+        return refused
     app.append_context(deadline=Deadline.of_invocation(context))
     answer = app.resolve(event, context)  # type: ignore[arg-type]  # our type has what we use
     security_headers.add_to(answer["headers"])
@@ -142,10 +177,53 @@ def user(app: APIGatewayHttpResolver) -> User:
     return caller
 
 
+def user_if_known(app: APIGatewayHttpResolver) -> User | None:
+    """The signed-in caller of a route of BY_ANYBODY, None if nobody is signed in."""
+    found = app.context.get("caller")
+    return found if isinstance(found, User) else None
+
+
+def user_if_signed_in(app: APIGatewayHttpResolver) -> User | None:
+    """The signed-in caller of a public route, None if nobody is known to be signed in."""
+    try:
+        token, from_cookie = _credentials(app)
+        return _signed_in(app, token, from_cookie=from_cookie)
+    except (Unauthenticated, IdentityProviderUnavailable):
+        return None
+
+
 def caller(app: APIGatewayHttpResolver) -> User | Service:
     """The caller of a route for sessions and service keys."""
     found: User | Service = app.context["caller"]
     return found
+
+
+def actor(app: APIGatewayHttpResolver) -> Actor:
+    """Who sends this request, for the audit trail. Of a public route: somebody without an id."""
+    found = app.context.get("caller")
+    request_id = events.request_id(app.current_event.raw_event)
+    if isinstance(found, Service):
+        return Actor("service", found.name, request_id)
+    return Actor("user", found.id if isinstance(found, User) else None, request_id)
+
+
+def subject(app: APIGatewayHttpResolver, user_id: str | None) -> User:
+    """The user about whom a request is, on a route of `by_user_or_service`.
+
+    A session is about its own user, and may leave `user_id` out. A service key names one. Raises
+    Forbidden for another user's session, InvalidRequest for a service without `user_id`, and
+    NotFound for an unknown user.
+    """
+    found = caller(app)
+    if isinstance(found, User):
+        if user_id not in (None, found.id):
+            raise Forbidden("A session acts for its own user only.")
+        return found
+    if user_id is None:
+        raise InvalidRequest(
+            errors=[FieldError("user_id", "missing", "A service key names the user.")]
+        )
+    return accounts.user_by_id(wiring.database(), user_id)
 
 
 def json_response(body: Body, status: int = 200, **kwargs: Any) -> Response[Body]:
@@ -161,8 +239,42 @@ def json_response(body: Body, status: int = 200, **kwargs: Any) -> Response[Body
     return Response(status, content_type="application/json", body=cast("Body", text), **kwargs)
 
 
+def require_own_account(app: APIGatewayHttpResolver) -> None:
+    """Raises Forbidden `own_account_required` for a caller whom an identity provider signed in.
+
+    Such a caller has no session and no password here. A route of `BY_SESSION` checks this itself.
+    """
+    if "identity" in app.context:
+        raise Forbidden(
+            "The identity provider signs this user in. There is no session or password here.",
+            code="own_account_required",
+        )
+
+
+def recently_authenticated(app: APIGatewayHttpResolver) -> bool:
+    """Whether a token shows that the caller signed in within the last ten minutes.
+
+    False for a caller with a session, who has to type the password instead. Raises Forbidden
+    `recent_sign_in_required` where an identity provider signed the caller in longer ago.
+    """
+    identity = app.context.get("identity")
+    if identity is None:
+        return False
+    # Wall time, as the token's own times are.
+    if datetime.now(UTC) - identity.authenticated_at > _RECENT:
+        raise Forbidden(
+            "Sign in at the identity provider again, and send the new token within ten minutes.",
+            code="recent_sign_in_required",
+        )
+    return True
+
+
 def session_token(app: APIGatewayHttpResolver) -> str:
-    """The token that the caller sent. Raises Unauthenticated without one."""
+    """The session's token that the caller sent.
+
+    Raises Unauthenticated without one, and Forbidden for the token of an identity provider.
+    """
+    require_own_account(app)
     token, _ = _credentials(app)
     return token
 
@@ -212,47 +324,31 @@ def field_error(found: Mapping[str, Any], where: Sequence[object]) -> FieldError
 # --- admission ------------------------------------------------------------------------------
 
 
+def _check_query(app: APIGatewayHttpResolver) -> None:
+    """Refuses parameters that are unknown, or there twice, on a route that takes parameters.
+
+    A misspelt filter would otherwise filter nothing.
+    """
+    known = {each.alias for each in app.context["_route"].dependant.query_params}
+    if not known:
+        return
+    query = str(app.current_event.raw_event.get("rawQueryString") or "")
+    counted = Counter(name for name, _ in parse_qsl(query, keep_blank_values=True))
+    wrong = [
+        FieldError(name[:_LONGEST_NAME], "extra_forbidden", "There is no such parameter")
+        if name not in known
+        else FieldError(name, "given_twice", "Send this parameter once")
+        for name, times in counted.items()
+        if name not in known or times > 1
+    ]
+    if wrong:
+        raise InvalidRequest(errors=wrong[:_MOST_ERRORS])
+
+
 def _check_body(app: APIGatewayHttpResolver, max_body_bytes: int) -> None:
     event = app.current_event
-    if event.http_method not in _WRITES or not event.body:
-        return
-    try:
-        body = event.decoded_body or ""
-        size = len(body.encode())
-    except ValueError as error:  # invalid base64, invalid UTF-8, or half of a surrogate pair
-        raise InvalidRequest("The body is not UTF-8 text.", code="invalid_encoding") from error
-    if size > max_body_bytes:
-        raise PayloadTooLarge(f"The body is larger than {max_body_bytes} bytes.")
-    content_type = event.headers.get("content-type", "").split(";")[0].strip().lower()
-    if content_type != "application/json":
-        raise UnsupportedMediaType
-
-
-def _parse_json(text: str) -> Any:
-    """A JSON object with exact decimals; raises InvalidRequest for anything else, NaN included."""
-    try:
-        body = json.loads(text, parse_float=_decimal, parse_constant=_no_constant)
-    except (ValueError, RecursionError) as error:
-        # Not chained: the exception holds the whole body, although its message does not.
-        detail = "The body is not valid JSON."
-        if isinstance(error, json.JSONDecodeError):
-            detail = f"The body is not valid JSON (line {error.lineno}, column {error.colno})."
-        raise InvalidRequest(detail, code="invalid_json") from None
-    if not isinstance(body, dict):
-        # Of a list, Powertools would use the first item as the body.
-        raise InvalidRequest("The body must be a JSON object.")
-    return body
-
-
-def _decimal(text: str) -> Decimal:
-    # A huge exponent would make every later step slow, and no amount needs one.
-    if len(text) > 400 or re.search(r"[eE][+-]?\d{4,}", text):
-        raise ValueError("number out of range")
-    return Decimal(text)
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
+    if event.http_method in _WRITES and event.body:
+        bodies.check(event, max_body_bytes)
 
 
 def _admit(app: APIGatewayHttpResolver) -> None:
@@ -261,20 +357,30 @@ def _admit(app: APIGatewayHttpResolver) -> None:
     Raises Unauthenticated or Forbidden.
     """
     event = app.current_event
-    requirements: Security = getattr(app.context["_route"], "security", None) or []
+    route = app.context["_route"]
+    requirements: Security = getattr(route, "security", None) or []
+    if is_for_own_accounts(route.func) and not wiring.settings().own_accounts:
+        raise NotFound
     origin = event.headers.get("origin")
     is_write = event.http_method in _WRITES
     if is_write and origin is not None and not _is_ours(origin):
         raise Forbidden("Requests from this origin are not accepted.", code="origin_not_allowed")
     if not requirements:
         return
-    token, from_cookie = _credentials(app)
-    if from_cookie and is_write and origin is None:
-        raise Forbidden(
-            "A write with a session cookie needs an Origin header.", code="origin_not_allowed"
-        )
-    found = _authenticate(token, requirements)
+    try:
+        token, from_cookie = _credentials(app)
+        if from_cookie and is_write and origin is None:
+            raise Forbidden(
+                "A write with a session cookie needs an Origin header.", code="origin_not_allowed"
+            )
+        found = _authenticate(app, token, requirements, from_cookie=from_cookie)
+    except Unauthenticated:
+        if {} not in requirements:
+            raise
+        return
     app.append_context(caller=found)
+    if isinstance(found, Service):
+        _note_use(app, found, requirements)
     logger.append_keys(caller=found.id if isinstance(found, User) else f"service:{found.name}")
 
 
@@ -293,7 +399,9 @@ def _credentials(app: APIGatewayHttpResolver) -> tuple[str, bool]:
     raise Unauthenticated
 
 
-def _authenticate(token: str, requirements: Security) -> User | Service:
+def _authenticate(
+    app: APIGatewayHttpResolver, token: str, requirements: Security, *, from_cookie: bool
+) -> User | Service:
     accepted = {name: set(scopes) for each in requirements for name, scopes in each.items()}
     if token.startswith(SERVICE_KEY_PREFIX) and SERVICE_KEY in accepted:
         service = wiring.service_keys().authenticate(token)
@@ -301,14 +409,45 @@ def _authenticate(token: str, requirements: Security) -> User | Service:
             missing = ", ".join(sorted(accepted[SERVICE_KEY] - service.scopes))
             raise Forbidden(f"The service key lacks the scope {missing}.", code="missing_scope")
         return service
-    if token.startswith(accounts.TOKEN_PREFIX):
-        signed_in = accounts.user_of_session(wiring.database(), token, wiring.now())
-        if SESSION in accepted:
+    is_session = token.startswith(accounts.TOKEN_PREFIX)
+    if is_session or _is_identity_token(token, from_cookie=from_cookie):
+        signed_in = _signed_in(app, token, from_cookie=from_cookie)
+        if (SESSION if is_session else IDENTITY_TOKEN) in accepted:
             return signed_in
+        if SESSION in accepted:
+            require_own_account(app)
         raise Forbidden(
             "This address accepts a service key and no session.", code="service_key_required"
         )
     raise Unauthenticated("This address does not accept credentials of this kind.")
+
+
+def _note_use(app: APIGatewayHttpResolver, service: Service, requirements: Security) -> None:
+    """Notes the key's first use today. If that fails, the request goes on."""
+    scope = next(scopes[0] for each in requirements for scopes in each.values() if scopes)
+    request_id = events.request_id(app.current_event.raw_event)
+    try:
+        wiring.key_uses().note(service.name, scope, request_id, wiring.now())
+    except psycopg.Error as error:
+        logger.exception("audit.not_written", exc_info=error, extra=place_of(error))
+
+
+def _signed_in(app: APIGatewayHttpResolver, token: str, *, from_cookie: bool) -> User:
+    """The user of a session's token or of an identity provider's. Raises Unauthenticated."""
+    if not _is_identity_token(token, from_cookie=from_cookie):
+        if not wiring.settings().own_accounts:
+            raise Unauthenticated("This address does not accept credentials of this kind.")
+        return accounts.user_of_session(wiring.database(), token, wiring.now())
+    identity = wiring.identity_tokens().verify(token, deadline(app))
+    app.append_context(identity=identity)
+    by = Actor("user", request_id=events.request_id(app.current_event.raw_event))
+    return identities.user_of(wiring.database(), identity, wiring.now(), by=by)
+
+
+def _is_identity_token(token: str, *, from_cookie: bool) -> bool:
+    """Whether the text has the form of a JWT. The cookie is for sessions only."""
+    has_provider = bool(wiring.settings().oidc_issuer)
+    return has_provider and not from_cookie and token.count(".") == 2
 
 
 # --- problems -------------------------------------------------------------------------------
@@ -317,13 +456,16 @@ def _authenticate(token: str, requirements: Security) -> User | Service:
 def _problem(
     app: APIGatewayHttpResolver, error: BillingError, cause: Exception | None = None
 ) -> Response[Any]:
-    if error.code == AccessUnconfirmed.code:
+    # Whoever sends a token with an unknown key while the identity provider is down gets this, too.
+    # The provider's failures have an alarm of their own.
+    if error.code in (AccessUnconfirmed.code, IdentityProviderUnavailable.code):
         logger.info(error.code)  # the caller tries again soon; nothing is broken, so no alarm
     elif error.status >= 500:
         metric.count(Metric.SERVER_ERRORS, service="api")
+        metric.count_for_watched_build(Metric.NEW_BUILD_ERRORS)
         raised = cause or error
         logger.error(error.code, exc_info=raised, extra=place_of(raised))
-    document = problems.document(error, _request_id(app.current_event.raw_event))
+    document = problems.document(error, events.request_id(app.current_event.raw_event))
     return Response(error.status, headers=problems.headers(error), body=json.dumps(document))
 
 
@@ -332,7 +474,3 @@ def _invalid_request(error: RequestValidationError) -> InvalidRequest:
     return InvalidRequest(
         errors=[field_error(each, each["loc"][1:]) for each in error.errors()[:_MOST_ERRORS]]
     )
-
-
-def _request_id(event: Mapping[str, Any]) -> str:
-    return str(event.get("requestContext", {}).get("requestId", ""))

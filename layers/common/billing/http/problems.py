@@ -6,7 +6,13 @@ Uses the standard library only, because the webhook function imports it and must
 import json
 from typing import Any
 
-from billing.errors import AccessUnconfirmed, BillingError, MethodNotAllowed
+from billing.errors import (
+    AccessUnconfirmed,
+    BillingError,
+    DebtOpen,
+    MethodNotAllowed,
+    UnsupportedEncoding,
+)
 
 CONTENT_TYPE = "application/problem+json"
 
@@ -27,6 +33,12 @@ def document(error: BillingError, request_id: str) -> dict[str, Any]:
         ]
     if isinstance(error, AccessUnconfirmed) and error.as_of is not None:
         problem["as_of"] = error.as_of.isoformat()
+    if isinstance(error, DebtOpen):
+        problem |= {
+            "amount": error.amount,
+            "currency": error.currency,
+            "pay_url": error.pay_url,
+        }
     return problem
 
 
@@ -39,6 +51,8 @@ def headers(error: BillingError) -> dict[str, str]:
         values["WWW-Authenticate"] = "Bearer"  # RFC 9110 requires this header, and Allow below
     if isinstance(error, MethodNotAllowed):
         values["Allow"] = error.allow
+    if isinstance(error, UnsupportedEncoding):
+        values["Accept-Encoding"] = "identity"
     return values
 
 

@@ -21,11 +21,15 @@ def refusal(code: str) -> BillingError:
     return kind(detail, code="idempotency_conflict" if code == "conflict" else code)
 
 
-def log_refusals(codes: Iterable[str | None]) -> None:
-    """Logs how often each code refused usage in this request; never users or keys."""
-    counted = Counter(code for code in codes if code is not None)
+def log_refusals(codes: Iterable[str]) -> Counter[str]:
+    """Logs how often each code refused usage in this request, and returns it.
+
+    Never logs users or keys.
+    """
+    counted = Counter(codes)
     if counted:
         api.logger.info("usage.refused", extra={"codes": dict(counted)})
+    return counted
 
 
 _REFUSALS: dict[str, tuple[type[BillingError], str]] = {
@@ -45,6 +49,19 @@ _REFUSALS: dict[str, tuple[type[BillingError], str]] = {
         "The user has no subscription that gives access.",
     ),
     "limit_reached": (PaymentRequired, "The quantity included in the plan is used up."),
+    "payment_overdue": (
+        PaymentRequired,
+        "A payment is overdue, disputed or owed, so only the quantity included in the plan may be"
+        " used.",
+    ),
+    "spend_limit_reached": (
+        PaymentRequired,
+        "The cost beyond the included quantities would pass the user's spending limit.",
+    ),
+    "price_unknown": (
+        PaymentRequired,
+        "The billing provider has not named a price for usage beyond the included quantity.",
+    ),
     "feature_not_in_plan": (PaymentRequired, "The user's plan does not have this feature."),
     "access_unconfirmed": (
         Unavailable,
@@ -52,6 +69,10 @@ _REFUSALS: dict[str, tuple[type[BillingError], str]] = {
     ),
     "feature_not_metered": (InvalidRequest, "This feature is not metered."),
     "too_old": (InvalidRequest, "The event occurred more than 35 days ago."),
+    "before_subscription": (
+        InvalidRequest,
+        "The event occurred before the day on which the user's access began.",
+    ),
     "in_future": (InvalidRequest, "The event lies more than 5 minutes in the future."),
     "total_too_large": (InvalidRequest, "The total of the period would become too large."),
     "reservation_not_found": (NotFound, "There is no reservation with this id."),

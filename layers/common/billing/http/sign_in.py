@@ -1,13 +1,17 @@
 """What sign-up, sign-in and sign-out share: the answer, the cookie and the client's address."""
 
 import hmac
+from dataclasses import replace
 from datetime import datetime
 
 from aws_lambda_powertools.event_handler import APIGatewayHttpResolver, Response
 from aws_lambda_powertools.shared.cookies import Cookie, SameSite
 
 from billing import wiring
-from billing.accounts.accounts import LONGEST, Session, User
+from billing.accounts import devices
+from billing.accounts.accounts import LONGEST, Origin, Session, User
+from billing.audit import trail
+from billing.audit.trail import Actor
 from billing.http import api
 from billing.http.shapes import SessionReply, SignedIn, UserReply
 
@@ -26,6 +30,22 @@ def client_address(app: APIGatewayHttpResolver) -> str:
     if hops and len(addresses) > hops and _is_from_our_proxy(headers.get("x-proxy-proof", "")):
         return addresses[-1 - hops]
     return str(app.current_event.request_context.http.source_ip)
+
+
+def actor(app: APIGatewayHttpResolver) -> Actor:
+    """Who sends this request, for the audit trail, with the network that it comes from."""
+    return replace(api.actor(app), network=trail.network_of(client_address(app)))
+
+
+def origin(app: APIGatewayHttpResolver) -> Origin:
+    """Where a session begins that this request begins."""
+    network = wiring.attempts().network(client_address(app))
+    return Origin(device(app), network)
+
+
+def device(app: APIGatewayHttpResolver) -> str | None:
+    """What the client's device is called; None where it is not known."""
+    return devices.label(app.current_event.headers.get("user-agent", ""))
 
 
 def _is_from_our_proxy(proof: str) -> bool:
@@ -52,10 +72,15 @@ def signed_in(user: User, session: Session, *, in_cookie: bool, status: int) -> 
 
 def signed_out() -> Response[None]:
     """The answer to a sign-out; has the browser delete the cookie."""
+    return Response(204, cookies=[no_cookie()])
+
+
+def no_cookie() -> Cookie:
+    """A cookie that has the browser delete the session's."""
     expired = _cookie("")
     expired.max_age = None
     expired.expires = datetime(1970, 1, 1)  # noqa: DTZ001 - Powertools prints it as GMT
-    return Response(204, cookies=[expired])
+    return expired
 
 
 def _cookie(token: str) -> Cookie:

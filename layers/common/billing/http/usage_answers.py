@@ -3,13 +3,15 @@
 from collections.abc import Sequence
 from decimal import Decimal
 
-from billing.amounts import format_decimal, format_money
+from billing.amounts import format_decimal, format_exact, format_money, format_unit_price
 from billing.errors import FieldError
 from billing.http.shapes import (
     CorrectionTaken,
     LedgerEntry,
+    LedgerPeriodReply,
     NeedsCredit,
     ReservationReply,
+    SpendingReply,
     UsageAllowed,
     UsagePeriodReply,
     UsageTaken,
@@ -20,6 +22,7 @@ from billing.usage.accepting import Allowance, Verdict
 from billing.usage.corrections import Booking, Correction, Credit
 from billing.usage.ledger import Entry
 from billing.usage.reservations import Reservation
+from billing.usage.spending import Spending
 
 REFUSED = ("refused", "conflict")
 
@@ -54,23 +57,41 @@ def allowance(found: Allowance) -> UsageAllowed:
         allowed=found.allowed,
         remaining=None if found.remaining is None else format_decimal(found.remaining),
         overage_quantity=format_decimal(found.overage_quantity),
-        cost=None if found.cost is None else format_money(found.cost, found.currency),
+        unit_price=None
+        if found.unit_price is None
+        else format_unit_price(found.unit_price, found.currency),
+        cost=None if found.cost is None else format_exact(found.cost, found.currency),
         currency=found.currency,
+        spending=spending(found.spending),
         code=found.code,
+    )
+
+
+def spending(found: Spending | None) -> SpendingReply | None:
+    """What a user spends, and the limit of it."""
+    if found is None:
+        return None
+    return SpendingReply(
+        spent=format_money(found.spent, found.currency),
+        limit=None if found.limit is None else format_money(found.limit, found.currency),
+        set_by=found.set_by,
+        currency=found.currency,
     )
 
 
 def unconfirmed(found: Allowance) -> UsageAllowed:
     """The answer while Commet has not confirmed whether the user has access.
 
-    Nothing is allowed, `remaining` is null and `cost` is zero.
+    Nothing is allowed, `remaining` and `unit_price` are null and `cost` is zero.
     """
     return UsageAllowed(
         allowed=False,
         remaining=None,
         overage_quantity=format_decimal(Decimal(0)),
+        unit_price=None,
         cost=format_money(Decimal(0), found.currency),
         currency=found.currency,
+        spending=None,
         code="access_unconfirmed",
     )
 
@@ -125,7 +146,13 @@ def entry(found: Entry) -> LedgerEntry:
         kind=found.kind,
         quantity=format_decimal(found.quantity),
         idempotency_key=found.idempotency_key,
-        period=UsagePeriodReply(start=found.period_start, end=found.period_end),
+        period=LedgerPeriodReply(
+            id=found.period_id,
+            start=found.period_start,
+            end=found.period_end,
+            subscription_id=found.subscription_id,
+            plan_id=found.plan_id,
+        ),
         late=found.late,
         reason=found.reason,
         author=found.author,

@@ -10,8 +10,8 @@ from billing.field_types import IdempotencyKey
 from billing.http import api, shapes
 from billing.usage.accepting import UsageEvent
 
-# So many wrong fields are named per event. More would not fit: Lambda's answer holds 6 MB, and all
-# 1,000 events may be wrong.
+# The answer names at most this many wrong fields of each event: Lambda limits an answer to 6 MB,
+# and all 1,000 events may be wrong.
 _MOST_ERRORS = 3
 
 _event = TypeAdapter(UsageEvent)

@@ -1,10 +1,11 @@
-"""Deletes old sessions, counters of attempts, webhooks, ledger rows and deliveries.
+"""Deletes old sessions, counters of attempts, webhooks, ledger rows, deliveries and audit entries.
 
 Of webhooks, ledger rows and deliveries the parts stay that may still be needed.
 """
 
 from datetime import datetime, timedelta
 
+from billing.audit import trail
 from billing.database import rounds
 from billing.database.connection import Database
 from billing.database.statements import Statements
@@ -12,7 +13,10 @@ from billing.deadline import Deadline
 
 _sql = Statements(__file__)
 
-_KEEP_ATTEMPTS = timedelta(days=1)
+_KEEP_ATTEMPTS = timedelta(days=1)  # the longest window
+_KEEP_NETWORKS = timedelta(days=180)
+_KEEP_UNVERIFIED = timedelta(hours=24)
+_KEEP_PLAN_CHANGES = timedelta(days=2)
 _AT_ONCE = 5000
 _PAYLOADS = "inbox_payloads"
 _LEDGER = "ledger"
@@ -22,9 +26,32 @@ _BEGINNING = {"received_at": "-infinity", "id": ""}
 
 
 def tidy_sign_ins(db: Database, now: datetime) -> None:
-    """Deletes ended sessions, and counters of attempts whose window ended a day ago."""
+    """Deletes what has ended: sessions, links, networks long unused, counters of attempts."""
     db.execute(_sql["delete_expired_sessions"], {"now": now})
+    db.execute(_sql["prune_sign_ins"], {"now": now, "networks_before": now - _KEEP_NETWORKS})
     db.execute(_sql["delete_old_attempts"], {"before": now - _KEEP_ATTEMPTS})
+
+
+def delete_unverified(db: Database, now: datetime) -> int:
+    """Deletes accounts whose address was not proven within a day; returns how many."""
+    deleted: int = db.value(_sql["delete_unverified"], {"before": now - _KEEP_UNVERIFIED})
+    return deleted
+
+
+def delete_plan_changes(db: Database) -> None:
+    """Deletes changes of plan whose confirmation ended two days ago. Commet has forgotten them."""
+    db.execute(_sql["delete_old_plan_changes"], {"age": _KEEP_PLAN_CHANGES})
+
+
+def prune_audit(db: Database, *, age: timedelta, deadline: Deadline) -> int:
+    """Deletes entries of the audit trail that are older than `age`; returns how many."""
+    pruned = 0
+    while deadline.remaining() > 0:
+        found = trail.prune(db, age, _AT_ONCE)
+        pruned += found
+        if found < _AT_ONCE:
+            break
+    return pruned
 
 
 def prune_inbox(
@@ -55,7 +82,7 @@ def prune_inbox(
                 break
         while deadline.remaining() > 0:
             params = {"age": id_age, "limit": _AT_ONCE}
-            if len(db.all(_sql["delete_old_events"], params)) < _AT_ONCE:
+            if len(db.all(_sql["delete_old_webhooks"], params)) < _AT_ONCE:
                 break
     finally:
         rounds.leave(db, _PAYLOADS)
@@ -84,7 +111,7 @@ def prune_ledger(db: Database, *, before: datetime, deadline: Deadline) -> int:
     stopped. A ledger row stays while its period runs, while its usage waits to be sent, while a
     delivery is in doubt, and while a credit is open.
     """
-    start = {"booked_at": "-infinity", "user_id": "", "key": ""}
+    start = {"booked_at": "-infinity", "user_id": "", "key": "", "feature": ""}
     found = rounds.take_up(db, _LEDGER, start=start, every=_DAILY)
     if found is None:
         return 0
@@ -102,6 +129,7 @@ def prune_ledger(db: Database, *, before: datetime, deadline: Deadline) -> int:
             "booked_at": row["booked_at"].isoformat(),
             "user_id": row["user_id"],
             "key": row["key"],
+            "feature": row["feature"],
         }
         rounds.advance(db, _LEDGER, position)
     rounds.leave(db, _LEDGER)

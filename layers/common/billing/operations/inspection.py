@@ -5,6 +5,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
+from billing import email_address
 from billing.database.connection import Database, Row
 from billing.database.statements import Statements
 from billing.errors import NotFound
@@ -21,9 +22,11 @@ def of_user(db: Database, who: str, *, now: datetime) -> Plain:
     what coming runs of reconcile will do for the user. The result contains personal data, so it
     must not be logged. Raises NotFound `unknown_user`.
     """
-    user = db.one(_sql["find"], {"who": who})
+    user = db.one(_sql["find"], {"who": who, "email_key": email_address.key(who)})
     if user is None:
         raise NotFound("There is no user with this id or email address.", code="unknown_user")
+    key = email_address.key(user["email"]) if user["email"] else None
+    others = db.all(_sql["same_address"], {"email_key": key, "user_id": user["id"]})
     ids = {
         "user_id": user["id"],
         "customers": [each for each in (user["id"], user["commet_customer_id"]) if each],
@@ -35,12 +38,23 @@ def of_user(db: Database, who: str, *, now: datetime) -> Plain:
         "periods": db.all(_sql["periods"], ids),
         "deliveries": db.all(_sql["deliveries"], ids),
         "drift": db.all(_sql["drift"], ids),
+        "payments": db.all(_sql["payments"], ids),
+        "debts": db.all(_sql["debts"], ids),
+        "debt_links": db.all(_sql["debt_links"], ids),
         "checkout": db.all(_sql["checkout"], ids),
-        "events": db.all(_sql["events"], ids),
+        "contact": db.all(_sql["contact"], ids),
+        "webhooks": db.all(_sql["webhooks"], ids),
+        "audit": db.all(_sql["audit"], ids),
     }
-    would_do = [*_questions(seen["subscriptions"]), *_retries(seen["events"])]
+    would_do = [*_questions(seen["subscriptions"]), *_retries(seen["webhooks"])]
     found: Plain = _plain(
-        {"user": user, **seen, "checkout": next(iter(seen["checkout"]), None), "now": now}
+        {
+            "user": {**user, "same_address": [row["id"] for row in others]},
+            **seen,
+            "checkout": next(iter(seen["checkout"]), None),
+            "contact": next(iter(seen["contact"]), None),
+            "now": now,
+        }
     )
     return found | {"would_do": would_do or ["nothing: no row is in doubt and no webhook waits"]}
 

@@ -2,17 +2,26 @@
 
 -- name: find
 select id, commet_customer_id, email, created_at, entitlements_at, unsubscribed_at,
-       password_hash is not null as has_password
+       has_dispute, has_debt, own_account, verified_at
 from users
 where id = %(who)s or commet_customer_id = %(who)s
-   or lower(email collate "C") = lower(%(who)s collate "C")
-order by id = %(who)s desc
+   or coalesce(email_key, lower(normalize(email, nfkc) collate "C")) = %(email_key)s
+order by id = %(who)s desc, commet_customer_id = %(who)s desc nulls last,
+         (own_account and verified_at is not null) desc, created_at desc, id
 limit 1
+
+-- Other users with the same address, of whom none but the one shown has proven it.
+-- name: same_address
+select id from users
+where coalesce(email_key, lower(normalize(email, nfkc) collate "C")) = %(email_key)s
+  and id <> %(user_id)s
+order by created_at desc, id
+limit 20
 
 -- name: subscriptions
 select s.id, s.status, s.id = c.id as current, s.plan_id, s.plan_name, s.billing_interval,
-       s.period_start, s.period_end, s.cancel_at_period_end, s.trial_ends_at, s.created_at,
-       s.event_at, s.version, s.confirmed_at, s.checked_at, s.checks, s.refresh_due, s.recheck_at,
+       s.period_start, s.period_end, s.cancel_at_period_end, s.scheduled_change, s.trial_ends_at, s.created_at,
+       s.changed_at, s.version, s.confirmed_at, s.checked_at, s.checks, s.refresh_due, s.recheck_at,
        is_in_doubt(s, %(now)s) as in_doubt, a.schedule_asks_at, a.schedule_asks_at <= now() as due
 from subscriptions s
 join current_subscription c on c.user_id = s.user_id
@@ -22,7 +31,7 @@ order by s.created_at desc, s.id
 
 -- name: entitlements
 select feature, type, model, allowed, included, unlimited, overage_enabled, unit_price, currency,
-       event_at, version
+       changed_at, version
 from entitlements
 where user_id = %(user_id)s
 order by feature
@@ -53,15 +62,48 @@ from usage_drift
 where user_id = %(user_id)s
 order by period, feature
 
+-- name: payments
+select kind, about, invoice_id, transaction_id, payment_link_id, subscription_id, amount, currency,
+       reason, recovery_url, opened_at, resolved_at, outcome, changed_at, asked_at
+from payment_trouble
+where user_id = %(user_id)s
+order by changed_at desc, kind, about
+
+-- name: debts
+select id, kind, source, amount, tax, currency, opened_at, ended_at, ended_by, author, note
+from debt
+where user_id = %(user_id)s
+order by id desc
+limit 50
+
+-- name: debt_links
+select id, state, debts, total, currency, payment_id, transaction_id, overpaid, refunded_at
+from debt_link
+where user_id = %(user_id)s
+order by id desc
+limit 20
+
+-- name: contact
+select version, due_at, leased_until, refused
+from contact_change
+where user_id = %(user_id)s
+
 -- name: checkout
 select attempt, plan_code, billing_interval, started_at, leased_until, subscription_id
 from checkout_attempt
 where user_id = %(user_id)s
 
--- name: events
+-- name: webhooks
 select id, type, status, occurred_at, received_at, attempts, due_at, error,
        payload is not null as has_payload
-from webhook_events
+from webhooks
 where customer = any (%(customers)s)
 order by received_at desc
 limit 50
+
+-- name: audit
+select at, actor_kind, actor, action, outcome, network, details
+from audit
+where user_id = %(user_id)s
+order by at desc, id desc
+limit 20

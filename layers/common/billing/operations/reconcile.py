@@ -1,8 +1,9 @@
 """One run of `reconcile`: repairs on a schedule what webhooks alone cannot.
 
-The steps, in this order: try failed webhooks again, switch a disabled endpoint on, sweep, refresh
-users who are due, compare totals of usage, delete old rows, count what waits in the inbox. The
-first steps have a share of the time each, so that none takes the time of the others.
+The steps, in this order: try failed webhooks again, switch a disabled endpoint on, sweep, ask who
+unknown customers are, refresh users who are due, ask about old disputes, look after debts, compare
+totals of usage, delete old rows, count what waits in the inbox. The first steps have a share of the
+time each, so that none takes the time of the others.
 """
 
 from collections import Counter
@@ -19,11 +20,19 @@ from billing.commet.client import Commet
 from billing.config import Settings
 from billing.database.connection import Database, place_of
 from billing.deadline import Deadline
-from billing.delivery import comparing
+from billing.debts import invoices, keeping, links, reading
+from billing.delivery import comparing, flushing
 from billing.errors import CommetRefused, CommetUnavailable, DatabaseUnavailable
-from billing.operations import endpoint_watch, housekeeping, sweep
+from billing.operations import (
+    customer_watch,
+    dispute_watch,
+    endpoint_watch,
+    erasure_watch,
+    housekeeping,
+    sweep,
+)
 from billing.operations.endpoint_watch import Endpoint
-from billing.subscriptions import inbox, mirror, refresh
+from billing.subscriptions import contacts, inbox, mirror, plans, refresh
 from billing.subscriptions.mirror import Refreshable
 from billing.subscriptions.refresh import Truth
 
@@ -37,11 +46,16 @@ Summary = dict[str, int]
 _AT_ONCE = 8
 _REFRESH_SECONDS = 10.0
 _ENDPOINT_SECONDS = 5.0
+_CONTACT_SECONDS = 10.0
 
 # The share of each step in the time that is left when the step begins.
 _INBOX_SHARE = 0.4
 _SWEEP_SHARE = 0.4
+_CUSTOMERS_SHARE = 0.2
+_ERASURE_SHARE = 0.3
 _REFRESH_SHARE = 0.6
+_DISPUTE_SHARE = 0.2
+_DEBTS_SHARE = 0.4
 _DRIFT_SHARE = 0.6
 
 
@@ -59,12 +73,24 @@ def run(
         lambda: _inbox(db, settings, clock, _share(deadline, _INBOX_SHARE)),
         lambda: _endpoint(db, commet, settings, deadline.within(_ENDPOINT_SECONDS)),
         lambda: _sweep(db, commet, budget, clock, _share(deadline, _SWEEP_SHARE)),
+        lambda: _customers(db, commet, budget, clock, _share(deadline, _CUSTOMERS_SHARE)),
+        lambda: _contacts(db, commet, budget, deadline.within(_CONTACT_SECONDS)),
+        lambda: _erasures(
+            db, commet, budget, settings, clock=clock, deadline=_share(deadline, _ERASURE_SHARE)
+        ),
         lambda: _refresh_due(db, commet, budget, clock, _share(deadline, _REFRESH_SHARE)),
+        lambda: _disputes(db, commet, budget, clock, _share(deadline, _DISPUTE_SHARE)),
+        lambda: _floor(db, settings, deadline),
+        lambda: _debts(db, commet, budget, clock, _share(deadline, _DEBTS_SHARE)),
         lambda: _drift(db, commet, budget, clock, _share(deadline, _DRIFT_SHARE)),
         lambda: _tidy_sign_ins(db, clock()),
+        lambda: _delete_unverified(db, clock()),
+        lambda: _delete_plan_changes(db),
+        lambda: _currencies(db, settings),
         lambda: _prune_inbox(db, settings, deadline),
         lambda: _compact(db, settings, clock(), deadline),
         lambda: _prune_ledger(db, settings, clock(), deadline),
+        lambda: _prune_audit(db, settings, deadline),
         lambda: _health(db),
     )
     summary = Counter(steps_failed=0)
@@ -84,6 +110,20 @@ def _attempt(step: Callable[[], Summary]) -> Summary:
 
 def _tidy_sign_ins(db: Database, now: datetime) -> Summary:
     housekeeping.tidy_sign_ins(db, now)
+    return {}
+
+
+def _delete_unverified(db: Database, now: datetime) -> Summary:
+    return {"accounts_expired": housekeeping.delete_unverified(db, now)}
+
+
+def _delete_plan_changes(db: Database) -> Summary:
+    housekeeping.delete_plan_changes(db)
+    return {}
+
+
+def _currencies(db: Database, settings: Settings) -> Summary:
+    plans.note_currencies(db, settings.currency)
     return {}
 
 
@@ -109,6 +149,10 @@ def _prune_ledger(db: Database, settings: Settings, now: datetime, deadline: Dea
     return {"ledger_pruned": housekeeping.prune_ledger(db, before=before, deadline=deadline)}
 
 
+def _prune_audit(db: Database, settings: Settings, deadline: Deadline) -> Summary:
+    return {"audit_pruned": housekeeping.prune_audit(db, age=settings.audit_age, deadline=deadline)}
+
+
 def _share(deadline: Deadline, share: float) -> Deadline:
     return deadline.within(deadline.remaining() * share)
 
@@ -116,9 +160,9 @@ def _share(deadline: Deadline, share: float) -> Deadline:
 def _inbox(db: Database, settings: Settings, clock: Clock, deadline: Deadline) -> Summary:
     outcomes = inbox.retry_failed(db, mode=settings.commet_mode, clock=clock, deadline=deadline)
     return {
-        "events_applied": outcomes.get("applied", 0) + outcomes.get("ignored", 0),
-        "events_failed": outcomes.get("failed", 0),
-        "events_died": outcomes.get("dead", 0),
+        "webhooks_applied": outcomes.get("applied", 0) + outcomes.get("ignored", 0),
+        "webhooks_failed": outcomes.get("failed", 0),
+        "webhooks_died": outcomes.get("dead", 0),
     }
 
 
@@ -170,6 +214,67 @@ def _sweep(
     }
 
 
+def _contacts(db: Database, commet: Commet, budget: Budget, deadline: Deadline) -> Summary:
+    """Tells Commet the addresses and names that changed."""
+    told = 0
+    try:
+        told = contacts.run(db, commet, budget, deadline)
+    except (CommetUnavailable, CommetRefused) as error:
+        if isinstance(error, CommetUnavailable) and error.asked_retry_after is not None:
+            budget.pause(error.asked_retry_after)
+        _log("reconcile.contacts_stopped", error)
+    return {"contacts_told": told}
+
+
+def _erasures(
+    db: Database,
+    commet: Commet,
+    budget: Budget,
+    settings: Settings,
+    *,
+    clock: Clock,
+    deadline: Deadline,
+) -> Summary:
+    """Goes on with erasures."""
+
+    def deliver(user_id: str, limit: Deadline) -> bool:
+        return flushing.flush(
+            db,
+            commet,
+            user_id,
+            clock=clock,
+            interval=settings.delivery_interval,
+            budget=budget,
+            deadline=limit,
+        )
+
+    watched = erasure_watch.Watched()
+    try:
+        watched = erasure_watch.run(
+            db, commet, budget, deliver=deliver, clock=clock, deadline=deadline
+        )
+    except CommetRefused as error:
+        _log("reconcile.erasures_stopped", error)
+    return {
+        "erasures_worked": watched.worked,
+        "erasures_finished": watched.finished,
+        "erasures_stuck": erasure_watch.stuck(db),
+    }
+
+
+def _customers(
+    db: Database, commet: Commet, budget: Budget, clock: Clock, deadline: Deadline
+) -> Summary:
+    watched = customer_watch.Watched()
+    try:
+        watched = customer_watch.run(db, commet, budget, clock=clock, deadline=deadline)
+    except (CommetUnavailable, CommetRefused) as error:
+        if isinstance(error, CommetUnavailable) and error.asked_retry_after is not None:
+            budget.pause(error.asked_retry_after)
+        _log("reconcile.customers_stopped", error)
+    return {"customers_asked": watched.asked, "customers_linked": watched.linked}
+
+
 def _refresh_due(
     db: Database, commet: Commet, budget: Budget, clock: Clock, deadline: Deadline
 ) -> Summary:
@@ -177,12 +282,12 @@ def _refresh_due(
     counts = Counter(refreshed=0, refresh_failed=0, healed=0)
     with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="ask") as pool:
         while deadline.remaining() > 0:
-            users = mirror.claim_refreshes(db, clock(), limit=_AT_ONCE)
+            users = mirror.lease_refreshes(db, clock(), limit=_AT_ONCE)
             asked: list[_Asked] = []
             for user in users:
                 rows = mirror.refreshable(db, user)
                 if not budget.wait(refresh.calls(rows), deadline):
-                    mirror.unclaim_refreshes(db, users[len(asked) :])
+                    mirror.unlease_refreshes(db, users[len(asked) :])
                     break
                 limit = deadline.within(_REFRESH_SECONDS)
                 question = pool.submit(refresh.ask, commet, user, rows, now=clock(), deadline=limit)
@@ -216,6 +321,13 @@ def _write_down(db: Database, asked: Sequence[_Asked], counts: "Counter[str]") -
     return failures
 
 
+def _disputes(
+    db: Database, commet: Commet, budget: Budget, clock: Clock, deadline: Deadline
+) -> Summary:
+    watched = dispute_watch.run(db, commet, budget, clock=clock, deadline=deadline)
+    return {"disputes_asked": watched.asked, "disputes_ended": watched.ended}
+
+
 def _drift(
     db: Database, commet: Commet, budget: Budget, clock: Clock, deadline: Deadline
 ) -> Summary:
@@ -224,6 +336,32 @@ def _drift(
         "totals_compared": done.users,
         "totals_differing": done.differing,
         "deliveries_decided": done.decided,
+    }
+
+
+def _floor(db: Database, settings: Settings, deadline: Deadline) -> Summary:
+    """Judges users anew where DebtFloor or RefuseDebtors was changed."""
+    floor = settings.debt_floor.get(settings.currency) if settings.refuse_debtors else None
+    keeping.keep_floor(db, settings.currency, floor, deadline)
+    return {}
+
+
+def _debts(
+    db: Database, commet: Commet, budget: Budget, clock: Clock, deadline: Deadline
+) -> Summary:
+    """Asks what became of payment links, and how much unread debts are."""
+    counts = Counter(debt_calls=0)
+    try:
+        for run in (links.run, invoices.run, reading.run):
+            counts["debt_calls"] += run(db, commet, budget, now=clock(), deadline=deadline)
+    except CommetUnavailable as error:
+        if error.asked_retry_after is not None:
+            budget.pause(error.asked_retry_after)
+        _log("reconcile.debts_stopped", error)
+    found = keeping.gauges(db)
+    return dict(counts) | {
+        "debtors": found.debtors,
+        "debts_paid_twice": found.debts_paid_twice,
     }
 
 

@@ -6,7 +6,7 @@ confirm is marked too. Where a run has no time left, the next run continues.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from psycopg.types.json import Jsonb
@@ -21,8 +21,7 @@ from billing.database.rounds import Position, Round
 from billing.database.statements import Statements
 from billing.deadline import Deadline
 from billing.errors import CommetRefused, CommetUnavailable
-from billing.subscriptions import from_answer, mirror
-from billing.subscriptions.changes import Change
+from billing.subscriptions import customers, from_answer, mirror
 
 _sql = Statements(__file__)
 
@@ -118,8 +117,9 @@ def _compare_page(
     }
     for answer in page:
         if answer.id in missing:
-            change = Change(answer.id, from_answer.subscription_change(answer).known, mark=True)
+            change = replace(from_answer.subscription_change(answer, now), mark=True)
             mirror.record_change(db, missing[answer.id], change, at=answer.updated_at, now=now)
+    customers.note(db, {row["customer"] for row in rows if row["user_id"] is None})
     differing = sum(row["outcome"] == "differs" for row in rows)
     return Swept(len(page), differing, len(missing)), _next(position, status, following)
 

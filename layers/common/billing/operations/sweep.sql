@@ -7,7 +7,10 @@ with listed as (
     from jsonb_to_recordset(%(items)s::jsonb) as i (id text, customer text, known jsonb)
 ),
 found as (
-    select s.id, says_otherwise(s, l.known - 'checkout_url') as differs
+    select s.id,
+           says_otherwise(s, l.known - 'checkout_url')
+           -- It is another user's now.
+           or coalesce(find_user(l.customer) <> s.user_id, false) as differs
     from subscriptions s
     join listed l on l.id = s.id
     order by s.id
@@ -23,7 +26,7 @@ written as (
     from found
     where s.id = found.id
 )
-select l.id, find_user(l.customer) as user_id,
+select l.id, l.customer, find_user(l.customer) as user_id,
        case when found.differs then 'differs'
             when found.id is not null or exists (select from subscriptions s where s.id = l.id)
                 then 'same'

@@ -1,0 +1,135 @@
+"""Exports everything recorded about one user, as one JSON document.
+
+The document has a section for each kind of row. A large account takes several pages: each page goes
+on where the last one ended, in the order of the sections, and together the pages are the document.
+"""
+
+import base64
+import binascii
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from psycopg import DataError
+
+from billing.database.connection import Database
+from billing.database.statements import Statements
+from billing.errors import FieldError, InvalidRequest
+
+_sql = Statements(__file__)
+
+# Lambda answers with 6 MB at most; what is around the rows, and a row too many, fit beside these.
+MAX_BYTES = 4_000_000
+_AT_ONCE = 100
+_KEYS = 3
+
+# The statement of each section, and of how many columns its position is made.
+SECTIONS: dict[str, tuple[str, int]] = {
+    "account": (_sql["account"], 1),
+    "password": (_sql["password"], 1),
+    "networks": (_sql["networks"], 1),
+    "identities": (_sql["identities"], 1),
+    "sessions": (_sql["sessions"], 1),
+    "links_in_mails": (_sql["links_in_mails"], 1),
+    "mails": (_sql["mails"], 1),
+    "customer": (_sql["customer"], 1),
+    "contact_changes": (_sql["contact_changes"], 1),
+    "subscriptions": (_sql["subscriptions"], 1),
+    "features": (_sql["features"], 1),
+    "checkouts": (_sql["checkouts"], 1),
+    "plan_changes": (_sql["plan_changes"], 1),
+    "periods": (_sql["periods"], 1),
+    "totals": (_sql["totals"], 2),
+    "days": (_sql["days"], 3),
+    "ledger": (_sql["ledger"], 2),
+    "credits": (_sql["credits"], 2),
+    "reservations": (_sql["reservations"], 1),
+    "deliveries": (_sql["deliveries"], 3),
+    "differing_totals": (_sql["differing_totals"], 2),
+    "payments": (_sql["payments"], 2),
+    "debts": (_sql["debts"], 1),
+    "payment_links": (_sql["payment_links"], 1),
+    "webhooks": (_sql["webhooks"], 1),
+    "alarms": (_sql["alarms"], 2),
+    "audit": (_sql["audit"], 1),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A part of the document: rows by section. `next_cursor` is None on the last page."""
+
+    sections: dict[str, list[dict[str, Any]]]
+    next_cursor: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Position:
+    section: str
+    key: tuple[str, ...] = ("",) * _KEYS
+
+    def write(self) -> str:
+        text = json.dumps([self.section, *self.key], ensure_ascii=False)
+        return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+    @staticmethod
+    def read(text: str) -> "_Position":
+        try:
+            padded = base64.urlsafe_b64decode(text.encode() + b"=" * (-len(text) % 4))
+            section, *key = json.loads(padded)
+            found = _Position(section, tuple(key))
+            known = found.section in SECTIONS and len(key) == _KEYS
+            storable = all(isinstance(k, str) and b"\0" not in k.encode() for k in key)
+        except (ValueError, TypeError, binascii.Error, RecursionError):
+            known = storable = False
+        if not (known and storable):
+            raise InvalidRequest(
+                errors=[
+                    FieldError("cursor", "invalid_cursor", "Send a next_cursor value unchanged.")
+                ]
+            )
+        return found
+
+
+def page(db: Database, user_id: str, *, cursor: str | None = None) -> Page:
+    """A page of the export of a user. Raises InvalidRequest for a cursor that no page returned."""
+    start = _Position.read(cursor) if cursor else _Position(next(iter(SECTIONS)))
+    names = list(SECTIONS)
+    sections: dict[str, list[dict[str, Any]]] = {}
+    size = 0
+    for name in names[names.index(start.section) :]:
+        position = start if name == start.section else _Position(name)
+        rows = sections.setdefault(name, [])
+        while found := _rows(db, user_id, position):
+            for row in found:
+                rows.append(_plain(row["row"]))
+                size += len(json.dumps(rows[-1]))
+                position = _Position(name, _padded(row["key"]))
+                if size >= MAX_BYTES:
+                    return Page(sections, position.write())
+            if len(found) < _AT_ONCE:
+                break
+    return Page(sections, None)
+
+
+def _rows(db: Database, user_id: str, position: _Position) -> list[dict[str, Any]]:
+    statement, keys = SECTIONS[position.section]
+    after = {f"after{n}": value for n, value in enumerate(position.key[:keys], 1)}
+    try:
+        return db.all(statement, {"user_id": user_id, "limit": _AT_ONCE, **after})
+    except DataError as error:  # a position with another text where a number belongs
+        raise InvalidRequest(
+            errors=[FieldError("cursor", "invalid_cursor", "Send a next_cursor value unchanged.")]
+        ) from error
+
+
+def _padded(key: list[str]) -> tuple[str, ...]:
+    return (*key, *("",) * (_KEYS - len(key)))
+
+
+def _plain(row: dict[str, Any]) -> dict[str, Any]:
+    """The row, with a webhook's bytes as the text that they are."""
+    payload = row.get("payload")
+    if isinstance(payload, str) and payload.startswith("\\x"):
+        row["payload"] = bytes.fromhex(payload[2:]).decode("utf-8", "replace")
+    return row

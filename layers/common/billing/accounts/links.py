@@ -1,0 +1,140 @@
+"""What links in mails do: prove an address, set a new password, sign in.
+
+A link does something once, and until it ends. Opening it does nothing, because programs that scan
+mails open links: the page behind a link sends its token in a POST.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import uuid4
+
+from billing import email_address
+from billing.accounts import accounts, tokens
+from billing.accounts.accounts import Origin, Session, User
+from billing.database.connection import Database
+from billing.database.statements import Statements
+from billing.errors import BillingError, Conflict
+
+_sql = Statements(__file__)
+
+_PROVING = ["verify_email", "change_email"]
+
+
+@dataclass(frozen=True, slots=True)
+class Linked:
+    """The account of a link. `email` is the address that the link was sent to."""
+
+    token_id: str
+    user_id: str
+    email: str
+    password_hash: str
+
+
+class Links:
+    """Sends links and carries out what they are for. `app_secret` is what tokens are made with."""
+
+    def __init__(self, db: Database, app_secret: str) -> None:
+        self._db = db
+        self._app_secret = app_secret
+
+    def send_verification(self, user_id: str, now: datetime) -> None:
+        """Sends the link that proves an address again. Nothing happens for a verified account."""
+        self._send(user_id, "verify_email", now)
+
+    def send_sign_in(self, user_id: str | None, now: datetime) -> None:
+        """Sends a link to sign in to a verified account. None: to nobody, in the same time."""
+        self._send(user_id, "sign_in", now)
+
+    def send_to_next(self, user_id: str, email: str, now: datetime) -> None:
+        """Sends the link that makes `email` the address of an own account."""
+        params = {"email": email, "email_key": email_address.key(email)}
+        self._db.execute(
+            _sql["send_to_next_address"], self._new("change_email", now, user_id=user_id) | params
+        )
+
+    def forgot_password(self, email: str, now: datetime) -> None:
+        """Sends the link to set a new password, if there is an account with this address."""
+        params = self._new("reset_password", now, email_key=email_address.key(email))
+        self._db.execute(_sql["forgot_password"], params)
+
+    def proving(self, token: str, now: datetime) -> Linked:
+        """The account whose address a link proves. Raises Conflict `link_expired`."""
+        return self._linked(token, _PROVING, now)
+
+    def prove(self, linked: Linked, now: datetime) -> User:
+        """Proves the address, and returns the account with it.
+
+        The caller has made sure that the account's owner asks. Raises Conflict `link_expired`, and
+        `email_taken` where another account proved to have the address first.
+        """
+        params = {"token_id": linked.token_id, "user_id": linked.user_id, "now": now}
+        _raise(self._db.value(_sql["prove_address"], params | _request()))
+        return accounts.user_by_id(self._db, linked.user_id)
+
+    def resetting(self, token: str, now: datetime) -> Linked:
+        """The account whose password a link resets. Raises Conflict `link_expired`."""
+        return self._linked(token, ["reset_password"], now)
+
+    def reset_password(
+        self, linked: Linked, password_hash: str, now: datetime, network: str | None
+    ) -> None:
+        """Sets the password and proves the address. All sessions and other links end.
+
+        Raises Conflict `link_expired`, and `email_taken` as `prove`.
+        """
+        params = {
+            "token_id": linked.token_id,
+            "user_id": linked.user_id,
+            "password_hash": password_hash,
+            "network": network,
+            "now": now,
+        }
+        _raise(self._db.value(_sql["reset_password"], params | _request()))
+
+    def sign_in(self, token: str, now: datetime, origin: Origin) -> tuple[User, Session]:
+        """The account that a link signs in to, and a session. Raises Conflict `link_expired`."""
+        linked = self._linked(token, ["sign_in"], now)
+        session = accounts.new_session(now)
+        params = {
+            "token_id": linked.token_id,
+            "user_id": linked.user_id,
+            "now": now,
+            **accounts.session_row(session, origin),
+        }
+        _raise(self._db.value(_sql["sign_in_by_link"], params | _request()))
+        return accounts.user_by_id(self._db, linked.user_id), session
+
+    def _send(self, user_id: str | None, purpose: str, now: datetime) -> None:
+        params = self._new(purpose, now, user_id=user_id) | {"purpose": purpose}
+        self._db.execute(_sql["send_to_account"], params)
+
+    @staticmethod
+    def _new(purpose: str, now: datetime, **params: str | None) -> dict[str, object]:
+        lasting = tokens.LASTING[purpose]
+        return {"token_id": tokens.new_id(), "lasting": lasting, "now": now, **params}
+
+    def _linked(self, token: str, purposes: list[str], now: datetime) -> Linked:
+        token_id = tokens.id_of(self._app_secret, token)
+        row = None
+        if token_id is not None:
+            params = {"token_id": token_id, "purposes": purposes, "now": now}
+            row = self._db.one(_sql["account_of"], params)
+        if row is None:
+            raise _expired()
+        return Linked(str(token_id), row["user_id"], row["email"], row["password_hash"])
+
+
+def _request() -> dict[str, str]:
+    """The name of one use of a link: `Database` may repeat the statement, which is one use."""
+    return {"request": uuid4().hex}
+
+
+def _raise(refused: str | None) -> None:
+    if refused is not None:
+        raise accounts.email_taken() if refused == "email_taken" else _expired()
+
+
+def _expired() -> BillingError:
+    return Conflict(
+        "The link was used already, or has expired, or a newer one was sent.", code="link_expired"
+    )

@@ -1,0 +1,74 @@
+-- The outbox: leasing mails, and recording what became of them.
+--
+-- Leases and pauses go by the database's clock, so that no two machines disagree. When a mail
+-- expires goes by the clock that the caller passes in.
+
+-- Ends mails that nobody will send, and says how many of each state. A run that died while it sent
+-- a mail left it in doubt: the mail service may have taken it.
+-- name: end_hopeless
+with hopeless as (
+    select id, case when state = 'sending' then 'in_doubt' else 'dead' end as ending,
+           case when state = 'sending' then 'the run that sent it has died'
+                when expires_at <= %(now)s then coalesce(reason, 'expired')
+                else 'suppressed' end as why
+    from mails
+    where (state = 'sending' and leased_until <= now())
+       or (state = 'pending' and (expires_at <= %(now)s or is_suppressed(address)))
+    order by id
+    limit 1000
+    for update skip locked
+)
+update mails m set state = h.ending, reason = h.why, ended_at = now(), leased_until = null
+from hopeless h
+where m.id = h.id
+returning m.id, m.state, m.kind, m.reason
+
+-- Leases the mail that has been due the longest; no row if none is due. Another run passes over it.
+-- name: lease_next
+with next as materialized (
+    select id from mails
+    where state = 'pending' and due_at <= now() and expires_at > %(now)s
+    order by due_at, id
+    limit 1
+    for update skip locked
+)
+update mails m set
+    state = 'sending', leased_until = now() + %(lease)s::interval, attempts = m.attempts + 1
+from next
+where m.id = next.id
+returning m.id, m.attempts, m.address, m.kind, m.fields, m.expires_at
+
+-- Records what became of an attempt, also if it took longer than its lease. An attempt that another
+-- has followed says nothing any more, unless the mail was sent.
+-- name: record
+update mails set
+    state = %(state)s, reason = %(reason)s, leased_until = null,
+    message_id = coalesce(message_id, %(message_id)s),
+    due_at = now() + %(pause)s::interval,
+    ended_at = case when %(state)s <> 'pending' then now() end
+where id = %(id)s
+  and (attempts = %(attempts)s and state in ('sending', 'in_doubt')
+       or %(state)s = 'sent' and state in ('pending', 'in_doubt'))
+
+-- Queues dead mails and those in doubt anew, unless they have expired. Sending a mail in doubt
+-- again may send it twice.
+-- name: redrive
+update mails set state = 'pending', ended_at = null, due_at = now(), waits_since = now()
+where state in ('in_doubt', 'dead') and expires_at > %(now)s
+  and (%(id)s::bigint is null or id = %(id)s::bigint)
+  and (%(user)s::text is null or user_id = %(user)s::text)
+returning id
+
+-- name: gauges
+select coalesce(extract(epoch from now() - min(waits_since)
+                        filter (where state in ('pending', 'sending'))), 0)::float8
+           as age_seconds,
+       count(*) filter (where state = 'dead' and reason not in ('address', 'suppressed')) as dead,
+       count(*) filter (where state = 'in_doubt') as in_doubt
+from mails
+where state in ('pending', 'sending') or state in ('in_doubt', 'dead') and expires_at > %(now)s
+
+-- name: delete_old
+delete from mails where id in (
+    select id from mails where ended_at < now() - %(age)s::interval order by ended_at limit 1000
+)

@@ -1,0 +1,29 @@
+"""Alarms that ring once for each subject: a day, a currency or a plan.
+
+They are noted where they become known (`database/routines/spending.sql`,
+`subscriptions/plans.sql`), and the next run of deliver_usage rings.
+"""
+
+from collections import Counter
+
+from aws_lambda_powertools import Logger
+
+from billing.database.connection import Database
+from billing.database.statements import Statements
+
+_sql = Statements(__file__)
+
+logger = Logger(child=True)
+
+
+def ring(db: Database) -> Counter[str]:
+    """Logs each alarm that was noted since the last run; returns how many there are of each kind.
+
+    Kinds: `near_ceiling` (a user passed four fifths of the default ceiling, the first one that
+    day), `currency_without_ceiling`, `plan_not_sold` (a public plan is not supported), and
+    `currency_not_offered` (Commet charges in a currency that the plans do not name).
+    """
+    noted = db.all(_sql["ring"])
+    for row in noted:
+        logger.warning(f"alarm.{row['alarm']}", subject=row["subject"], user_id=row["about"])
+    return Counter(str(row["alarm"]) for row in noted)
