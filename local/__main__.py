@@ -28,6 +28,11 @@ from local.standin import StandInError
 
 _BUILT = TEMPLATE.parent / ".aws-sam/build/template.yaml"
 _DEMO_LOG_LINES = 30
+_ABOUT_ACCOUNTS = {
+    "end-sessions": "end all sessions of a user",
+    "verify-address": "count an address of an account as confirmed",
+    "free-address": "take the address from an account, for another one",
+}
 
 # Errors that the person at the terminal can solve.
 _EXPECTED = (
@@ -98,21 +103,49 @@ def _add_operator_commands(commands: "argparse._SubParsersAction[Any]") -> None:
     )
     show.add_argument("user", help="our user id, Commet's customer id or the email address")
     show.add_argument("--json", action="store_true", help="print JSON")
-    redrive = commands.add_parser(
-        "redrive", help="try dead webhooks (events) or parked deliveries again"
-    )
-    redrive.add_argument("what", nargs="?", default="events", choices=["events", "deliveries"])
+    redrive = commands.add_parser("redrive", help="try dead webhooks or parked deliveries again")
+    redrive.add_argument("what", nargs="?", default="webhooks", choices=["webhooks", "deliveries"])
     redrive.add_argument("--id", help="only the webhook or delivery with this id")
     redrive.add_argument("--user", help="only those of this user")
     redrive.add_argument("--reason", help="only deliveries parked for this reason")
     sweep = commands.add_parser(
         "sweep", help="have the next run of reconcile read all of Commet's subscriptions"
     )
-    for each in (show, redrive, sweep):
+    forgive = commands.add_parser("forgive", help="end a debt that a user need not pay")
+    forgive.add_argument("user", help="our user id")
+    forgive.add_argument("debt", type=_debt, help="the number of the debt, or all")
+    forgive.add_argument("--author", required=True, help="who decided it")
+    forgive.add_argument("--note", required=True, help="why")
+    refund = commands.add_parser("refund", help="give a payment back, whole")
+    refund.add_argument("transaction", help="Commet's id of the payment")
+    refund.add_argument("--link", type=int, help="the number of the payment link that it paid")
+    adopt = commands.add_parser("adopt", help="give a customer of Commet to a user")
+    adopt.add_argument("user", help="our user id")
+    adopt.add_argument("customer", help="Commet's id of the customer (cus_...)")
+    adopt.add_argument("--author", required=True, help="who decided it")
+    adopt.add_argument("--note", required=True, help="how you know that the customer is this user")
+    erase = commands.add_parser("erase", help="erase a user")
+    erase.add_argument("user", help="our user id")
+    erase.add_argument("--author", required=True, help="who gives the command")
+    erase.add_argument("--note", required=True, help="who asked for it; not kept")
+    about_accounts = []
+    for name, does in _ABOUT_ACCOUNTS.items():
+        about = commands.add_parser(name, help=does)
+        about.add_argument("user", help="our user id")
+        about.add_argument("--author", required=True, help="who decided it")
+        about.add_argument("--note", required=True, help="why")
+        about_accounts.append(about)
+        if name == "verify-address":
+            about.add_argument("--address", help="the address, if not the account's own")
+    for each in (show, redrive, sweep, forgive, refund, adopt, erase, *about_accounts):
         each.add_argument(
             "--data-dir", type=Path, metavar="DIR", default=argparse.SUPPRESS,
             help="data directory of the running stack (.local)",
         )  # fmt: skip
+
+
+def _debt(text: str) -> int | str:
+    return text if text == "all" else int(text)
 
 
 def _add_run_flags(parser: argparse.ArgumentParser) -> None:
@@ -251,6 +284,7 @@ def _introduce(console: Console, stack: LocalStack) -> None:
     else:
         console.print(f"        Commet   {stack.commet}  (the sandbox)")
         _explain_relay(console, stack)
+    console.print(f"        Mailbox  {stack.mailbox}  (mails to users)")
     console.print(f"        Keys     {stack.data_dir / 'stack.json'}\n")
     console.print("Sign up, then list the plans:\n")
     console.print(
@@ -294,6 +328,45 @@ def _sweep(console: Console, asked: argparse.Namespace) -> int:
     return 0
 
 
+def _forgive(console: Console, asked: argparse.Namespace) -> int:
+    command = {name: getattr(asked, name) for name in ("user", "debt", "author", "note")}
+    answer = operate.ask(asked.data_dir, {"command": "forgive", **command})
+    console.print(f"{answer['forgiven']} debts were forgiven.")
+    return 0
+
+
+def _refund(console: Console, asked: argparse.Namespace) -> int:
+    command = {"command": "refund", "transaction": asked.transaction, "link": asked.link}
+    answer = operate.ask(asked.data_dir, command)
+    console.print(f"Refund {answer['refund']} is {answer['status']}.")
+    return 0
+
+
+def _adopt(console: Console, asked: argparse.Namespace) -> int:
+    command = {name: getattr(asked, name) for name in ("user", "customer", "author", "note")}
+    answer = operate.ask(asked.data_dir, {"command": "adopt", **command})
+    state = "is now" if answer["new"] else "was already"
+    console.print(f"{answer['adopted']} {state} the customer of {answer['user']}.")
+    return 0
+
+
+def _about_account(console: Console, asked: argparse.Namespace) -> int:
+    command = {name: getattr(asked, name) for name in ("user", "author", "note")}
+    if getattr(asked, "address", None):
+        command["address"] = asked.address
+    name = asked.command.replace("-", "_")
+    answer = operate.ask(asked.data_dir, {"command": name, **command})
+    console.print(", ".join(f"{each}: {answer[each]}" for each in answer))
+    return 0
+
+
+def _erase(console: Console, asked: argparse.Namespace) -> int:
+    command = {name: getattr(asked, name) for name in ("user", "author", "note")}
+    answer = operate.ask(asked.data_dir, {"command": "erase", **command})
+    console.print(f"{answer['erased']} is erased. What runs at Commet ends within minutes.")
+    return 0
+
+
 def _demo(console: Console, _: argparse.Namespace) -> int:
     # Imported late, because the other commands do not need the demo.
     from local.demo import Addresses
@@ -309,6 +382,7 @@ def _demo(console: Console, _: argparse.Namespace) -> int:
                 commet=stack.commet,
                 commet_api_key=stack.commet_api_key,
                 service_key=stack.service_key,
+                confirm=stack.confirm_address,
             ),
             console,
         )
@@ -318,7 +392,17 @@ def _demo(console: Console, _: argparse.Namespace) -> int:
         return code
 
 
-_COMMANDS = {"demo": _demo, "show": _show, "redrive": _redrive, "sweep": _sweep}
+_COMMANDS = {
+    "demo": _demo,
+    "show": _show,
+    "redrive": _redrive,
+    "sweep": _sweep,
+    "forgive": _forgive,
+    "refund": _refund,
+    "adopt": _adopt,
+    **dict.fromkeys(_ABOUT_ACCOUNTS, _about_account),
+    "erase": _erase,
+}
 
 
 if __name__ == "__main__":

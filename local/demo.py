@@ -36,6 +36,8 @@ class Addresses:
     commet: str
     commet_api_key: str
     service_key: str
+    # Confirms the email address of the user with this id.
+    confirm: Callable[[str], object] = lambda _: None
 
 
 def main(
@@ -99,6 +101,7 @@ class Story:
         }
         self._number = 0
         self._user_id = ""
+        self._confirm = addresses.confirm
 
     def close(self) -> None:
         """Closes all connections."""
@@ -128,6 +131,13 @@ class Story:
             self._user_id = body["user"]["id"]
             self._keep_session(body)
             say(f"{self._login['email']} is {self._user_id}")
+        with self._step("Confirm the address") as say:
+            refused = _expect(self._api.post("/checkout", json={"plan_code": "usage_pro"}), 403)
+            _is(refused["code"], "email_unverified")
+            self._confirm(self._user_id)
+            account = _expect(self._api.get("/account"), 200)["account"]
+            _check(account["email_verified"], "the address is not confirmed")
+            say("before, there is no checkout")
 
     def _see_plans(self) -> None:
         with self._step("See the plans") as say:

@@ -18,10 +18,11 @@ from typing import Any
 from aws_lambda_powertools.event_handler.openapi.models import HTTPBearer, SecuritySchemeType
 
 ROOT = Path(__file__).resolve().parent.parent
-FUNCTIONS = ("signup", "session", "checkout", "portal", "dashboard", "track_usage")
+FUNCTIONS = ("signup", "session", "account", "checkout", "portal", "dashboard", "track_usage")
 TAGS = {
     "signup": "Accounts",
     "session": "Accounts",
+    "account": "Accounts",
     "checkout": "Plans and checkout",
     "portal": "Portal",
     "dashboard": "Dashboard",
@@ -45,26 +46,35 @@ _INFO = {
 
 
 def document() -> Document:
-    """The whole API as an OpenAPI 3.1 document."""
+    """The whole API as an OpenAPI 3.1 document.
+
+    OWN_ACCOUNTS and OIDC_ISSUER in the environment decide as they do in the functions: without own
+    accounts the document has none of their routes.
+    """
     sys.path.insert(0, str(ROOT / "layers" / "common"))
     os.environ.setdefault("POWERTOOLS_METRICS_NAMESPACE", "UsageBilling")
+    settings = importlib.import_module("billing.config").from_env(os.environ)
     merged: Document = {
         "openapi": "3.1.0",
         "info": _INFO,
         "paths": {},
-        "components": {"schemas": {}, "securitySchemes": _security_schemes()},
+        "components": {"schemas": {}, "securitySchemes": _security_schemes(settings)},
     }
-    schemes = {name: HTTPBearer(type=SecuritySchemeType.http) for name in _security_schemes()}
+    named = _all_security_schemes(settings.oidc_issuer)
+    schemes = {name: HTTPBearer(type=SecuritySchemeType.http) for name in named}
     for name in FUNCTIONS:
         module = importlib.import_module(f"functions.{name}.app")
         schema = json.loads(module.app.get_openapi_json_schema(security_schemes=schemes))
+        if not settings.own_accounts:
+            _drop_own_accounts(schema, module.app)
         for path, operations in schema["paths"].items():
             for method, operation in operations.items():
                 generated = re.sub(r"\W", "_", path) + f"_{method}"
                 operation["operationId"] = operation["operationId"].removesuffix(generated)
                 _complete(operation, name)
             merged["paths"].setdefault(path, {}).update(operations)
-        merged["components"]["schemas"] |= schema["components"]["schemas"]
+        if schema["paths"]:
+            merged["components"]["schemas"] |= schema["components"]["schemas"]
     for unused in ("HTTPValidationError", "ValidationError", "ResponseValidationError"):
         merged["components"]["schemas"].pop(unused, None)
     merged["paths"]["/webhooks/commet"] = _webhook()
@@ -103,7 +113,7 @@ def _complete(operation: Document, function: str) -> None:
     if operation.get("security"):
         statuses.append("401")
     if "requestBody" in operation:
-        statuses += ["413", "415"]
+        statuses += ["400", "413", "415"]
     if "requestBody" in operation or operation.get("parameters"):
         statuses.append("422")
         if operation.get("parameters"):
@@ -112,6 +122,10 @@ def _complete(operation: Document, function: str) -> None:
         operation["responses"].pop("422", None)
     for status in statuses:
         operation["responses"].setdefault(status, _problem(status))
+    for answer in operation["responses"].values():
+        schemas = [each.get("schema", {}) for each in answer.get("content", {}).values()]
+        if schemas and all(schema.get("type") == "null" for schema in schemas):
+            del answer["content"]  # an answer without a body
 
 
 def _problem(status: str) -> Document:
@@ -122,17 +136,57 @@ def _problem(status: str) -> Document:
 
 
 _MEANINGS = {
+    "400": "The body is not UTF-8 text, or not JSON",
     "401": "The credentials are missing or not valid",
     "404": "Nothing has this name",
     "413": "The body is too large",
-    "415": "The body is not application/json",
+    "415": "The body is not application/json, or compressed",
     "422": "The request is not valid; `errors` name the fields",
     "429": "There were too many requests",
     "503": "The database or the billing provider does not answer; try again",
 }
 
 
-def _security_schemes() -> Document:
+def _drop_own_accounts(schema: Document, app: Any) -> None:
+    """Takes the routes of own accounts out of a function's schema, and sessions as credentials."""
+    api = importlib.import_module("billing.http.api")
+    for route in [*app._static_routes, *app._dynamic_routes]:  # noqa: SLF001 - there is no other list
+        path = route.openapi_path
+        if api.is_for_own_accounts(route.func):
+            schema["paths"][path].pop(route.method.lower())
+            if not schema["paths"][path]:
+                del schema["paths"][path]
+    for operations in schema["paths"].values():
+        for operation in operations.values():
+            kept = [each for each in operation.get("security", []) if "session" not in each]
+            if kept:
+                operation["security"] = kept
+
+
+def _identity_token(issuer: str) -> Document:
+    described = (
+        "A token (JWT) of the product's identity provider, an ID token or an access token made for"
+        " the audience of this API."
+    )
+    if issuer:
+        url = f"{issuer.rstrip('/')}/.well-known/openid-configuration"
+        return {"type": "openIdConnect", "openIdConnectUrl": url, "description": described}
+    return {
+        "type": "http",
+        "scheme": "bearer",
+        "bearerFormat": "JWT",
+        "description": f"{described} Only where the stack has an identity provider.",
+    }
+
+
+def _security_schemes(settings: Any) -> Document:
+    schemes = _all_security_schemes(settings.oidc_issuer)
+    if not settings.own_accounts:
+        del schemes["session"]
+    return schemes
+
+
+def _all_security_schemes(issuer: str) -> Document:
     return {
         "session": {
             "type": "http",
@@ -140,6 +194,7 @@ def _security_schemes() -> Document:
             "description": "The token from a sign-up or sign-in, `ses_...`. Pages send the cookie"
             " instead.",
         },
+        "identityToken": _identity_token(issuer),
         "serviceKey": {
             "type": "http",
             "scheme": "bearer",

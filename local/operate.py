@@ -27,8 +27,8 @@ _COLOURS = {
 
 _SUBSCRIPTION = (
     "plan_name", "billing_interval", "period_start", "period_end", "cancel_at_period_end",
-    "trial_ends_at", "created_at", "event_at", "confirmed_at", "checked_at", "refresh_due",
-    "recheck_at", "version",
+    "scheduled_change", "trial_ends_at", "created_at", "changed_at", "confirmed_at", "checked_at",
+    "refresh_due", "recheck_at", "version",
 )  # fmt: skip
 
 _COLUMNS = {
@@ -36,7 +36,10 @@ _COLUMNS = {
                      "unit_price"),
     "periods": ("id", "starts_at", "ends_at", "closed_at", "usage"),
     "deliveries": ("event_id", "state", "reason", "quantity", "attempts", "due_at"),
-    "events": ("occurred_at", "type", "status", "id", "error"),
+    "debts": ("id", "kind", "source", "amount", "currency", "opened_at", "ended_by"),
+    "debt_links": ("id", "state", "debts", "total", "currency", "transaction_id", "overpaid"),
+    "webhooks": ("occurred_at", "type", "status", "id", "error"),
+    "audit": ("at", "actor_kind", "actor", "action", "outcome"),
 }  # fmt: skip
 
 _WHOLE = {"id", "event_id", "status", "state"}  # never wrapped, because people copy them
@@ -68,13 +71,20 @@ def ask(data_dir: Path, command: Mapping[str, Any]) -> dict[str, Any]:
 def draw(console: Console, found: Mapping[str, Any]) -> None:
     """Prints one user's state for a person to read."""
     user = found["user"]
-    console.print(f"[bold]{escape(user['id'])}[/]  {escape(user['email'])}")
+    console.print(f"[bold]{escape(user['id'])}[/]  {escape(user['email'] or 'no email address')}")
+    if user["own_account"]:
+        verified = _text(user["verified_at"]) if user["verified_at"] else "not verified"
+        console.print(f"signed up here, {verified}")
+    if user["same_address"]:
+        console.print(f"others with this address: {', '.join(map(escape, user['same_address']))}")
     console.print(f"Commet's customer: {user['commet_customer_id'] or 'none yet'}")
     console.print(f"[dim]now {_text(found['now'])}[/]\n")
     for subscription in found["subscriptions"]:
         _subscription(console, subscription)
     for part, columns in _COLUMNS.items():
         _table(console, part, columns, found[part])
+    if found["contact"]:
+        _table(console, "contact", tuple(found["contact"]), [found["contact"]])
     if found["checkout"]:
         _table(console, "checkout", tuple(found["checkout"]), [found["checkout"]])
     console.print("[bold]reconcile will do[/]")

@@ -19,6 +19,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 # The same as in docker-compose.yml. They are valid on this machine only.
 DATABASE = {"username": "billing_app", "password": "local-app"}
+DATABASE_ACCOUNTS = {"username": "billing_accounts", "password": "local-accounts"}
 DATABASE_OWNER = {"username": "billing_owner", "password": "local-owner"}
 COMMET_KEY = "ck_sandbox_local"
 
@@ -29,8 +30,9 @@ def fill(client: Any) -> str:
     """Writes all secrets. Existing webhook and app secrets stay. Returns a new service key."""
     key = f"svc_local_{secrets.token_hex(32)}"
     digest = hashlib.sha256(key.encode()).hexdigest()
-    scopes = ["usage:write", "usage:correct", "read"]
+    scopes = ["usage:write", "usage:correct", "read", "billing:manage", "users:manage"]
     _write(client, "local/database", json.dumps(DATABASE))
+    _write(client, "local/database-accounts", json.dumps(DATABASE_ACCOUNTS))
     _write(client, "local/database-owner", json.dumps(DATABASE_OWNER))
     _write(client, "local/commet", json.dumps({"api_key": COMMET_KEY}))
     _write(

@@ -26,7 +26,7 @@ from psycopg.conninfo import conninfo_to_dict
 from local.commet_key import SANDBOX_BASE_URL, check_sandbox_key
 from local.gateway.logs import Log
 from local.gateway.server import Gateway
-from local.gateway.template import load_template
+from local.gateway.template import import_sam_cli, load_template
 from local.locks import HeldError, hold
 from local.ports import Port, free_port
 from local.postgres import EmbeddedPostgres
@@ -40,7 +40,8 @@ MIGRATE_FUNCTION = "MigrateFunction"
 REGISTER_WEBHOOK_FUNCTION = "RegisterWebhookFunction"
 
 _WEBHOOK_SECRET = "local/webhook"  # noqa: S105 - its name
-_DATABASE, _OWNER, _APP = "billing", "billing_owner", "billing_app"
+_DATABASE = "billing"
+_ROLES = {"owner": "billing_owner", "app": "billing_app", "accounts": "billing_accounts"}
 _POLL_SECONDS = 0.5
 _USUAL_NAME = ".local"  # of the data directory
 
@@ -60,7 +61,7 @@ class FunctionFailedError(StackError):
 
 @dataclass(frozen=True)
 class Database:
-    """The address of the functions' database, and the logins of its owner and its app role."""
+    """The address of the functions' database, and the logins of its owner and its two roles."""
 
     host: str
     port: int
@@ -68,6 +69,7 @@ class Database:
     sslmode: str
     owner: dict[str, str]
     app: dict[str, str]
+    accounts: dict[str, str]
 
     @property
     def url(self) -> str:
@@ -146,6 +148,11 @@ class LocalStack:
         return self._gateway.function_url(WEBHOOK_FUNCTION)
 
     @property
+    def mailbox(self) -> str:
+        """The address of the mailbox, which has the mails that the stack has sent."""
+        return f"{self.api}/_mail"
+
+    @property
     def lambda_url(self) -> str:
         """The address of Lambda's Invoke API, for functions without a route."""
         return self._gateway.lambda_url
@@ -162,6 +169,11 @@ class LocalStack:
             kind, message = answer.get("errorType"), answer.get("errorMessage")
             raise FunctionFailedError(function, str(kind), str(message))
         return answer
+
+    def confirm_address(self, user_id: str) -> None:
+        """Counts the address of an own account as confirmed, as an operator may."""
+        why = {"author": "local stack", "note": "nobody reads mail here"}
+        self.invoke("ReconcileFunction", {"command": "verify_address", "user": user_id, **why})
 
     def start(self) -> None:
         """Starts everything. Returns once requests are served.
@@ -210,7 +222,7 @@ class LocalStack:
         with ThreadPoolExecutor() as pool:
             database = pool.submit(self._start_database, kept)
             standin = pool.submit(self._start_standin) if self.uses_standin else None
-            pool.submit(load_template, self._template, {})
+            pool.submit(import_sam_cli)
             reachable = database.result()
             if standin:
                 self._standin = standin.result()
@@ -278,6 +290,7 @@ class LocalStack:
             "service_key": self.service_key,
             "database_url": self.database_url,
             "lambda": self.lambda_url,
+            "mailbox": self.mailbox,
         }
 
     def _own_data_dir(self) -> Path:
@@ -311,15 +324,15 @@ class LocalStack:
         postgres.start()
         self._postgres = postgres
         logins = {
-            name: {"username": name, "password": kept[f"{role}_password"]}
-            for role, name in (("owner", _OWNER), ("app", _APP))
+            role: {"username": name, "password": kept[f"{role}_password"]}
+            for role, name in _ROLES.items()
         }
         for login in logins.values():
             postgres.ensure_role(login["username"], login["password"])
-        postgres.ensure_database(_DATABASE, owner=_OWNER)
+        postgres.ensure_database(_DATABASE, owner=_ROLES["owner"])
         self._say(f"Postgres listens on port {postgres.port}.")
         host, port = "127.0.0.1", postgres.port
-        return Database(host, port, _DATABASE, "disable", logins[_OWNER], logins[_APP])
+        return Database(host, port, _DATABASE, "disable", **logins)
 
     def _start_standin(self) -> StandIn:
         port = free_port(self._commet_port)
@@ -358,6 +371,7 @@ class LocalStack:
             "local/app": kept["app_secret"],
             "local/commet": json.dumps({"api_key": self.commet_api_key}),
             "local/database": json.dumps(database.app),
+            "local/database-accounts": json.dumps(database.accounts),
             "local/database-owner": json.dumps(database.owner),
             "local/service-keys": kept.service_keys(),
         }
@@ -376,8 +390,11 @@ class LocalStack:
             "DatabaseName": database.name,
             "DatabaseSslMode": database.sslmode,
             "DatabaseSecretArn": "local/database",
+            "DatabaseAccountsSecretArn": "local/database-accounts",
             "DatabaseOwnerSecretArn": "local/database-owner",
+            "EmailFrom": "billing@stack.localhost",
             "AppUrl": f"http://127.0.0.1:{port}",
+            "RunbookUrl": "https://example.com/operations.md",  # no alarm rings here
             "AllowedOrigins": f"http://127.0.0.1:{port},http://localhost:{port}",
             "DeliveryIntervalSeconds": "2",
             "CommetCallsPerSecond": "200",
@@ -392,6 +409,6 @@ def _users_own_database(url: str) -> Database:
             login = {"username": about.user, "password": about.password}
             wanted = str(conninfo_to_dict(url).get("sslmode") or "prefer")
             sslmode = "prefer" if wanted == "allow" else wanted
-            return Database(about.host, about.port, about.dbname, sslmode, login, login)
+            return Database(about.host, about.port, about.dbname, sslmode, login, login, login)
     except psycopg.Error as error:
         raise StackError(f"DATABASE_URL cannot be used: {error}") from error

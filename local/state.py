@@ -36,6 +36,7 @@ class Kept:
             "app_secret": secrets.token_urlsafe(32),
             "owner_password": secrets.token_urlsafe(24),
             "app_password": secrets.token_urlsafe(24),
+            "accounts_password": secrets.token_urlsafe(24),
             # The webhook secret; empty until an endpoint is registered.
             "webhook_secret": '{"secrets": []}',
         }
@@ -54,7 +55,7 @@ class Kept:
     def service_keys(self) -> str:
         """The text of the secret with the service keys. It contains hashes and no key."""
         digest = hashlib.sha256(self["service_key"].encode()).hexdigest()
-        scopes = ["usage:write", "usage:correct", "read"]
+        scopes = ["usage:write", "usage:correct", "read", "billing:manage", "users:manage"]
         return json.dumps({"keys": [{"name": "local", "sha256": digest, "scopes": scopes}]})
 
     def _save(self) -> None:

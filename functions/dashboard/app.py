@@ -1,40 +1,62 @@
 """The dashboard, the users that a backend registers, health, the welcome page, unknown routes."""
 
 import math
+from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from aws_lambda_powertools.event_handler import Response
-from aws_lambda_powertools.event_handler.openapi.params import Body
+from aws_lambda_powertools.event_handler.openapi.params import Body, Query
 from aws_lambda_powertools.event_handler.openapi.params import Path as PathParameter
 
 from billing import amounts, wiring
-from billing.accounts import accounts
+from billing.accounts import accounts, erasing, export, identities, people  # noqa: F401 - INIT
 from billing.accounts.accounts import User
+from billing.audit import trail
+from billing.audit.trail import Action
+from billing.database import health
 from billing.deadline import LambdaContext
-from billing.field_types import USER_ID_PATTERN
-from billing.http import api
+from billing.field_types import TEXT_PATTERN, USER_ID_PATTERN
+from billing.http import api, usage_answers
 from billing.http.shapes import (
+    AuditEntry,
+    AuditPage,
     CurrentPeriod,
     DailyUsage,
     Dashboard,
+    ErasureReply,
+    Export,
+    FeatureReply,
     Health,
     OverageReply,
+    PatchUser,
+    PaymentTroubleReply,
     PlanRefReply,
     PutUser,
+    ScheduledChangeReply,
+    SpendingReply,
+    SpendLimit,
+    SpendLimitReply,
     SubscriptionReply,
     UsagePeriodReply,
     UsageReply,
     UserPut,
     UserReply,
 )
+from billing.payments import troubles
+from billing.payments.troubles import OpenTrouble
+from billing.subscriptions import mirror
 from billing.subscriptions.mirror import Subscription
-from billing.usage import totals
+from billing.usage import spending, totals
 from billing.usage.totals import FeatureUsage
 
 # Powertools reads the rules of a path parameter from `Path`, so the type UserId cannot be used.
 UserIdInPath = Annotated[str, PathParameter(pattern=USER_ID_PATTERN)]
+MAX_CURSOR = 2000
+MAX_PAGE = 1000
 
 app = api.resolver()
 
@@ -57,7 +79,7 @@ def dashboard_of_user(user_id: UserIdInPath) -> Response[Dashboard]:
 
 @app.put(
     "/users/<user_id>",
-    security=api.by_service("usage:write"),
+    security=api.by_service("users:manage"),
     responses=api.answers(UserPut, 200, 403, 409) | api.answers(UserPut, 201),
 )
 def put_user(user_id: UserIdInPath, body: Annotated[PutUser, Body()]) -> Response[UserPut]:
@@ -66,15 +88,151 @@ def put_user(user_id: UserIdInPath, body: Annotated[PutUser, Body()]) -> Respons
     A user who signed up here keeps their own email and name, and the answer contains these.
     """
     user, created = accounts.put_user(
-        wiring.database(), user_id=user_id, email=body.email, name=body.name, now=wiring.now()
+        wiring.database(),
+        user_id=user_id,
+        email=body.email,
+        name=body.name,
+        now=wiring.now(),
+        by=api.actor(app),
+        person=wiring.people().of_product_id(user_id),
     )
     return api.json_response(UserPut(user=_user(user)), 201 if created else 200)
 
 
+@app.delete(
+    "/users/<user_id>",
+    status_code=202,
+    security=api.by_service("users:manage"),
+    responses=api.answers(ErasureReply, 202, 403, 404),
+)
+def erase_user(user_id: UserIdInPath) -> Response[ErasureReply]:
+    """Erase a user. Never refused, and may be repeated.
+
+    Sessions, name and address go at once. A running subscription is canceled after its usage was
+    reported; what the provider still bills is kept without personal data until it is closed.
+    """
+    erasing.erase(wiring.database(), user_id, by=api.actor(app))
+    return api.json_response(ErasureReply(user_id=user_id), 202)
+
+
+@app.patch(
+    "/users/<user_id>",
+    security=api.by_service("users:manage"),
+    responses=api.answers(UserPut, 200, 403, 404, 409),
+)
+def patch_user(user_id: UserIdInPath, body: Annotated[PatchUser, Body()]) -> Response[UserPut]:
+    """Change the address or the name of a user of your product.
+
+    A user who signed up here changes them alone (409 `own_account`).
+    """
+    user = accounts.patch_user(
+        wiring.database(),
+        user_id,
+        email=body.email,
+        name=body.name,
+        clear_name="name" in body.model_fields_set and body.name is None,
+        by=api.actor(app),
+    )
+    return api.json_response(UserPut(user=_user(user)))
+
+
+@app.get(
+    "/users/<user_id>",
+    security=api.by_service("read"),
+    responses=api.answers(UserPut, 200, 403, 404),
+)
+def show_user(user_id: UserIdInPath) -> Response[UserPut]:
+    """A user's address and name."""
+    return api.json_response(UserPut(user=_user(accounts.user_by_id(wiring.database(), user_id))))
+
+
+@app.get("/account/export", security=api.BY_USER, responses=api.answers(Export, 200))
+def my_export(
+    cursor: Annotated[str | None, Query(max_length=MAX_CURSOR)] = None,
+) -> Response[Export]:
+    """Everything recorded about you, page by page."""
+    return _export(api.user(app).id, cursor)
+
+
+@app.get(
+    "/users/<user_id>/export",
+    security=api.by_service("users:manage"),
+    responses=api.answers(Export, 200, 403, 404),
+)
+def export_user(
+    user_id: UserIdInPath,
+    cursor: Annotated[str | None, Query(max_length=MAX_CURSOR)] = None,
+) -> Response[Export]:
+    """Everything recorded about a user, page by page."""
+    return _export(accounts.user_by_id(wiring.database(), user_id).id, cursor)
+
+
+@app.get("/account/audit", security=api.BY_USER, responses=api.answers(AuditPage, 200))
+def my_audit(
+    cursor: Annotated[str | None, Query(max_length=MAX_CURSOR)] = None,
+    limit: Annotated[int | None, Query(ge=1, le=MAX_PAGE)] = None,
+) -> Response[AuditPage]:
+    """What was done to your account, and by whom, newest first."""
+    return _audit(api.user(app).id, cursor, limit)
+
+
+@app.get(
+    "/users/<user_id>/audit",
+    security=api.by_service("read"),
+    responses=api.answers(AuditPage, 200, 403, 404),
+)
+def audit_of_user(
+    user_id: UserIdInPath,
+    cursor: Annotated[str | None, Query(max_length=MAX_CURSOR)] = None,
+    limit: Annotated[int | None, Query(ge=1, le=MAX_PAGE)] = None,
+) -> Response[AuditPage]:
+    """What was done to a user's account, and by whom, newest first."""
+    return _audit(accounts.user_by_id(wiring.database(), user_id).id, cursor, limit)
+
+
+@app.get("/users", security=api.by_service("read"), responses=api.answers(UserPut, 200, 403, 404))
+def find_user(
+    iss: Annotated[
+        str,
+        Query(min_length=1, max_length=2000, pattern=TEXT_PATTERN, description="The issuer."),
+    ],
+    sub: Annotated[
+        str,
+        Query(min_length=1, max_length=255, pattern=TEXT_PATTERN, description="The subject."),
+    ],
+) -> Response[UserPut]:
+    """The user whom your identity provider calls so, once a token of theirs has come."""
+    return api.json_response(UserPut(user=_user(identities.find(wiring.database(), iss, sub))))
+
+
+@app.put("/spend-limit", security=api.BY_USER, responses=api.answers(SpendLimitReply, 200, 403))
+def limit_my_spending(body: Annotated[SpendLimit, Body()]) -> Response[SpendLimitReply]:
+    """Limit what your usage beyond the included quantities may cost in a period.
+
+    It may be as high as the limit that applies without it. Null removes it.
+    """
+    return _limit(api.user(app).id, body.amount, by="user")
+
+
+@app.put(
+    "/users/<user_id>/spend-limit",
+    security=api.by_service("billing:manage"),
+    responses=api.answers(SpendLimitReply, 200, 403, 404),
+)
+def limit_spending_of_user(
+    user_id: UserIdInPath, body: Annotated[SpendLimit, Body()]
+) -> Response[SpendLimitReply]:
+    """Limit what a user's overage may cost in a period, above or below the default.
+
+    Null brings the default back.
+    """
+    return _limit(user_id, body.amount, by="product")
+
+
 @app.get("/health", responses=api.answers(Health, 200))
-def health() -> Response[Health]:
-    """200 while the database answers, else 503."""
-    wiring.database().value("select 1")
+def show_health() -> Response[Health]:
+    """200 while the database answers, takes writes and has its tables, else 503."""
+    health.check(wiring.database())
     return api.json_response(Health(status="ok"))
 
 
@@ -111,14 +269,62 @@ def _dashboard(user: User) -> Response[Dashboard]:
     used = totals.usage_of_user(
         wiring.database(), user_id=user.id, currency=wiring.settings().currency, now=now
     )
+    trouble = troubles.open_of_user(wiring.database(), user.id)
     return api.json_response(
         Dashboard(
             user=_user(user),
             access=access,
             subscription=_subscription(subscription, now) if subscription else None,
+            payment=_payment(trouble) if trouble else None,
             usage=[_usage(feature) for feature in used],
+            features=[
+                FeatureReply(feature=f.feature, name=f.name, allowed=access and f.allowed)
+                for f in mirror.boolean_features(wiring.database(), user.id)
+            ],
+            spending=_spending(user.id),
         )
     )
+
+
+def _limit(
+    user_id: str, amount: Decimal | None, *, by: Literal["product", "user"]
+) -> Response[SpendLimitReply]:
+    spending.set_limit(
+        wiring.database(),
+        user_id,
+        amount,
+        by=by,
+        rules=wiring.rules(),
+        now=wiring.now(),
+        actor=api.actor(app),
+    )
+    return api.json_response(SpendLimitReply(spending=_spending(user_id)))
+
+
+def _export(user_id: str, cursor: str | None) -> Response[Export]:
+    db, now = wiring.database(), wiring.now()
+    found = export.page(db, user_id, cursor=cursor)
+    if cursor is None:
+        trail.write(db, api.actor(app), Action.EXPORTED, user_id=user_id)
+    return api.json_response(
+        Export(
+            user_id=user_id,
+            exported_at=now,
+            sections=found.sections,
+            next_cursor=found.next_cursor,
+        )
+    )
+
+
+def _audit(user_id: str, cursor: str | None, limit: int | None) -> Response[AuditPage]:
+    found = trail.page(wiring.database(), user_id, cursor=cursor, limit=limit or 100)
+    entries = [AuditEntry(**asdict(each)) for each in found.entries]
+    return api.json_response(AuditPage(entries=entries, next_cursor=found.next_cursor))
+
+
+def _spending(user_id: str) -> SpendingReply | None:
+    found = spending.spending_of(wiring.database(), user_id, rules=wiring.rules(), now=wiring.now())
+    return usage_answers.spending(found)
 
 
 def _user(user: User) -> UserReply:
@@ -138,8 +344,31 @@ def _subscription(row: Subscription, now: datetime) -> SubscriptionReply:
         plan=PlanRefReply(id=row.plan_id, name=row.plan_name),
         current_period=period,
         cancel_at_period_end=row.cancel_at_period_end,
+        scheduled_change=_scheduled(row.scheduled_change) if row.scheduled_change else None,
         trial_ends_at=row.trial_ends_at,
         as_of=row.as_of,
+    )
+
+
+def _scheduled(change: Mapping[str, Any]) -> ScheduledChangeReply:
+    at = change["effective_at"]
+    return ScheduledChangeReply(
+        plan=PlanRefReply(id=change["plan_id"], name=change["plan_name"]),
+        interval=change["interval"],
+        effective_at=datetime.fromisoformat(at) if at else None,
+    )
+
+
+def _payment(trouble: OpenTrouble) -> PaymentTroubleReply:
+    amount, currency = trouble.amount, trouble.currency
+    return PaymentTroubleReply(
+        kind=trouble.kind,
+        since=trouble.since,
+        amount=None
+        if amount is None or currency is None
+        else amounts.format_money(amount, currency),
+        currency=currency,
+        recovery_url=trouble.recovery_url,
     )
 
 
@@ -153,6 +382,7 @@ def _usage(feature: FeatureUsage) -> UsageReply:
         used=amounts.format_decimal(feature.used),
         held=amounts.format_decimal(feature.held),
         carried=amounts.format_decimal(feature.carried),
+        used_before=amounts.format_decimal(feature.used_before),
         included=None if feature.included is None else amounts.format_decimal(feature.included),
         remaining=None if feature.remaining is None else amounts.format_decimal(feature.remaining),
         unlimited=feature.unlimited,

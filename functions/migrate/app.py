@@ -6,8 +6,10 @@ import psycopg
 from aws_lambda_powertools import Logger
 
 from billing import wiring
+from billing.database import privileges
 from billing.database.connection import connector
 from billing.database.migrate import MigrationChanged, migrate
+from billing.database.probe import RoleCannotWork, probe
 from billing.deadline import Deadline, LambdaContext
 from billing.deployment import custom_resource
 from billing.deployment.custom_resource import Done, Request
@@ -66,14 +68,23 @@ def _number(layer_arn: str) -> int:
 
 def _migrate(deadline: Deadline) -> list[str]:
     settings, secrets = wiring.settings(), wiring.secrets()
-    app_role = str(secrets.login(settings.database.secret_id)["username"])
+    logins = (
+        (settings.database.secret_id, privileges.APP),
+        (settings.accounts_secret_id, privileges.ACCOUNTS),
+    )
+    roles = [(str(secrets.login(each)["username"]), granted) for each, granted in logins]
     connect = connector(settings.database, secrets, "migrate", secret_id=settings.owner_secret_id)
-    applied = migrate(connect, app_role, deadline=deadline)
+    applied = migrate(connect, roles, deadline=deadline)
+    # Otherwise the first request would find out that a role cannot work.
+    for (secret_id, _), (role, granted) in zip(logins, roles, strict=True):
+        connect = connector(settings.database, secrets, "migrate", secret_id=secret_id)
+        probe(role, granted, connect)
     logger.info("migrate.done", applied=applied)
     return applied
 
 
 def _reason(error: Exception) -> str:
-    if isinstance(error, psycopg.Error | MigrationChanged | NotPublished):
-        return f"{type(error).__name__}: {error}"
+    if isinstance(error, psycopg.Error | MigrationChanged | NotPublished | RoleCannotWork):
+        notes = " ".join(getattr(error, "__notes__", ()))
+        return f"{type(error).__name__}: {error} {notes}".strip()
     return f"The tables could not be brought up to date: {custom_resource.explained(error)}"

@@ -2,11 +2,21 @@
 
 {}                                                          what the schedule does
 {"command": "sweep"}                                        the next run begins a sweep
-{"command": "redrive", "what": "events", "id"?, "user"?}    dead webhooks are tried again
+{"command": "redrive", "what": "webhooks", "id"?, "user"?}    dead webhooks are tried again
 {"command": "redrive", "what": "deliveries", "id"?, "user"?, "reason"?}
                                                             parked deliveries are sent again
 {"command": "resolve", "user", "id", "note", "delivered"?}  takes a parked delivery off the list
+{"command": "resolve_dispute", "user", "transaction", "outcome"}
+                                                            ends an open dispute: won or lost
 {"command": "repair_drift", "user"?}                        replaces Commet's totals that differ
+{"command": "forgive", "user", "debt", "author", "note"}     ends a debt, or with "all" all debts
+{"command": "refund", "transaction", "link"?}               gives a payment back, whole
+{"command": "adopt", "user", "customer", "author", "note"}  gives a customer of Commet to a user
+{"command": "end_sessions", "user", "author", "note"}        ends all sessions of a user
+{"command": "verify_address", "user", "author", "note", "address"?}
+                                                            counts an address as confirmed
+{"command": "free_address", "user", "author", "note"}        takes the address from an account
+{"command": "erase", "user", "author", "note"}              erases a user
 {"command": "show", "user": "usr_..."}                      shows everything recorded about a user
 """
 
@@ -15,6 +25,7 @@ from typing import Any
 from aws_lambda_powertools import Logger, Metrics
 
 from billing import wiring
+from billing.commet import metered  # noqa: F401 - wiring imports it late; here it loads during INIT
 from billing.deadline import Deadline, LambdaContext
 from billing.metric import Metric
 from billing.operations import commands, reconcile
@@ -25,9 +36,9 @@ metrics = Metrics()
 # The metric for each count in a run's summary.
 METRICS = {
     "steps_failed": Metric.STEPS_FAILED,
-    "events_applied": Metric.EVENTS_APPLIED,
-    "events_failed": Metric.EVENTS_FAILED,
-    "events_died": Metric.EVENTS_DIED,
+    "webhooks_applied": Metric.WEBHOOKS_APPLIED,
+    "webhooks_failed": Metric.WEBHOOKS_FAILED,
+    "webhooks_died": Metric.WEBHOOKS_DIED,
     "inbox_failed": Metric.INBOX_FAILED,
     "inbox_dead": Metric.INBOX_DEAD,
     "inbox_age_seconds": Metric.INBOX_AGE_SECONDS,
@@ -36,26 +47,48 @@ METRICS = {
     "swept_subscriptions": Metric.SWEPT_SUBSCRIPTIONS,
     "swept_differing": Metric.SWEPT_DIFFERING,
     "swept_missing": Metric.SWEPT_MISSING,
+    "contacts_told": Metric.CONTACTS_TOLD,
+    "customers_asked": Metric.CUSTOMERS_ASKED,
+    "customers_linked": Metric.CUSTOMERS_LINKED,
+    "erasures_worked": Metric.ERASURES_WORKED,
+    "erasures_finished": Metric.ERASURES_FINISHED,
+    "erasures_stuck": Metric.ERASURES_STUCK,
     "refreshed": Metric.REFRESHED,
     "refresh_failed": Metric.REFRESH_FAILED,
     "healed": Metric.HEALED,
+    "disputes_asked": Metric.DISPUTES_ASKED,
+    "disputes_ended": Metric.DISPUTES_ENDED,
     "totals_compared": Metric.TOTALS_COMPARED,
     "totals_differing": Metric.TOTALS_DIFFERING,
     "deliveries_decided": Metric.DELIVERIES_DECIDED,
+    "debt_calls": Metric.DEBT_CALLS,
+    "debtors": Metric.DEBTORS,
+    "debts_paid_twice": Metric.DEBTS_PAID_TWICE,
+    "accounts_expired": Metric.ACCOUNTS_EXPIRED,
     "payloads_pruned": Metric.PAYLOADS_PRUNED,
     "periods_compacted": Metric.PERIODS_COMPACTED,
     "ledger_pruned": Metric.LEDGER_PRUNED,
+    "audit_pruned": Metric.AUDIT_PRUNED,
 }
 
 
-def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
+def handler(event: Any, context: LambdaContext) -> dict[str, Any]:
     """One scheduled run, which returns its counts, or one command, which returns its result.
 
     Raises RuntimeError where a step of the run failed, so that Lambda counts an error, and
     InvalidRequest for a wrong command.
     """
+    # A schedule may send any JSON.
+    if not isinstance(event, dict):
+        event = {}
     if "command" in event:
-        return commands.obey(wiring.database(), event, now=wiring.now())
+        return commands.obey(
+            wiring.database(),
+            event,
+            now=wiring.now(),
+            commet=wiring.metered_commet,
+            deadline=Deadline.of_invocation(context, reserve=5),
+        )
     answer: dict[str, Any] = _run(event, context)
     return answer
 

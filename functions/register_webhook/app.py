@@ -6,6 +6,7 @@ from aws_lambda_powertools import Logger
 
 from billing import wiring
 from billing.clock import wall_clock
+from billing.config import Misconfigured
 from billing.deadline import Deadline, LambdaContext
 from billing.deployment import custom_resource
 from billing.deployment.custom_resource import Done, Request
@@ -39,9 +40,9 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
 
 
 def _fulfil(request: Request, deadline: Deadline) -> Done:
-    registration = _registration(request.properties["Url"], deadline)
     if request.kind == "Delete":
-        return _remove(request, registration)
+        return _remove(request, deadline)
+    registration = _registration(request.properties["Url"], deadline)
     endpoint_id = registration.ensure(
         request_id=request.id, rotation=request.properties.get("Rotation", "")
     )
@@ -51,22 +52,35 @@ def _fulfil(request: Request, deadline: Deadline) -> Done:
     return Done(request.resource_id or endpoint_id, data={"EndpointId": endpoint_id})
 
 
-def _remove(request: Request, registration: Registration) -> Done:
+def _remove(request: Request, deadline: Deadline) -> Done:
+    """Removes the endpoint. What cannot be removed for good reason is left, and named.
+
+    Raises CommetUnavailable where an endpoint that was registered may be removed by a later try.
+    """
     resource_id = request.resource_id or _NONE
     try:
+        registration = _registration(request.properties["Url"], deadline)
         registration.remove(None if resource_id == _NONE else resource_id)
-    except CommetRefused as refused:
-        # The stack must be deletable after its API key was revoked.
-        logger.warning("webhook_endpoint.left", endpoint_id=resource_id, code=refused.commet_code)
-        return Done(resource_id, f"Remove the endpoint at Commet yourself: {refused}"[:500])
+    except (CommetRefused, Misconfigured) as error:
+        # The stack must be deletable after its API key was revoked, and with a wrong setting.
+        return _left(resource_id, error)
     except CommetUnavailable as error:
-        if not isinstance(error.__cause__, Unavailable):
+        # Without the API key's secret Commet was not called. And where nothing was registered, the
+        # address of Commet may be the mistake that the deletion is to undo.
+        if resource_id != _NONE and not isinstance(error.__cause__, Unavailable):
             raise
-        # The same without the API key's secret: it could not be read, so Commet was not called.
-        logger.warning("webhook_endpoint.left", endpoint_id=resource_id, exc_info=True)
-        reason = custom_resource.explained(error)
-        return Done(resource_id, f"Remove the endpoint at Commet yourself: {reason}")
+        return _left(resource_id, error)
     return Done(resource_id)
+
+
+def _left(resource_id: str, error: Exception) -> Done:
+    logger.warning("webhook_endpoint.left", endpoint_id=resource_id, exc_info=error)
+    reason = str(error) if isinstance(error, CommetRefused) else custom_resource.explained(error)
+    if resource_id == _NONE:
+        text = f"No endpoint was registered. Commet may have an endpoint of this stack: {reason}"
+    else:
+        text = f"Remove the endpoint at Commet yourself: {reason}"
+    return Done(resource_id, text[:500])
 
 
 def _registration(url: str, deadline: Deadline) -> Registration:

@@ -1,6 +1,6 @@
 """The usage routes: report, check, reserve, correct and export usage."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from functools import partial
 from typing import Annotated, Any, Literal, TypeVar
@@ -24,8 +24,8 @@ from billing.errors import (
     InvalidRequest,
     Unauthenticated,
 )
-from billing.field_types import FEATURE_PATTERN, USER_ID_PATTERN, OccurredAt
-from billing.http import api, shapes, usage_answers, usage_batch
+from billing.field_types import FEATURE_PATTERN, TEXT_PATTERN, USER_ID_PATTERN, OccurredAt
+from billing.http import api, shapes, usage_answers, usage_batch, usage_export
 from billing.http.refusals import log_refusals, refusal
 from billing.http.shapes import (
     Confirm,
@@ -45,9 +45,10 @@ from billing.subscriptions.access import Decided, Decision
 from billing.usage import accepting, corrections, ledger, reservations
 from billing.usage.accepting import UsageEvent, Verdict
 from billing.usage.corrections import Correction
-from billing.usage.reservations import Outcome, Reservation
+from billing.usage.reservations import Reservation, ReservationResult
 
 MAX_BODY_BYTES = 4 * 1024 * 1024
+MAX_CURSOR = 2000
 
 app = api.resolver(max_body_bytes=MAX_BODY_BYTES)
 metrics = Metrics()
@@ -111,8 +112,7 @@ def check_usage(body: Annotated[UsageCheck, Body()]) -> Response[UsageAllowed]:
         user_id=user_id,
         feature=body.feature,
         quantity=body.quantity,
-        statuses=wiring.settings().live_statuses,
-        currency=wiring.settings().currency,
+        rules=wiring.rules(),
         now=wiring.now(),
     )
     try:
@@ -149,7 +149,7 @@ def reserve_usage(body: Annotated[Reserve, Body()]) -> Response[ReservationReply
         wiring.database(),
         usage,
         expires_in=timedelta(seconds=body.expires_in),
-        statuses=wiring.settings().live_statuses,
+        rules=wiring.rules(),
         now=wiring.now(),
     )
     outcome = _only(_decide([usage.user_id], lambda _: [reserve()]))
@@ -175,7 +175,7 @@ def confirm_reservation(
         wiring.database(),
         held,
         body.quantity or held.quantity,
-        statuses=wiring.settings().live_statuses,
+        rules=wiring.rules(),
         now=wiring.now(),
     )
     outcome = _only(_decide([held.user_id], lambda _: [confirm()]))
@@ -231,7 +231,7 @@ def correct_usage(body: Annotated[Correct, Body()]) -> Response[CorrectionTaken]
         wiring.database(),
         correction,
         author=_service().name,
-        statuses=wiring.settings().live_statuses,
+        rules=wiring.rules(),
         now=wiring.now(),
     )
     corrected = _only(_decide([body.user_id], lambda _: [correct()]))
@@ -254,43 +254,43 @@ def list_usage(
     *,
     user_id: Annotated[str | None, Query(pattern=USER_ID_PATTERN)] = None,
     feature: Annotated[str | None, Query(pattern=FEATURE_PATTERN)] = None,
+    idempotency_key: Annotated[
+        str | None, Query(min_length=1, max_length=200, pattern=TEXT_PATTERN)
+    ] = None,
     since: Annotated[OccurredAt | None, Query(alias="from")] = None,
     until: Annotated[OccurredAt | None, Query(alias="to")] = None,
-    cursor: Annotated[str | None, Query(max_length=2000)] = None,
-    limit: Annotated[int, Query(ge=1, le=ledger.MAX_PAGE)] = 100,
+    cursor: Annotated[str | None, Query(max_length=MAX_CURSOR)] = None,
+    limit: Annotated[int | None, Query(ge=1, le=ledger.MAX_PAGE)] = None,
     form: Annotated[Literal["json", "csv"] | None, Query(alias="format")] = None,
 ) -> Response[LedgerPage | str]:
     """The ledger in the order of booking: events, confirmed reservations and corrections.
 
     `from` (inclusive) and `to` (exclusive) are times of booking. Follow `next_cursor`, or the
-    `Link` header, until there is none. `format=csv` or `Accept: text/csv` gives a spreadsheet.
+    `Link` header, until there is none; a page has 100 entries without `limit`. `idempotency_key`,
+    with `user_id`, finds the entries with one key, all on one page. `format=csv` or
+    `Accept: text/csv` gives a spreadsheet.
     """
-    page = ledger.page(
-        wiring.database(),
-        ledger.Query(user_id=user_id, feature=feature, since=since, until=until),
-        cursor=cursor,
-        limit=limit,
-        now=wiring.now(),
-    )
-    headers = {}
-    if page.next_cursor is not None:
-        asked = app.current_event.query_string_parameters | {"cursor": page.next_cursor}
-        headers["Link"] = f'</usage/events?{urlencode(asked)}>; rel="next"'
+    query = ledger.Query(user_id=user_id, feature=feature, since=since, until=until)
+    db, now = wiring.database(), wiring.now()
+    if idempotency_key is None:
+        page = ledger.page(db, query, cursor=cursor, limit=limit or 100, now=now)
+    else:
+        if user_id is None or cursor is not None or limit is not None:
+            raise _wrong_with_key(user_id)
+        page = ledger.entries_of_key(db, user_id, idempotency_key, query, now=now)
     accept = app.current_event.headers.get("accept", "")
-    if form == "csv" or (form is None and accept.split(",")[0].split(";")[0] == "text/csv"):
-        return Response(
-            200,
-            content_type="text/csv; charset=utf-8; header=present",
-            body=ledger.to_csv(page.entries),
-            headers=headers | {"Content-Disposition": 'attachment; filename="usage.csv"'},
-        )
-    events = [usage_answers.entry(entry) for entry in page.entries]
-    return Response(
-        200,
-        content_type="application/json",
-        body=LedgerPage(events=events, next_cursor=page.next_cursor).model_dump_json(),
-        headers=headers,
-    )
+    as_csv = form == "csv" or (form is None and accept.split(",")[0].split(";")[0] == "text/csv")
+    body, sent = usage_export.as_csv(page) if as_csv else usage_export.as_json(page)
+    headers = {}
+    if sent.next_cursor is not None:
+        asked = app.current_event.query_string_parameters | {"cursor": sent.next_cursor}
+        headers["Link"] = f'</usage/events?{urlencode(asked)}>; rel="next"'
+    if as_csv:
+        headers["Content-Disposition"] = 'attachment; filename="usage.csv"'
+        content_type = "text/csv; charset=utf-8; header=present"
+    else:
+        content_type = "application/json"
+    return Response(200, content_type=content_type, body=body, headers=headers)
 
 
 @metrics.log_metrics
@@ -312,7 +312,7 @@ def _take_batch(items: list[Any]) -> Response[UsageTaken]:
         else usage_answers.invalid(index, items[index], event)
         for index, event in enumerate(events)
     ]
-    log_refusals(r["code"] or r["status"] for r in results if r["status"] in usage_answers.REFUSED)
+    _log_refusals(r["code"] or r["status"] for r in results if r["status"] in usage_answers.REFUSED)
     return _taken(usage_answers.taken(results), 202)
 
 
@@ -320,7 +320,7 @@ def _accept(events: list[UsageEvent]) -> Decided[Verdict]:
     accept = partial(
         accepting.accept,
         wiring.database(),
-        statuses=wiring.settings().live_statuses,
+        rules=wiring.rules(),
         now=wiring.now(),
     )
     users = [event.user_id for event in events]
@@ -341,6 +341,14 @@ def _only(decided: Decided[D]) -> D:
     if decided.unconfirmed:
         raise AccessUnconfirmed(decided.unconfirmed[0])
     return decided.decisions[0]
+
+
+def _wrong_with_key(user_id: str | None) -> InvalidRequest:
+    if user_id is None:
+        missing = "A key is unique for its user only: name the user."
+        return InvalidRequest(errors=[FieldError("user_id", "missing", missing)])
+    one_page = "The entries with one key are one page: send neither cursor nor limit."
+    return InvalidRequest(errors=[FieldError("idempotency_key", "one_page", one_page)])
 
 
 def _user_to_check(named: str | None) -> str:
@@ -369,7 +377,7 @@ def _find(reservation_id: str) -> Reservation:
     return found
 
 
-def _reservation(outcome: Outcome, status: int) -> Response[ReservationReply]:
+def _reservation(outcome: ReservationResult, status: int) -> Response[ReservationReply]:
     if outcome.code is not None or outcome.reservation is None:
         raise _refused(str(outcome.code))
     return api.json_response(usage_answers.reservation(outcome.reservation), status)
@@ -377,8 +385,14 @@ def _reservation(outcome: Outcome, status: int) -> Response[ReservationReply]:
 
 def _refused(code: str) -> Exception:
     _count(refused=1)
-    log_refusals([code])
+    _log_refusals([code])
     return refusal(code)
+
+
+def _log_refusals(codes: Iterable[str]) -> None:
+    counted = log_refusals(codes)
+    if unknown := counted["price_unknown"]:
+        metrics.add_metric(Metric.USAGE_PRICE_UNKNOWN, MetricUnit.Count, unknown)
 
 
 def _count(*, accepted: int = 0, duplicates: int = 0, refused: int = 0) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 
-from billing import wiring
+from billing import metric, wiring
 from billing.database.connection import place_of
 from billing.deadline import LambdaContext
 from billing.errors import (
@@ -22,7 +22,7 @@ from billing.errors import (
     NotFound,
     PayloadTooLarge,
 )
-from billing.http import problems, security_headers
+from billing.http import events, problems, security_headers
 from billing.metric import Metric
 from billing.subscriptions import inbox
 
@@ -48,9 +48,11 @@ _failures = 0
 @metrics.log_metrics
 def handler(event: dict[str, Any], _: LambdaContext) -> dict[str, Any]:
     """Answers 200 to a signed webhook, 503 while the database does not answer, else a problem."""
-    request = event["requestContext"]
-    logger.append_keys(request_id=request["requestId"])
+    request_id = events.request_id(event)
+    logger.append_keys(request_id=request_id)
     try:
+        event = events.request_of(event)
+        request = event["requestContext"]
         if request["routeKey"] != _FUNCTION_URL and not wiring.settings().webhook_on_api:
             raise NotFound
         if request["http"]["method"] != "POST":
@@ -63,7 +65,8 @@ def handler(event: dict[str, Any], _: LambdaContext) -> dict[str, Any]:
         if error.status >= 500:
             fields = {"code": error.code, **place_of(error)}
             logger.exception("webhook.unavailable", extra=fields)
-        answer = problems.response(error, request["requestId"])
+            metric.count_for_watched_build(Metric.NEW_BUILD_ERRORS)
+        answer = problems.response(error, request_id)
     security_headers.add_to(answer["headers"])
     return answer
 

@@ -3,7 +3,8 @@
     with Gateway(template, listener=..., secrets={...}) as gateway:
         gateway.url, gateway.function_url("WebhookFunction"), gateway.invoke("MigrateFunction", {})
 
-The HTTP API of the template is at `/`, function URLs are at `/_url/<LogicalId>/`.
+The HTTP API of the template is at `/`, function URLs are at `/_url/<LogicalId>/`, and the mails
+that functions have sent at `/_mail`.
 """
 
 import contextlib
@@ -52,6 +53,7 @@ from local.gateway.schedules import Scheduler
 from local.gateway.sidecar import Clock, Sidecar
 from local.gateway.template import Cors, FunctionSpec, FunctionUrl, HttpApi, Template
 from local.gateway.workers import INIT_SECONDS, Launcher, Sidecars
+from local.mailbox import Mailbox
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -201,7 +203,8 @@ class Gateway:
         self._closing = contextlib.ExitStack()
         try:
             token = random.token_urlsafe(32)
-            self._sidecar = Sidecar(secrets or {}, token, clock)
+            self.mailbox = Mailbox()
+            self._sidecar = Sidecar(secrets or {}, token, clock, self.mailbox)
             self._closing.callback(self._sidecar.close)
             home = self._closing.enter_context(tempfile.TemporaryDirectory(prefix="functions-"))
             launcher = Launcher(
@@ -230,7 +233,9 @@ class Gateway:
             )
             self._closing.callback(self._scheduler.stop)
             self._schedules_fire = schedule_minute_seconds is not None
-            self._server = self._serve(_application(template, self._functions, self.log))
+            self._server = self._serve(
+                _application(template, self._functions, self.log, self.mailbox)
+            )
             self._thread = threading.Thread(target=self._server.run, name="http", daemon=True)
         except BaseException:
             self._closing.close()
@@ -300,9 +305,9 @@ class Gateway:
         )
 
 
-def _application(template: Template, functions: Functions, log: Log) -> "WSGIApplication":
+def _application(
+    template: Template, functions: Functions, log: Log, mailbox: Mailbox
+) -> "WSGIApplication":
     root = _HttpApiDoor(template.api, functions, log) if template.api else not_found()
-    return DispatcherMiddleware(
-        root,
-        {f"/_url/{url.function}": _FunctionUrlDoor(url, functions, log) for url in template.urls},
-    )
+    urls = {f"/_url/{url.function}": _FunctionUrlDoor(url, functions, log) for url in template.urls}
+    return DispatcherMiddleware(root, {**urls, "/_mail": mailbox.pages})

@@ -1,8 +1,9 @@
-"""A server on loopback for what functions find beside them in AWS: secrets, a clock, Invoke.
+"""A server on loopback for what functions find beside them in AWS: secrets, mail, a clock, Invoke.
 
 - `GET /secretsmanager/get?secretId=...` is the protocol of the AWS Parameters and Secrets Lambda
   extension, so functions read secrets here as they do in AWS.
 - `POST /` is Secrets Manager's own protocol, for functions that write a secret.
+- `POST /v2/email/outbound-emails` is SES's own protocol. The mails go into the mailbox.
 - `GET /clock` answers the current time for the functions, from the stand-in's test clock.
 - `POST /2015-03-31/functions/{name}/invocations` is Lambda's own API, so that any AWS SDK, or
   `aws lambda invoke --endpoint-url`, can invoke a function without a route.
@@ -25,6 +26,7 @@ from local.gateway.functions import (
 )
 from local.gateway.runtime_api import LOOPBACK, MAX_PAYLOAD_BYTES
 from local.gateway.template import ACCOUNT_ID, REGION
+from local.mailbox import SEND_EMAIL, Mailbox
 
 TOKEN_HEADER = "X-Aws-Parameters-Secrets-Token"  # noqa: S105 - a header's name
 _AWS_TOKEN_HEADER = "X-Amz-Security-Token"  # noqa: S105 - the same, as AWS SDKs send it
@@ -40,8 +42,15 @@ class Sidecar(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, secrets: MutableMapping[str, str], token: str, clock: Clock | None) -> None:
+    def __init__(
+        self,
+        secrets: MutableMapping[str, str],
+        token: str,
+        clock: Clock | None,
+        mailbox: Mailbox | None = None,
+    ) -> None:
         super().__init__((LOOPBACK, 0), _Handler)
+        self._mailbox = mailbox or Mailbox()
         self.functions: Functions | None = None
         self._secrets = secrets
         self._token = token
@@ -87,6 +96,13 @@ class Sidecar(ThreadingHTTPServer):
             return self._secret(wanted, str(asked.get("VersionStage", "AWSCURRENT")))
         return _secrets_error("UnknownOperationException", f"{operation} is not served locally.")
 
+    def send_email(self, body: bytes, token: str) -> Answer:
+        """The answer of SES's SendEmail."""
+        if not self._knows(token):
+            return _error(403, "UnrecognizedClientException", "The security token is invalid.")
+        status, answer = self._mailbox.send_email(body)
+        return _json(status, answer)
+
     def _knows(self, token: str) -> bool:
         return hmac.compare_digest(token.encode(), self._token.encode())
 
@@ -122,6 +138,11 @@ class Sidecar(ThreadingHTTPServer):
         if kind == "Event":
             threading.Thread(target=functions.invoke, args=(name, event), daemon=True).start()
         return (202 if kind == "Event" else 204), b"", {}
+
+
+def _bare(name: str) -> str:
+    """The function's name. As in Lambda, it may be in an ARN and have a version or an alias."""
+    return name.split(":")[6 if name.startswith("arn:") else 0]
 
 
 def _invoked(result: InvocationResult) -> Answer:
@@ -180,11 +201,12 @@ class _Handler(BaseHTTPRequestHandler):
         if target := self.headers.get("X-Amz-Target"):
             token = self.headers.get(_AWS_TOKEN_HEADER, "")
             self._reply(self.server.secrets_manager(target, event, token))
+        elif path == SEND_EMAIL:
+            self._reply(self.server.send_email(event, self.headers.get(_AWS_TOKEN_HEADER, "")))
         elif path.startswith(_INVOKE) and path.endswith(_INVOCATIONS):
             name = urllib.parse.unquote(path[len(_INVOKE) : -len(_INVOCATIONS)])
             kind = self.headers.get("X-Amz-Invocation-Type", "RequestResponse")
-            # As in Lambda, the name may be an ARN.
-            self._reply(self.server.invoke(name.rpartition(":")[2], event, kind))
+            self._reply(self.server.invoke(_bare(name), event, kind))
         else:
             self._reply(_json(404, {"message": "Not Found"}))
 

@@ -120,11 +120,19 @@ def load_template(path: Path, parameters: Mapping[str, str] | None = None) -> Te
     )
 
 
+def import_sam_cli() -> None:
+    """Imports what `load_template` needs, which takes a second or more."""
+    # SAM CLI sends telemetry unless this variable is set before the import.
+    os.environ["SAM_CLI_TELEMETRY"] = "0"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        import samcli.lib.providers.sam_function_provider
+        import samcli.lib.providers.sam_stack_provider  # noqa: F401
+
+
 def _parse(path: Path, parameters: Mapping[str, str]) -> tuple[list[Any], Mapping[str, Any]]:
     """The template's functions and resources, as SAM CLI reads them."""
-    # SAM CLI is imported here, because that takes a second or more. It sends telemetry unless this
-    # variable is set before the import.
-    os.environ["SAM_CLI_TELEMETRY"] = "0"
+    import_sam_cli()
     with warnings.catch_warnings():
         # SAM CLI uses functions that its own translator has deprecated.
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -160,7 +168,7 @@ def _function(function: Any, root: Path) -> FunctionSpec:
         memory_mb=int(function.memory or 128),
         timeout_seconds=float(function.timeout or 3),
         runtime=function.runtime,
-        environment={name: _text(value) for name, value in variables.items()},
+        environment={name: _alias(_text(value)) for name, value in variables.items()},
         url_variables={
             name: owner for name, value in variables.items() if (owner := _url_owner(value))
         },
@@ -173,6 +181,12 @@ def _text(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     return "" if value is None or isinstance(value, (dict, list)) else str(value)
+
+
+def _alias(value: str) -> str:
+    """The ARN that `!Ref SomeFunction.Alias` stands for; any other value as it is."""
+    found = re.fullmatch(r"(\w+Function)\.Alias", value)
+    return f"arn:aws:lambda:{REGION}:{ACCOUNT_ID}:function:{found[1]}:live" if found else value
 
 
 def _url_owner(value: object) -> str | None:

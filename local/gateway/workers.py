@@ -126,6 +126,9 @@ def worker_environment(spec: FunctionSpec, runtime_api: str, sidecars: Sidecars)
         "TZ": ":UTC",
         "PARAMETERS_SECRETS_EXTENSION_HTTP_PORT": str(sidecars.secrets_port),
         "SECRETS_ENDPOINT_URL": f"http://{LOOPBACK}:{sidecars.secrets_port}",
+        "EMAIL_ENDPOINT_URL": f"http://{LOOPBACK}:{sidecars.secrets_port}",
+        # AWS's SDKs read this one themselves.
+        "AWS_ENDPOINT_URL_LAMBDA": f"http://{LOOPBACK}:{sidecars.secrets_port}",
     }
     if spec.logging.get("LogFormat") == "JSON":
         environment["AWS_LAMBDA_LOG_FORMAT"] = "JSON"
