@@ -11,17 +11,19 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-from deploy import parameters, prune
+from deploy import parameters, prune, refusals
 from deploy.aws import Account, Deployed
 from deploy.build_id import ROOT, build_id
 from deploy.errors import DeployError
-from deploy.parameters import Environment, Parameter
+from deploy.parameters import BUILD_ID, Environment, Parameter
 from deploy.plan import Plan, commands
 
 TEMPLATE = ROOT / "template.yaml"
 SAMCONFIG = ROOT / "samconfig.toml"
 
 _RUNTIME = (3, 13)
+# Lambda keeps this many executions unreserved, so an account with fewer cannot reserve any.
+_FEW_AT_ONCE = 100
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -107,13 +109,21 @@ def _deploy(
     known = parameters.of_template(TEMPLATE)
     deployed = {name: value for name, value in before.parameters.items() if name in known}
     values = parameters.choose_values(known, chosen, deployed, _asking(console) if ask else None)
+    refusals.refuse_unverifiable(TEMPLATE, values, account.region)
     plan = _plan(environment, values, before, confirm=ask)
     plan.show(console)
+    _warn_of_concurrency(console, account.concurrency())
     if ask and console.input("\nDeploy this? [y/N] ").strip().lower() not in ("y", "yes"):
         console.print("Nothing was deployed.")
         return 1
     for command in plan.commands:
-        _run(command, account.region)
+        try:
+            _run(command, account.region)
+        except DeployError as error:
+            raise DeployError(f"{error} {_what_remains(account, before)}") from None
+    if not _is_deployed(account, plan):
+        console.print("\nNothing was deployed: the stack has not become this build.")
+        return 1
     console.print("\nThe stack is deployed. `make prune` deletes versions that nothing uses.")
     return 0
 
@@ -168,11 +178,12 @@ def _check_state(stack: Deployed) -> None:
     if stack.status in ("ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "DELETE_FAILED"):
         raise DeployError(
             f"{stack.name} could not be created or deleted ({stack.status}). Its events say why."
-            f" Then delete the stack: sam delete --stack-name {stack.name}"
+            f" Then delete the stack: sam delete --stack-name {stack.name}. If that fails, see"
+            " docs/upgrade.md, 'When a stack is stuck'."
         )
     if stack.status == "UPDATE_ROLLBACK_FAILED":
         raise DeployError(
-            f"The rollback of {stack.name} failed: see docs/upgrade.md, 'When a rollback fails'."
+            f"The rollback of {stack.name} failed: see docs/upgrade.md, 'When a stack is stuck'."
         )
 
 
@@ -186,14 +197,41 @@ def _run(command: Sequence[str], region: str) -> None:
     environment = os.environ | {"AWS_DEFAULT_REGION": region, "SAM_CLI_TELEMETRY": "0"}
     done = subprocess.run([program or "", *command[1:]], cwd=ROOT, env=environment, check=False)
     if done.returncode != 0:
-        raise DeployError(
-            f"`{' '.join(command[:2])}` failed; see above."
-            + (
-                " CloudFormation has rolled back what it had changed."
-                if command[0] == "sam"
-                else ""
-            )
-        )
+        raise DeployError(f"`{' '.join(command[:2])}` failed; see above.")
+
+
+def _what_remains(account: Account, before: Deployed) -> str:
+    """What a failed deployment has left in AWS, as the stack's status says."""
+    try:
+        after = account.stack(before.name)
+    except DeployError:
+        return f"Nobody knows what was changed: AWS does not say how {before.name} is."
+    if (after.status, after.updated) == (before.status, before.updated):
+        return f"The stack {before.name} was not changed."
+    if after.status in ("ROLLBACK_COMPLETE", "UPDATE_ROLLBACK_COMPLETE"):
+        return "CloudFormation has rolled back what it had changed, except the tables."
+    return (
+        f"The status of {before.name} is now {after.status or 'empty: there is no stack'}. See"
+        " docs/upgrade.md, 'When a stack is stuck'."
+    )
+
+
+def _is_deployed(account: Account, plan: Plan) -> bool:
+    """Whether the stack is this build now: SAM also ends well where a person says no to it."""
+    now = account.stack(plan.environment.stack)
+    return now.parameters.get(BUILD_ID) == plan.build_id
+
+
+def _warn_of_concurrency(console: Console, limit: int | None) -> None:
+    if limit is None or limit >= _FEW_AT_ONCE:
+        return
+    console.print(
+        f"\n[bold]Only {limit} functions run at once[/] in this account and region, all stacks"
+        " together. The webhook's URL is public, and anybody who calls it often enough takes all of"
+        f" them: then the API answers 503. An account with fewer than {_FEW_AT_ONCE} cannot reserve"
+        " enough for the others. Ask AWS for 1,000 (Service Quotas, Lambda, Concurrent executions),"
+        " then set WebhookConcurrency."
+    )
 
 
 def _prune(console: Console, environment: Environment, *, keep: int, dry_run: bool) -> int:

@@ -75,6 +75,15 @@ class Account:
             name, found["StackStatus"], parameters, updated.isoformat() if updated else ""
         )
 
+    def concurrency(self) -> int | None:
+        """How many functions the account may run at once; None where AWS does not say."""
+        try:
+            with explained():
+                limits = self.client("lambda").get_account_settings()["AccountLimit"]
+        except (DeployError, KeyError):
+            return None  # the right to ask is not needed for a deployment
+        return int(limits["ConcurrentExecutions"])
+
     def resources(self, stack: str, kind: str) -> list[str]:
         """The physical ids of the stack's resources of type `kind`."""
         with explained():

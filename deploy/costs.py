@@ -10,6 +10,7 @@ table that this program prints. Sizes, alarms and schedules are read from the te
 import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -190,6 +191,7 @@ def table(path: Path = ROOT / "template.yaml") -> list[list[str]]:
     return [head, *rows, ["**Together**", *(f"**{_dollars(sum(c.values()))}**" for c in columns)]]
 
 
+@cache
 def count_alarm_metrics(path: Path) -> int:
     """The number of metrics in all alarms. AWS charges an alarm by its metrics."""
 

@@ -6,6 +6,7 @@ import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,8 @@ class Environment:
     parameters: Mapping[str, str]
 
 
-def of_template(path: Path) -> dict[str, Parameter]:
+@cache
+def of_template(path: Path) -> Mapping[str, Parameter]:
     """The template's parameters, in their order. BuildId is left out, because it is computed."""
     document = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506 - a SafeLoader
     return {

@@ -77,12 +77,17 @@ class Plan:
                 " and its secret is stored"
                 if registers
                 else "no webhook endpoint is registered at Commet (RegisterWebhook is false)",
-                "if a step fails, everything is rolled back except the tables; the previous code "
-                "works with the new tables",
+                "if a step fails, what had changed is taken back, except the tables; the previous"
+                " code works with the new tables",
             ],
             1,
         ):
             console.print(f"  {number}. {step}")
+        if not values.get("EmailFrom"):
+            console.print(
+                "\n[yellow]No mail will be sent[/], because EmailFrom is empty: nobody can confirm"
+                " an email address or set a forgotten password (docs/mail.md)."
+            )
         console.print("\nCommands")
         for command in self.commands:
             console.print("  [dim]" + escape(_shell(command)) + "[/]")

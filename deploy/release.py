@@ -144,7 +144,7 @@ def record(billing: Path, target: Path, connect: Connect) -> int:
     `connect` opens an empty database, which is filled. Raises psycopg.Error where a statement does
     not work with the tables and routines beside it; `target` is unchanged then.
     """
-    migrate(connect, _owner(connect), billing / "database")
+    migrate(connect, (), billing / "database")
     signatures: dict[str, dict[str, dict[str, str]]] = {}
     with connect() as connection:
         for each in statements(billing):
@@ -192,7 +192,6 @@ def broken(release: Path, billing: Path, connect: Connect) -> list[str]:
 
 
 def _broken(release: Path, billing: Path, connect: Connect) -> Iterator[str]:
-    owner = _owner(connect)
     steps = (
         ("new", release, release),  # checks the record itself
         ("upgraded", billing, release),
@@ -202,7 +201,7 @@ def _broken(release: Path, billing: Path, connect: Connect) -> Iterator[str]:
     signatures = json.loads((release / "signatures.json").read_text(encoding="utf-8"))
     for step, code, sent_by in steps:
         try:
-            migrate(connect, owner, code / "database")
+            migrate(connect, (), code / "database")
         except (psycopg.Error, MigrationChanged) as error:
             yield f"{step}: the migrations fail: {error}"
             return
@@ -257,11 +256,6 @@ def _run(
         unknown_column = error.sqlstate == _EMPTY_COLUMN and None not in values
         if unknown_column or not (error.sqlstate or "").startswith(_OF_THE_VALUES):
             yield f"fails when it runs: {error.diag.message_primary}"
-
-
-def _owner(connect: Connect) -> str:
-    with connect() as connection:
-        return connection.info.user
 
 
 def check_version(root: Path, version: str) -> None:
