@@ -31,7 +31,7 @@ def migrated_databases(*names: str) -> Iterator[list[str]]:
         with EmbeddedPostgres(Path(place)) as server:
             urls = [server.ensure_database(name) for name in names]
             for url in urls:
-                migrate(partial(connect, url), "postgres")
+                migrate(partial(connect, url))
                 with connect(url) as db:
                     db.execute(
                         "insert into users (id, email, created_at)"

@@ -26,6 +26,7 @@ from rich.table import Table
 
 from bench.database import connect, migrated_database
 from bench.plot import line_chart
+from billing.commet.answers import FeatureAccess
 from billing.database.connection import Connection, Database
 from billing.deadline import Deadline
 from billing.delivery.outbox import claim
@@ -142,6 +143,9 @@ class Receiver:
 
     replace_usage = track_usage
 
+    def feature_access(self, user_id: str, deadline: Deadline) -> list[FeatureAccess]:
+        raise NotImplementedError("nothing is replaced here")
+
 
 class Unlimited:
     """A call budget that is never used up."""
@@ -245,7 +249,7 @@ def _populate(admin: Connection) -> None:
         "delete from users",
         "insert into users (id, email, created_at)"
         " select 'usr_' || n, n || '@example.com', now() from generate_series(0, %(last)s) as n",
-        "insert into subscriptions (id, user_id, status, billing_interval, created_at, event_at)"
+        "insert into subscriptions (id, user_id, status, billing_interval, created_at, changed_at)"
         " select 'sub_' || id, id, 'active', 'monthly', now(), now() from users",
         "insert into usage_period (user_id, subscription_id, starts_at, ends_at)"
         " select 'usr_' || n, 'sub_usr_' || n, now() - interval '10 days',"

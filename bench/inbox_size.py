@@ -40,7 +40,7 @@ _PAYLOAD_AGE, _ID_AGE = timedelta(days=30), timedelta(days=400)
 # The webhooks of a year. Most were applied long ago and have lost their payload. A few failed, are
 # dead or have an unknown customer. The ids are unordered, as Commet's are.
 _FILL = """
-insert into webhook_events
+insert into webhooks
     (id, type, mode, customer, occurred_at, received_at, payload, status, attempts, due_at, error)
 select 'whev_' || md5(n::text),
        (array['invoice.created', 'payment.received', 'customer.state_changed',
@@ -104,18 +104,18 @@ def fill(url: str, rows: int) -> None:
         db.execute("set maintenance_work_mem = '512MB'")
         indexes = db.execute(
             "select indexname, indexdef from pg_indexes"
-            " where tablename = 'webhook_events' and indexname <> 'webhook_events_pkey'"
+            " where tablename = 'webhooks' and indexname <> 'webhooks_pkey'"
         ).fetchall()
         for index in indexes:
             db.execute(sql.SQL("drop index {}").format(sql.Identifier(index["indexname"])))
-        db.execute("alter table webhook_events drop constraint webhook_events_pkey")
+        db.execute("alter table webhooks drop constraint webhooks_pkey")
         for first in range(1, rows + 1, _AT_ONCE):
             last = min(first + _AT_ONCE - 1, rows)
             db.execute(_FILL, {"first": first, "last": last, "rows": rows})
-        db.execute("alter table webhook_events add primary key (id)")
+        db.execute("alter table webhooks add primary key (id)")
         for index in indexes:
             db.execute(index["indexdef"].encode())
-        db.execute("vacuum analyze webhook_events")
+        db.execute("vacuum analyze webhooks")
         db.execute("checkpoint")
 
 
@@ -152,7 +152,7 @@ def prune(db: Database) -> None:
     since = datetime.now(UTC) - _PAYLOAD_AGE
     where = {"received_at": since, "id": "", "age": _PAYLOAD_AGE, "limit": 5000}
     db.all(_PRUNE["prune_payloads"], where)
-    db.all(_PRUNE["delete_old_events"], {"age": _ID_AGE, "limit": 5000})
+    db.all(_PRUNE["delete_old_webhooks"], {"age": _ID_AGE, "limit": 5000})
 
 
 def health(db: Database) -> None:
@@ -162,7 +162,7 @@ def health(db: Database) -> None:
 
 def due_rows(db: Database) -> None:
     """Claims the users about whom Commet has to be asked."""
-    mirror.claim_refreshes(db, datetime.now(UTC), limit=8)
+    mirror.lease_refreshes(db, datetime.now(UTC), limit=8)
 
 
 MAIN = ("a webhook", "a repeated webhook", "reconcile")

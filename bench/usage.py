@@ -8,6 +8,10 @@ ledger and its total and decides nothing, which is the least that any solution m
 All of them take turns in many short rounds, because the machine's speed changes. A ratio is
 computed within each round, and the median of these ratios is shown.
 
+The ceiling: users without any limit, users within what their plan includes, and users who pay for
+overage up to a spending ceiling report the same events, one by one and in batches. The first kind
+has no ceiling, so the ratio to it is what the ceiling costs.
+
 Growth: there are databases with ledgers of 10,000 entries, of ten times as many, and so on. The
 work that must not depend on the ledger's size takes turns on them.
 
@@ -42,15 +46,25 @@ from billing.database.connection import Connection, Database
 from billing.database.migrate import migrate
 from billing.usage import accepting, ledger
 from billing.usage.accepting import UsageEvent
+from billing.usage.rules import Rules
 from billing.usage.totals import usage_of_user
 from local.postgres.binaries import find_binaries
 
 USERS = 1_000
 FEATURES = ("api", "storage", "tokens")
+# The users of each kind have names of their own. `usr` are within what their plan includes.
+CEILINGS = {
+    "unlimited, no ceiling": "free",
+    "within what is included": "usr",
+    "overage below a ceiling": "pays",
+}
 KEY = "svc_bench_" + "0" * 64
 STATUSES = frozenset({"active", "trialing", "past_due"})
+# A ceiling that nobody reaches.
+RULES = Rules(STATUSES, ceilings={"usd": Decimal(10) ** 15}, at_once={"usd": None})
 TARGET = 0.6
 TARGET_BATCH = 25_000
+TARGET_CEILING = 0.95
 TARGET_GROWTH = 1.3
 EVENTS = 600  # of a turn, when sent one by one
 BATCHES = 6  # of a turn
@@ -142,6 +156,18 @@ def main(arguments: list[str] | None = None) -> int:
             f" through the handler reach {TARGET_BATCH:,} events a second, or {TARGET} of the bare"
             " statement."
         )
+        for size, times in ((1, EVENTS), (BATCH, BATCHES)):
+            ceilings = [
+                Way(name, partial(_handling, times, size, USERS_OF_A_BATCH, kind))
+                for name, kind in CEILINGS.items()
+            ]
+            with console.status(f"the ceiling, {size:,} events at a time"):
+                reached = _in_turns(ceilings, options.rounds)
+            title = f"What the ceiling costs, {size:,} events at a time"
+            console.print(_table(title, reached, ceilings[0].name))
+        console.print(
+            f"Target: the handler reaches {TARGET_CEILING} of what it does without a ceiling."
+        )
         grown = _growth(console, url, options.ledger, options.rounds)
         console.print(_growth_table(grown))
         if options.plot:
@@ -167,9 +193,9 @@ def _per_second(size: int, work: Callable[[Any], None], prepared: Sequence[Any])
     return size * len(prepared) / (time.perf_counter() - began)
 
 
-def _events(size: int, users: int) -> list[UsageEvent]:
+def _events(size: int, users: int, kind: str = "usr") -> list[UsageEvent]:
     return [
-        UsageEvent(f"usr_{_user(users)}", FEATURES[n % 3], Decimal(1), f"bench-{next(_keys)}")
+        UsageEvent(f"{kind}_{_user(users)}", FEATURES[n % 3], Decimal(1), f"bench-{next(_keys)}")
         for n in range(size)
     ]
 
@@ -184,12 +210,12 @@ def _accepting(database: Database, times: int, size: int, users: int) -> float:
 
 
 def _accept(database: Database, events: Sequence[UsageEvent]) -> None:
-    verdicts = accepting.accept(database, events, statuses=STATUSES, now=datetime.now(UTC))
+    verdicts = accepting.accept(database, events, rules=RULES, now=datetime.now(UTC))
     if any(verdict.status != "accepted" for verdict in verdicts):
         raise RuntimeError(f"not accepted: {verdicts[0]}")
 
 
-def _handling(times: int, size: int, users: int) -> float:
+def _handling(times: int, size: int, users: int, kind: str = "usr") -> float:
     prepared = []
     for _ in range(times):
         events = [
@@ -199,7 +225,7 @@ def _handling(times: int, size: int, users: int) -> float:
                 "quantity": "1",
                 "idempotency_key": event.idempotency_key,
             }
-            for event in _events(size, users)
+            for event in _events(size, users, kind)
         ]
         prepared.append(json.dumps(events[0] if size == 1 else {"events": events}))
     with Path(os.devnull).open("w", encoding="utf-8") as nowhere, redirect_stdout(nowhere):
@@ -257,9 +283,10 @@ def _same() -> str:
     return (
         "\\set n random(0, 999)\n"
         "\\set key random(1, 9000000000000000000)\n"
-        "select accept_usage(array['usr_' || :n], '{storage}', '{1}', array['p-' || :key], '{1}',"
-        " '{1}', '{NULL}', array['\\x00000000000000000000000000000000'::bytea], '{NULL}',"
-        " clock_timestamp(), '{active,trialing,past_due}');\n"
+        "select accept_usage(array['usr_' || :n], '{storage}', '{1}', '{1}', array['p-' || :key],"
+        " '{1}', '{1}', '{NULL}', array['\\x00000000000000000000000000000000'::bytea], '{NULL}',"
+        f" clock_timestamp(), '{{active,trialing,past_due}}', '{RULES.spending}',"
+        " interval '1 hour');\n"
     )
 
 
@@ -354,7 +381,7 @@ def _database_of(url: str, size: int) -> Database:
     own = urlunsplit(urlsplit(url)._replace(path=f"/bench_{size}"))
     with connect(url) as admin:
         admin.execute(f"create database bench_{size}".encode())
-    migrate(lambda: connect(own), "postgres")
+    migrate(lambda: connect(own))
     with connect(own) as admin:
         _populate(admin)
         _fill(admin, size)
@@ -385,8 +412,9 @@ def _populate(admin: Connection) -> None:
     for statement in (
         "delete from users",
         "insert into users (id, email, created_at)"
-        " select 'usr_' || n, n || '@example.com', now() from generate_series(0, %(last)s) as n",
-        "insert into subscriptions (id, user_id, status, billing_interval, created_at, event_at)"
+        " select k || '_' || n, k || n || '@example.com', now()"
+        " from generate_series(0, %(last)s) as n, unnest(%(kinds)s::text[]) as k",
+        "insert into subscriptions (id, user_id, status, billing_interval, created_at, changed_at)"
         " select 'sub_' || id, id, 'active', 'monthly', now(), now() from users",
         "insert into usage_period (id, user_id, subscription_id, starts_at, ends_at)"
         " overriding system value select n + 1, 'usr_' || n, 'sub_usr_' || n,"
@@ -397,12 +425,22 @@ def _populate(admin: Connection) -> None:
         " p.starts_at - m * interval '30 days', p.starts_at - (m - 1) * interval '30 days',"
         " p.starts_at - (m - 1) * interval '30 days'"
         " from usage_period p, generate_series(1, 11) as m",
+        # The other kinds' periods have ids of their own.
+        "insert into usage_period (id, user_id, subscription_id, starts_at, ends_at)"
+        " overriding system value select 100000 + row_number() over (), u.id, 'sub_' || u.id,"
+        " now() - interval '30 days', now() + interval '1 day'"
+        " from users u where u.id not like 'usr%%'",
         "insert into entitlements (user_id, feature, name, type, model, allowed, included,"
-        " overage_enabled, unit_price, currency, event_at)"
-        " select id, f, f, 'usage', 'metered', true, 1000000, f <> 'storage', 1000, 'usd', now()"
+        " unlimited, overage_enabled, unit_price, currency, changed_at)"
+        " select id, f, f, 'usage', 'metered', true,"
+        " case when id like 'pays%%' then 0 else 1000000 end, id like 'free%%',"
+        " id not like 'free%%' and (f <> 'storage' or id like 'pays%%'), 1000, 'usd', now()"
         " from users, unnest(%(features)s::text[]) as f",
     ):
-        admin.execute(statement, {"last": USERS - 1, "features": list(FEATURES)})
+        admin.execute(
+            statement,
+            {"last": USERS - 1, "features": list(FEATURES), "kinds": list(CEILINGS.values())},
+        )
     admin.execute("vacuum (analyze)")
 
 
@@ -415,6 +453,8 @@ def _environment(url: str) -> Iterator[None]:
 
     parts = urlsplit(url)
     os.environ |= {
+        "OVERAGE_CEILING": "usd=1000000000",
+        "DELIVER_AT_ONCE_FROM": "usd=none",
         "APP_URL": "http://127.0.0.1",
         "COMMET_MODE": "sandbox",
         "DATABASE_HOST": str(parts.hostname),

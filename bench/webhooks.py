@@ -265,6 +265,7 @@ def _request(number: int) -> dict[str, Any]:
     signed = body(number % KINDS, 1 + number // KINDS % USERS, unique)
     signature = hmac.new(SECRET.encode(), signed, hashlib.sha256).hexdigest()
     return {
+        "rawPath": "/",
         "requestContext": {"requestId": unique, "routeKey": "$default", "http": {"method": "POST"}},
         "headers": {"x-commet-signature": signature, "content-type": "application/json"},
         "body": base64.b64encode(signed).decode(),
@@ -316,7 +317,7 @@ def _scripts(place: Path) -> Iterator[Path]:
         script = place / f"{number}.sql"
         script.write_text(
             "\\set unique random(1, 9000000000000000000)\n"
-            f"select receive_event('whev_' || :unique, '{webhook.type}', '{webhook.mode}',"
+            f"select receive_webhook('whev_' || :unique, '{webhook.type}', '{webhook.mode}',"
             f" '{webhook.customer}', clock_timestamp(), '\\x{payload.hex()}', 'ignored',"
             f" '{text}'::jsonb, now());\n",
             encoding="utf-8",

@@ -42,7 +42,11 @@ _LONGEST_FIRST = (
 # Tests of one folder here use one stack, which takes seconds to start.
 _TOGETHER = ("tests/e2e/stack/",)
 # Tests of one file here share nothing, and each takes long.
-_APART = ("tests/e2e/test_guides.py",)
+_APART = (
+    "tests/e2e/test_guides.py",
+    "tests/integration/local/test_stack.py",
+    "tests/proof/test_convergence.py",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -72,6 +76,13 @@ class _Scheduling(LoadFileScheduling):  # type: ignore[misc]  # xdist has no typ
             return nodeid
         folder = next((each for each in _TOGETHER if nodeid.startswith(each)), None)
         return folder or str(super()._split_scope(nodeid))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:  # noqa: ARG001 - pytest's names
+    """Three workers for two cores: tests that wait for processes and timeouts leave cores idle."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return max(1, (cores or 1) * 3 // 2)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -4,14 +4,18 @@ from billing import wiring
 
 # Taken before any test replaces one.
 _KEPT = [each for each in vars(wiring).values() if hasattr(each, "cache_clear")]
-_database, _commet = wiring.database, wiring.commet
+_identity_tokens = wiring.identity_tokens
+_database, _clients = wiring.database, (wiring.commet, wiring.metered_commet)
 
 
 def forget() -> None:
     """Ends the environment: whatever is used next is built anew, as in a cold start."""
     if _database.cache_info().currsize:
         _database().close()
-    if _commet.cache_info().currsize:
-        _commet()._http.close()
+    for client in _clients:
+        if client.cache_info().currsize:
+            client()._http.close()
+    if _identity_tokens.cache_info().currsize:
+        _identity_tokens()._keys._http.close()
     for kept in _KEPT:
         kept.cache_clear()

@@ -6,10 +6,11 @@ people may share a mistake. The SDK is Commet's own.
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 import pytest
@@ -103,6 +104,13 @@ def register(ours: Commet, key: str = "webhook:1") -> CreatedWebhookEndpoint:
     )  # fmt: skip
 
 
+def known(ours: Commet) -> str:
+    """Commet's own id of the customer who is there."""
+    found = ours.find_customer("usr_1", soon())
+    assert found is not None
+    return found.id
+
+
 @dataclass(frozen=True)
 class Same:
     """One operation, asked for by our client and by the SDK."""
@@ -117,17 +125,56 @@ OPERATIONS = {
         lambda c, _: c.create_customer(
             user_id="usr_2", email="b@b.co", name="Bo", deadline=soon()
         ),
-        lambda s, _: s.customers.create(id="usr_2", email="b@b.co", full_name="Bo"),
+        lambda s, _: s.customers.create(
+            id="usr_2", email="b@b.co", full_name="Bo", metadata={"user": "usr_2"}
+        ),
     ),
     "create_customer without a name": Same(
         lambda c, _: c.create_customer(
             user_id="usr_2", email="b@b.co", name=None, deadline=soon()
         ),
-        lambda s, _: s.customers.create(id="usr_2", email="b@b.co"),
+        lambda s, _: s.customers.create(
+            id="usr_2", email="b@b.co", metadata={"user": "usr_2"}
+        ),
+    ),
+    "customer": Same(
+        lambda c, _: c.customer(known(c), soon()),
+        lambda s, _: s.customers.get(s.customers.list(external_id="usr_1").data[0].id),
+    ),
+    "update_customer": Same(
+        lambda c, _: c.update_customer(known(c), external_id="usr_1", deadline=soon()),
+        lambda s, _: s.customers.update(
+            s.customers.list(external_id="usr_1").data[0].id, external_id="usr_1"
+        ),
+    ),
+    "update_contact": Same(
+        lambda c, _: c.update_contact(
+            known(c), email="new@example.com", name="Ana B", deadline=soon()
+        ),
+        lambda s, _: s.customers.update(
+            s.customers.list(external_id="usr_1").data[0].id,
+            email="new@example.com",
+            full_name="Ana B",
+        ),
     ),
     "find_customer": Same(
         lambda c, _: c.find_customer("usr_1", soon()),
         lambda s, _: s.customers.list(external_id="usr_1"),
+    ),
+    "invoices": Same(
+        lambda c, sub: c.invoices(sub, soon()),
+        lambda s, sub: s.invoices.list(subscription_id=sub),
+    ),
+    "create_payment": Same(
+        lambda c, _: c.create_payment(
+            user_id="usr_1", amount=500, currency="usd", description="Usage",
+            success_url="https://app.example/", idempotency_key="ours", deadline=soon(),
+        ),
+        lambda s, _: s.payments.create(
+            customer_id="usr_1", amount=500, currency="usd", description="Usage",
+            success_url="https://app.example/", idempotency_key="theirs",
+        ),
+        idempotent=True,
     ),
     "plans": Same(lambda c, _: c.plans(soon()), lambda s, _: s.plans.list()),
     "create_subscription": Same(
@@ -146,6 +193,17 @@ OPERATIONS = {
         lambda s, _: s.subscriptions.create(
             customer_id="usr_1", plan_code="usage_pro", success_url="https://app.example/",
             idempotency_key="theirs",
+        ),
+        idempotent=True,
+    ),
+    "create_subscription without a trial": Same(
+        lambda c, _: c.create_subscription(
+            user_id="usr_1", plan_code="usage_pro", billing_interval="monthly", skip_trial=True,
+            success_url="https://app.example/", idempotency_key="ours", deadline=soon(),
+        ),
+        lambda s, _: s.subscriptions.create(
+            customer_id="usr_1", plan_code="usage_pro", billing_interval="monthly",
+            skip_trial=True, success_url="https://app.example/", idempotency_key="theirs",
         ),
         idempotent=True,
     ),
@@ -218,6 +276,106 @@ class TestOnTheWire:
         assert caught.value.code == "duplicate"  # told by the event's id, whoever sends it
         assert self.last(server) == (our_request, our_headers | {"idempotency-key": "e:2"})
 
+    def test_money(self, server: StandIn, ours: Commet, sdk: Sdk, paid: str) -> None:
+        """Calls about one invoice, link, transaction or subscription."""
+        invoice = ours.invoices(paid, soon())[0].id
+        assert ours.invoice(invoice, soon()).status == "paid"
+        self.same(server, lambda: sdk.invoices.get(invoice))
+        link = ours.create_payment(
+            user_id="usr_1", amount=500, currency="usd", description="Usage",
+            success_url="https://app.example/", idempotency_key="k", deadline=soon(),
+        )  # fmt: skip
+        assert ours.payment(link.id, soon()).status == "pending"
+        self.same(server, lambda: sdk.payments.get(link.id))
+        assert ours.cancel_payment(link.id, soon()).status == "canceled"
+        self.same(server, lambda: sdk.payments.cancel(link.id))
+        transaction = server.control.state()["transactions"][0]["id"]
+        assert ours.refund(transaction, soon()).currency == "usd"
+        key = f"refund:{transaction}"
+        self.same(server, lambda: sdk.transactions.refund(transaction, idempotency_key=key))
+        server.control.set_card("usr_1", charge_failure="card_declined")
+        server.control.advance(days=32)
+        assert ours.create_recovery_link(paid, soon()).url
+        self.same(server, lambda: sdk.subscriptions.create_recovery_link(paid))
+
+    def test_plan_changes(self, server: StandIn, ours: Commet, sdk: Sdk, paid: str) -> None:
+        """The price of a change, the change itself, and a change that waits."""
+        plan: str = "pln_usagemax"
+        interval: Literal["yearly"] = "yearly"
+        shown = ours.preview_plan_change(
+            paid, plan_id=plan, billing_interval=interval, deadline=soon()
+        )
+        assert (shown.currency, shown.current_plan_credit) == ("usd", 2900)
+        self.same(
+            server,
+            lambda: sdk.subscriptions.preview_change(paid, plan_id=plan, billing_interval=interval),
+        )
+        with pytest.raises(CommetRefused) as refused:
+            ours.preview_plan_change(
+                paid, plan_id="pln_free", billing_interval=None, deadline=soon()
+            )
+        assert refused.value.commet_code == "plan_change_scheduled"
+        changed = ours.change_plan(
+            paid, plan_id=plan, billing_interval=interval, success_url=None,
+            idempotency_key="c:1", deadline=soon(),
+        )  # fmt: skip
+        assert changed.outcome == "completed"
+        assert changed.billing is not None
+        assert changed.billing.total_charged == shown.estimated_total
+        self.same(
+            server,
+            lambda: sdk.subscriptions.change_plan(
+                paid, new_plan_id=plan, new_billing_interval=interval, idempotency_key="c:1"
+            ),
+        )
+        booked = ours.change_plan(
+            paid, plan_id="pln_free", billing_interval=None, success_url=None,
+            idempotency_key="c:2", deadline=soon(),
+        )  # fmt: skip
+        assert (booked.outcome, booked.billing) == ("scheduled", None)
+        assert booked.scheduled_for is not None
+
+    def test_managing(self, server: StandIn, ours: Commet, sdk: Sdk, paid: str) -> None:
+        """Canceling, keeping, and invoices as the customer reads them."""
+        assert ours.cancel_subscription(paid, immediate=False, deadline=soon()).cancel_at_period_end
+        self.same(server, lambda: sdk.subscriptions.cancel(paid, immediate=False))
+        assert not ours.uncancel_subscription(paid, soon()).cancel_at_period_end
+        self.same(server, lambda: sdk.subscriptions.uncancel(paid))
+        [listed], cursor = ours.invoices_of_customer("usr_1", cursor=None, deadline=soon())
+        self.same(server, lambda: sdk.invoices.list(customer_id="usr_1"))
+        assert (listed.total, cursor) == (2900, None)
+        shown = ours.issued_invoice(listed.id, soon())
+        self.same(server, lambda: sdk.invoices.get(listed.id))
+        assert [line.amount for line in shown.line_items] == [2900]
+        assert ours.invoice_download(listed.id, soon()).url.startswith(server.public_url)
+        self.same(server, lambda: sdk.invoices.get_download_url(listed.id))
+
+    def same(self, server: StandIn, theirs: Callable[[], object]) -> None:
+        """Holds that the SDK asks as we just did, whatever it is answered."""
+        ours = self.last(server)
+        with suppress(CommetAPIError):
+            theirs()
+        asked = self.last(server)
+        for request, headers in (ours, asked):
+            request["body"] = request["body"] or None  # we send an empty object for no body
+            headers.pop("content-type", None)
+        assert asked == ours
+
+    @pytest.mark.usefixtures("paid")
+    def test_a_transaction(self, server: StandIn, ours: Commet, sdk: Sdk) -> None:
+        """Read as the SDK reads it; one that is not there is refused."""
+        paid = server.control.state()["transactions"][0]["id"]
+        assert ours.transaction(paid, soon()).status == "succeeded"
+        our_request = self.last(server)
+        sdk.transactions.get(paid)
+        assert self.last(server) == our_request
+        server.control.dispute(paid)
+        assert ours.transaction(paid, soon()).status == "disputed"
+        with pytest.raises(CommetRefused, match="transaction_not_found"):
+            ours.transaction("txn_none", soon())
+        with pytest.raises(ValueError, match="must not be empty"):
+            ours.transaction("", soon())
+
     @pytest.mark.usefixtures("paid")
     def test_replace_usage(self, server: StandIn, ours: Commet, sdk: Sdk) -> None:
         """A stored replacement of a total is what the SDK would have sent."""
@@ -264,6 +422,19 @@ class TestOnTheWire:
         assert methods == compared | {
             "track_usage",
             "replace_usage",
+            "transaction",
+            "invoice",
+            "payment",
+            "cancel_payment",
+            "refund",
+            "create_recovery_link",
+            "preview_plan_change",
+            "change_plan",
+            "cancel_subscription",
+            "uncancel_subscription",
+            "invoices_of_customer",
+            "issued_invoice",
+            "invoice_download",
             "update_webhook",
             "delete_webhook",
         }

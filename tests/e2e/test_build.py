@@ -25,7 +25,12 @@ pytestmark = pytest.mark.skipif(
 
 def build(architecture: str, place: str) -> Path:
     command = ["make", "build", f"ARCHITECTURE={architecture}", f"BUILD_DIR={place}"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    # Not what `make test ARGS=...` was given: that is for pytest.
+    above = ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "ARGS")
+    environment = {name: value for name, value in os.environ.items() if name not in above}
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return ROOT / place
 
@@ -89,10 +94,10 @@ class TestArtifacts:
         assert missing == []
 
     def test_the_layer_is_small(self, artifacts: Path) -> None:
-        """30 MB unzipped, 45 MB with what was compiled."""
+        """45 MB unzipped, 56 MB with what was compiled; a quarter of it is `cryptography`."""
         files = [path for path in (artifacts / "CommonLayer").rglob("*") if path.is_file()]
-        assert size([f for f in files if f.suffix != ".pyc"]) <= 30 * MB
-        assert size(files) <= 45 * MB
+        assert size([f for f in files if f.suffix != ".pyc"]) <= 45 * MB
+        assert size(files) <= 56 * MB
 
     def test_the_layer_holds_what_the_functions_need_and_no_more(self, artifacts: Path) -> None:
         """boto3 is the runtime's, the official SDK is a test oracle; SQL and CAs are in it."""
@@ -181,11 +186,26 @@ class TestInTheRuntime:
             assert b"ModuleNotFoundError" in done.stderr, package
 
     def test_the_end_to_end_tests(self, builds: dict[str, Path], runtime: Path) -> None:
-        """All of them but the demo, which starts a stack of its own: through the gateway."""
+        """Through the gateway: the story and a part of the rest; in `make prove` all of them.
+
+        Never the demo, which starts a stack of its own.
+        """
         assert HOST is not None
-        tests = ["tests/e2e/stack", "-k", "not TestDemo"]
+        stack = "tests/e2e/stack"
+        reduced = [
+            f"{stack}/test_story.py",
+            f"{stack}/test_bad_input.py::TestBodies",
+            f"{stack}/test_bad_input.py::TestSessions",
+            f"{stack}/test_bad_input.py::TestAddresses",
+            f"{stack}/test_webhook_doors.py::test_bytes_that_are_no_text",
+            f"{stack}/test_webhook_doors.py::test_hex_is_written_in_two_ways",
+        ]
+        tests = [stack] if os.environ.get("PROOF") == "full" else reduced
         done = subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests],
+            [
+                *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"),
+                *(*tests, "-k", "not TestDemo"),
+            ],
             cwd=ROOT,
             env=os.environ
             | {"STACK_TEMPLATE": str(builds[HOST] / "template.yaml"), "STACK_PYTHON": str(runtime)},

@@ -19,7 +19,15 @@ from tests.mutants.catalogue import Mutant, NotAMutant
 
 ROOT = Path(__file__).parents[2]
 _NOT_COPIED = shutil.ignore_patterns(
-    ".git", ".venv*", ".local", ".sam-local", ".aws-sam", ".*_cache", ".hypothesis", "__pycache__"
+    ".git",
+    ".venv*",
+    ".local",
+    ".sam-local",
+    ".deploy-test",
+    ".aws-sam",
+    ".*_cache",
+    ".hypothesis",
+    "__pycache__",
 )
 _TESTS_FAILED = 1  # pytest's exit codes
 _TESTS_PASSED = 0

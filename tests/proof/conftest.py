@@ -1,7 +1,9 @@
 """What the proofs share: databases they may break, and the local stack, which they do break."""
 
+import multiprocessing
 import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 from uuid import uuid4
@@ -12,7 +14,7 @@ from billing.database.connection import Connection, Database
 from billing.database.migrate import migrate
 from local.stack import LocalStack
 from standin.testing import Control
-from tests.proof.delivering import connect
+from tests.proof.delivering import PROCESSES, connect, wait_for_all
 
 
 @pytest.fixture(scope="session")
@@ -22,7 +24,7 @@ def proof_template(postgres_server: str) -> Iterator[str]:
     with connect(postgres_server) as admin:
         admin.execute(f"create database {name}")
         try:
-            migrate(lambda: connect(_at(postgres_server, name)), "postgres")
+            migrate(lambda: connect(_at(postgres_server, name)))
             yield name
         finally:
             admin.execute(f"drop database {name} with (force)")
@@ -45,6 +47,20 @@ def proof_db(proof_url: str) -> Iterator[Database]:
     database = Database(lambda: connect(proof_url))
     yield database
     database.close()
+
+
+@pytest.fixture(scope="module")
+def processes() -> Iterator[ProcessPoolExecutor]:
+    """As many as PROCESSES, all of them there before the first begins to work.
+
+    The tests of a file share them: to start them takes longer than what they do.
+    """
+    spawn = multiprocessing.get_context("spawn")
+    ready = spawn.Barrier(PROCESSES)
+    with ProcessPoolExecutor(
+        PROCESSES, mp_context=spawn, initializer=wait_for_all, initargs=(ready,)
+    ) as pool:
+        yield pool
 
 
 def _at(server: str, name: str) -> str:

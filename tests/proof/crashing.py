@@ -18,9 +18,12 @@ from billing.deadline import Deadline
 from billing.delivery.sending import deliver
 from billing.errors import DatabaseUnavailable
 from billing.usage.accepting import UsageEvent, Verdict, accept
+from billing.usage.rules import Rules
 from tests.proof.delivering import connect
 
 STATUSES = frozenset({"active"})
+# Nothing limits what users spend.
+RULES = Rules(STATUSES, ceilings={"usd": None}, at_once={"usd": None})
 
 
 class Unlimited:
@@ -79,7 +82,7 @@ def take(url: str, work: Work) -> None:
 def _accept(db: Database, events: Sequence[UsageEvent]) -> list[Verdict]:
     while True:
         try:
-            verdicts = accept(db, events, statuses=STATUSES, now=wall_clock())
+            verdicts = accept(db, events, rules=RULES, now=wall_clock())
         except (DatabaseUnavailable, psycopg.Error):
             time.sleep(0.05)  # Postgres is down
         else:

@@ -10,6 +10,7 @@ from psycopg.rows import dict_row
 from billing.database.connection import Connection, Database
 from billing.subscriptions import inbox, mirror
 
+PROCESSES = 8
 NOW = datetime(2026, 9, 10, 12, tzinfo=UTC)
 
 
@@ -30,8 +31,8 @@ def deliver(url: str, bodies: list[bytes], users: list[str]) -> "Counter[str]":
     for number, each in enumerate(bodies):
         outcomes[inbox.receive(db, each, mode="sandbox", now=NOW).outcome] += 1
         if number % 5 == 0:
-            mirror.claim_refresh(db, users[number % len(users)], NOW)
+            mirror.lease_refresh(db, users[number % len(users)], NOW)
         if number % 50 == 0:
-            mirror.claim_refreshes(db, NOW, limit=50)
+            mirror.lease_refreshes(db, NOW, limit=50)
     db.close()
     return outcomes

@@ -8,6 +8,7 @@ shuffled, twice, or never.
 
 import hashlib
 import hmac
+import json
 import random
 from collections.abc import Callable
 from contextlib import suppress
@@ -27,7 +28,7 @@ from billing.errors import BillingError, CommetRefused
 from billing.operations import reconcile
 from billing.subscriptions import inbox, mirror
 from billing.subscriptions.access import Access
-from billing.subscriptions.checkout import Checkouts
+from billing.subscriptions.checkout import Checkouts, Started
 from billing.subscriptions.from_webhook import HANDLED
 from billing.subscriptions.refresh import ask, refresh, write
 from standin.testing import Control, Receiver, StandIn
@@ -53,49 +54,50 @@ class Step:
         return f"{self.do}{self.args}"
 
 
-def _step(do: str, *args: "st.SearchStrategy[Any]") -> "st.SearchStrategy[Step]":
+def step_of(do: str, *args: "st.SearchStrategy[Any]") -> "st.SearchStrategy[Step]":
+    """Steps of that name, with arguments that are drawn."""
     return st.builds(lambda *drawn: Step(do, drawn), *args)
 
 
-_who = st.sampled_from(PEOPLE)
+SOMEBODY = st.sampled_from(PEOPLE)
 _seed = st.integers(0, 9999)
 _intervals = st.sampled_from([None, "monthly", "yearly"])
 
-_change_plan = _step(
+_change_plan = step_of(
     "change_plan",
-    _who,
+    SOMEBODY,
     st.sampled_from([None, "pln_free", "pln_usagepro", "pln_usagemax"]),
     _intervals,
 )
-_cancel = _step("cancel", _who, st.booleans())
-_pause = _step(
-    "pause", _who, st.sampled_from(["immediate", "period_end"]), st.sampled_from([None, 3, 40])
+_cancel = step_of("cancel", SOMEBODY, st.booleans())
+_pause = step_of(
+    "pause", SOMEBODY, st.sampled_from(["immediate", "period_end"]), st.sampled_from([None, 3, 40])
 )
-_wait = _step("wait", st.sampled_from([0.1, 1, 3, 8, 32, 100]))
+_wait = step_of("wait", st.sampled_from([0.1, 1, 3, 8, 32, 100]))
 # First, because a failing history is made simpler by replacing steps with what comes first.
 _nothing = st.just(Step("nothing"))
 AT_COMMET = st.one_of(
-    _step("subscribe", _who, st.sampled_from(["free", "usage_pro", "usage_max", "fixed_box"]),
+    step_of("subscribe", SOMEBODY, st.sampled_from(["free", "usage_pro", "usage_max", "fixed_box"]),
           st.sampled_from(["monthly", "yearly"])),
-    _step("subscribe_there", _who, st.sampled_from(["free", "usage_pro", "usage_max"]),
+    step_of("subscribe_there", SOMEBODY, st.sampled_from(["free", "usage_pro", "usage_max"]),
           _intervals, st.sampled_from([0, 2, 14])),
-    _step("pay", _who, st.sampled_from([PAYS, PAYS, PAYS, DECLINED, LATER_DECLINED])),
+    step_of("pay", SOMEBODY, st.sampled_from([PAYS, PAYS, PAYS, DECLINED, LATER_DECLINED])),
     _change_plan, _change_plan,
-    _cancel, _cancel, _step("uncancel", _who), _step("reactivate", _who),
-    _pause, _pause, _step("end_pause", _who),
-    _step("card", _who, st.booleans()), _step("bad_month", _who),
-    _step("upgrade", _who), _step("come_back", _who),
+    _cancel, _cancel, step_of("uncancel", SOMEBODY), step_of("reactivate", SOMEBODY),
+    _pause, _pause, step_of("end_pause", SOMEBODY),
+    step_of("card", SOMEBODY, st.booleans()), step_of("bad_month", SOMEBODY),
+    step_of("upgrade", SOMEBODY), step_of("come_back", SOMEBODY),
     _wait, _wait,
 )  # fmt: skip
 ON_THE_WAY = st.one_of(
-    _step("deliver", _seed),
-    _step("deliver", _seed),
-    _step("refresh", _who),
-    _step("slow_refresh", _who, AT_COMMET, _seed),
-    _step("ask", _who),
-    _step("reconcile"),
+    step_of("deliver", _seed),
+    step_of("deliver", _seed),
+    step_of("refresh", SOMEBODY),
+    step_of("slow_refresh", SOMEBODY, AT_COMMET, _seed),
+    step_of("ask", SOMEBODY),
+    step_of("reconcile"),
 )
-LOSS = _step("lose", _seed)
+LOSS = step_of("lose", _seed)
 
 
 def steps(*others: "st.SearchStrategy[Step]") -> "st.SearchStrategy[list[Step]]":
@@ -162,16 +164,17 @@ class History:
 
     # --- what happens at Commet ----------------------------------------------------------
 
-    def subscribe(self, who: str, plan: str, interval: str) -> None:
+    def subscribe(self, who: str, plan: str, interval: str) -> Started | None:
         """Through our own checkout."""
         with suppress(BillingError):
-            Checkouts(self._db, self.commet, self.clock).start(
+            return Checkouts(self._db, self.commet, self.clock).start(
                 User(who, f"{who}@example.com", None),
                 plan_code=plan,
                 billing_interval=None if plan == "free" else interval,
                 success_url="https://app.example/",
                 deadline=Deadline.after(20),
             )
+        return None
 
     def subscribe_there(self, who: str, plan: str, interval: str | None, trial: int) -> None:
         """In Commet's dashboard: nobody tells us but the webhooks."""
@@ -246,6 +249,10 @@ class History:
         """Some of what is on its way never arrives."""
         chance = random.Random(seed)  # noqa: S311
         self._waiting = [each for each in self._waiting if chance.random() < 0.4]
+
+    def lose_all(self, *but: str) -> None:
+        """Nothing of what is on its way arrives, but for webhooks of these types."""
+        self._waiting = [each for each in self._waiting if json.loads(each)["event"] in but]
 
     def deliver_all(self, seed: int) -> None:
         """The rest arrives."""
@@ -337,6 +344,7 @@ class History:
                 "start": _moment(period["start"]),
                 "end": _moment(period["end"]),
                 "canceling": said["cancelAtPeriodEnd"],
+                "booked": _booked(said["scheduledPlanChange"]),
                 "trial_ends": _moment(said["trialEndsAt"]),
             }
         allowed: dict[str, Any] = {who: {} for who in PEOPLE}
@@ -367,6 +375,7 @@ class History:
                 "start": row["period_start"],
                 "end": row["period_end"],
                 "canceling": row["cancel_at_period_end"],
+                "booked": _believed(row["scheduled_change"]),
                 "trial_ends": row["trial_ends_at"],
             }
             for row in rows
@@ -414,6 +423,22 @@ left join lateral following_period(p.starts_at, p.ends_at, %(now)s) as n
     on p.ends_at <= %(now)s
 where closed_at is null
 """
+
+
+def _booked(said: dict[str, Any] | None) -> tuple[Any, ...] | None:
+    """A booked change of plan, as Commet says it."""
+    if said is None:
+        return None
+    at = _moment(said["scheduledFor"])
+    return said["newPlanId"], said["newPlanName"], said["newBillingInterval"], at
+
+
+def _believed(kept: dict[str, Any] | None) -> tuple[Any, ...] | None:
+    """A booked change of plan, as the mirror has it."""
+    if kept is None:
+        return None
+    at = _moment(kept["effective_at"])
+    return kept["plan_id"], kept["plan_name"], kept["interval"], at
 
 
 def _moment(text: str | None) -> datetime | None:

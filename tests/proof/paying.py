@@ -25,7 +25,7 @@ def sign_up(
     period = access.consumption.period
     add_user(db, user)
     db.execute(
-        "insert into subscriptions (id, user_id, status, billing_interval, created_at, event_at)"
+        "insert into subscriptions (id, user_id, status, billing_interval, created_at, changed_at)"
         " values (%s, %s, 'active', 'monthly', %s, %s)",
         [made.id, user, START, START],
     )

@@ -4,7 +4,6 @@ What is true is worked out here, in a few lines that know nothing of the mirror:
 subscription is what the newest event that speaks of it says.
 """
 
-import multiprocessing
 import random
 from collections import Counter
 from collections.abc import Iterator
@@ -16,20 +15,22 @@ import pytest
 from billing.database.connection import Database, Row
 from tests.integration.billing.conftest import add_user
 from tests.integration.billing.signed import SEPTEMBER, body, iso, metered, moment, state
-from tests.proof.delivering import deliver, wait_for_all
+from tests.proof.delivering import PROCESSES, deliver
 from tests.proof.scale import scaled
 
-PROCESSES = 8
 EVENTS = scaled(3000, 600)
 FACTS = (
-    "status", "plan_id", "billing_interval", "cancel_at_period_end", "period_start", "period_end"
+    "status", "plan_id", "billing_interval", "cancel_at_period_end", "period_start", "period_end",
+    "scheduled_change",
 )  # fmt: skip
 
 Facts = dict[str, Any]
 
 
 @pytest.mark.parametrize("users", [3, EVENTS // 6], ids=["few", "many"])
-def test_any_order_any_number_of_times(proof_url: str, proof_db: Database, users: int) -> None:
+def test_any_order_any_number_of_times(
+    processes: ProcessPoolExecutor, proof_url: str, proof_db: Database, users: int
+) -> None:
     """Every event three times over eight processes: applied once, no deadlock, nothing failed."""
     chance = random.Random(users)  # noqa: S311 - the same tale every time
     names = [add_user(proof_db, f"usr_{n:04}") for n in range(users)]
@@ -38,18 +39,13 @@ def test_any_order_any_number_of_times(proof_url: str, proof_db: Database, users
     chance.shuffle(deliveries)
     shares = [deliveries[n::PROCESSES] for n in range(PROCESSES)]
 
-    spawn = multiprocessing.get_context("spawn")
-    ready = spawn.Barrier(PROCESSES)
-    with ProcessPoolExecutor(
-        PROCESSES, mp_context=spawn, initializer=wait_for_all, initargs=(ready,)
-    ) as pool:
-        outcomes = sum(
-            pool.map(deliver, [proof_url] * PROCESSES, shares, [names] * PROCESSES), Counter()
-        )
+    outcomes = sum(
+        processes.map(deliver, [proof_url] * PROCESSES, shares, [names] * PROCESSES), Counter()
+    )
 
     # An error of any kind would have been answered with 200 and left a row that failed.
     assert outcomes == {"applied": EVENTS, "duplicate": 2 * EVENTS}
-    assert proof_db.all("select status, count(*) from webhook_events group by 1") == [
+    assert proof_db.all("select status, count(*) from webhooks group by 1") == [
         {"status": "applied", "count": EVENTS}
     ]
     assert _deadlocks(proof_db) == 0
@@ -65,7 +61,7 @@ def _tale(users: list[str], chance: random.Random) -> Iterator[tuple[bytes, Fact
     for number in range(EVENTS):
         user = users[number % len(users)]
         sub = f"sub_{user}"
-        yield chance.choice((_snapshot, _renewal, _plan_change, _canceling, _debt))(
+        yield chance.choice((_snapshot, _renewal, _plan_change, _canceling, _debt, _booking))(
             user, sub, number, chance
         )
 
@@ -96,7 +92,7 @@ def _plan_change(user: str, sub: str, minutes: int, chance: random.Random) -> tu
         "subscription.plan_changed", minutes, customerId=user, subscriptionId=sub,
         currentPlan={"id": plan, "name": plan}, billingInterval=interval,
     )  # fmt: skip
-    says = {"plan_id": plan, "billing_interval": interval}
+    says = {"plan_id": plan, "billing_interval": interval, "scheduled_change": None}
     return event, {"user": user, "sub": sub, "says": says}
 
 
@@ -107,6 +103,27 @@ def _canceling(user: str, sub: str, minutes: int, chance: random.Random) -> tupl
         f"subscription.{name}", minutes, customerId=user, subscriptionId=sub, status="active"
     )
     says = {"status": "active", "cancel_at_period_end": scheduled}
+    return event, {"user": user, "sub": sub, "says": says}
+
+
+def _booking(user: str, sub: str, minutes: int, chance: random.Random) -> tuple[bytes, Facts]:
+    plan, at = chance.choice(("pln_free", "pln_usagepro")), moment(60 * 24 * 30)
+    says: Facts = {"status": "active", "scheduled_change": None}
+    more: Facts = {}
+    name = chance.choice(("scheduled", "revoked"))
+    if name == "scheduled":
+        more = {
+            "scheduledPlan": {"id": plan, "name": plan}, "scheduledBillingInterval": None,
+            "effectiveAt": iso(at),
+        }  # fmt: skip
+        says["scheduled_change"] = {
+            "plan_id": plan, "plan_name": plan, "interval": None,
+            "effective_at": at.isoformat(),
+        }  # fmt: skip
+    event = body(
+        f"subscription.plan_change_{name}", minutes, customerId=user, subscriptionId=sub,
+        status="active", **more,
+    )  # fmt: skip
     return event, {"user": user, "sub": sub, "says": says}
 
 

@@ -191,7 +191,7 @@ def test_killed_in_the_middle(
     assert sorted(sender.acknowledged) == sorted(sender.sent)
     with mirror() as db:
         stored = db.execute(
-            "select id, status from webhook_events where customer = any (%s)", [users]
+            "select id, status from webhooks where customer = any (%s)", [users]
         ).fetchall()
         versions = db.execute(
             "select user_id, version from subscriptions where user_id = any (%s)", [users]

@@ -52,7 +52,7 @@ class TestPoison:
             _receive(proof_db, state(poisoned, f"sub_{poisoned}", minutes))
         _retry(proof_db, Deadline.after(300))
         _receive(proof_db, state(waiting, f"sub_{waiting}", 61))
-        proof_db.execute("update webhook_events set due_at = now()")
+        proof_db.execute("update webhooks set due_at = now()")
         _poison(proof_db, poisoned)
         assert _retry(proof_db, Looks(2)) == {"applied": 1}
         assert _status(proof_db, waiting) == "active"
@@ -133,7 +133,7 @@ class World:
 
 
 _UNPAID = (
-    "insert into subscriptions (id, user_id, status, created_at, event_at)"
+    "insert into subscriptions (id, user_id, status, created_at, changed_at)"
     " values (%s, %s, 'pending_payment', %s, %s)"
 )
 
@@ -145,7 +145,7 @@ with added as (
     cross join lateral (select %(tag)s || '_' || lpad(n::text, 4, '0') as id) as named
     returning id
 )
-insert into subscriptions (id, user_id, status, created_at, event_at)
+insert into subscriptions (id, user_id, status, created_at, changed_at)
 select 'sub_' || id, id, 'pending_payment', %(now)s, %(now)s from added
 """
 
@@ -178,7 +178,8 @@ class TestUnpaid:
         assert 3 < len(asked_at) <= QUESTIONS_IN_AN_HOUR
         assert world.calls() <= len(asked_at) * CALLS
         pauses = [after - before for before, after in pairwise(asked_at)]
-        assert pauses == sorted(pauses)
+        # The time that the loop itself takes passes too: it may cut one step off a pause.
+        assert min(later - earlier for earlier, later in pairwise(pauses)) >= -step
         assert pauses[0] >= timedelta(seconds=10)
 
     def test_all_at_once(self, world: World) -> None:

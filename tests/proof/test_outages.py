@@ -35,6 +35,7 @@ class Buyer:
         assert answer.status_code == 201, answer.text
         self.id = str(answer.json()["user"]["id"])
         http.headers["authorization"] = f"Bearer {answer.json()['session']['token']}"
+        stack.confirm_address(self.id)
         checkout = http.post("/checkout", json={"plan_code": plan})
         assert checkout.status_code == 201, checkout.text
         self.subscription = str(checkout.json()["subscription"]["id"])
@@ -118,14 +119,14 @@ def inbox(mirror: Mirror, user: str) -> list[Row]:
     """This user's events, by occurrence."""
     with mirror() as db:
         return db.execute(
-            "select * from webhook_events where customer = %s order by occurred_at, id", [user]
+            "select * from webhooks where customer = %s order by occurred_at, id", [user]
         ).fetchall()
 
 
 def reconcile(stack: LocalStack, mirror: Mirror, command: dict[str, Any] | None = None) -> Any:
     """One invocation, all pauses over."""
     with mirror() as db:
-        db.execute("update webhook_events set due_at = now() where due_at is not null")
+        db.execute("update webhooks set due_at = now() where due_at is not null")
         db.execute(
             "update subscriptions set checked_at = null,"
             " refresh_due = case when refresh_due is not null then now() end"
@@ -180,10 +181,10 @@ class TestOurBug:
             failed = [row for row in inbox(mirror, ana.id) if row["status"] == "failed"]
             assert failed
             summary = reconcile(stack, mirror)
-            assert summary["events_failed"] == len(failed) == summary["inbox_failed"]
+            assert summary["webhooks_failed"] == len(failed) == summary["inbox_failed"]
             assert status(mirror, ana.subscription) == "pending_payment"
         summary = reconcile(stack, mirror)
-        assert (summary["events_applied"], summary["inbox_failed"]) == (len(failed), 0)
+        assert (summary["webhooks_applied"], summary["inbox_failed"]) == (len(failed), 0)
         assert status(mirror, ana.subscription) == "active"
         assert {row["status"] for row in inbox(mirror, ana.id)} == {"applied"}
 
@@ -197,15 +198,15 @@ class TestOurBug:
             remote.settle()
             died = 0
             for _ in range(MAX_ATTEMPTS):
-                died += reconcile(stack, mirror)["events_died"]
+                died += reconcile(stack, mirror)["webhooks_died"]
             dead = [row["id"] for row in inbox(mirror, ana.id) if row["status"] == "dead"]
             assert len(dead) == died > 0
         summary = reconcile(stack, mirror)
-        assert (summary["inbox_dead"], summary["events_applied"]) == (died, 0)
-        redrive = {"command": "redrive", "what": "events", "user": ana.id}
+        assert (summary["inbox_dead"], summary["webhooks_applied"]) == (died, 0)
+        redrive = {"command": "redrive", "what": "webhooks", "user": ana.id}
         assert reconcile(stack, mirror, redrive) == {"redriven": died}
         summary = reconcile(stack, mirror)
-        assert (summary["inbox_dead"], summary["events_applied"]) == (0, died)
+        assert (summary["inbox_dead"], summary["webhooks_applied"]) == (0, died)
         assert {row["status"] for row in inbox(mirror, ana.id)} == {"applied"}
         assert status(mirror, ana.subscription) == "active"
 

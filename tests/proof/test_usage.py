@@ -1,10 +1,8 @@
 """Usage stays exact: whatever is done in whichever order, and however many do it at once."""
 
-import multiprocessing
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -37,19 +35,19 @@ from billing.usage.accepting import UsageEvent
 from billing.usage.corrections import Correction
 from billing.usage.reservations import Reservation
 from standin.testing import StandIn, standin
-from tests.integration.billing.conftest import STATUSES, add_user, grant_feature
-from tests.proof.delivering import connect, wait_for_all
+from tests.integration.billing.conftest import RULES, add_user, grant_feature
+from tests.proof.bills import periods_of, wrong_lines
+from tests.proof.delivering import PROCESSES, connect
 from tests.proof.scale import FULL, scaled
 from tests.proof.using import NOW, hold_and_confirm, report
 
-PROCESSES = 8
 CAP = Decimal(50)  # what the plan `fixed_box` includes; beyond it nothing is sold
 CAPPED, OPEN = "usr_capped", "usr_open"
 
 users = st.sampled_from([CAPPED, CAPPED, OPEN])
 # Few keys, so that they meet each other.
 keys = st.sampled_from([f"key-{n}" for n in range(12)])
-quantities = st.sampled_from([Decimal(text) for text in ("1", "2.5", "20", "30.000001")])
+quantities = st.sampled_from([Decimal(text) for text in ("1", "2.5", "20", "30.000001", "90.25")])
 
 
 class Unlimited:
@@ -122,7 +120,7 @@ class Usage(RuleBasedStateMachine):
         event = UsageEvent(user, "storage", quantity, key)
         if days_ago:
             event = UsageEvent(user, "storage", quantity, key, self.now - timedelta(days=days_ago))
-        (verdict,) = accepting.accept(self.db, [event], statuses=STATUSES, now=self.now)
+        (verdict,) = accepting.accept(self.db, [event], rules=RULES, now=self.now)
         known = self.counted.get((user, key))
         if verdict.status == "accepted":
             assert known is None
@@ -138,7 +136,7 @@ class Usage(RuleBasedStateMachine):
     @rule(user=users, batch=st.lists(st.tuples(keys, quantities), min_size=2, max_size=5))
     def report_many(self, user: str, batch: list[tuple[str, Decimal]]) -> None:
         events = [UsageEvent(user, "storage", quantity, key) for key, quantity in batch]
-        verdicts = accepting.accept(self.db, events, statuses=STATUSES, now=self.now)
+        verdicts = accepting.accept(self.db, events, rules=RULES, now=self.now)
         for (key, quantity), verdict in zip(batch, verdicts, strict=True):
             if verdict.status == "accepted":
                 assert (user, key) not in self.counted
@@ -152,7 +150,7 @@ class Usage(RuleBasedStateMachine):
             self.db,
             UsageEvent(user, "storage", quantity, key),
             expires_in=timedelta(seconds=seconds),
-            statuses=STATUSES,
+            rules=RULES,
             now=self.now,
         )
         if outcome.code is None:
@@ -173,7 +171,7 @@ class Usage(RuleBasedStateMachine):
     def confirm(self, pick: int, quantity: Decimal | None) -> None:
         reservation = self.reserved[pick % len(self.reserved)]
         took = quantity or reservation.quantity
-        outcome = reservations.confirm(self.db, reservation, took, statuses=STATUSES, now=self.now)
+        outcome = reservations.confirm(self.db, reservation, took, rules=RULES, now=self.now)
         place = (reservation.user_id, reservation.idempotency_key)
         if outcome.code is None and not outcome.repeated:
             assert place not in self.counted
@@ -210,7 +208,7 @@ class Usage(RuleBasedStateMachine):
             self.db,
             Correction(user, "storage", signed, key, "a mistake", when, corrects),
             author="proof",
-            statuses=STATUSES,
+            rules=RULES,
             now=self.now,
         )
         known = self.counted.get((user, key))
@@ -444,10 +442,32 @@ class Usage(RuleBasedStateMachine):
             assert self.db.value("select count(*) from usage_delivery where state = 'pending'") == 0
             for user in (CAPPED, OPEN):
                 self._hold_against_commet(user)
+            self._leave()
+            assert self._wrong_bills() == []
         finally:
             self.commet._http.close()
             self.db.close()
             self._running.close()
+
+    def _leave(self) -> None:
+        """Both customers cancel, and are billed for what is left."""
+        for sub in self._state()["subscriptions"]:
+            httpx.post(
+                f"{self.remote.base_url}/subscriptions/{sub['id']}/cancel",
+                json={"immediate": True},
+                headers={"x-api-key": self.remote.api_key},
+                trust_env=False,
+            )
+
+    def _wrong_bills(self) -> list[str]:
+        """Where an invoice is otherwise than the totals say, of those whom nobody meddled with."""
+        periods = periods_of(self.db)
+        state = self.remote.control.state()
+        return [
+            line
+            for user in {CAPPED, OPEN} - self.meddled
+            for line in wrong_lines([p for p in periods if p.user_id == user], state)
+        ]
 
     def _hold_against_commet(self, user: str) -> None:
         """Period by period, as Commet booked it; what is not known to us lies in one of them."""
@@ -529,20 +549,11 @@ class TestManyAtOnce:
     answer before it sends the next.
     """
 
-    @contextmanager
-    def _processes(self) -> Iterator[ProcessPoolExecutor]:
-        spawn = multiprocessing.get_context("spawn")
-        ready = spawn.Barrier(PROCESSES)
-        with ProcessPoolExecutor(
-            PROCESSES, mp_context=spawn, initializer=wait_for_all, initargs=(ready,)
-        ) as pool:
-            yield pool
-
     def _subscribe(self, db: Database, *, included: int) -> None:
         add_user(db, "usr_ana")
         db.execute(
             "insert into subscriptions"
-            " (id, user_id, status, billing_interval, created_at, event_at)"
+            " (id, user_id, status, billing_interval, created_at, changed_at)"
             " values ('sub_ana', 'usr_ana', 'active', 'monthly', %(now)s, %(now)s)",
             {"now": NOW},
         )
@@ -563,14 +574,15 @@ class TestManyAtOnce:
         assert row is not None
         return set(row.values())
 
-    def test_one_key_a_thousand_times(self, proof_url: str, proof_db: Database) -> None:
+    def test_one_key_a_thousand_times(
+        self, processes: ProcessPoolExecutor, proof_url: str, proof_db: Database
+    ) -> None:
         """40 send it again and again: one is told it was accepted, those who send something else
         are told that.
         """
         self._subscribe(proof_db, included=100)
-        with self._processes() as pool:
-            sent = list(pool.map(report, [proof_url] * PROCESSES, [["k"] * 125] * PROCESSES,
-                                 [["7", "9"]] * PROCESSES))  # fmt: skip
+        sent = list(processes.map(report, [proof_url] * PROCESSES, [["k"] * 125] * PROCESSES,
+                                  [["7", "9"]] * PROCESSES))  # fmt: skip
         words = Counter(word for each in sent for word in each)
         assert words["accepted"] == 1
         (used,) = self._used(proof_db)
@@ -579,27 +591,27 @@ class TestManyAtOnce:
         same = {Decimal(7): PROCESSES * 63, Decimal(9): PROCESSES * 62}[used]
         assert (words["duplicate"], words["conflict"]) == (same - 1, 1000 - same)
 
-    def test_five_hundred_for_one_limit(self, proof_url: str, proof_db: Database) -> None:
+    def test_five_hundred_for_one_limit(
+        self, processes: ProcessPoolExecutor, proof_url: str, proof_db: Database
+    ) -> None:
         """504 callers for 30 places, single and in batches, 40 at once: 30 get one."""
         self._subscribe(proof_db, included=30)
-        with self._processes() as pool:
-            shares = [[f"{n}-{m}" for m in range(63)] for n in range(PROCESSES)]
-            sent = list(pool.map(report, [proof_url] * PROCESSES, shares, [["1"]] * PROCESSES))
+        shares = [[f"{n}-{m}" for m in range(63)] for n in range(PROCESSES)]
+        sent = list(processes.map(report, [proof_url] * PROCESSES, shares, [["1"]] * PROCESSES))
         words = Counter(word for each in sent for word in each)
         assert words == {"accepted": 30, "limit_reached": 8 * 63 - 30}
         assert self._used(proof_db) == {Decimal(30)}
 
     @pytest.mark.parametrize("included", [40, 120])
     def test_reservations_and_confirms(
-        self, proof_url: str, proof_db: Database, included: int
+        self, processes: ProcessPoolExecutor, proof_url: str, proof_db: Database, included: int
     ) -> None:
         """504 jobs, 40 at once, hold, then take less, as much or more, or give back: never beyond
         the limit.
         """
         self._subscribe(proof_db, included=included)
-        with self._processes() as pool:
-            told = list(pool.map(hold_and_confirm, [proof_url] * PROCESSES, range(PROCESSES),
-                                 [63] * PROCESSES))  # fmt: skip
+        told = list(processes.map(hold_and_confirm, [proof_url] * PROCESSES, range(PROCESSES),
+                                  [63] * PROCESSES))  # fmt: skip
         booked = sum((sum(each, Decimal(0)) for each in told), Decimal(0))
         assert self._used(proof_db) == {booked}
         # A hold is at most 3 and every one ended: hardly anything is left unused.

@@ -52,7 +52,7 @@ def server() -> Iterator[EmbeddedPostgres]:
 @pytest.fixture
 def url(server: EmbeddedPostgres) -> str:
     created: str = server.ensure_database("billing")
-    migrate(lambda: connect(created), "postgres")
+    migrate(lambda: connect(created))
     return created
 
 

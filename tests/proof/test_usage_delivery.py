@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from decimal import Decimal
+from decimal import ROUND_HALF_UP, Decimal
 from itertools import count
 from typing import Any
 
@@ -22,13 +22,15 @@ from billing.delivery.outbox import KEY_LIFETIME, claim, redrive
 from billing.delivery.sending import CallBudget, Summary, deliver
 from billing.usage.accepting import UsageEvent, accept
 from standin.testing import StandIn, standin
-from tests.proof.crashing import STATUSES, Unlimited
+from tests.proof.crashing import RULES, Unlimited
 from tests.proof.delivering import connect
 from tests.proof.paying import sign_up, used_at
 from tests.proof.scale import scaled
 
 USERS = scaled(40, 6)
 USAGE = "/usage/events"
+# Of the plan usage_pro: units, and what one beyond them costs.
+_INCLUDED, _PRICE = Decimal(100), Decimal("0.1")
 
 
 @dataclass
@@ -49,7 +51,7 @@ class World:
     def use(self, user: str, quantity: str) -> None:
         """Accepted, whatever else is broken."""
         event = UsageEvent(user, "storage", Decimal(quantity), f"key-{next(self._keys)}")
-        (verdict,) = accept(self.db, [event], statuses=STATUSES, now=self.now())
+        (verdict,) = accept(self.db, [event], rules=RULES, now=self.now())
         assert verdict.status == "accepted"
         self.accepted[user] = self.accepted.get(user, Decimal(0)) + Decimal(quantity)
 
@@ -110,6 +112,25 @@ class World:
         assert states == [{"state": "sent"}]
         wrong = self.db.all("select * from usage_total where total <> claimed")
         assert wrong == []
+        assert self._billed() == {
+            user: ((used - _INCLUDED) * _PRICE).quantize(Decimal("0.01"), ROUND_HALF_UP)
+            for user, used in self.accepted.items()
+            if used > _INCLUDED
+        }
+
+    def _billed(self) -> dict[str, Decimal]:
+        """Everybody leaves: what each one's usage is billed, where there is a bill."""
+        for sub in self.remote.control.state()["subscriptions"]:
+            cancel(self, sub["id"])
+        state = self.remote.control.state()
+        users = {c["id"]: c["external_id"] for c in state["customers"]}
+        return {
+            users[invoice["customer_id"]]: Decimal(line["amount"]).scaleb(-2)
+            for invoice in state["invoices"]
+            for line in invoice["lines"]
+            if line["line_type"] == "feature_overage"
+            and users[invoice["customer_id"]] in self.accepted
+        }
 
 
 @pytest.fixture
@@ -271,15 +292,19 @@ def test_parked_then_upgraded(world: World) -> None:
 
 def upgrade(world: World, user: str, subscription: str) -> None:
     """Ends a subscription with a hard limit and pays for one without."""
-    ended = httpx.post(
-        f"{world.remote.base_url}/subscriptions/{subscription}/cancel",
-        json={"immediate": True},
-        headers={"x-api-key": world.remote.api_key},
-        trust_env=False,
-    )
-    assert ended.status_code == 200, ended.text
+    assert cancel(world, subscription) == 200
     made = world.commet.create_subscription(
         user_id=user, plan_code="usage_max", billing_interval="monthly",
         success_url="https://app.example/", idempotency_key="upgrade", deadline=Deadline.after(20),
     )  # fmt: skip
     world.remote.control.pay(made.id)
+
+
+def cancel(world: World, subscription: str) -> int:
+    """Ends a subscription at once; the status of Commet's answer."""
+    return httpx.post(
+        f"{world.remote.base_url}/subscriptions/{subscription}/cancel",
+        json={"immediate": True},
+        headers={"x-api-key": world.remote.api_key},
+        trust_env=False,
+    ).status_code

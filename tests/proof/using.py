@@ -10,10 +10,13 @@ from typing import TypeVar
 from billing.database.connection import Database
 from billing.usage import accepting, reservations
 from billing.usage.accepting import UsageEvent
+from billing.usage.rules import Rules
 from tests.proof.delivering import connect
 
 NOW = datetime(2026, 9, 10, 12, tzinfo=UTC)
 STATUSES = frozenset({"active"})
+# Nothing limits what users spend.
+RULES = Rules(STATUSES, ceilings={"usd": None}, at_once={"usd": None})
 THREADS = 5  # of each process, each with a connection: the test server has room for 130
 
 Item = TypeVar("Item")
@@ -57,7 +60,7 @@ def _report(db: Database, events: Sequence[UsageEvent]) -> list[str]:
     while events:
         size = 5 if len(words) % 3 == 0 else 1
         batch, events = events[:size], events[size:]
-        verdicts = accepting.accept(db, batch, statuses=STATUSES, now=NOW)
+        verdicts = accepting.accept(db, batch, rules=RULES, now=NOW)
         words += [verdict.code or verdict.status for verdict in verdicts]
     return words
 
@@ -70,7 +73,7 @@ def _hold_and_confirm(db: Database, jobs: Sequence[int]) -> list[Decimal]:
             db,
             UsageEvent("usr_ana", "storage", size, f"job-{job}"),
             expires_in=timedelta(minutes=5),
-            statuses=STATUSES,
+            rules=RULES,
             now=NOW,
         )
         if held.reservation is None:
@@ -80,7 +83,7 @@ def _hold_and_confirm(db: Database, jobs: Sequence[int]) -> list[Decimal]:
             continue
         wanted = {0: size / 2, 1: size * 2}.get(job % 5, size)
         for took in (wanted, size):
-            outcome = reservations.confirm(db, held.reservation, took, statuses=STATUSES, now=NOW)
+            outcome = reservations.confirm(db, held.reservation, took, rules=RULES, now=NOW)
             if outcome.code is None:
                 booked.append(took)
                 break

@@ -15,6 +15,17 @@ mount -t tmpfs tmpfs /run
 mkdir -p /run/sam-local "${resolver%/*}"
 : > /run/sam-local/net
 
+# The engine writes a key into /etc/docker. It gets a view of /etc of its own, with the files that a
+# container has mounted there (hosts, resolv.conf), and what it writes is gone with /run.
+mkdir -p /run/sam-local/etc/before /run/sam-local/etc/upper /run/sam-local/etc/work
+mount --rbind /etc /run/sam-local/etc/before
+mount -t overlay overlay \
+    -o lowerdir=/etc,upperdir=/run/sam-local/etc/upper,workdir=/run/sam-local/etc/work /etc
+findmnt --list --noheadings --output TARGET --submounts /run/sam-local/etc/before | while read -r mounted; do
+    below=${mounted#/run/sam-local/etc/before}
+    if [ -n "$below" ]; then mount --bind "$mounted" "/etc$below"; fi
+done
+
 # The way out: a program in this machine's network that speaks for the new one. It asks this machine's
 # resolver, so it keeps a view of its own of /etc/resolv.conf.
 unshare --net=/run/sam-local/net true

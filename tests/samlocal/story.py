@@ -49,7 +49,7 @@ def warm_up() -> None:
 
 def tell(service_key: str) -> None:
     """The whole demo, its schedules fired by start-lambda. Raises Failed."""
-    addresses = demo.Addresses(API, f"{COMMET}/api/v1", sam_local.COMMET_KEY, service_key)
+    addresses = demo.Addresses(API, f"{COMMET}/api/v1", sam_local.COMMET_KEY, service_key, _confirm)
     console = Console(width=140, highlight=False)
     if demo.main(addresses, console, patience_seconds=_PATIENCE_SECONDS, run_schedule=_invoke):
         raise Failed("the story is not as told")
@@ -95,8 +95,13 @@ def _webhook_secret() -> str:
     return str(kept["secrets"][0])
 
 
-def _invoke(function: str) -> None:
+def _confirm(user_id: str) -> None:
+    why = {"author": "story", "note": "nobody reads mail here"}
+    _invoke("ReconcileFunction", {"command": "verify_address", "user": user_id, **why})
+
+
+def _invoke(function: str, event: dict[str, str] | None = None) -> None:
     path = f"/2015-03-31/functions/{function}/invocations"
-    answer = httpx.post(f"{LAMBDA}{path}", json={}, timeout=120, trust_env=False)
+    answer = httpx.post(f"{LAMBDA}{path}", json=event or {}, timeout=120, trust_env=False)
     if answer.status_code != 200 or "errorMessage" in answer.text:
         raise demo.StepFailed(f"{function} answered {answer.status_code}: {answer.text[:500]}")

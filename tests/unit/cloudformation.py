@@ -16,7 +16,7 @@ TEMPLATE = ROOT / "template.yaml"
 Resources = dict[str, dict[str, Any]]
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(yaml.CSafeLoader):
     """Reads CloudFormation's short forms: !Ref X becomes {"Ref": "X"}."""
 
 

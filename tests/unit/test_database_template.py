@@ -1,6 +1,7 @@
 """The optional database fits the stack, is private, encrypted, backed up, and hard to lose."""
 
 import json
+from importlib.resources import files
 from typing import Any
 
 import pytest
@@ -31,6 +32,7 @@ class TestHandOver:
             "DatabasePort",
             "DatabaseName",
             "DatabaseSecretArn",
+            "DatabaseAccountsSecretArn",
             "DatabaseOwnerSecretArn",
             "VpcSubnetIds",
             "VpcSecurityGroupIds",
@@ -97,6 +99,17 @@ class TestData:
         assert settings["log_parameter_max_length_on_error"] == "0"
         assert settings["log_error_verbosity"] == "terse"
 
+    def test_its_version_is_one_that_aurora_has(self, template: dict[str, Any]) -> None:
+        """As cfn-lint's copy of AWS's list says."""
+        schemas = files("cfnlint.data.schemas.extensions.aws_rds_dbcluster")
+        known = json.loads(schemas.joinpath("engine_version.json").read_text(encoding="utf-8"))
+        (versions,) = (
+            set(rule["then"]["properties"]["EngineVersion"]["enum"])
+            for rule in known["allOf"]
+            if rule["if"]["properties"]["Engine"].get("const") == "aurora-postgresql"
+        )
+        assert template["Parameters"]["EngineVersion"]["Default"] in versions
+
 
 class TestNetwork:
     def test_only_the_functions_reach_the_database(self, resources: Resources) -> None:
@@ -158,7 +171,8 @@ class TestAppRole:
 
     def test_fewer_connections_are_allowed_than_there_are(self, template: dict[str, Any]) -> None:
         """So that migrations and people get in. 823 is what four ACUs allow."""
-        parameters = {n: p["Default"] for n, p in template["Parameters"].items()}
+        parameters = {n: p.get("Default") for n, p in template["Parameters"].items()}
         assert parameters["MaxCapacity"] == 4
-        assert parameters["AppConnections"] <= 0.6 * 823
+        together = parameters["AppConnections"] + parameters["AccountsConnections"]
+        assert together <= 0.6 * 823
         assert parameters["ConnectionsAlarm"] == 0.8 * parameters["AppConnections"]

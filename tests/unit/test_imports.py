@@ -13,12 +13,18 @@ ROOT = Path(__file__).parents[2]
 FUNCTIONS = sorted(app.parent.name for app in ROOT.glob("functions/*/app.py"))
 # Powertools looks whether there is a botocore to tell its name to; that imports the package's empty
 # top, a millisecond. Its session is what everything of it needs.
-HEAVY = ("httpx", "boto3", "botocore.session", "pydantic", "commet", "argon2", "zxcvbn", "psycopg")
+HEAVY = (
+    *("httpx", "boto3", "botocore.session", "pydantic", "commet", "argon2", "zxcvbn", "psycopg"),
+    *("jwt", "cryptography"),
+)
 
 
 @cache
-def loaded(function: str) -> frozenset[str]:
-    """The heavy packages in a fresh interpreter after importing the function as Lambda does."""
+def loaded(function: str, issuer: str = "") -> frozenset[str]:
+    """The heavy packages in a fresh interpreter after importing the function as Lambda does.
+
+    `issuer` is the identity provider that the stack has.
+    """
     program = (
         "import json, sys; import app; assert callable(app.handler);"
         f" print(json.dumps([m for m in {HEAVY!r} if m in sys.modules]))"
@@ -30,6 +36,7 @@ def loaded(function: str) -> frozenset[str]:
             "PYTHONPATH": os.pathsep.join(map(str, paths)),
             "POWERTOOLS_METRICS_NAMESPACE": "test",
             "POWERTOOLS_SERVICE_NAME": "test",
+            "OIDC_ISSUER": issuer,
         },
         cwd="/",
         capture_output=True,
@@ -43,7 +50,7 @@ def loaded(function: str) -> frozenset[str]:
 
 def test_all_functions_are_looked_at() -> None:
     """Those of the design, and the one that registers the webhook, as the folders have them."""
-    assert len(FUNCTIONS) == 11
+    assert len(FUNCTIONS) == 13
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
@@ -52,7 +59,9 @@ def test_nobody_loads_aws_or_the_sdk(function: str) -> None:
     assert loaded(function) & {"boto3", "botocore.session", "commet"} == set()
 
 
-@pytest.mark.parametrize("function", ["webhook", "track_usage", "signup", "session", "migrate"])
+@pytest.mark.parametrize(
+    "function", ["webhook", "track_usage", "signup", "session", "account", "migrate"]
+)
 def test_who_calls_nobody_loads_no_client(function: str) -> None:
     """httpx is a fifth of a full start; a rare path that needs it imports it late."""
     assert "httpx" not in loaded(function)
@@ -63,12 +72,28 @@ def test_the_webhook_loads_least() -> None:
     assert loaded("webhook") == {"psycopg"}
 
 
-@pytest.mark.parametrize("function", [f for f in FUNCTIONS if f not in ("signup", "session")])
+@pytest.mark.parametrize(
+    "function", [f for f in FUNCTIONS if f not in ("signup", "session", "account")]
+)
 def test_who_hashes(function: str) -> None:
-    """Only signing up and in."""
+    """Only signing up and in, and changing the password."""
     assert loaded(function) & {"argon2", "zxcvbn"} == set()
 
 
 def test_the_list_of_common_passwords_comes_late() -> None:
     """30,000 strings that only a sign-up needs."""
     assert "zxcvbn" not in loaded("signup")
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_without_an_identity_provider_nobody_pays_for_one(function: str) -> None:
+    """cryptography takes a quarter of a second."""
+    assert loaded(function) & {"jwt", "cryptography"} == set()
+
+
+def test_with_one_its_tokens_are_checked_at_once() -> None:
+    """What checks them is in the snapshot. The functions without routes for people do without."""
+    issuer = "https://id.example"
+    assert loaded("track_usage", issuer) >= {"jwt", "cryptography", "httpx"}
+    assert loaded("webhook", issuer) == {"psycopg"}
+    assert loaded("track_usage", "no address") & {"jwt", "cryptography"} == set()

@@ -3,6 +3,7 @@
 import re
 import textwrap
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -14,19 +15,30 @@ from tests.mutants.runner import ROOT, Outcome, Scratch, Verdict
 MUTANTS = read()
 
 
+@cache
+def text_of(path: str) -> str:
+    """A file of the project. Hundreds of mutants share a few files."""
+    return (ROOT / path).read_text(encoding="utf-8")
+
+
+@cache
+def names_in(path: str) -> set[str]:
+    """The classes and functions that a file of the project defines."""
+    return set(re.findall(r"(?:class|def) (\w+)", text_of(path)))
+
+
 class TestCatalogue:
     @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
     def test_it_fits_the_project(self, mutant: Mutant) -> None:
         """Whoever changes the text changes the entry, and not only whoever runs `make mutate`."""
-        text = (ROOT / mutant.file).read_text(encoding="utf-8")
+        text = text_of(mutant.file)
         assert mutant.applied_to(text) != text
         assert mutant.breaks.endswith(".")
         assert mutant.tests
         for test in mutant.tests:
             path, *names = re.sub(r"\[.*", "", test).split("::")
             assert (ROOT / path).exists(), path
-            text = (ROOT / path).read_text(encoding="utf-8")
-            assert [n for n in names if not re.search(rf"(?:class|def) {n}\b", text)] == [], test
+            assert [n for n in names if n not in names_in(path)] == [], test
 
     @pytest.mark.parametrize(
         ("changes", "problem"),
@@ -107,10 +119,10 @@ FAULT = Mutant("m", "It.", "thing.py", "n * 2", "n * 3", ("test_thing.py::test_d
 class TestRunner:
     @pytest.fixture
     def scratch(self, tmp_path: Path) -> Scratch:
-        """A small project."""
+        """A small project, whose pytest loads no plugins: they take longer than its tests."""
         for name, text in PROJECT.items():
             (tmp_path / name).write_text(textwrap.dedent(text), encoding="utf-8")
-        return Scratch(tmp_path, {})
+        return Scratch(tmp_path, {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"})
 
     @pytest.mark.parametrize(
         ("changes", "outcome", "detail"),

@@ -127,7 +127,7 @@ class TestLocal:
 
     def test_it_listens_to_this_machine_alone(self, compose: dict[str, Any]) -> None:
         ports = [port for s in compose["services"].values() for port in s.get("ports", ())]
-        assert len(ports) == 3
+        assert len(ports) == 4
         assert all(port.startswith("127.0.0.1:") for port in ports)
 
     def test_every_secret_is_filled_in(

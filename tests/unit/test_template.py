@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from deploy.build_id import PARTS, build_id
+from deploy.refusals import regions_with_ca
 from tests.unit.cloudformation import ROOT, TEMPLATE, Resources, load, of_type, translate
 
 NOTHING = {"Ref": "AWS::NoValue"}
@@ -37,7 +38,7 @@ class TestFunctions:
         """No folder without a function and no function without a folder."""
         folders = {f"functions/{p.parent.name}" for p in ROOT.glob("functions/*/app.py")}
         assert {f["CodeUri"] for f in functions.values()} == folders
-        assert len(folders) == 11
+        assert len(folders) == 13
 
     def test_a_new_build_makes_new_versions(self, functions: dict[str, dict[str, Any]]) -> None:
         """All logic is in the layer, and SAM looks at the function's own code only."""
@@ -142,12 +143,62 @@ class TestCompute:
         assert alarms[0] == "IsCanary"
         assert alarms[2] == [NOTHING]
         watched = {alarm["Ref"] for alarm in alarms[1]}
+        assert watched == {"NewBuildErrorsAlarm", "NewVersionCrashesAlarm"}
         assert watched <= translated.keys()
         groups = of_type(translated, "AWS::CodeDeploy::DeploymentGroup")
-        assert len(groups) == 7
+        assert len(groups) == 8
         for group in groups.values():
             rolled_back = group["AutoRollbackConfiguration"]
             assert "DEPLOYMENT_STOP_ON_ALARM" in rolled_back["Events"]
+
+    def test_a_shift_watches_the_new_version_and_only_that(self, template: dict[str, Any]) -> None:
+        """Errors of the version before would take back the release that ends them."""
+        resources = translate(template, {"Canary": "Linear10PercentEvery1Minute"})
+        build = resources["NewBuildErrorsAlarm"]
+        assert build["Properties"]["Dimensions"] == [{"Name": "build", "Value": {"Ref": "BuildId"}}]
+        assert build["Properties"]["Threshold"] == 0
+        told = template["Globals"]["Function"]["Environment"]["Variables"]["WATCHED_BUILD"]
+        assert told == {"Fn::If": ["IsCanary", {"Ref": "BuildId"}, ""]}
+        crashes = resources["NewVersionCrashesAlarm"]
+        shifted = {
+            group["Ref"].removesuffix("DeploymentGroup")
+            for alias in resources.values()
+            if "UpdatePolicy" in alias
+            for group in [
+                alias["UpdatePolicy"]["CodeDeployLambdaAliasUpdate"]["DeploymentGroupName"]
+            ]
+        }
+        assert len(shifted) == 8
+        seen = set()
+        watched = crashes["Properties"]["Metrics"][1:]
+        assert watched
+        for metric in watched:
+            told = {d["Name"]: d["Value"] for d in metric["MetricStat"]["Metric"]["Dimensions"]}
+            function = told["FunctionName"]["Ref"]
+            version = f"{function}Version0123456789"
+            assert told["ExecutedVersion"] == {"Fn::GetAtt": [version, "Version"]}
+            assert version in resources
+            assert told["Resource"] == {"Fn::Sub": f"${{{function}}}:live"}
+            seen.add(function)
+        assert seen == shifted
+
+    def test_a_shift_that_is_none_costs_nothing(self, template: dict[str, Any]) -> None:
+        for alarm in ("NewBuildErrorsAlarm", "NewVersionCrashesAlarm"):
+            assert template["Resources"][alarm]["Condition"] == "IsCanary"
+
+    def test_no_function_is_reserved_to_death(self, template: dict[str, Any]) -> None:
+        """With 0 reserved it never runs; 0 provisioned is off."""
+        for name in ("WebhookConcurrency", "UsageConcurrency", "OtherConcurrency"):
+            pattern = template["Parameters"][name]["AllowedPattern"]
+            for value, taken in (
+                ("", True),
+                ("1", True),
+                ("40", True),
+                ("0", False),
+                ("00", False),
+            ):
+                assert bool(re.fullmatch(pattern, value)) is taken, (name, value)
+        assert template["Parameters"]["UsageProvisionedConcurrency"]["MinValue"] == 0
 
     def test_nothing_waits_for_itself(self, template: dict[str, Any]) -> None:
         """CloudFormation refuses circles, through an update policy too, where linters look not."""
@@ -187,7 +238,7 @@ class TestSchedules:
         queue = {"Fn::GetAtt": ["FailureQueue", "Arn"]}
         schedules = of_type(translated, "AWS::Scheduler::Schedule")
         invocations = of_type(translated, "AWS::Lambda::EventInvokeConfig")
-        assert len(schedules) == len(invocations) == 2
+        assert len(schedules) == len(invocations) == 3
         for name, schedule in schedules.items():
             target = schedule["Target"]
             assert target["DeadLetterConfig"] == {"Arn": queue}, name
@@ -200,9 +251,10 @@ class TestSchedules:
         for name, invocation in invocations.items():
             assert invocation["DestinationConfig"] == {"OnFailure": {"Destination": queue}}, name
             assert invocation["Qualifier"] == "live"
-            # The next minute's run does the work of one that failed.
-            assert invocation["MaximumRetryAttempts"] == 0
-            assert invocation["MaximumEventAgeInSeconds"] == 300
+            # The next minute's run does the work of one that failed. What SES tells comes once.
+            retries, age = (2, 3600) if name.startswith("SendMail") else (0, 300)
+            assert invocation["MaximumRetryAttempts"] == retries, name
+            assert invocation["MaximumEventAgeInSeconds"] == age, name
 
     def test_there_is_no_other_kind_of_source(self, functions: dict[str, dict[str, Any]]) -> None:
         """HTTP waits for its answer; whatever else is added must say where its failures go."""
@@ -226,7 +278,23 @@ class TestSchedules:
         ]
 
 
+class TestCertificates:
+    def test_a_region_without_a_ca_is_refused(self, template: dict[str, Any]) -> None:
+        """No function could verify the certificate of RDS there."""
+        rule = template["Rules"]["CertificateAuthority"]
+        (assertion,) = rule["Assertions"]
+        allowed, region = assertion["Assert"]["Fn::Contains"]
+        assert region == {"Ref": "AWS::Region"}
+        assert set(allowed) == regions_with_ca(TEMPLATE)
+        assert "il-central-1" not in allowed
+        assert not [name for name in allowed if name.startswith(("us-gov", "cn-"))]
+
+
 class TestEdge:
+    def test_a_warning_does_not_stop_a_deployment(self, translated: Resources) -> None:
+        """Whether AWS's import warns of this API was never seen."""
+        assert not translated["Api"]["Properties"].get("FailOnWarnings")
+
     def test_each_throttle_is_of_a_route(self, translated: Resources) -> None:
         """API Gateway refuses the whole deployment for one that is not."""
         stage = translated["ApiApiGatewayDefaultStage"]["Properties"]
@@ -253,7 +321,13 @@ class TestEdge:
             for path in paths
             if path.startswith("/usage") and "post" in paths[path] and "corrections" not in path
         }
-        rates |= dict.fromkeys(["POST /signup", "POST /login"], "SignInRequestsPerSecond")
+        rates |= dict.fromkeys(
+            [
+                *("POST /signup", "POST /login", "PATCH /account", "POST /email/verify"),
+                *("POST /password", "POST /password/reset"),
+            ],
+            "SignInRequestsPerSecond",
+        )
         assert len(rates) > 2
         for route, parameter in rates.items():
             assert set(limits[route]) == {"ThrottlingRateLimit", "ThrottlingBurstLimit"}
@@ -310,9 +384,21 @@ class TestLogs:
             for f in of_type(translated, "AWS::Lambda::Function").values()
         ]
         assert sorted([*used, "AccessLogs"]) == sorted(groups)
+        assert groups
         for name, group in groups.items():
             assert group["RetentionInDays"] == {"Ref": "LogRetentionDays"}, name
-            assert "${AWS::StackName}" in group["LogGroupName"]["Fn::Sub"], name
+
+    def test_those_of_functions_outlive_the_stack_and_do_not_stand_in_the_way_of_the_next(
+        self, translated: Resources
+    ) -> None:
+        """A fixed name would be taken when a stack of the same name is made again."""
+        groups = {n: r for n, r in translated.items() if r["Type"] == "AWS::Logs::LogGroup"}
+        assert groups
+        for name, group in groups.items():
+            of_function = name != "AccessLogs"
+            kept = (group.get("DeletionPolicy"), group.get("UpdateReplacePolicy"))
+            assert kept == (("Retain", "Retain") if of_function else (None, None)), name
+            assert ("LogGroupName" in group["Properties"]) is not of_function, name
 
     def test_requests_are_traced(self, translated: Resources) -> None:
         functions = of_type(translated, "AWS::Lambda::Function")
@@ -350,7 +436,7 @@ class TestRoutes:
 
     def test_everything_else_is_answered_by_us(self, translated: Resources) -> None:
         """A $default route renders our own 404."""
-        default = translated["Api"]["Properties"]["Body"]["paths"]["/$default"]
+        default = translated["Api"]["Properties"]["Body"]["paths"]["$default"]
         assert default["x-amazon-apigateway-any-method"]["isDefaultRoute"] is True
 
 
@@ -376,7 +462,7 @@ class TestTranslated:
     def test_every_function_is_called_through_its_alias(self, translated: Resources) -> None:
         """A deployment is complete before the first request reaches it."""
         aliases = [r for r in translated.values() if r["Type"] == "AWS::Lambda::Alias"]
-        assert len(aliases) == 11
+        assert len(aliases) == 13
 
     @pytest.mark.parametrize(
         ("changed", "parameters"),
@@ -401,13 +487,13 @@ class TestTranslated:
             with (tmp_path / changed).open("a") as file:
                 file.write("# changed\n")
         after = versions(template, build_id(tmp_path, parameters))
-        assert len(before) == len(after) == 11
+        assert len(before) == len(after) == 13
         assert not before & after
 
     def test_another_build_id_is_another_version(self, translated: Resources) -> None:
         """The logical ids of versions end in the build id, so CloudFormation publishes new ones."""
         versions = [n for n, r in translated.items() if r["Type"] == "AWS::Lambda::Version"]
-        assert len(versions) == 11
+        assert len(versions) == 13
         assert all(name.endswith("0123456789") for name in versions)
 
     def test_the_webhook_has_a_url_that_needs_no_aws_signature(self, translated: Resources) -> None:

@@ -21,16 +21,18 @@ CONFIG = BILLING / "config.py"
 
 # The local stack alone has a clock of its own.
 LOCAL = {"CLOCK_URL"}
-# Read by Powertools, by the secrets extension and by nobody: it makes each build a new version.
+# Read by Powertools, by the secrets extension, by nobody (it makes each build a new version), and
+# by the module of metrics, which every function has.
 READ_BY_OTHERS = {
     "POWERTOOLS_SERVICE_NAME",
     "POWERTOOLS_METRICS_NAMESPACE",
     "PARAMETERS_SECRETS_EXTENSION_CACHE_ENABLED",
     "BUILD_ID",
+    "WATCHED_BUILD",
 }
 # Whatever is not set in the template is set by Lambda.
 SET_BY_LAMBDA = {"AWS_SESSION_TOKEN"}
-OTHER_VALUES = ("7", "false", "true", "sandbox", "https://other.example", "other")
+OTHER_VALUES = ("7", "false", "true", "sandbox", "https://other.example", "usd=7", "other")
 
 APP_SECRET = {"Fn::If": ["MakesAppSecret", {"Ref": "AppSecret"}, {"Ref": "AppSecretArn"}]}
 WEBHOOK_SECRET = {
@@ -38,6 +40,7 @@ WEBHOOK_SECRET = {
 }
 # Of the variables that are not their own parameter: PAST_DUE_HAS_ACCESS is PastDueHasAccess.
 VALUES: dict[str, Any] = {
+    "WATCHED_BUILD": {"Fn::If": ["IsCanary", {"Ref": "BuildId"}, ""]},
     "POWERTOOLS_METRICS_NAMESPACE": {"Fn::Sub": "UsageBilling/${AWS::StackName}"},
     "ALLOWED_ORIGINS": {"Fn::Join": [",", {"Ref": "AllowedOrigins"}]},
     "DATABASE_SSLMODE": {"Ref": "DatabaseSslMode"},
@@ -45,10 +48,16 @@ VALUES: dict[str, Any] = {
     "PARAMETERS_SECRETS_EXTENSION_HTTP_PORT": {"Fn::If": ["HasSecretsExtension", "2773", ""]},
     "WEBHOOK_URL": {"Fn::GetAtt": ["WebhookFunctionUrl", "FunctionUrl"]},
     "APP_SECRET_ARN": APP_SECRET,
+    "EMAIL_CONFIGURATION_SET": {"Fn::If": ["HasEmail", {"Ref": "EmailConfigurationSet"}, ""]},
+    "SEND_MAIL_FUNCTION": {"Ref": "SendMailFunction.Alias"},
     "WEBHOOK_SECRET_ARN": WEBHOOK_SECRET,
 }
+ACCOUNTS_ROLE = {"Fn::Sub": "${DatabaseAccountsSecretArn}"}
 # Built with what its function never asks for: who signs in does not sign up.
-NEVER_ASKED_FOR = {("SessionFunction", "SIGN_UPS_PER_HOUR")}
+NEVER_ASKED_FOR = {
+    ("SessionFunction", "SIGN_UPS_PER_HOUR"),
+    ("AccountFunction", "SIGN_UPS_PER_HOUR"),
+}
 # Where a function is handed something else in a variable's place.
 OWN_VALUES: dict[tuple[str, str], Any] = {
     ("MigrateFunction", "DATABASE_HOST"): {
@@ -65,6 +74,10 @@ OWN_VALUES: dict[tuple[str, str], Any] = {
         "Fn::If": ["MigratesDirectly", "false", {"Fn::Sub": "${DatabasePooled}"}]
     },
     ("RegisterWebhookFunction", "DATABASE_SECRET_ARN"): "",
+    ("SendMailFunction", "DATABASE_SECRET_ARN"): ACCOUNTS_ROLE,
+    ("AccountFunction", "DATABASE_SECRET_ARN"): ACCOUNTS_ROLE,
+    ("SessionFunction", "DATABASE_SECRET_ARN"): ACCOUNTS_ROLE,
+    ("SignupFunction", "DATABASE_SECRET_ARN"): ACCOUNTS_ROLE,
 }
 
 
@@ -178,7 +191,7 @@ def needed_by(function: str) -> set[str]:
     }
     # Any function with routes could look at service keys; it does where a route takes them.
     app = ROOT / str(FUNCTIONS[function]["CodeUri"]) / "app.py"
-    takes_keys = "by_service(" in app.read_text(encoding="utf-8")
+    takes_keys = "_service(" in app.read_text(encoding="utf-8")
     return needed if takes_keys else needed - {"SERVICE_KEYS_SECRET_ARN"}
 
 
@@ -218,6 +231,7 @@ class TestSettings:
             "AWS_SESSION_TOKEN",
             "POWERTOOLS_METRICS_NAMESPACE",
             "POWERTOOLS_SERVICE_NAME",
+            "WATCHED_BUILD",
         }
         for function in FUNCTIONS:
             assert found - SET_BY_LAMBDA <= handed_to(function).keys(), function

@@ -21,9 +21,11 @@ GIVEN = {
     "ServiceKeysSecretArn": "arn:keys",
     "DatabaseHost": "db",
     "DatabaseSecretArn": "arn:app",
+    "DatabaseAccountsSecretArn": "arn:accounts",
     "DatabaseOwnerSecretArn": "arn:owner",
     "AppUrl": "https://app.example",
     "AllowedOrigins": "https://app.example",
+    "RunbookUrl": "https://runbook.example",
 }
 # What a parameter says only where another is given.
 BESIDE: dict[str, dict[str, str]] = {
@@ -164,9 +166,16 @@ def roles(*functions: str) -> set[str]:
 
 
 FUNCTIONS = [n.removesuffix("Function") for n in of_type(RESOURCES, "AWS::Serverless::Function")]
+# Their database role is `accounts`, which reads passwords.
+OF_ACCOUNTS = ["Account", "SendMail", "Session", "Signup"]
 SPEAKS_TO_COMMET = [
     "Checkout", "Dashboard", "DeliverUsage", "Portal", "Reconcile", "RegisterWebhook", "TrackUsage",
 ]  # fmt: skip
+
+# Made with a canary only.
+CANARY_ALARMS = {
+    f"{name}.AlarmDescription" for name in ("NewBuildErrorsAlarm", "NewVersionCrashesAlarm")
+}
 
 # Beside variables of functions, which tests/unit/test_template_environment.py holds.
 EFFECTS: dict[str, set[str]] = {
@@ -176,9 +185,13 @@ EFFECTS: dict[str, set[str]] = {
     "RegisterWebhook": {"WebhookEndpoint"},
     "WebhookSecretArn": {"WebhookSecret"} | roles("Webhook", "RegisterWebhook"),
     "WebhookSecretRotation": {"WebhookEndpoint.Rotation"},
-    "ServiceKeysSecretArn": roles("Dashboard", "TrackUsage"),
-    "AppSecretArn": {"AppSecret"} | roles("Session", "Signup"),
-    "DatabaseSecretArn": roles(*FUNCTIONS) - roles("RegisterWebhook"),
+    "ServiceKeysSecretArn": roles("Checkout", "Dashboard", "Portal", "TrackUsage"),
+    "AppSecretArn": {"AppSecret"} | roles("Account", "Dashboard", "SendMail", "Session", "Signup"),
+    "EmailFrom": {"EmailConfigurationSet", "EmailEvents"}
+    | {"UnwelcomeMails", "UnwelcomeMailsPermission"}
+    | roles("SendMail"),
+    "DatabaseSecretArn": roles(*FUNCTIONS) - roles("RegisterWebhook", *OF_ACCOUNTS),
+    "DatabaseAccountsSecretArn": roles("Migrate", *OF_ACCOUNTS),
     "DatabaseOwnerSecretArn": roles("Migrate"),
     "AllowedOrigins": {"Api.CorsConfiguration"},
     "VpcSubnetIds": {"Every function.VpcConfig", "FunctionBasics.PolicyDocument"},
@@ -187,14 +200,19 @@ EFFECTS: dict[str, set[str]] = {
     | each("SecretsManager::Secret", "KmsKeyId")
     | {"AlarmKey", "AlarmTopic.KmsMasterKeyId", "FunctionBasics.PolicyDocument"}
     | roles("RegisterWebhook"),
+    "SecretKmsKeyArns": {"FunctionBasics.PolicyDocument"} | roles("RegisterWebhook"),
     "Architecture": {"Every function.Architectures", "CommonLayer.CompatibleArchitectures"},
     "SnapStart": {"Every function.SnapStart", "TrackUsageFunction.SnapStart"},
-    "Canary": {"Every function.DeploymentPreference"},
+    "Canary": {
+        "Every function.DeploymentPreference",
+        "NewBuildErrorsAlarm",
+        "NewVersionCrashesAlarm",
+    },
     "WebhookConcurrency": {"WebhookFunction.ReservedConcurrentExecutions"},
     "UsageConcurrency": {"TrackUsageFunction.ReservedConcurrentExecutions"},
     "OtherConcurrency": {
         f"{name}Function.ReservedConcurrentExecutions"
-        for name in ("Checkout", "Dashboard", "Portal", "Session", "Signup")
+        for name in ("Account", "Checkout", "Dashboard", "Portal", "Session", "Signup")
     },
     "UsageProvisionedConcurrency": {
         "TrackUsageFunction.ProvisionedConcurrencyConfig",
@@ -207,7 +225,7 @@ EFFECTS: dict[str, set[str]] = {
     "DomainCertificateArn": {"ApiDomain.DomainNameConfigurations"},
     "DomainHostedZoneId": {"ApiRecord"},
     "AlarmEmail": {"AlarmMail"},
-    "RunbookUrl": each("CloudWatch::Alarm", "AlarmDescription"),
+    "RunbookUrl": each("CloudWatch::Alarm", "AlarmDescription") - CANARY_ALARMS,
     "LogRetentionDays": each("Logs::LogGroup", "RetentionInDays"),
     "LogLevel": {"Every function.LoggingConfig"},
     "SecretsExtensionLayerArn": {"Every function.Layers"},
@@ -215,11 +233,17 @@ EFFECTS: dict[str, set[str]] = {
 
 
 DATABASE_EFFECTS: dict[str, set[str]] = {
-    "DatabaseName": {"Database.DatabaseName", "AppRole.Database", "Output DatabaseName.Value"},
+    "DatabaseName": {
+        "Database.DatabaseName",
+        "AppRole.Database",
+        "AccountsRole.Database",
+        "Output DatabaseName.Value",
+    },
     "EngineVersion": {"Database.EngineVersion", "DatabaseSettings.Family"},
     "MinCapacity": {"Database.ServerlessV2ScalingConfiguration"},
     "MaxCapacity": {"Database.ServerlessV2ScalingConfiguration"},
     "AppConnections": {"AppRole.Connections"},
+    "AccountsConnections": {"AccountsRole.Connections"},
     "ConnectionsAlarm": {"DatabaseConnectionsAlarm.Threshold"},
     "Standby": {"StandbyInstance"},
     "BackupDays": {"Database.BackupRetentionPeriod"},

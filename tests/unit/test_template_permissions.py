@@ -21,6 +21,8 @@ THROUGH_SECRETS_MANAGER = {
     "StringEquals": {"kms:ViaService": {"Fn::Sub": "secretsmanager.${AWS::Region}.amazonaws.com"}}
 }
 
+KEYS = (("HasKmsKey", "KmsKeyArn"), ("HasSecretKmsKeys", "SecretKmsKeyArns"))
+
 
 def statements(function: str) -> list[Statement]:
     """A function's own policy."""
@@ -77,11 +79,14 @@ def writes_a_secret(function: str) -> bool:
 # By which words in its code a function is known to need a secret.
 NEEDS: dict[str, Callable[[str], bool]] = {
     "DATABASE_SECRET_ARN": lambda f: "database" in built(f) or "database.secret_id" in own(f),
+    "DATABASE_ACCOUNTS_SECRET_ARN": lambda f: "accounts_secret_id" in reached(f),
     "DATABASE_OWNER_SECRET_ARN": lambda f: "owner_secret_id" in reached(f),
-    "COMMET_SECRET_ARN": lambda f: "commet" in built(f),
+    "COMMET_SECRET_ARN": lambda f: bool({"commet", "metered_commet"} & built(f)),
     "WEBHOOK_SECRET_ARN": lambda f: "webhook_verifier" in built(f) or writes_a_secret(f),
-    "SERVICE_KEYS_SECRET_ARN": lambda f: "by_service(" in own(f),
-    "APP_SECRET_ARN": lambda f: "app_secret_id" in reached(f) or "attempts" in built(f),
+    "SERVICE_KEYS_SECRET_ARN": lambda f: "_service(" in own(f),
+    "APP_SECRET_ARN": lambda f: (
+        "app_secret_id" in reached(f) or bool({"attempts", "links", "people"} & built(f))
+    ),
 }
 
 
@@ -147,17 +152,45 @@ class TestFunction:
         conditional = [s["Fn::If"] for s in statements(function) if "Fn::If" in s]
         encrypts = [
             [
-                "HasKmsKey",
+                condition,
                 {
                     "Effect": "Allow",
                     "Action": "kms:GenerateDataKey",
-                    "Resource": {"Ref": "KmsKeyArn"},
+                    "Resource": {"Ref": keys},
                     "Condition": THROUGH_SECRETS_MANAGER,
                 },
                 {"Ref": "AWS::NoValue"},
             ]
+            for condition, keys in KEYS
         ]
+        conditional = [each for each in conditional if each[0] != "HasEmail"]
         assert conditional == (encrypts if writes_a_secret(function) else [])
+
+    def test_who_sends_mails_may_send_from_the_stacks_address_alone(self, function: str) -> None:
+        """As one of its identities, with the stack's configuration set."""
+        granted = [s["Fn::If"] for s in statements(function) if "HasEmail" in s.get("Fn::If", [])]
+        if "ses" not in built(function):
+            assert granted == []
+            return
+        ((_, allowed_to, otherwise),) = granted
+        assert (allowed_to["Effect"], allowed_to["Action"]) == ("Allow", "ses:SendEmail")
+        assert [
+            json.dumps(each).split(":${AWS::AccountId}:")[1] for each in allowed_to["Resource"]
+        ] == [
+            'identity/${Domain}", {"Domain": {"Fn::Select": [1,'
+            ' {"Fn::Split": ["@", {"Ref": "EmailFrom"}]}]}}]}',
+            'identity/${EmailFrom}"}',
+            'configuration-set/${EmailConfigurationSet}"}',
+        ]
+        assert allowed_to["Condition"] == {
+            "StringEquals": {"ses:FromAddress": {"Ref": "EmailFrom"}}
+        }
+        assert otherwise == {"Ref": "AWS::NoValue"}
+
+    def test_who_queues_mails_may_invoke_the_function_that_sends_them(self, function: str) -> None:
+        alias = [json.dumps({"Ref": "SendMailFunction.Alias"})]
+        wakes = "mail_sender" in built(function)
+        assert allowed(function, "lambda:InvokeFunction") == (alias if wakes else [])
 
     def test_nothing_else_is_granted(self, function: str) -> None:
         """A new action has to be argued for here."""
@@ -168,6 +201,7 @@ class TestFunction:
             "secretsmanager:GetSecretValue",
             "secretsmanager:PutSecretValue",
             "sqs:SendMessage",
+            "lambda:InvokeFunction",
         }
         assert actions <= known
 
@@ -180,15 +214,18 @@ class TestFunction:
 
 
 class TestCode:
-    def test_secrets_manager_is_all_of_aws_that_is_called(self) -> None:
+    def test_little_of_aws_is_called(self) -> None:
         """So that is all a policy has to allow for the code's own sake."""
         sources = [*BILLING.rglob("*.py"), *ROOT.glob("functions/*/*.py")]
         callers = {p.name for p in sources if "boto3.client(" in p.read_text(encoding="utf-8")}
-        assert callers == {"secrets.py"}
+        assert callers == {"secrets.py", "service.py", "waking.py"}
         text = (BILLING / "credentials" / "secrets.py").read_text(encoding="utf-8")
         assert text.count("boto3.client(") == text.count('boto3.client("secretsmanager"') == 1
         assert '"get_secret_value"' in text
         assert '"put_secret_value"' in text
+        for name, call in (("service.py", "send_email("), ("waking.py", "invoke(")):
+            text = (BILLING / "mail" / name).read_text(encoding="utf-8")
+            assert text.count("boto3.client(") == text.count(call) == 1
 
 
 class TestShared:
@@ -228,19 +265,22 @@ class TestShared:
         assert denied["Condition"] == {"Null": {"lambda:SourceFunctionArn": "false"}}
         assert otherwise == {"Ref": "AWS::NoValue"}
 
-    def test_the_deployers_key_through_secrets_manager_only(self, shared: list[Statement]) -> None:
-        condition, granted, otherwise = shared[3]["Fn::If"]
-        assert condition == "HasKmsKey"
-        assert granted == {
-            "Effect": "Allow",
-            "Action": "kms:Decrypt",
-            "Resource": {"Ref": "KmsKeyArn"},
-            "Condition": THROUGH_SECRETS_MANAGER,
-        }
-        assert otherwise == {"Ref": "AWS::NoValue"}
+    def test_the_deployers_keys_through_secrets_manager_only(self, shared: list[Statement]) -> None:
+        """The stack's own, and those of secrets that are encrypted with others."""
+        assert KEYS
+        for statement, (has, keys) in zip(shared[3:], KEYS, strict=True):
+            condition, granted, otherwise = statement["Fn::If"]
+            assert condition == has
+            assert granted == {
+                "Effect": "Allow",
+                "Action": "kms:Decrypt",
+                "Resource": {"Ref": keys},
+                "Condition": THROUGH_SECRETS_MANAGER,
+            }
+            assert otherwise == {"Ref": "AWS::NoValue"}
 
     def test_there_is_no_more(self, shared: list[Statement]) -> None:
-        assert len(shared) == 4
+        assert len(shared) == 5
 
 
 class TestTranslated:

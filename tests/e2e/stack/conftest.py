@@ -12,6 +12,7 @@ import pytest
 
 from local.stack import TEMPLATE, LocalStack
 from standin.testing import Control
+from tests.issuer import AUDIENCE, Issuer, issuing
 
 _names = itertools.count(1)
 
@@ -26,12 +27,20 @@ class Person:
 
 
 @pytest.fixture(scope="session")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
+def issuer() -> Iterator[Issuer]:
+    """The identity provider of the stack."""
+    with issuing() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory, issuer: Issuer) -> Iterator[LocalStack]:
     """Of the sources; or of what STACK_TEMPLATE names, under the interpreter STACK_PYTHON."""
     with LocalStack(
         data_dir=Path(tmp_path_factory.mktemp("stack")),
         template=Path(os.environ.get("STACK_TEMPLATE", TEMPLATE)),
         python=os.environ.get("STACK_PYTHON"),
+        parameters={"OidcIssuer": issuer.url, "OidcAudience": AUDIENCE},
     ) as running:
         yield running
 
@@ -78,6 +87,7 @@ def sign_up(stack: LocalStack) -> Iterator[Callable[[], Person]]:
         assert answer.status_code == 201, answer.text
         body = answer.json()
         client.headers["authorization"] = f"Bearer {body['session']['token']}"
+        stack.confirm_address(body["user"]["id"])
         return Person(body["user"]["id"], email, client)
 
     yield new

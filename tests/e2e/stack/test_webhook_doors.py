@@ -85,7 +85,7 @@ def test_whatever_commet_signed_is_acknowledged(
     assert first.json()["outcome"] in ("ignored", "unreadable", "duplicate")
     assert second.json()["outcome"] == "duplicate"
     with psycopg.connect(stack.database_url) as db:
-        kept = db.execute("select count(*) from webhook_events where payload = %s", [body])
+        kept = db.execute("select count(*) from webhooks where payload = %s", [body])
         assert kept.fetchone() == (1,)
 
 
@@ -94,7 +94,7 @@ def test_bytes_that_are_no_text(send: Send, stack: LocalStack) -> None:
     body = b'{"id":"\xff\xfe' + uuid4().bytes
     assert send(body, content_type=TYPES[1]).json()["outcome"] == "unreadable"
     with psycopg.connect(stack.database_url) as db:
-        kept = db.execute("select count(*) from webhook_events where payload = %s", [body])
+        kept = db.execute("select count(*) from webhooks where payload = %s", [body])
         assert kept.fetchone() == (1,)
 
 
@@ -123,6 +123,6 @@ def test_anything_else_is_refused(send: Send, stack: LocalStack, signature: str 
     answer = send(body, signature)
     assert (answer.status_code, answer.json()["code"]) == (401, "bad_signature")
     with psycopg.connect(stack.database_url) as db:
-        kept = db.execute("select count(*) from webhook_events where payload = %s", [body])
+        kept = db.execute("select count(*) from webhooks where payload = %s", [body])
         assert kept.fetchone() == (0,)
     assert send(body).status_code == 200

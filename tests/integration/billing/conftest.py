@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -12,6 +12,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 from psycopg import sql
+from psycopg.errors import DuplicateObject
 from psycopg.rows import dict_row
 
 from billing.accounts.accounts import User
@@ -19,14 +20,18 @@ from billing.clock import wall_clock
 from billing.commet.client import Commet
 from billing.database.connection import Connection, Database
 from billing.database.migrate import migrate
+from billing.database.privileges import ACCOUNTS, APP
 from billing.deadline import Deadline
 from billing.subscriptions.checkout import Checkouts
+from billing.usage.rules import Rules
 from standin.testing import StandIn, standin
 from tests.integration.billing.racing import OneTransaction, Race, racing
 
 START = datetime(2026, 9, 1, tzinfo=UTC)
 NOW = datetime(2026, 9, 10, 12, tzinfo=UTC)
 STATUSES = frozenset({"active", "trialing", "past_due"})
+# Nothing limits what users spend.
+RULES = Rules(STATUSES, ceilings={"usd": None}, at_once={"usd": None})
 
 Subscribe = Callable[..., str]
 
@@ -44,7 +49,11 @@ def migrated_url(postgres_server: str) -> Iterator[str]:
         admin.execute(f"drop database if exists {name} with (force)")
         admin.execute(f"create database {name}")
         try:
-            migrate(lambda: _connect(url), "postgres")
+            roles = [("billing_app", APP), ("billing_accounts", ACCOUNTS)]
+            for role, _ in roles:
+                with suppress(DuplicateObject):
+                    admin.execute(f"create role {role}")
+            migrate(lambda: _connect(url), roles)
             yield url
         finally:
             admin.execute(f"drop database if exists {name} with (force)")
@@ -190,7 +199,7 @@ def subscriber(db: Database) -> Subscribe:
         subscription = f"sub_{user_id}"
         db.execute(
             "insert into subscriptions"
-            " (id, user_id, status, billing_interval, period_end, created_at, event_at)"
+            " (id, user_id, status, billing_interval, period_end, created_at, changed_at)"
             " values (%s, %s, %s, %s, %s, %s, %s) on conflict do nothing",
             [subscription, user_id, status, interval, ends_at if starts_at else None, START, START],
         )
@@ -222,7 +231,7 @@ def grant_feature(db: Database, user_id: str, feature: str, **columns: Any) -> N
         "overage_enabled": True,
         "unit_price": Decimal(1000),
         "currency": "usd",
-        "event_at": START,
+        "changed_at": START,
     } | columns
     db.execute(
         f"insert into entitlements ({', '.join(row)})"  # noqa: S608 - column names of our own

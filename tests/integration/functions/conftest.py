@@ -1,5 +1,15 @@
-"""The functions run on the same databases as the modules of the layer."""
+"""The functions run on the same databases as the modules of the layer, as their own roles."""
 
+import importlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import psycopg
+import pytest
+
+from billing import wiring
+from billing.errors import BillingError
 from tests.integration.billing.conftest import (  # noqa: F401 - fixtures
     client,
     commet,
@@ -13,3 +23,45 @@ from tests.integration.billing.conftest import (  # noqa: F401 - fixtures
     subscribe,
     user,
 )
+from tests.unit.cloudformation import TEMPLATE, load, of_type
+
+FUNCTIONS = of_type(load(TEMPLATE)["Resources"], "AWS::Serverless::Function")
+# The migrations are the owner's, and this one uses no database.
+WITHOUT_ROLE = {"MigrateFunction", "RegisterWebhookFunction"}
+
+
+@pytest.fixture(autouse=True)
+def roles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every handler acts as the database role of its function, and as no other.
+
+    The tests themselves log in as the owner of the tables, because they look everywhere.
+    """
+    for name in FUNCTIONS.keys() - WITHOUT_ROLE:
+        folder = str(FUNCTIONS[name]["CodeUri"])
+        module = importlib.import_module(folder.replace("/", ".") + ".app")
+        variables: dict[str, Any] = FUNCTIONS[name]["Environment"]["Variables"]
+        role = "billing_accounts" if "DATABASE_SECRET_ARN" in variables else "billing_app"
+        monkeypatch.setattr(module, "handler", _acting_as(role, module.handler))
+
+
+def _acting_as(role: str, handler: Callable[..., Any]) -> Callable[..., Any]:
+    def run(event: Any, context: Any) -> Any:
+        with _role(role):
+            return handler(event, context)
+
+    return run
+
+
+@contextmanager
+def _role(name: str) -> Iterator[None]:
+    _say(f"set role {name}")
+    try:
+        yield
+    finally:
+        _say("reset role")
+
+
+def _say(statement: str) -> None:
+    """A test may have no database, or one that does not answer."""
+    with suppress(psycopg.Error, BillingError):
+        wiring.database().execute(statement)

@@ -132,7 +132,7 @@ def ask(aws: Aws, program: ModuleType, login: Login, kind: str = "Create") -> di
     properties = {
         "ClusterArn": "arn:aws:rds:eu-central-1:123456789012:cluster:billing",
         "OwnerSecretArn": "arn:aws:secretsmanager:eu-central-1:123456789012:secret:owner-abcdef",
-        "AppSecretArn": arn,
+        "RoleSecretArn": arn,
         "Database": urlsplit(aws.owner_url).path[1:],
         "Connections": "7",
     }
@@ -168,6 +168,10 @@ class TestAppRole:
                 name: connection.execute(f"show {name}").fetchone()
                 for name in (
                     "statement_timeout",
+                    "timezone",
+                    "datestyle",
+                    "default_transaction_isolation",
+                    "search_path",
                     "lock_timeout",
                     "idle_in_transaction_session_timeout",
                     "idle_session_timeout",
@@ -178,7 +182,11 @@ class TestAppRole:
                 " where rolname = current_user"
             ).fetchone()
         assert limits == {
-            "statement_timeout": ("10s",),
+            "statement_timeout": ("7s",),
+            "timezone": ("UTC",),
+            "datestyle": ("ISO, MDY",),
+            "default_transaction_isolation": ("read committed",),
+            "search_path": ("public",),
             "lock_timeout": ("5s",),
             "idle_in_transaction_session_timeout": ("30s",),
             "idle_session_timeout": ("15min",),

@@ -14,13 +14,14 @@ import pytest
 from billing import wiring
 from billing.config import from_env
 from billing.database.connection import Database
+from billing.deadline import Deadline
 from billing.delivery import closing
 from billing.errors import CommetRefused, InvalidRequest
 from billing.operations import commands
 from billing.usage.accepting import UsageEvent, accept
 from billing.usage.reservations import reserve
 from functions.deliver_usage import app
-from tests.integration.billing.conftest import NOW, STATUSES, Subscribe
+from tests.integration.billing.conftest import NOW, RULES, Subscribe
 from tests.integration.billing.delivery import test_outbox
 from tests.integration.conftest import Context
 
@@ -96,11 +97,11 @@ def test_a_run_and_its_metrics(
     """What was done is counted, and how the outbox stands is measured, under the agreed names."""
     for user in ("usr_a", "usr_b"):
         subscribe(user)
-        accept(db, [UsageEvent(user, "storage", Decimal(1), "k")], statuses=STATUSES, now=NOW)
+        accept(db, [UsageEvent(user, "storage", Decimal(1), "k")], rules=RULES, now=NOW)
     commet.answers = [CommetRefused("feature_disabled", commet_status=400)]
     held = reserve(
         db, UsageEvent("usr_b", "storage", Decimal(1), "later"), expires_in=timedelta(seconds=1),
-        statuses=STATUSES, now=NOW - timedelta(minutes=1),
+        rules=RULES, now=NOW - timedelta(minutes=1),
     )  # fmt: skip
     assert held.code is None
     answer = app.handler({}, Context(55))
@@ -112,12 +113,13 @@ def test_a_run_and_its_metrics(
     assert metrics(capsys.readouterr().out) == {
         "DeliveriesClaimed": 2, "DeliveriesSent": 1, "DeliveriesPostponed": 0,
         "DeliveriesParked": 1, "ReservationsExpired": 1, "OutboxAgeSeconds": 0,
-        "ParkedDeliveries": 1, "UsageDrift": 0,
+        "ParkedDeliveries": 1, "UsageDrift": 0, "NearCeiling": 0, "CurrencyWithoutCeiling": 0,
+        "PlansNotSold": 0, "CurrencyNotOffered": 0,
     }  # fmt: skip
 
 
 def report(db: Database, user: str, key: str) -> None:
-    accept(db, [UsageEvent(user, "storage", Decimal(1), key)], statuses=STATUSES, now=NOW)
+    accept(db, [UsageEvent(user, "storage", Decimal(1), key)], rules=RULES, now=NOW)
 
 
 class TestSettings:
@@ -155,6 +157,34 @@ class TestSettings:
         environment(COMMET_CALLS_PER_SECOND="500")
         app.handler({}, Context(55))
         assert 900 < db.value("select tokens from call_budget") < 1000
+
+    def test_the_budget_of_early_deliveries(
+        self, db: Database, subscribe: Subscribe, environment: Environment
+    ) -> None:
+        """It holds half of that."""
+        report(db, subscribe(), "first")
+        environment(COMMET_CALLS_PER_SECOND="500")
+        app.handler({}, Context(55))
+        report(db, "usr_ana", "second")
+        db.execute("insert into overage_due (user_id, value) values ('usr_ana', 5)")
+        assert app.handler({}, Context(55))["sent"] == 1
+        early = "select tokens from call_budget where name = 'early_deliveries'"
+        assert 400 < db.value(early) < 500
+
+
+@pytest.mark.usefixtures("environment")
+def test_alarms_that_ring_once(db: Database, capsys: pytest.CaptureFixture[str]) -> None:
+    """What routines noted is counted and logged by the next run, and by no other."""
+    db.execute(
+        "insert into alarm_once (alarm, subject, about) values"
+        " ('near_ceiling', '2026-09-10', 'usr_ana'), ('currency_without_ceiling', 'brl', null)"
+    )
+    app.handler({}, Context(55))
+    counts = metrics(capsys.readouterr().out)
+    assert (counts["NearCeiling"], counts["CurrencyWithoutCeiling"]) == (1, 1)
+    app.handler({}, Context(55))
+    counts = metrics(capsys.readouterr().out)
+    assert (counts["NearCeiling"], counts["CurrencyWithoutCeiling"]) == (0, 0)
 
 
 class TestPromises:
@@ -194,13 +224,15 @@ class TestCommands:
         """The event id of usage that Commet refused."""
         request.getfixturevalue("environment")
         subscribe()
-        accept(db, [UsageEvent("usr_ana", "storage", Decimal(1), "k")], statuses=STATUSES, now=NOW)
+        accept(db, [UsageEvent("usr_ana", "storage", Decimal(1), "k")], rules=RULES, now=NOW)
         commet.answers = [CommetRefused("feature_disabled", commet_status=400)]
         app.handler({}, Context(55))
         return str(db.value("select event_id from usage_delivery"))
 
     def obey(self, db: Database, **command: Any) -> dict[str, Any]:
-        return commands.obey(db, command, now=NOW)
+        return commands.obey(
+            db, command, now=NOW, commet=wiring.commet, deadline=Deadline.after(20)
+        )
 
     def test_redrive(self, db: Database, commet: StandIn, parked: str) -> None:
         """By reason or id; then it is sent."""

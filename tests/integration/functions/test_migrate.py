@@ -141,6 +141,7 @@ class TestOnADatabase:
             "DATABASE_NAME": parts.path[1:],
             "DATABASE_SSLMODE": "disable",
             "DATABASE_SECRET_ARN": arn,
+            "DATABASE_ACCOUNTS_SECRET_ARN": arn,
             "DATABASE_OWNER_SECRET_ARN": arn,
             "SECRETS_ENDPOINT_URL": secrets_manager.url,
             "PARAMETERS_SECRETS_EXTENSION_HTTP_PORT": "",
@@ -186,22 +187,67 @@ class TestOnADatabase:
         assert migrate_function.handler({}, Context()) == {"applied": []}
 
     @pytest.mark.usefixtures("build")
-    def test_the_functions_role_may_use_the_tables(
+    @pytest.mark.parametrize(
+        ("secret", "reads_passwords"),
+        [("DATABASE_SECRET_ARN", False), ("DATABASE_ACCOUNTS_SECRET_ARN", True)],
+    )
+    def test_each_role_may_use_its_tables(
         self,
         url: str,  # noqa: F811
         secrets_manager: SecretsManager,
         monkeypatch: pytest.MonkeyPatch,
+        secret: str,
+        reads_passwords: bool,  # noqa: FBT001 - pytest names it
     ) -> None:
-        """The role that DATABASE_SECRET_ARN names, and the owner's secret makes them."""
+        """The secret names the role; the owner's secret makes the tables."""
+        role = f"app_{uuid4().hex[:8]}"
+        arn = secrets_manager.create(json.dumps({"username": role, "password": "x"}))
+        monkeypatch.setenv(secret, arn)
+        may = (
+            "select has_table_privilege(%(role)s, 'users', 'insert') as users,"
+            " has_table_privilege(%(role)s, 'passwords', 'select') as passwords"
+        )
+        with opens(url)() as owner:
+            owner.execute(f"create role {role} login password 'x'".encode())
+            try:
+                migrate_function.handler({}, Context())
+                assert owner.execute(may, {"role": role}).fetchall() == [
+                    {"users": True, "passwords": reads_passwords}
+                ]
+            finally:
+                owner.execute(f"drop owned by {role}; drop role {role}".encode())
+
+    @pytest.mark.usefixtures("build")
+    @pytest.mark.parametrize(
+        ("harm", "told"),
+        [
+            ("alter role {} set search_path = elsewhere", None),
+            ("revoke execute on all functions in schema public from public", "may not execute"),
+            ("alter role {} nologin", "Secret: arn:"),
+        ],
+    )
+    def test_a_role_that_cannot_work_stops_the_deployment(  # noqa: PLR0917 - fixtures and cases
+        self,
+        url: str,  # noqa: F811
+        cloudformation: CloudFormation,
+        secrets_manager: SecretsManager,
+        monkeypatch: pytest.MonkeyPatch,
+        harm: str,
+        told: str | None,
+    ) -> None:
+        """Before any function of the new version answers. A search_path is set by each session."""
         role = f"app_{uuid4().hex[:8]}"
         arn = secrets_manager.create(json.dumps({"username": role, "password": "x"}))
         monkeypatch.setenv("DATABASE_SECRET_ARN", arn)
-        may = "select has_table_privilege(%s, 'users', 'insert') as may"
         with opens(url)() as owner:
-            owner.execute(f"create role {role}".encode())
+            owner.execute(f"create role {role} login password 'x'".encode())
             try:
-                migrate_function.handler({}, Context())
-                assert owner.execute(may, [role]).fetchall() == [{"may": True}]
+                assert self.asking(cloudformation, "Create")["Status"] == "SUCCESS"
+                owner.execute(harm.format(role).encode())
+                answer = self.asking(cloudformation, "Update")
+                assert answer["Status"] == ("FAILED" if told else "SUCCESS")
+                assert told is None or told in answer["Reason"]
+                assert told != "may not execute" or role in answer["Reason"]
             finally:
                 owner.execute(f"drop owned by {role}; drop role {role}".encode())
 
@@ -273,6 +319,7 @@ class TestOnADatabase:
             (("DATABASE_OWNER_SECRET_ARN", '{"user": "hunter2"}'), "no username and no password"),
             (("DATABASE_SECRET_ARN", '{"password": "hunter2"}'), "no username"),
             (("DATABASE_SECRET_ARN", "hunter2"), "not valid JSON"),
+            (("DATABASE_ACCOUNTS_SECRET_ARN", None), "ResourceNotFoundException"),
         ],
     )
     def test_a_secret_that_will_not_do(

@@ -135,7 +135,7 @@ class TestCreate:
         assert "ALLOWED_ORIGINS must list origins" in answer["Reason"]
 
     def test_a_secret_that_cannot_be_stored(
-        self, ask: Ask, commet: StandIn, monkeypatch: pytest.MonkeyPatch
+        self, ask: Ask, commet: StandIn, secrets: Secrets, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """The endpoint is removed again, and Secrets Manager's own words are passed on."""
         monkeypatch.setattr(
@@ -147,7 +147,20 @@ class TestCreate:
         answer = ask("Create")
         assert answer["Status"] == "FAILED"
         assert "ResourceNotFoundException" in answer["Reason"]
+        assert f"Secret: {secrets.webhook}" in answer["Reason"]
         assert endpoints(commet) == []
+
+    @pytest.mark.parametrize("text", [None, "whsec_not_json"])
+    def test_a_webhook_secret_that_cannot_be_read(
+        self, ask: Ask, secrets: Secrets, monkeypatch: pytest.MonkeyPatch, text: str | None
+    ) -> None:
+        """The reason says which of the secrets it is, and never what is in it."""
+        wrong = secrets.manager.create(text) if text else "arn:of-nothing"
+        monkeypatch.setenv("WEBHOOK_SECRET_ARN", wrong)
+        answer = ask("Create")
+        assert answer["Status"] == "FAILED"
+        assert f"Secret: {wrong}" in answer["Reason"]
+        assert "whsec_" not in answer["Reason"]
 
     @pytest.mark.usefixtures("ask")
     def test_one_that_takes_too_long(self, commet: StandIn, cloudformation: CloudFormation) -> None:
@@ -245,11 +258,46 @@ class TestDelete:
         assert "arn:of-nothing" in failed["Reason"]
         assert ask("Delete", failed["PhysicalResourceId"])["Status"] == "SUCCESS"
 
+    def test_an_address_that_is_not_commets(
+        self, ask: Ask, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A first deployment with a wrong CommetBaseUrl can be taken back."""
+        monkeypatch.setenv("COMMET_BASE_URL", "http://127.0.0.1:9/api/v1")
+        failed = ask("Create")
+        assert failed["Status"] == "FAILED"
+        gone = ask("Delete", failed["PhysicalResourceId"])
+        assert gone["Status"] == "SUCCESS"
+        assert "Commet may have an endpoint" in gone["Reason"]
+
     def test_commet_is_silent(self, ask: Ask, commet: StandIn) -> None:
         """Not deleted is not said to be: CloudFormation lets it be tried again."""
         made = ask("Create")["PhysicalResourceId"]
         commet.control.fault(action={"code": "internal_error"}, times=9)
         assert ask("Delete", made, request_id="request-2")["Status"] == "FAILED"
+
+    @pytest.mark.parametrize("url", ["http://127.0.0.1:1/api/v1", "page"])
+    def test_what_was_never_registered(
+        self, ask: Ask, commet: StandIn, monkeypatch: pytest.MonkeyPatch, url: str
+    ) -> None:
+        """A first deployment with a wrong address of Commet can be deleted."""
+        wrong = commet.base_url.replace("/api/v1", "/nowhere") if url == "page" else url
+        monkeypatch.setenv("COMMET_BASE_URL", wrong)
+        failed = ask("Create")
+        assert failed["Status"] == "FAILED"
+        gone = ask("Delete", failed["PhysicalResourceId"])
+        assert gone["Status"] == "SUCCESS"
+        assert "No endpoint was registered" in gone["Reason"]
+
+    def test_a_setting_that_was_never_right(
+        self, ask: Ask, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The deletion that follows reads the same setting."""
+        monkeypatch.setenv("ALLOWED_ORIGINS", "app.example.com")
+        failed = ask("Create")
+        assert failed["Status"] == "FAILED"
+        gone = ask("Delete", failed["PhysicalResourceId"])
+        assert gone["Status"] == "SUCCESS"
+        assert "ALLOWED_ORIGINS" in gone["Reason"]
 
 
 class TestByHand:

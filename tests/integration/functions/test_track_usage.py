@@ -3,9 +3,11 @@
 import csv
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from decimal import Decimal
+from threading import Barrier
 from typing import Any, NoReturn
 
 import pytest
@@ -20,11 +22,20 @@ from billing.subscriptions import mirror
 from billing.usage.accepting import UsageEvent, accept
 from functions.track_usage import app as track_usage
 from tests.environments import forget
-from tests.integration.billing.conftest import NOW, STATUSES, Subscribe, after
+from tests.integration.billing.conftest import (
+    NOW,
+    RULES,
+    Subscribe,
+    after,
+    booked,
+    grant_feature,
+)
+from tests.integration.conftest import Context
 from tests.integration.functions.calling import (
     SPELLINGS,
     Answer,
     Spell,
+    event,
     service_key,
     start,
 )
@@ -34,6 +45,8 @@ pytestmark = pytest.mark.handlers
 
 KEYS = {scope: f"svc_{scope[-4:]}_" + scope[0] * 64 for scope in ("usage:write", "usage:correct")}
 KEYS["read"] = "svc_read_" + "e" * 64
+KEYS["billing:manage"] = "svc_bill_" + "b" * 64
+KEYS["users:manage"] = "svc_users_" + "d" * 64
 
 
 class Clock:
@@ -216,6 +229,146 @@ class TestSingle:
         assert [error["field"] for error in answer.json["errors"]] == fields
 
 
+METERS = ("egress", "storage", "tokens")
+
+
+@pytest.fixture
+def metered(db: Database, subscribe: Subscribe) -> None:
+    """Ana's plan counts three features."""
+    subscribe()
+    for feature in METERS:
+        grant_feature(db, "usr_ana", feature)
+
+
+@pytest.mark.usefixtures("metered")
+class TestOneKeyForSeveralFeatures:
+    """A key is unique per user and feature: one unit of work may be counted by several."""
+
+    def read(self, query: str) -> list[tuple[str, str]]:
+        """Key and feature of each exported entry, with one entry a page."""
+        found: list[tuple[str, str]] = []
+        cursor = ""
+        while True:
+            path = f"/usage/events?limit=1{query}{cursor}"
+            page = call("GET", path, key=KEYS["read"]).json
+            found += [(e["idempotency_key"], e["feature"]) for e in page["events"]]
+            if page["next_cursor"] is None:
+                return found
+            cursor = f"&cursor={page['next_cursor']}"
+
+    def test_a_batch(self, db: Database) -> None:
+        """Each event is accepted, a repeated one is a duplicate, and a changed one a conflict."""
+        batch = [usage(key="req-77", feature=feature) for feature in METERS]
+        changed = usage("2", key="req-77", feature="tokens")
+        answer = call("POST", "/usage", {"events": [*batch, batch[0], changed]})
+        statuses = [result["status"] for result in answer.json["results"]]
+        assert statuses == ["accepted"] * 3 + ["duplicate", "conflict"]
+        assert [call("POST", "/usage", each).status for each in batch] == [200] * 3
+        assert [booked(db, "usr_ana", feature)["total"] for feature in METERS] == [1, 1, 1]
+
+    @pytest.mark.parametrize("query", ["", "&user_id=usr_ana"])
+    def test_exported_entry_by_entry(self, query: str) -> None:
+        """No entry is left out or repeated, although all were booked at the same moment."""
+        for key in ("req-1", "req-2"):
+            call("POST", "/usage", {"events": [usage(key=key, feature=f) for f in METERS]})
+        assert self.read(query) == [(key, f) for key in ("req-1", "req-2") for f in METERS]
+
+    def test_found_by_key_with_its_credit(self, clock: Clock) -> None:
+        """The entries of one key, and which of them need a credit."""
+        call("POST", "/usage", {"events": [usage("150", key="u", feature=f) for f in METERS]})
+        wiring.database().execute("update usage_total set claimed = total")
+        clock.now = datetime.fromisoformat("2026-10-01T00:00:00Z")
+        assert correct("-10", corrects="u", feature="tokens").json["needs_credit"] is not None
+        path = "/usage/events?user_id=usr_ana&idempotency_key=fix"
+        (fix,) = call("GET", path, key=KEYS["read"]).json["events"]
+        assert (fix["feature"], fix["needs_credit"]) == ("tokens", True)
+        wiring.database().execute("update usage_credit set quantity = 0")
+        (fix,) = call("GET", path, key=KEYS["read"]).json["events"]
+        assert fix["needs_credit"] is False
+
+    def test_reserved(self) -> None:
+        """Each feature has a reservation of its own, and confirming one leaves the others."""
+        held = [reserve(key="job", feature=feature) for feature in METERS]
+        assert [answer.status for answer in held] == [201] * 3
+        assert len({answer.json["id"] for answer in held}) == 3
+        assert confirm(held[0], "3").json["booked"] == "3"
+        assert call("POST", "/usage", usage("4", key="job", feature=METERS[1])).status == 202
+        again = [reserve(key="job", feature=f).json["state"] for f in METERS]
+        assert again == ["confirmed", "confirmed", "held"]
+
+    def test_corrected(self, clock: Clock) -> None:
+        """Each feature has its own correction under one key, and its own credit."""
+        call("POST", "/usage", {"events": [usage("150", key="u", feature=f) for f in METERS]})
+        wiring.database().execute("update usage_total set claimed = total")
+        clock.now = datetime.fromisoformat("2026-10-01T00:00:00Z")
+        for quantity, feature in zip(("-10", "-20", "-30"), METERS, strict=True):
+            fix = {"corrects": "u", "feature": feature}
+            fixed = correct(quantity, **fix)
+            assert (fixed.status, correct(quantity, **fix).status) == (202, 200)
+            assert fixed.json["needs_credit"]["quantity"] == quantity[1:]
+            assert correct(quantity, **fix).json["needs_credit"] == fixed.json["needs_credit"]
+
+    def test_all_at_once(self, db: Database, connect: Callable[[], Database]) -> None:
+        """However many send the three events at one moment, each is counted once."""
+        work = [UsageEvent("usr_ana", f, Decimal(2), "req-77") for f in METERS]
+        barrier = Barrier(8)
+
+        def send(n: int) -> list[str]:
+            other = connect()
+            barrier.wait()
+            batch = work[n % 3 :] + work[: n % 3]
+            return [v.status for v in accept(other, batch, rules=RULES, now=NOW)]
+
+        with ThreadPoolExecutor(8) as pool:
+            statuses = [status for sent in pool.map(send, range(8)) for status in sent]
+        assert (statuses.count("accepted"), statuses.count("duplicate")) == (3, 21)
+        assert [set(booked(db, "usr_ana", f).values()) for f in METERS] == [{Decimal(2)}] * 3
+
+
+class TestDays:
+    """The days of the dashboard are the days on which the usage occurred."""
+
+    @pytest.fixture(autouse=True)
+    def _subscribed(self, subscribe: Subscribe) -> None:
+        subscribe()
+
+    def days(self) -> dict[str, str]:
+        (storage,) = call("GET", "/users/usr_ana/dashboard", key=KEYS["read"]).json["usage"]
+        return {day["date"]: day["quantity"] for day in storage["daily"]}
+
+    def test_a_nightly_batch(self) -> None:
+        """Three days reported at once are three days, and the export has both times."""
+        batch = [
+            usage(quantity, key=day, occurred_at=f"2026-09-{day}T{time}Z")
+            for day, time, quantity in (
+                ("07", "00:00:00", "1"), ("07", "23:59:59.999999", "2"), ("08", "12:00:00", "4"),
+                ("09", "00:00:00", "8"),
+            )
+        ]  # fmt: skip
+        batch[1]["idempotency_key"] = "07-late"
+        assert call("POST", "/usage", {"events": batch}).json["accepted"] == 4
+        assert self.days() == {"2026-09-07": "3", "2026-09-08": "4", "2026-09-09": "8"}
+        found = call("GET", "/usage/events", key=KEYS["read"]).json["events"]
+        assert {e["booked_at"] for e in found} == {"2026-09-10T12:00:00.000Z"}
+        assert sorted(e["occurred_at"][:10] for e in found) == [
+            "2026-09-07", "2026-09-07", "2026-09-08", "2026-09-09",
+        ]  # fmt: skip
+
+    def test_a_correction(self) -> None:
+        """It lowers the day of the entry that it corrects."""
+        call("POST", "/usage", usage("5", key="u", occurred_at="2026-09-03T10:00:00Z"))
+        assert correct("-2", corrects="u").status == 202
+        assert self.days() == {"2026-09-03": "3"}
+
+    def test_of_work_that_was_reserved(self, clock: Clock) -> None:
+        """It was done on the day it was confirmed."""
+        clock.now = datetime.fromisoformat("2026-09-10T23:58:00Z")
+        held = reserve("5")
+        clock.now = datetime.fromisoformat("2026-09-11T00:01:00Z")
+        confirm(held)
+        assert self.days() == {"2026-09-11": "5"}
+
+
 class TestNumbers:
     @pytest.mark.parametrize(
         "number",
@@ -240,6 +393,40 @@ class TestNumbers:
             assert answer.status == 422, path
             (wrong,) = answer.json["errors"]
             assert (wrong["field"], wrong["code"]) == ("quantity", "decimal_max_places")
+
+    @pytest.mark.parametrize(
+        "number", ["5000000000", "123456789.123456", "999999999999999", "99999999999999.9", "1e14"]
+    )
+    def test_fifteen_digits(self, subscribe: Subscribe, number: str) -> None:
+        """A quantity is taken up to 15 significant digits, on each route that takes one."""
+        subscribe(unlimited=True)
+        assert call("POST", "/usage", usage(number, key="text")).status == 202
+        undo = usage("-" + number, key="undo") | {"reason": "sent twice"}
+        assert call("POST", "/usage/corrections", undo, key=KEYS["usage:correct"]).status == 202
+        text = json.dumps(usage("0", key="number")).replace('"0"', number)
+        assert call("POST", "/usage", text=text).status == 202
+        undo["idempotency_key"] = "undo again"
+        assert call("POST", "/usage/corrections", undo, key=KEYS["usage:correct"]).status == 202
+        held = reserve(number, key="hold")
+        assert (held.status, confirm(held).status) == (201, 200)
+        check = {"user_id": "usr_ana", "feature": "storage", "quantity": number}
+        assert call("POST", "/usage/check", check).status == 200
+        (shown,) = call("GET", "/users/usr_ana/dashboard", key=KEYS["read"]).json["usage"]
+        assert Decimal(shown["used"]) == Decimal(number)
+
+    @pytest.mark.parametrize(
+        ("number", "code"),
+        [
+            ("1000000000000000", "less_than_equal"),
+            ("1000000000.000001", "decimal_max_digits"),
+            ("0.0000001", "decimal_max_places"),
+        ],
+    )
+    def test_more(self, subscribe: Subscribe, number: str, code: str) -> None:
+        """Refused, and the error says what there is too much of."""
+        subscribe(unlimited=True)
+        (wrong,) = call("POST", "/usage", usage(number)).json["errors"]
+        assert (wrong["field"], wrong["code"]) == ("quantity", code)
 
 
 class TestBatch:
@@ -337,7 +524,8 @@ class TestPastDue:
         subscribe()
         held = reserve()
         wiring.database().execute("update subscriptions set status = 'past_due'")
-        assert confirm(held).status == (200 if has_access else 402)
+        assert confirm(held, "11").status == (200 if has_access else 402)
+        assert confirm(held, "11" if has_access else "10").status == 200  # what is held is promised
 
     def test_adding_to_what_was_used(self, subscribe: Subscribe, *, has_access: bool) -> None:
         subscribe(status="past_due")
@@ -378,6 +566,7 @@ class TestCurrency:
     @pytest.fixture(autouse=True)
     def _in_yen(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("BILLING_CURRENCY", "jpy")
+        monkeypatch.setenv("OVERAGE_CEILING", "jpy=50000")
         forget()
 
     def test_checking(self, subscribe: Subscribe) -> None:
@@ -425,14 +614,66 @@ class TestWhatIsKept:
 class TestCheck:
     def test_a_price_that_is_not_known(self, subscribe: Subscribe) -> None:
         """What is billed on top is told, and its price is null, here and on the dashboard."""
-        subscribe(unit_price=None)
+        subscribe()
+        call("POST", "/usage", usage("130", key="priced"))
+        wiring.database().execute("update entitlements set unit_price = null")
         found = call(
             "POST", "/usage/check", {"user_id": "usr_ana", "feature": "storage", "quantity": "130"}
         )
-        assert (found.json["overage_quantity"], found.json["cost"]) == ("30", None)
-        call("POST", "/usage", usage("130"))
+        assert (found.json["overage_quantity"], found.json["cost"]) == ("130", None)
+        assert (found.json["allowed"], found.json["code"]) == (False, "price_unknown")
+        assert call("POST", "/usage", usage("1")).code == "price_unknown"
         shown = call("GET", "/users/usr_ana/dashboard", key=KEYS["read"]).json["usage"][0]
         assert (shown["overage"]["quantity"], shown["overage"]["cost"]) == ("30", None)
+
+    @pytest.mark.parametrize(
+        ("unit_price", "quantity", "cost", "shown"),
+        [
+            (1, "49", "0.0049", "0.0001"),
+            (1, "0.000001", "0.0000000001", "0.0001"),
+            (1000, "30", "3.00", "0.10"),
+            (1000, "30.000001", "3.0000001", "0.10"),
+        ],
+    )
+    def test_a_price_below_a_cent(
+        self, subscribe: Subscribe, unit_price: int, quantity: str, cost: str, shown: str
+    ) -> None:
+        """The cost is exact, and the price of one unit is there."""
+        subscribe(included=0, unit_price=unit_price)
+        body = {"user_id": "usr_ana", "feature": "storage", "quantity": quantity}
+        found = call("POST", "/usage/check", body).json
+        assert (found["cost"], found["unit_price"]) == (cost, shown)
+
+    def test_a_feature_that_is_not_metered(self, subscribe: Subscribe) -> None:
+        """Whether it is allowed is answered, and shown; usage of it stays refused."""
+        subscribe()
+        for feature, allowed in (("sso", True), ("audit_log", False)):
+            subscribe(feature=feature, type="boolean", model=None, allowed=allowed, included=None)
+        subscribe(feature="seats", type="seats", model=None)
+        check = {"user_id": "usr_ana", "feature": "sso"}
+        assert call("POST", "/usage/check", check).json == {
+            "allowed": True, "remaining": None, "overage_quantity": "0", "unit_price": None,
+            "cost": "0.00", "currency": "usd", "spending": None, "code": None,
+        }  # fmt: skip
+        for feature, code in (
+            ("audit_log", "feature_not_in_plan"),
+            ("nothing", "feature_not_in_plan"),
+            ("seats", "feature_not_metered"),
+        ):
+            found = call("POST", "/usage/check", check | {"feature": feature}).json
+            assert (found["allowed"], found["code"]) == (False, code)
+        assert call("POST", "/usage", usage(feature="sso")).code == "feature_not_metered"
+        assert reserve(feature="sso").code == "feature_not_metered"
+        board = call("GET", "/users/usr_ana/dashboard", key=KEYS["read"])
+        assert board.json["features"] == [
+            {"feature": "audit_log", "name": "Audit_Log", "allowed": False},
+            {"feature": "sso", "name": "Sso", "allowed": True},
+        ]
+        wiring.database().execute("update subscriptions set status = 'canceled'")
+        found = call("POST", "/usage/check", check).json
+        assert (found["allowed"], found["code"]) == (False, "subscription_required")
+        board = call("GET", "/users/usr_ana/dashboard", key=KEYS["read"])
+        assert [each["allowed"] for each in board.json["features"]] == [False, False]
 
     def test_news_come_in_while_nobody_answers(
         self, subscribe: Subscribe, monkeypatch: pytest.MonkeyPatch
@@ -448,7 +689,7 @@ class TestCheck:
         body = {"user_id": "usr_ana", "feature": "storage", "quantity": "130"}
         assert call("POST", "/usage/check", body).json == {
             "allowed": False, "remaining": None, "overage_quantity": "0", "cost": "0.00",
-            "currency": "usd", "code": "access_unconfirmed",
+            "unit_price": None, "currency": "usd", "spending": None, "code": "access_unconfirmed",
         }  # fmt: skip
         assert call("POST", "/usage/check", body).json["allowed"]
 
@@ -540,7 +781,7 @@ class TestReservations:
         subscribe()
         held = reserve()
         wiring.database().execute("update subscriptions set status = 'canceled'")
-        answer = confirm(held)
+        answer = confirm(held, "11")
         assert (answer.status, answer.code) == (402, "subscription_required")
 
 
@@ -597,8 +838,9 @@ class TestCorrections:
         self, db: Database, subscribe: Subscribe, clock: Clock
     ) -> None:
         """How much is to be given back is said, and that its worth is not known."""
-        subscribe(unit_price=None, currency=None)
+        subscribe(currency=None)
         call("POST", "/usage", usage("130"))
+        db.execute("update entitlements set unit_price = null")
         db.execute("update usage_total set claimed = total")
         clock.now = after(days=25)
         credit = correct("-30", occurred_at="2026-09-10T12:00:00Z").json["needs_credit"]
@@ -704,7 +946,7 @@ def filled(db: Database, subscribe: Subscribe) -> None:
     subscribe()
     for n, key in enumerate(["a", "b", "=c", "d", "e"]):
         event = UsageEvent("usr_ana", "storage", Decimal(n + 1), key)
-        accept(db, [event], statuses=STATUSES, now=NOW - timedelta(minutes=5 - n))
+        accept(db, [event], rules=RULES, now=NOW - timedelta(minutes=5 - n))
 
 
 @pytest.mark.usefixtures("filled")
@@ -723,7 +965,11 @@ class TestEvents:
             "user_id": "usr_ana", "feature": "storage", "kind": "event", "quantity": "1",
             "idempotency_key": "a", "late": False, "reason": None, "author": None,
             "needs_credit": False, "properties": {},
-            "period": {"start": "2026-09-01T00:00:00.000Z", "end": "2026-10-01T00:00:00.000Z"},
+            "period": {
+                "id": found.json["events"][0]["period"]["id"], "subscription_id": "sub_usr_ana",
+                "plan_id": None, "start": "2026-09-01T00:00:00.000Z",
+                "end": "2026-10-01T00:00:00.000Z",
+            },
         }  # fmt: skip
 
     @pytest.mark.parametrize("form", ["json", "csv"])
@@ -781,13 +1027,113 @@ class TestEvents:
         "query",
         ["?limit=0", "?limit=1001", "?limit=x", "?format=xml", "?from=yesterday", "?to=1",
          "?from=2026-09-10T12:00:00", "?from=2026-09-10T12:00:00%2B16:00",
-         "?to=2026-09-10T12:00:00-23:59", "?user_id=a%20b", "?feature=A", "?cursor=nonsense"],
+         "?to=2026-09-10T12:00:00-23:59", "?user_id=a%20b", "?feature=A", "?cursor=nonsense",
+         "?userid=usr_ana", "?limits=5", "?=1", "?idempotency_key=a%00", "?idempotency_key=",
+         "?limit=5&limit=5", "?feature=storage&feature=storage"],
     )  # fmt: skip
     def test_what_cannot_be_read(self, query: str) -> None:
         """422, naming the parameter."""
         answer = self.read(query)
         assert (answer.status, answer.code) == (422, "invalid_request")
         assert answer.json["errors"][0]["field"].split(".")[-1] == query[1:].partition("=")[0]
+
+
+class TestEventsOfAPeriod:
+    """The export says of each entry which period it was booked in, and what that belongs to."""
+
+    def read(self, query: str = "", **options: Any) -> Answer:
+        return call("GET", f"/usage/events{query}", key=KEYS["read"], **options)
+
+    def test_a_plan_change_on_one_day(self, db: Database, subscribe: Subscribe) -> None:
+        """Two periods that begin on the same day are told apart, in both forms."""
+        subscribe()
+        call("POST", "/usage", usage("130", key="before"))
+        db.execute("update usage_period set closed_at = %s, plan_id = 'pln_small'", [NOW])
+        db.execute(
+            "insert into usage_period (user_id, subscription_id, plan_id, starts_at, ends_at)"
+            " select user_id, subscription_id, 'pln_large', starts_at, ends_at from usage_period"
+        )
+        call("POST", "/usage", usage("20", key="afterwards"))
+        first, second = (e["period"] for e in self.read("?user_id=usr_ana").json["events"])
+        assert (first["plan_id"], second["plan_id"]) == ("pln_large", "pln_small")
+        assert first["id"] != second["id"]
+        assert {**first, "id": 0, "plan_id": 0} == {**second, "id": 0, "plan_id": 0}
+        rows = list(csv.DictReader(io.StringIO(self.read("?format=csv").text)))
+        assert {row["idempotency_key"]: row["plan_id"] for row in rows} == {
+            "before": "pln_small", "afterwards": "pln_large",
+        }  # fmt: skip
+        assert [row["subscription_id"] for row in rows] == ["sub_usr_ana"] * 2
+        assert len({row["period_id"] for row in rows}) == 2
+
+    @pytest.mark.parametrize("form", ["json", "csv"])
+    def test_large_pages(self, subscribe: Subscribe, form: str) -> None:
+        """A page ends before 6 MB of the encoded answer, and the next goes on exactly there."""
+        subscribe(unlimited=True)
+        keys = [f"{n:03}{'🙂' * 197}" for n in range(300)]
+        for some in (keys[:75], keys[75:150], keys[150:225], keys[225:]):
+            events = [
+                usage(key=key, properties={f"{m:02}": '"\\🙂' * 66 for m in range(20)})
+                for key in some
+            ]
+            text = json.dumps({"events": events}, ensure_ascii=False)
+            assert call("POST", "/usage", text=text).json["accepted"] == len(some)
+        found: list[str] = []
+        query = f"?limit=1000&format={form}"
+        pages = 0
+        while query:
+            request = event("GET", f"/usage/events{query}", None, {}, [])
+            request["headers"]["authorization"] = f"Bearer {KEYS['read']}"
+            answer = track_usage.handler(request, Context(20))
+            assert answer["statusCode"] == 200
+            assert len(json.dumps(answer)) < 6_291_456
+            if form == "json":
+                found += [e["idempotency_key"] for e in json.loads(answer["body"])["events"]]
+            else:
+                rows = csv.DictReader(io.StringIO(answer["body"], newline=""))
+                found += [row["idempotency_key"] for row in rows]
+            link = {k.lower(): v for k, v in answer["headers"].items()}.get("link", "")
+            query = link[link.find("?") : link.find(">")] if link else ""
+            pages += 1
+        assert found == keys
+        assert 1 < pages < 5
+
+    def test_of_a_key(self, subscribe: Subscribe) -> None:
+        """Of one user; a comma is part of a key. What there is not is an empty page."""
+        subscribe()
+        subscribe("usr_bob")
+        for user in ("usr_ana", "usr_bob"):
+            for key in ("a,b", "a"):
+                call("POST", "/usage", usage(user_id=user, key=key))
+        query = "?user_id=usr_ana&idempotency_key="
+        (entry,) = self.read(f"{query}a%2Cb").json["events"]
+        assert (entry["user_id"], entry["idempotency_key"]) == ("usr_ana", "a,b")
+        assert self.read(f"{query}a&feature=storage").json["events"][0]["idempotency_key"] == "a"
+        assert self.read(f"{query}a&from=2026-09-10T12:00:00Z").json["events"]
+        for nothing in ("b", "a&feature=other", "a&to=2026-09-10T12:00:00Z"):
+            assert self.read(query + nothing).json == {"events": [], "next_cursor": None}
+        assert len(self.read(f"{query}a&format=csv").text.splitlines()) == 2
+
+    @pytest.mark.parametrize(
+        ("query", "field"),
+        [
+            ("?idempotency_key=a", "user_id"),
+            ("?idempotency_key=a&user_id=u&limit=1", "idempotency_key"),
+            ("?idempotency_key=a&user_id=u&cursor=x", "idempotency_key"),
+        ],
+    )
+    def test_a_key_and_what_does_not_go_with_it(self, query: str, field: str) -> None:
+        answer = self.read(query)
+        assert (answer.status, answer.code) == (422, "invalid_request")
+        assert [e["field"] for e in answer.json["errors"]] == [field]
+
+    def test_a_long_key_at_the_end_of_a_page(self, subscribe: Subscribe) -> None:
+        """Its cursor is taken like any other."""
+        subscribe()
+        for n in range(3):
+            call("POST", "/usage", usage(key=f"{n}" + "🙂" * 199))
+        cursor = self.read("?limit=1").json["next_cursor"]
+        answer = self.read(f"?limit=1&cursor={cursor}")
+        assert (answer.status, len(answer.json["events"])) == (200, 1)
 
 
 class TestWhatIsTold:

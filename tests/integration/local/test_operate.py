@@ -1,7 +1,8 @@
-"""`python -m local show|redrive|sweep`: asking a stack that runs."""
+"""`python -m local show|redrive|sweep|forgive|refund|adopt`: asking a stack that runs."""
 
 import json
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,12 +22,14 @@ def directory() -> Iterator[Path]:
         with LocalStack(data_dir=place, schedule_minute_seconds=None) as stack:
             account = {"email": "ada@example.com", "password": "correct horse battery"}
             signed_up = httpx.post(f"{stack.api}/signup", json=account, timeout=30).json()
-            httpx.post(
-                f"{stack.api}/checkout",
-                json={"plan_code": "free"},
-                headers={"authorization": f"Bearer {signed_up['session']['token']}"},
-                timeout=30,
-            ).raise_for_status()
+            stack.confirm_address(signed_up["user"]["id"])
+            session = {"authorization": f"Bearer {signed_up['session']['token']}"}
+            with httpx.Client(base_url=stack.api, headers=session, timeout=30) as ada:
+                ada.post("/checkout", json={"plan_code": "free"}).raise_for_status()
+                end = time.monotonic() + 30
+                while not ada.get("/dashboard").json()["usage"]:  # which webhooks bring
+                    assert time.monotonic() < end
+                    time.sleep(0.05)
             yield place
 
 
@@ -53,10 +56,11 @@ def test_show_as_json(directory: Path, capsys: pytest.CaptureFixture[str]) -> No
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["redrive"], "0 events will be tried again."),
-        (["redrive", "events", "--user", "usr_1", "--id", "whev_1"], "0 events"),
+        (["redrive"], "0 webhooks will be tried again."),
+        (["redrive", "webhooks", "--user", "usr_1", "--id", "whev_1"], "0 webhooks"),
         (["redrive", "deliveries", "--reason", "unconfirmed"], "0 deliveries"),
         (["sweep"], "begins a sweep"),
+        (["forgive", "usr_1", "all", "--author", "ann", "--note", "ours"], "0 debts were forgiven"),
     ],
 )
 def test_commands(
@@ -65,6 +69,24 @@ def test_commands(
     """They say what they did."""
     assert ask(directory, *arguments) == 0
     assert told in capsys.readouterr().out
+
+
+def test_adopt(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Safe to repeat: a customer that is the user's already; and one that nobody knows."""
+    ask(directory, "show", "ada@example.com", "--json")
+    ada = json.loads(capsys.readouterr().out)["user"]
+    by = ["--author", "ann", "--note", "wrote from that address"]
+    assert ask(directory, "adopt", ada["id"], ada["commet_customer_id"], *by) == 0
+    told = f"{ada['commet_customer_id']} was already the customer of {ada['id']}."
+    assert told in capsys.readouterr().out
+    assert ask(directory, "adopt", ada["id"], "cus_none", *by) == 1
+    assert "Stopped: Commet does not know this customer." in capsys.readouterr().err
+
+
+def test_a_refund_that_commet_refuses(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nothing was given back."""
+    assert ask(directory, "refund", "txn_none", "--link", "7") == 1
+    assert "Stopped: transaction_not_found" in capsys.readouterr().err
 
 
 def test_nobody(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:

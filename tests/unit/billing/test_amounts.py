@@ -9,6 +9,7 @@ from iso4217 import Currency
 
 from billing.amounts import (
     MAX_QUANTITY,
+    decimals,
     format_decimal,
     format_minor_units,
     format_money,
@@ -18,19 +19,45 @@ from billing.amounts import (
     overage_cost,
 )
 
-quantities = st.decimals(min_value=Decimal("0.000001"), max_value=MAX_QUANTITY, places=6)
+quantities = st.one_of(
+    st.decimals(Decimal("0.000001"), Decimal("999999999.999999"), places=6),
+    st.decimals(Decimal("0.001"), Decimal("999999999999.999"), places=3),
+    st.integers(1, int(MAX_QUANTITY)).map(Decimal),
+)
 
 
 class TestIsQuantity:
-    @pytest.mark.parametrize("text", ["1", "0.000001", "999999999.999999", "1.0000000", "1e8"])
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "1",
+            "0.000001",
+            "999999999.999999",
+            "1.0000000",
+            "1e8",
+            "5000000000",
+            "1e14",
+            "999999999999999",
+            "99999999999999.9",
+            "999999999999999.0000000",
+        ],
+    )
     def test_what_may_be_used(self, text: str) -> None:
-        """Up to nine integer and six fraction digits, however it is written."""
+        """Up to 15 significant digits, 6 of them decimals, however it is written."""
         assert is_quantity(Decimal(text))
 
     @pytest.mark.parametrize(
         "text",
         [
-            *("0", "-1", "0.0000001", "1.0000001", "1000000000"),
+            *(
+                "0",
+                "-1",
+                "0.0000001",
+                "1.0000001",
+                "1000000000.000001",
+                "1e15",
+                "999999999999999.1",
+            ),
             *("NaN", "sNaN", "Infinity", "-Infinity", "1e999999", "1e-999999"),
         ],
     )
@@ -73,6 +100,7 @@ class TestOverageCost:
             ("1.5", "1000", "usd", "0.15"),
             ("3", "5000", "jpy", "2"),  # 1.5 yen
             ("1", "12345", "kwd", "1.235"),
+            *(("3", "5000", each, "2") for each in ("mga", "isk", "ugx")),
             ("0", "1000", "usd", "0.00"),
             ("999999999.999999", "999999999.999999", "usd", "99999999999999.80"),
         ],
@@ -93,11 +121,12 @@ class TestOverageCost:
 
 
 # Currencies whose decimals are on purpose not those of ISO 4217, each with the reason.
-_ON_PURPOSE: dict[str, str] = {}
+_ON_PURPOSE = {"MGA": "The payment provider charges whole ariary."}
+_ZERO_DECIMAL = "bif clp djf gnf jpy kmf krw mga pyg rwf vnd vuv xaf xof xpf"  # by the provider
 _ISO = {currency.code: currency.exponent for currency in Currency}
 
 
-class TestMinorDigits:
+class TestDecimals:
     def test_the_list_is_there(self) -> None:
         assert len(_ISO) > 150
 
@@ -105,24 +134,40 @@ class TestMinorDigits:
     def test_as_in_iso_4217(self, code: str) -> None:
         """However the code is written."""
         if code not in _ON_PURPOSE:
-            assert minor_digits(code) == minor_digits(code.lower()) == _ISO[code]
+            assert decimals(code) == decimals(code.lower()) == _ISO[code]
 
     def test_two_where_iso_4217_says_nothing(self) -> None:
         """Metals, funds and codes that do not exist."""
         codes = [code for code, digits in _ISO.items() if digits is None]
         assert {"XAU", "XXX"} <= {*codes}
-        assert {minor_digits(code) for code in [*codes, "nonsense", ""]} == {2}
+        assert {decimals(code) for code in [*codes, "nonsense", ""]} == {2}
 
     def test_no_exception_is_out_of_date(self) -> None:
         """What once differed on purpose and no longer does is taken off the list."""
-        same = [code for code in _ON_PURPOSE if minor_digits(code) == _ISO[code]]
+        same = [code for code in _ON_PURPOSE if decimals(code) == _ISO[code]]
         assert same == []
+
+
+class TestMinorDigits:
+    def test_as_the_payment_provider_counts(self) -> None:
+        """Its zero-decimal currencies, and two that are charged whole and counted in hundredths."""
+        assert {minor_digits(code) for code in _ZERO_DECIMAL.split()} == {0}
+        assert {(decimals(c), minor_digits(c)) for c in ("isk", "ugx", "ISK")} == {(0, 2)}
+        assert {minor_digits(code) for code in ("bhd", "jod", "kwd", "omr", "tnd")} == {3}
 
 
 class TestMoney:
     @pytest.mark.parametrize(
         ("amount", "currency", "text"),
-        [(2900, "usd", "29.00"), (0, "usd", "0.00"), (5, "USD", "0.05"), (2900, "jpy", "2900")],
+        [
+            (2900, "usd", "29.00"),
+            (0, "usd", "0.00"),
+            (5, "USD", "0.05"),
+            (2900, "jpy", "2900"),
+            (2900, "mga", "2900"),
+            (2900, "isk", "29"),
+            (2900, "ugx", "29"),
+        ],
     )
     def test_minor_units(self, amount: int, currency: str, text: str) -> None:
         """Cents become major units; a currency without cents stays as it is."""

@@ -1,10 +1,11 @@
 """The environment as settings: read once, checked, and never a secret among them."""
 
 from dataclasses import FrozenInstanceError
+from decimal import Decimal
 
 import pytest
 
-from billing.config import from_env, origin_of
+from billing.config import Misconfigured, amounts_by_currency, from_env, origin_of
 
 
 class TestFromEnv:
@@ -115,3 +116,52 @@ class TestOriginOf:
     def test_lookalikes(self, url: str) -> None:
         """What a browser would take somewhere else is not the allowed origin."""
         assert origin_of(url) != "https://a.example"
+
+
+class TestAmountsByCurrency:
+    DEFAULT = "usd=5,eur=5,gbp=5"
+
+    @pytest.mark.parametrize(
+        ("text", "amounts"),
+        [
+            ("", {"usd": Decimal(5), "eur": Decimal(5), "gbp": Decimal(5)}),
+            ("usd=7.50", {"usd": Decimal("7.50"), "eur": Decimal(5), "gbp": Decimal(5)}),
+            (" EUR = none , jpy=700,", {
+                "usd": Decimal(5), "eur": None, "gbp": Decimal(5), "jpy": Decimal(700),
+            }),
+            ("kwd=0.125", {
+                "usd": Decimal(5), "eur": Decimal(5), "gbp": Decimal(5), "kwd": Decimal("0.125"),
+            }),
+        ],
+    )  # fmt: skip
+    def test_what_is_written_replaces_the_default(
+        self, text: str, amounts: dict[str, Decimal | None]
+    ) -> None:
+        """A currency that is not written keeps its default; `none` is None."""
+        assert amounts_by_currency({"FLOOR": text}, "FLOOR", self.DEFAULT) == amounts
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "5", "none", "usd", "usd=", "usd=-1", "usd=0", "usd=0.00", "usd=1.005", "usd=1e3",
+            "usd=NaN", "usd=five", "jpy=0.5", "kwd=0.1255", "dollar=5", "=5", "usd=5,USD=6",
+            "usd=5;eur=5", "usd=5=6", "usd=1000000000000000",
+        ],
+    )  # fmt: skip
+    def test_a_malformed_list_is_named(self, text: str) -> None:
+        """A typo in an amount of money must not turn into a default."""
+        with pytest.raises(Misconfigured, match="FLOOR"):
+            amounts_by_currency({"FLOOR": text}, "FLOOR", self.DEFAULT)
+
+    def test_the_billing_currency_needs_an_amount(self) -> None:
+        """Only the currencies of the default may be left out; for others somebody decides."""
+        yen = {"BILLING_CURRENCY": "JPY"}
+        with pytest.raises(Misconfigured, match="FLOOR"):
+            amounts_by_currency(yen | {"FLOOR": "usd=7"}, "FLOOR", self.DEFAULT)
+        for text, amount in (("jpy=700", Decimal(700)), ("jpy=none", None)):
+            found = amounts_by_currency(yen | {"FLOOR": text}, "FLOOR", self.DEFAULT)
+            assert found["jpy"] == amount
+
+    def test_a_function_that_does_not_need_the_list(self) -> None:
+        """It is not handed the variable, and starts all the same."""
+        assert "jpy" not in amounts_by_currency({"BILLING_CURRENCY": "jpy"}, "FLOOR", self.DEFAULT)

@@ -9,6 +9,7 @@ from billing.errors import (
     BillingError,
     CommetRefused,
     CommetUnavailable,
+    DebtOpen,
     FieldError,
     InvalidRequest,
     MethodNotAllowed,
@@ -22,7 +23,9 @@ def family(base: type[BillingError] = BillingError) -> list[type[BillingError]]:
 
 
 def made(kind: type[BillingError]) -> BillingError:
-    return kind("no_plan", commet_status=404) if kind is CommetRefused else kind()
+    if kind is CommetRefused:
+        return kind("no_plan", commet_status=404)
+    return kind("5.00", "usd", None) if kind is DebtOpen else kind()
 
 
 class TestFamily:

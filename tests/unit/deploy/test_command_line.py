@@ -15,11 +15,14 @@ from tests.conftest import SecretsManager
 
 GIVEN = [
     "CommetSecretArn=arn:commet", "ServiceKeysSecretArn=arn:keys", "DatabaseHost=db.example",
-    "DatabaseSecretArn=arn:app", "DatabaseOwnerSecretArn=arn:owner",
+    "DatabaseSecretArn=arn:app", "DatabaseAccountsSecretArn=arn:accounts",
+    "DatabaseOwnerSecretArn=arn:owner",
     "AppUrl=https://app.example", "AllowedOrigins=https://app.example",
+    "RunbookUrl=https://runbook.example",
 ]  # fmt: skip
 
 Said = Callable[..., tuple[int, str]]
+IS_DEPLOYED = program._is_deployed
 
 
 @pytest.fixture
@@ -40,6 +43,8 @@ def ran(monkeypatch: pytest.MonkeyPatch, secrets_manager: SecretsManager) -> lis
     commands: list[list[str]] = []
     monkeypatch.setattr(program, "_check_tools", lambda: None)
     monkeypatch.setattr(program, "_run", lambda command, _: commands.append(list(command)))
+    # The stack becomes what was asked for.
+    monkeypatch.setattr(program, "_is_deployed", lambda *_: True)
     monkeypatch.setattr(
         program, "Account", lambda _: Account("eu-central-1", endpoint=secrets_manager.url)
     )
@@ -187,6 +192,64 @@ class TestUp:
         assert (code, ran) == (1, [])
         assert told in text
 
+    @pytest.mark.parametrize(
+        ("before", "after", "told"),
+        [
+            (Deployed("s"), Deployed("s"), "was not changed"),
+            (Deployed("s"), Deployed("s", "ROLLBACK_COMPLETE"), "has rolled back"),
+            (
+                Deployed("s", "UPDATE_ROLLBACK_COMPLETE", updated="1"),
+                Deployed("s", "UPDATE_ROLLBACK_COMPLETE", updated="1"),
+                "was not changed",
+            ),
+            (
+                Deployed("s", "UPDATE_ROLLBACK_COMPLETE", updated="1"),
+                Deployed("s", "UPDATE_ROLLBACK_COMPLETE", updated="2"),
+                "has rolled back",
+            ),
+            (
+                Deployed("s", "CREATE_COMPLETE"),
+                Deployed("s", "UPDATE_ROLLBACK_FAILED", updated="1"),
+                "is now UPDATE_ROLLBACK_FAILED",
+            ),
+        ],
+    )
+    def test_a_failure_says_what_remains(  # noqa: PLR0917 - fixtures and cases
+        self,
+        said: Said,
+        ran: list[list[str]],
+        monkeypatch: pytest.MonkeyPatch,
+        before: Deployed,
+        after: Deployed,
+        told: str,
+    ) -> None:
+        """Taken back is said only where something was."""
+        stacks = iter([before, after])
+        monkeypatch.setattr(Account, "stack", lambda *_: next(stacks))
+
+        def fail(*_: object) -> None:
+            raise DeployError("`sam deploy` failed; see above.")
+
+        monkeypatch.setattr(program, "_run", fail)
+        code, text = said("up", "--yes", *GIVEN)
+        assert (code, ran) == (1, [])
+        assert told in text
+
+    @pytest.mark.parametrize(("limit", "warnings"), [(10, 1), (99, 1), (100, 0), (None, 0)])
+    def test_an_account_that_runs_few_functions(
+        self,
+        said: Said,
+        ran: list[list[str]],
+        monkeypatch: pytest.MonkeyPatch,
+        limit: int | None,
+        warnings: int,
+    ) -> None:
+        """The webhook's public URL may take all of them."""
+        monkeypatch.setattr(Account, "concurrency", lambda _: limit)
+        code, text = said("up", "--yes", *GIVEN)
+        assert (code, len(ran)) == (0, 2)
+        assert text.count("functions run at once") == warnings
+
     def test_nobody_to_ask(self, said: Said, ran: list[list[str]]) -> None:
         """A pipeline says --yes, or would hang."""
         code, text = said("up", *GIVEN)
@@ -205,6 +268,75 @@ class TestUp:
         code, text = said("up", "--yes", *GIVEN)
         assert code == 1
         assert "make setup" in text
+
+
+class TestRefusals:
+    """What would fail after a build of minutes is said before it."""
+
+    @pytest.mark.parametrize(
+        "host",
+        [
+            "billing.cluster-x.il-central-1.rds.amazonaws.com",
+            "billing.x.us-gov-west-1.rds.amazonaws.com",
+            "billing.x.rds.cn-north-1.amazonaws.com.cn",
+        ],
+    )
+    def test_a_region_whose_ca_is_not_shipped(
+        self, said: Said, ran: list[list[str]], host: str
+    ) -> None:
+        code, text = said("up", "--yes", *GIVEN, f"DatabaseHost={host}")
+        assert (code, ran) == (1, [])
+        assert "no CA of RDS in" in text
+        assert host.split(".")[-4] in text or "cn-north-1" in text
+
+    @pytest.mark.parametrize("given", ["DatabaseCa=public", "DatabaseSslMode=require"])
+    def test_who_verifies_otherwise_may_be_anywhere(
+        self, said: Said, ran: list[list[str]], given: str
+    ) -> None:
+        host = "billing.x.il-central-1.rds.amazonaws.com"
+        said("up", "--yes", *GIVEN, f"DatabaseHost={host}", given)
+        assert len(ran) == 2
+
+    @pytest.mark.parametrize(
+        "given",
+        ["WebhookConcurrency=0", "RunbookUrl=docs/operations.md"],
+    )
+    def test_a_value_that_does_harm(self, said: Said, ran: list[list[str]], given: str) -> None:
+        code, text = said("up", "--yes", *GIVEN, given)
+        assert (code, ran) == (1, [])
+        assert f"{given.split('=', maxsplit=1)[0]} must match" in text
+
+
+class TestFailure:
+    """What became of the stack is looked up, not believed."""
+
+    def test_of_the_build(
+        self,
+        said: Said,
+        ran: list[list[str]],  # noqa: ARG002 - at moto
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """Nothing was there to be taken back."""
+
+        def fails(command: list[str], _: str) -> None:
+            raise DeployError(f"`{' '.join(command[:2])}` failed; see above.")
+
+        monkeypatch.setattr(program, "_run", fails)
+        code, text = said("up", "--yes", *GIVEN)
+        assert code == 1
+        assert "`make build` failed" in text
+        assert "back" not in text.split("Stopped:")[1]
+
+    def test_a_no_to_sams_own_question_is_no_success(
+        self, said: Said, ran: list[list[str]], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """SAM ends without an error then."""
+        monkeypatch.setattr(Account, "stack", lambda *_: Deployed("usage-billing"))
+        monkeypatch.setattr(program, "_is_deployed", IS_DEPLOYED)
+        code, text = said("up", "--yes", *GIVEN)
+        assert (code, len(ran)) == (1, 2)
+        assert "Nothing was deployed" in text
+        assert "The stack is deployed" not in text
 
 
 class TestAccount:

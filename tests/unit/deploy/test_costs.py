@@ -72,7 +72,7 @@ class TestEstimate:
         )
         assert "Provisioned concurrency" not in cold
         assert warm["Provisioned concurrency"] == pytest.approx(87.6, abs=0.1)
-        assert warm["SnapStart"] == pytest.approx(cold["SnapStart"] * 4 / 5)
+        assert warm["SnapStart"] == pytest.approx(cold["SnapStart"] * 5 / 6)
         assert intel["Provisioned concurrency"] == pytest.approx(109.4, abs=0.1)
 
     def test_the_other_architecture(self) -> None:
@@ -90,8 +90,8 @@ class TestEstimate:
         assert not {"Aurora", "NAT"} & costs(Load(0), database=False).keys()
 
     def test_snapshots_are_of_what_answers_http(self, costs: Costs) -> None:
-        """Five gigabytes in seven functions; the price is by the gigabyte and second."""
-        assert costs(Load(0))["SnapStart"] == pytest.approx(5 * 30.4 * 86_400 * 0.0000015046)
+        """Six gigabytes in eight functions; the price is by the gigabyte and second."""
+        assert costs(Load(0))["SnapStart"] == pytest.approx(6 * 30.4 * 86_400 * 0.0000015046)
 
     def test_an_alarm_on_a_sum_is_paid_for_by_the_metric(self) -> None:
         alarms = of_type(load(TEMPLATE)["Resources"], "AWS::CloudWatch::Alarm").values()

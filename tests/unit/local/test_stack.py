@@ -8,7 +8,15 @@ from local.gateway.template import load_template
 from local.stack import TEMPLATE, Database, LocalStack
 from tests.unit.cloudformation import load
 
-DATABASE = Database("127.0.0.1", 5555, "billing", "disable", {"username": "o"}, {"username": "a"})
+DATABASE = Database(
+    "127.0.0.1",
+    5555,
+    "billing",
+    "disable",
+    {"username": "o"},
+    {"username": "a"},
+    {"username": "s"},
+)
 PARAMETERS = load(TEMPLATE)["Parameters"]
 
 

@@ -23,7 +23,13 @@ class TestKept:
         kept = Kept(tmp_path)
         (entry,) = json.loads(kept.service_keys())["keys"]
         assert entry["sha256"] == hashlib.sha256(kept["service_key"].encode()).hexdigest()
-        assert entry["scopes"] == ["usage:write", "usage:correct", "read"]
+        assert entry["scopes"] == [
+            "usage:write",
+            "usage:correct",
+            "read",
+            "billing:manage",
+            "users:manage",
+        ]
         assert kept["service_key"] not in kept.service_keys()
 
     def test_the_secret_of_the_webhook_is_kept(self, tmp_path: Path) -> None:

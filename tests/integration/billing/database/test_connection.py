@@ -1,9 +1,12 @@
 """The doorway to Postgres: reconnects, translates, and tells a bad statement from a bad line."""
 
+import os
 import re
+import signal
 import socket
 import traceback
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -13,6 +16,7 @@ import pytest
 from billing.config import DatabaseSettings, from_env
 from billing.credentials.secrets import Secrets
 from billing.database.connection import Connection, Database, connector, place_of
+from billing.database.watchdog import Watchdog
 from billing.errors import BillingError, DatabaseUnavailable
 from tests.integration.billing.conftest import _connect
 
@@ -103,6 +107,46 @@ class TestConnectionLost:
         database.execute("delete from attempts where key = 'ro'")
         assert len(opened) == 2
 
+    def test_a_server_that_has_stopped(self, database: Database, opened: list[Connection]) -> None:
+        """Nothing enforces a limit there: the connection is cut here, and nothing is repeated."""
+        database._watchdog = Watchdog(0.4)
+        backend = database.value(PID)
+        os.kill(backend, signal.SIGSTOP)
+        try:
+            with pytest.raises(DatabaseUnavailable):
+                database.value("select 1")
+        finally:
+            os.kill(backend, signal.SIGCONT)
+        assert len(opened) == 1
+        assert database.value("select 1") == 1
+
+    def test_a_statement_in_time_is_not_cut(self, database: Database) -> None:
+        """Also many of them that take longer together."""
+        database._watchdog = Watchdog(0.4)
+        backend = database.value(PID)
+        for _ in range(10):
+            database.execute("select pg_sleep(0.1)")
+        assert database.value(PID) == backend
+
+    @pytest.mark.parametrize("failures", [1, 2])
+    def test_another_transaction_was_first(
+        self, database: Database, opened: list[Connection], failures: int
+    ) -> None:
+        """The statement is run once more, on the same connection."""
+        database.execute("create temp sequence tries")
+        database.execute(
+            "create function pg_temp.race(failures bigint) returns bigint language plpgsql as $$"
+            " begin if nextval('tries') <= failures then raise sqlstate '40001'; end if;"
+            " return 1; end $$"
+        )
+        statement = f"select pg_temp.race({failures})"
+        if failures == 1:
+            assert database.value(statement) == 1
+        else:
+            with pytest.raises(DatabaseUnavailable):
+                database.value(statement)
+        assert len(opened) == 1
+
     def test_nobody_there(self) -> None:
         """Down is one clear error, and over as soon as it is up again."""
         calls = []
@@ -125,8 +169,6 @@ class TestStatementErrors:
             ("select 1/0", psycopg.errors.DivisionByZero),
             ("select '\\x00'::text::jsonb", psycopg.errors.InvalidTextRepresentation),
             ("insert into attempts (key) values ('x')", psycopg.errors.NotNullViolation),
-            ("do $$ begin raise exception using errcode = '40001'; end $$",
-             psycopg.errors.SerializationFailure),
             ("do $$ begin raise exception using errcode = '40P01'; end $$",
              psycopg.errors.DeadlockDetected),
             ("do $$ begin raise exception using errcode = '57014'; end $$",
@@ -302,6 +344,12 @@ class Store:
         return f'{{"username": "billing_login", "password": "{password}"}}'
 
 
+def refused(message: str) -> psycopg.OperationalError:
+    """The error of a connection for which the server had asked for a password."""
+    connection: Any = SimpleNamespace(used_password=True)
+    return psycopg.OperationalError(message, pgconn=connection)
+
+
 class TestConnector:
     @pytest.fixture
     def connecting(self, migrated_url: str) -> Connecting:
@@ -324,7 +372,7 @@ class TestConnector:
         def connect(**options: object) -> Any:
             used.append(options["password"])
             if options["password"] == "old":
-                raise psycopg.OperationalError("password authentication failed for user")
+                raise refused("Passwort-Authentifizierung fehlgeschlagen")
             return None
 
         monkeypatch.setattr(psycopg, "connect", connect)
@@ -338,6 +386,32 @@ class TestConnector:
         with pytest.raises(psycopg.OperationalError):
             connecting(store)()
         assert store.reads == 3  # as kept, as stored, as it is about to be
+
+    def test_a_password_that_was_rotated(self, connecting: Connecting, shared: Database) -> None:
+        """On a real server."""
+        shared.execute("create role billing_login login password 'new'")
+        try:
+            store = Store("old", "new")
+            with connecting(store)() as connection:
+                assert connection.execute("select 1 as n").fetchone() == {"n": 1}
+            assert store.reads == 2
+        finally:
+            shared.execute("drop role billing_login")
+
+    def test_a_server_that_is_full(
+        self, connecting: Connecting, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The login is not tried again with the same password."""
+        tried = []
+
+        def connect(**options: object) -> Any:
+            tried.append(options["password"])
+            raise refused("sorry, too many clients already")
+
+        monkeypatch.setattr(psycopg, "connect", connect)
+        with pytest.raises(psycopg.OperationalError):
+            connecting(Store("right"))()
+        assert tried == ["right"]
 
     def test_a_server_that_is_silent(self) -> None:
         """Connecting ends by itself, whatever the network does."""

@@ -238,7 +238,7 @@ class TestPromise:
 class TestAColumnMore:
     def test_under_every_warm_statement(self, connect: Connect) -> None:
         """A migration adds a column to each table while a function has everything prepared."""
-        migrate(connect, "postgres", BILLING / "database")
+        migrate(connect, (), BILLING / "database")
         with connect() as warm, connect() as other:
             for n, each in enumerate(statements(BILLING)):
                 warm.execute(f"prepare s{n} as {each.text}".encode())

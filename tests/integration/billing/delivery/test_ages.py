@@ -235,6 +235,22 @@ class TestReplacing:
         paused = "select claims_paused_until - now() from usage_total"
         assert frozen.value(paused) == timedelta(seconds=90)
 
+    def found(self, frozen: Database, at: datetime) -> int:
+        values = {
+            "now": at, "margin": outbox.MARGIN, "closing": outbox.CLOSING, "quiet": outbox.QUIET,
+            "limit": 9,
+        }  # fmt: skip
+        return len(frozen.all(closing._sql["to_be_replaced"], values))
+
+    def book(self, frozen: Database, at: datetime, kind: str) -> None:
+        frozen.execute(
+            "insert into usage_event (user_id, idempotency_key, fingerprint, feature, quantity,"
+            " occurred_at, booked_at, period, late, kind)"
+            " select 'usr_ana', %(kind)s, '', feature, 1, %(at)s, %(at)s, period, false, %(kind)s"
+            " from usage_total",
+            {"at": at, "kind": kind},
+        )
+
     @pytest.mark.parametrize(
         ("at", "found"),
         [
@@ -247,8 +263,41 @@ class TestReplacing:
     def test_in_the_last_quarter_of_an_hour(
         self, frozen: Database, at: datetime, found: int
     ) -> None:
-        values = {"now": at, "margin": outbox.MARGIN, "closing": outbox.CLOSING, "limit": 9}
-        assert len(frozen.all(closing._sql["to_be_replaced"], values)) == found
+        """Quiet or not."""
+        self.book(frozen, at, "correction")
+        assert self.found(frozen, at) == found
+
+    @pytest.mark.parametrize(("age", "found"), [(MINUTE - MOMENT, 0), (MINUTE, 1)])
+    def test_once_nothing_was_booked_for_a_minute(
+        self, frozen: Database, age: timedelta, found: int
+    ) -> None:
+        """Neither corrected nor used: usage may raise it again."""
+        self.book(frozen, after(minutes=-5), "correction")
+        self.book(frozen, NOW, "event")
+        assert self.found(frozen, NOW + age) == found
+
+    @pytest.mark.parametrize(("age", "found"), [(15 * MINUTE - MOMENT, 0), (15 * MINUTE, 1)])
+    def test_once_it_was_not_corrected_for_a_quarter_of_an_hour(
+        self, frozen: Database, age: timedelta, found: int
+    ) -> None:
+        """A total that never rests is replaced all the same."""
+        self.book(frozen, after(days=1), "correction")
+        self.book(frozen, after(days=1) + age, "event")
+        assert self.found(frozen, after(days=1) + age) == found
+
+    @pytest.mark.parametrize(("age", "found"), [(timedelta(hours=1) - MOMENT, 0), (60 * MINUTE, 1)])
+    def test_an_hour_after_commet_refused(
+        self, frozen: Database, age: timedelta, found: int
+    ) -> None:
+        """And without that pause when the period is about to end."""
+        assert self.begin(frozen) == "begun"
+        frozen.execute(
+            "select undo_replacement(period, feature, seq, 'refused') from usage_delivery"
+            " where kind = 'replacement'"
+        )
+        frozen.execute("update usage_total set replace_after = replace_after - %s", [age])
+        assert self.found(frozen, after(days=2)) == found
+        assert self.found(frozen, END - 15 * MINUTE) == 1
 
     @pytest.mark.parametrize(
         ("at", "sent"), [(END - MINUTE / 2 - MOMENT, True), (END - MINUTE / 2, False)]
@@ -320,7 +369,7 @@ class TestAPeriodHeardOfLate:
         if not ready:
             frozen.execute("update usage_delivery set billed_period = period")
         frozen.execute(
-            "select record_period('usr_ana', 'sub_usr_ana', 'pln_new', %s, %s, %s)",
+            "select record_period('usr_ana', 'sub_usr_ana', 'pln_new', false, %s, %s, %s)",
             [NOW, END, after(hours=1)],
         )
         if ready:

@@ -12,11 +12,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from billing.commet.answers import Consumption
+from billing.commet.answers import Consumption, FeatureAccess
 from billing.commet.client import Commet
 from billing.database.connection import Database
 from billing.deadline import Deadline
-from billing.delivery.comparing import Compared, Doubt, compare, explain, repair
+from billing.delivery.comparing import (
+    AccessReader,
+    Compared,
+    Doubt,
+    compare,
+    explain,
+    repair,
+)
 from billing.delivery.outbox import redrive, resolve
 from billing.delivery.sending import Summary, deliver
 from billing.errors import CommetUnavailable
@@ -25,7 +32,7 @@ from billing.usage.accepting import UsageEvent, accept, check
 from billing.usage.corrections import Correction, correct
 from billing.usage.totals import FeatureUsage, usage_of_user
 from standin.testing import StandIn, standin
-from tests.integration.billing.conftest import STATUSES, Subscribe, add_user, start_checkout
+from tests.integration.billing.conftest import RULES, Subscribe, add_user, start_checkout
 from tests.integration.billing.delivery.test_outbox import Allowed, age, make_due, rows
 
 _numbers = count()
@@ -68,22 +75,22 @@ class Customer:
 
     def use(self, quantity: str) -> None:
         event = UsageEvent(self.id, "storage", Decimal(quantity), f"key-{next(_numbers)}")
-        (verdict,) = accept(self.db, [event], statuses=STATUSES, now=self.now)
+        (verdict,) = accept(self.db, [event], rules=RULES, now=self.now)
         assert verdict.status == "accepted"
 
     def take_back(self, quantity: str) -> None:
         """What a negative correction does to a total."""
         self.db.execute("update usage_total set total = total - %s", [Decimal(quantity)])
 
-    def deliver(self) -> Summary:
+    def deliver(self, quiet: timedelta = AT_ONCE) -> Summary:
         return deliver(
             self.db, self.commet, self.remote.control.now, Deadline.after(60), AT_ONCE,
-            budget=Allowed(), workers=2, quiet=AT_ONCE,
+            budget=Allowed(), workers=2, quiet=quiet,
         )  # fmt: skip
 
-    def compare(self, quiet: timedelta = AT_ONCE) -> Compared:
+    def compare(self, quiet: timedelta = AT_ONCE, reader: AccessReader | None = None) -> Compared:
         return compare(
-            self.db, self.commet, Allowed(), self.remote.control.now,
+            self.db, reader or self.commet, Allowed(), self.remote.control.now,
             Deadline.after(60), quiet=quiet, every=AT_ONCE,
         )  # fmt: skip
 
@@ -410,6 +417,28 @@ class TestChangesHeardOfLate:
         assert before["billed_period"] == before["period"]
         assert moved["billed_period"] == since["period"] != moved["period"]
 
+    @pytest.mark.parametrize("changed", [True, False])
+    def test_until_the_month_after_the_next(self, buyer: Customer, *, changed: bool) -> None:
+        """Where Commet booked usage is unknown if it began a period that we never hear of.
+
+        Usage that was answered before Commet last told which period runs is not in doubt. None is
+        if months began as the calendar says.
+        """
+        buyer.use("5")
+        buyer.deliver()
+        buyer.remote.control.advance(days=10)
+        self.learn(buyer)
+        if changed:
+            self.change(buyer, "pln_usagemax")
+        buyer.use("160")
+        buyer.deliver()
+        buyer.remote.control.advance(days=60)
+        self.learn(buyer)
+        buyer.compare()
+        before, since = rows(buyer.db)
+        assert before["billed_period"] == before["period"]
+        assert since["billed_period"] == (None if changed else since["period"])
+
     def test_an_answer_in_the_moment_of_the_news(self, buyer: Customer) -> None:
         """Taken for placed, because neither saw the other: doubted when totals are compared."""
         self.change(buyer, "pln_usagemax")
@@ -428,7 +457,7 @@ class TestChangesHeardOfLate:
         buyer.deliver()
         period = buyer.db.value("select id from usage_period")
         buyer.db.execute(
-            "select record_period(%s, %s, 'pln_usagemax', %s, %s, %s)",
+            "select record_period(%s, %s, 'pln_usagemax', false, %s, %s, %s)",
             [
                 buyer.id, buyer.subscription, buyer.now + timedelta(seconds=2),
                 buyer.now + timedelta(days=30), buyer.now,
@@ -439,12 +468,12 @@ class TestChangesHeardOfLate:
         assert sent["compare_at"] is not None
 
     def test_what_a_correction_of_it_is_worth(self, buyer: Customer) -> None:
-        """Its own period's terms do not say: it was billed in the next one."""
+        """As much as in the period that billed it: there 1,000 are included."""
         buyer.use("100")
         buyer.deliver()
         self.change(buyer, "pln_usagemax")
         event = UsageEvent(buyer.id, "storage", Decimal(60), "wrong")
-        accept(buyer.db, [event], statuses=STATUSES, now=buyer.now)
+        accept(buyer.db, [event], rules=RULES, now=buyer.now)
         buyer.deliver()
         buyer.remote.control.advance(seconds=3600)
         self.learn(buyer)
@@ -452,15 +481,15 @@ class TestChangesHeardOfLate:
         corrected = correct(
             buyer.db,
             Correction(buyer.id, "storage", Decimal(-50), "put right", "a", corrects="wrong"),
-            author="a", statuses=STATUSES, now=buyer.now,
+            author="a", rules=RULES, now=buyer.now,
         )  # fmt: skip
         assert corrected.booking is not None
         assert corrected.booking.needs_credit is not None
         credit = corrected.booking.needs_credit
-        assert (credit.quantity, credit.amount) == (Decimal(50), None)
+        assert (credit.quantity, credit.amount) == (Decimal(50), Decimal(0))
         buyer.deliver()
         (parked,) = (row for row in rows(buyer.db) if row["kind"] == "credit")
-        assert (parked["excess"], parked["amount"]) == (Decimal(50), None)
+        assert (parked["excess"], parked["amount"]) == (50, 0)
 
     def test_a_downgrade_at_the_end_of_the_period(self, buyer: Customer) -> None:
         """The next period was opened here by the clock, with the plan as it was."""
@@ -508,8 +537,8 @@ class TestChangesHeardOfLate:
             buyer.use("2")
         buyer.use("1")
         allowed = check(
-            buyer.db, user_id=buyer.id, feature="storage", quantity=Decimal(1), statuses=STATUSES,
-            currency="usd", now=buyer.now,
+            buyer.db, user_id=buyer.id, feature="storage", quantity=Decimal(1), rules=RULES,
+            now=buyer.now,
         )  # fmt: skip
         assert (allowed.code, allowed.remaining) == ("limit_reached", Decimal(0))
 
@@ -707,15 +736,91 @@ class TestDrift:
         assert wrong == []
 
 
+@dataclass
+class FifteenDigits:
+    """Commet with totals that have the digits which every JSON number keeps, and no more."""
+
+    commet: Commet
+
+    def feature_access(self, user_id: str, deadline: Deadline) -> list[FeatureAccess]:
+        return [self._rounded(each) for each in self.commet.feature_access(user_id, deadline)]
+
+    def _rounded(self, access: FeatureAccess) -> FeatureAccess:
+        if access.consumption is None:
+            return access
+        used = Decimal(f"{access.consumption.units_used:.15g}")
+        consumption = access.consumption.model_copy(update={"units_used": used})
+        return access.model_copy(update={"consumption": consumption})
+
+
+class TestLargeTotals:
+    """Above 999,999,999 Commet's JSON numbers tell 15 significant digits of a total."""
+
+    @pytest.mark.parametrize(
+        "quantities",
+        [
+            ["5000000000", "0.123456", "0.000001"],
+            ["5000000000.12345", "0.000005", "999999999.999999"],
+            ["123456789012345", "0.654321", "0.1"],
+            ["999999999999998", "0.999999"],
+        ],
+    )
+    def test_agreeing(self, customer: Customer, quantities: list[str]) -> None:
+        """Whatever is left out of the number. All of it was delivered."""
+        for quantity in quantities:
+            customer.use(quantity)
+            customer.deliver()
+            assert customer.compare(reader=FifteenDigits(customer.commet)) == Compared(users=1)
+        sent = customer.db.value("select sum(quantity) from usage_delivery where state = 'sent'")
+        assert sent == sum(map(Decimal, quantities))
+        assert customer.drift == []
+
+    @pytest.mark.parametrize(
+        ("quantity", "more"), [("5000000000", "0.000009"), ("123456789012345", "0.9")]
+    )
+    def test_a_wandering_digit(self, customer: Customer, quantity: str, more: str) -> None:
+        """Commet adds doubles, so digits after the fifteenth may be any."""
+        customer.use(quantity)
+        customer.deliver()
+        customer.db.execute("update usage_delivery set quantity = quantity + %s", [Decimal(more)])
+        assert customer.compare(reader=FifteenDigits(customer.commet)) == Compared(users=1)
+
+    @pytest.mark.parametrize(
+        ("quantity", "more"),
+        [("999999999", "0.000001"), ("5000000000", "0.00001"), ("123456789012345", "1")],
+    )
+    def test_differing(self, customer: Customer, quantity: str, more: str) -> None:
+        """By one unit of the fifteenth digit."""
+        customer.use(quantity)
+        customer.deliver()
+        customer.db.execute("update usage_delivery set quantity = quantity + %s", [Decimal(more)])
+        assert customer.compare(reader=FifteenDigits(customer.commet)) == Compared(
+            users=1, differing=1
+        )
+
+    @pytest.mark.parametrize("booked", [True, False])
+    def test_in_doubt(self, customer: Customer, *, booked: bool) -> None:
+        """Decided by the digits that Commet's number has."""
+        customer.use("123456789012345")
+        customer.use("0.654321")
+        customer.deliver()
+        customer.deliver()
+        customer.use("17.5")
+        customer.lose_an_answer(booked=booked)
+        assert customer.compare(reader=FifteenDigits(customer.commet)) == Compared(
+            users=1, decided=1
+        )
+        assert rows(customer.db)[-1]["state"] == ("sent" if booked else "pending")
+
+
 class TestCorrections:
-    def test_at_the_closing_flush(self, customer: Customer) -> None:
+    def test_once_it_is_quiet(self, customer: Customer) -> None:
         """What was taken back and not used again is set right while the period is open."""
         customer.use("20.5")
         customer.deliver()
         customer.take_back("5")
-        assert customer.deliver() == Summary(drained=True)
-        end = customer.consumption.period.end
-        customer.remote.control.advance(to=end - timedelta(minutes=10))
+        assert customer.deliver(timedelta(minutes=1)) == Summary(drained=True)
+        customer.remote.control.advance(seconds=61)
         assert customer.deliver().sent == 1
         assert customer.theirs == 15
         assert customer.deliver().sent == 1

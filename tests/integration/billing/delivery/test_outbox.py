@@ -25,7 +25,7 @@ from billing.delivery.outbox import Gauges, claim, gauges, lease, record, redriv
 from billing.delivery.sending import Summary, attempt, deliver
 from billing.errors import CommetRefused, CommetUnavailable
 from billing.usage.accepting import UsageEvent, accept
-from tests.integration.billing.conftest import NOW, STATUSES, Subscribe, after
+from tests.integration.billing.conftest import NOW, RULES, START, Subscribe, after
 
 END = datetime(2026, 10, 1, tzinfo=UTC)
 INTERVAL = timedelta(minutes=5)
@@ -51,6 +51,8 @@ class StandIn:
     events: dict[str, dict[str, object]] = field(default_factory=dict)
     totals: list[dict[str, object]] = field(default_factory=list)
     together: Barrier | None = None
+    starts_at: datetime = START  # of the allowance that runs
+    used: Decimal = Decimal(10**9)
     _lock: Lock = field(default_factory=Lock)
 
     def track_usage(self, body: str, *, idempotency_key: str, deadline: Deadline) -> Tracked:
@@ -69,6 +71,19 @@ class StandIn:
                 raise answer
             self.totals.append(json.loads(body))
             return Tracked(f"adj_{idempotency_key}")
+
+    def feature_access(self, user_id: str, deadline: Deadline) -> list[FeatureAccess]:  # noqa: ARG002
+        assert deadline.remaining() > 0
+        consumption = {
+            "model": "metered", "unitsUsed": self.used,
+            "period": {"start": self.starts_at, "end": self.starts_at + timedelta(days=30)},
+        }  # fmt: skip
+        return [
+            FeatureAccess.model_validate(
+                {"code": "storage", "name": "Storage", "type": "usage", "allowed": True,
+                 "consumption": consumption}
+            )
+        ]  # fmt: skip
 
     def _track(self, body: str, idempotency_key: str) -> Tracked:
         self.calls.append((idempotency_key, body))
@@ -95,7 +110,7 @@ class StandIn:
 
 def use(db: Database, quantity: str, *, user: str = "usr_ana", now: datetime = NOW) -> None:
     event = UsageEvent(user, "storage", Decimal(quantity), f"key-{next(_keys)}")
-    (verdict,) = accept(db, [event], statuses=STATUSES, now=now)
+    (verdict,) = accept(db, [event], rules=RULES, now=now)
     assert verdict.status == "accepted"
 
 
@@ -283,7 +298,7 @@ class TestClaim:
             accept(
                 db,
                 [UsageEvent(user, "f" * 100, Decimal(1), "k")],
-                statuses=STATUSES,
+                rules=RULES,
                 now=NOW,
             )
         claim(db, now=NOW, interval=INTERVAL)
@@ -580,7 +595,7 @@ class TestCommetIsDown:
             accept(
                 db,
                 [UsageEvent("usr_a", f"f{feature}", Decimal(1), f"k{feature}")],
-                statuses=STATUSES,
+                rules=RULES,
                 now=NOW,
             )
         claim(db, now=NOW, interval=INTERVAL)
@@ -935,13 +950,78 @@ class TestReplacing:
         assert done.sent >= 1
 
     @pytest.mark.usefixtures("shrunk")
+    def test_takes_two_calls_of_the_budget(self, db: Database) -> None:
+        """Commet is asked first. A third is taken for the next delivery, of which there is none."""
+        budget = Allowed(10)
+        assert run(db, StandIn(), now=self.ALMOST, budget=budget).sent == 1
+        assert budget.calls == 7
+
+    @pytest.mark.usefixtures("shrunk")
+    @pytest.mark.parametrize(
+        ("allowance", "reason"),
+        [
+            (StandIn(starts_at=START + timedelta(days=2)), "period_over"),
+            (StandIn(used=Decimal(5)), "already_lower"),
+        ],
+    )
+    @pytest.mark.parametrize("tried", [False, True])
+    def test_commet_counts_in_another_allowance(
+        self,
+        db: Database,
+        caplog: pytest.LogCaptureFixture,
+        allowance: StandIn,
+        reason: str,
+        *,
+        tried: bool,
+    ) -> None:
+        """Nothing is replaced. The replacement is undone, or parked if it may have been made.
+
+        Commet is asked about the subscription.
+        """
+        if tried:
+            run(db, StandIn([CommetUnavailable()]), now=self.ALMOST)
+            make_due(db)
+        caplog.clear()
+        assert run(db, allowance, now=self.ALMOST).parked == 1
+        assert allowance.totals == []
+        assert [vars(r)["reason"] for r in caplog.records] == ["unconfirmed" if tried else reason]
+        assert [r["kind"] for r in rows(db)] == ["event", "replacement"][: 1 + tried]
+        assert db.value("select refresh_due <= now() from subscriptions")
+
+    @pytest.mark.usefixtures("shrunk")
+    def test_a_question_that_is_not_answered(self, db: Database) -> None:
+        """The replacement was not tried: its key begins to age when it is."""
+
+        class Silent(StandIn):
+            def feature_access(self, user_id: str, deadline: Deadline) -> list[FeatureAccess]:  # noqa: ARG002
+                raise CommetUnavailable
+
+        assert run(db, Silent(), now=self.ALMOST).postponed == 1
+        assert rows(db)[1]["uncertain_since"] is None
+        make_due(db)
+        commet = StandIn()
+        assert run(db, commet, now=self.ALMOST).sent == 1
+        assert [total["value"] for total in commet.totals] == [6]
+
+    @pytest.mark.usefixtures("shrunk")
+    def test_a_question_that_is_refused(self, db: Database) -> None:
+        """As if the replacement were."""
+
+        class Unknown(StandIn):
+            def feature_access(self, user_id: str, deadline: Deadline) -> list[FeatureAccess]:  # noqa: ARG002
+                raise CommetRefused("customer_not_found", commet_status=404)
+
+        assert run(db, Unknown(), now=self.ALMOST).parked == 1
+        assert [r["kind"] for r in rows(db)] == ["event"]
+
+    @pytest.mark.usefixtures("shrunk")
     def test_a_plan_change_comes_first(self, db: Database) -> None:
         """It would replace the total of the new plan: not sent any more, and undone."""
         commet = StandIn([CommetUnavailable(commet_code="rate_limited")])
         assert run(db, commet, now=self.ALMOST).postponed == 1
         commet.calls.clear()
         db.execute(
-            "select record_period('usr_ana', 'sub_usr_ana', 'pln_new', %s, %s, %s)",
+            "select record_period('usr_ana', 'sub_usr_ana', 'pln_new', false, %s, %s, %s)",
             [self.ALMOST, END + timedelta(days=30), self.ALMOST],
         )
         make_due(db)

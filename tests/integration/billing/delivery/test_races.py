@@ -7,7 +7,7 @@ import pytest
 from billing.database.connection import Database
 from billing.deadline import Deadline
 from billing.delivery import closing, comparing
-from billing.delivery.outbox import Outcome, Result, claim, lease, record, redrive
+from billing.delivery.outbox import Outcome, Result, claim, claim_of_user, lease, record, redrive
 from billing.errors import CommetRefused
 from tests.integration.billing.conftest import NOW, Subscribe
 from tests.integration.billing.delivery.test_outbox import (
@@ -73,6 +73,34 @@ class TestNobodyWaits:
         work = lambda mine: len(lease(mine))  # noqa: E731
         passes_by(race, db, BUSY_DELIVERY, work, nothing=0, all_of_it=1)
 
+    def test_to_claim_early(self, race: Race, db: Database, subscribe: Subscribe) -> None:
+        subscribe()
+        use(db, "1")
+        work = lambda mine: claim_of_user(mine, "usr_ana", now=NOW, interval=AT_ONCE)  # noqa: E731
+        passes_by(race, db, BUSY_TOTAL, work, nothing=0, all_of_it=1)
+
+    def test_to_see_whose_overage_is_due(
+        self, race: Race, db: Database, subscribe: Subscribe
+    ) -> None:
+        """A user who is being taken is not claimed early by another run, too."""
+        used_and_claimed(db, subscribe)
+        use(db, "1")
+        db.execute("insert into overage_due (user_id, value) values ('usr_ana', 5)")
+        work = lambda mine: claim(mine, now=NOW, interval=timedelta(minutes=5))  # noqa: E731
+        busy = "select from overage_due for update"
+        passes_by(race, db, busy, work, nothing=0, all_of_it=1)
+
+    def test_to_lease_early_ones(self, race: Race, db: Database, subscribe: Subscribe) -> None:
+        used_and_claimed(db, subscribe)
+        db.execute("update usage_delivery set early_until = now() + interval '1 hour'")
+        work = lambda mine: len(lease(mine, early_limit=1))  # noqa: E731
+        passes_by(race, db, BUSY_DELIVERY, work, nothing=0, all_of_it=1)
+
+    def test_to_lease_those_of_a_user(self, race: Race, db: Database, subscribe: Subscribe) -> None:
+        used_and_claimed(db, subscribe)
+        work = lambda mine: len(lease(mine, user_id="usr_ana"))  # noqa: E731
+        passes_by(race, db, BUSY_DELIVERY, work, nothing=0, all_of_it=1)
+
     def test_to_park_what_is_a_day_old(
         self, race: Race, db: Database, subscribe: Subscribe
     ) -> None:
@@ -98,6 +126,7 @@ class TestNobodyWaits:
 
     def test_to_credit(self, race: Race, db: Database, subscribe: Subscribe) -> None:
         used_and_claimed(db, subscribe)
+        db.execute("update usage_delivery set state = 'sent', billed_period = period")
         db.execute(OVER)
         db.execute("update usage_total set total = 4")
         work = lambda mine: mine.value("select credit_closed_periods(10)")  # noqa: E731
@@ -183,6 +212,7 @@ class TestWhatIsUnderWay:
 
     def test_one_credit_of_two_runs(self, race: Race, db: Database, subscribe: Subscribe) -> None:
         used_and_claimed(db, subscribe)
+        db.execute("update usage_delivery set state = 'sent', billed_period = period")
         db.execute(OVER)
         db.execute("update usage_total set total = 4")
         credit = "select credit_closed_periods(10)"
@@ -191,6 +221,41 @@ class TestWhatIsUnderWay:
         race.commit()
         assert other.answer == 0
         assert db.one("select total, claimed from usage_total") == {"total": 4, "claimed": 4}
+
+    def test_a_credit_while_its_placement_becomes_known(
+        self, race: Race, db: Database, subscribe: Subscribe
+    ) -> None:
+        """Parked without an amount at the moment in which the amount becomes known: it gets one."""
+        used_and_claimed(db, subscribe)
+        db.execute("update usage_delivery set state = 'sent', compare_at = now()")
+        db.execute(OVER)
+        db.execute("update usage_total set total = 4")
+        assert race.first(lambda mine: mine.value("select credit_closed_periods(10)")) == 1
+        place = "select place_delivery(period, feature, seq, period) from usage_delivery"
+        other = race.second(lambda mine: mine.execute(f"{place} where kind = 'event'"))
+        race.commit()
+        assert other.answer is None
+        (credit,) = (row for row in rows(db) if row["kind"] == "credit")
+        assert (credit["excess"], credit["amount"]) == (6, 0)
+
+    @pytest.mark.parametrize("claims_first", [True, False])
+    def test_a_trial_that_is_closed_while_it_is_claimed(
+        self, race: Race, db: Database, subscribe: Subscribe, *, claims_first: bool
+    ) -> None:
+        """Whoever is first: nothing of it is sent any more."""
+        subscribe(status="trialing")
+        use(db, "10")
+        steps = [
+            lambda mine: claim(mine, now=NOW, interval=AT_ONCE),
+            lambda mine: mine.execute("update usage_period set closed_at = %s", [NOW]),
+        ]
+        race.first(steps[0] if claims_first else steps[1])
+        other = race.second(steps[1] if claims_first else steps[0])
+        race.commit()
+        assert not other.answer
+        total = db.one("select total, claimed, withheld from usage_total")
+        assert (total, rows(db)) == ({"total": 10, "claimed": 0, "withheld": 10}, [])
+        assert claim(db, now=NOW, interval=AT_ONCE) == 0
 
     def test_one_credit_of_a_drift(self, race: Race, db: Database, subscribe: Subscribe) -> None:
         drifted(db, subscribe)

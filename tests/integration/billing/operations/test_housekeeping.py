@@ -1,6 +1,7 @@
 """The ledger and the outbox stay small, and no key is ever free again."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 
@@ -9,11 +10,12 @@ import pytest
 from billing.database.connection import Database
 from billing.deadline import Deadline
 from billing.delivery.outbox import Outcome, Result, claim, lease, record, redrive, resolve
+from billing.operations import housekeeping
 from billing.operations.housekeeping import compact_deliveries, prune_ledger
 from billing.usage.accepting import UsageEvent, accept
 from billing.usage.corrections import Correction, correct
 from billing.usage.reservations import reserve
-from tests.integration.billing.conftest import NOW, STATUSES, Subscribe
+from tests.integration.billing.conftest import NOW, RULES, Subscribe, grant_feature
 from tests.integration.billing.delivery.test_outbox import StandIn, rows, run, use
 
 LATER = NOW + timedelta(days=500)
@@ -35,7 +37,7 @@ def kept(db: Database) -> int:
 
 def send(db: Database, key: str, quantity: str = "1", *, user: str = "usr_ana") -> str:
     (verdict,) = accept(
-        db, [UsageEvent(user, "storage", Decimal(quantity), key)], statuses=STATUSES, now=END
+        db, [UsageEvent(user, "storage", Decimal(quantity), key)], rules=RULES, now=END
     )
     return verdict.status
 
@@ -46,7 +48,7 @@ def long_ago(db: Database, subscribe: Subscribe) -> None:
     subscribe(ends_at=NOW + timedelta(days=1))
     for key in "ab":
         (verdict,) = accept(
-            db, [UsageEvent("usr_ana", "storage", Decimal(1), key)], statuses=STATUSES, now=NOW
+            db, [UsageEvent("usr_ana", "storage", Decimal(1), key)], rules=RULES, now=NOW
         )
         assert verdict.status == "accepted"
     run(db, StandIn())
@@ -75,13 +77,13 @@ class TestPruneLedger:
         """A key does not tell which period its entry was booked in."""
         correction = Correction("usr_ana", "storage", Decimal(-1), "fix", "r", corrects="a")
         prune(db)
-        corrected = correct(db, correction, author="me", statuses=STATUSES, now=END)
+        corrected = correct(db, correction, author="me", rules=RULES, now=END)
         assert corrected.code == "entry_not_found"
 
     def test_with_what_was_said_of_it(self, db: Database) -> None:
         """A credit that was given back is kept no longer than the correction it was for."""
         correction = Correction("usr_ana", "storage", Decimal(-1), "fix", "a mistake", NOW)
-        corrected = correct(db, correction, author="me", statuses=STATUSES, now=END)
+        corrected = correct(db, correction, author="me", rules=RULES, now=END)
         assert corrected.booking is not None
         assert corrected.booking.needs_credit is not None
         run(db, StandIn(), now=END)
@@ -98,23 +100,39 @@ class TestPruneLedger:
         events = [
             UsageEvent("usr_ana", "storage", Decimal(1), key) for key in ("a", "later", "new")
         ]
-        verdicts = accept(db, events, statuses=STATUSES, now=END)
+        verdicts = accept(db, events, rules=RULES, now=END)
         assert [v.status for v in verdicts] == ["duplicate", "duplicate", "accepted"]
 
     def test_not_for_other_ways_of_booking(self, db: Database) -> None:
         """Neither a correction nor a reservation takes a key that was used."""
         prune(db)
         correction = Correction("usr_ana", "storage", Decimal(-1), "a", "a mistake")
-        corrected = correct(db, correction, author="me", statuses=STATUSES, now=END)
+        corrected = correct(db, correction, author="me", rules=RULES, now=END)
         assert corrected.code == "conflict"
         work = UsageEvent("usr_ana", "storage", Decimal(1), "b")
-        assert reserve(db, work, statuses=STATUSES, now=END).code == "already_counted"
+        assert reserve(db, work, rules=RULES, now=END).code == "already_counted"
 
     def test_keys_are_each_users_own(self, db: Database, subscribe: Subscribe) -> None:
         """Another user may use the same one."""
         prune(db)
         subscribe("usr_ben", ends_at=END + timedelta(days=30))
         assert send(db, "a", user="usr_ben") == "accepted"
+
+    def test_entry_by_entry(self, db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+        """One request booked three features under one key: each entry leaves its own key."""
+        features = ("api", "cpu", "storage")
+        for feature in features:
+            grant_feature(db, "usr_ana", feature)
+        work = [UsageEvent("usr_ana", feature, Decimal(1), "req-77") for feature in features]
+        accept(db, work, rules=RULES, now=END)
+        run(db, StandIn(), now=END)
+        db.execute("update usage_period set closed_at = %s where closed_at is null", [END])
+        db.execute("update usage_total set claimed = total, fully_claimed = true")
+        monkeypatch.setattr(housekeeping, "_AT_ONCE", 1)
+        assert (prune(db), kept(db)) == (6, 0)
+        again = [*work, replace(work[0], quantity=Decimal(2))]
+        verdicts = accept(db, again, rules=RULES, now=END)
+        assert [v.status for v in verdicts] == ["duplicate"] * 3 + ["conflict"]
 
     def test_not_before_its_time(self, db: Database) -> None:
         """By the time of booking and the end of the period."""
@@ -145,7 +163,7 @@ class TestPruneLedger:
         """Replaced in one statement: a row or its key is always found."""
         other = connect()
         with db._usable().transaction():
-            statement = "select prune_ledger(%s, '-infinity', '', '', 100)"
+            statement = "select prune_ledger(%s, '-infinity', '', '', '', 100)"
             db._usable().execute(statement, [LATER])
             assert send(other, "a") == "duplicate"
         assert send(other, "a") == "duplicate"

@@ -324,7 +324,7 @@ class TestGone:
         heal(db, commet, user)
         assert status(db, sub) == "active"
         assert db.value("select count(*) from entitlements where allowed") > 0
-        assert not mirror.claim_refresh(db, user, wall_clock())
+        assert not mirror.lease_refresh(db, user, wall_clock())
 
     def test_after_it(self, db: Database, commet: Commet, gone: tuple[str, str]) -> None:
         """Then access ends, and nothing more is counted."""
@@ -332,7 +332,7 @@ class TestGone:
         db.execute(
             "update subscriptions set period_end = now() - interval '1 second', checked_at = null"
         )
-        assert mirror.claim_refresh(db, user, wall_clock())
+        assert mirror.lease_refresh(db, user, wall_clock())
         heal(db, commet, user)
         assert status(db, sub) == "canceled"
         assert db.value("select count(*) from entitlements where allowed") == 0
@@ -346,7 +346,7 @@ class TestGone:
         db.execute("update subscriptions set period_end = null")
         heal(db, commet, user)
         assert status(db, sub) == "active"
-        db.execute("update subscriptions set event_at = event_at - interval '25 hours'")
+        db.execute("update subscriptions set changed_at = changed_at - interval '25 hours'")
         heal(db, commet, user)
         assert status(db, sub) == "canceled"
 
@@ -360,7 +360,7 @@ class TestDue:
         for user in users:
             for number in range(3):
                 db.execute(
-                    "insert into subscriptions (id, user_id, status, created_at, event_at,"
+                    "insert into subscriptions (id, user_id, status, created_at, changed_at,"
                     " refresh_due, recheck_at)"
                     " values (%s, %s, 'pending_payment', now(), now(), now(), now())",
                     [f"sub_{user}_{number}", user],
@@ -391,7 +391,7 @@ class TestDue:
         """Whoever polls too often to be asked about is told that it is not known, not to pay."""
         user = add_user(db)
         db.execute(
-            "insert into subscriptions (id, user_id, status, created_at, event_at, checks,"
+            "insert into subscriptions (id, user_id, status, created_at, changed_at, checks,"
             " checked_at, confirmed_at) values ('sub_1', %s, 'pending_payment', now(), now(), 6,"
             " now() - interval '20 seconds', now() - interval '20 seconds')",
             [user],
@@ -420,11 +420,11 @@ class TestDue:
         """Its `resumed` may be lost: before they are refused, Commet is asked."""
         user = add_user(db)
         db.execute(
-            "insert into subscriptions (id, user_id, status, period_end, created_at, event_at)"
+            "insert into subscriptions (id, user_id, status, period_end, created_at, changed_at)"
             " values ('sub_1', %s, 'paused', now() - interval '1 minute', now(), now())",
             [user],
         )
-        assert mirror.claim_refresh(db, user, wall_clock())
+        assert mirror.lease_refresh(db, user, wall_clock())
 
     def test_a_step_that_fails(
         self, db: Database, buy: Buy, run: Callable[..., dict[str, int]]
@@ -461,27 +461,28 @@ class TestDue:
         }.items():
             user = add_user(db, f"usr_{name}")
             db.execute(
-                "insert into subscriptions (id, user_id, status, period_end, created_at, event_at)"
+                "insert into subscriptions"
+                " (id, user_id, status, period_end, created_at, changed_at)"
                 " values (%s, %s, 'active', now() + interval '9 days', now(), now())",
                 [f"sub_{name}", user],
             )
             db.execute(f"update subscriptions set {columns} where id = 'sub_{name}'")  # noqa: S608
         now = wall_clock()
-        claims = [mirror.claim_refreshes(db, now, limit=1) for _ in range(3)]
+        claims = [mirror.lease_refreshes(db, now, limit=1) for _ in range(3)]
         assert claims == [["usr_marked"], ["usr_stale"], []]
 
     def test_an_abandoned_checkout_is_asked_about_less_and_less(self, db: Database) -> None:
         """By the schedule; the person themselves may ask again after ten minutes."""
         user = add_user(db)
         db.execute(
-            "insert into subscriptions (id, user_id, status, created_at, event_at, recheck_at)"
+            "insert into subscriptions (id, user_id, status, created_at, changed_at, recheck_at)"
             " values ('sub_1', %s, 'pending_payment', now(), now(), now())",
             [user],
         )
         pauses = []
         for _ in range(12):
             db.execute("update subscriptions set checked_at = null, recheck_at = now()")
-            assert mirror.claim_refreshes(db, wall_clock(), limit=9) == [user]
+            assert mirror.lease_refreshes(db, wall_clock(), limit=9) == [user]
             pauses.append(
                 db.value("select extract(epoch from recheck_at - now()) from subscriptions")
             )
@@ -489,8 +490,8 @@ class TestDue:
         assert all(one < other for one, other in pairwise(pauses))
         assert pauses[-1] > 3600 * 10
         db.execute("update subscriptions set checked_at = now() - interval '11 seconds'")
-        assert mirror.claim_refreshes(db, wall_clock(), limit=9) == []
-        assert mirror.claim_refresh(db, user, wall_clock())
+        assert mirror.lease_refreshes(db, wall_clock(), limit=9) == []
+        assert mirror.lease_refresh(db, user, wall_clock())
 
     def test_an_answer_is_good_for_a_day(self, db: Database, buy: Buy) -> None:
         """More or less: not everybody is asked about in the same minute."""

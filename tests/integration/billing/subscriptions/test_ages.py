@@ -138,8 +138,8 @@ class TestAWebhookFromTheFuture:
     ) -> None:
         add_user(frozen, "usr_ana")
         self.receive(frozen, ahead, "paused")
-        assert frozen.value("select event_at from subscriptions") == NOW + recorded
-        assert frozen.value("select occurred_at from webhook_events") == NOW + recorded
+        assert frozen.value("select changed_at from subscriptions") == NOW + recorded
+        assert frozen.value("select occurred_at from webhooks") == NOW + recorded
 
     def test_does_not_outdo_what_comes_later(self, frozen: Database) -> None:
         add_user(frozen, "usr_ana")
@@ -152,26 +152,26 @@ class TestAWebhookFromTheFuture:
         add_user(frozen, "usr_ana")
         payload = state("usr_ana", SUB, 5_000_000)
         event = inbox.receive(frozen, payload, mode="live", now=NOW).event_id
-        change(frozen, "webhook_events", status="failed")
+        change(frozen, "webhooks", status="failed")
         assert inbox._retry(frozen, event, payload, mode="sandbox", now=NOW) == "applied"
-        assert frozen.value("select event_at from subscriptions") == NOW + 5 * MINUTE
+        assert frozen.value("select changed_at from subscriptions") == NOW + 5 * MINUTE
 
 
 class TestTheInbox:
     @pytest.fixture
     def failed(self, frozen: Database) -> str:
         event = inbox.receive(frozen, state("usr_ana", SUB, 1), mode="live", now=NOW).event_id
-        change(frozen, "webhook_events", status="failed", error=None, due_at=timedelta(0))
+        change(frozen, "webhooks", status="failed", error=None, due_at=timedelta(0))
         return event
 
     def lease(self, frozen: Database) -> int:
-        return len(frozen.all(inbox._sql["lease_failed_events"], {"limit": 9}))
+        return len(frozen.all(inbox._sql["lease_failed_webhooks"], {"limit": 9}))
 
     @pytest.mark.parametrize(("age", "leased"), [(MINUTE - MOMENT, 0), (MINUTE, 1)])
     @pytest.mark.usefixtures("failed")
     def test_a_lease_of_a_minute(self, frozen: Database, age: timedelta, leased: int) -> None:
         assert self.lease(frozen) == 1
-        frozen.execute("update webhook_events set due_at = due_at - %s", [age])
+        frozen.execute("update webhooks set due_at = due_at - %s", [age])
         assert self.lease(frozen) == leased
 
     @pytest.mark.parametrize(
@@ -180,10 +180,10 @@ class TestTheInbox:
     def test_pauses_double_up_to_an_hour(
         self, frozen: Database, failed: str, attempts: int, pause: timedelta
     ) -> None:
-        change(frozen, "webhook_events", attempts=attempts)
+        change(frozen, "webhooks", attempts=attempts)
         values = {"id": failed, "max_attempts": inbox.MAX_ATTEMPTS, "error": "e"}
-        assert frozen.value(inbox._sql["postpone_event"], values) == "failed"
-        assert frozen.value("select due_at - now() from webhook_events") == pause
+        assert frozen.value(inbox._sql["postpone_webhook"], values) == "failed"
+        assert frozen.value("select due_at - now() from webhooks") == pause
 
     @pytest.mark.parametrize(("age", "woken"), [(10 * MINUTE - MOMENT, 1), (10 * MINUTE, 0)])
     def test_of_somebody_who_appeared_meanwhile(
@@ -193,11 +193,11 @@ class TestTheInbox:
         add_user(frozen, "usr_ana")
         inbox.receive(frozen, state("usr_ana", SUB, 1), mode="sandbox", now=NOW)
         change(
-            frozen, "webhook_events",
+            frozen, "webhooks",
             status="ignored", error="unknown_customer", received_at=age,
         )  # fmt: skip
         frozen.execute(inbox._sql["wake_ignored"], {"mode": "sandbox"})
-        count = "select count(*) from webhook_events where status = 'failed'"
+        count = "select count(*) from webhooks where status = 'failed'"
         assert frozen.value(count) == woken
 
 
@@ -208,6 +208,7 @@ class TestACheckout:
         """The number of the attempt, None while somebody else has the lease."""
         values = {
             "user_id": "usr_ana", "plan_code": "p", "billing_interval": None, "success_url": "s",
+            "skips_trial": False,
         }  # fmt: skip
         row = frozen.one(checkout._sql["lease_checkout"], values)
         return None if row is None else int(row["attempt"])
@@ -274,7 +275,7 @@ class TestPlans:
             " values (1, '[]', now(), now() - %s)",
             [age],
         )
-        assert (frozen.one(plans._sql["claim_plans"]) is not None) is asks
+        assert (frozen.one(plans._sql["lease_plans"]) is not None) is asks
 
 
 class TestASubscriptionThatCommetDoesNotKnow:
@@ -285,8 +286,8 @@ class TestASubscriptionThatCommetDoesNotKnow:
         [
             ({"period_end": NOW}, NOW - MOMENT, True),
             ({"period_end": NOW}, NOW, False),
-            ({"event_at": NOW, "period_end": None}, NOW + DAY - MOMENT, True),
-            ({"event_at": NOW, "period_end": None}, NOW + DAY, False),
+            ({"changed_at": NOW, "period_end": None}, NOW + DAY - MOMENT, True),
+            ({"changed_at": NOW, "period_end": None}, NOW + DAY, False),
         ],
     )
     def test_for_how_long(

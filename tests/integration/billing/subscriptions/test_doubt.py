@@ -21,18 +21,20 @@ from billing.deadline import Deadline
 from billing.delivery import outbox, sending
 from billing.errors import Conflict
 from billing.operations import reconcile
-from billing.subscriptions import inbox, mirror, plans
+from billing.subscriptions import customers, inbox, mirror, plans
 from billing.subscriptions.access import Access, Decided
 from billing.subscriptions.checkout import Checkouts
 from billing.subscriptions.portal import portal_url
 from billing.usage import accepting
 from billing.usage.accepting import UsageEvent, Verdict
+from billing.usage.rules import Rules
 from standin.testing import StandIn
 from tests.integration.billing.conftest import add_user
 from tests.integration.billing.signed import START, body
 from tests.integration.billing.subscriptions.test_checkout import _cancel
 
 SETTINGS = from_env({"COMMET_MODE": "sandbox", "COMMET_CALLS_PER_SECOND": "1000"})
+RULES = Rules(SETTINGS.live_statuses, ceilings={"usd": None})
 
 
 def soon() -> Deadline:
@@ -85,7 +87,12 @@ class Person:
     def in_portal(self, form: str, **fields: str) -> httpx.Response:
         """Opens the portal by our link, sends one of its forms, follows to a checkout and pays."""
         url = portal_url(
-            self.db, self.commet, self.user, return_url="https://app.example/", deadline=soon()
+            self.db,
+            self.commet,
+            self.user,
+            return_url="https://app.example/",
+            now=wall_clock(),
+            deadline=soon(),
         )
         assert httpx.get(url).status_code == 200
         origin = {"origin": str(httpx.URL(url).copy_with(raw_path=b"/")).rstrip("/")}
@@ -104,7 +111,10 @@ class Person:
         return self.access.decide(
             [self.user.id],
             lambda _: accepting.accept(
-                self.db, [event], statuses=SETTINGS.live_statuses, now=wall_clock()
+                self.db,
+                [event],
+                rules=Rules(SETTINGS.live_statuses, SETTINGS.overage_ceiling),
+                now=wall_clock(),
             ),
             soon(),
         )
@@ -183,7 +193,7 @@ class TestPortal:
         person.buy("free")
         portal_url(
             person.db, person.commet, person.user,
-            return_url="https://app.example/", deadline=soon(),
+            return_url="https://app.example/", now=wall_clock(), deadline=soon(),
         )  # fmt: skip
         before = self.asked(person)
         assert [person.code("6") for _ in range(5)] == ["limit_reached"] * 5
@@ -193,7 +203,7 @@ class TestPortal:
         person.buy("free")
         portal_url(
             person.db, person.commet, person.user,
-            return_url="https://app.example/", deadline=soon(),
+            return_url="https://app.example/", now=wall_clock(), deadline=soon(),
         )  # fmt: skip
         person.db.execute("update users set doubted_until = doubted_until - interval '2 hours'")
         assert person.code("6") == "limit_reached"
@@ -209,17 +219,19 @@ class TestPortal:
     def test_who_has_a_subscription_from_commets_dashboard(self, person: Person) -> None:
         """No checkout of ours made the customer: the mirror knows them by a webhook."""
         person.buy()
-        person.db.execute("update users set commet_customer_id = null")
+        person.db.execute(
+            "update users set commet_customer_id = null, customer_requested_at = null"
+        )
         assert portal_url(
             person.db, person.commet, person.user,
-            return_url="https://app.example/", deadline=soon(),
+            return_url="https://app.example/", now=wall_clock(), deadline=soon(),
         ).startswith("http")  # fmt: skip
 
     def test_who_never_bought_has_no_portal(self, person: Person) -> None:
         with pytest.raises(Conflict) as caught:
             portal_url(
                 person.db, person.commet, person.user,
-                return_url="https://app.example/", deadline=soon(),
+                return_url="https://app.example/", now=wall_clock(), deadline=soon(),
             )  # fmt: skip
         assert caught.value.code == "no_billing_account"
 
@@ -434,11 +446,11 @@ class TestCustomerThatCommetForgot:
     def test_a_new_one_is_made_once(self, person: Person) -> None:
         """Another key on the same database: the checkout goes through for a new customer."""
         person.checkout("usage_pro", "monthly")
-        before = mirror.customer_id(person.db, person.user.id)
+        before = customers.of_user(person.db, person.user.id)
         person.remote.control.reset()
         person.db.execute("update checkout_attempt set subscription_id = null")
         assert person.checkout("usage_max", "monthly")
-        after = mirror.customer_id(person.db, person.user.id)
+        after = customers.of_user(person.db, person.user.id)
         assert after not in (None, before)
         made = person.remote.control.requests(method="POST", path="/customers")
         assert len(made) == 1

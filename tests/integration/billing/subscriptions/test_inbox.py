@@ -29,7 +29,7 @@ def receive(db: Database, body: bytes) -> str:
 
 
 def stored(db: Database, event_id: str) -> Row:
-    found = db.one("select * from webhook_events where id = %s", [event_id])
+    found = db.one("select * from webhooks where id = %s", [event_id])
     assert found is not None
     return found
 
@@ -62,7 +62,7 @@ def mended(db: Database, sub: str) -> None:
 
 def due(db: Database) -> None:
     """Time passes."""
-    db.execute("update webhook_events set due_at = now() where status = 'failed'")
+    db.execute("update webhooks set due_at = now() where status = 'failed'")
 
 
 @pytest.fixture
@@ -170,12 +170,12 @@ class TestReceive:
     def test_it_cannot_be_stored_at_all(self, db: Database, sub: str) -> None:
         """Neither applied nor kept: then it must come again, so it is not acknowledged."""
         user = add_user(db)
-        db.execute("alter table webhook_events rename to lost")
+        db.execute("alter table webhooks rename to lost")
         try:
             with pytest.raises(DatabaseUnavailable):
                 receive(db, state(user, sub, 1))
         finally:
-            db.execute("alter table lost rename to webhook_events")
+            db.execute("alter table lost rename to webhooks")
         assert receive(db, state(user, sub, 1)) == "applied"
 
 
@@ -260,9 +260,7 @@ class TestFailedEvents:
             for _ in range(inbox.MAX_ATTEMPTS - 1):
                 due(db)
                 outcomes += list(retry(db))
-                pauses.append(
-                    db.value("select extract(epoch from due_at - now()) from webhook_events")
-                )
+                pauses.append(db.value("select extract(epoch from due_at - now()) from webhooks"))
         finally:
             mended(db, sub)
         assert outcomes == ["failed"] * (inbox.MAX_ATTEMPTS - 2) + ["dead"]
@@ -366,7 +364,7 @@ class TestFailedEvents:
         """A live event that failed on a sandbox stack is not applied by the back door."""
         event = state(user, sub, 1, mode="live")
         db.execute(
-            "insert into webhook_events (id, type, occurred_at, payload, status, due_at)"
+            "insert into webhooks (id, type, occurred_at, payload, status, due_at)"
             " values ('whev_live', 'customer.state_changed', %s, %s, 'failed', now())",
             [moment(1), event],
         )
@@ -377,7 +375,7 @@ class TestFailedEvents:
         """A failed event of a stranger is ignored in the end."""
         event = state(f"not_{user}", sub, 1)
         db.execute(
-            "insert into webhook_events (id, type, occurred_at, payload, status, due_at)"
+            "insert into webhooks (id, type, occurred_at, payload, status, due_at)"
             " values ('whev_1', 'x', %s, %s, 'failed', now())",
             [moment(1), event],
         )

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from billing import wiring
 from billing.accounts import accounts
 from billing.database.connection import Database
 from billing.deadline import Deadline
@@ -18,6 +19,11 @@ from tests.integration.billing.signed import state
 MONTH, YEAR = timedelta(days=30), timedelta(days=400)
 
 
+def obey(db: Database, command: dict[str, Any]) -> dict[str, Any]:
+    """What an operator's command comes to; none of these calls Commet."""
+    return commands.obey(db, command, now=NOW, commet=wiring.commet, deadline=Deadline.after(20))
+
+
 def receive(db: Database, body: bytes, mode: str = "sandbox") -> inbox.Receipt:
     return inbox.receive(db, body, mode=mode, now=NOW)
 
@@ -27,25 +33,25 @@ def retry(db: Database, mode: str = "sandbox") -> dict[str, int]:
 
 
 def rows(db: Database, columns: str = "status, error") -> list[tuple[Any, ...]]:
-    found = db.all(f"select {columns} from webhook_events order by occurred_at, id")  # noqa: S608
+    found = db.all(f"select {columns} from webhooks order by occurred_at, id")  # noqa: S608
     return [tuple(each.values()) for each in found]
 
 
 def old(db: Database, days: float) -> None:
-    db.execute("update webhook_events set received_at = now() - make_interval(days => %s)", [days])
+    db.execute("update webhooks set received_at = now() - make_interval(days => %s)", [days])
 
 
 def kill(db: Database) -> None:
     """Every event had its last attempt."""
-    db.execute("update webhook_events set status = 'dead', due_at = null, error = 'a bug'")
+    db.execute("update webhooks set status = 'dead', due_at = null, error = 'a bug'")
 
 
 class TestUnknownCustomers:
     def test_registered_later(self, db: Database) -> None:
         """Events that came before a backend registered its user are applied after all."""
-        assert receive(db, state("usr_late", "sub_1", 1)).outcome == "ignored"
+        assert receive(db, state("late", "sub_1", 1)).outcome == "ignored"
         assert rows(db) == [("ignored", "unknown_customer")]
-        accounts.put_user(db, user_id="usr_late", email="late@example.com", name=None, now=NOW)
+        accounts.put_user(db, user_id="late", email="late@example.com", name=None, now=NOW)
         assert retry(db) == {"applied": 1}
         assert db.value("select status from subscriptions") == "active"
         assert rows(db) == [("applied", None)]
@@ -80,16 +86,16 @@ class TestUnknownCustomers:
 
     def test_what_was_pruned(self, db: Database) -> None:
         """Without its payload there is nothing to apply: the sweep has to find it."""
-        receive(db, state("usr_late", "sub_1", 1))
-        db.execute("update webhook_events set payload = null")
-        add_user(db, "usr_late")
+        receive(db, state("late", "sub_1", 1))
+        db.execute("update webhooks set payload = null")
+        add_user(db, "late")
         assert retry(db) == {}
 
     def test_events_that_change_nothing_stay(self, db: Database) -> None:
         """They are not tried again for a new user."""
-        body = state("usr_late", "sub_1", 1).replace(b"customer.state_changed", b"usage.recorded")
+        body = state("late", "sub_1", 1).replace(b"customer.state_changed", b"usage.recorded")
         receive(db, body)
-        add_user(db, "usr_late")
+        add_user(db, "late")
         assert retry(db) == {}
         assert rows(db) == [("ignored", None)]
 
@@ -116,17 +122,17 @@ class TestRedrive:
     def test_all(self, db: Database, dead: list[str]) -> None:
         """As if they had just come: a full set of attempts."""
         assert retry(db) == {}
-        assert commands.obey(db, {"command": "redrive"}, now=NOW) == {"redriven": len(dead)}
+        assert obey(db, {"command": "redrive"}) == {"redriven": len(dead)}
         assert rows(db, "status, attempts") == [("failed", 0)] * 2
         assert retry(db) == {"applied": 2}
-        assert commands.obey(db, {"command": "redrive"}, now=NOW) == {"redriven": 0}
+        assert obey(db, {"command": "redrive"}) == {"redriven": 0}
 
     @pytest.mark.parametrize("name", ["id", "user"])
     def test_one(self, db: Database, dead: list[str], name: str) -> None:
         """By its id, or those of one user."""
         chosen = {"id": dead[1], "user": "usr_1"}[name]
-        event = {"command": "redrive", "what": "events", name: chosen}
-        assert commands.obey(db, event, now=NOW) == {"redriven": 1}
+        event = {"command": "redrive", "what": "webhooks", name: chosen}
+        assert obey(db, event) == {"redriven": 1}
         assert sorted(rows(db, "status")) == [("dead",), ("failed",)]
 
     @pytest.mark.parametrize(
@@ -137,7 +143,7 @@ class TestRedrive:
     def test_nonsense(self, db: Database, event: dict[str, Any]) -> None:
         """What was meant is asked for; nothing is done."""
         with pytest.raises(InvalidRequest):
-            commands.obey(db, event, now=NOW)
+            obey(db, event)
 
 
 class TestHealth:
@@ -148,9 +154,9 @@ class TestHealth:
             receive(db, state(user, "sub_1", minutes))
         kill(db)
         db.execute(
-            "update webhook_events set status = 'failed', due_at = now(),"
+            "update webhooks set status = 'failed', due_at = now(),"
             " received_at = now() - interval '100 seconds'"
-            " where id in (select id from webhook_events limit 1)"
+            " where id in (select id from webhooks limit 1)"
         )
         assert inbox.health(db) == inbox.Health(failed=1, dead=2, oldest_seconds=100)
 
@@ -178,7 +184,7 @@ class TestPrune:
         kill(db)
         old(db, 500)
         assert self.prune(db) == 0
-        assert commands.obey(db, {"command": "redrive"}, now=NOW) == {"redriven": 1}
+        assert obey(db, {"command": "redrive"}) == {"redriven": 1}
         assert retry(db) == {"applied": 1}
 
     def test_rows_go_in_the_end(self, db: Database, user: str) -> None:
@@ -200,8 +206,8 @@ class TestPrune:
         for minutes in range(7):
             receive(db, state(user, "sub_1", minutes))
         old(db, 31)
-        db.execute("update webhook_events set received_at = (select min(received_at) from"
-                   " webhook_events)")  # fmt: skip
+        db.execute("update webhooks set received_at = (select min(received_at) from"
+                   " webhooks)")  # fmt: skip
         assert self.prune(db, seconds=0) == 0
         assert self.prune(db) == 7
         assert set(rows(db, "payload")) == {(None,)}
@@ -216,11 +222,9 @@ class TestShow:
         db.execute("update subscriptions set refresh_due = now()")
         receive(db, state(user, f"sub_{user}", 1))
         dead = receive(db, state("cus_1", f"sub_{user}", 2)).event_id
-        db.execute(
-            "update webhook_events set status = 'dead', error = 'a bug' where id = %s", [dead]
-        )
+        db.execute("update webhooks set status = 'dead', error = 'a bug' where id = %s", [dead])
         found = [
-            commands.obey(db, {"command": "show", "user": name}, now=NOW)
+            obey(db, {"command": "show", "user": name})
             for name in (user, "cus_1", "USR_ANA@example.com")
         ]
         assert found[0] == found[1] == found[2]
@@ -229,7 +233,7 @@ class TestShow:
         assert [each["status"] for each in shown["subscriptions"]] == ["active"]
         assert {each["feature"] for each in shown["entitlements"]} == {"storage"}
         assert [each["closed_at"] is None for each in shown["periods"]] == [True, False]
-        assert {each["status"] for each in shown["events"]} == {"applied", "dead"}
+        assert {each["status"] for each in shown["webhooks"]} == {"applied", "dead"}
         assert shown["would_do"] == [
             f"ask Commet about sub_{user} now: it is in doubt",
             f"nothing about webhook {dead}: it is dead until somebody redrives it",
@@ -238,11 +242,11 @@ class TestShow:
     def test_nothing_to_do(self, db: Database) -> None:
         """Somebody who never bought anything."""
         user = add_user(db)
-        shown = commands.obey(db, {"command": "show", "user": user}, now=NOW)
+        shown = obey(db, {"command": "show", "user": user})
         assert shown["subscriptions"] == []
         assert shown["would_do"] == ["nothing: no row is in doubt and no webhook waits"]
 
     def test_nobody(self, db: Database) -> None:
         """A clear word."""
         with pytest.raises(NotFound):
-            commands.obey(db, {"command": "show", "user": "usr_nobody"}, now=NOW)
+            obey(db, {"command": "show", "user": "usr_nobody"})

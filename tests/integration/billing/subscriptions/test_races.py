@@ -102,11 +102,11 @@ class TestOneLockFirst:
     @pytest.mark.parametrize(
         ("statement", "status"),
         [
-            (mirror._sql["claim_refresh"], "pending_payment"),
+            (mirror._sql["lease_refresh"], "pending_payment"),
             (checkout._sql["mark_other_pending"], "pending_payment"),
             (outbox._sql["doubt_subscriptions"], "active"),
         ],
-        ids=["claim_refresh", "mark_other_pending", "doubt_subscriptions"],
+        ids=["lease_refresh", "mark_other_pending", "doubt_subscriptions"],
     )
     def test_nothing_is_locked_before(
         self, race: Race, db: Database, subscribe: Subscribe, statement: str, status: str
@@ -128,8 +128,8 @@ class TestRefreshes:
     ) -> None:
         subscribe(status="pending_payment")
         db.execute("update subscriptions set refresh_due = now()")
-        assert race.first(lambda mine: mirror.claim_refresh(mine, "usr_ana", NOW))
-        other = race.second(lambda mine: mirror.claim_refresh(mine, "usr_ana", NOW))
+        assert race.first(lambda mine: mirror.lease_refresh(mine, "usr_ana", NOW))
+        other = race.second(lambda mine: mirror.lease_refresh(mine, "usr_ana", NOW))
         race.commit()
         assert not other.answer
 
@@ -140,13 +140,13 @@ class TestRefreshes:
         db.execute("update subscriptions set refresh_due = now()")
         passes_by(
             race, db, "select from users for no key update",
-            lambda mine: mirror.claim_refreshes(mine, NOW, limit=10),
+            lambda mine: mirror.lease_refreshes(mine, NOW, limit=10),
             nothing=[], all_of_it=["usr_ana"],
         )  # fmt: skip
 
 
 class TestInbox:
-    BUSY = "select from webhook_events for update"
+    BUSY = "select from webhooks for update"
 
     @pytest.fixture
     def failed(self, db: Database) -> tuple[str, bytes]:
@@ -154,7 +154,7 @@ class TestInbox:
         add_user(db, "usr_ana")
         payload = state("usr_ana", SUB, 1)
         event = inbox.receive(db, payload, mode="live", now=NOW).event_id
-        db.execute("update webhook_events set status = 'failed', due_at = now()")
+        db.execute("update webhooks set status = 'failed', due_at = now()")
         return event, payload
 
     def test_one_webhook_of_two_runs(
@@ -170,10 +170,10 @@ class TestInbox:
 
     @pytest.mark.usefixtures("failed")
     def test_retrying_waits_for_nobody(self, race: Race, db: Database) -> None:
-        lease = lambda mine: len(mine.all(inbox._sql["lease_failed_events"], {"limit": 9}))  # noqa: E731
+        lease = lambda mine: len(mine.all(inbox._sql["lease_failed_webhooks"], {"limit": 9}))  # noqa: E731
         passes_by(race, db, self.BUSY, lease, nothing=0, all_of_it=1)
 
     @pytest.mark.usefixtures("failed")
     def test_redriving_waits_for_nobody(self, race: Race, db: Database) -> None:
-        db.execute("update webhook_events set status = 'dead', due_at = null")
+        db.execute("update webhooks set status = 'dead', due_at = null")
         passes_by(race, db, self.BUSY, inbox.redrive, nothing=0, all_of_it=1)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from billing.accounts import accounts
+from billing.accounts import accounts, profile
 from billing.clock import wall_clock
 from billing.commet.call_budget import Budget
 from billing.commet.client import Commet
@@ -150,7 +150,7 @@ class TestAccess:
     def test_past_due(self, shared: Database, client: Make, user: str, allowed: object) -> None:
         """The deployer's one setting decides."""
         shared.execute(
-            "insert into subscriptions (id, user_id, status, created_at, event_at)"
+            "insert into subscriptions (id, user_id, status, created_at, changed_at)"
             " values (%s, %s, 'past_due', now(), now())",
             [f"sub_{user}", user],
         )
@@ -169,7 +169,7 @@ class TestSettle:
         )
         first = access.ask_about({user}, soon())
         assert (set(first.answered), set(first.unconfirmed)) == (set(), {user})
-        assert first.unconfirmed[user] == row(shared, pending)["event_at"]
+        assert first.unconfirmed[user] == row(shared, pending)["changed_at"]
         again = access.ask_about({user}, soon())  # too soon to ask, and still no answer
         assert set(again.unconfirmed) == {user}
         remote.control.clear_faults()
@@ -204,7 +204,7 @@ class TestSettle:
         users = {add_user(shared) for _ in range(8)}
         for user in users:
             shared.execute(
-                "insert into subscriptions (id, user_id, status, created_at, event_at)"
+                "insert into subscriptions (id, user_id, status, created_at, changed_at)"
                 " values (%s, %s, 'pending_payment', now(), now())",
                 [f"sub_{user}", user],
             )
@@ -326,7 +326,7 @@ class TestRefresh:
         """One subscription Commet no longer has keeps no other from being confirmed."""
         remote.control.pay(pending)
         shared.execute(
-            "insert into subscriptions (id, user_id, status, created_at, event_at)"
+            "insert into subscriptions (id, user_id, status, created_at, changed_at)"
             " values (%s, %s, 'pending_payment', now(), now())",
             [f"sub_gone_{user}", user],
         )
@@ -471,15 +471,18 @@ class TestReconcile:
 
     def test_tidies(self, db: Database, commet: Commet) -> None:
         """Sessions that ended and counters of yesterday go."""
-        user = accounts.User(add_user(db), "a@b.c", None)
         now = wall_clock()
-        accounts.open_session(db, user, now - timedelta(days=8))
-        good = accounts.open_session(db, user, now)
+        user, _ = accounts.sign_up(
+            db, email="a@b.c", password_hash="hash", name=None, now=now - timedelta(days=8)
+        )
+        profile.verify_address(db, user.id, None, now)
+        good = accounts.begin_session(db, user, "hash", now)
         db.execute(
             "insert into attempts values ('old', %s, 1), ('new', %s, 1)",
             [now - timedelta(days=2), now],
         )
         self.run(db, commet)
         assert db.value("select count(*) from sessions") == 1
+        assert db.value("select count(*) from account_tokens") == 0
         assert accounts.user_of_session(db, good.token, now).id == user.id
         assert [r["key"] for r in db.all("select key from attempts")] == ["new"]

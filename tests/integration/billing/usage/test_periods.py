@@ -10,7 +10,7 @@ from billing.delivery.outbox import claim
 from billing.subscriptions import inbox
 from billing.usage.accepting import UsageEvent, accept
 from billing.usage.totals import usage_of_user
-from tests.integration.billing.conftest import STATUSES, add_user, booked
+from tests.integration.billing.conftest import RULES, add_user, booked
 from tests.integration.billing.signed import body, metered, state
 
 _keys = count()
@@ -34,7 +34,7 @@ def capped(start: str, end: str, *, included: int = 100) -> dict[str, Any]:
 
 def use(db: Database, quantity: str, *, now: str) -> str:
     event = UsageEvent("usr_ana", "storage", Decimal(quantity), f"key-{next(_keys)}")
-    (verdict,) = accept(db, [event], statuses=STATUSES, now=at(now))
+    (verdict,) = accept(db, [event], rules=RULES, now=at(now))
     return verdict.code or verdict.status
 
 

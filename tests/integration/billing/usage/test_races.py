@@ -7,7 +7,7 @@ from billing.database.connection import Database
 from billing.delivery.outbox import claim
 from billing.usage.corrections import Corrected, Correction, correct
 from billing.usage.reservations import KEPT, find, release, tidy
-from tests.integration.billing.conftest import NOW, STATUSES, Subscribe, after, booked
+from tests.integration.billing.conftest import NOW, RULES, Subscribe, after, booked
 from tests.integration.billing.racing import Race, passes_by
 from tests.integration.billing.usage.test_reservations import (
     MINUTES_5,
@@ -25,7 +25,7 @@ def adjust(db: Database, quantity: str, **where: object) -> Corrected:
     correction = Correction(
         "usr_ana", "storage", Decimal(quantity), f"fix {quantity}", "sent twice", **where  # type: ignore[arg-type]
     )  # fmt: skip
-    return correct(db, correction, author="support", statuses=STATUSES, now=OCTOBER)
+    return correct(db, correction, author="support", rules=RULES, now=OCTOBER)
 
 
 class TestALimit:

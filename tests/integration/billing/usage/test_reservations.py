@@ -13,8 +13,8 @@ import pytest
 from billing.database.connection import Database
 from billing.usage.accepting import UsageEvent, accept, check
 from billing.usage.reservations import (
-    Outcome,
     Reservation,
+    ReservationResult,
     confirm,
     find,
     release,
@@ -24,7 +24,8 @@ from billing.usage.reservations import (
 from billing.usage.totals import usage_of_user
 from tests.integration.billing.conftest import (
     NOW,
-    STATUSES,
+    RULES,
+    START,
     Subscribe,
     after,
     booked,
@@ -44,9 +45,9 @@ def hold(
     now: datetime = NOW,
     expires_in: timedelta = MINUTES_5,
     properties: dict[str, str] | None = None,
-) -> Outcome:
+) -> ReservationResult:
     usage = UsageEvent(user, "storage", Decimal(quantity), key, properties=properties or {})
-    return reserve(db, usage, expires_in=expires_in, statuses=STATUSES, now=now)
+    return reserve(db, usage, expires_in=expires_in, rules=RULES, now=now)
 
 
 def held(
@@ -61,7 +62,7 @@ def took(
     db: Database, reservation: Reservation, quantity: str = "10", *, now: datetime = NOW
 ) -> str:
     """What confirming came to, in one word."""
-    outcome = confirm(db, reservation, Decimal(quantity), statuses=STATUSES, now=now)
+    outcome = confirm(db, reservation, Decimal(quantity), rules=RULES, now=now)
     return outcome.code or ("repeated" if outcome.repeated else "confirmed")
 
 
@@ -69,7 +70,7 @@ def take(
     db: Database, quantity: str, *, key: str = "event", now: datetime = NOW, **fields: object
 ) -> str:
     event = UsageEvent("usr_ana", "storage", Decimal(quantity), key, **fields)  # type: ignore[arg-type]
-    (verdict,) = accept(db, [event], statuses=STATUSES, now=now)
+    (verdict,) = accept(db, [event], rules=RULES, now=now)
     return verdict.code or verdict.status
 
 
@@ -179,13 +180,13 @@ class TestReserve:
     def test_of_another_feature_that_was_counted(
         self, db: Database, subscribe: Subscribe, then: datetime
     ) -> None:
-        """That was not the work which is held for, and this could not be confirmed any more."""
+        """A key belongs to one feature: what another one counted under it ends no reservation."""
         subscribe()
         grant_feature(db, "usr_ana", "api")
         reservation = held(db)
-        accept(db, [UsageEvent("usr_ana", "api", Decimal(10), "job")], statuses=STATUSES, now=NOW)
-        assert hold(db, now=then).code == "conflict"
-        assert took(db, reservation, now=then) == "conflict"
+        accept(db, [UsageEvent("usr_ana", "api", Decimal(10), "job")], rules=RULES, now=NOW)
+        assert hold(db, now=then).reservation == find(db, reservation.id, now=then)
+        assert took(db, reservation, now=then) == "confirmed"
 
     def test_where_there_is_no_limit(self, db: Database, subscribe: Subscribe) -> None:
         """With overage it is held all the same, and stops nobody."""
@@ -217,7 +218,7 @@ class TestReserve:
         subscribe()
         usage = UsageEvent("usr_ana", "storage", Decimal(10), "job")
         how = {} if asked is None else {"expires_in": asked}
-        reservation = reserve(db, usage, statuses=STATUSES, now=NOW, **how).reservation
+        reservation = reserve(db, usage, rules=RULES, now=NOW, **how).reservation
         assert reservation is not None
         assert reservation.expires_at == NOW + (asked or timedelta(minutes=5))
 
@@ -225,8 +226,9 @@ class TestReserve:
         """What could not be booked is not held."""
         subscribe()
         take(db, "999999999.999999")
-        assert hold(db, "0.000001").code is None
-        assert hold(db, "1", key="more").code == "total_too_large"
+        assert hold(db, "999998999999999").code is None
+        assert hold(db, "0.000002", key="more").code == "total_too_large"
+        assert hold(db, "0.000001", key="just").code is None
 
 
 class TestConfirm:
@@ -283,13 +285,13 @@ class TestConfirm:
         assert took(db, reservation, "50", now=NOW + MINUTES_5) == "confirmed"
 
     def test_what_is_held_is_not_taken_away(self, db: Database, subscribe: Subscribe) -> None:
-        """The limit falls below what several hold together: who comes first still gets theirs."""
+        """The limit falls below what several hold together: a promise was given to each of them."""
         subscribe(overage_enabled=False)
         first, second = held(db, "40", key="a"), held(db, "60", key="b")
         grant_feature(db, "usr_ana", "storage", included=Decimal(60), overage_enabled=False)
         assert took(db, second, "60") == "confirmed"
-        assert took(db, first, "40") == "limit_reached"
-        assert booked(db, "usr_ana")["total"] == 60
+        assert took(db, first, "40") == "confirmed"
+        assert booked(db, "usr_ana")["total"] == 100
 
     def test_into_the_next_period(self, db: Database, subscribe: Subscribe) -> None:
         """A hold counts against whichever period runs, and is booked in the one that does."""
@@ -302,11 +304,39 @@ class TestConfirm:
         assert row == {"starts_at": END, "total": 60}
 
     def test_after_the_subscription_ended(self, db: Database, subscribe: Subscribe) -> None:
-        """Nothing can be billed any more, held or not."""
+        """A hold is a promise: up to it, work is booked into the period that ended."""
         subscribe()
-        reservation = held(db)
+        reservation = held(db, "30")
         db.execute("update subscriptions set status = 'canceled'")
-        assert took(db, reservation) == "subscription_required"
+        db.execute("update usage_period set closed_at = %s", [NOW])
+        assert took(db, reservation, "31") == "subscription_required"
+        assert took(db, reservation, "30") == "confirmed"
+        ended = db.one(
+            "select starts_at, closed_at, total from usage_period p join usage_total t"
+            " on t.period = p.id"
+        )
+        assert ended == {"starts_at": START, "closed_at": NOW, "total": 30}
+
+    def test_after_a_change_to_a_plan_without_the_feature(
+        self, db: Database, subscribe: Subscribe
+    ) -> None:
+        """The work is booked in the period in which it was held, whose terms price it."""
+        subscribe()
+        reservation = held(db, "30")
+        db.execute("update usage_period set closed_at = %s", [NOW])
+        db.execute(
+            "insert into usage_period (user_id, subscription_id, plan_id, starts_at, ends_at)"
+            " values ('usr_ana', 'sub_1', 'pln_other', %s, %s)",
+            [NOW + timedelta(minutes=1), END],
+        )
+        db.execute("update entitlements set allowed = false, included = 0, overage_enabled = false")
+        later = NOW + timedelta(minutes=2)
+        assert take(db, "1", now=later) == "feature_not_in_plan"
+        assert took(db, reservation, "30", now=later) == "confirmed"
+        assert (
+            db.value("select starts_at from usage_period p join usage_total t on t.period = p.id")
+            == START
+        )
 
     def test_what_was_said_of_it_is_kept(self, db: Database, subscribe: Subscribe) -> None:
         """Properties given with the hold are in the ledger."""
@@ -388,10 +418,10 @@ class TestOneKeyOneUnitOfWork:
         reservation = held(db, "60")
         batch = [("other", "50"), ("job", "101"), ("other", "50"), ("job", "30"), ("other", "70")]
         events = [UsageEvent("usr_ana", "storage", Decimal(q), key) for key, q in batch]
-        verdicts = accept(db, events[:3], statuses=STATUSES, now=NOW)
+        verdicts = accept(db, events[:3], rules=RULES, now=NOW)
         assert [v.code for v in verdicts] == ["limit_reached"] * 3
         assert state_of(db, reservation) == "held"
-        verdicts = accept(db, events, statuses=STATUSES, now=NOW)
+        verdicts = accept(db, events, rules=RULES, now=NOW)
         assert [v.code for v in verdicts] == ["limit_reached"] * 3 + [None, None]
         assert set(booked(db, "usr_ana").values()) == {Decimal(100)}
 
@@ -414,7 +444,7 @@ class TestOneKeyOneUnitOfWork:
             UsageEvent("usr_ana", "api", Decimal(100), "job"),
             UsageEvent("usr_bob", "storage", Decimal(100), "job"),
         ]
-        verdicts = accept(db, events, statuses=STATUSES, now=NOW)
+        verdicts = accept(db, events, rules=RULES, now=NOW)
         assert [v.status for v in verdicts] == ["accepted"] * 2
         assert state_of(db, reservation) == "held"
         assert take(db, "41") == "limit_reached"
@@ -488,7 +518,7 @@ class TestCheckAndDashboard:
         def ask(quantity: str, now: datetime = NOW) -> tuple[bool, Decimal | None]:
             found = check(
                 db, user_id="usr_ana", feature="storage", quantity=Decimal(quantity),
-                statuses=STATUSES, currency="usd", now=now,
+                rules=RULES, now=now,
             )  # fmt: skip
             return found.allowed, found.remaining
 

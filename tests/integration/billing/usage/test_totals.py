@@ -10,8 +10,8 @@ from billing.usage.accepting import UsageEvent, accept
 from billing.usage.totals import DayOfUse, FeatureUsage, usage_of_user
 from tests.integration.billing.conftest import (
     NOW,
+    RULES,
     START,
-    STATUSES,
     Subscribe,
     after,
     grant_feature,
@@ -22,7 +22,7 @@ END = datetime(2026, 10, 1, tzinfo=UTC)
 
 def use(db: Database, quantity: str, *, at: datetime = NOW, feature: str = "storage") -> None:
     event = UsageEvent("usr_ana", feature, Decimal(quantity), f"{feature}-{quantity}-{at}")
-    (verdict,) = accept(db, [event], statuses=STATUSES, now=at)
+    (verdict,) = accept(db, [event], rules=RULES, now=at)
     assert verdict.status == "accepted"
 
 
@@ -92,11 +92,14 @@ class TestUsageOfUser:
 
     def test_a_price_that_is_not_known(self, db: Database, subscribe: Subscribe) -> None:
         """What it costs cannot be told then, and that is not nothing."""
-        subscribe(unit_price=None)
+        subscribe()
         use(db, "100")
+        db.execute("update entitlements set unit_price = null")
         (storage,) = read(db)
         assert storage.overage.cost == 0
+        db.execute("update entitlements set unit_price = 1000")
         use(db, "0.5")
+        db.execute("update entitlements set unit_price = null")
         (storage,) = read(db)
         assert (storage.overage.quantity, storage.overage.cost) == (Decimal("0.5"), None)
 

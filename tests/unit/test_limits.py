@@ -1,0 +1,177 @@
+"""The table of limits in docs/usage.md says what the code takes, and leaves no field out."""
+
+import inspect
+import json
+import re
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from itertools import count
+from typing import Annotated, Any
+
+import pytest
+from pydantic import TypeAdapter, ValidationError
+
+from billing import amounts
+from billing.credentials import identity_tokens
+from billing.field_types import (
+    FeatureCode,
+    IdempotencyKey,
+    LimitAmount,
+    Properties,
+    Property,
+    Quantity,
+    SignedQuantity,
+    UserId,
+)
+from billing.http import api, bodies, shapes
+from billing.usage import ledger
+from functions.track_usage import app as track_usage
+from tests.unit.markdown import ROOT
+
+PAGE = ROOT / "docs" / "usage.md"
+
+
+def is_taken(kind: TypeAdapter[Any], value: object) -> bool:
+    try:
+        kind.validate_python(value)
+    except ValidationError:
+        return False
+    return True
+
+
+def sizes(kind: Any, make: Callable[[int], object] = lambda n: "a" * n) -> str:
+    """The least and the most of something that is taken, as a reader would say it."""
+    adapter = TypeAdapter(kind)
+    least = next(n for n in range(5_000) if is_taken(adapter, make(n)))
+    most = next(n for n in count(least) if not is_taken(adapter, make(n + 1)))
+    return f"{least:,} to {most:,}" if least else f"at most {most:,}"
+
+
+def field(model: Any, name: str) -> Any:
+    """The type of one field, with its limits."""
+    info = model.model_fields[name]
+    return Annotated[info.annotation, info]
+
+
+def default_body() -> int:
+    found = inspect.signature(api.resolver).parameters["max_body_bytes"].default
+    assert isinstance(found, int)
+    return found
+
+
+def confirmation(length: int) -> str:
+    return "chg_" + "a" * (length - 4)
+
+
+QUANTITY = (
+    f"above 0, at most {int(amounts.MAX_QUANTITY):,}; {amounts.MAX_DIGITS} significant digits,"
+    f" {amounts.MAX_DECIMALS} of them decimals at most"
+)
+MAIL = "@example.com"
+
+EXPECTED = {
+    "bodies of `/usage…`": f"at most {track_usage.MAX_BODY_BYTES:,} bytes, and at most"
+    f" {bodies._MOST_SENT:,} as AWS counts them: quotes and backslashes twice, base64 for other"
+    " types than JSON",
+    "other bodies": f"at most {default_body():,} bytes",
+    "names in one object": f"at most {bodies.MAX_NAMES}",
+    "`events`": sizes(field(shapes.UsageBatch, "events"), lambda n: [0] * n),
+    "`user_id`": f"{sizes(UserId)} characters: letters, digits and `_.:-`, the first a letter or a"
+    " digit",
+    "`feature`": f"{sizes(FeatureCode)} characters: `a` to `z`, digits and `_`",
+    "`quantity`": QUANTITY,
+    "`quantity` of a correction": "the same, above or below 0",
+    "total of a period": f"at most {int(amounts.MAX_QUANTITY):,}",
+    "`idempotency_key`, `corrects`": f"{sizes(IdempotencyKey)} characters",
+    "`occurred_at`": "a time with an offset of less than 16 hours, at most 35 days ago and"
+    " 5 minutes ahead",
+    "`properties`": f"{sizes(Properties, lambda n: {str(i): '' for i in range(n)})} names and"
+    f" values, each a text of {sizes(Property)} characters",
+    "`reason`": f"{sizes(field(shapes.Correct, 'reason'))} characters",
+    "`expires_in`": f"{sizes(field(shapes.Reserve, 'expires_in'), lambda n: n)} seconds",
+    "`amount` of a spend limit": "0 or more, below 1,000,000,000, with at most 4 decimals; or null",
+    "`cursor`": f"at most {track_usage.MAX_CURSOR:,} characters",
+    "`limit`": f"1 to {ledger.MAX_PAGE:,}",
+    "`from`, `to`": "a time with an offset of less than 16 hours",
+    "`format`": "`json` or `csv`",
+    "`email`": "at most "
+    + sizes(field(shapes.PutUser, "email"), lambda n: "a" * (n - len(MAIL)) + MAIL).split()[-1]
+    + " characters",
+    "`name`": f"{sizes(field(shapes.PutUser, 'name'))} characters",
+    "`password`, `current_password`": f"{sizes(field(shapes.SignUp, 'password'))} characters",
+    "`plan_code`": f"{sizes(field(shapes.Checkout, 'plan_code'))} characters",
+    "`billing_interval`": f"{sizes(field(shapes.Checkout, 'billing_interval'))} characters: `a` to"
+    " `z` and `_`",
+    "`confirmation`": f"{sizes(field(shapes.Checkout, 'confirmation'), confirmation)} characters",
+    "`success_url`, `return_url`": sizes(field(shapes.Portal, "return_url")) + " characters",
+    "`cookie`, `immediate`": "true or false",
+    "`iss`": "1 to 2,000 characters",
+    "`sub`": f"1 to {identity_tokens.MAX_SUBJECT} characters",
+    "token of an identity provider": f"at most {identity_tokens.MAX_TOKEN_LENGTH:,} characters",
+    "`token`": f"{sizes(field(shapes.VerifyEmail, 'token'))} characters",
+}
+
+
+def table() -> dict[str, str]:
+    """The rows of the table, by their first cell."""
+    text = PAGE.read_text(encoding="utf-8").split("\n## Limits\n")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| (.+?) \| (.+) \|$", text, re.MULTILINE)
+    return dict(rows[1:])
+
+
+def names() -> Iterator[str]:
+    for model in shapes.Request.__subclasses__():
+        yield from model.model_fields
+    for path in json.loads((ROOT / "docs" / "openapi.json").read_text())["paths"].values():
+        for operation in path.values():
+            found = operation.get("parameters", [])
+            yield from (each["name"] for each in found if each["in"] == "query")
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_a_limit_is_what_the_code_takes(name: str) -> None:
+    assert table()[name] == EXPECTED[name]
+
+
+def test_no_other_row() -> None:
+    """A row that no test compares could say anything."""
+    assert list(table()) == list(EXPECTED)
+
+
+def test_no_field_is_left_out() -> None:
+    """Neither of a body nor of a query."""
+    told = {name for row in table() for name in re.findall(r"`(\w+)`", row)}
+    found = set(names())
+    assert {"properties", "cursor", "reason"} <= found
+    assert sorted(found - told) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "taken", "refused"),
+    [
+        (Quantity, "999999999999999", "1000000000000000"),
+        (Quantity, "999999999.999999", "9999999999.999999"),
+        (Quantity, "0.000001", "0.0000001"),
+        (Quantity, "0.000001", "0"),
+        (SignedQuantity, "-999999999999999", "-1000000000000000"),
+        (SignedQuantity, "-0.000001", "0"),
+        (LimitAmount, "999999999.9999", "1000000000"),
+        (LimitAmount, "0", "-0.0001"),
+        (LimitAmount, "0.0001", "0.00001"),
+        (UserId, "A1_.:-", "_a"),
+        (FeatureCode, "a1_", "A"),
+    ],
+)
+def test_the_limits_that_are_words(kind: Any, taken: str, refused: str) -> None:
+    assert is_taken(TypeAdapter(kind), taken)
+    assert not is_taken(TypeAdapter(kind), refused)
+
+
+def test_the_ages_of_usage() -> None:
+    """They stand in the routine that accepts usage."""
+    routine = ROOT / "layers/common/billing/database/routines/accepting.sql"
+    text = routine.read_text(encoding="utf-8")
+    for limit in (timedelta(days=35), timedelta(minutes=5)):
+        written = f"{limit.days} days" if limit.days else f"{limit.seconds // 60} minutes"
+        assert f"interval '{written}'" in text
+        assert written in EXPECTED["`occurred_at`"].replace(" ago", "")
