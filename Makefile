@@ -21,10 +21,10 @@ PYTHONS ?= 3.11 3.12 3.13
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-REQUIREMENTS := $(filter-out %/checkov.txt %/sam-local.txt,$(wildcard requirements/*.txt)) \
+REQUIREMENTS := $(filter-out %/checkov.txt %/deploy-test.txt %/sam-local.txt,$(wildcard requirements/*.txt)) \
 	layers/common/requirements.txt standin/requirements.txt
 CHECKOV := $(VENV)/checkov/bin/checkov
-CODE := layers functions local standin deploy tests bench
+CODE := layers functions local standin deploy tests bench docs
 
 # A file that is named runs in this process: to start others takes longer than most files do.
 IN_PARALLEL := -n auto --dist loadfile --no-loadscope-reorder
@@ -33,6 +33,9 @@ OUTPUT_TOGETHER := $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 
 export SAM_CLI_TELEMETRY := 0
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Python keeps what it compiles, whatever the caller's environment says: each test worker and each
+# function that starts would compile all modules again.
+unexport PYTHONDONTWRITEBYTECODE
 
 ##@ Try it
 .PHONY: run demo standin
@@ -46,26 +49,51 @@ standin: $(STAMP)-run  ## start only the stand-in for Commet: http://127.0.0.1:8
 	@$(BIN)/python -m standin $(ARGS)
 
 ##@ Look into it while it runs
-.PHONY: show redrive sweep
+.PHONY: show redrive sweep forgive refund adopt erase end-sessions verify-address free-address
 show: $(STAMP)-run  ## show one user: rows, webhooks, what the next run will do (user=usr_... or an email address)
 	@$(BIN)/python -m local show $(if $(user),"$(user)",$(error Say which: make show user=usr_...))
 
 redrive: $(STAMP)-run  ## try dead webhooks again, or parked deliveries (what=deliveries, user=, id=)
-	@$(BIN)/python -m local redrive $(or $(what),events) $(if $(id),--id "$(id)") $(if $(user),--user "$(user)")
+	@$(BIN)/python -m local redrive $(or $(what),webhooks) $(if $(id),--id "$(id)") $(if $(user),--user "$(user)")
 
 sweep: $(STAMP)-run  ## have reconcile read every subscription at Commet again
 	@$(BIN)/python -m local sweep
 
+forgive: $(STAMP)-run  ## end a debt that a user need not pay (user=usr_..., debt=7 or all, author=, note=)
+	@$(BIN)/python -m local forgive "$(user)" "$(debt)" --author "$(author)" --note "$(note)"
+
+refund: $(STAMP)-run  ## give a payment back, whole (transaction=txn_..., link=7)
+	@$(BIN)/python -m local refund "$(transaction)" $(if $(link),--link "$(link)")
+
+adopt: $(STAMP)-run  ## give a customer of Commet to a user (user=usr_..., customer=cus_..., author=, note=)
+	@$(BIN)/python -m local adopt "$(user)" "$(customer)" --author "$(author)" --note "$(note)"
+
+end-sessions: $(STAMP)-run  ## end all sessions of a user (user=usr_..., author=, note=)
+	@$(BIN)/python -m local end-sessions "$(user)" --author "$(author)" --note "$(note)"
+
+verify-address: $(STAMP)-run  ## count an address as confirmed (user=usr_..., address= if another one, author=, note=)
+	@$(BIN)/python -m local verify-address "$(user)" $(if $(address),--address "$(address)") --author "$(author)" --note "$(note)"
+
+free-address: $(STAMP)-run  ## take the address from an account, for another one (user=usr_..., author=, note=)
+	@$(BIN)/python -m local free-address "$(user)" --author "$(author)" --note "$(note)"
+
+erase: $(STAMP)-run  ## erase a user (user=usr_..., author=, note=who asked for it)
+	@$(BIN)/python -m local erase "$(user)" --author "$(author)" --note "$(note)"
+
 ##@ Work on it
-.PHONY: test test-pythons prove mutate sam-local-test check format openapi bench
+.PHONY: test test-pythons test-postgres prove mutate sam-local-test deploy-test check format openapi bench
 test: $(STAMP)-dev  ## all tests: unit, contract, integration on a real Postgres, end to end
 	@$(BIN)/pytest $(if $(findstring .py,$(ARGS)),,$(IN_PARALLEL)) $(ARGS)
 
 test-pythons:  ## demo, unit and handler tests on each Python that is found (PYTHONS="3.11 3.12")
 	@tests/pythons.sh $(PYTHONS)
 
-prove: $(STAMP)-dev  ## the long proofs at full size: concurrency, crashes, random histories (minutes)
-	@PROOF=full $(BIN)/pytest tests/proof tests/standin/unit/test_life_cycles.py $(ARGS)
+test-postgres: $(STAMP)-dev  ## the functions' connection on each Postgres that is found, odd settings, pooler, stops (needs pgbouncer)
+	@tests/postgres/fetch.sh
+	@PYTHONPATH=.:layers/common $(BIN)/pytest tests/postgres/moving.py $(ARGS)
+
+prove: $(STAMP)-dev  ## the long proofs at full size: concurrency, crashes, random histories, builds (minutes)
+	@PROOF=full $(BIN)/pytest tests/proof tests/standin/unit/test_life_cycles.py tests/e2e/test_build.py $(ARGS)
 
 mutate: $(STAMP)-dev  ## put known faults in one by one: a test has to notice each (ARGS="--only NAME", --list)
 	@$(BIN)/python -m tests.mutants $(ARGS)
@@ -73,6 +101,10 @@ mutate: $(STAMP)-dev  ## put known faults in one by one: a test has to notice ea
 sam-local-test: $(STAMP)-dev  ## run docs/sam-local.md on a Docker engine, or on Debian's (needs root, takes three minutes)
 	@PYTHONPATH=.:layers/common $(BIN)/python -m tests.samlocal
 	@$(BIN)/pytest tests/samlocal/interrupted.py $(ARGS)
+
+deploy-test: $(STAMP)-dev  ## deploy, update, break, rotate and delete a stack in an AWS emulator (Linux, four minutes)
+	@PYTHONPATH=.:layers/common $(BIN)/python -m tests.deployed
+	@$(BIN)/pytest tests/deployed/interrupted.py $(ARGS)
 
 CHECKS := formatting lint types imports template database security openapi
 check: $(STAMP)-dev $(CHECKOV)  ## formatting, lint, types, import rules, templates, OpenAPI document
