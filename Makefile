@@ -14,6 +14,7 @@ ENVIRONMENT ?= production
 ARCHITECTURE ?= arm64
 BUILD_DIR ?= .aws-sam/build
 KEEP ?= 3
+LOGS ?= keep
 
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
@@ -145,7 +146,7 @@ bench: $(STAMP)-dev  ## measure cold starts, the stand-in, webhooks, usage and i
 	@PYTHONPATH=.:layers/common $(BIN)/python -W ignore -m bench.delivery --plot docs/delivery-growth.svg
 
 ##@ Deploy it
-.PHONY: build build-id deploy prune release
+.PHONY: build build-id deploy prune delete release
 build: $(STAMP)-run  ## build the functions and the layer for `sam deploy` (ARCHITECTURE=x86_64)
 	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 13) and \
 		"make build needs Python 3.13: make build VENV=.venv-3.13 PYTHON=/path/to/python3.13")'
@@ -164,6 +165,9 @@ deploy: $(STAMP)-run  ## deploy: say what it will do and cost, ask, then do it (
 
 prune: $(STAMP)-run  ## delete old versions of functions and layers (KEEP=3, DRY_RUN=1)
 	@$(BIN)/python -m deploy prune --environment $(ENVIRONMENT) --keep $(KEEP) $(if $(DRY_RUN),--dry-run)
+
+delete: $(STAMP)-run  ## delete the stack; data and logs stay (LOGS=delete deletes the logs, too)
+	@$(BIN)/python -m deploy delete --environment $(ENVIRONMENT) --logs $(LOGS) $(if $(YES),--yes)
 
 release: $(STAMP)-dev  ## record the SQL that this version sends, before you tag the version (VERSION=0.1.0)
 	@PYTHONPATH=.:layers/common $(BIN)/python -m deploy.release $(VERSION)

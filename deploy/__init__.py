@@ -1,1 +1,1 @@
-"""Deploys the stack to AWS, and deletes old versions there: `make deploy`, `make prune`."""
+"""Deploys the stack, deletes old versions, deletes the stack: `make deploy`, `prune`, `delete`."""

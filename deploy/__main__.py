@@ -1,4 +1,4 @@
-"""`python -m deploy up` deploys the stack; `python -m deploy prune` deletes old versions."""
+"""`python -m deploy up` deploys the stack, `prune` deletes old versions, `delete` the stack."""
 
 import argparse
 import os
@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-from deploy import parameters, prune, refusals
+from deploy import logs, parameters, prune, refusals
 from deploy.aws import Account, Deployed
 from deploy.build_id import ROOT, build_id
 from deploy.errors import DeployError
@@ -45,7 +45,17 @@ def build_parser() -> argparse.ArgumentParser:
         "--keep", type=_positive, default=3, help="how many versions of each to keep (3)"
     )
     down.add_argument("--dry-run", action="store_true", help="show the versions and delete none")
-    for each in (up, down):
+    gone = commands.add_parser(
+        "delete", help="show what goes and what stays, ask for consent, and delete the stack"
+    )
+    gone.add_argument(
+        "--logs",
+        choices=("keep", "delete"),
+        default="keep",
+        help="what becomes of the functions' logs (keep)",
+    )
+    gone.add_argument("--yes", action="store_true", help="do not ask; for pipelines")
+    for each in (up, down, gone):
         each.add_argument(
             "--environment", default="production", help="the environment in samconfig.toml"
         )
@@ -66,6 +76,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         environment = parameters.environment(SAMCONFIG, asked.environment)
         if asked.command == "prune":
             return _prune(console, environment, keep=asked.keep, dry_run=asked.dry_run)
+        if asked.command == "delete":
+            return _delete(console, environment, logs_too=asked.logs == "delete", ask=not asked.yes)
         chosen = {**environment.parameters, **parameters.given(asked.parameters)}
         if asked.dry_run:
             return _rehearse(console, environment, chosen)
@@ -76,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         return 1
     except KeyboardInterrupt:
-        console.print("\nNothing was deployed.")
+        console.print("\nInterrupted. What AWS has already begun goes on.")
         return 130
 
 
@@ -98,10 +110,7 @@ def _deploy(
     console: Console, environment: Environment, chosen: dict[str, str], *, ask: bool
 ) -> int:
     _check_tools()
-    if ask and not sys.stdin.isatty():
-        raise DeployError(
-            "This is no terminal, so nobody can be asked: pass --yes (make deploy YES=1)."
-        )
+    _check_terminal("deploy", ask=ask)
     account = Account(environment.region)
     console.print(f"Account {escape(account.identity())}, region {account.region}.")
     before = account.stack(environment.stack)
@@ -170,6 +179,13 @@ def _check_tools() -> None:
         raise DeployError("SAM CLI is not installed here. Run: make setup")
 
 
+def _check_terminal(verb: str, *, ask: bool) -> None:
+    if ask and not sys.stdin.isatty():
+        raise DeployError(
+            f"This is no terminal, so nobody can be asked: pass --yes (make {verb} YES=1)."
+        )
+
+
 def _check_state(stack: Deployed) -> None:
     if stack.status.endswith("_IN_PROGRESS"):
         raise DeployError(
@@ -178,7 +194,7 @@ def _check_state(stack: Deployed) -> None:
     if stack.status in ("ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "DELETE_FAILED"):
         raise DeployError(
             f"{stack.name} could not be created or deleted ({stack.status}). Its events say why."
-            f" Then delete the stack: sam delete --stack-name {stack.name}. If that fails, see"
+            " Then delete the stack: make delete. If that fails, see"
             " docs/upgrade.md, 'When a stack is stuck'."
         )
     if stack.status == "UPDATE_ROLLBACK_FAILED":
@@ -252,6 +268,64 @@ def _prune(console: Console, environment: Environment, *, keep: int, dry_run: bo
         prune.delete(account, unneeded)
         console.print(f"{unneeded.count} versions deleted, {keep} of each kept.")
     return 0
+
+
+def _delete(console: Console, environment: Environment, *, logs_too: bool, ask: bool) -> int:
+    """Log groups are looked for by name, so those of a stack that is gone are found too."""
+    if _sam() is None:
+        raise DeployError("SAM CLI is not installed here. Run: make setup")
+    _check_terminal("delete", ask=ask)
+    account = Account(environment.region)
+    console.print(f"Account {escape(account.identity())}, region {account.region}.")
+    stack = account.stack(environment.stack)
+    if stack.status.endswith("_IN_PROGRESS"):
+        raise DeployError(
+            f"{stack.name} is being changed right now ({stack.status}). Wait until that is done."
+        )
+    kept = logs.find(account, stack.name, TEMPLATE)
+    if not stack.exists and not (logs_too and kept):
+        raise DeployError(f"There is no stack {stack.name} in this account and region.")
+    _say_what_goes(console, stack, kept, logs_too=logs_too)
+    if ask and console.input("\nDelete this? [y/N] ").strip().lower() not in ("y", "yes"):
+        console.print("Nothing was deleted.")
+        return 1
+    if stack.exists:
+        words = ["sam", "delete", "--stack-name", stack.name, "--region", account.region]
+        _run([*words, "--no-prompts"], account.region)
+        if account.stack(stack.name).exists:
+            raise DeployError(
+                f"The stack {stack.name} is still there, and so are its logs: see docs/upgrade.md,"
+                " 'When a stack is stuck'."
+            )
+    if logs_too:
+        logs.delete(account, kept)
+    console.print("\nDeleted.")
+    return 0
+
+
+def _say_what_goes(
+    console: Console, stack: Deployed, kept: Sequence[str], *, logs_too: bool
+) -> None:
+    if stack.exists:
+        console.print(
+            f"\nThe stack [bold]{escape(stack.name)}[/] will be deleted: its functions, API, queue,"
+            " alarms, the secrets that it made, its access log, and its endpoint at Commet."
+        )
+    else:
+        console.print(f"\nThere is no stack {escape(stack.name)}. Its logs are still there.")
+    if logs_too:
+        console.print("The functions' logs will be deleted too:")
+    else:
+        days = stack.parameters.get("LogRetentionDays", "")
+        console.print(
+            f"The functions' logs stay. Each entry goes{f' after {days} days' if days else ''}, the"
+            " empty log groups do not; make delete LOGS=delete deletes both:"
+        )
+    for name in kept:
+        console.print(f"  {escape(name)}")
+    console.print(
+        "The database with its tables, the secrets that you made and the layer's versions stay."
+    )
 
 
 if __name__ == "__main__":

@@ -86,6 +86,17 @@ def of_template(path: Path) -> Mapping[str, Parameter]:
     }
 
 
+@cache
+def kept_resources(path: Path, kind: str) -> tuple[str, ...]:
+    """The logical ids of the template's resources of this type that stay when the stack goes."""
+    document = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506 - a SafeLoader
+    return tuple(
+        name
+        for name, each in document["Resources"].items()
+        if each["Type"] == kind and each.get("DeletionPolicy") == "Retain"
+    )
+
+
 def _limit(declared: Mapping[str, Any], name: str) -> Decimal | None:
     return Decimal(str(declared[name])) if name in declared else None
 

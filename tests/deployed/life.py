@@ -1,4 +1,4 @@
-"""The life of one stack, from `make deploy` to `sam delete`, as docs/deploy.md tells it."""
+"""The life of one stack, from `make deploy` to `make delete`, as docs/deploy.md tells it."""
 
 import hashlib
 import json
@@ -215,18 +215,22 @@ class _Life:
             people.close()
 
     def _delete(self) -> None:
+        logs = self._stack.log_groups()
+        _is("the log groups", len(logs), len(self._stack.functions()))
         self._stack.delete()
         _is("the status", self._stack.status() or "DELETE_COMPLETE", "DELETE_COMPLETE")
         _is("the endpoints at Commet", self._commet.endpoints(), [])
         _is("the functions", self._stack.functions(), [])
         listed = self._secrets.list_secrets()["SecretList"]
         _is("the secrets", len([s for s in listed if "DeletedDate" not in s]), 5)
-        logs = self._front.client("logs").describe_log_groups()["logGroups"]
-        if not any("SignupLogs" in each["logGroupName"] for each in logs):
-            raise Failed("the functions' logs were deleted with the stack")
+        _is("the log groups that stay", self._stack.log_groups(), logs)
+        self._stack.delete(logs="delete")
+        _is("the log groups", self._stack.log_groups(), [])
         if self._server.rows("select count(*) from users") == [(0,)]:
             raise Failed("the users were deleted")
-        self._done("sam delete removes the stack, and its endpoint at Commet; data and logs stay")
+        self._done(
+            "make delete removes the stack, its endpoint at Commet and, if asked to, its logs"
+        )
 
     def _check_release(self, number: int, table: str) -> None:
         """The API answers with the code of this release, and the app's role may use the table."""

@@ -91,10 +91,15 @@ class Stack:
         """`make prune`. Returns what it printed. Raises Failed."""
         return self._run(["make", "prune", f"KEEP={keep}"])
 
-    def delete(self) -> None:
-        """`sam delete`. Raises Failed."""
-        command = [".venv/bin/sam", "delete", "--stack-name", NAME, "--no-prompts"]
-        self._run([*command, "--region", REGION])
+    def delete(self, *, logs: str = "keep") -> None:
+        """`make delete`. Raises Failed."""
+        self._run(["make", "delete", "YES=1", f"LOGS={logs}"])
+
+    def log_groups(self) -> list[str]:
+        """The names of the functions' log groups, also when the stack is gone."""
+        pages = self._front.client("logs").get_paginator("describe_log_groups").paginate()
+        names = [group["logGroupName"] for page in pages for group in page["logGroups"]]
+        return [name for name in names if name.startswith(f"{NAME}-") and "Logs-" in name]
 
     def parameters(self) -> dict[str, str]:
         """The deployed parameters."""

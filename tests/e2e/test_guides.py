@@ -82,7 +82,7 @@ EXEMPT = [
     Exempt("docs/sam-local.md", "Stop", "docker compose", DOCKER),
     Exempt("docs/testing.md", "Testing", "make test", TESTS),
     Exempt("docs/testing.md", "Faults that the tests have to notice", "make mutate", TESTS),
-    Exempt("docs/deploy.md", "Taking it down", "for GROUP", AWS),
+    Exempt("docs/deploy.md", "Taking it down", "make delete", AWS),
     Exempt("docs/upgrade.md", "Going back", "RELEASE=", AWS),
     Exempt("docs/upgrade.md", "When a stack is stuck", "aws cloudformation describe", AWS),
     Exempt("docs/upgrade.md", "When a stack is stuck", "aws cloudformation delete", AWS),

@@ -226,13 +226,14 @@ class TestLittleTraffic:
 
     def test_silence_is_listened_for_once_there_is_a_schedule(self) -> None:
         """Made before, the alarm would ring in every new stack."""
-        resources = load(TEMPLATE)["Resources"]
-        for alarm, function in (
-            ("DeliverySilentAlarm", "DeliverUsageFunction"),
-            ("ReconcileSilentAlarm", "ReconcileFunction"),
-        ):
-            assert resources[alarm]["DependsOn"] == f"{function}Schedule"
-            assert f"{function}Schedule" in translate(load(TEMPLATE))
+        silent = {n: a for n, a in ALARMS.items() if a["TreatMissingData"] == "breaching"}
+        resources, translated = load(TEMPLATE)["Resources"], translate(load(TEMPLATE))
+        for name, alarm in silent.items():
+            (watched,) = (each["Value"]["Ref"] for each in alarm["Dimensions"])
+            assert resources[name]["DependsOn"] == f"{watched}Schedule"
+            assert translated[f"{watched}Schedule"]["Type"] == "AWS::Scheduler::Schedule"
+        scheduled = [each for each in translated.values() if each["Type"].endswith("::Schedule")]
+        assert len(silent) == len(scheduled)
 
 
 class TestMetrics:

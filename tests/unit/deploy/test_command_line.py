@@ -1,16 +1,19 @@
-"""`make deploy` and `make prune`: what they say, and when they do nothing."""
+"""`make deploy` and `make delete`: what they say, and when they do nothing."""
 
 import subprocess
 import sys
 from collections.abc import Callable
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
 import deploy.__main__ as program
+from deploy import parameters
 from deploy.aws import Account, Deployed
 from deploy.build_id import ROOT
 from deploy.errors import DeployError
+from deploy.parameters import Environment
 from tests.conftest import SecretsManager
 
 GIVEN = [
@@ -175,7 +178,7 @@ class TestUp:
         ("status", "told"),
         [
             ("UPDATE_IN_PROGRESS", "Wait"),
-            ("ROLLBACK_COMPLETE", "sam delete"),
+            ("ROLLBACK_COMPLETE", "make delete"),
             ("UPDATE_ROLLBACK_FAILED", "docs/upgrade.md"),
         ],
     )
@@ -415,3 +418,137 @@ def test_make_hands_on_what_it_is_told() -> None:
     assert "-m deploy up --environment staging --dry-run" in done.stdout
     assert "CommetMode=sandbox" in done.stdout
     assert "-m deploy prune --environment staging --keep 7 --dry-run" in done.stdout
+
+
+class Logs:
+    """Log groups at moto, whose names are of this test alone."""
+
+    def __init__(self, account: Account) -> None:
+        self._client = account.client("logs")
+        self.stack = f"stack-{uuid4().hex[:8]}"
+
+    def make(self, *names: str) -> None:
+        for name in names:
+            self._client.create_log_group(logGroupName=f"{self.stack}{name}")
+
+    def left(self) -> list[str]:
+        found = self._client.describe_log_groups(logGroupNamePrefix=self.stack)["logGroups"]
+        return sorted(each["logGroupName"].removeprefix(self.stack) for each in found)
+
+
+@pytest.fixture
+def logs(
+    ran: list[list[str]],  # noqa: ARG001 - at moto
+    secrets_manager: SecretsManager,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Logs:
+    """The logs of a stack, of one whose name begins the same, and somebody else's."""
+    made = Logs(Account("eu-central-1", endpoint=secrets_manager.url))
+    made.make("-SignupLogs-AbC1", "-SignupLogs-AbC2", "-MigrateLogs-xY9")
+    made.make("-staging-SignupLogs-AbC1", "-OtherLogs-AbC1", "-SignupLogs-AbC1-x", "x-SignupLogs-A")
+    monkeypatch.setattr(program, "_sam", lambda: "sam")
+    environment = Environment("production", made.stack, "eu-central-1", {})
+    monkeypatch.setattr(parameters, "environment", lambda *_: environment)
+    return made
+
+
+OTHERS_LOGS = [
+    "-OtherLogs-AbC1",
+    "-SignupLogs-AbC1-x",
+    "-staging-SignupLogs-AbC1",
+    "x-SignupLogs-A",
+]
+
+
+class TestDelete:
+    @pytest.fixture
+    def there(self, monkeypatch: pytest.MonkeyPatch, logs: Logs) -> None:
+        """A stack that is gone after the first look."""
+        states = iter([Deployed(logs.stack, "UPDATE_COMPLETE", {"LogRetentionDays": "30"})])
+        monkeypatch.setattr(Account, "stack", lambda *_: next(states, Deployed(logs.stack)))
+
+    @pytest.mark.usefixtures("there")
+    def test_logs_stay(self, said: Said, ran: list[list[str]], logs: Logs) -> None:
+        """Unless a person says otherwise. What stays is named."""
+        before = logs.left()
+        code, text = said("delete", "--yes")
+        assert code == 0, text
+        assert ran == [
+            [
+                "sam",
+                "delete",
+                "--stack-name",
+                logs.stack,
+                "--region",
+                "eu-central-1",
+                "--no-prompts",
+            ]
+        ]
+        assert logs.left() == before
+        assert "The functions' logs stay. Each entry goes after 30 days" in text
+        assert f"  {logs.stack}-SignupLogs-AbC1\n" in text
+
+    @pytest.mark.usefixtures("there")
+    def test_logs_go_with_the_stack(self, said: Said, ran: list[list[str]], logs: Logs) -> None:
+        """Its own, also of an earlier stack of this name; never another stack's."""
+        code, text = said("delete", "--yes", "--logs", "delete")
+        assert (code, len(ran)) == (0, 1), text
+        assert logs.left() == OTHERS_LOGS
+        assert f"{logs.stack}-staging" not in text
+
+    def test_logs_of_a_stack_that_is_gone(
+        self, said: Said, ran: list[list[str]], logs: Logs
+    ) -> None:
+        """Somebody who kept them may delete them later."""
+        code, text = said("delete", "--yes", "--logs", "delete")
+        assert (code, ran) == (0, []), text
+        assert logs.left() == OTHERS_LOGS
+        code, text = said("delete", "--yes", "--logs", "delete")
+        assert code == 1
+        assert "There is no stack" in text
+
+    def test_a_stack_that_cannot_be_deleted_keeps_its_logs(
+        self, said: Said, logs: Logs, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """They say why."""
+        monkeypatch.setattr(Account, "stack", lambda *_: Deployed(logs.stack, "DELETE_FAILED"))
+        before = logs.left()
+        code, text = said("delete", "--yes", "--logs", "delete")
+        assert code == 1
+        assert "docs/upgrade.md" in text
+        assert logs.left() == before
+
+    def test_a_stack_that_is_being_changed(
+        self, said: Said, ran: list[list[str]], logs: Logs, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(
+            Account, "stack", lambda *_: Deployed(logs.stack, "UPDATE_ROLLBACK_IN_PROGRESS")
+        )
+        code, text = said("delete", "--yes")
+        assert (code, ran) == (1, [])
+        assert "Wait" in text
+
+    @pytest.mark.usefixtures("there")
+    @pytest.mark.parametrize(("answer", "runs"), [("y", 1), ("n", 0), ("", 0)])
+    def test_it_asks(  # noqa: PLR0917 - fixtures and cases
+        self,
+        said: Said,
+        ran: list[list[str]],
+        logs: Logs,
+        monkeypatch: pytest.MonkeyPatch,
+        answer: str,
+        runs: int,
+    ) -> None:
+        """Once, after it has said what goes."""
+        monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
+        monkeypatch.setattr("rich.console.Console.input", lambda *_: answer)
+        before = logs.left()
+        code, _ = said("delete", "--logs", "delete")
+        assert (code == 0, len(ran)) == (runs == 1, runs)
+        assert (logs.left() == before) is (runs == 0)
+
+    @pytest.mark.usefixtures("there")
+    def test_nobody_to_ask(self, said: Said, ran: list[list[str]]) -> None:
+        code, text = said("delete")
+        assert (code, ran) == (1, [])
+        assert "make delete YES=1" in text
