@@ -7,6 +7,7 @@ import gc
 import json
 import logging
 import os
+import re
 import shlex
 import signal
 import sqlite3
@@ -52,10 +53,14 @@ def build_parser() -> argparse.ArgumentParser:
         help="accept this key, ck_sandbox_... or rk_sandbox_... (the kept one, or a new one)",
     )  # fmt: skip
     where.add_argument(
-        "--catalogue", type=Path, metavar="FILE", help="plans and features, JSON (built in)"
+        "--catalogue", type=Path, metavar="FILE", help="plans and features, JSON or YAML (built in)"
     )
     where.add_argument(
-        "--currency", default="usd", metavar="CODE", help="currency of every price (%(default)s)"
+        "--currency",
+        default="usd",
+        type=_currency,
+        metavar="CODE",
+        help="currency of every price (%(default)s)",
     )
     where.add_argument(
         "--tax-percent", type=_percent, default=Decimal(0), metavar="N",
@@ -147,6 +152,12 @@ def _add_readings(group: argparse._ArgumentGroup) -> None:
         "--state-snapshot", choices=("delivery", "emission"), default="delivery",
         help="when the body of customer.state_changed is computed (%(default)s)",
     )  # fmt: skip
+
+
+def _currency(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z]{3}", text):
+        raise argparse.ArgumentTypeError("must be a code of three letters, such as eur")
+    return text.lower()
 
 
 def _positive(text: str) -> float:

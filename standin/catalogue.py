@@ -1,18 +1,22 @@
-"""What is for sale: features and plans, read from a JSON file when the stand-in starts."""
+"""What is for sale: features and plans, read from a JSON or YAML file when the stand-in starts."""
 
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
-from pydantic_core import ErrorDetails
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+from standin.catalogue_file import Document, Place, UnreadableError, read
 
 Interval = Literal["weekly", "monthly", "quarterly", "semiannual", "yearly", "one_time"]
 Currency = Annotated[str, Field(pattern=r"^[a-z]{3}$")]
 Code = Annotated[str, Field(pattern=r"^[a-z0-9_]+$", min_length=1, max_length=100)]
+# Strict, because 19.00 would be read as 19 cents.
+Whole = Annotated[int, Field(ge=0, strict=True)]
 
 DEFAULT_FILE = Path(__file__).with_name("catalogue.json")
 
@@ -23,8 +27,15 @@ class _Entry(BaseModel):
     )
 
 
+def _with_id(entry: Any, prefix: str, name: object) -> Any:
+    """The entry of a file, with an id made of a name where it has none."""
+    if not isinstance(entry, dict) or "id" in entry:
+        return entry
+    return {**entry, "id": f"{prefix}_{name}"}
+
+
 class Feature(_Entry):
-    """A feature of the organization's catalogue."""
+    """A feature of the organization's catalogue. Without an `id` it has one made of its code."""
 
     id: str
     code: Code
@@ -33,12 +44,17 @@ class Feature(_Entry):
     unit_name: str | None = None
     description: str | None = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _has_an_id(cls, entry: Any) -> Any:
+        return _with_id(entry, "ftr", entry.get("code") if isinstance(entry, dict) else "")
+
 
 class Overage(_Entry):
     """What happens beyond the included amount. `unit_price` is rate scale: 10000 = 1.00."""
 
     enabled: bool = False
-    unit_price: int | None = Field(default=None, ge=0)
+    unit_price: Whole | None = None
 
     @model_validator(mode="after")
     def _has_a_price(self) -> Self:
@@ -51,7 +67,7 @@ class RegionalOverage(_Entry):
     """The price of overage in another currency than the organization's, in the rate scale."""
 
     currency: Currency
-    overage_unit_price: int | None = Field(default=None, ge=0)
+    overage_unit_price: Whole | None = None
 
 
 class PlanFeature(_Entry):
@@ -59,7 +75,7 @@ class PlanFeature(_Entry):
 
     code: Code
     enabled: bool = True
-    included_amount: int = Field(default=0, ge=0)
+    included_amount: Whole = 0
     unlimited: bool = False
     overage: Overage = Overage()
     regional_prices: tuple[RegionalOverage, ...] = ()
@@ -69,7 +85,7 @@ class RegionalPrice(_Entry):
     """A price in another currency than the organization's, in the minor unit."""
 
     currency: Currency
-    price: int = Field(ge=0)
+    price: Whole
 
 
 class Price(_Entry):
@@ -80,17 +96,24 @@ class Price(_Entry):
 
     id: str
     billing_interval: Interval
-    price: int = Field(ge=0)
+    price: Whole
     is_default: bool = False
-    trial_days: int = Field(default=0, ge=0)
-    included_credits: int | None = Field(default=None, ge=0)
-    included_balance: int | None = Field(default=None, ge=0)
+    trial_days: Whole = 0
+    included_credits: Whole | None = None
+    included_balance: Whole | None = None
     regional_prices: tuple[RegionalPrice, ...] = ()
     metadata: dict[str, Any] = {}
 
 
+def _interval(price: Any) -> object:
+    if not isinstance(price, dict):
+        return ""
+    return price.get("billingInterval", price.get("billing_interval"))
+
+
 class Plan(_Entry):
-    """A plan; metered, or free with limits.
+    """A plan; metered, or free with limits. Plan and prices without an `id` have one made of the
+    plan's code.
 
     Plans of other models, seats and quotas are listed and can be bought. Their pools are always
     empty, and no seat can be set.
@@ -109,6 +132,17 @@ class Plan(_Entry):
     metadata: dict[str, Any] = {}
     features: tuple[PlanFeature, ...]
     prices: tuple[Price, ...]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _have_ids(cls, entry: Any) -> Any:
+        if not isinstance(entry, dict):
+            return entry
+        code, prices = entry.get("code"), entry.get("prices")
+        if isinstance(prices, list):
+            prices = [_with_id(each, f"pp_{code}", _interval(each)) for each in prices]
+            entry = {**entry, "prices": prices}
+        return _with_id(entry, "pln", code)
 
     def feature(self, code: str) -> PlanFeature | None:
         """What the plan grants of a feature, or None when it is not part of the plan."""
@@ -130,26 +164,52 @@ class Catalogue(_Entry):
 
     @model_validator(mode="after")
     def _refers_to_itself(self) -> Self:
-        known = {feature.code for feature in self.features}
-        for plan in self.plans:
-            for feature in plan.features:
-                if feature.code not in known:
-                    raise ValueError(f"plan {plan.code} has the unknown feature {feature.code}")
-        for kind, keys in self._keys():
-            again = [key for key, count in Counter(keys).items() if count > 1]
-            if again:
-                raise ValueError(f"{kind} must be unique: {', '.join(again)}")
+        if mistakes := [*self._unknown_features(), *self._repeated_keys()]:
+            raise PydanticCustomError(
+                "catalogue",
+                "{said}",
+                {"said": "; ".join(said for _, said in mistakes), "mistakes": mistakes},
+            )
         return self
 
-    def _keys(self) -> Iterator[tuple[str, Iterable[str]]]:
-        """What has to be unique, by what it is called."""
-        yield "ids of features", (f.id for f in self.features)
-        yield "codes of features", (f.code for f in self.features)
-        yield "ids of plans", (p.id for p in self.plans)
-        yield "codes of plans", (p.code for p in self.plans)
-        yield "ids of prices", (price.id for plan in self.plans for price in plan.prices)
-        for plan in self.plans:
-            yield f"features of plan {plan.code}", (f.code for f in plan.features)
+    def _unknown_features(self) -> Iterator[tuple[Place, str]]:
+        """Features of plans that the catalogue does not have, with their places."""
+        known = {feature.code for feature in self.features}
+        for n, plan in enumerate(self.plans):
+            for m, feature in enumerate(plan.features):
+                if feature.code not in known:
+                    said = f"plan {plan.code} has the unknown feature {feature.code}"
+                    yield ("plans", n, "features", m, "code"), said
+
+    def _repeated_keys(self) -> Iterator[tuple[Place, str]]:
+        """Keys that stand twice, with the places of the second ones."""
+        for kind, keys in self._keys():
+            seen: set[str] = set()
+            for place, key in keys:
+                if key in seen:
+                    yield place, f"{kind} must be unique: {key}"
+                seen.add(key)
+
+    def _keys(self) -> Iterator[tuple[str, Iterable[tuple[Place, str]]]]:
+        """The keys that have to be unique, by what they are called."""
+        features, plans = [*enumerate(self.features)], [*enumerate(self.plans)]
+        yield "ids of features", ((("features", n, "id"), f.id) for n, f in features)
+        yield "codes of features", ((("features", n, "code"), f.code) for n, f in features)
+        yield "ids of plans", ((("plans", n, "id"), p.id) for n, p in plans)
+        yield "codes of plans", ((("plans", n, "code"), p.code) for n, p in plans)
+        yield (
+            "ids of prices",
+            (
+                (("plans", n, "prices", m, "id"), price.id)
+                for n, plan in plans
+                for m, price in enumerate(plan.prices)
+            ),
+        )
+        for n, plan in plans:
+            granted: list[tuple[Place, str]] = [
+                (("plans", n, "features", m, "code"), f.code) for m, f in enumerate(plan.features)
+            ]
+            yield f"features of plan {plan.code}", granted
 
     def feature(self, code: str) -> Feature | None:
         """The feature with that code."""
@@ -167,19 +227,46 @@ class CatalogueError(ValueError):
         super().__init__("\n".join((f"The catalogue {file} cannot be used:", *reasons)))
 
 
+_FIELDS = sorted(
+    {
+        str(field.alias)
+        for model in (Feature, Overage, RegionalOverage, PlanFeature, RegionalPrice, Price, Plan)
+        for field in model.model_fields.values()
+    }
+)
+
+
 def load_catalogue(path: Path | None = None) -> Catalogue:
-    """Reads a catalogue file. Raises CatalogueError."""
+    """Reads a catalogue file. Raises CatalogueError, which names the line of every mistake."""
     file = path or DEFAULT_FILE
     try:
-        return Catalogue.model_validate_json(file.read_bytes())
+        document = read(file)
+        return Catalogue.model_validate(document.value)
     except OSError as error:
         raise CatalogueError(file, [f"  {error.strerror}"]) from None
+    except UnreadableError as error:
+        raise CatalogueError(file, (f"  {reason}" for reason in error.reasons)) from None
     except ValidationError as error:
-        raise CatalogueError(file, map(_reason, error.errors(include_url=False))) from None
+        reasons = [r for each in error.errors(include_url=False) for r in _reasons(each, document)]
+        raise CatalogueError(file, reasons) from None
 
 
-def _reason(error: ErrorDetails) -> str:
-    """Where it is, counted from 0 as JSON tools do, and what is wrong there."""
-    where = ".".join(map(str, error["loc"]))
-    said = error["msg"].removeprefix("Value error, ")
-    return f"  {where}: {said}" if where else f"  {said}"
+def _reasons(error: ErrorDetails, document: Document) -> Iterator[str]:
+    """What is wrong where: with the line, and the place counted from 0 as JSON tools do."""
+    mistakes = (error.get("ctx") or {}).get("mistakes")
+    for place, said in mistakes or [(error["loc"], _said(error))]:
+        line = document.line(tuple(place))
+        where = [f"line {line}"] if line else []
+        where += [".".join(map(str, place))] if place else []
+        yield f"  {', '.join(where)}: {said}" if where else f"  {said}"
+
+
+def _said(error: ErrorDetails) -> str:
+    if error["type"] == "extra_forbidden":
+        meant = get_close_matches(str(error["loc"][-1]), _FIELDS, 1)
+        return "there is no such field" + (f"; do you mean {meant[0]}?" if meant else "")
+    if error["type"] == "int_type" and error["loc"][-1] in {"price", "includedBalance"}:
+        return "this is a whole number, in the minor unit of the currency: 1900 is 19.00"
+    if error["type"] == "int_type" and error["loc"][-1] in {"unitPrice", "overageUnitPrice"}:
+        return "this is a whole number, in ten-thousandths of the currency: 1000 is 0.10"
+    return error["msg"].removeprefix("Value error, ")

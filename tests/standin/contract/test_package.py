@@ -79,7 +79,7 @@ def test_it_needs_the_versions_that_the_project_is_tested_with() -> None:
     text = (FOLDER / "requirements.txt").read_text(encoding="utf-8")
     needed = [line for line in text.splitlines() if not line.startswith("#")]
     needed += [name for extra in PROJECT["optional-dependencies"].values() for name in extra]
-    assert len(needed) == 4
+    assert len(needed) == 5
     assert set(needed) <= pinned
 
 

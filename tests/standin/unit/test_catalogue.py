@@ -1,12 +1,13 @@
-"""Catalogue files."""
+"""Catalogue files, in JSON and YAML."""
 
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-from standin.catalogue import DEFAULT_FILE, CatalogueError, load_catalogue
+from standin.catalogue import DEFAULT_FILE, Catalogue, CatalogueError, load_catalogue
 
 
 def test_the_one_that_ships() -> None:
@@ -49,30 +50,173 @@ def _broken(change: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "line", "said"),
     [
-        ("unknown feature", "plan usage_pro has the unknown feature nowhere"),
-        ("same code twice", "codes of plans must be unique: free"),
-        ("same plan twice", "ids of plans must be unique: pln_usagepro"),
-        ("same price twice", "ids of prices must be unique: pp_usagepro_m"),
-        ("same feature twice", "codes of features must be unique: storage"),
-        ("granted twice", "features of plan usage_pro must be unique: storage"),
+        (
+            "unknown feature",
+            '"code": "nowhere"',
+            "plans.1.features.0.code: plan usage_pro has the unknown feature nowhere",
+        ),
+        ("same code twice", 'code": "free"', "plans.1.code: codes of plans must be unique: free"),
+        (
+            "same plan twice",
+            '"id": "pln_usagepro"',
+            "plans.4.id: ids of plans must be unique: pln_usagepro",
+        ),
+        (
+            "same price twice",
+            '"id": "pp_usagepro_m"',
+            "plans.2.prices.0.id: ids of prices must be unique: pp_usagepro_m",
+        ),
+        (
+            "same feature twice",
+            '"code": "storage", "name"',
+            "features.2.code: codes of features must be unique: storage",
+        ),
+        (
+            "granted twice",
+            '"storage", "includedAmount": 100, "overage": {"enabled": true, "unitPrice": 1000}',
+            "plans.1.features.2.code: features of plan usage_pro must be unique: storage",
+        ),
         (
             "overage without a price",
+            '"overage": {"enabled": true}',
             "plans.1.features.0.overage: overage that is enabled needs a unitPrice",
         ),
-        ("typo", "plans.1.isFre: Extra inputs are not permitted"),
-        ("negative price", "plans.1.prices.0.price: Input should be greater than or equal to 0"),
-        ("no plans", "plans: Field required"),
+        ("typo", '"isFre"', "plans.1.isFre: there is no such field; do you mean isFree?"),
+        (
+            "negative price",
+            '"price": -1',
+            "plans.1.prices.0.price: Input should be greater than or equal to 0",
+        ),
+        ("no plans", "{", "plans: Field required"),
     ],
 )
-def test_mistakes_are_found_at_the_start(tmp_path: Path, change: str, said: str) -> None:
-    """Not by the first customer; with the file and the place in it."""
-    file = tmp_path / "catalogue.json"
-    file.write_text(json.dumps(_broken(change)))
+@pytest.mark.parametrize("form", ["json", "yaml"])
+def test_mistakes_are_found_at_the_start(
+    tmp_path: Path, form: str, change: str, line: str, said: str
+) -> None:
+    """Not by the first customer; with the file, the line, and the place in it."""
+    file = tmp_path / f"catalogue.{form}"
+    text = _text(_broken(change)) if form == "json" else yaml.dump(_broken(change), sort_keys=False)
+    file.write_text(text)
     with pytest.raises(CatalogueError) as refused:
         load_catalogue(file)
-    assert str(refused.value) == f"The catalogue {file} cannot be used:\n  {said}"
+    head, reason = str(refused.value).split("\n")
+    where, _, rest = reason.strip().partition(", ")
+    assert head == f"The catalogue {file} cannot be used:"
+    assert rest == said
+    number = int(where.removeprefix("line "))
+    if form == "json":
+        named = [n for n, each in enumerate(text.split("\n"), 1) if line in each]
+        assert number == (named[-1] if line != "{" else 1)
+
+
+def _text(catalogue: dict[str, Any]) -> str:
+    """JSON with one entry of a list on each line, as people write it."""
+    rows = []
+    for part, entries in catalogue.items():
+        rows.append(f'"{part}": [')
+        for entry in entries:
+            simple = {k: v for k, v in entry.items() if k not in {"features", "prices"}}
+            rows.append("{" + json.dumps(simple)[1:-1] + ("," if len(simple) < len(entry) else ""))
+            lists = [each for each in ("features", "prices") if each in entry]
+            for n, name in enumerate(lists):
+                body = ",\n".join("      " + json.dumps(each) for each in entry[name])
+                rows.append(f'  "{name}": [\n{body}]' + ("," if n + 1 < len(lists) else ""))
+            rows.append("}" + ("," if entry is not entries[-1] else ""))
+        rows.append("]" + ("," if part != list(catalogue)[-1] else ""))
+    return "{" + "\n".join(rows) + "}"
+
+
+SMALL = """\
+# A file storage, sold in euros.
+features:
+  - {code: storage, name: Storage, type: usage, unitName: GB}
+  - {code: support, name: Support, type: boolean}
+plans:
+  - code: free
+    name: Free
+    isFree: true
+    features: &little
+      - {code: storage, includedAmount: 5}
+    prices: []
+  - code: team
+    name: Team
+    features:
+      - code: storage
+        includedAmount: 100
+        overage: {enabled: true, unitPrice: 900}
+      - {code: support}
+    prices:
+      - {billingInterval: monthly, price: 1900, trialDays: 14, isDefault: true}
+      - {billingInterval: yearly, price: 19000}
+"""
+
+
+class TestYaml:
+    def read(self, place: Path, text: str) -> Catalogue:
+        file = place / "plans.yaml"
+        file.write_text(text)
+        return load_catalogue(file)
+
+    def said(self, place: Path, text: str) -> list[str]:
+        with pytest.raises(CatalogueError) as refused:
+            self.read(place, text)
+        return str(refused.value).split("\n")[1:]
+
+    def test_one_of_yours(self, tmp_path: Path) -> None:
+        """With a trial, a price by the year and a limit. Ids are made of the codes."""
+        catalogue = self.read(tmp_path, SMALL)
+        assert [feature.id for feature in catalogue.features] == ["ftr_storage", "ftr_support"]
+        free, team = catalogue.plans
+        assert (free.id, team.id) == ("pln_free", "pln_team")
+        assert [(p.id, p.billing_interval, p.price, p.trial_days) for p in team.prices] == [
+            ("pp_team_monthly", "monthly", 1900, 14),
+            ("pp_team_yearly", "yearly", 19000, 0),
+        ]
+
+    def test_what_ships_reads_the_same(self, tmp_path: Path) -> None:
+        text = yaml.dump(json.loads(DEFAULT_FILE.read_text()), sort_keys=False)
+        assert self.read(tmp_path, text) == load_catalogue()
+
+    def test_parts_may_be_shared(self, tmp_path: Path) -> None:
+        """By anchors; a mistake is named where the plan says so, and where it was written."""
+        shared = SMALL.replace("prices: []", "prices: []\n  - {code: lite, name: Lite,"
+                               " isFree: true, features: *little, prices: []}")  # fmt: skip
+        lite = self.read(tmp_path, shared).plan("lite")
+        assert lite is not None
+        assert lite.features[0].included_amount == 5
+        wrong = shared.replace("includedAmount: 5}", "includedAmount: five}")
+        assert [line.split(":")[0] for line in self.said(tmp_path, wrong)] == [
+            "  line 10, plans.0.features.0.includedAmount",
+            "  line 10, plans.1.features.0.includedAmount",
+        ]
+
+    @pytest.mark.parametrize(
+        ("wrong", "said"),
+        [
+            (("price: 1900,", "price: 19.00,"), "line 20, plans.1.prices.0.price: this is a"
+             " whole number, in the minor unit of the currency: 1900 is 19.00"),
+            (("includedAmount: 100", "includedAmonut: 100"), "line 16,"
+             " plans.1.features.0.includedAmonut: there is no such field; do you mean"
+             " includedAmount?"),
+            (("price: 19000", "price: 19000, price: 1"), "line 21: price stands on line 21"
+             " already"),
+            (("isFree: true", "\tisFree: true"), "line 8: not YAML: found character '\\t' that"
+             " cannot start any token"),
+            (("billingInterval: yearly", "billingInterval: monthly"), "line 21,"
+             " plans.1.prices.1.id: ids of prices must be unique: pp_team_monthly"),
+        ],
+        ids=["fraction", "misspelt", "repeated", "tab", "two by the month"],
+    )  # fmt: skip
+    def test_mistakes_have_a_line(self, tmp_path: Path, wrong: tuple[str, str], said: str) -> None:
+        [line] = self.said(tmp_path, SMALL.replace(*wrong))
+        assert line.strip() == said
+
+    @pytest.mark.parametrize("text", ["", "# nothing\n", "- 1\n", "a: &a [*a]\n", "plans: {", "?"])
+    def test_what_is_no_catalogue(self, tmp_path: Path, text: str) -> None:
+        assert all(line.startswith("  line ") for line in self.said(tmp_path, text))
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b'{"plans": \xff}', b"[]", None])

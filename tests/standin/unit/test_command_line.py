@@ -59,6 +59,10 @@ def test_without_flags_the_settings_are_the_defaults() -> None:
     assert settings_from(build_parser().parse_args([])) == Settings()
 
 
+def test_a_currency_may_be_in_capitals() -> None:
+    assert settings_from(build_parser().parse_args(["--currency", "EUR"])).currency == "eur"
+
+
 def test_the_readme_lists_every_flag() -> None:
     """And none that there is not."""
     table = README.read_text(encoding="utf-8").split("## Flags")[1].split("\n## ")[0]
@@ -79,6 +83,7 @@ def test_the_readme_lists_every_flag() -> None:
         ["--tax-percent", "101"],
         ["--payment-link-days", "-1"],
         ["--payment-link-days", "inf"],
+        ["--currency", "euro"],
     ],
 )
 def test_an_amount_that_cannot_be_is_refused(
