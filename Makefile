@@ -40,8 +40,8 @@ unexport PYTHONDONTWRITEBYTECODE
 
 ##@ Try it
 .PHONY: run demo standin
-run: $(STAMP)-run  ## start everything on this machine: http://127.0.0.1:3000
-	@$(BIN)/python -m local run
+run: $(STAMP)-run  ## start everything: http://127.0.0.1:3000 (CATALOGUE=plans.yaml CURRENCY=eur ARGS=--help)
+	@$(BIN)/python -m local run $(ARGS)
 
 demo: $(STAMP)-run  ## run the whole story over HTTP, from sign-up to the last bill, and check every step
 	@$(BIN)/python -m local demo

@@ -15,12 +15,12 @@ from typing import Any, NoReturn
 from rich.console import Console
 from rich.markup import escape
 
-from local import operate
+from local import flags, operate
 from local.commet_key import KeyRefusedError
 from local.gateway.logs import Log
 from local.gateway.template import UnsupportedTemplateError
 from local.operate import OperateError
-from local.ports import Port, PortTakenError
+from local.ports import PortTakenError
 from local.postgres import PostgresError, PostgresNotFoundError
 from local.postgres.account import UnsafePlaceError
 from local.stack import TEMPLATE, LocalStack, StackError
@@ -47,52 +47,32 @@ _EXPECTED = (
     UnsupportedTemplateError,
 )
 
-_EPILOG = """\
-environment variables (a flag overrides its variable):
-  PORT, COMMET_PORT    ports of the API and the stand-in
-  DATA_DIR             directory of the data, the keys and stack.json
-  CATALOGUE            JSON file with your own plans and features for the stand-in to sell
-  DATABASE_URL         your own Postgres instead of the embedded one; only our tables are created
-  PG_BIN               directory with postgres and initdb, instead of the wheel's
-  COMMET_API_KEY       a sandbox key, to use Commet itself instead of the stand-in
-  COMMET_WEBHOOK_SECRET  the secret that `commet listen` prints; needed with COMMET_API_KEY
-"""
-
 
 def build_parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
-    """The parser of all commands and flags. Defaults come from `environment`."""
+    """The parser of all commands and flags. Defaults come from `environment`.
+
+    Raises argparse.ArgumentTypeError for a variable that cannot be used.
+    """
     parser = argparse.ArgumentParser(
         prog="python -m local",
         description="Run the whole product on this machine: API, functions, Postgres, Commet.",
-        epilog=_EPILOG,
+        epilog=flags.EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     run = commands.add_parser(
         "run",
         help="start everything and serve until Ctrl-C (the default)",
-        epilog=_EPILOG,
+        epilog=flags.EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands.add_parser(
         "demo", help="play a customer's whole story, on free ports and with temporary data"
     )
     _add_operator_commands(commands)
-    _add_run_flags(parser)
-    _add_run_flags(run)
-    # These are not defaults of the flags. The defaults of `run` would overwrite flags that were
-    # given before the word `run`.
-    port, commet_port = environment.get("PORT"), environment.get("COMMET_PORT")
-    parser.set_defaults(
-        port=_port(port) if port else Port(3000, explicit=False),
-        commet_port=_port(commet_port) if commet_port else Port(3001, explicit=False),
-        data_dir=Path(environment.get("DATA_DIR") or ".local"),
-        catalogue=Path(environment["CATALOGUE"]) if environment.get("CATALOGUE") else None,
-        schedule_every=2.0,
-        built=False,
-        python=None,
-        verbose=False,
-    )
+    flags.add(parser)
+    flags.add(run)
+    parser.set_defaults(**flags.defaults(environment))
     return parser
 
 
@@ -148,69 +128,12 @@ def _debt(text: str) -> int | str:
     return text if text == "all" else int(text)
 
 
-def _add_run_flags(parser: argparse.ArgumentParser) -> None:
-    parser.argument_default = argparse.SUPPRESS
-    parser.add_argument(
-        "--port",
-        type=_port,
-        help="port of the API (3000, or the next free one); 0 takes any free port",
-    )
-    parser.add_argument(
-        "--commet-port",
-        type=_port,
-        help="port of the Commet stand-in (3001, or the next free one)",
-    )
-    parser.add_argument(
-        "--data-dir",
-        type=Path,
-        metavar="DIR",
-        help="directory of the data, the keys and stack.json (.local)",
-    )
-    parser.add_argument(
-        "--catalogue",
-        type=Path,
-        metavar="FILE",
-        help="JSON file with plans and features for the stand-in to sell instead of its own",
-    )
-    parser.add_argument(
-        "--schedule-every",
-        type=float,
-        metavar="SECONDS",
-        help="how many seconds a minute of the schedules takes (2); with 0 no schedule fires",
-    )
-    parser.add_argument(
-        "--built",
-        action="store_true",
-        default=argparse.SUPPRESS,
-        help="serve the output of `sam build` (.aws-sam/build) instead of the sources",
-    )
-    parser.add_argument(
-        "--python", metavar="PROGRAM", help="interpreter of the functions (default: this one)"
-    )
-    parser.add_argument(
-        "--verbose",
-        action="store_true",
-        default=argparse.SUPPRESS,
-        help="print every log line as the functions write it",
-    )
-
-
-def _port(text: str) -> Port:
-    try:
-        number = int(text)
-    except ValueError:
-        number = -1
-    if not 0 <= number <= 65535:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a port")
-    return Port(number)
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Runs a command. Returns the exit code."""
     try:
         asked = build_parser(os.environ).parse_args(arguments)
     except argparse.ArgumentTypeError as error:  # raised for an environment variable
-        print(f"local: PORT or COMMET_PORT: {error}", file=sys.stderr)
+        print(f"local: in the environment: {error}", file=sys.stderr)
         return 2
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
@@ -236,7 +159,7 @@ def _interrupt(number: int, _: FrameType | None) -> NoReturn:
 def _run(console: Console, asked: argparse.Namespace) -> int:
     if asked.built and not _BUILT.exists():
         raise StackError("There is no .aws-sam/build yet. Run `make build` first.")
-    if asked.catalogue and os.environ.get("COMMET_API_KEY"):
+    if asked.catalogue and asked.commet_api_key:
         raise StackError(
             "A catalogue is for the stand-in. With COMMET_API_KEY the plans are Commet's."
         )
@@ -244,13 +167,17 @@ def _run(console: Console, asked: argparse.Namespace) -> int:
         data_dir=asked.data_dir,
         port=asked.port,
         commet_port=asked.commet_port,
-        database_url=os.environ.get("DATABASE_URL") or None,
-        commet_api_key=os.environ.get("COMMET_API_KEY") or None,
-        webhook_secret=os.environ.get("COMMET_WEBHOOK_SECRET") or None,
-        template=_BUILT if asked.built else TEMPLATE,
+        database_url=asked.database_url,
+        commet_api_key=asked.commet_api_key,
+        webhook_secret=asked.webhook_secret,
+        template=_BUILT if asked.built else asked.template or TEMPLATE,
         catalogue=asked.catalogue,
+        currency=asked.currency,
+        commet_options=asked.commet_options,
+        parameters=dict(asked.parameters),
         python=asked.python,
-        schedule_minute_seconds=asked.schedule_every or None,
+        schedule_minute_seconds=asked.schedule_minute_seconds or None,
+        fast=asked.fast,
         log=Log(raw=asked.verbose),
         say=lambda line: console.print(f"[dim]{escape(line)}[/]"),
     )

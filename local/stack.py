@@ -43,6 +43,9 @@ _WEBHOOK_SECRET = "local/webhook"  # noqa: S105 - its name
 _DATABASE = "billing"
 _ROLES = {"owner": "billing_owner", "app": "billing_app", "accounts": "billing_accounts"}
 _POLL_SECONDS = 0.5
+# Parameters that are amounts by currency, and the currencies that the template has amounts for.
+_AMOUNTS = ("OverageCeiling", "DeliverAtOnceFrom", "DebtFloor")
+_CURRENCIES_WITH_AMOUNTS = ("usd", "eur", "gbp")
 _USUAL_NAME = ".local"  # of the data directory
 
 
@@ -85,8 +88,9 @@ class LocalStack:
 
     `database_url` names a server to use; only our tables are created in it. With the sandbox key
     `commet_api_key`, Commet itself is used, and its webhooks have to be relayed, signed with
-    `webhook_secret`. `catalogue` is a file with plans for the stand-in to sell, and
-    `commet_options` are further flags of the stand-in. With `fast`, Postgres may lose data in a
+    `webhook_secret`. `catalogue` is a YAML or JSON file with plans for the stand-in to sell,
+    `currency` is that of all prices, and `commet_options` are further flags of the stand-in.
+    `parameters` are parameters of the template. With `fast`, Postgres may lose data in a
     power cut. `schedule_minute_seconds` says how many seconds a minute of the schedules takes; with
     None no schedule fires. `say` is called with one line for each step.
     """
@@ -104,6 +108,7 @@ class LocalStack:
         python: str | None = None,
         schedule_minute_seconds: float | None = 2,
         catalogue: Path | None = None,
+        currency: str = "usd",
         commet_options: Sequence[str] = (),
         parameters: dict[str, str] | None = None,
         fast: bool = False,
@@ -120,6 +125,7 @@ class LocalStack:
         self._python = python
         self._schedule_minute_seconds = schedule_minute_seconds
         self._catalogue = catalogue
+        self._currency = currency
         self._commet_options = commet_options
         self._parameters = parameters or {}
         self._fast = fast
@@ -250,6 +256,12 @@ class LocalStack:
                 self.invoke(REGISTER_WEBHOOK_FUNCTION)
                 kept["webhook_secret"] = secrets[_WEBHOOK_SECRET]
             applied = self._applied(migrations)
+        if missing := self._without_amounts():
+            currency = self._currency
+            self._say(
+                f"{', '.join(missing)} have no amount in {currency}, so nothing is limited here."
+                f" Give one, such as --parameter {missing[0]}={currency}=500."
+            )
         self._say(f"Migrations: {len(applied)} applied." if applied else "Migrations: up to date.")
         self.webhook_secret = next(iter(json.loads(secrets[_WEBHOOK_SECRET])["secrets"]), "")
         self._gateway.start()
@@ -338,7 +350,7 @@ class LocalStack:
         port = free_port(self._commet_port)
         self._mention_moved("Commet stand-in", self._commet_port, port)
         data = self.data_dir / "commet.sqlite"
-        options = list(self._commet_options)
+        options = ["--currency", self._currency, *self._commet_options]
         if self._catalogue:
             options += ["--catalogue", str(self._catalogue.resolve())]
         try:
@@ -398,7 +410,15 @@ class LocalStack:
             "AllowedOrigins": f"http://127.0.0.1:{port},http://localhost:{port}",
             "DeliveryIntervalSeconds": "2",
             "CommetCallsPerSecond": "200",
+            "BillingCurrency": self._currency,
+            **dict.fromkeys(self._without_amounts(), f"{self._currency}=none"),
         } | self._parameters
+
+    def _without_amounts(self) -> list[str]:
+        """The parameters that have no amount in the stack's currency: nobody can guess one."""
+        if self._currency in _CURRENCIES_WITH_AMOUNTS:
+            return []
+        return [name for name in _AMOUNTS if name not in self._parameters]
 
 
 def _users_own_database(url: str) -> Database:

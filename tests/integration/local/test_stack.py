@@ -180,7 +180,7 @@ def test_a_catalogue_that_lost_what_was_sold_is_refused(directory: Path) -> None
     shutil.copy(DEFAULT_FILE, file)
     serves(_has_access)
     file.write_text("{")
-    assert f"Stopped: The catalogue {file} cannot be used:\n  Invalid JSON" in ends()
+    assert f"Stopped: The catalogue {file} cannot be used:\n  line 1: not JSON: " in ends()
 
 
 _ACCOUNT = {"email": "pays@example.com", "password": "correct horse battery"}

@@ -1,5 +1,6 @@
 """`python -m local`: what its flags and environment mean."""
 
+import inspect
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import pytest
 
 from local.__main__ import build_parser, main
 from local.ports import Port
+from local.stack import LocalStack
 
 ROOT = Path(__file__).parents[3]
 
@@ -28,7 +30,15 @@ class TestFlags:
             (["--commet-port", "4001"], "commet_port", Port(4001)),
             (["--data-dir", "here"], "data_dir", Path("here")),
             (["--catalogue", "plans.json"], "catalogue", Path("plans.json")),
-            (["--schedule-every", "0.5"], "schedule_every", 0.5),
+            (["--currency", "EUR"], "currency", "eur"),
+            (["--parameter", "DebtFloor=a=b"], "parameters", [("DebtFloor", "a=b")]),
+            (["--commet-option=--tax-percent=19"], "commet_options", ["--tax-percent=19"]),
+            (["--database-url", "postgresql://h/d"], "database_url", "postgresql://h/d"),
+            (["--commet-api-key", "ck_sandbox_1"], "commet_api_key", "ck_sandbox_1"),
+            (["--webhook-secret", "whsec_1"], "webhook_secret", "whsec_1"),
+            (["--template", "t.yaml"], "template", Path("t.yaml")),
+            (["--schedule-every", "0.5"], "schedule_minute_seconds", 0.5),
+            (["--fast"], "fast", True),
             (["--built"], "built", True),
             (["--python", "python3.12"], "python", "python3.12"),
             (["--verbose"], "verbose", True),
@@ -45,6 +55,40 @@ class TestFlags:
         assert getattr(build_parser(environment).parse_args([]), name) != value
         for arguments in (flag, [*flag, "run"], ["run", *flag]):
             assert getattr(build_parser(environment).parse_args(arguments), name) == value
+
+    def test_every_option_of_a_stack_has_a_flag(self) -> None:
+        """With its name. The log is `--verbose`, and steps are always said."""
+        options = set(inspect.signature(LocalStack).parameters)
+        flags = {action.dest for action in build_parser({})._actions}
+        assert options - {"log", "say"} - flags == set()
+        assert "verbose" in flags
+
+    def test_a_flag_of_a_list_replaces_its_variable(self) -> None:
+        """As every flag does. In the variables, words are as in a shell."""
+        environment = {
+            "PARAMETERS": "ProductName='My product' RefuseDebtors=false",
+            "COMMET_OPTIONS": "--tax-percent 19",
+            "CURRENCY": "EUR",
+            "VERBOSE": "1",
+        }
+        asked = build_parser(environment).parse_args(["run"])
+        assert asked.parameters == [("ProductName", "My product"), ("RefuseDebtors", "false")]
+        assert asked.commet_options == ["--tax-percent", "19"]
+        assert (asked.currency, asked.verbose) == ("eur", True)
+        flag = ["run", "--parameter", "DebtFloor=eur=9", "--parameter", "SnapStart=None"]
+        asked = build_parser(environment).parse_args(flag)
+        assert asked.parameters == [("DebtFloor", "eur=9"), ("SnapStart", "None")]
+
+    @pytest.mark.parametrize(
+        "flag",
+        [["--currency", "euro"], ["--parameter", "DebtFloor"], ["--parameter", "=9"]],
+    )
+    def test_what_cannot_be_meant(
+        self, flag: list[str], capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        with pytest.raises(SystemExit):
+            build_parser({}).parse_args(flag)
+        assert f"argument {flag[0]}: {flag[1]!r} is not" in capsys.readouterr().err
 
     def test_the_environment_is_an_explicit_choice_too(self) -> None:
         """So a taken port is an error, not a surprise."""

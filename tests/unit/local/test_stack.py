@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from billing.config import from_env
 from local.gateway.template import load_template
 from local.stack import TEMPLATE, Database, LocalStack
 from tests.unit.cloudformation import load
@@ -17,6 +18,7 @@ DATABASE = Database(
     {"username": "a"},
     {"username": "s"},
 )
+AMOUNTS = ("OverageCeiling", "DeliverAtOnceFrom", "DebtFloor")
 PARAMETERS = load(TEMPLATE)["Parameters"]
 
 
@@ -59,3 +61,28 @@ def test_whoever_starts_it_may_say_otherwise(tmp_path: Path) -> None:
     given = stack._template_parameters(3999, DATABASE)
     handed = load_template(TEMPLATE, given).functions["TrackUsageFunction"].environment
     assert handed["PAST_DUE_HAS_ACCESS"] == "false"
+
+
+class TestCurrency:
+    def given(self, place: Path, currency: str, **parameters: str) -> dict[str, str]:
+        stack = LocalStack(data_dir=place, currency=currency, parameters=parameters)
+        return stack._template_parameters(3999, DATABASE)
+
+    @pytest.mark.parametrize("currency", ["usd", "eur", "gbp"])
+    def test_the_template_has_amounts_for_three(self, tmp_path: Path, currency: str) -> None:
+        given = self.given(tmp_path, currency)
+        assert given["BillingCurrency"] == currency
+        assert given.keys().isdisjoint(AMOUNTS)
+        for name in AMOUNTS:
+            assert f"{currency}=" in PARAMETERS[name]["Default"]
+
+    def test_any_other_has_no_limit_here(self, tmp_path: Path) -> None:
+        """What 500 are worth differs from currency to currency, so no number is made up."""
+        given = self.given(tmp_path, "jpy", DebtFloor="jpy=700")
+        assert {name: given[name] for name in AMOUNTS} == {
+            "OverageCeiling": "jpy=none",
+            "DeliverAtOnceFrom": "jpy=none",
+            "DebtFloor": "jpy=700",
+        }
+        handed = load_template(TEMPLATE, given).functions["TrackUsageFunction"].environment
+        assert from_env(handed).overage_ceiling["jpy"] is None
