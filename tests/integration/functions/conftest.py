@@ -31,6 +31,11 @@ WITHOUT_ROLE = {"MigrateFunction", "RegisterWebhookFunction"}
 
 
 @pytest.fixture(autouse=True)
+def nothing_left(database_url: str) -> None:  # noqa: F811
+    """Every test finds the tables empty: what one leaves behind must not decide another."""
+
+
+@pytest.fixture(autouse=True)
 def roles(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every handler acts as the database role of its function, and as no other.
 
