@@ -132,6 +132,27 @@ class TestUnverified:
         assert not ana.is_in()
         assert ben.is_in()
 
+    def test_an_erased_one_is_left_to_the_erasure(self) -> None:
+        """It stops nobody else's deletion."""
+        ana, ben = sign_up(), sign_up()
+        assert ana.asks("DELETE", "/account", {"password": PASSWORD}).status == 202
+        now = wiring.now() + timedelta(hours=25)
+        housekeeping.delete_unverified(wiring.database(), now)
+        assert not ben.is_in()
+        assert wiring.database().value("select count(*) from users where id = %s", [ana.id]) == 1
+
+    def test_whatever_refers_to_it_keeps_it(self) -> None:
+        """A row that does not go with the account would stop the deletion of all accounts."""
+        tables = wiring.database().all(
+            "select conrelid::regclass::text as name from pg_constraint"
+            " where contype = 'f' and confrelid = 'users'::regclass and confdeltype = 'a'"
+        )
+        kept = "select prosrc from pg_proc where proname = 'delete_unverified'"
+        text = wiring.database().value(kept)
+        # Both are of erased users alone, whom the routine passes over.
+        for table in {row["name"] for row in tables} - {"erasure", "remembered"}:
+            assert f"not exists (select from {table} where user_id = u.id)" in text
+
     def test_stays_with_a_customer_at_commet(self) -> None:
         """It counts as verified once it has one."""
         ana = sign_up()

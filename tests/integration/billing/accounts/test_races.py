@@ -6,9 +6,10 @@ from uuid import uuid4
 
 import pytest
 
-from billing.accounts import accounts, profile, tokens
+from billing.accounts import accounts, erasing, profile, tokens
 from billing.accounts.accounts import Origin, Session, User
 from billing.accounts.links import Links
+from billing.audit import trail
 from billing.database.connection import Database
 from billing.errors import BillingError, Unauthenticated
 from billing.operations import housekeeping
@@ -218,6 +219,17 @@ def test_proven_at_the_last_moment(db: Database, race: Race, email: str) -> None
     race.commit()
     assert tidying.answer == 0
     assert is_in(db, mine.token)
+
+
+def test_erased_at_the_last_moment(db: Database, race: Race, email: str) -> None:
+    """Housekeeping meets an account that is being erased, and leaves it to the erasure."""
+    ana, _ = sign_up(db, email)
+    late = NOW + timedelta(hours=25)
+    race.first(lambda db: erasing.erase(db, ana.id, by=trail.SOMEBODY))
+    tidying = race.second(lambda db: housekeeping.delete_unverified(db, late))
+    assert tidying.waits
+    race.commit()
+    assert tidying.answer == 0
 
 
 def test_deleted_at_the_last_moment(db: Database, race: Race, email: str) -> None:

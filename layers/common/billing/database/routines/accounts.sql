@@ -331,7 +331,9 @@ end
 $$;
 
 -- Deletes unverified accounts that are older than a day and have nothing that must be kept: no
--- customer at Commet, and nothing that was bought or used. Returns how many.
+-- customer at Commet, nothing that was bought or used, and no erasure, which goes on by itself. Returns
+-- how many. A row of another table that refers to the account, and does not go with it, would end the
+-- statement for all accounts: every such table is named here.
 create or replace function delete_unverified(p_before timestamptz, p_limit integer) returns integer
 language plpgsql security definer set search_path = pg_catalog, public, pg_temp as $$
 declare
@@ -341,16 +343,22 @@ begin
     where id in (
         select u.id from users u
         where u.own_account and u.verified_at is null and u.created_at < p_before
-          and u.freed_at is null
+          and u.freed_at is null and u.erased_at is null
           and u.commet_customer_id is null and u.customer_requested_at is null
           and not exists (select from subscriptions where user_id = u.id)
+          and not exists (select from entitlements where user_id = u.id)
           and not exists (select from checkout_attempt where user_id = u.id)
+          and not exists (select from plan_change where user_id = u.id)
+          and not exists (select from plan_change_lease where user_id = u.id)
           and not exists (select from usage_period where user_id = u.id)
+          and not exists (select from payment_trouble where user_id = u.id)
           and not exists (select from debt where user_id = u.id)
+          and not exists (select from debt_link where user_id = u.id)
+          and not exists (select from invoice_search where user_id = u.id)
         limit p_limit
     )
-      -- Again, because an account may be verified at this moment.
-      and verified_at is null and customer_requested_at is null;
+      -- Again, because an account may be verified or erased at this moment.
+      and verified_at is null and erased_at is null and customer_requested_at is null;
     get diagnostics v_deleted = row_count;
     return v_deleted;
 end

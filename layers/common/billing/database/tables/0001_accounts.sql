@@ -44,7 +44,6 @@ create table users (
 create unique index users_email_key on users (coalesce(email_key, lower(normalize(email, nfkc) collate "C")))
     where own_account and verified_at is not null;
 create index users_email on users (coalesce(email_key, lower(normalize(email, nfkc) collate "C")));
-create index users_unverified on users (created_at) where own_account and verified_at is null;
 create unique index users_commet_customer_key on users (commet_customer_id);
 
 -- Users whom an identity provider brings (routines/identities.sql). A row holds the person's id there, so

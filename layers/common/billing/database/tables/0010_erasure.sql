@@ -9,6 +9,9 @@ alter table users add column erased_at timestamptz;     -- when the first step o
 -- free plan is not given again.
 alter table users add column inherits_trial boolean not null default false;
 alter table users add column free_until timestamptz;
+-- What housekeeping looks for (delete_unverified).
+create index users_unverified on users (created_at)
+    where own_account and verified_at is null and erased_at is null;
 
 -- One row for each erased user.
 create table erasure (
