@@ -39,9 +39,12 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 unexport PYTHONDONTWRITEBYTECODE
 
 ##@ Try it
-.PHONY: run demo standin
+.PHONY: run debug demo standin
 run: $(STAMP)-run  ## start everything: http://127.0.0.1:3000 (CATALOGUE=plans.yaml CURRENCY=eur ARGS=--help)
 	@$(BIN)/python -m local run $(ARGS)
+
+debug: $(STAMP)-debug  ## start everything, and have one function wait for a debugger (function=track_usage)
+	@$(BIN)/python -m local run --debug $(or $(function),$(error Say which: make debug function=track_usage)) $(ARGS)
 
 demo: $(STAMP)-run  ## run the whole story over HTTP, from sign-up to the last bill, and check every step
 	@$(BIN)/python -m local demo
@@ -50,7 +53,11 @@ standin: $(STAMP)-run  ## start only the stand-in for Commet: http://127.0.0.1:8
 	@$(BIN)/python -m standin $(ARGS)
 
 ##@ Look into it while it runs
-.PHONY: show redrive sweep forgive refund adopt erase end-sessions verify-address free-address
+.PHONY: logs show redrive sweep compare resolve resolve-dispute repair forgive refund adopt erase end-sessions \
+	verify-address free-address
+logs: $(STAMP)-run  ## show the log lines of an answer, or all that name something (id=..., usr_..., whev_...)
+	@$(BIN)/python -m local logs $(if $(id),-- "$(id)")
+
 show: $(STAMP)-run  ## show one user: rows, webhooks, what the next run will do (user=usr_... or an email address)
 	@$(BIN)/python -m local show $(if $(user),"$(user)",$(error Say which: make show user=usr_...))
 
@@ -59,6 +66,18 @@ redrive: $(STAMP)-run  ## try dead webhooks again, or parked deliveries (what=de
 
 sweep: $(STAMP)-run  ## have reconcile read every subscription at Commet again
 	@$(BIN)/python -m local sweep
+
+compare: $(STAMP)-run  ## have reconcile compare all totals with Commet's now
+	@$(BIN)/python -m local compare
+
+resolve: $(STAMP)-run  ## take a parked delivery off the list (user=usr_..., id=, note=, delivered=1 if Commet has it)
+	@$(BIN)/python -m local resolve "$(user)" "$(id)" --note "$(note)" $(if $(delivered),--delivered)
+
+resolve-dispute: $(STAMP)-run  ## end a dispute whose webhook was lost (user=usr_..., transaction=txn_..., outcome=won)
+	@$(BIN)/python -m local resolve-dispute "$(user)" "$(transaction)" "$(outcome)"
+
+repair: $(STAMP)-run  ## replace Commet's totals by ours where they differ: all, or those of one user (user=usr_...)
+	@$(BIN)/python -m local repair $(if $(user),--user "$(user)")
 
 forgive: $(STAMP)-run  ## end a debt that a user need not pay (user=usr_..., debt=7 or all, author=, note=)
 	@$(BIN)/python -m local forgive "$(user)" "$(debt)" --author "$(author)" --note "$(note)"

@@ -17,7 +17,7 @@ import statistics
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import httpx
@@ -46,7 +46,12 @@ class Measurements(Log):
         self.answer_ms: dict[str, list[float]] = defaultdict(list)
         self._awaited = "MigrateFunction"  # the stack invokes it while it starts
 
-    def report(self, spec: FunctionSpec, report: Report) -> None:
+    def report(
+        self,
+        spec: FunctionSpec,
+        report: Report,
+        ids: Sequence[str] = (),  # noqa: ARG002 - as in Log
+    ) -> None:
         """Keeps the INIT time of the awaited function. Others may start at the same time."""
         if spec.name == self._awaited and report.init_ms is not None and report.error is None:
             self.init_ms[spec.name].append(report.init_ms)

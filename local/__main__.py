@@ -8,14 +8,13 @@ import platform
 import signal
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from rich.console import Console
 from rich.markup import escape
 
-from local import flags, operate
+from local import flags, verbs
 from local.commet_key import KeyRefusedError
 from local.gateway.logs import Log
 from local.gateway.template import UnsupportedTemplateError
@@ -28,11 +27,6 @@ from local.standin import StandInError
 
 _BUILT = TEMPLATE.parent / ".aws-sam/build/template.yaml"
 _DEMO_LOG_LINES = 30
-_ABOUT_ACCOUNTS = {
-    "end-sessions": "end all sessions of a user",
-    "verify-address": "count an address of an account as confirmed",
-    "free-address": "take the address from an account, for another one",
-}
 
 # Errors that the person at the terminal can solve.
 _EXPECTED = (
@@ -69,63 +63,11 @@ def build_parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     commands.add_parser(
         "demo", help="play a customer's whole story, on free ports and with temporary data"
     )
-    _add_operator_commands(commands)
+    verbs.add(commands)
     flags.add(parser)
     flags.add(run)
     parser.set_defaults(**flags.defaults(environment))
     return parser
-
-
-def _add_operator_commands(commands: "argparse._SubParsersAction[Any]") -> None:
-    """Adds the commands for a stack that already runs."""
-    show = commands.add_parser(
-        "show", help="show everything that the running stack has recorded about one user"
-    )
-    show.add_argument("user", help="our user id, Commet's customer id or the email address")
-    show.add_argument("--json", action="store_true", help="print JSON")
-    redrive = commands.add_parser("redrive", help="try dead webhooks or parked deliveries again")
-    redrive.add_argument("what", nargs="?", default="webhooks", choices=["webhooks", "deliveries"])
-    redrive.add_argument("--id", help="only the webhook or delivery with this id")
-    redrive.add_argument("--user", help="only those of this user")
-    redrive.add_argument("--reason", help="only deliveries parked for this reason")
-    sweep = commands.add_parser(
-        "sweep", help="have the next run of reconcile read all of Commet's subscriptions"
-    )
-    forgive = commands.add_parser("forgive", help="end a debt that a user need not pay")
-    forgive.add_argument("user", help="our user id")
-    forgive.add_argument("debt", type=_debt, help="the number of the debt, or all")
-    forgive.add_argument("--author", required=True, help="who decided it")
-    forgive.add_argument("--note", required=True, help="why")
-    refund = commands.add_parser("refund", help="give a payment back, whole")
-    refund.add_argument("transaction", help="Commet's id of the payment")
-    refund.add_argument("--link", type=int, help="the number of the payment link that it paid")
-    adopt = commands.add_parser("adopt", help="give a customer of Commet to a user")
-    adopt.add_argument("user", help="our user id")
-    adopt.add_argument("customer", help="Commet's id of the customer (cus_...)")
-    adopt.add_argument("--author", required=True, help="who decided it")
-    adopt.add_argument("--note", required=True, help="how you know that the customer is this user")
-    erase = commands.add_parser("erase", help="erase a user")
-    erase.add_argument("user", help="our user id")
-    erase.add_argument("--author", required=True, help="who gives the command")
-    erase.add_argument("--note", required=True, help="who asked for it; not kept")
-    about_accounts = []
-    for name, does in _ABOUT_ACCOUNTS.items():
-        about = commands.add_parser(name, help=does)
-        about.add_argument("user", help="our user id")
-        about.add_argument("--author", required=True, help="who decided it")
-        about.add_argument("--note", required=True, help="why")
-        about_accounts.append(about)
-        if name == "verify-address":
-            about.add_argument("--address", help="the address, if not the account's own")
-    for each in (show, redrive, sweep, forgive, refund, adopt, erase, *about_accounts):
-        each.add_argument(
-            "--data-dir", type=Path, metavar="DIR", default=argparse.SUPPRESS,
-            help="data directory of the running stack (.local)",
-        )  # fmt: skip
-
-
-def _debt(text: str) -> int | str:
-    return text if text == "all" else int(text)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -178,6 +120,8 @@ def _run(console: Console, asked: argparse.Namespace) -> int:
         python=asked.python,
         schedule_minute_seconds=asked.schedule_minute_seconds or None,
         fast=asked.fast,
+        debug=asked.debug,
+        debug_port=asked.debug_port,
         log=Log(raw=asked.verbose),
         say=lambda line: console.print(f"[dim]{escape(line)}[/]"),
     )
@@ -233,67 +177,6 @@ def _explain_relay(console: Console, stack: LocalStack) -> None:
         )
 
 
-def _show(console: Console, asked: argparse.Namespace) -> int:
-    found = operate.ask(asked.data_dir, {"command": "show", "user": asked.user})
-    if asked.json:
-        console.print_json(data=found)
-    else:
-        operate.draw(console, found)
-    return 0
-
-
-def _redrive(console: Console, asked: argparse.Namespace) -> int:
-    named = {name: value for name in ("id", "user", "reason") if (value := getattr(asked, name))}
-    answer = operate.ask(asked.data_dir, {"command": "redrive", "what": asked.what, **named})
-    console.print(f"{answer['redriven']} {asked.what} will be tried again.")
-    return 0
-
-
-def _sweep(console: Console, asked: argparse.Namespace) -> int:
-    operate.ask(asked.data_dir, {"command": "sweep"})
-    console.print("The next run of reconcile begins a sweep.")
-    return 0
-
-
-def _forgive(console: Console, asked: argparse.Namespace) -> int:
-    command = {name: getattr(asked, name) for name in ("user", "debt", "author", "note")}
-    answer = operate.ask(asked.data_dir, {"command": "forgive", **command})
-    console.print(f"{answer['forgiven']} debts were forgiven.")
-    return 0
-
-
-def _refund(console: Console, asked: argparse.Namespace) -> int:
-    command = {"command": "refund", "transaction": asked.transaction, "link": asked.link}
-    answer = operate.ask(asked.data_dir, command)
-    console.print(f"Refund {answer['refund']} is {answer['status']}.")
-    return 0
-
-
-def _adopt(console: Console, asked: argparse.Namespace) -> int:
-    command = {name: getattr(asked, name) for name in ("user", "customer", "author", "note")}
-    answer = operate.ask(asked.data_dir, {"command": "adopt", **command})
-    state = "is now" if answer["new"] else "was already"
-    console.print(f"{answer['adopted']} {state} the customer of {answer['user']}.")
-    return 0
-
-
-def _about_account(console: Console, asked: argparse.Namespace) -> int:
-    command = {name: getattr(asked, name) for name in ("user", "author", "note")}
-    if getattr(asked, "address", None):
-        command["address"] = asked.address
-    name = asked.command.replace("-", "_")
-    answer = operate.ask(asked.data_dir, {"command": name, **command})
-    console.print(", ".join(f"{each}: {answer[each]}" for each in answer))
-    return 0
-
-
-def _erase(console: Console, asked: argparse.Namespace) -> int:
-    command = {name: getattr(asked, name) for name in ("user", "author", "note")}
-    answer = operate.ask(asked.data_dir, {"command": "erase", **command})
-    console.print(f"{answer['erased']} is erased. What runs at Commet ends within minutes.")
-    return 0
-
-
 def _demo(console: Console, _: argparse.Namespace) -> int:
     # Imported late, because the other commands do not need the demo.
     from local.demo import Addresses
@@ -319,17 +202,7 @@ def _demo(console: Console, _: argparse.Namespace) -> int:
         return code
 
 
-_COMMANDS = {
-    "demo": _demo,
-    "show": _show,
-    "redrive": _redrive,
-    "sweep": _sweep,
-    "forgive": _forgive,
-    "refund": _refund,
-    "adopt": _adopt,
-    **dict.fromkeys(_ABOUT_ACCOUNTS, _about_account),
-    "erase": _erase,
-}
+_COMMANDS = {"demo": _demo, **verbs.COMMANDS}
 
 
 if __name__ == "__main__":

@@ -54,6 +54,8 @@ def defaults(environment: Mapping[str, str]) -> dict[str, object]:
         "built": False,
         "python": None,
         "fast": False,
+        "debug": None,
+        "debug_port": 5678,
         "verbose": environment.get("VERBOSE", "0") not in {"", "0", "no", "false"},
     }
 
@@ -100,6 +102,13 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--fast", action="store_true", default=argparse.SUPPRESS,
         help="let Postgres lose data in a power cut; tests start and write faster so",
     )  # fmt: skip
+    parser.add_argument(
+        "--debug", metavar="FUNCTION",
+        help="have this function (track_usage, say) wait for a debugger, without limits of time",
+    )  # fmt: skip
+    parser.add_argument(
+        "--debug-port", type=int, metavar="PORT", help="where it waits for the debugger (5678)"
+    )
     parser.add_argument(
         "--verbose", action="store_true", default=argparse.SUPPRESS,
         help="print every log line as the functions write it",

@@ -24,12 +24,15 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
 from local.commet_key import SANDBOX_BASE_URL, check_sandbox_key
+from local.gateway.debugging import PATIENT_SECONDS, Debugging, DebuggingError, named
+from local.gateway.journal import Journal
 from local.gateway.logs import Log
 from local.gateway.server import Gateway
-from local.gateway.template import import_sam_cli, load_template
+from local.gateway.template import Template, import_sam_cli, load_template
 from local.locks import HeldError, hold
 from local.ports import Port, free_port
 from local.postgres import EmbeddedPostgres
+from local.routines import RoutinesWatch
 from local.standin import StandIn, StandInClock, StandInError
 from local.state import Kept, hide, show
 
@@ -91,8 +94,9 @@ class LocalStack:
     `webhook_secret`. `catalogue` is a YAML or JSON file with plans for the stand-in to sell,
     `currency` is that of all prices, and `commet_options` are further flags of the stand-in.
     `parameters` are parameters of the template. With `fast`, Postgres may lose data in a
-    power cut. `schedule_minute_seconds` says how many seconds a minute of the schedules takes; with
-    None no schedule fires. `say` is called with one line for each step.
+    power cut. The function that `debug` names waits for a debugger at `debug_port`, and nothing
+    limits its time. `schedule_minute_seconds` says how many seconds a minute of the schedules
+    takes; with None no schedule fires. `say` is called with one line for each step.
     """
 
     def __init__(
@@ -112,6 +116,8 @@ class LocalStack:
         commet_options: Sequence[str] = (),
         parameters: dict[str, str] | None = None,
         fast: bool = False,
+        debug: str | None = None,
+        debug_port: int = 5678,
         log: Log | None = None,
         say: Callable[[str], object] = lambda _: None,
     ) -> None:
@@ -129,6 +135,8 @@ class LocalStack:
         self._commet_options = commet_options
         self._parameters = parameters or {}
         self._fast = fast
+        self._debug = debug
+        self._debug_port = debug_port
         self._say = say
         self._closing = contextlib.ExitStack()
         self._standin: StandIn | None = None
@@ -240,14 +248,17 @@ class LocalStack:
         else:
             self.commet_api_key = self._sandbox_key or ""
         secrets = self._secrets(kept, reachable)
+        template = load_template(self._template, self._template_parameters(port, reachable))
+        self._journal()
         self._gateway = Gateway(
-            load_template(self._template, self._template_parameters(port, reachable)),
+            template,
             listener=listener,
             secrets=secrets,
             clock=self._clock,
             log=self.log,
             python=self._python,
             schedule_minute_seconds=self._schedule_minute_seconds,
+            debugging=self._debugging(template),
         )
         self._closing.callback(self._gateway.close)
         with ThreadPoolExecutor() as pool:
@@ -265,8 +276,24 @@ class LocalStack:
         self._say(f"Migrations: {len(applied)} applied." if applied else "Migrations: up to date.")
         self.webhook_secret = next(iter(json.loads(secrets[_WEBHOOK_SECRET])["secrets"]), "")
         self._gateway.start()
+        watch = RoutinesWatch(lambda: self.invoke(MIGRATE_FUNCTION), self._say)
+        watch.start()
+        self._closing.callback(watch.stop)
         self._closing.callback(hide, self.data_dir)
         show(self.data_dir, self.facts())
+
+    def _journal(self) -> None:
+        """Keeps the log in the data directory from now on."""
+        self.log.journal = journal = Journal(self.data_dir)
+        self._closing.callback(journal.close)
+
+    def _debugging(self, template: Template) -> Debugging | None:
+        if self._debug is None:
+            return None
+        try:
+            return Debugging(named(template.functions, self._debug), self._debug_port)
+        except DebuggingError as error:
+            raise StackError(str(error)) from None
 
     def _applied(self, migrations: "Future[Any]") -> list[str]:
         """The names of the applied migrations.
@@ -351,6 +378,8 @@ class LocalStack:
         self._mention_moved("Commet stand-in", self._commet_port, port)
         data = self.data_dir / "commet.sqlite"
         options = ["--currency", self._currency, *self._commet_options]
+        if self._debug:  # it may be the function that takes Commet's webhooks
+            options += ["--webhook-timeout", str(PATIENT_SECONDS)]
         if self._catalogue:
             options += ["--catalogue", str(self._catalogue.resolve())]
         try:

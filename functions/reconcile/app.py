@@ -2,6 +2,7 @@
 
 {}                                                          what the schedule does
 {"command": "sweep"}                                        the next run begins a sweep
+{"command": "compare"}                                      the next run compares all totals
 {"command": "redrive", "what": "webhooks", "id"?, "user"?}    dead webhooks are tried again
 {"command": "redrive", "what": "deliveries", "id"?, "user"?, "reason"?}
                                                             parked deliveries are sent again

@@ -1,13 +1,15 @@
 """Invokes the functions of a template as Lambda does: pools of workers, limits, reports."""
 
+import contextlib
 import json
 import os
 import threading
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from local.gateway.debugging import PATIENT_SECONDS
 from local.gateway.logs import Report
 from local.gateway.runtime_api import MAX_PAYLOAD_BYTES
 from local.gateway.template import FunctionSpec
@@ -38,6 +40,7 @@ class InvocationResult:
     payload: bytes
     failed: bool
     request_id: str
+    init_ms: float | None = None  # of a worker's first invocation
 
 
 class Functions:
@@ -57,8 +60,10 @@ class Functions:
     ) -> None:
         self._launcher = launcher
         watch = CodeWatch()
+        # One process alone can wait at the debugger's port, and all requests wait with it.
+        limits = {True: (1, PATIENT_SECONDS), False: (max_workers, queue_seconds)}
         self._pools = {
-            name: _Pool(spec, launcher, watch, max_workers, queue_seconds)
+            name: _Pool(spec, launcher, watch, *limits[launcher.is_debugged(name)])
             for name, spec in specs.items()
         }
 
@@ -69,6 +74,20 @@ class Functions:
         """The function's settings. Raises FunctionNotFoundError."""
         return self._pool(name).spec
 
+    def is_debugged(self, name: str) -> bool:
+        """Whether the function waits for a debugger, without limits of time."""
+        return self._launcher.is_debugged(name)
+
+    def warm(self, name: str) -> None:
+        """Starts a worker of the function before anybody asks for it. Does not wait for it."""
+
+        def start() -> None:
+            with contextlib.suppress(TooManyRequestsError):  # the gateway is stopping
+                pool = self._pool(name)
+                pool.release(pool.acquire())
+
+        threading.Thread(target=start, name=f"{name}-warm", daemon=True).start()
+
     def invoke(
         self,
         name: str,
@@ -76,24 +95,27 @@ class Functions:
         *,
         trace: str | None = None,
         routine: bool = False,
+        asked_by: str | None = None,
     ) -> InvocationResult:
         """Runs a function with an event (bytes of JSON, or anything that has a JSON form).
 
-        A `routine` invocation that succeeded in a running worker has no REPORT line. Raises
-        FunctionNotFoundError, RequestTooLargeError and TooManyRequestsError.
+        `asked_by` is the id of the request that the invocation answers. A `routine` invocation that
+        succeeded in a running worker has no REPORT line. Raises FunctionNotFoundError,
+        RequestTooLargeError and TooManyRequestsError.
         """
         pool = self._pool(name)
         payload = event if isinstance(event, bytes) else json.dumps(event).encode()
         if len(payload) > MAX_PAYLOAD_BYTES:
             raise RequestTooLargeError
         request_id = str(uuid.uuid4())
-        worker = pool.acquire()
+        ids = (request_id, asked_by) if asked_by else (request_id,)
+        worker = pool.acquire(ids)
         try:
             cold = not worker.served
             worker.served = True
             started = time.perf_counter()
             outcome = worker.init_failure or worker.invoke(
-                request_id, payload, trace=trace, routine=routine
+                ids, payload, trace=trace, routine=routine
             )
             duration_ms = (time.perf_counter() - started) * 1000
         finally:
@@ -108,8 +130,10 @@ class Functions:
                     max_memory_mb=worker.max_memory_mb,
                     error=outcome.reason,
                 ),
+                ids,
             )
-        return InvocationResult(outcome.payload, outcome.failed, request_id)
+        init_ms = worker.init_ms if cold else None
+        return InvocationResult(outcome.payload, outcome.failed, request_id, init_ms)
 
     def close(self) -> None:
         """Ends all workers, also busy ones."""
@@ -151,7 +175,7 @@ class _Pool:
         self._starting = 0
         self._closed = False
 
-    def acquire(self) -> Worker:
+    def acquire(self, ids: Sequence[str] = ()) -> Worker:
         """A worker for one invocation, with the current code. Raises TooManyRequestsError."""
         deadline = time.monotonic() + self._queue_seconds
         with self._freed:
@@ -173,7 +197,7 @@ class _Pool:
                 if not self._freed.wait(deadline - time.monotonic()):
                     raise TooManyRequestsError(self.spec.name)
         try:
-            worker = self._launcher.start(self.spec, stamp)
+            worker = self._launcher.start(self.spec, stamp, ids)
             with self._freed:
                 self._workers.add(worker)
                 if self._closed:  # the pool was closed while the worker started

@@ -1,13 +1,15 @@
-"""The gateway's log: the functions' own output, and a REPORT line for each invocation."""
+"""The gateway's log: the functions' own output, and a line for each request or invocation."""
 
 import json
 import math
 import sys
 import threading
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TextIO
 
+from local.gateway.journal import Journal
 from local.gateway.template import FunctionSpec
 
 _COLOURS = (36, 32, 33, 35, 34, 96, 92, 93, 95, 94)
@@ -28,6 +30,24 @@ class Report:
     def billed_ms(self) -> int:
         """The milliseconds that Lambda would bill: whole ones, with the initialisation."""
         return math.ceil(self.duration_ms + (self.init_ms or 0))
+
+
+@dataclass(frozen=True)
+class Access:
+    """One request and its answer. `function` is None where the gateway answered itself."""
+
+    method: str
+    path: str
+    status: int
+    duration_ms: float
+    request_id: str
+    function: str | None = None
+    init_ms: float | None = None
+
+    def __str__(self) -> str:
+        cold = f", {self.init_ms:.0f} of them to start" if self.init_ms is not None else ""
+        time = f"{self.duration_ms:.0f} ms{cold}"
+        return f"{self.method} {self.path} {self.status} in {time}  id={self.request_id}"
 
 
 # Fields of a structured line that are left out: they are shown elsewhere, or are of no use here.
@@ -71,7 +91,8 @@ def _brief(value: object) -> str:
 class Log:
     """Prints lines with their function's name in front. Many threads may write at once.
 
-    Structured lines are made readable and metrics are left out, unless `raw` is set.
+    Structured lines are made readable and metrics are left out, unless `raw` is set. Each line is
+    also written into the `journal`, if there is one, with the ids of its invocation.
     """
 
     def __init__(
@@ -79,19 +100,37 @@ class Log:
     ) -> None:
         self._stream = stream or sys.stderr
         self.raw = raw
+        self.journal: Journal | None = None
         self._colour = self._stream.isatty() if colour is None else colour
         self._lock = threading.Lock()
 
-    def output(self, function: str, text: str, *, routine: bool = False) -> None:
+    def output(
+        self, function: str, text: str, *, routine: bool = False, ids: Sequence[str] = ()
+    ) -> None:
         """Prints lines that a function wrote; of a `routine` run only warnings and errors."""
         lines = text.rstrip("\n").split("\n")
+        if self.journal and (kept := [line for line in lines if readable(line) is not None]):
+            self.journal.write(function, "\n".join(kept), ids)
         if not self.raw:
             lines = [shown for line in lines if (shown := readable(line, routine=routine))]
         if lines:
             self._write(function, "\n".join(lines).split("\n"))
 
-    def report(self, spec: FunctionSpec, report: Report) -> None:
-        """Prints Lambda's summary of an invocation."""
+    def access(self, access: Access) -> None:
+        """Prints the line of a request; in red if its answer is an error of ours."""
+        function = access.function or "gateway"
+        if self.journal:
+            self.journal.write(function, str(access), [access.request_id])
+        self._write(function, [str(access)], _RED if access.status >= 500 else "")
+
+    def report(self, spec: FunctionSpec, report: Report, ids: Sequence[str] = ()) -> None:
+        """Prints Lambda's summary of an invocation.
+
+        Of one that has its own line as a request (`ids` has the request's id) only the reason of a
+        failure, unless the log is `raw`.
+        """
+        if self.journal and report.error:
+            self.journal.write(spec.name, report.error, ids)
         parts = [
             f"REPORT RequestId: {report.request_id}",
             f"Duration: {report.duration_ms:.2f} ms",
@@ -104,7 +143,8 @@ class Log:
             parts.append(f"Init Duration: {report.init_ms:.2f} ms")
         if report.error:
             self._write(spec.name, [report.error], _RED)
-        self._write(spec.name, ["  ".join(parts)], _DIM)
+        if len(ids) < 2 or self.raw:
+            self._write(spec.name, ["  ".join(parts)], _DIM)
 
     def note(self, function: str, text: str) -> None:
         """Prints a message of the gateway about a function."""

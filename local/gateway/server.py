@@ -12,11 +12,13 @@ import secrets as random
 import socket
 import tempfile
 import threading
+import time
 from collections.abc import Iterable, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -27,6 +29,7 @@ from waitress.wasyncore import close_all  # type: ignore[import-untyped]
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.wrappers import Request, Response
 
+from local.gateway.debugging import Debugging
 from local.gateway.events import Event, api_request_id, function_url_event, http_api_event
 from local.gateway.functions import (
     Functions,
@@ -34,7 +37,7 @@ from local.gateway.functions import (
     RequestTooLargeError,
     TooManyRequestsError,
 )
-from local.gateway.logs import Log
+from local.gateway.logs import Access, Log
 from local.gateway.responses import (
     MalformedResponseError,
     apply_cors,
@@ -64,6 +67,16 @@ _INTEGRATION_SECONDS = 30
 _THREADS = 64
 
 
+@dataclass(slots=True)
+class _Asked:
+    """A request on its way, with its id, and who answered it once that is known."""
+
+    request: Request
+    id: str
+    function: str | None = None
+    init_ms: float | None = None
+
+
 class _FrontDoor:
     """A WSGI application that answers with a function. Its two subclasses choose the function."""
 
@@ -80,22 +93,51 @@ class _FrontDoor:
         if self._cors and is_preflight(request):
             response = preflight(request, self._cors)
         else:
-            response = self._answer(request)
+            response = self._log_and_answer(request)
             if self._cors:
                 apply_cors(request, response, self._cors)
         return response(environ, start_response)
 
-    def _answer(self, request: Request) -> Response:
+    def _log_and_answer(self, request: Request) -> Response:
+        started = time.perf_counter()
+        asked = _Asked(request, self._new_id())
+        response = self._ask(asked)
+        response.headers[self._id_header] = asked.id
+        path = f"{request.script_root}{request.path}"
+        self._log.access(
+            Access(
+                request.method,
+                path,
+                response.status_code,
+                (time.perf_counter() - started) * 1000,
+                asked.id,
+                function=asked.function,
+                init_ms=asked.init_ms,
+            )
+        )
+        return response
+
+    _id_header: str
+
+    def _new_id(self) -> str:
         raise NotImplementedError
 
-    def _invoke(self, function: str, event: Event) -> InvocationResult:
+    def _ask(self, asked: "_Asked") -> Response:
+        raise NotImplementedError
+
+    def _invoke(self, asked: "_Asked", function: str, event: Event) -> InvocationResult:
         """Invokes the function. Raises FutureTimeoutError where API Gateway would stop waiting."""
+        asked.function = function
         trace = event["headers"].get("x-amzn-trace-id")
-        if self._functions.spec(function).timeout_seconds < _INTEGRATION_SECONDS:
-            return self._functions.invoke(function, event, trace=trace)
-        # Only the caller stops waiting. The function continues, as it does in AWS.
-        running = self._patient.submit(self._functions.invoke, function, event, trace=trace)
-        return running.result(_INTEGRATION_SECONDS)
+        invoke = partial(self._functions.invoke, function, event, trace=trace, asked_by=asked.id)
+        limit = self._functions.spec(function).timeout_seconds
+        if limit < _INTEGRATION_SECONDS or self._functions.is_debugged(function):
+            result = invoke()
+        else:
+            # Only the caller stops waiting. The function continues, as it does in AWS.
+            result = self._patient.submit(invoke).result(_INTEGRATION_SECONDS)
+        asked.init_ms = result.init_ms
+        return result
 
     def _render(self, function: str, result: InvocationResult) -> Response | None:
         """The response; None where the function failed or its answer is malformed."""
@@ -113,13 +155,13 @@ class _HttpApiDoor(_FrontDoor):
         super().__init__(functions, api.cors, log)
         self._router = Router(api.routes)
 
-    def _answer(self, request: Request) -> Response:
-        request_id = api_request_id()
-        response = self._ask(request, request_id)
-        response.headers["apigw-requestid"] = request_id
-        return response
+    _id_header = "apigw-requestid"
 
-    def _ask(self, request: Request, request_id: str) -> Response:
+    def _new_id(self) -> str:
+        return api_request_id()
+
+    def _ask(self, asked: "_Asked") -> Response:
+        request = asked.request
         if (request.content_length or 0) > MAX_REQUEST_BYTES:
             return too_large()
         match = self._router.match(request.method, request.path)
@@ -130,10 +172,10 @@ class _HttpApiDoor(_FrontDoor):
             request,
             route_key=match.route.key,
             path_parameters=match.path_parameters,
-            request_id=request_id,
+            request_id=asked.id,
         )
         try:
-            result = self._invoke(function, event)
+            result = self._invoke(asked, function, event)
         except RequestTooLargeError:
             return too_large()
         except (TooManyRequestsError, FutureTimeoutError):
@@ -146,18 +188,18 @@ class _FunctionUrlDoor(_FrontDoor):
         super().__init__(functions, url.cors, log)
         self._function = url.function
 
-    def _answer(self, request: Request) -> Response:
-        request_id = str(uuid4())
-        response = self._ask(request, request_id)
-        response.headers["x-amzn-RequestId"] = request_id
-        return response
+    _id_header = "x-amzn-RequestId"
 
-    def _ask(self, request: Request, request_id: str) -> Response:
+    def _new_id(self) -> str:
+        return str(uuid4())
+
+    def _ask(self, asked: "_Asked") -> Response:
+        request = asked.request
         if (request.content_length or 0) > MAX_PAYLOAD_BYTES:
             return too_large()
-        event = function_url_event(request, function=self._function, request_id=request_id)
+        event = function_url_event(request, function=self._function, request_id=asked.id)
         try:
-            result = self._invoke(self._function, event)
+            result = self._invoke(asked, self._function, event)
         except RequestTooLargeError:
             return too_large()
         except TooManyRequestsError:
@@ -178,7 +220,8 @@ class Gateway:
 
     `secrets` are SecretString values by id, which may change at any time. `clock` answers `/clock`.
     `python` is the functions' interpreter. `schedule_minute_seconds` says how many seconds a minute
-    of the schedules takes; with None no schedule fires.
+    of the schedules takes; with None no schedule fires. The function of `debugging` waits for a
+    debugger.
     """
 
     def __init__(
@@ -195,6 +238,7 @@ class Gateway:
         queue_seconds: float = _INTEGRATION_SECONDS,
         init_seconds: float = INIT_SECONDS,
         schedule_minute_seconds: float | None = None,
+        debugging: Debugging | None = None,
     ) -> None:
         self.log = log or Log()
         self._listener = listener or listen()
@@ -218,7 +262,9 @@ class Gateway:
                 python=python,
                 own_client=own_client,
                 init_seconds=init_seconds,
+                debugging=debugging,
             )
+            self._debugging = debugging
             self._closing.callback(launcher.close)
             self._functions = Functions(
                 {name: self._with_urls(spec) for name, spec in template.functions.items()},
@@ -257,6 +303,8 @@ class Gateway:
     def start(self) -> None:
         """Begins to accept requests and to fire schedules. Earlier requests wait until then."""
         self._thread.start()
+        if self._debugging:
+            self._functions.warm(self._debugging.function)
         if self._schedules_fire:
             self._scheduler.start()
 

@@ -10,11 +10,13 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
 from local import lambda_runtime
+from local.gateway.debugging import PATIENT_SECONDS, Debugging
 from local.gateway.events import trace_id
 from local.gateway.logs import Log
 from local.gateway.runtime_api import LOOPBACK, Invocation, Outcome, RuntimeApi, Session
@@ -47,7 +49,8 @@ class Launcher:
     """Starts workers. The gateway has one launcher.
 
     `python` is the functions' interpreter, by default this one. With `own_client` the functions run
-    under our small client instead of awslambdaric.
+    under our small client instead of awslambdaric. The function of `debugging` waits for a
+    debugger.
     """
 
     def __init__(
@@ -58,9 +61,11 @@ class Launcher:
         python: str | None = None,
         own_client: bool | None = None,
         init_seconds: float = INIT_SECONDS,
+        debugging: Debugging | None = None,
     ) -> None:
         self.log = log
-        self.init_seconds = init_seconds
+        self._init_seconds = init_seconds
+        self._debugging = debugging
         self._sidecars = sidecars
         self._python = python or sys.executable
         if own_client is None:
@@ -69,13 +74,28 @@ class Launcher:
         self._runtime_api = RuntimeApi()
         self._reaper = Reaper()
 
-    def start(self, spec: FunctionSpec, stamp: Stamp) -> "Worker":
-        """A worker whose process was started. `Worker.initialise` waits until it is ready."""
+    def is_debugged(self, function: str) -> bool:
+        return self._debugging is not None and self._debugging.function == function
+
+    def init_seconds(self, function: str) -> float:
+        """How long a start of the function may take."""
+        return PATIENT_SECONDS if self.is_debugged(function) else self._init_seconds
+
+    def start(self, spec: FunctionSpec, stamp: Stamp, ids: Sequence[str] = ()) -> "Worker":
+        """A worker whose process was started. `Worker.initialise` waits until it is ready.
+
+        `ids` are those of the invocation that needs it.
+        """
+        client = self._client
+        if self._debugging and self.is_debugged(spec.name):
+            client = self._debugging.command(client)
+            waits = f"Waits for a debugger at {LOOPBACK}:{self._debugging.port}."
+            self.log.note(spec.name, waits)
         session = Session()
         port = self._runtime_api.open(session)
         try:
             process = subprocess.Popen(
-                [self._python, *self._client, spec.handler],
+                [self._python, *client, spec.handler],
                 cwd=spec.code,
                 env=worker_environment(spec, f"{LOOPBACK}:{port}", self._sidecars),
                 stdin=subprocess.DEVNULL,
@@ -86,7 +106,7 @@ class Launcher:
         except OSError:
             session.close()
             raise
-        return Worker(spec, stamp, process, session, self)
+        return Worker(spec, stamp, process, session, self, ids=ids)
 
     def close(self) -> None:
         self._runtime_api.close()
@@ -129,6 +149,8 @@ def worker_environment(spec: FunctionSpec, runtime_api: str, sidecars: Sidecars)
         "EMAIL_ENDPOINT_URL": f"http://{LOOPBACK}:{sidecars.secrets_port}",
         # AWS's SDKs read this one themselves.
         "AWS_ENDPOINT_URL_LAMBDA": f"http://{LOOPBACK}:{sidecars.secrets_port}",
+        # For a debugger, which would warn that Python's own modules have no files.
+        "PYDEVD_DISABLE_FILE_VALIDATION": "1",
     }
     if spec.logging.get("LogFormat") == "JSON":
         environment["AWS_LAMBDA_LOG_FORMAT"] = "JSON"
@@ -154,6 +176,8 @@ class Worker:
         process: subprocess.Popen[bytes],
         session: Session,
         launcher: Launcher,
+        *,
+        ids: Sequence[str],
     ) -> None:
         self.spec = spec
         self.stamp = stamp
@@ -166,7 +190,7 @@ class Worker:
         self._process = process
         self._session = session
         self._launcher = launcher
-        self._output = _Output(process, spec.name, launcher.log)
+        self._output = _Output(process, spec.name, launcher.log, ids)
         threading.Thread(target=self._watch, name=f"{spec.name}-exit", daemon=True).start()
 
     @property
@@ -175,20 +199,29 @@ class Worker:
 
     def initialise(self) -> None:
         """Waits until the worker is ready. `init_failure` is set where the start failed."""
-        self.init_failure = self._session.wait_ready(self._launcher.init_seconds)
+        self.init_failure = self._session.wait_ready(self._launcher.init_seconds(self.spec.name))
         self.init_ms = (time.monotonic() - self._started) * 1000
         if self.init_failure:
             self._give_up()
 
     def invoke(
-        self, request_id: str, payload: bytes, *, trace: str | None = None, routine: bool = False
+        self,
+        ids: Sequence[str],
+        payload: bytes,
+        *,
+        trace: str | None = None,
+        routine: bool = False,
     ) -> Outcome:
-        """Runs the handler once, for at most the function's time limit."""
-        limit = self.spec.timeout_seconds
-        self._output.routine = routine
+        """Runs the handler once, for at most the function's time limit.
+
+        `ids` are Lambda's id of the invocation, and the id of the request if it answers one.
+        """
+        debugged = self._launcher.is_debugged(self.spec.name)
+        limit = PATIENT_SECONDS if debugged else self.spec.timeout_seconds
+        self._output.routine, self._output.ids = routine, ids
         self._session.submit(
             Invocation(
-                request_id,
+                ids[0],
                 payload,
                 deadline_ms=math.floor((time.time() + limit) * 1000),
                 function_arn=self.spec.arn,
@@ -239,13 +272,16 @@ class Worker:
 class _Output:
     """Relays a worker's output, so that it comes before the REPORT line of its invocation."""
 
-    def __init__(self, process: subprocess.Popen[bytes], name: str, log: Log) -> None:
+    def __init__(
+        self, process: subprocess.Popen[bytes], name: str, log: Log, ids: Sequence[str]
+    ) -> None:
         assert process.stdout is not None  # noqa: S101 - for the type checker
         self._pipe = process.stdout
         self._name = name
         self._log = log
         self._rest = b""
         self.routine = False
+        self.ids = ids
         self._lock = threading.Lock()
         os.set_blocking(self._pipe.fileno(), False)
         threading.Thread(target=self._relay, name=f"{name}-output", daemon=True).start()
@@ -278,7 +314,7 @@ class _Output:
         text = (self._rest + complete).decode("utf-8", errors="replace")
         self._rest = b""
         if text:
-            self._log.output(self._name, text, routine=self.routine)
+            self._log.output(self._name, text, routine=self.routine, ids=self.ids)
 
     def _relay(self) -> None:
         descriptor = self._pipe.fileno()

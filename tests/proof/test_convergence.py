@@ -130,7 +130,9 @@ def taking_place(
     )
     db.execute(f"truncate {tables} restart identity")
     if swept:
-        db.execute("insert into rounds (name, started_at) values ('sweep', now())")
+        db.execute(
+            "insert into rounds (name, started_at, begun_at) values ('sweep', now(), 'infinity')"
+        )
     with standin(catalogue=CATALOGUE, **tale.options) as remote, receiver() as hooks:
         commet = Commet(
             remote.base_url,
@@ -191,7 +193,7 @@ def test_any_lost(proof_db: Database, handler: Handler, tale: Tale) -> None:
         history.lose(tale.seed)
         history.deliver_all(tale.seed)
         proof_db.execute("update subscriptions set recheck_at = now()")
-        proof_db.execute("update rounds set started_at = now() - interval '1 day'")
+        proof_db.execute("update rounds set begun_at = '-infinity'")
         compare(history, tale.seed)
 
 

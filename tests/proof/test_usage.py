@@ -334,7 +334,7 @@ class Usage(RuleBasedStateMachine):
         housekeeping.compact_deliveries(self.db, before=before, deadline=Deadline.after(20))
         rows = self._ledger()
         self.db.execute("delete from rounds where name = 'ledger'")
-        housekeeping.prune_ledger(self.db, before=before, deadline=Deadline.after(20))
+        housekeeping.prune_ledger(self.db, self.now, before=before, deadline=Deadline.after(20))
         kept = self._ledger()
         for place in rows.keys() - kept.keys():
             row = rows[place]

@@ -3,13 +3,17 @@
 Everything here holds under AWS's own runtime client and under ours.
 """
 
+import contextlib
 import os
+import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.gateway.conftest import Served, answering, asking
+from local.gateway.journal import Journal, about
+from local.gateway.template import Template
+from tests.e2e.gateway.conftest import Served, answering, asking, serve
 
 
 def test_a_function_answers_through_the_front_door(either_client: Served) -> None:
@@ -101,13 +105,49 @@ def test_requests_run_in_parallel(either_client: Served, tmp_path: Path) -> None
     assert len({answer.text for answer in answers}) == 3
 
 
-def test_what_a_function_prints_stands_before_its_report(either_client: Served) -> None:
-    """Standard output and error alike, with the function's name."""
+def test_what_a_function_prints_stands_before_the_line_of_its_request(
+    either_client: Served,
+) -> None:
+    """Standard output and error alike, with the function's name; then who asked for what."""
     start = len(either_client.output.getvalue())
-    either_client.get(params=asking("say", text="hello"))
+    answer = either_client.get(params=asking("say", text="hello"))
     lines = either_client.output.getvalue()[start:].splitlines()
     assert [line.split(maxsplit=1)[0] for line in lines] == ["Probe"] * 3
     assert lines[0].endswith("said hello")
+    assert lines[1].endswith("and to stderr")
+    asked, _, request_id = lines[2].partition("  id=")
+    assert re.fullmatch(r"Probe +GET /probe 204 in \d+ ms", asked)
+    assert request_id == answer.headers["apigw-requestid"]
+
+
+def test_the_id_of_an_answer_finds_its_traceback(template: Template, tmp_path: Path) -> None:
+    """Also of a function that could not be loaded; and nothing of any other request."""
+    with contextlib.contextmanager(serve)(template) as served:
+        served.gateway.log.journal = Journal(tmp_path)
+        failed = served.get(params=asking("fail")).headers["apigw-requestid"]
+        said = served.get(params=asking("say", text="hello")).headers["apigw-requestid"]
+        broken = served.get("/broken").headers["apigw-requestid"]
+        served.gateway.log.journal.close()
+        text = {
+            each: "\n".join(entry.text for entry in about(tmp_path, each))
+            for each in (failed, said, broken)
+        }
+    assert "asked to fail" in text[failed]
+    assert "in fail" in text[failed]
+    assert "GET /probe 500 in" in text[failed]
+    assert "hello" not in text[failed]
+    assert "said hello" in text[said]
+    assert "asked to fail" not in text[said]
+    assert "No module named 'missing'" in text[broken]
+
+
+def test_what_a_function_prints_stands_before_its_report(either_client: Served) -> None:
+    """Whoever invokes a function directly has no request, so the measures stand there."""
+    start = len(either_client.output.getvalue())
+    query = asking("say", text="hello")
+    either_client.gateway.invoke("Probe", {"queryStringParameters": query})
+    lines = either_client.output.getvalue()[start:].splitlines()
+    assert [line.split(maxsplit=1)[0] for line in lines] == ["Probe"] * 3
     assert lines[1].endswith("and to stderr")
     assert "REPORT RequestId: " in lines[2]
     assert "Max Memory Used: " in lines[2]

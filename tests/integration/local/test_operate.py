@@ -1,6 +1,8 @@
 """`python -m local show|redrive|sweep|forgive|refund|adopt`: asking a stack that runs."""
 
 import json
+import re
+import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
@@ -9,8 +11,12 @@ from pathlib import Path
 import httpx
 import pytest
 
+from billing.operations import commands
 from local.__main__ import main
 from local.stack import LocalStack
+from local.verbs import COMMANDS
+
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +66,17 @@ def test_show_as_json(directory: Path, capsys: pytest.CaptureFixture[str]) -> No
         (["redrive", "webhooks", "--user", "usr_1", "--id", "whev_1"], "0 webhooks"),
         (["redrive", "deliveries", "--reason", "unconfirmed"], "0 deliveries"),
         (["sweep"], "begins a sweep"),
+        (["compare"], "The next run of reconcile compares all totals"),
+        (
+            ["resolve", "usr_1", "dlv_1", "--note", "credited"],
+            "Nothing to do: usr_1 has no parked delivery dlv_1.",
+        ),
+        (
+            ["resolve-dispute", "usr_1", "txn_1", "won"],
+            "Nothing to do: usr_1 has no open dispute about txn_1.",
+        ),
+        (["repair"], "0 of Commet's totals will be replaced"),
+        (["repair", "--user", "usr_1"], "0 of Commet's totals will be replaced"),
         (["forgive", "usr_1", "all", "--author", "ann", "--note", "ours"], "0 debts were forgiven"),
     ],
 )
@@ -69,6 +86,29 @@ def test_commands(
     """They say what they did."""
     assert ask(directory, *arguments) == 0
     assert told in capsys.readouterr().out
+
+
+def test_every_command_has_a_verb() -> None:
+    """`show` and all others, by its own name or a shorter one."""
+    shorter = {"repair_drift": "repair"}
+    verbs = {shorter.get(name, name).replace("_", "-") for name in commands._COMMANDS}
+    assert verbs <= set(COMMANDS)
+    listed = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert verbs <= set(re.findall(r"^  ([a-z-]+) ", listed, re.MULTILINE))
+
+
+def test_logs(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The id in an answer finds the lines of its request, also after the stack has ended."""
+    api = json.loads((directory / "stack.json").read_text())["api"]
+    answer = httpx.get(f"{api}/dashboard", timeout=30)
+    assert ask(directory, "logs", answer.json()["request_id"]) == 0
+    told = capsys.readouterr().out
+    assert "GET /dashboard 401 in" in told
+    assert f"id={answer.json()['request_id']}" in told
+    assert ask(directory, "logs") == 0
+    assert len(capsys.readouterr().out.splitlines()) > 10
+    assert ask(directory, "logs", "nothing-has-this-id") == 1
+    assert "No log line in" in capsys.readouterr().err
 
 
 def test_adopt(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -28,13 +28,16 @@ class Round:
     started_at: datetime  # by the database's clock
 
 
-def take_up(db: Database, name: str, *, start: Position, every: timedelta) -> Round | None:
+def take_up(
+    db: Database, name: str, *, start: Position, every: timedelta, now: datetime
+) -> Round | None:
     """The round that is under way, was requested or is due; None if there is none.
 
     Also None while another run works on the round. A round is due when the last one began `every`
-    ago. A round that nobody requested begins at `start`.
+    before `now`, which is the time of the functions' clock: a laptop's can be moved. A round that
+    nobody requested begins at `start`.
     """
-    params = {"name": name, "start": Jsonb(start), "every": every}
+    params = {"name": name, "start": Jsonb(start), "every": every, "now": now}
     row = db.one(_sql["lease_round"], params)
     return Round(name, row["position"], row["started_at"]) if row else None
 

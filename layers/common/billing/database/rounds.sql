@@ -1,23 +1,25 @@
 -- The positions of rounds: work that no single run finishes.
 
 -- Takes up a round under a lease of two minutes: the requested round, else the round under way,
--- else a new one if the last began longer ago than `every`, or there was none. Returns no row if no
--- round is due, or while another run's lease lasts.
+-- else a new one if the last began longer ago than `every`, or there was none. `now` is the time of
+-- the functions' clock. Returns no row if no round is due, or while another run's lease lasts.
 -- name: lease_round
-insert into rounds as c (name, position, started_at, leased_until)
-values (%(name)s, %(start)s, now(), now() + interval '2 minutes')
+insert into rounds as c (name, position, started_at, begun_at, leased_until)
+values (%(name)s, %(start)s, now(), %(now)s, now() + interval '2 minutes')
 on conflict (name) do update set
     position = case when c.requested is not null then c.requested
                     else coalesce(c.position, excluded.position) end,
     started_at = case when c.position is null or c.requested is not null then now()
                       else c.started_at end,
+    begun_at = case when c.position is null or c.requested is not null then excluded.begun_at
+                    else c.begun_at end,
     finished_at = case when c.position is null or c.requested is not null then null
                        else c.finished_at end,
     requested = null,
     leased_until = excluded.leased_until
 where (c.leased_until is null or c.leased_until < now())
   and (c.position is not null or c.requested is not null
-       or c.started_at is null or c.started_at < now() - %(every)s::interval)
+       or c.begun_at is null or c.begun_at < excluded.begun_at - %(every)s::interval)
 returning position, started_at
 
 -- name: advance_round

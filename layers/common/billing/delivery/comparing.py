@@ -44,6 +44,7 @@ logger = Logger(child=True)
 EVERY = timedelta(hours=6)
 _AGAIN = timedelta(minutes=2)  # until a user who could not be decided is compared again
 _ROUND = "drift"
+_BEGINNING = {"after": ""}
 _UNUSED = ""  # stands for all features that were not used
 _AT_ONCE = 8
 _CALL_SECONDS = 10.0
@@ -159,6 +160,11 @@ def compare(
     return work.done
 
 
+def request(db: Database) -> None:
+    """Makes the next run compare all users, although the last round is not long ago."""
+    rounds.request(db, _ROUND, start=_BEGINNING)
+
+
 def repair(db: Database, *, user_id: str | None = None) -> int:
     """Asks for a repair of all drift in open periods, of one user or all; returns how many.
 
@@ -251,7 +257,7 @@ class _Work:
 
     def go_round(self, every: timedelta) -> None:
         """Compares all users in turn, from where the last run stopped."""
-        found = rounds.take_up(self._db, _ROUND, start={"after": ""}, every=every)
+        found = rounds.take_up(self._db, _ROUND, start=_BEGINNING, every=every, now=self._clock())
         if found is None:
             return
         after = found.position["after"]

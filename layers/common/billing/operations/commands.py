@@ -99,6 +99,11 @@ def _sweep(asked: _Asked) -> dict[str, Any]:
     return {"requested": "sweep"}
 
 
+def _compare(asked: _Asked) -> dict[str, Any]:
+    comparing.request(asked.db)
+    return {"requested": "compare"}
+
+
 def _redrive(asked: _Asked) -> dict[str, Any]:
     run = _REDRIVES.get(str(asked.command.get("what", "webhooks")))
     if run is None:
@@ -259,6 +264,7 @@ _COMMANDS: dict[str, Callable[[_Asked], dict[str, Any]]] = {
     "show": _show,
     "redrive": _redrive,
     "sweep": _sweep,
+    "compare": _compare,
     "resolve": _resolve,
     "resolve_dispute": _resolve_dispute,
     "repair_drift": _repair_drift,

@@ -55,7 +55,12 @@ def prune_audit(db: Database, *, age: timedelta, deadline: Deadline) -> int:
 
 
 def prune_inbox(
-    db: Database, *, payload_age: timedelta, id_age: timedelta, deadline: Deadline
+    db: Database,
+    now: datetime,
+    *,
+    payload_age: timedelta,
+    id_age: timedelta,
+    deadline: Deadline,
 ) -> int:
     """Deletes the payload of webhooks older than `payload_age`, and rows older than `id_age`.
 
@@ -63,7 +68,7 @@ def prune_inbox(
     not applied yet keeps its row and payload. A row is kept for much longer than Commet repeats a
     webhook, so a repeated webhook is always recognised.
     """
-    found = rounds.take_up(db, _PAYLOADS, start=_BEGINNING, every=timedelta(0))
+    found = rounds.take_up(db, _PAYLOADS, start=_BEGINNING, every=timedelta(0), now=now)
     if found is None:
         return 0
     position, pruned = found.position, 0
@@ -104,7 +109,7 @@ def compact_deliveries(db: Database, *, before: datetime, deadline: Deadline) ->
     return compacted
 
 
-def prune_ledger(db: Database, *, before: datetime, deadline: Deadline) -> int:
+def prune_ledger(db: Database, now: datetime, *, before: datetime, deadline: Deadline) -> int:
     """Replaces ledger rows booked before `before` by their idempotency keys; returns how many.
 
     The keys are kept for ever. Works once a day, in a round that continues where the last run
@@ -112,7 +117,7 @@ def prune_ledger(db: Database, *, before: datetime, deadline: Deadline) -> int:
     delivery is in doubt, and while a credit is open.
     """
     start = {"booked_at": "-infinity", "user_id": "", "key": "", "feature": ""}
-    found = rounds.take_up(db, _LEDGER, start=start, every=_DAILY)
+    found = rounds.take_up(db, _LEDGER, start=start, every=_DAILY, now=now)
     if found is None:
         return 0
     position, pruned = found.position, 0

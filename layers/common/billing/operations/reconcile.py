@@ -87,7 +87,7 @@ def run(
         lambda: _delete_unverified(db, clock()),
         lambda: _delete_plan_changes(db),
         lambda: _currencies(db, settings),
-        lambda: _prune_inbox(db, settings, deadline),
+        lambda: _prune_inbox(db, settings, clock(), deadline),
         lambda: _compact(db, settings, clock(), deadline),
         lambda: _prune_ledger(db, settings, clock(), deadline),
         lambda: _prune_audit(db, settings, deadline),
@@ -127,9 +127,10 @@ def _currencies(db: Database, settings: Settings) -> Summary:
     return {}
 
 
-def _prune_inbox(db: Database, settings: Settings, deadline: Deadline) -> Summary:
+def _prune_inbox(db: Database, settings: Settings, now: datetime, deadline: Deadline) -> Summary:
     pruned = housekeeping.prune_inbox(
         db,
+        now,
         payload_age=settings.inbox_payload_age,
         id_age=settings.inbox_id_age,
         deadline=deadline,
@@ -146,7 +147,7 @@ def _compact(db: Database, settings: Settings, now: datetime, deadline: Deadline
 
 def _prune_ledger(db: Database, settings: Settings, now: datetime, deadline: Deadline) -> Summary:
     before = now - settings.ledger_age
-    return {"ledger_pruned": housekeeping.prune_ledger(db, before=before, deadline=deadline)}
+    return {"ledger_pruned": housekeeping.prune_ledger(db, now, before=before, deadline=deadline)}
 
 
 def _prune_audit(db: Database, settings: Settings, deadline: Deadline) -> Summary:

@@ -69,7 +69,7 @@ def run(db: Database, commet: Commet, budget: Budget, *, clock: Clock, deadline:
     failures to read a status, the round skips the status.
     """
     swept = Swept()
-    found = rounds.take_up(db, NAME, start=_start(recheck=False), every=EVERY)
+    found = rounds.take_up(db, NAME, start=_start(recheck=False), every=EVERY, now=clock())
     if found is None:
         return swept
     try:

@@ -1,6 +1,6 @@
 """Long work that several runs share: one at a time, and the next begins when it is due."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -10,10 +10,11 @@ from billing.database.connection import Database
 MOMENT = timedelta(microseconds=1)
 LEASE = timedelta(minutes=2)
 EVERY = timedelta(days=1)
+NOW = datetime(2026, 9, 1, tzinfo=UTC)  # of the functions' clock
 
 
-def take_up(frozen: Database) -> dict[str, object] | None:
-    found = rounds.take_up(frozen, "work", start={"after": ""}, every=EVERY)
+def take_up(frozen: Database, now: datetime = NOW) -> dict[str, object] | None:
+    found = rounds.take_up(frozen, "work", start={"after": ""}, every=EVERY, now=now)
     return None if found is None else dict(found.position)
 
 
@@ -37,8 +38,22 @@ def test_two_minutes_after_each_step(
 
 @pytest.mark.parametrize(("age", "due"), [(EVERY, False), (EVERY + MOMENT, True)])
 def test_the_next_round(frozen: Database, age: timedelta, *, due: bool) -> None:
-    """So long after the last one began, however soon that was finished."""
+    """So long after the last one began, however soon that was finished.
+
+    By the functions' clock, which can be moved; the database's stands still here.
+    """
     take_up(frozen)
     rounds.finish(frozen, "work")
-    pass_time(frozen, "started_at", age)
-    assert take_up(frozen) == ({"after": ""} if due else None)
+    assert take_up(frozen, NOW + age) == ({"after": ""} if due else None)
+
+
+def test_the_round_after_that(frozen: Database) -> None:
+    """Counts from the beginning of the second, also if somebody asked for it early."""
+    take_up(frozen)
+    rounds.finish(frozen, "work")
+    rounds.request(frozen, "work", start={"after": "k"})
+    early = NOW + EVERY / 2
+    assert take_up(frozen, early) == {"after": "k"}
+    rounds.finish(frozen, "work")
+    assert take_up(frozen, NOW + EVERY + MOMENT) is None
+    assert take_up(frozen, early + EVERY + MOMENT) == {"after": ""}

@@ -28,7 +28,7 @@ def soon() -> Deadline:
 
 def prune(db: Database, *, before: datetime = LATER) -> int:
     db.execute("delete from rounds")
-    return prune_ledger(db, before=before, deadline=soon())
+    return prune_ledger(db, NOW, before=before, deadline=soon())
 
 
 def kept(db: Database) -> int:
@@ -171,9 +171,9 @@ class TestPruneLedger:
     def test_goes_on_where_it_stopped(self, db: Database) -> None:
         """A run without time leaves the rest of the round to the next."""
         db.execute("delete from rounds")
-        assert prune_ledger(db, before=LATER, deadline=Deadline.after(0)) == 0
-        assert prune_ledger(db, before=LATER, deadline=soon()) == 2
-        assert prune_ledger(db, before=LATER, deadline=soon()) == 0
+        assert prune_ledger(db, NOW, before=LATER, deadline=Deadline.after(0)) == 0
+        assert prune_ledger(db, NOW, before=LATER, deadline=soon()) == 2
+        assert prune_ledger(db, NOW, before=LATER, deadline=soon()) == 0
 
 
 class TestCompactDeliveries:

@@ -238,7 +238,7 @@ class TestSweep:
         buy()
         assert rounds.take_up(
             db, sweep.NAME, start={"status": "active", "cursor": None, "recheck": False},
-            every=timedelta(days=1),
+            every=timedelta(days=1), now=wall_clock(),
         )  # fmt: skip
         assert self.go(db, commet) == sweep.Swept()
         db.execute("update rounds set leased_until = now()")

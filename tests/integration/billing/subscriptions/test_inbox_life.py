@@ -164,7 +164,7 @@ class TestHealth:
 class TestPrune:
     def prune(self, db: Database, seconds: float = 20) -> int:
         return housekeeping.prune_inbox(
-            db, payload_age=MONTH, id_age=YEAR, deadline=Deadline.after(seconds)
+            db, NOW, payload_age=MONTH, id_age=YEAR, deadline=Deadline.after(seconds)
         )
 
     def test_payloads_go_ids_stay(self, db: Database, user: str) -> None:

@@ -14,6 +14,7 @@ create table rounds (
     position     jsonb,                 -- null: no round is under way
     requested    jsonb,                 -- not null: the next run begins a round at this position
     started_at   timestamptz,           -- when the round under way, or the last one, began
+    begun_at     timestamptz,           -- the same by the functions' clock, which decides when the next is due
     finished_at  timestamptz,
     leased_until timestamptz            -- until then, one run alone works on the round
 );
