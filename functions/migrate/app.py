@@ -23,16 +23,16 @@ class NotPublished(Exception):
     """The code changed under the same BuildId, so the functions would keep running the old code."""
 
 
-def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
+def handler(event: Any, context: LambdaContext) -> dict[str, Any]:
     """Applies missing migrations. Returns their names, or the answer to CloudFormation.
 
     Raises the migration's error where a person invoked the function; CloudFormation gets the error
-    as a failure's reason.
+    as a failure's reason. An event of any other kind changes nothing.
     """
     # The reserved seconds are for answering with the reason of a failure.
     deadline = Deadline.of_invocation(context, reserve=15)
     if not custom_resource.is_request(event):
-        return {"applied": _migrate(deadline)}
+        return custom_resource.refuse(event, logger) or {"applied": _migrate(deadline)}
     return custom_resource.fulfil(
         event,
         context,

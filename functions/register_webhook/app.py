@@ -19,14 +19,16 @@ logger = Logger()
 _NONE = "not-registered"
 
 
-def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
+def handler(event: Any, context: LambdaContext) -> dict[str, Any]:
     """Registers the endpoint. Returns the endpoint's id, or the answer to CloudFormation.
 
     Raises the error where a person invoked the function; CloudFormation gets the error as a
-    failure's reason.
+    failure's reason. An event of any other kind changes nothing.
     """
     deadline = Deadline.of_invocation(context, reserve=15)
     if not custom_resource.is_request(event):
+        if (answer := custom_resource.refuse(event, logger)) is not None:
+            return answer
         registration = _registration(wiring.settings().webhook_url, deadline)
         return {"endpoint_id": registration.ensure(request_id=context.aws_request_id)}
     return custom_resource.fulfil(

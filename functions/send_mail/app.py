@@ -22,11 +22,15 @@ logger = Logger()
 metrics = Metrics()
 
 
-def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
+def handler(event: Any, context: LambdaContext) -> dict[str, Any]:
     """One run, which returns its counts; or what became of an event of SES, or of a command.
 
-    Raises InvalidRequest for a wrong command.
+    Raises InvalidRequest for a wrong command, and for an event of SES that cannot be read: the
+    failure queue then keeps that event for a person.
     """
+    # A schedule may send any JSON.
+    if not isinstance(event, dict):
+        event = {}
     if event.get("source") == "aws.ses":
         return _suppress(event)
     if "command" in event:

@@ -132,3 +132,37 @@ class TestColumns:
     @pytest.mark.parametrize("text", ["select count(*)", "select a * b", "select 2 * -1, (a) * 3"])
     def test_what_is_not(self, text: str) -> None:
         assert not _ALL_COLUMNS.search(text)
+
+
+_CASED = re.compile(r"\b(?:lower|upper|initcap)\s*\(", re.IGNORECASE)
+
+
+def cased_by_locale(code: str) -> Iterator[str]:
+    """The calls of `lower` and the like whose argument does not end with `collate "C"`."""
+    for found in _CASED.finditer(code):
+        depth, at = 1, found.end()
+        while depth:
+            depth += {"(": 1, ")": -1}.get(code[at], 0)
+            at += 1
+        if not code[found.end() : at - 1].rstrip().endswith('collate "C"'):
+            yield code[found.start() : at]
+
+
+class TestLetters:
+    """Small letters are the same in every locale: in Turkish, I becomes another letter than i."""
+
+    @pytest.mark.parametrize(
+        "file",
+        [*SQL, *ROUTINES, *sorted(DATABASE.glob("tables/*.sql"))],
+        ids=lambda path: str(path.relative_to(BILLING)),
+    )
+    def test_none_depends_on_the_locale(self, file: Path) -> None:
+        code = _NO_CODE.sub("", file.read_text(encoding="utf-8"))
+        assert list(cased_by_locale(code)) == []
+
+    @pytest.mark.parametrize("text", ["lower(a)", 'lower(f(a collate "C"))', 'upper (a || "C")'])
+    def test_what_is_noticed(self, text: str) -> None:
+        assert list(cased_by_locale(text)) == [text]
+
+    def test_what_is_not(self) -> None:
+        assert not list(cased_by_locale('lower(coalesce(a, f(b)) collate "C"), lower_refused(c)'))

@@ -52,7 +52,11 @@ _IN_A_ROUTINE = re.compile(
     r"|SQL function \"[\w.]+\"(?: statement \d+| during [a-z ]+)"
 )
 # Messages of data errors (class 22) quote the data: `invalid input syntax for type date: "..."`.
+# The
+# server's language decides which quotation marks it uses.
 _ERRORS_OF_DATA = "22"
+_MARKS = '["\u00ab\u00bb\u201c\u201d\u201e\u2039\u203a\u300c\u300d]'
+_QUOTED = re.compile(f"{_MARKS}.*{_MARKS}", re.DOTALL)
 
 # Short enough that a function can still answer after a statement timed out: `webhook` has nine
 # seconds in all.
@@ -175,7 +179,7 @@ def _check_session(connection: Connection) -> None:
         connection.close()
         raise psycopg.OperationalError(
             f"The role's sessions have another {', '.join(wrong)} than this project needs;"
-            " see docs/aws.md, 'Two roles'."
+            " see docs/aws.md, 'Three roles'."
         )
 
 
@@ -318,7 +322,7 @@ def keep_the_row_out(error: psycopg.Error) -> None:
     """
     if message := error.diag.message_primary:
         if (error.sqlstate or "").startswith(_ERRORS_OF_DATA):
-            message = re.sub(r'".*"', '"..."', message, flags=re.DOTALL)
+            message = _QUOTED.sub('"..."', message)
         error.args = (message,)
 
 

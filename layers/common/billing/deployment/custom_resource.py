@@ -22,6 +22,9 @@ from billing.config import Misconfigured
 from billing.deadline import LambdaContext
 from billing.errors import BillingError
 
+_KINDS = ("Create", "Update", "Delete")
+# Without these no answer can be sent.
+_NEEDED = ("ResponseURL", "StackId", "RequestId", "LogicalResourceId")
 _MAX_REASON = 1000  # bytes in the JSON text; the whole answer may have 4096
 _RESERVE_SECONDS = 10.0
 _ATTEMPTS = 3
@@ -31,6 +34,8 @@ class Log(Protocol):
     """The part of a logger that is used here."""
 
     def exception(self, msg: str) -> None: ...
+
+    def warning(self, msg: str) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +62,28 @@ class Done:
     data: Mapping[str, str] = field(default_factory=dict)
 
 
-def is_request(event: Mapping[str, Any]) -> bool:
-    """Whether CloudFormation sent the event, and not a person."""
-    return "ResponseURL" in event
+def is_request(event: object) -> bool:
+    """Whether CloudFormation sent the event: it says what it wants, and where it waits."""
+    return (
+        isinstance(event, dict)
+        and event.get("RequestType") in _KINDS
+        and all(isinstance(event.get(name), str) for name in _NEEDED)
+        and str(event["ResponseURL"]).startswith(("https://", "http://"))
+    )
+
+
+def refuse(event: object, log: Log) -> dict[str, Any] | None:
+    """The answer to an event that is neither a request nor a person's {} or null; None for those.
+
+    Such an event may come from a schedule or a trigger that somebody gave to the wrong function. It
+    must change nothing.
+    """
+    if event is None or event == {}:
+        return None
+    log.warning("custom_resource.unknown_event")
+    return {
+        "ignored": "This is no request of CloudFormation. To run the function by hand, send {}."
+    }
 
 
 def explained(error: Exception) -> str:
@@ -126,8 +150,9 @@ def _request(event: Mapping[str, Any]) -> Request:
     )
 
 
-def _texts(properties: Mapping[str, object] | None) -> dict[str, str]:
-    return {name: str(value) for name, value in (properties or {}).items()}
+def _texts(properties: object) -> dict[str, str]:
+    named = properties if isinstance(properties, dict) else {}
+    return {str(name): str(value) for name, value in named.items()}
 
 
 def _cut(said: str) -> str:

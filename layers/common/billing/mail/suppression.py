@@ -11,6 +11,7 @@ from typing import Any
 
 from billing.database.connection import Database
 from billing.database.statements import Statements
+from billing.errors import InvalidRequest
 
 _sql = Statements(__file__)
 
@@ -34,8 +35,15 @@ def read(event: Mapping[str, Any]) -> Unwelcome | None:
     """What an event of SES says; None for an event after which mails may still be sent.
 
     A mailbox that is full, or a server that is down, is no reason to stop: such bounces are not
-    `Permanent`. Raises LookupError or TypeError for an event of an unknown form.
+    `Permanent`. Raises InvalidRequest for an event of an unknown form.
     """
+    try:
+        return _read(event)
+    except (LookupError, TypeError):
+        raise InvalidRequest("This event of SES has an unknown form.") from None
+
+
+def _read(event: Mapping[str, Any]) -> Unwelcome | None:
     detail = event["detail"]
     kind = str(detail["eventType"])
     if kind not in _KINDS:

@@ -3,7 +3,9 @@
 -- A page looks at `look_at` entries at most, `wanted` or not. If it looked at that many, the last
 -- one is always among the rows, because the next page starts after it. The entries of a user are
 -- found by the user's periods. `bound` finds the time at which the page ends from the index alone,
--- so that, however many periods there are, hardly more entries are read than the page has.
+-- so that, however many periods there are, hardly more entries are read than the page has. Times are
+-- compared together with the period: only the index of one period can be used then. By time alone
+-- the planner may choose the index of all users, and read the entries of everybody.
 -- name: page_of_user
 with mine as materialized (
     select id from usage_period where user_id = %(user_id)s
@@ -13,8 +15,10 @@ bound as (
     from mine
     cross join lateral (
         select booked_at from usage_event
-        where period = mine.id and booked_at >= %(since)s and booked_at < %(until)s
-          and booked_at > %(after_time)s
+        where period = mine.id
+          and (period, booked_at) >= (mine.id, %(since)s)
+          and (period, booked_at) < (mine.id, %(until)s)
+          and (period, booked_at) > (mine.id, %(after_time)s)
         order by booked_at
         limit %(look_at)s
     ) as n
@@ -35,10 +39,13 @@ seen as materialized (
             select user_id, idempotency_key, kind, feature, quantity, occurred_at, booked_at,
                    period, late, reason, author, needs_credit, properties
             from usage_event
-            where period = mine.id and booked_at >= %(since)s and booked_at < %(until)s
-              and booked_at <= coalesce((select booked_at from bound), 'infinity')
-              and (booked_at, idempotency_key, feature)
-                  > (%(after_time)s, %(after_key)s, %(after_feature)s)
+            where period = mine.id
+              and (period, booked_at) >= (mine.id, %(since)s)
+              and (period, booked_at) < (mine.id, %(until)s)
+              and (period, booked_at)
+                  <= (mine.id, coalesce((select booked_at from bound), 'infinity'))
+              and (period, booked_at, idempotency_key, feature)
+                  > (mine.id, %(after_time)s, %(after_key)s, %(after_feature)s)
             order by booked_at, idempotency_key, feature
             limit %(look_at)s
         ) as n

@@ -42,6 +42,14 @@ def database(migrated_url: str, opened: list[Connection]) -> Database:
     return Database(connect)
 
 
+def _in_another_language(quoted: str) -> str:
+    """A statement that fails as on a server that speaks German, French, Polish or Chinese."""
+    return (
+        "do $$ begin raise exception using errcode = '22P02',"
+        f" message = 'ungültige Eingabesyntax für Typ bigint: {quoted}'; end $$"
+    )
+
+
 class TestAnswers:
     def test_shapes(self, database: Database) -> None:
         """Rows, the first row, the first column; None where there is none."""
@@ -244,6 +252,7 @@ class TestWhatErrorsTell:
             'select jsonb_populate_record(null::users, \'{"created_at": "hunter2 \\" of 3"}\')',
             "select cast(left('hunter2hunter2', 9) as timestamptz)",
             "select '{hunter2'::text[]",
+            *map(_in_another_language, ("»hunter2«", "« hunter2 »", "„hunter2“", "“hunter2”")),
         ],
     )
     def test_not_the_value_it_could_not_read(self, database: Database, statement: str) -> None:

@@ -20,6 +20,9 @@ class Log:
     def exception(self, msg: str) -> None:
         self.messages.append(msg)
 
+    def warning(self, msg: str) -> None:
+        self.messages.append(msg)
+
 
 Run = Callable[..., dict[str, object]]
 

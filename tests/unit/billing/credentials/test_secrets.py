@@ -9,9 +9,12 @@ from typing import Any
 import pytest
 from moto.server import ThreadedMotoServer
 
+from billing import wiring
 from billing.credentials.secrets import ExtensionStore, Secrets, SecretsManagerStore
 from billing.credentials.signatures import Verifier
 from billing.errors import BadSignature, PayloadTooLarge, Unavailable
+from tests.conftest import SecretsManager
+from tests.environments import forget
 from tests.http_server import Request, Response, serving
 from tests.unit.billing.credentials.test_signatures import BODY, SECRET, SIGNATURE
 
@@ -40,6 +43,33 @@ def extension() -> Iterator[Extension]:
     with serving(answer) as url:
         box.port = int(url.rpartition(":")[2])
         yield box
+
+
+class TestWiring:
+    @pytest.fixture
+    def configured(
+        self, extension: Extension, secrets_manager: SecretsManager, monkeypatch: pytest.MonkeyPatch
+    ) -> Iterator[str]:
+        """With the extension's layer; the id of a secret that Secrets Manager has."""
+        for name in ("APP_URL", "DATABASE_HOST", "DATABASE_NAME"):
+            monkeypatch.setenv(name, "https://app.example")
+        monkeypatch.setenv("PARAMETERS_SECRETS_EXTENSION_HTTP_PORT", str(extension.port))
+        monkeypatch.setenv("SECRETS_ENDPOINT_URL", secrets_manager.url)
+        forget()
+        yield secrets_manager.create("from Secrets Manager")
+        forget()
+
+    def test_by_the_extension(self, configured: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("AWS_SESSION_TOKEN", "token")
+        assert wiring.secrets().text(configured) == "s3cret"
+
+    def test_by_the_api_where_there_is_no_session_token(
+        self, configured: str, extension: Extension, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As in a function that SnapStart has restored: the extension would answer it 400."""
+        monkeypatch.delenv("AWS_SESSION_TOKEN", raising=False)
+        assert wiring.secrets().text(configured) == "from Secrets Manager"
+        assert extension.seen == []
 
 
 class TestExtensionStore:

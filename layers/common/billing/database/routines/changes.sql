@@ -146,12 +146,12 @@ $$;
 create or replace function note_currency(p_user text, p_id text, p_currency text) returns void
 language sql as $$
     insert into charged_currency (plan_id, currency, user_id)
-    select s.plan_id, lower(p_currency), p_user
+    select s.plan_id, lower(p_currency collate "C"), p_user
     from subscriptions s
     where s.id = p_id and s.user_id = p_user and s.plan_id is not null and p_currency is not null
       and not exists (  -- writes nothing where it is known
           select from charged_currency c
-          where c.plan_id = s.plan_id and c.currency = lower(p_currency)
+          where c.plan_id = s.plan_id and c.currency = lower(p_currency collate "C")
       )
     on conflict do nothing
 $$;

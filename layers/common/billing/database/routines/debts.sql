@@ -5,10 +5,10 @@
 create or replace function decimals_of(p_currency text) returns integer
 language sql immutable as $$
     select case
-        when lower(p_currency) in ('bif', 'clp', 'djf', 'gnf', 'isk', 'jpy', 'kmf', 'krw', 'mga',
+        when lower(p_currency collate "C") in ('bif', 'clp', 'djf', 'gnf', 'isk', 'jpy', 'kmf', 'krw', 'mga',
             'pyg', 'rwf', 'ugx', 'uyi', 'vnd', 'vuv', 'xaf', 'xof', 'xpf') then 0
-        when lower(p_currency) in ('bhd', 'iqd', 'jod', 'kwd', 'lyd', 'omr', 'tnd') then 3
-        when lower(p_currency) in ('clf', 'uyw') then 4
+        when lower(p_currency collate "C") in ('bhd', 'iqd', 'jod', 'kwd', 'lyd', 'omr', 'tnd') then 3
+        when lower(p_currency collate "C") in ('clf', 'uyw') then 4
         else 2
     end
 $$;
@@ -63,7 +63,7 @@ begin
     insert into debt (user_id, kind, source, amount, tax, currency, opened_at, due_at)
     values (
         p_user, p_kind, p_source, round(p_amount, decimals_of(p_currency)),
-        round(p_tax, decimals_of(p_currency)), lower(p_currency), p_now,
+        round(p_tax, decimals_of(p_currency)), lower(p_currency collate "C"), p_now,
         case when p_amount is null then now() end
     )
     on conflict (user_id, kind, source) do nothing
@@ -129,7 +129,7 @@ begin
     update debt set
         amount = round(p_amount, decimals_of(p_currency)),
         tax = round(p_tax, decimals_of(p_currency)),
-        currency = lower(p_currency), due_at = null, reads = reads + 1,
+        currency = lower(p_currency collate "C"), due_at = null, reads = reads + 1,
         ended_at = case when p_amount = 0 then p_now end,
         ended_by = case when p_amount = 0 then 'withdrawn' end
     where id = p_debt and amount is null and ended_at is null;
@@ -188,11 +188,11 @@ begin
         ended_at = case when s.amount = 0 then p_now end,
         ended_by = case when s.amount = 0 then 'withdrawn' end
     from (
-        select w.id, min(lower(d.currency)) as currency,
+        select w.id, min(lower(d.currency collate "C")) as currency,
                case
                    when count(d.seq) = 0 then 0
                    when bool_and(d.amount is not null and d.currency is not null)
-                        and min(lower(d.currency)) = max(lower(d.currency))
+                        and min(lower(d.currency collate "C")) = max(lower(d.currency collate "C"))
                        then round(sum(d.amount), decimals_of(min(d.currency)))
                end as amount
         from debt w

@@ -6,9 +6,11 @@
 create or replace function replacement_of(
     p_period bigint, p_feature text, p_total numeric, out sent numeric, out replacement numeric
 )
-language sql stable as $$
+language plpgsql stable as $$
+begin
     select d.booked + m.moved_in,
            greatest(floor(p_total - d.parked - d.moved_out + m.moved_in), 0)
+    into sent, replacement
     from (
         select coalesce(sum(n.quantity) filter (
                    where n.state = 'sent' and n.billed_period = n.period), 0) as booked,
@@ -25,7 +27,8 @@ language sql stable as $$
         from usage_delivery n
         where n.billed_period = p_period and n.feature = p_feature
           and n.billed_period <> n.period
-    ) as m
+    ) as m;
+end
 $$;
 
 -- Returns whether replacing a total that shrank would change anything: there is a refused delivery

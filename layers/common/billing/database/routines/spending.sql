@@ -55,7 +55,7 @@ language sql stable as $$
         ) as t on true
     ) as s
     cross join lateral (
-        select lower(coalesce(s.currency, p_spending->>'currency')) as currency
+        select lower(coalesce(s.currency, p_spending->>'currency') collate "C") as currency
     ) as c
     cross join lateral (
         select case when p_spending->'ceilings' ? c.currency
