@@ -52,8 +52,7 @@ _IN_A_ROUTINE = re.compile(
     r"|SQL function \"[\w.]+\"(?: statement \d+| during [a-z ]+)"
 )
 # Messages of data errors (class 22) quote the data: `invalid input syntax for type date: "..."`.
-# The
-# server's language decides which quotation marks it uses.
+# The server's language decides which quotation marks it uses.
 _ERRORS_OF_DATA = "22"
 _MARKS = '["\u00ab\u00bb\u201c\u201d\u201e\u2039\u203a\u300c\u300d]'
 _QUOTED = re.compile(f"{_MARKS}.*{_MARKS}", re.DOTALL)
