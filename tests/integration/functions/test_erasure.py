@@ -506,6 +506,59 @@ class TestComingBack:
         prove_address(up["user"]["id"])
         assert db.value("select user_id from debt") == up["user"]["id"]
 
+    def test_a_stranger_makes_nobody_forgotten(self, person: Person, db: Database) -> None:
+        """Whoever signs up with an address and leaves without proving it changes nothing."""
+        person.lost()
+        person.sign_in()
+        person.erase()
+        body = {"email": person.email, "password": PASSWORD}
+        stranger = call("POST", "/signup", body).json
+        token = stranger["session"]["token"]
+        assert call("DELETE", "/account", {"password": PASSWORD}, token=token).status == 202
+        up = call("POST", "/signup", body).json
+        prove_address(up["user"]["id"])
+        assert db.value("select user_id from debt") == up["user"]["id"]
+        token = up["session"]["token"]
+        assert (
+            call("POST", "/checkout", {"plan_code": "usage_pro"}, token=token).code == "debt_open"
+        )
+
+    def test_what_two_accounts_leave_is_added_up(self, person: Person, db: Database) -> None:
+        """Also what the second one did not inherit; later debts of the first are the second's."""
+        add_user(db, "usr_old")
+        erasing.erase(db, "usr_old", by=trail.SOMEBODY)
+        db.execute(
+            "insert into remembered (person, user_id, had_trial, free_until)"
+            " select person, 'usr_old', true, '2090-01-01' from users where id = %s",
+            [person.id],
+        )
+        person.erase()
+        kept = db.one("select user_id, had_trial, free_until::date::text as day from remembered")
+        assert kept == {"user_id": person.id, "had_trial": True, "day": "2090-01-01"}
+        assert db.value("select heir from erasure where user_id = 'usr_old'") == person.id
+
+    def test_an_heir_gets_another_id(self, customer: Customer, db: Database) -> None:
+        """The one who came back leaves, too: what the first one owes is still the same person's."""
+        owe = "select open_debt(%s, 'lost_dispute', %s, 9, 'usd', now())"
+        db.execute(owe, [GIVEN, "txn_1"])
+        for _ in range(2):
+            customer.erase()
+            customer.run()
+            later(6)
+            assert put().status == 201
+        customer.erase()
+        customer.run()
+        later(6)
+        erasing.replace(db, GIVEN)
+        first, *_, last = (row["user_id"] for row in db.all(
+            "select user_id from erasure order by asked_at"
+        ))  # fmt: skip
+        db.execute(owe, [first, "txn_2"])
+        for _ in range(2):
+            assert customer.run()["steps_failed"] == 0
+        assert {row["user_id"] for row in db.all("select user_id from debt")} == {last}
+        assert tables_with(db, GIVEN) == set()
+
     def test_no_second_trial_and_no_second_allowance(self, person: Person, db: Database) -> None:
         """Before and after the second step."""
         db.execute("update subscriptions set had_trial = true where user_id = %s", [person.id])

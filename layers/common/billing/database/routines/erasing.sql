@@ -10,7 +10,10 @@ declare
     v_user record;
 begin
     perform from users where id = p_user for no key update;
-    select u.erased_at, u.commet_customer_id, u.person into v_user from users u where u.id = p_user;
+    select u.erased_at, u.commet_customer_id, u.person,
+           not u.own_account or u.verified_at is not null as is_proven
+    into v_user
+    from users u where u.id = p_user;
     if not found then
         return false;
     end if;
@@ -36,9 +39,15 @@ begin
     update customers set approved_note = null
     where id = v_user.commet_customer_id or approved_for = p_user;
     update payment_trouble set recovery_url = null where user_id = p_user;
-    if v_user.person is not null then
+    -- An unproven account may be anybody's, so it overwrites nothing that is remembered of the person.
+    if v_user.person is not null and v_user.is_proven then
+        update erasure set heir = p_user
+        where user_id <> p_user
+          and user_id = (select r.user_id from remembered r where r.person = v_user.person);
         insert into remembered as r (person, user_id) values (v_user.person, p_user)
-        on conflict (person) do update set user_id = excluded.user_id, erased_at = now();
+        on conflict (person) do update set
+            user_id = excluded.user_id, erased_at = now(),
+            had_trial = had_trial_before(r), free_until = free_until_of(r);
     end if;
     -- The trigger of contacts has Commet told: its address and name are overwritten by these.
     update users set
@@ -116,6 +125,7 @@ begin
     update debt set note = null where user_id = p_user;
     update debt set source = replace(source, p_user, v_new)
     where user_id = p_user and p_user <> v_new and position(p_user in source) > 0;
+    update erasure set heir = v_new where heir = p_user;
     -- The foreign keys follow.
     update users set id = v_new where id = p_user and id <> v_new;
     update erasure set
@@ -188,8 +198,9 @@ create or replace trigger verified_user_inherits
 after update of verified_at, person on users
 for each row
 when (
-    new.person is not null and new.verified_at is not null
-    and (old.verified_at is null or old.person is distinct from new.person)
+    new.person is not null and (not new.own_account or new.verified_at is not null)
+    and (old.person is distinct from new.person
+         or (old.verified_at is null and new.verified_at is not null))
 )
 execute function inherit();
 
