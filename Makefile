@@ -25,7 +25,7 @@ STAMP := $(VENV)/.installed
 REQUIREMENTS := $(filter-out %/checkov.txt %/deploy-test.txt %/sam-local.txt,$(wildcard requirements/*.txt)) \
 	layers/common/requirements.txt standin/requirements.txt
 CHECKOV := $(VENV)/checkov/bin/checkov
-CODE := layers functions local standin deploy tests bench docs
+CODE := layers functions local standin deploy clients tests bench docs
 
 # A file that is named runs in this process: to start others takes longer than most files do.
 IN_PARALLEL := -n auto --dist loadfile --no-loadscope-reorder
@@ -138,7 +138,7 @@ check-lint:
 check-types:
 	@$(BIN)/mypy
 check-imports:
-	@PYTHONPATH=.:layers/common $(BIN)/lint-imports --no-cache --config pyproject.toml
+	@PYTHONPATH=.:layers/common:clients/python $(BIN)/lint-imports --no-cache --config pyproject.toml
 # This is cfn-lint, too: it reads template.yaml here and database.yaml below.
 check-template:
 	@AWS_DEFAULT_REGION=eu-central-1 $(BIN)/sam validate --lint

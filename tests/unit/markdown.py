@@ -7,7 +7,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 PAGES = [
-    *(ROOT / name for name in ("README.md", "CHANGELOG.md", "standin/README.md")),
+    *(
+        ROOT / name
+        for name in ("README.md", "CHANGELOG.md", "standin/README.md", "clients/python/README.md")
+    ),
     *sorted((ROOT / "docs").rglob("*.md")),
 ]
 
