@@ -213,7 +213,7 @@ def signing_in() -> "SigningIn":
     """Checks passwords that people type."""
     from billing.accounts.signing_in import SigningIn
 
-    return SigningIn(database(), attempts(), links())
+    return SigningIn(database(), attempts(), links(), people())
 
 
 @cache

@@ -17,14 +17,14 @@ from billing.credentials.identity_tokens import Identity
 from billing.credentials.secrets import Secrets
 from billing.database.connection import Database
 from billing.deadline import Deadline
-from billing.errors import InvalidRequest, Unauthenticated
+from billing.errors import InvalidRequest, NotFound, Unauthenticated
 from billing.subscriptions import from_webhook, inbox
 from billing.usage import accepting
 from billing.usage.accepting import UsageEvent
 from standin.testing import Receiver, StandIn
 from tests.integration.billing.conftest import add_user, own_database, race  # noqa: F401 - a fixture
 from tests.integration.billing.racing import Race
-from tests.integration.functions.calling import Answer, Store, call, service_key
+from tests.integration.functions.calling import Answer, Store, call, mailed, service_key
 from tests.integration.functions.test_api import (  # noqa: F401 - one is a fixture
     PASSWORD,
     environment,
@@ -109,6 +109,14 @@ def prove_address(user: str) -> None:
     """As the link in the mail does."""
     db = wiring.database()
     db.execute("update users set verified_at = now() where id = %s and own_account", [user])
+
+
+def move(user: str, token: str, email: str) -> None:
+    """Changes the address of an account, and confirms it with the link of the mail."""
+    change = {"email": email, "current_password": PASSWORD}
+    assert call("PATCH", "/account", change, token=token).status == 200
+    link = mailed(user, "email_changing")
+    assert call("POST", "/email/verify", {"token": link}, token=token).status == 200
 
 
 @pytest.fixture
@@ -522,6 +530,61 @@ class TestComingBack:
         assert (
             call("POST", "/checkout", {"plan_code": "usage_pro"}, token=token).code == "debt_open"
         )
+
+    def test_who_it_is_follows_the_proven_address(self, person: Person, db: Database) -> None:
+        """Signed up with another address, and changed to the old one."""
+        person.lost()
+        person.sign_in()
+        person.erase()
+        other = {"email": f"other-{person.email}", "password": PASSWORD}
+        up = call("POST", "/signup", other).json
+        move(up["user"]["id"], up["session"]["token"], person.email)
+        token = up["session"]["token"]
+        assert (
+            call("POST", "/checkout", {"plan_code": "usage_pro"}, token=token).code == "debt_open"
+        )
+        assert db.value("select user_id from debt") == up["user"]["id"]
+
+    def test_an_address_that_was_given_up(self, person: Person, db: Database) -> None:
+        """Its next owner is another person; at the next address the debtor is known."""
+        first, second = person.email, f"next-{person.email}"
+        person.lost()
+        person.sign_in()
+        move(person.id, person.token, second)
+        person.erase()
+        stranger = call("POST", "/signup", {"email": first, "password": PASSWORD}).json
+        prove_address(stranger["user"]["id"])
+        assert db.value("select user_id from debt") == person.id
+        back = call("POST", "/signup", {"email": second, "password": PASSWORD}).json
+        prove_address(back["user"]["id"])
+        assert db.value("select user_id from debt") == back["user"]["id"]
+
+    @pytest.mark.parametrize("way", ["password", "reset", "link"])
+    def test_an_address_that_an_operator_set(self, person: Person, db: Database, way: str) -> None:
+        """The account is signed out, and known by the address once somebody signs in with it."""
+        first, second = person.email, f"next-{person.email}"
+        person.lost()
+        person.run(command="verify_address", user=person.id, author="a", note="b", address=second)
+        assert person.erase().status == 401
+        body = {"email": second, "password": PASSWORD}
+        if way == "reset":
+            call("POST", "/password/forgot", {"email": second})
+            token = mailed(person.id, "reset_password")
+            call("POST", "/password/reset", {"token": token, "password": PASSWORD})
+        elif way == "link":
+            wiring.links().send_sign_in(person.id, wiring.now())
+            token = mailed(person.id, "sign_in_link")
+            assert call("POST", "/login/link", {"token": token}).status == 200
+        else:
+            assert call("POST", "/login", body).status == 200
+        erasing.erase(db, person.id, by=trail.SOMEBODY)
+        for email, owes in ((first, False), (second, True)):
+            up = call("POST", "/signup", {"email": email, "password": PASSWORD}).json
+            prove_address(up["user"]["id"])
+            assert (db.value("select user_id from debt") == up["user"]["id"]) is owes
+        gone = {"author": "a", "note": "b", "address": f"more-{first}"}
+        with pytest.raises(NotFound):
+            person.run(command="verify_address", user=person.id, **gone)
 
     def test_what_two_accounts_leave_is_added_up(self, person: Person, db: Database) -> None:
         """Also what the second one did not inherit; later debts of the first are the second's."""

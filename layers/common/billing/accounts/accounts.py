@@ -144,16 +144,24 @@ def password_hash_of(db: Database, user_id: str) -> str | None:
 
 
 def begin_session(
-    db: Database, user: User, password_hash: str, now: datetime, origin: Origin = NOWHERE
+    db: Database,
+    user: User,
+    password_hash: str,
+    now: datetime,
+    origin: Origin = NOWHERE,
+    *,
+    person: bytes | None = None,
 ) -> Session:
     """A new session of a verified account, whose password was just checked against the hash.
 
-    Raises InvalidCredentials where the password has been changed meanwhile.
+    `person` is as in `sign_up`, and replaces what was written before. Raises InvalidCredentials
+    where the password has been changed meanwhile.
     """
     session = new_session(now)
     params = {
         "user_id": user.id,
         "password_hash": password_hash,
+        "person": person,
         "now": now,
         **session_row(session, origin),
     }

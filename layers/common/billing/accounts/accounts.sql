@@ -65,7 +65,7 @@ from patched p cross join before b
 -- name: begin_session
 select begin_session(
     %(user_id)s, %(password_hash)s, %(token_sha256)s, %(session_id)s, %(device)s, %(network)s,
-    %(expires_at)s, %(now)s
+    %(expires_at)s, %(now)s, %(person)s
 )
 
 -- Replaces the hash of a password by another hash of the same password.

@@ -11,6 +11,7 @@ from uuid import uuid4
 from billing import email_address
 from billing.accounts import accounts, tokens
 from billing.accounts.accounts import Origin, Session, User
+from billing.accounts.people import People
 from billing.database.connection import Database
 from billing.database.statements import Statements
 from billing.errors import BillingError, Conflict
@@ -36,6 +37,7 @@ class Links:
     def __init__(self, db: Database, app_secret: str) -> None:
         self._db = db
         self._app_secret = app_secret
+        self._people = People(app_secret)
 
     def send_verification(self, user_id: str, now: datetime) -> None:
         """Sends the link that proves an address again. Nothing happens for a verified account."""
@@ -67,7 +69,7 @@ class Links:
         The caller has made sure that the account's owner asks. Raises Conflict `link_expired`, and
         `email_taken` where another account proved to have the address first.
         """
-        params = {"token_id": linked.token_id, "user_id": linked.user_id, "now": now}
+        params = {**self._of(linked), "now": now}
         _raise(self._db.value(_sql["prove_address"], params | _request()))
         return accounts.user_by_id(self._db, linked.user_id)
 
@@ -83,8 +85,7 @@ class Links:
         Raises Conflict `link_expired`, and `email_taken` as `prove`.
         """
         params = {
-            "token_id": linked.token_id,
-            "user_id": linked.user_id,
+            **self._of(linked),
             "password_hash": password_hash,
             "network": network,
             "now": now,
@@ -96,8 +97,7 @@ class Links:
         linked = self._linked(token, ["sign_in"], now)
         session = accounts.new_session(now)
         params = {
-            "token_id": linked.token_id,
-            "user_id": linked.user_id,
+            **self._of(linked),
             "now": now,
             **accounts.session_row(session, origin),
         }
@@ -112,6 +112,11 @@ class Links:
     def _new(purpose: str, now: datetime, **params: str | None) -> dict[str, object]:
         lasting = tokens.LASTING[purpose]
         return {"token_id": tokens.new_id(), "lasting": lasting, "now": now, **params}
+
+    def _of(self, linked: Linked) -> dict[str, object]:
+        """The token, the account, and whose account it is by the address that got the link."""
+        person = self._people.of_address(linked.email)
+        return {"token_id": linked.token_id, "user_id": linked.user_id, "person": person}
 
     def _linked(self, token: str, purposes: list[str], now: datetime) -> Linked:
         token_id = tokens.id_of(self._app_secret, token)

@@ -27,15 +27,15 @@ where t.id = %(token_id)s and t.purpose = any (%(purposes)s)
   and t.used_in is null and t.expires_at > %(now)s
 
 -- name: prove_address
-select prove_address(%(token_id)s, %(user_id)s, %(request)s, %(now)s)
+select prove_address(%(token_id)s, %(user_id)s, %(person)s, %(request)s, %(now)s)
 
 -- name: reset_password
 select reset_password(
-    %(token_id)s, %(user_id)s, %(password_hash)s, %(network)s, %(request)s, %(now)s
+    %(token_id)s, %(user_id)s, %(person)s, %(password_hash)s, %(network)s, %(request)s, %(now)s
 )
 
 -- name: sign_in_by_link
 select sign_in_by_link(
-    %(token_id)s, %(user_id)s, %(token_sha256)s, %(session_id)s, %(device)s, %(network)s,
-    %(expires_at)s, %(request)s, %(now)s
+    %(token_id)s, %(user_id)s, %(person)s, %(token_sha256)s, %(session_id)s, %(device)s,
+    %(network)s, %(expires_at)s, %(request)s, %(now)s
 )

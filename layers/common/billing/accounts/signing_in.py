@@ -12,6 +12,7 @@ from billing import metric
 from billing.accounts import accounts, passwords
 from billing.accounts.accounts import Origin, Session, User
 from billing.accounts.links import Links
+from billing.accounts.people import People
 from billing.accounts.sign_in_limits import Attempts
 from billing.audit import trail
 from billing.audit.trail import Action, Actor
@@ -21,12 +22,16 @@ from billing.metric import Metric
 
 
 class SigningIn:
-    """Checks passwords. `attempts` counts them, and `links` sends the links that are needed."""
+    """Checks passwords.
 
-    def __init__(self, db: Database, attempts: Attempts, links: Links) -> None:
+    `attempts` counts them, `links` sends the links that are needed, and `people` says who it is.
+    """
+
+    def __init__(self, db: Database, attempts: Attempts, links: Links, people: People) -> None:
         self._db = db
         self._attempts = attempts
         self._links = links
+        self._people = people
 
     def sign_in(
         self,
@@ -62,7 +67,9 @@ class SigningIn:
             self._audit(by, user.id, "sign_in_link_required")
             self._links.send_sign_in(user.id, now)
             raise _link_required()
-        session = accounts.begin_session(self._db, user, stored, now, Origin(device, network))
+        person = self._people.of_address(email)
+        origin = Origin(device, network)
+        session = accounts.begin_session(self._db, user, stored, now, origin, person=person)
         renewed = passwords.rehashed(stored, password)
         if renewed is not None:
             accounts.rehash(self._db, user.id, old=stored, new=renewed)

@@ -91,12 +91,20 @@ begin
 end
 $$;
 
+-- Writes who the owner of an account is: a hash of the proven address (accounts/people.py). The caller has
+-- locked the account. Null: not known.
+create or replace function know_person(p_user_id text, p_person bytea) returns void
+language sql as $$
+    update users set person = p_person where id = p_user_id and person is distinct from p_person
+      and p_person is not null
+$$;
+
 -- Begins a session of a verified account whose password was just checked against p_hash, and
--- remembers the network. Returns false, and begins none, if the password has been changed since:
--- whoever changed it ended all sessions.
+-- remembers the network and the person. Returns false, and begins none, if the password has been
+-- changed since: whoever changed it ended all sessions.
 create or replace function begin_session(
     p_user_id text, p_hash text, p_token_sha256 bytea, p_session_id text, p_device text,
-    p_network text, p_expires_at timestamptz, p_now timestamptz
+    p_network text, p_expires_at timestamptz, p_now timestamptz, p_person bytea default null
 ) returns boolean
 language plpgsql as $$
 declare
@@ -106,6 +114,7 @@ begin
        or not exists (select from passwords where user_id = p_user_id and hash = p_hash) then
         return false;
     end if;
+    perform know_person(p_user_id, p_person);
     insert into sessions (token_sha256, id, user_id, device, created_at, last_seen_at, expires_at)
     values (p_token_sha256, p_session_id, p_user_id, p_device, p_now, p_now, p_expires_at)
     on conflict (token_sha256) do nothing;
@@ -139,9 +148,10 @@ $$;
 
 -- Proves the address that a link was sent to: the address of a new account, or the next one of an
 -- account. Returns null; 'gone' if the link does nothing any more; 'email_taken' if another account
--- proved to have the address first.
+-- proved to have the address first. p_person is the hash of the address that the link was sent to: what is
+-- remembered of a person belongs to the address that is proven, not to the one of the sign-up.
 create or replace function prove_address(
-    p_token_id text, p_user_id text, p_request text, p_now timestamptz
+    p_token_id text, p_user_id text, p_person bytea, p_request text, p_now timestamptz
 ) returns text
 language plpgsql as $$
 declare
@@ -157,7 +167,8 @@ begin
     end if;
     begin
         update users set
-            email = v_token.email, email_key = v_token.email_key, verified_at = p_now, freed_at = null
+            email = v_token.email, email_key = v_token.email_key, person = p_person,
+            verified_at = p_now, freed_at = null
         where id = p_user_id;
     exception when unique_violation then
         return 'email_taken';
@@ -220,7 +231,8 @@ $$;
 -- Sets a new password by a link. That proves the address, too. Ends all sessions and all other links
 -- of the account. Returns null, 'gone' or 'email_taken', as prove_address.
 create or replace function reset_password(
-    p_token_id text, p_user_id text, p_hash text, p_network text, p_request text, p_now timestamptz
+    p_token_id text, p_user_id text, p_person bytea, p_hash text, p_network text, p_request text,
+    p_now timestamptz
 ) returns text
 language plpgsql as $$
 declare
@@ -242,6 +254,7 @@ begin
     exception when unique_violation then
         return 'email_taken';
     end;
+    perform know_person(p_user_id, p_person);
     update passwords set hash = p_hash, changed_at = p_now where user_id = p_user_id;
     update account_tokens set used_in = p_request where id = p_token_id;
     delete from account_tokens where user_id = p_user_id and id <> p_token_id;
@@ -255,8 +268,8 @@ $$;
 -- Begins a session by a link that was sent because somebody guesses the password. Returns null or
 -- 'gone'.
 create or replace function sign_in_by_link(
-    p_token_id text, p_user_id text, p_token_sha256 bytea, p_session_id text, p_device text,
-    p_network text, p_expires_at timestamptz, p_request text, p_now timestamptz
+    p_token_id text, p_user_id text, p_person bytea, p_token_sha256 bytea, p_session_id text,
+    p_device text, p_network text, p_expires_at timestamptz, p_request text, p_now timestamptz
 ) returns text
 language plpgsql as $$
 declare
@@ -267,6 +280,7 @@ begin
        or v_user.verified_at is null then
         return 'gone';
     end if;
+    perform know_person(p_user_id, p_person);
     update account_tokens set used_in = p_request where id = p_token_id;
     insert into sessions (token_sha256, id, user_id, device, created_at, last_seen_at, expires_at)
     values (p_token_sha256, p_session_id, p_user_id, p_device, p_now, p_now, p_expires_at)
@@ -282,13 +296,16 @@ create or replace function verify_customer(p_user_id text) returns void
 language plpgsql as $$
 begin
     update users set verified_at = now()
-    where id = p_user_id and own_account and verified_at is null and freed_at is null;
+    where id = p_user_id and own_account and verified_at is null and freed_at is null
+      and erased_at is null;
 exception when unique_violation then
     null;
 end
 $$;
 
--- An operator's word that an address is an account's. p_email null: the account's own address.
+-- An operator's word that an address is an account's. p_email null: the account's own address. With
+-- another address all sessions end: the next sign-in tells the hash of the address (know_person), which
+-- needs a secret that operators' commands do not have.
 -- Returns null, 'unknown_user', 'not_an_own_account' or 'email_taken'.
 create or replace function verify_address(
     p_user_id text, p_email text, p_email_key text, p_now timestamptz
@@ -297,14 +314,16 @@ language plpgsql security definer set search_path = pg_catalog, public, pg_temp 
 begin
     update users set
         email = coalesce(p_email, email), email_key = coalesce(p_email_key, email_key),
+        person = case when p_email is null then person end,
         verified_at = coalesce(case when p_email is null then verified_at end, p_now), freed_at = null
-    where id = p_user_id and own_account;
+    where id = p_user_id and own_account and erased_at is null;
     if not found then
-        return case when exists (select from users where id = p_user_id)
+        return case when exists (select from users where id = p_user_id and erased_at is null)
                then 'not_an_own_account' else 'unknown_user' end;
     end if;
     if p_email is not null then
         delete from account_tokens where user_id = p_user_id;
+        delete from sessions where user_id = p_user_id;
     end if;
     return null;
 exception when unique_violation then
@@ -319,9 +338,9 @@ create or replace function free_address(p_user_id text, p_now timestamptz) retur
 language plpgsql security definer set search_path = pg_catalog, public, pg_temp as $$
 begin
     update users set verified_at = null, freed_at = coalesce(freed_at, p_now)
-    where id = p_user_id and own_account;
+    where id = p_user_id and own_account and erased_at is null;
     if not found then
-        return case when exists (select from users where id = p_user_id)
+        return case when exists (select from users where id = p_user_id and erased_at is null)
                then 'not_an_own_account' else 'unknown_user' end;
     end if;
     delete from sessions where user_id = p_user_id;
