@@ -93,6 +93,7 @@ def put_user(user_id: UserIdInPath, body: Annotated[PutUser, Body()]) -> Respons
         email=body.email,
         name=body.name,
         now=wiring.now(),
+        deadline=api.deadline(app),
         by=api.actor(app),
         person=wiring.people().of_product_id(user_id),
     )
@@ -303,7 +304,7 @@ def _limit(
 
 def _export(user_id: str, cursor: str | None) -> Response[Export]:
     db, now = wiring.database(), wiring.now()
-    found = export.page(db, user_id, cursor=cursor)
+    found = export.page(db, user_id, cursor=cursor, now=now)
     if cursor is None:
         trail.write(db, api.actor(app), Action.EXPORTED, user_id=user_id)
     return api.json_response(

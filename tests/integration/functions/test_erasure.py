@@ -377,6 +377,14 @@ class TestSecondStep:
         finish(customer)
         assert tables_with(db, GIVEN, EMAIL, NAME) == set()
 
+    def test_it_ends_in_time(self, customer: Customer, db: Database) -> None:
+        """No statement is begun that might outlast the run."""
+        self.fill(customer)
+        customer.erase()
+        assert not erasing.replace(db, GIVEN, Deadline.after(5))
+        assert db.value("select count(*) from usage_event where user_id = %s", [GIVEN]) > 0
+        assert erasing.replace(db, GIVEN, Deadline.after(60))
+
     def test_it_waits_for_what_is_open(self, customer: Customer, db: Database) -> None:
         """A dispute keeps it open; sixty days end the waiting."""
         customer.erase()
@@ -479,6 +487,23 @@ class TestComingBack:
         started = customer.checkout()
         assert started.status == 201
         assert started.json["subscription"]["id"] != customer.subscription
+
+    def test_with_a_large_ledger(
+        self, customer: Customer, db: Database, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A request does what fits into its time; the next one goes on."""
+        monkeypatch.setattr(erasing, "_AT_ONCE", 1)
+        monkeypatch.setattr(erasing, "_MOST_STATEMENTS", 2)
+        for n in range(4):
+            customer.use(1, key=f"k{n}")
+        customer.erase()
+        customer.run()
+        customer.hear()
+        later(6)
+        answers = [put() for _ in range(4)]
+        assert [each.code for each in answers[:2]] == ["being_erased"] * 2
+        assert answers[-1].status == 200
+        assert db.value("select count(*) from usage_event where user_id = %s", [GIVEN]) == 0
 
     @pytest.mark.parametrize("second_step", [False, True])
     def test_a_debtor_is_a_debtor(
@@ -718,8 +743,8 @@ class TestAtTheSameMoment:
     ) -> None:
         erase(db)
         db.execute("update usage_period set closed_at = now()")
-        race.first(lambda first: erasing.replace(first, GIVEN))
-        second = race.second(lambda other: erasing.replace(other, GIVEN))
+        race.first(lambda first: erasing.replace(first, GIVEN, Deadline.after(20)))
+        second = race.second(lambda other: erasing.replace(other, GIVEN, Deadline.after(20)))
         assert second.waits
         race.commit()
         second.answer  # noqa: B018 - raises what went wrong

@@ -2,12 +2,14 @@
 
 import json
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from billing import wiring
 from billing.accounts import export
+from billing.accounts.limits import Limit
 from billing.audit import trail
 from billing.audit.trail import Action
 from billing.database.connection import Database
@@ -156,3 +158,16 @@ def test_who_may(subscribe: Subscribe, db: Database) -> None:
     exported("usr_ana")
     assert trail.page(db, "usr_ana", cursor=None, limit=5).entries[0].action == Action.EXPORTED
     assert call("GET", "/users/usr_x/export", token=KEY).code == "unknown_user"
+
+
+def test_a_limit_of_its_own(subscribe: Subscribe, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that nobody keeps the database busy. Each user has one, and its pages count."""
+    for user in ("usr_ana", "usr_bob"):
+        subscribe(user)
+    monkeypatch.setattr(export, "PAGES", Limit(2, timedelta(hours=1)))
+    for _ in range(2):
+        exported("usr_ana")
+    refused = call("GET", "/users/usr_ana/export", token=KEY)
+    assert (refused.status, refused.code) == (429, "too_many_requests")
+    assert refused.headers["retry-after"] == "3600"  # NOW is a whole hour
+    exported("usr_bob")

@@ -16,6 +16,7 @@ from billing.audit import trail
 from billing.audit.trail import Action, Actor
 from billing.database.connection import Database, Row
 from billing.database.statements import Statements
+from billing.deadline import Deadline
 from billing.errors import (
     Conflict,
     FieldError,
@@ -212,6 +213,7 @@ def put_user(
     email: str,
     name: str | None,
     now: datetime,
+    deadline: Deadline,
     by: Actor = trail.SOMEBODY,
     person: bytes | None = None,
 ) -> tuple[User, bool]:
@@ -237,7 +239,7 @@ def put_user(
     }
     row = db.one(_sql["put_user"], params)
     if row is None:  # an erased user has the id
-        erasing.make_way(db, user_id)
+        erasing.make_way(db, user_id, deadline)
         row = db.one(_sql["put_user"], params)
     if row is None:
         raise erasing.being_erased()

@@ -8,10 +8,12 @@ import base64
 import binascii
 import json
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 
 from psycopg import DataError
 
+from billing.accounts.limits import Limit, Turn
 from billing.database.connection import Database
 from billing.database.statements import Statements
 from billing.errors import FieldError, InvalidRequest
@@ -21,6 +23,8 @@ _sql = Statements(__file__)
 # Lambda answers with 6 MB at most; what is around the rows, and a row too many, fit beside these.
 MAX_BYTES = 4_000_000
 _AT_ONCE = 100
+# How many pages of one user may be read. A page costs some megabytes and dozens of statements.
+PAGES = Limit(100, timedelta(hours=1))
 _KEYS = 3
 
 # The statement of each section, and of how many columns its position is made.
@@ -91,9 +95,14 @@ class _Position:
         return found
 
 
-def page(db: Database, user_id: str, *, cursor: str | None = None) -> Page:
-    """A page of the export of a user. Raises InvalidRequest for a cursor that no page returned."""
+def page(db: Database, user_id: str, *, now: datetime, cursor: str | None = None) -> Page:
+    """A page of the export of a user.
+
+    Raises InvalidRequest for a cursor that no page returned, and TooManyRequests where the pages of
+    this hour are used up.
+    """
     start = _Position.read(cursor) if cursor else _Position(next(iter(SECTIONS)))
+    Turn(db, f"export:{user_id}", PAGES, now).take()
     names = list(SECTIONS)
     sections: dict[str, list[dict[str, Any]]] = {}
     size = 0

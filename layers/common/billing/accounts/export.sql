@@ -115,16 +115,16 @@ limit %(limit)s
 
 -- name: totals
 select array[t.period::text, t.feature] as key, to_jsonb(t) as row
-from usage_total t join usage_period p on p.id = t.period
-where p.user_id = %(user_id)s
+from usage_total t
+where t.period = any (array(select p.id from usage_period p where p.user_id = %(user_id)s))
   and (t.period, t.feature) > (coalesce(nullif(%(after1)s, '')::bigint, -1), %(after2)s)
 order by t.period, t.feature
 limit %(limit)s
 
 -- name: days
 select array[t.period::text, t.feature, t.day::text] as key, to_jsonb(t) as row
-from usage_daily t join usage_period p on p.id = t.period
-where p.user_id = %(user_id)s
+from usage_daily t
+where t.period = any (array(select p.id from usage_period p where p.user_id = %(user_id)s))
   and (t.period, t.feature, t.day::text) > (coalesce(nullif(%(after1)s, '')::bigint, -1), %(after2)s, %(after3)s)
 order by t.period, t.feature, t.day::text
 limit %(limit)s
@@ -147,16 +147,20 @@ limit %(limit)s
 
 -- name: reservations
 select array[t.id] as key, to_jsonb(t) - '{fingerprint}'::text[] as row
-from usage_reservation t
-where t.user_id = %(user_id)s
-  and t.id > %(after1)s
+from (
+    -- Each half has an index.
+    select t.* from usage_reservation t where t.user_id = %(user_id)s and t.state = 'held'
+    union all
+    select t.* from usage_reservation t where t.user_id = %(user_id)s and t.state <> 'held'
+) t
+where t.id > %(after1)s
 order by t.id
 limit %(limit)s
 
 -- name: deliveries
 select array[t.period::text, t.feature, t.seq::text] as key, to_jsonb(t) as row
 from usage_delivery t
-where t.user_id = %(user_id)s
+where t.period = any (array(select p.id from usage_period p where p.user_id = %(user_id)s))
   and (t.period, t.feature, t.seq) > (coalesce(nullif(%(after1)s, '')::bigint, -1), %(after2)s, coalesce(nullif(%(after3)s, '')::bigint, -1))
 order by t.period, t.feature, t.seq
 limit %(limit)s

@@ -112,7 +112,7 @@ class _Work:
             self.postpone(user_id)
             return False
         if self._db.value(_sql["is_closed"], {"user_id": user_id}):
-            if not erasing.replace(self._db, user_id):
+            if not erasing.replace(self._db, user_id, self._deadline):
                 return False  # a large ledger: the next run goes on when the lease is over
             self._db.execute(_sql["done"], {"user_id": pseudonym})
             return True

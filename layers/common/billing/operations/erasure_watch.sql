@@ -42,10 +42,11 @@ select e.asked_at < now() - interval '60 days' or (
     e.ended_at < now() - interval '1 day' and e.renamed_at < now() - interval '1 day'
     and not exists (
         select from usage_delivery d
-        where d.user_id = e.user_id and (
-            d.state = 'pending' or d.compare_at is not null
-            or (d.state = 'parked' and d.resolved_at is null)
-        )
+        where d.user_id = e.user_id and d.state <> 'sent'
+          and (d.state = 'pending' or d.resolved_at is null)
+    )
+    and not exists (
+        select from usage_delivery d where d.user_id = e.user_id and d.compare_at is not null
     )
     and not exists (
         select from usage_period p where p.user_id = e.user_id and p.closed_at is null

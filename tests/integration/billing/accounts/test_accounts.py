@@ -17,6 +17,7 @@ from billing.accounts.sign_in_limits import (
     Attempts,
 )
 from billing.database.connection import Database
+from billing.deadline import Deadline
 from billing.errors import (
     Conflict,
     DatabaseUnavailable,
@@ -211,7 +212,9 @@ class TestSessions:
 
 class TestPutUser:
     def put(self, db: Database, user_id: str, email: str, name: str | None = None) -> bool:
-        _, created = accounts.put_user(db, user_id=user_id, email=email, name=name, now=NOW)
+        _, created = accounts.put_user(
+            db, user_id=user_id, email=email, name=name, now=NOW, deadline=Deadline.after(20)
+        )
         return created
 
     def test_inserts_then_updates(self, shared: Database, email: str) -> None:

@@ -19,6 +19,7 @@ from billing.accounts.accounts import User
 from billing.audit import trail
 from billing.credentials.identity_tokens import Identity
 from billing.database.connection import Connection, Database
+from billing.deadline import Deadline
 from billing.errors import NotFound
 from tests.integration.billing.conftest import NOW
 from tests.integration.billing.racing import Race, racing
@@ -190,7 +191,12 @@ class TestContact:
         """Until the issuer tells of another address than before."""
         user = told(shared, ana)
         accounts.put_user(
-            shared, user_id=user.id, email=f"{user.id}@example.org", name="Ann", now=NOW
+            shared,
+            user_id=user.id,
+            email=f"{user.id}@example.org",
+            name="Ann",
+            now=NOW,
+            deadline=Deadline.after(20),
         )
         assert told(shared, ana, 1).email == f"{user.id}@example.org"
         assert told(shared, ana, 2, name="Anna").email == f"{user.id}@example.org"

@@ -51,7 +51,14 @@ class TestUnknownCustomers:
         """Events that came before a backend registered its user are applied after all."""
         assert receive(db, state("late", "sub_1", 1)).outcome == "ignored"
         assert rows(db) == [("ignored", "unknown_customer")]
-        accounts.put_user(db, user_id="late", email="late@example.com", name=None, now=NOW)
+        accounts.put_user(
+            db,
+            user_id="late",
+            email="late@example.com",
+            name=None,
+            now=NOW,
+            deadline=Deadline.after(20),
+        )
         assert retry(db) == {"applied": 1}
         assert db.value("select status from subscriptions") == "active"
         assert rows(db) == [("applied", None)]

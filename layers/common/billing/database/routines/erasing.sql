@@ -30,8 +30,7 @@ begin
     delete from known_networks where user_id = p_user;
     delete from account_tokens where user_id = p_user;
     delete from mails where user_id = p_user;
-    delete from attempts
-    where key in ('checkout:' || p_user, 'portal:' || p_user, 'manage:' || p_user);
+    delete from attempts where key = any (attempts_of(p_user));
     -- A webhook that was not applied yet keeps its payload until it is: Python strips it.
     update webhooks set payload = null
     where customer in (p_user, v_user.commet_customer_id) and payload is not null
@@ -58,53 +57,97 @@ begin
 end
 $$;
 
+-- Returns the keys under which a user's requests are counted in `attempts`.
+create or replace function attempts_of(p_user text) returns text[]
+language sql immutable as $$
+    select array_agg(what || ':' || p_user)
+    from unnest(array[
+        'charge', 'checkout', 'debts', 'export', 'invoices', 'manage', 'plan-change', 'portal', 'second'
+    ]) as what
+$$;
+
 -- The second step: replaces an id that was given by a product, and what a product wrote into the
--- ledger, in every table. Works on p_limit entries of the ledger at most. Returns whether the step is
--- done; null where the user is not erased.
+-- ledger, in every table. Looks at p_limit entries of the ledger at most, or deletes as many keys; the
+-- next call goes on after them. Returns whether the step is done; null where the user is not erased.
 create or replace function replace_erased(p_user text, p_limit integer) returns boolean
 language plpgsql security definer set search_path = pg_catalog, public, pg_temp as $$
 declare
     v_new text;
     v_customer text;
     v_count bigint;
+    v_done_key text;
+    v_done_feature text;
+    v_periods bigint[] := array(select id from usage_period where user_id = p_user);
 begin
     perform from users where id = p_user for no key update;
-    select e.pseudonym, u.commet_customer_id into v_new, v_customer
+    select e.pseudonym, u.commet_customer_id, e.done_key, e.done_feature
+    into v_new, v_customer, v_done_key, v_done_feature
     from erasure e
     join users u on u.id = e.user_id
     where e.user_id = p_user and e.finished_at is null;
     if not found then
         return exists (select from erasure where user_id = p_user);
     end if;
-    -- Keys are the product's own texts. Nobody knows the new ones; they only have to differ.
+    -- Keys are the product's own texts. Nobody knows the new ones; they only have to differ. A new key
+    -- that comes later in the order is looked at once more.
     with part as materialized (
-        select n.idempotency_key, n.feature from usage_event n
-        where n.user_id = p_user and n.fingerprint <> ''
+        select n.idempotency_key, n.feature, n.fingerprint from usage_event n
+        where n.user_id = p_user and (n.idempotency_key, n.feature) > (v_done_key, v_done_feature)
+        order by n.idempotency_key, n.feature
         limit p_limit
+    ),
+    replaced as (
+        update usage_event e set
+            user_id = v_new, idempotency_key = 'erased:' || gen_random_uuid(), fingerprint = '',
+            properties = null, reason = null
+        from part s
+        where e.user_id = p_user and e.idempotency_key = s.idempotency_key
+          and e.feature = s.feature and s.fingerprint <> ''
+    ),
+    looked_at as (
+        select n.idempotency_key, n.feature from part n
+        order by n.idempotency_key desc, n.feature desc
+        limit 1
     )
-    update usage_event e set
-        user_id = v_new, idempotency_key = 'erased:' || gen_random_uuid(), fingerprint = '',
-        properties = null, reason = null
-    from part s
-    where e.user_id = p_user and e.idempotency_key = s.idempotency_key and e.feature = s.feature;
+    update erasure e set done_key = n.idempotency_key, done_feature = n.feature
+    from looked_at n
+    where e.user_id = p_user and (select count(*) from part) = p_limit;
+    if found then
+        return false;
+    end if;
+    delete from usage_key where key in (
+        select key from usage_key
+        where key >= (encode(
+                substr(sha256(convert_to(p_user, 'UTF8')), 1, 6), 'hex') || repeat('0', 20))::uuid
+            and key <= (encode(
+                substr(sha256(convert_to(p_user, 'UTF8')), 1, 6), 'hex') || repeat('f', 20))::uuid
+        limit p_limit
+    );
     get diagnostics v_count = row_count;
     if v_count = p_limit then
         return false;
     end if;
+    -- A reservation that was confirmed meanwhile has booked an entry behind the position.
+    if p_user <> v_new and exists (select from usage_event where user_id = p_user
+                                   and (idempotency_key, feature) <= (v_done_key, v_done_feature)) then
+        update erasure set done_key = '', done_feature = '' where user_id = p_user;
+        return false;
+    end if;
     update usage_credit set user_id = v_new, idempotency_key = 'erased:' || gen_random_uuid()
     where user_id = p_user;
+    -- Twice, because each half has an index.
     update usage_reservation set
         user_id = v_new, idempotency_key = 'erased:' || gen_random_uuid(), fingerprint = '',
         properties = null
-    where user_id = p_user;
-    delete from usage_key where key >= (encode(
-            substr(sha256(convert_to(p_user, 'UTF8')), 1, 6), 'hex') || repeat('0', 20))::uuid
-        and key <= (encode(
-            substr(sha256(convert_to(p_user, 'UTF8')), 1, 6), 'hex') || repeat('f', 20))::uuid;
+    where user_id = p_user and state = 'held';
+    update usage_reservation set
+        user_id = v_new, idempotency_key = 'erased:' || gen_random_uuid(), fingerprint = '',
+        properties = null
+    where user_id = p_user and state <> 'held';
     update usage_delivery set
         user_id = v_new, event_id = delivery_name(period, v_new, feature, seq), body = '{}',
         note = null
-    where user_id = p_user;
+    where period = any (v_periods);
     update usage_drift set user_id = v_new where user_id = p_user;
     delete from overage_due where user_id = p_user;
     update charged_currency set user_id = v_new where user_id = p_user;
@@ -115,13 +158,16 @@ begin
     where customer in (v_new, v_customer) and payload is not null;
     update customers set external_id = v_new where external_id = p_user;
     update customers set approved_for = v_new, approved_note = null where approved_for = p_user;
-    update audit set user_id = v_new where user_id = p_user;
-    update audit set actor = v_new where actor = p_user and actor_kind = 'user';
+    -- A user acts on the own account only.
+    update audit set
+        user_id = v_new,
+        actor = case when actor_kind = 'user' and actor = p_user then v_new else actor end
+    where user_id = p_user;
     delete from checkout_attempt where user_id = p_user;
     delete from plan_change where user_id = p_user;
     delete from plan_change_lease where user_id = p_user;
     delete from contact_change where user_id = p_user;
-    delete from attempts where key like '%:' || p_user;
+    delete from attempts where key = any (attempts_of(p_user));
     update debt set note = null where user_id = p_user;
     update debt set source = replace(source, p_user, v_new)
     where user_id = p_user and p_user <> v_new and position(p_user in source) > 0;
@@ -129,7 +175,7 @@ begin
     -- The foreign keys follow.
     update users set id = v_new where id = p_user and id <> v_new;
     update erasure set
-        finished_at = now(), due_at = null,
+        finished_at = now(), due_at = null, done_key = '', done_feature = '',
         given_sha256 = case when p_user <> v_new then sha256(convert_to(p_user, 'UTF8')) end
     where user_id = v_new;
     update remembered r set

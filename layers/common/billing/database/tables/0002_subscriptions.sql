@@ -72,6 +72,7 @@ create table customers (
     due_at       timestamptz             -- when the schedule asks Commet who the customer is
 );
 create index customers_external_id on customers (external_id) where external_id is not null;
+create index customers_approved_for on customers (approved_for) where approved_for is not null;
 create index customers_due_at on customers (due_at) where due_at is not null;
 
 -- Users whose address or name changed since Commet was told.

@@ -149,6 +149,9 @@ create table usage_reservation (
     check ((state = 'confirmed') = (booked is not null))
 );
 create index usage_reservation_held on usage_reservation (user_id, feature) where state = 'held';
+-- All others of a user, for the export and the erasure. It leaves out held ones, so that the planner
+-- never uses it to find a key or what is held.
+create index usage_reservation_ended on usage_reservation (user_id, id) where state <> 'held';
 create index usage_reservation_expires_at on usage_reservation (expires_at);
 
 -- The credit that a correction needs: of a period that was over, or that was over before Commet's total

@@ -57,6 +57,7 @@ create table debt_link (
     overpaid       numeric(36,6) not null default 0,
     refunded_at    timestamptz
 );
+create index debt_link_user_id on debt_link (user_id);
 create unique index debt_link_offered on debt_link (user_id) where state = 'offered';
 create unique index debt_link_payment_id on debt_link (payment_id) where payment_id is not null;
 create index debt_link_unfinished on debt_link (user_id)

@@ -24,6 +24,9 @@ create table erasure (
     ended_at     timestamptz,              -- when nothing of the user ran at Commet any more
     renamed_at   timestamptz,              -- since then Commet has the pseudonym for the customer
     finished_at  timestamptz,              -- when the second step was done
+    -- The second step goes on behind this entry of the ledger.
+    done_key     text collate "C" not null default '',
+    done_feature text collate "C" not null default '',
     given_sha256 bytea,                    -- of the id that was replaced: finds late webhooks
     -- The account with which the person came back. Debts that become known later are its debts.
     heir         text collate "C"
