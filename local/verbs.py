@@ -12,7 +12,7 @@ from typing import Any
 
 from rich.console import Console
 
-from local import operate
+from local import operate, shown_user
 from local.gateway import journal
 from local.gateway.logs import readable
 from local.operate import OperateError
@@ -105,7 +105,7 @@ def _show(console: Console, asked: argparse.Namespace) -> int:
     if asked.json:
         console.print_json(data=found)
     else:
-        operate.draw(console, found)
+        shown_user.draw(console, found)
     return 0
 
 

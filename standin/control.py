@@ -165,10 +165,11 @@ class Control:
             return as_json({"error": str(gone)}, status=409)
 
     async def requests(self, request: web.Request) -> web.Response:
-        """API requests and answers, newest first; `?method=` and `?path=` filter."""
+        """API requests and answers, newest first; `method`, `path` and `repeats=no` filter."""
         entries = self.journal.entries(
-            method=request.query.get("method"),
-            path=request.query.get("path"),
+            method=request.query.get("method") or None,
+            path=request.query.get("path") or None,
+            repeats=request.query.get("repeats") != "no",
             limit=_limit(request),
         )
         return as_json({"data": entries})

@@ -1,7 +1,7 @@
 """The last requests, as they came and as they were answered; kept in memory only."""
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -77,12 +77,32 @@ class Journal:
         self._entries.clear()
 
     def entries(
-        self, *, method: str | None = None, path: str | None = None, limit: int = 100
+        self,
+        *,
+        method: str | None = None,
+        path: str | None = None,
+        repeats: bool = True,
+        limit: int = 100,
     ) -> list[dict[str, Any]]:
-        """The newest first; `path` is a part of the path."""
+        """The newest first; `path` is a part of the path.
+
+        Without `repeats`, of reads that got the same answer again and again only the newest.
+        """
         chosen = (
             entry
-            for entry in reversed(self._entries)
+            for entry in (reversed(self._entries) if repeats else self._news())
             if (method is None or entry.method == method) and (path is None or path in entry.path)
         )
         return [entry.shown() for _, entry in zip(range(limit), chosen, strict=False)]
+
+    def _news(self) -> Iterator[Entry]:
+        """The newest first, without reads that a later one answered in the same way."""
+        later: dict[tuple[str, tuple[tuple[str, str], ...]], tuple[int | None, bytes]] = {}
+        for entry in reversed(self._entries):
+            if entry.method == "GET":
+                asked = entry.path, tuple(sorted(entry.query.items()))
+                answered = entry.status, entry.response
+                if later.get(asked) == answered and entry.fault is None:
+                    continue
+                later[asked] = answered
+            yield entry

@@ -1,7 +1,7 @@
 """The dashboard, the users that a backend registers, health, the welcome page, unknown routes."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -275,7 +275,7 @@ def _dashboard(user: User) -> Response[Dashboard]:
         Dashboard(
             user=_user(user),
             access=access,
-            subscription=_subscription(subscription, now) if subscription else None,
+            subscription=_subscription(subscription, used, now) if subscription else None,
             payment=_payment(trouble) if trouble else None,
             usage=[_usage(feature) for feature in used],
             features=[
@@ -332,13 +332,17 @@ def _user(user: User) -> UserReply:
     return UserReply(id=user.id, email=user.email, name=user.name)
 
 
-def _subscription(row: Subscription, now: datetime) -> SubscriptionReply:
+def _subscription(
+    row: Subscription, used: Sequence[FeatureUsage], now: datetime
+) -> SubscriptionReply:
     period = None
-    if row.period_start and row.period_end:
-        days = math.ceil((row.period_end - now) / timedelta(days=1))
-        period = CurrentPeriod(
-            start=row.period_start, end=row.period_end, days_remaining=max(0, days)
-        )
+    start, end = row.period_start, row.period_end
+    if not (start and end) and row.status == "trialing" and used:
+        # The webhook that begins a trial names no period, and allowances are those of the trial.
+        start, end = used[0].period_start, row.trial_ends_at
+    if start and end:
+        days = math.ceil((end - now) / timedelta(days=1))
+        period = CurrentPeriod(start=start, end=end, days_remaining=max(0, days))
     return SubscriptionReply(
         id=row.id,
         status=row.status,

@@ -19,6 +19,7 @@ from standin.pages import inspection_payments, view
 
 Handler = Callable[[web.Request], Awaitable[web.Response]]
 VIEWS = ("requests", "events", "deliveries", "customers", "payments", "faults")
+METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 SHOWN = 50
 _LONGEST_TEXT = 20_000
 
@@ -29,6 +30,16 @@ _CSP = (
 )
 
 _STEPS = {"minute": 60, "hour": 3600, "day": 86_400, "week": 604_800}
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which requests are shown. Reads that get the same answer all the time (a product that polls)
+    are shown once, unless `repeats` is set."""
+
+    method: str = ""
+    path: str = ""
+    repeats: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +79,29 @@ class Inspection:
         """One view: the newest of its kind, with everything known about each."""
         chosen = request.query.get("view", "")
         chosen = chosen if chosen in VIEWS else VIEWS[0]
-        return self._page(chosen, notice=request.query.get("done"))
+        wanted = Wanted(
+            method=request.query.get("method", ""),
+            path=request.query.get("path", ""),
+            repeats=request.query.get("repeats") == "yes",
+        )
+        return self._page(chosen, notice=request.query.get("done"), wanted=wanted)
 
     def _page(
-        self, chosen: str, *, notice: str | None = None, alert: str | None = None
+        self,
+        chosen: str,
+        *,
+        notice: str | None = None,
+        alert: str | None = None,
+        wanted: Wanted | None = None,
     ) -> web.Response:
+        wanted = wanted or Wanted()
         rows: dict[str, Callable[[], list[Any]]] = {
-            "requests": lambda: self._control.journal.entries(limit=SHOWN),
+            "requests": lambda: self._control.journal.entries(
+                method=wanted.method or None,
+                path=wanted.path or None,
+                repeats=wanted.repeats,
+                limit=SHOWN,
+            ),
             "events": self._events,
             "deliveries": self._deliveries,
             "customers": self._customers,
@@ -92,6 +119,8 @@ class Inspection:
             next_up=self._next_up(),
             running=self._control.scheduler.open_run() is not None,
             presets=PRESETS,
+            wanted=wanted,
+            methods=METHODS,
             prefix=PREFIX,
             base_url=f"{self._world.public_url}/api/v1",
             pretty=pretty,

@@ -3,6 +3,7 @@
 import contextlib
 import re
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import httpx
@@ -66,6 +67,29 @@ def test_it_is_bought_and_used(stack: LocalStack, backend: httpx.Client) -> None
     currency = stack._currency
     assert (overage["quantity"], overage["currency"]) == ("10", currency)
     assert overage["cost"] == ("0.90" if currency == "eur" else "0.900")
+    shown = stack.invoke("ReconcileFunction", {"command": "show", "user": "buys"})
+    [storage] = [row for row in shown["entitlements"] if row["feature"] == "storage"]
+    assert storage["unit_price"] == ("0.09" if currency == "eur" else "0.090")
+    assert storage["included"] == "100"
+    assert shown["periods"][0]["usage"]["storage"] == {"total": "110", "claimed": "0"}
+
+
+def test_a_trial_shows_its_end(stack: LocalStack, backend: httpx.Client) -> None:
+    """As soon as the webhooks are there, and nobody has asked Commet."""
+    backend.put("/users/tries", json={"email": "tries@example.com"}).raise_for_status()
+    wish = {"user_id": "tries", "plan_code": "team"}
+    made = backend.post("/checkout", json=wish).raise_for_status().json()
+    with contextlib.closing(Control(stack.commet.removesuffix("/api/v1"))) as control:
+        control.pay(made["subscription"]["id"])
+        control.settle()
+        end = control.now() + timedelta(days=14)
+    shown = stack.invoke("ReconcileFunction", {"command": "show", "user": "tries"})
+    [subscription] = shown["subscriptions"]
+    assert subscription["trial_ends_at"][:10] == f"{end:%Y-%m-%d}"
+    board = backend.get("/users/tries/dashboard").raise_for_status().json()
+    assert board["subscription"]["status"] == "trialing"
+    assert board["subscription"]["trial_ends_at"][:10] == f"{end:%Y-%m-%d}"
+    assert board["subscription"]["current_period"]["end"][:10] == f"{end:%Y-%m-%d}"
 
 
 def test_a_limit_holds(backend: httpx.Client) -> None:

@@ -1,13 +1,16 @@
 """The page that shows what happens inside the stand-in, in a real browser."""
 
+import json
 import re
 from collections.abc import Iterator
 from datetime import datetime, timedelta
+from pathlib import Path
 
 import httpx
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from standin.catalogue import DEFAULT_FILE
 from standin.testing import Receiver, StandIn, receiver, standin
 from tests.http_server import Response, serving
 
@@ -77,6 +80,49 @@ def test_events_and_customers(page: Page, server: StandIn, http: httpx.Client) -
     expect(row).to_contain_text(
         re.compile("usr_ana.*130.5 of 100 GB.*Usage Pro.*Active", re.DOTALL)
     )
+
+
+def test_requests_are_filtered(page: Page, server: StandIn, http: httpx.Client) -> None:
+    """By method and path; of reads that get the same answer all the time, only the newest shows."""
+    for _ in range(3):
+        http.get("/plans")
+    _create(http)
+    for _ in range(3):
+        http.get("/webhooks")
+    _open(page, server)
+    rows = page.get_by_role("region", name="Requests").locator("summary")
+    expect(rows).to_have_count(3)
+    page.get_by_label("Reads that got the same answer again").check()
+    page.get_by_role("button", name="Show").click()
+    expect(rows).to_have_count(7)
+    page.get_by_label("Path contains").fill("plan")
+    page.get_by_role("button", name="Show").click()
+    expect(rows).to_have_count(3)
+    expect(page.get_by_label("Path contains")).to_have_value("plan")
+    page.get_by_label("Method").select_option("POST")
+    page.get_by_role("button", name="Show").click()
+    expect(page.get_by_text("No request is like this.")).to_be_visible()
+
+
+def test_a_trial_shows_its_end(page: Page, tmp_path: Path) -> None:
+    """At once, to whoever looks inside and to the customer."""
+    catalogue = json.loads(DEFAULT_FILE.read_text(encoding="utf-8"))
+    catalogue["plans"][1]["prices"][0]["trialDays"] = 14
+    (tmp_path / "plans.json").write_text(json.dumps(catalogue), encoding="utf-8")
+    with (
+        standin(catalogue=tmp_path / "plans.json") as server,
+        httpx.Client(base_url=server.base_url, headers={"x-api-key": server.api_key}) as http,
+    ):
+        _create(http)
+        order = {"customerId": "usr_ana", "planCode": "usage_pro"}
+        server.control.pay(http.post("/subscriptions", json=order).json()["id"])
+        end = server.control.now() + timedelta(days=14)
+        _open(page, server, "customers")
+        row = page.get_by_role("region", name="Customers").locator("summary")
+        expect(row).to_contain_text(f"until {end:%Y-%m-%d}")
+        portal = http.post("/portal/sessions", json={"customerId": "usr_ana"}).json()
+        page.goto(portal["portalUrl"])
+        expect(page.get_by_test_id("trial-end")).to_contain_text(str(end.day))
 
 
 def _json(value: dict[str, object]) -> bytes:

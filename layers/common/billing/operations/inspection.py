@@ -6,6 +6,7 @@ from decimal import Decimal
 from typing import Any
 
 from billing import email_address
+from billing.amounts import format_decimal, format_exact, format_unit_price
 from billing.database.connection import Database, Row
 from billing.database.statements import Statements
 from billing.errors import NotFound
@@ -14,9 +15,13 @@ _sql = Statements(__file__)
 
 Plain = dict[str, Any]
 
+# Columns in major units.
+_MONEY = {"amount", "tax", "total", "overpaid"}
+
 
 def of_user(db: Database, who: str, *, now: datetime) -> Plain:
-    """Everything recorded about a user, as plain JSON: times as ISO-8601, amounts as text.
+    """Everything recorded about a user, as plain JSON: times as ISO-8601, quantities and amounts
+    as text, amounts in major units.
 
     `who` is our user id, Commet's customer id or the email address. `would_do` lists in sentences
     what coming runs of reconcile will do for the user. The result contains personal data, so it
@@ -46,6 +51,9 @@ def of_user(db: Database, who: str, *, now: datetime) -> Plain:
         "webhooks": db.all(_sql["webhooks"], ids),
         "audit": db.all(_sql["audit"], ids),
     }
+    for rows in seen.values():
+        for row in rows:
+            _as_money(row)
     would_do = [*_questions(seen["subscriptions"]), *_retries(seen["webhooks"])]
     found: Plain = _plain(
         {
@@ -57,6 +65,18 @@ def of_user(db: Database, who: str, *, now: datetime) -> Plain:
         }
     )
     return found | {"would_do": would_do or ["nothing: no row is in doubt and no webhook waits"]}
+
+
+def _as_money(row: Row) -> None:
+    """Writes the amounts of a row as money, if the row has a currency."""
+    currency = row.get("currency")
+    if not currency:
+        return
+    for name in _MONEY & row.keys():
+        if row[name] is not None:
+            row[name] = format_exact(row[name], currency)
+    if row.get("unit_price") is not None:
+        row["unit_price"] = format_unit_price(row["unit_price"], currency)
 
 
 def _questions(rows: list[Row]) -> Iterator[str]:
@@ -84,4 +104,4 @@ def _plain(value: Any) -> Any:
         return [_plain(each) for each in value]
     if isinstance(value, datetime):
         return value.isoformat()
-    return str(value) if isinstance(value, Decimal) else value
+    return format_decimal(value) if isinstance(value, Decimal) else value

@@ -39,7 +39,7 @@ order by feature
 -- name: periods
 select p.id, p.subscription_id, p.plan_id, p.starts_at, p.ends_at, p.provisional, p.closed_at,
        coalesce(jsonb_object_agg(
-           t.feature, jsonb_build_object('total', t.total::text, 'claimed', t.claimed::text)
+           t.feature, jsonb_build_object('total', trim_scale(t.total)::text, 'claimed', trim_scale(t.claimed)::text)
        ) filter (where t.feature is not null), '{}') as usage
 from usage_period p
 left join usage_total t on t.period = p.id
