@@ -50,7 +50,7 @@ def loaded(function: str, issuer: str = "") -> frozenset[str]:
 
 def test_all_functions_are_looked_at() -> None:
     """Those of the design, and the one that registers the webhook, as the folders have them."""
-    assert len(FUNCTIONS) == 13
+    assert {"webhook", "track_usage", "migrate"} <= set(FUNCTIONS)
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)

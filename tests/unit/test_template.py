@@ -13,6 +13,7 @@ import pytest
 from deploy.build_id import PARTS, build_id
 from deploy.refusals import regions_with_ca
 from tests.unit.cloudformation import ROOT, TEMPLATE, Resources, load, of_type, translate
+from tests.unit.test_template_alarms import metrics_of
 
 NOTHING = {"Ref": "AWS::NoValue"}
 
@@ -38,7 +39,7 @@ class TestFunctions:
         """No folder without a function and no function without a folder."""
         folders = {f"functions/{p.parent.name}" for p in ROOT.glob("functions/*/app.py")}
         assert {f["CodeUri"] for f in functions.values()} == folders
-        assert len(folders) == 13
+        assert "functions/track_usage" in folders
 
     def test_a_new_build_makes_new_versions(self, functions: dict[str, dict[str, Any]]) -> None:
         """All logic is in the layer, and SAM looks at the function's own code only."""
@@ -57,6 +58,19 @@ class TestFunctions:
 
 def answers_http(function: dict[str, Any]) -> bool:
     return any(event["Type"] == "HttpApi" for event in function.get("Events", {}).values())
+
+
+def answering(template: dict[str, Any]) -> set[str]:
+    """The functions that answer HTTP."""
+    functions = of_type(template["Resources"], "AWS::Serverless::Function")
+    return {name for name, function in functions.items() if answers_http(function)}
+
+
+def canary_alarms(template: dict[str, Any]) -> set[str]:
+    """The alarms that exist for a deployment with a canary only."""
+    resources = template["Resources"]
+    alarms = of_type(resources, "AWS::CloudWatch::Alarm")
+    return {name for name in alarms if resources[name].get("Condition") == "IsCanary"}
 
 
 def waits_for(resources: Resources, name: str) -> set[str]:
@@ -143,10 +157,12 @@ class TestCompute:
         assert alarms[0] == "IsCanary"
         assert alarms[2] == [NOTHING]
         watched = {alarm["Ref"] for alarm in alarms[1]}
-        assert watched == {"NewBuildErrorsAlarm", "NewVersionCrashesAlarm"}
+        assert watched >= {"NewBuildErrorsAlarm", "NewVersionCrashesAlarm"}
+        assert watched == canary_alarms(template)
         assert watched <= translated.keys()
+        assert len(watched) <= 10  # as many as CodeDeploy takes
         groups = of_type(translated, "AWS::CodeDeploy::DeploymentGroup")
-        assert len(groups) == 8
+        assert len(groups) == len(answering(template))
         for group in groups.values():
             rolled_back = group["AutoRollbackConfiguration"]
             assert "DEPLOYMENT_STOP_ON_ALARM" in rolled_back["Events"]
@@ -159,7 +175,6 @@ class TestCompute:
         assert build["Properties"]["Threshold"] == 0
         told = template["Globals"]["Function"]["Environment"]["Variables"]["WATCHED_BUILD"]
         assert told == {"Fn::If": ["IsCanary", {"Ref": "BuildId"}, ""]}
-        crashes = resources["NewVersionCrashesAlarm"]
         shifted = {
             group["Ref"].removesuffix("DeploymentGroup")
             for alias in resources.values()
@@ -168,12 +183,16 @@ class TestCompute:
                 alias["UpdatePolicy"]["CodeDeployLambdaAliasUpdate"]["DeploymentGroupName"]
             ]
         }
-        assert len(shifted) == 8
+        assert len(shifted) == len(answering(template))
         seen = set()
-        watched = crashes["Properties"]["Metrics"][1:]
+        watched = [
+            dimensions
+            for name in canary_alarms(template) - {"NewBuildErrorsAlarm"}
+            for _, _, dimensions in metrics_of(resources[name]["Properties"])
+        ]
         assert watched
-        for metric in watched:
-            told = {d["Name"]: d["Value"] for d in metric["MetricStat"]["Metric"]["Dimensions"]}
+        for dimensions in watched:
+            told = {d["Name"]: d["Value"] for d in dimensions}
             function = told["FunctionName"]["Ref"]
             version = f"{function}Version0123456789"
             assert told["ExecutedVersion"] == {"Fn::GetAtt": [version, "Version"]}
@@ -183,8 +202,11 @@ class TestCompute:
         assert seen == shifted
 
     def test_a_shift_that_is_none_costs_nothing(self, template: dict[str, Any]) -> None:
-        for alarm in ("NewBuildErrorsAlarm", "NewVersionCrashesAlarm"):
-            assert template["Resources"][alarm]["Condition"] == "IsCanary"
+        alarms = of_type(template["Resources"], "AWS::CloudWatch::Alarm")
+        watched = template["Globals"]["Function"]["DeploymentPreference"]["Alarms"]["Fn::If"][1]
+        assert {alarm["Ref"] for alarm in watched} <= alarms.keys()
+        for alarm in watched:
+            assert template["Resources"][alarm["Ref"]]["Condition"] == "IsCanary"
 
     def test_no_function_is_reserved_to_death(self, template: dict[str, Any]) -> None:
         """With 0 reserved it never runs; 0 provisioned is off."""

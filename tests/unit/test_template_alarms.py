@@ -195,6 +195,58 @@ class TestAlarms:
         assert ALARMS[name]["TreatMissingData"] == expected.get(name, "notBreaching")
 
 
+def watched(metric: str) -> dict[str, str]:
+    """The functions about which an alarm rings for a metric of Lambda's, with that alarm.
+
+    Those of a canary are left out, because they exist for a deployment only.
+    """
+    resources = load(TEMPLATE)["Resources"]
+    return {
+        dimension["Value"]["Ref"]: name
+        for name, alarm in of_type(resources, "AWS::CloudWatch::Alarm").items()
+        if "Condition" not in resources[name]
+        for _, looked_at, dimensions in metrics_of(alarm)
+        for dimension in dimensions
+        if looked_at == metric and dimension["Name"] == "FunctionName"
+    }
+
+
+def running() -> set[str]:
+    """The functions that run when nobody deploys: they answer requests, or a schedule runs them."""
+    functions = of_type(load(TEMPLATE)["Resources"], "AWS::Serverless::Function")
+    return {n for n, function in functions.items() if function.get("Events")}
+
+
+class TestEveryFunction:
+    """The template names each in each alarm, because CloudWatch has no pattern for names."""
+
+    @pytest.mark.parametrize("metric", ["Errors", "Throttles"])
+    def test_an_alarm_rings_for_it(self, metric: str) -> None:
+        assert running() - watched(metric).keys() == set()
+
+    @pytest.mark.parametrize("metric", ["Errors", "Throttles", "Duration", "ConcurrentExecutions"])
+    def test_the_dashboard_shows_it(self, metric: str) -> None:
+        shown = {
+            str(dimensions["FunctionName"]).strip("${}")
+            for namespace, name, dimensions in charted()
+            if (namespace, name) == ("AWS/Lambda", metric)
+        }
+        assert running() - shown == set()
+
+    def test_its_log_group_and_its_role_are_its_own(self) -> None:
+        functions = of_type(load(TEMPLATE)["Resources"], "AWS::Serverless::Function")
+        for name, function in functions.items():
+            own = name.removesuffix("Function")
+            assert function["Role"] == {"Fn::GetAtt": [f"{own}Role", "Arn"]}
+            assert function["LoggingConfig"]["LogGroup"] == {"Ref": f"{own}Logs"}
+
+
+def test_an_alarm_looks_at_ten_metrics_at_most() -> None:
+    """CloudWatch refuses more (docs.aws.amazon.com, "Limits that apply to alarms based on metric
+    math expressions"), and no emulator tells."""
+    assert {name for name, alarm in ALARMS.items() if len(metrics_of(alarm)) > 10} == set()
+
+
 class TestLittleTraffic:
     """An alarm that only rings in a busy stack leaves a quiet one unwatched."""
 

@@ -168,13 +168,34 @@ def roles(*functions: str) -> set[str]:
 FUNCTIONS = [n.removesuffix("Function") for n in of_type(RESOURCES, "AWS::Serverless::Function")]
 # Their database role is `accounts`, which reads passwords.
 OF_ACCOUNTS = ["Account", "SendMail", "Session", "Signup"]
-SPEAKS_TO_COMMET = [
-    "Checkout", "Dashboard", "DeliverUsage", "Portal", "Reconcile", "RegisterWebhook", "TrackUsage",
-]  # fmt: skip
+
+
+def told(variable: str) -> list[str]:
+    """The functions that are told the secret in a variable of their own, and so may read it.
+
+    Which they are told follows from their code (tests/unit/test_template_environment.py).
+    """
+    functions = of_type(RESOURCES, "AWS::Serverless::Function")
+    return [
+        name.removesuffix("Function")
+        for name, function in functions.items()
+        if function["Environment"]["Variables"].get(variable)
+    ]
+
+
+SPEAKS_TO_COMMET = told("COMMET_SECRET_ARN")
+# The functions that answer HTTP, but for the two that have a parameter of their own.
+OTHERS_THAT_ANSWER = {
+    name
+    for name, function in of_type(RESOURCES, "AWS::Serverless::Function").items()
+    if any(event["Type"] == "HttpApi" for event in function.get("Events", {}).values())
+} - {"TrackUsageFunction", "WebhookFunction"}
 
 # Made with a canary only.
 CANARY_ALARMS = {
-    f"{name}.AlarmDescription" for name in ("NewBuildErrorsAlarm", "NewVersionCrashesAlarm")
+    f"{name}.AlarmDescription"
+    for name in of_type(RESOURCES, "AWS::CloudWatch::Alarm")
+    if RESOURCES[name].get("Condition") == "IsCanary"
 }
 
 # Beside variables of functions, which tests/unit/test_template_environment.py holds.
@@ -185,7 +206,7 @@ EFFECTS: dict[str, set[str]] = {
     "RegisterWebhook": {"WebhookEndpoint"},
     "WebhookSecretArn": {"WebhookSecret"} | roles("Webhook", "RegisterWebhook"),
     "WebhookSecretRotation": {"WebhookEndpoint.Rotation"},
-    "ServiceKeysSecretArn": roles("Checkout", "Dashboard", "Portal", "TrackUsage"),
+    "ServiceKeysSecretArn": roles(*told("SERVICE_KEYS_SECRET_ARN")),
     "AppSecretArn": {"AppSecret"} | roles("Account", "Dashboard", "SendMail", "Session", "Signup"),
     "EmailFrom": {"EmailConfigurationSet", "EmailEvents"}
     | {"UnwelcomeMails", "UnwelcomeMailsPermission"}
@@ -205,15 +226,11 @@ EFFECTS: dict[str, set[str]] = {
     "SnapStart": {"Every function.SnapStart", "TrackUsageFunction.SnapStart"},
     "Canary": {
         "Every function.DeploymentPreference",
-        "NewBuildErrorsAlarm",
-        "NewVersionCrashesAlarm",
+        *(name.removesuffix(".AlarmDescription") for name in CANARY_ALARMS),
     },
     "WebhookConcurrency": {"WebhookFunction.ReservedConcurrentExecutions"},
     "UsageConcurrency": {"TrackUsageFunction.ReservedConcurrentExecutions"},
-    "OtherConcurrency": {
-        f"{name}Function.ReservedConcurrentExecutions"
-        for name in ("Account", "Checkout", "Dashboard", "Portal", "Session", "Signup")
-    },
+    "OtherConcurrency": {f"{name}.ReservedConcurrentExecutions" for name in OTHERS_THAT_ANSWER},
     "UsageProvisionedConcurrency": {
         "TrackUsageFunction.ProvisionedConcurrencyConfig",
         "TrackUsageFunction.SnapStart",
