@@ -25,6 +25,9 @@ STAMP := $(VENV)/.installed
 REQUIREMENTS := $(filter-out %/checkov.txt %/deploy-test.txt %/sam-local.txt,$(wildcard requirements/*.txt)) \
 	layers/common/requirements.txt standin/requirements.txt
 CHECKOV := $(VENV)/checkov/bin/checkov
+# Node's tools, which read the OpenAPI document. Only checks and tests need them.
+NODE := $(VENV)/node/.installed
+NODE_BIN := $(VENV)/node/node_modules/.bin
 CODE := layers functions local standin deploy clients tests bench docs
 
 # A file that is named runs in this process: to start others takes longer than most files do.
@@ -102,7 +105,7 @@ erase: $(STAMP)-run  ## erase a user (user=usr_..., author=, note=who asked for 
 
 ##@ Work on it
 .PHONY: test test-pythons test-postgres prove mutate sam-local-test deploy-test check format openapi bench
-test: $(STAMP)-dev  ## all tests: unit, contract, integration on a real Postgres, end to end
+test: $(STAMP)-dev node-tools  ## all tests: unit, contract, integration on a real Postgres, end to end
 	@$(BIN)/pytest $(if $(findstring .py,$(ARGS)),,$(IN_PARALLEL)) $(ARGS)
 
 test-pythons:  ## demo, unit and handler tests on each Python that is found (PYTHONS="3.11 3.12")
@@ -126,8 +129,8 @@ deploy-test: $(STAMP)-dev  ## deploy, update, break, rotate and delete a stack i
 	@PYTHONPATH=.:layers/common $(BIN)/python -m tests.deployed
 	@$(BIN)/pytest tests/deployed/interrupted.py $(ARGS)
 
-CHECKS := formatting lint types imports template database security openapi
-check: $(STAMP)-dev $(CHECKOV)  ## formatting, lint, types, import rules, templates, OpenAPI document
+CHECKS := formatting lint types imports template database security openapi openapi-lint
+check: $(STAMP)-dev $(CHECKOV) node-tools  ## formatting, lint, types, import rules, templates, OpenAPI document
 	@$(MAKE) --jobs=4 --keep-going $(OUTPUT_TOGETHER) $(CHECKS:%=check-%)
 
 .PHONY: $(CHECKS:%=check-%)
@@ -147,14 +150,20 @@ check-database:
 check-security:
 	@$(CHECKOV)
 check-openapi:
-	@$(BIN)/python -m local.openapi --check docs/openapi.json
+	@$(BIN)/python -m local.openapi --check
+check-openapi-lint: node-tools
+	@if [ -f $(NODE) ]; then \
+		REDOCLY_TELEMETRY=off REDOCLY_SUPPRESS_UPDATE_NOTICE=true $(NODE_BIN)/redocly lint \
+			--config tests/openapi/redocly.yaml --format summary docs/openapi.json 2>&1 | \
+			sed '/validating/,$$!d;/^$$/d' && \
+		$(NODE_BIN)/spectral lint --ruleset tests/openapi/spectral.yaml --fail-severity warn docs/openapi.json; fi
 
 format: $(STAMP)-dev  ## format the code
 	@$(BIN)/ruff check --fix --quiet $(CODE) || true
 	@$(BIN)/ruff format --quiet $(CODE)
 
-openapi: $(STAMP)-dev  ## write docs/openapi.json from the code
-	@$(BIN)/python -m local.openapi --write docs/openapi.json
+openapi: $(STAMP)-dev  ## write docs/openapi.json, docs/problems.md and what /docs serves from the code
+	@$(BIN)/python -m local.openapi --write
 
 bench: $(STAMP)-dev  ## measure cold starts, the stand-in, webhooks, usage and its delivery, each beside a baseline
 	@$(BIN)/python -m bench.cold_start
@@ -210,6 +219,18 @@ $(CHECKOV): requirements/checkov.txt | $(STAMP)-dev
 	@rm -rf $(VENV)/checkov && $(BIN)/python -m venv $(VENV)/checkov
 	@$(VENV)/checkov/bin/python -m pip install --no-input -r $< > $(VENV)/checkov.log 2>&1 || { \
 		tail -n 30 $(VENV)/checkov.log; rm -rf $(VENV)/checkov; exit 1; }
+	@touch $@
+
+.PHONY: node-tools
+node-tools:
+	@new_enough='const [a, b] = process.versions.node.split("."); process.exit(a > 20 || (a == 20 && b >= 19) ? 0 : 1)'; \
+	if node -e "$$new_enough" 2> /dev/null && command -v npm > /dev/null; then $(MAKE) --silent $(NODE); \
+	else echo "Skipped: the OpenAPI linters and the TypeScript client need Node 20.19 or newer, with npm."; fi
+
+$(NODE): tests/openapi/package.json tests/openapi/package-lock.json
+	@echo "Installing Node's tools into $(VENV)/node (half a minute, only once):"
+	@mkdir -p $(VENV)/node && cp tests/openapi/package.json tests/openapi/package-lock.json tests/openapi/.npmrc $(VENV)/node
+	@npm ci --prefix $(VENV)/node --ignore-scripts --no-audit --no-fund --loglevel=error
 	@touch $@
 
 $(STAMP)-%: requirements/%.txt $(REQUIREMENTS) | same-python

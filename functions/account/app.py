@@ -44,13 +44,15 @@ app = api.resolver()
 
 
 @app.get("/account", security=api.BY_USER, responses=api.answers(AccountShown, 200))
-def show_account() -> Response[AccountShown]:
-    """Your account."""
+@api.may_answer("unknown_user")
+def get_account() -> Response[AccountShown]:
+    """Read your account. It has your address, your name and what is still to be confirmed."""
     return _shown(api.user(app).id)
 
 
-@app.patch("/account", security=api.BY_USER, responses=api.answers(AccountShown, 200, 403, 409))
-def change_account(body: Annotated[AccountChange, Body()]) -> Response[AccountShown]:
+@app.patch("/account", security=api.BY_USER, responses=api.answers(AccountShown, 200))
+@api.may_answer("invalid_credentials", "not_an_own_account", "too_many_requests", "unknown_user")
+def update_account(body: Annotated[AccountChange, Body()]) -> Response[AccountShown]:
     """Change your name or your email address.
 
     Another address needs the password. A link is sent to it, and until the link is confirmed the
@@ -72,7 +74,14 @@ def change_account(body: Annotated[AccountChange, Body()]) -> Response[AccountSh
     "/account",
     status_code=202,
     security=api.BY_USER,
-    responses=api.answers(ErasureReply, 202, 401, 403),
+    responses=api.answers(ErasureReply, 202),
+)
+@api.may_answer(
+    "invalid_credentials",
+    "not_an_own_account",
+    "recent_sign_in_required",
+    "too_many_requests",
+    "unknown_user",
 )
 def erase_account(
     body: Annotated[EraseAccount | None, Body()] = None,
@@ -93,9 +102,12 @@ def erase_account(
 @app.post(
     "/email/verify",
     security=api.BY_ANYBODY,
-    responses=api.answers(AccountShown, 200, 401, 403, 409),
+    responses=api.answers(AccountShown, 200),
 )
 @api.own_account
+@api.may_answer(
+    "unauthenticated", "link_expired", "email_taken", "invalid_credentials", "too_many_requests"
+)
 def verify_email(body: Annotated[VerifyEmail, Body()]) -> Response[AccountShown]:
     """Confirm an email address with the link of a mail.
 
@@ -125,10 +137,11 @@ def verify_email(body: Annotated[VerifyEmail, Body()]) -> Response[AccountShown]
     "/email/verification",
     status_code=202,
     security=api.BY_SESSION,
-    responses=api.answers(None, 202, 403),
+    responses=api.answers(None, 202),
 )
 @api.own_account
-def send_verification() -> Response[None]:
+@api.may_answer("too_many_requests")
+def send_verification_mail() -> Response[None]:
     """Send the link that confirms your address again. Up to three mails an hour are sent."""
     now = wiring.now()
     wiring.attempts().mail(sign_in.client_address(app), now)
@@ -142,11 +155,12 @@ def send_verification() -> Response[None]:
     "/password",
     status_code=204,
     security=api.BY_SESSION,
-    responses=api.answers(None, 204, 401, 403, 409),
+    responses=api.answers(None, 204),
 )
 @api.own_account
+@api.may_answer("invalid_credentials", "not_an_own_account", "too_many_requests")
 def change_password(body: Annotated[ChangePassword, Body()]) -> Response[None]:
-    """Set another password. All your other sessions end."""
+    """Set another password. All your other sessions end, and a mail says so."""
     user = api.user(app)
     with _audited(Action.PASSWORD_CHANGED, user.id):
         old_hash = _confirm(user, body.current_password)
@@ -162,9 +176,10 @@ def change_password(body: Annotated[ChangePassword, Body()]) -> Response[None]:
     return Response(204)
 
 
-@app.post("/password/forgot", status_code=202, responses=api.answers(None, 202, 403))
+@app.post("/password/forgot", status_code=202, responses=api.answers(None, 202))
 @api.own_account
-def forget_password(body: Annotated[ForgotPassword, Body()]) -> Response[None]:
+@api.may_answer("too_many_requests")
+def request_password_reset(body: Annotated[ForgotPassword, Body()]) -> Response[None]:
     """Send a link to set a new password, if there is an account with this address.
 
     The answer is the same, and takes as long, where there is none.
@@ -178,8 +193,9 @@ def forget_password(body: Annotated[ForgotPassword, Body()]) -> Response[None]:
     return Response(202)
 
 
-@app.post("/password/reset", status_code=204, responses=api.answers(None, 204, 403, 409))
+@app.post("/password/reset", status_code=204, responses=api.answers(None, 204))
 @api.own_account
+@api.may_answer("link_expired", "email_taken")
 def reset_password(body: Annotated[ResetPassword, Body()]) -> Response[None]:
     """Set a new password with the link of a mail. Confirms the address, too.
 
@@ -199,7 +215,7 @@ def reset_password(body: Annotated[ResetPassword, Body()]) -> Response[None]:
 @app.get("/sessions", security=api.BY_SESSION, responses=api.answers(SessionList, 200))
 @api.own_account
 def list_sessions() -> Response[SessionList]:
-    """Your sessions: this one first."""
+    """List your sessions. The session of this request comes first."""
     found = sessions.of_user(
         wiring.database(), api.user(app).id, token=api.session_token(app), now=wiring.now()
     )
@@ -217,9 +233,7 @@ def list_sessions() -> Response[SessionList]:
     return api.json_response(SessionList(sessions=listed))
 
 
-@app.delete(
-    "/sessions", status_code=204, security=api.BY_SESSION, responses=api.answers(None, 204, 403)
-)
+@app.delete("/sessions", status_code=204, security=api.BY_SESSION, responses=api.answers(None, 204))
 @api.own_account
 def end_other_sessions() -> Response[None]:
     """End all your sessions but this one."""
@@ -233,13 +247,21 @@ def end_other_sessions() -> Response[None]:
     "/sessions/<session_id>",
     status_code=204,
     security=api.BY_SESSION,
-    responses=api.answers(None, 204, 403, 404),
+    responses=api.answers(None, 204),
 )
 @api.own_account
+@api.may_answer("session_not_found")
 def end_session(
-    session_id: Annotated[str, PathParameter(pattern=r"^[A-Za-z0-9_]{1,100}$")],
+    session_id: Annotated[
+        str,
+        PathParameter(
+            pattern=r"^[A-Za-z0-9_]{1,100}$",
+            description="The session's id, from `GET /sessions`.",
+            examples=["sess_91ce04b7a2d85f36"],
+        ),
+    ],
 ) -> Response[None]:
-    """End one of your sessions."""
+    """End one of your sessions. It may be the session of this request."""
     user = api.user(app)
     with _audited(Action.SESSION_ENDED, user.id):
         sessions.end(wiring.database(), user.id, session_id)

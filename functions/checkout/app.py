@@ -42,11 +42,13 @@ from billing.subscriptions.plan_changes import (
 app = api.resolver()
 
 
-@app.get("/plans", responses=api.answers(Plans, 200, 502))
+@app.get("/plans", responses=api.answers(Plans, 200))
+@api.may_answer("billing_provider_error", "billing_provider_unavailable")
 def list_plans() -> Response[Plans]:
-    """The public plans. `as_of` is older than a minute only while the provider does not answer.
+    """List the plans that are sold, with their prices.
 
-    A signed-in user who had a trial sees none.
+    `as_of` is older than a minute only while the billing provider does not answer. A signed-in user
+    who had a trial sees no trial.
     """
     user = api.user_if_signed_in(app)
     has_trial = user is None or not mirror.had_trial(wiring.database(), user.id)
@@ -63,10 +65,34 @@ def list_plans() -> Response[Plans]:
     "/checkout",
     status_code=201,
     security=api.by_user_or_service("billing:manage"),
-    responses=api.answers(CheckoutReply, 201, 402, 403, 404, 409, 502)
-    | api.answers(CheckoutReply, 200),
+    responses=api.answers(CheckoutReply, 201, "A checkout was started")
+    | api.answers(CheckoutReply, 200, "A checkout goes on, or the plan of a subscription changes"),
 )
-def start_checkout(body: Annotated[Checkout, Body()]) -> Response[CheckoutReply]:
+@api.may_answer(
+    "already_subscribed",
+    "billing_email_taken",
+    "billing_provider_error",
+    "billing_provider_unavailable",
+    "checkout_in_progress",
+    "confirmation_expired",
+    "conflict",
+    "debt_open",
+    "debt_payment_processing",
+    "dispute_open",
+    "email_missing",
+    "email_unverified",
+    "forbidden",
+    "free_period_used",
+    "payment_failed",
+    "payment_method_missing",
+    "plan_change_not_offered",
+    "plan_change_not_possible",
+    "plan_not_found",
+    "too_many_requests",
+    "unknown_user",
+    "usage_pending",
+)
+def create_checkout(body: Annotated[Checkout, Body()]) -> Response[CheckoutReply]:
     """Start a checkout for a plan, continue the one that waits for payment, or change the plan.
 
     A free plan is active at once and has no `checkout_url`. A user who owes for usage is refused

@@ -19,8 +19,9 @@ from billing.audit import trail
 from billing.audit.trail import Action
 from billing.database import health
 from billing.deadline import LambdaContext
+from billing.errors import NotFound
 from billing.field_types import TEXT_PATTERN, USER_ID_PATTERN
-from billing.http import api, usage_answers
+from billing.http import api, api_reference, usage_answers
 from billing.http.shapes import (
     AuditEntry,
     AuditPage,
@@ -54,36 +55,82 @@ from billing.usage import spending, totals
 from billing.usage.totals import FeatureUsage
 
 # Powertools reads the rules of a path parameter from `Path`, so the type UserId cannot be used.
-UserIdInPath = Annotated[str, PathParameter(pattern=USER_ID_PATTERN)]
+UserIdInPath = Annotated[
+    str,
+    PathParameter(
+        pattern=USER_ID_PATTERN,
+        description="The user: your own id of a registered user, or one of ours.",
+        examples=["customer-42"],
+    ),
+]
 MAX_CURSOR = 2000
 MAX_PAGE = 1000
+Cursor = Annotated[
+    str | None,
+    Query(
+        max_length=MAX_CURSOR,
+        description="`next_cursor` of the page before. Left out: the first page.",
+        examples=["eyJhZnRlciI6IDQyfQ"],
+    ),
+]
+PageSize = Annotated[
+    int | None,
+    Query(
+        ge=1,
+        le=MAX_PAGE,
+        description="The most entries on the page. Left out: 100.",
+        examples=[100],
+    ),
+]
+
+_REFERENCE = Path(__file__).with_name("reference")
+_TEXT: Any = {"schema": {"type": "string", "examples": ["<!doctype html>"]}}
+_PAGE: Any = {200: {"description": "A page", "content": {"text/html": _TEXT}}}
+_FILE: Any = {"schema": {"type": "string", "examples": ["/* text */"]}}
+_ASSET: Any = {
+    200: {
+        "description": "A page, a script or a style sheet",
+        "content": {"text/html": _TEXT, "text/css": _FILE, "text/javascript": _FILE},
+    }
+}
+_DOCUMENT: Any = {
+    200: {
+        "description": "An OpenAPI 3.1 document",
+        "content": {
+            "application/json": {"schema": {"type": "object", "examples": [{"openapi": "3.1.0"}]}}
+        },
+    }
+}
 
 app = api.resolver()
 
 
 @app.get("/dashboard", security=api.BY_USER, responses=api.answers(Dashboard, 200))
-def my_dashboard() -> Response[Dashboard]:
-    """Your subscription, your usage, and what the usage costs so far."""
+def get_dashboard() -> Response[Dashboard]:
+    """Read your subscription, your usage, and what the usage costs so far."""
     return _dashboard(api.user(app))
 
 
 @app.get(
     "/users/<user_id>/dashboard",
     security=api.by_service("read"),
-    responses=api.answers(Dashboard, 200, 403, 404),
+    responses=api.answers(Dashboard, 200),
 )
-def dashboard_of_user(user_id: UserIdInPath) -> Response[Dashboard]:
-    """The dashboard of one user, for a product's backend."""
+@api.may_answer("unknown_user")
+def get_user_dashboard(user_id: UserIdInPath) -> Response[Dashboard]:
+    """Read the dashboard of one user, for a product's backend."""
     return _dashboard(accounts.user_by_id(wiring.database(), user_id))
 
 
 @app.put(
     "/users/<user_id>",
     security=api.by_service("users:manage"),
-    responses=api.answers(UserPut, 200, 403, 409) | api.answers(UserPut, 201),
+    responses=api.answers(UserPut, 200, "The user was registered before, and is updated")
+    | api.answers(UserPut, 201, "The user is new"),
 )
+@api.may_answer("being_erased")
 def put_user(user_id: UserIdInPath, body: Annotated[PutUser, Body()]) -> Response[UserPut]:
-    """Register or update a user of your product, who has no password here (201 for a new user).
+    """Register or update a user of your product, who has no password here.
 
     A user who signed up here keeps their own email and name, and the answer contains these.
     """
@@ -104,8 +151,9 @@ def put_user(user_id: UserIdInPath, body: Annotated[PutUser, Body()]) -> Respons
     "/users/<user_id>",
     status_code=202,
     security=api.by_service("users:manage"),
-    responses=api.answers(ErasureReply, 202, 403, 404),
+    responses=api.answers(ErasureReply, 202),
 )
+@api.may_answer("unknown_user")
 def erase_user(user_id: UserIdInPath) -> Response[ErasureReply]:
     """Erase a user. Never refused, and may be repeated.
 
@@ -119,9 +167,10 @@ def erase_user(user_id: UserIdInPath) -> Response[ErasureReply]:
 @app.patch(
     "/users/<user_id>",
     security=api.by_service("users:manage"),
-    responses=api.answers(UserPut, 200, 403, 404, 409),
+    responses=api.answers(UserPut, 200),
 )
-def patch_user(user_id: UserIdInPath, body: Annotated[PatchUser, Body()]) -> Response[UserPut]:
+@api.may_answer("unknown_user", "own_account")
+def update_user(user_id: UserIdInPath, body: Annotated[PatchUser, Body()]) -> Response[UserPut]:
     """Change the address or the name of a user of your product.
 
     A user who signed up here changes them alone (409 `own_account`).
@@ -140,74 +189,94 @@ def patch_user(user_id: UserIdInPath, body: Annotated[PatchUser, Body()]) -> Res
 @app.get(
     "/users/<user_id>",
     security=api.by_service("read"),
-    responses=api.answers(UserPut, 200, 403, 404),
+    responses=api.answers(UserPut, 200),
 )
-def show_user(user_id: UserIdInPath) -> Response[UserPut]:
-    """A user's address and name."""
+@api.may_answer("unknown_user")
+def get_user(user_id: UserIdInPath) -> Response[UserPut]:
+    """Read a user's address and name."""
     return api.json_response(UserPut(user=_user(accounts.user_by_id(wiring.database(), user_id))))
 
 
 @app.get("/account/export", security=api.BY_USER, responses=api.answers(Export, 200))
-def my_export(
-    cursor: Annotated[str | None, Query(max_length=MAX_CURSOR)] = None,
+def export_account(
+    cursor: Cursor = None,
 ) -> Response[Export]:
-    """Everything recorded about you, page by page."""
+    """Export everything recorded about you, page by page."""
     return _export(api.user(app).id, cursor)
 
 
 @app.get(
     "/users/<user_id>/export",
     security=api.by_service("users:manage"),
-    responses=api.answers(Export, 200, 403, 404),
+    responses=api.answers(Export, 200),
 )
+@api.may_answer("unknown_user")
 def export_user(
     user_id: UserIdInPath,
-    cursor: Annotated[str | None, Query(max_length=MAX_CURSOR)] = None,
+    cursor: Cursor = None,
 ) -> Response[Export]:
-    """Everything recorded about a user, page by page."""
+    """Export everything recorded about a user, page by page."""
     return _export(accounts.user_by_id(wiring.database(), user_id).id, cursor)
 
 
 @app.get("/account/audit", security=api.BY_USER, responses=api.answers(AuditPage, 200))
-def my_audit(
-    cursor: Annotated[str | None, Query(max_length=MAX_CURSOR)] = None,
-    limit: Annotated[int | None, Query(ge=1, le=MAX_PAGE)] = None,
+def list_account_audit(
+    cursor: Cursor = None,
+    limit: PageSize = None,
 ) -> Response[AuditPage]:
-    """What was done to your account, and by whom, newest first."""
+    """List what was done to your account, and by whom, newest first."""
     return _audit(api.user(app).id, cursor, limit)
 
 
 @app.get(
     "/users/<user_id>/audit",
     security=api.by_service("read"),
-    responses=api.answers(AuditPage, 200, 403, 404),
+    responses=api.answers(AuditPage, 200),
 )
-def audit_of_user(
+@api.may_answer("unknown_user")
+def list_user_audit(
     user_id: UserIdInPath,
-    cursor: Annotated[str | None, Query(max_length=MAX_CURSOR)] = None,
-    limit: Annotated[int | None, Query(ge=1, le=MAX_PAGE)] = None,
+    cursor: Cursor = None,
+    limit: PageSize = None,
 ) -> Response[AuditPage]:
-    """What was done to a user's account, and by whom, newest first."""
+    """List what was done to a user's account, and by whom, newest first."""
     return _audit(accounts.user_by_id(wiring.database(), user_id).id, cursor, limit)
 
 
-@app.get("/users", security=api.by_service("read"), responses=api.answers(UserPut, 200, 403, 404))
+@app.get("/users", security=api.by_service("read"), responses=api.answers(UserPut, 200))
+@api.may_answer("unknown_user")
 def find_user(
     iss: Annotated[
         str,
-        Query(min_length=1, max_length=2000, pattern=TEXT_PATTERN, description="The issuer."),
+        Query(
+            min_length=1,
+            max_length=2000,
+            pattern=TEXT_PATTERN,
+            description="The issuer: the claim `iss` of the user's tokens.",
+            examples=["https://id.example.com/"],
+        ),
     ],
     sub: Annotated[
         str,
-        Query(min_length=1, max_length=255, pattern=TEXT_PATTERN, description="The subject."),
+        Query(
+            min_length=1,
+            max_length=255,
+            pattern=TEXT_PATTERN,
+            description="The subject: the claim `sub` of the user's tokens.",
+            examples=["auth0|5f7c8ec7c33c6c004bbafe82"],
+        ),
     ],
 ) -> Response[UserPut]:
-    """The user whom your identity provider calls so, once a token of theirs has come."""
+    """Find the user of a subject of your identity provider.
+
+    A user is made when the first token of theirs comes.
+    """
     return api.json_response(UserPut(user=_user(identities.find(wiring.database(), iss, sub))))
 
 
-@app.put("/spend-limit", security=api.BY_USER, responses=api.answers(SpendLimitReply, 200, 403))
-def limit_my_spending(body: Annotated[SpendLimit, Body()]) -> Response[SpendLimitReply]:
+@app.put("/spend-limit", security=api.BY_USER, responses=api.answers(SpendLimitReply, 200))
+@api.may_answer("unknown_user")
+def set_spend_limit(body: Annotated[SpendLimit, Body()]) -> Response[SpendLimitReply]:
     """Limit what your usage beyond the included quantities may cost in a period.
 
     It may be as high as the limit that applies without it. Null removes it.
@@ -218,9 +287,10 @@ def limit_my_spending(body: Annotated[SpendLimit, Body()]) -> Response[SpendLimi
 @app.put(
     "/users/<user_id>/spend-limit",
     security=api.by_service("billing:manage"),
-    responses=api.answers(SpendLimitReply, 200, 403, 404),
+    responses=api.answers(SpendLimitReply, 200),
 )
-def limit_spending_of_user(
+@api.may_answer("unknown_user")
+def set_user_spend_limit(
     user_id: UserIdInPath, body: Annotated[SpendLimit, Body()]
 ) -> Response[SpendLimitReply]:
     """Limit what a user's overage may cost in a period, above or below the default.
@@ -231,23 +301,19 @@ def limit_spending_of_user(
 
 
 @app.get("/health", responses=api.answers(Health, 200))
-def show_health() -> Response[Health]:
-    """200 while the database answers, takes writes and has its tables, else 503."""
+def get_health() -> Response[Health]:
+    """Say whether the stack works.
+
+    200 while the database answers, takes writes and has its tables, else 503.
+    """
     health.check(wiring.database())
     return api.json_response(Health(status="ok"))
 
 
-@app.get(
-    "/",
-    responses={
-        200: {
-            "description": "A page",
-            "content": {"text/html": {"schema": {"type": "string"}}},
-        }
-    },
-)
-def welcome() -> Response[str]:
-    """The page people return to after a checkout, while AppUrl is this address."""
+@app.get("/", responses=_PAGE)
+@api.page
+def get_welcome_page() -> Response[str]:
+    """Show the page that people return to after a checkout, while AppUrl is this address."""
     return Response(
         200,
         content_type="text/html; charset=utf-8",
@@ -260,8 +326,67 @@ def welcome() -> Response[str]:
     )
 
 
+@app.get("/openapi.json", responses=_DOCUMENT, compress=True)
+@api.page
+@api.may_answer("not_found")
+def get_openapi_document() -> Response[str]:
+    """Get the OpenAPI document of this stack.
+
+    It has the routes that this stack has. 404 where the stack does not describe itself
+    (`ApiReference`).
+    """
+    settings = wiring.settings()
+    if not settings.api_reference:
+        raise NotFound
+    text = api_reference.served_document(
+        _REFERENCE, own_accounts=settings.own_accounts, issuer=settings.oidc_issuer
+    )
+    headers = {"Cache-Control": "public, max-age=60", "Vary": "Accept-Encoding"}
+    return Response(200, content_type="application/json", body=text, headers=headers)
+
+
+@app.get("/docs", responses=_PAGE)
+@api.page
+@api.may_answer("not_found")
+def get_reference_page() -> Response[bytes]:
+    """Show the reference page of this API.
+
+    Its scripts and styles come from this stack. 404 where the stack does not describe itself
+    (`ApiReference`).
+    """
+    return _asset("index.html")
+
+
+@app.get("/docs/<asset>", responses=_ASSET)
+@api.page
+def get_reference_file(
+    asset: Annotated[
+        str,
+        PathParameter(
+            pattern=r"^[a-z0-9][a-z0-9.-]{0,99}$",
+            description="`problems` is the page to which the `type` of problems links; the others"
+            " are scripts and styles.",
+            examples=["problems"],
+        ),
+    ],
+) -> Response[bytes]:
+    """Show the page about problems, or send a file that the reference page needs."""
+    return _asset("problems.html" if asset == "problems" else asset)
+
+
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     return api.handle(app, event, context)
+
+
+def _asset(name: str) -> Response[bytes]:
+    """A file, compressed where the client takes that: the largest has two megabytes."""
+    if not wiring.settings().api_reference:
+        raise NotFound
+    text, kind, headers = api_reference.asset(_REFERENCE, name)
+    body = text.encode()
+    if "gzip" in app.current_event.headers.get("accept-encoding", ""):
+        body, headers = api_reference.compressed(text), headers | {"Content-Encoding": "gzip"}
+    return Response(200, content_type=kind, body=body, headers=headers)
 
 
 def _dashboard(user: User) -> Response[Dashboard]:

@@ -40,6 +40,7 @@ UserIdInQuery = Annotated[
     Query(
         pattern=USER_ID_PATTERN,
         description="The user, for a service key. A session leaves it out.",
+        examples=["customer-42"],
     ),
 ]
 
@@ -50,9 +51,15 @@ app = api.resolver()
     "/portal",
     status_code=303,
     security=api.BY_USER,
-    responses=api.answers(None, 303, 409, 502),
+    responses=api.answers(None, 303, "The browser goes on to the portal"),
 )
-def visit_portal() -> Response[None]:
+@api.may_answer(
+    "billing_provider_error",
+    "billing_provider_unavailable",
+    "no_billing_account",
+    "too_many_requests",
+)
+def redirect_to_portal() -> Response[None]:
     """Redirect to the billing portal. A link in a page can point here."""
     return Response(303, headers={"Location": _portal_url(api.user(app), None)})
 
@@ -61,12 +68,20 @@ def visit_portal() -> Response[None]:
     "/portal",
     status_code=201,
     security=BY_WHOM,
-    responses=api.answers(PortalReply, 201, 403, 404, 409, 502),
+    responses=api.answers(PortalReply, 201),
+)
+@api.may_answer(
+    "billing_provider_error",
+    "billing_provider_unavailable",
+    "forbidden",
+    "no_billing_account",
+    "too_many_requests",
+    "unknown_user",
 )
 def create_portal_session(
     body: Annotated[Portal | None, Body()] = None,
 ) -> Response[PortalReply]:
-    """Get the address of a new portal session."""
+    """Open a portal session, and get its address. It expires after 30 minutes."""
     user = api.subject(app, body.user_id if body else None)
     return api.json_response(
         PortalReply(portal_url=_portal_url(user, body.return_url if body else None)), 201
@@ -76,7 +91,17 @@ def create_portal_session(
 @app.post(
     "/subscription/cancel",
     security=BY_WHOM,
-    responses=api.answers(Canceled, 200, 403, 404, 409, 502),
+    responses=api.answers(Canceled, 200),
+)
+@api.may_answer(
+    "billing_provider_error",
+    "billing_provider_unavailable",
+    "cancellation_not_possible",
+    "forbidden",
+    "no_billing_account",
+    "too_many_requests",
+    "unknown_user",
+    "usage_pending",
 )
 def cancel_subscription(body: Annotated[Cancel | None, Body()] = None) -> Response[Canceled]:
     """Cancel at the end of the period that is paid, or now.
@@ -97,7 +122,16 @@ def cancel_subscription(body: Annotated[Cancel | None, Body()] = None) -> Respon
 @app.post(
     "/subscription/keep",
     security=BY_WHOM,
-    responses=api.answers(Canceled, 200, 403, 404, 409, 502),
+    responses=api.answers(Canceled, 200),
+)
+@api.may_answer(
+    "billing_provider_error",
+    "billing_provider_unavailable",
+    "cancellation_not_possible",
+    "forbidden",
+    "no_billing_account",
+    "too_many_requests",
+    "unknown_user",
 )
 def keep_subscription(body: Annotated[OfUser | None, Body()] = None) -> Response[Canceled]:
     """Take back a cancellation at the end of the period, before that end. May be repeated."""
@@ -112,10 +146,22 @@ def keep_subscription(body: Annotated[OfUser | None, Body()] = None) -> Response
     "/recovery",
     status_code=201,
     security=BY_WHOM,
-    responses=api.answers(RecoveryReply, 201, 403, 404, 409, 502),
+    responses=api.answers(RecoveryReply, 201),
 )
-def recover_payment(body: Annotated[OfUser | None, Body()] = None) -> Response[RecoveryReply]:
-    """Get the page on which an overdue payment of the subscription can be paid."""
+@api.may_answer(
+    "billing_provider_error",
+    "billing_provider_unavailable",
+    "forbidden",
+    "no_billing_account",
+    "nothing_to_recover",
+    "too_many_requests",
+    "unknown_user",
+)
+def create_recovery_link(body: Annotated[OfUser | None, Body()] = None) -> Response[RecoveryReply]:
+    """Get the page on which an overdue payment of the subscription can be paid.
+
+    Only the user may see the address: whoever has it can pay there.
+    """
     user = api.subject(app, body.user_id if body else None)
     with auditing.audited(app, Action.RECOVERY, user.id):
         url = wiring.management().recovery_url(user, deadline=api.deadline(app))
@@ -125,13 +171,27 @@ def recover_payment(body: Annotated[OfUser | None, Body()] = None) -> Response[R
 @app.get(
     "/invoices",
     security=BY_WHOM,
-    responses=api.answers(InvoicePage, 200, 403, 404, 502),
+    responses=api.answers(InvoicePage, 200),
+)
+@api.may_answer(
+    "billing_provider_error",
+    "billing_provider_unavailable",
+    "forbidden",
+    "too_many_requests",
+    "unknown_user",
 )
 def list_invoices(
     user_id: UserIdInQuery = None,
-    cursor: Annotated[str | None, Query(max_length=500)] = None,
+    cursor: Annotated[
+        str | None,
+        Query(
+            max_length=500,
+            description="`next_cursor` of the page before. Left out: the first page.",
+            examples=["inv_b2"],
+        ),
+    ] = None,
 ) -> Response[InvoicePage]:
-    """Your invoices, newest first."""
+    """List a user's invoices, newest first."""
     found = invoices.page(
         wiring.database(),
         wiring.metered_commet(),
@@ -147,13 +207,28 @@ def list_invoices(
 @app.get(
     "/invoices/<invoice_id>",
     security=BY_WHOM,
-    responses=api.answers(InvoiceDetail, 200, 403, 404, 502),
+    responses=api.answers(InvoiceDetail, 200),
 )
-def show_invoice(
-    invoice_id: Annotated[str, PathParameter(pattern=r"^[A-Za-z0-9_-]{1,100}$")],
+@api.may_answer(
+    "billing_provider_error",
+    "billing_provider_unavailable",
+    "forbidden",
+    "invoice_not_found",
+    "too_many_requests",
+    "unknown_user",
+)
+def get_invoice(
+    invoice_id: Annotated[
+        str,
+        PathParameter(
+            pattern=r"^[A-Za-z0-9_-]{1,100}$",
+            description="The invoice's id, from `GET /invoices`.",
+            examples=["inv_b2"],
+        ),
+    ],
     user_id: UserIdInQuery = None,
 ) -> Response[InvoiceDetail]:
-    """One invoice with its lines and the address of its PDF."""
+    """Read one invoice, with its lines and the address of its PDF."""
     found, pdf_url = invoices.detail(
         wiring.database(),
         wiring.metered_commet(),

@@ -19,10 +19,11 @@ from billing.metric import Metric
 app = api.resolver()
 
 
-@app.post("/login", responses=api.answers(SignedIn, 200, 401, 403))
+@app.post("/login", operation_id="signIn", responses=api.answers(SignedIn, 200))
 @api.own_account
+@api.may_answer("invalid_credentials", "sign_in_link_required", "too_many_requests")
 def login(body: Annotated[SignIn, Body()]) -> Response[SignedIn]:
-    """Sign in. Each sign-in opens a new session.
+    """Sign in with the address and password of an account. This opens a new session.
 
     After many wrong passwords, a network from which the account never signed in gets 403
     `sign_in_link_required`, and a link is sent if the password was right.
@@ -43,10 +44,14 @@ def login(body: Annotated[SignIn, Body()]) -> Response[SignedIn]:
     return sign_in.signed_in(user, session, in_cookie=body.cookie, status=200)
 
 
-@app.post("/login/link", responses=api.answers(SignedIn, 200, 403, 409))
+@app.post("/login/link", responses=api.answers(SignedIn, 200))
 @api.own_account
-def login_by_link(body: Annotated[SignInByLink, Body()]) -> Response[SignedIn]:
-    """Sign in with the link of a mail."""
+@api.may_answer("link_expired")
+def sign_in_by_link(body: Annotated[SignInByLink, Body()]) -> Response[SignedIn]:
+    """Sign in with the link of a mail.
+
+    The mail comes to whoever sends the right password after many wrong ones.
+    """
     user, session = wiring.links().sign_in(body.token, wiring.now(), sign_in.origin(app))
     by = sign_in.actor(app)
     trail.write(wiring.database(), by, Action.SIGNED_IN, user_id=user.id, by_link=True)
@@ -54,12 +59,10 @@ def login_by_link(body: Annotated[SignInByLink, Body()]) -> Response[SignedIn]:
     return sign_in.signed_in(user, session, in_cookie=body.cookie, status=200)
 
 
-@app.post(
-    "/logout", status_code=204, security=api.BY_SESSION, responses=api.answers(None, 204, 403)
-)
+@app.post("/logout", status_code=204, security=api.BY_SESSION, responses=api.answers(None, 204))
 @api.own_account
-def logout() -> Response[None]:
-    """End this session."""
+def sign_out() -> Response[None]:
+    """End this session. The cookie is deleted, too."""
     accounts.close_session(wiring.database(), api.session_token(app))
     by = sign_in.actor(app)
     trail.write(wiring.database(), by, Action.SIGNED_OUT, user_id=api.user(app).id)

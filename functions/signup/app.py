@@ -19,8 +19,9 @@ from billing.metric import Metric
 app = api.resolver()
 
 
-@app.post("/signup", status_code=201, responses=api.answers(SignedIn, 201, 403, 409))
+@app.post("/signup", status_code=201, responses=api.answers(SignedIn, 201))
 @api.own_account
+@api.may_answer("email_taken", "too_many_requests")
 def sign_up(body: Annotated[SignUp, Body()]) -> Response[SignedIn]:
     """Create an account and sign in. A link to confirm the email address is sent.
 

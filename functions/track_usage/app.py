@@ -55,7 +55,14 @@ metrics = Metrics()
 
 D = TypeVar("D", bound=Decision)
 
-ReservationId = Annotated[str, PathParameter(pattern=r"^[A-Za-z0-9_]{1,100}$")]
+ReservationId = Annotated[
+    str,
+    PathParameter(
+        pattern=r"^[A-Za-z0-9_]{1,100}$",
+        description="The reservation's id, from the answer that made it.",
+        examples=["rsv_6d1e80"],
+    ),
+]
 
 
 def _by_form(body: Any, _: object) -> shapes.UsageEvent | UsageBatch:
@@ -71,12 +78,30 @@ UsageBody = Annotated[shapes.UsageEvent | UsageBatch, WrapValidator(_by_form)]
     "/usage",
     status_code=202,
     security=api.by_service("usage:write"),
-    responses=api.answers(UsageTaken, 202, 402, 403, 404, 409, 413) | api.answers(UsageTaken, 200),
+    responses=api.answers(UsageTaken, 202, "Counted, or, of a batch, decided one by one")
+    | api.answers(UsageTaken, 200, "Counted before, under the same key"),
 )
-def take_usage(body: Annotated[UsageBody, Body()]) -> Response[UsageTaken]:
-    """Report one usage event, or up to 1,000, each with its own verdict.
+@api.may_answer(
+    "access_unconfirmed",
+    "before_subscription",
+    "feature_not_in_plan",
+    "feature_not_metered",
+    "idempotency_conflict",
+    "in_future",
+    "limit_reached",
+    "payment_overdue",
+    "price_unknown",
+    "spend_limit_reached",
+    "subscription_required",
+    "too_old",
+    "total_too_large",
+    "unknown_user",
+)
+def report_usage(body: Annotated[UsageBody, Body()]) -> Response[UsageTaken]:
+    """Report one usage event, or up to 1,000 at once.
 
-    An event that is sent again with the same idempotency key is counted once (200 `duplicate`).
+    Each event of a batch gets its own verdict. An event that is sent again with the same
+    idempotency key is counted once (200 `duplicate`).
     """
     if isinstance(body, UsageBatch):
         return _take_batch(body.events)
@@ -98,8 +123,9 @@ def take_usage(body: Annotated[UsageBody, Body()]) -> Response[UsageTaken]:
 @app.post(
     "/usage/check",
     security=[*api.by_service("usage:write"), *api.BY_USER],
-    responses=api.answers(UsageAllowed, 200, 403),
+    responses=api.answers(UsageAllowed, 200),
 )
+@api.may_answer("forbidden")
 def check_usage(body: Annotated[UsageCheck, Body()]) -> Response[UsageAllowed]:
     """Check whether a quantity may be used now, and what it would cost.
 
@@ -126,12 +152,28 @@ def check_usage(body: Annotated[UsageCheck, Body()]) -> Response[UsageAllowed]:
     "/usage/reservations",
     status_code=201,
     security=api.by_service("usage:write"),
-    responses=api.answers(ReservationReply, 201, 402, 403, 404, 409)
-    | api.answers(ReservationReply, 200),
+    responses=api.answers(ReservationReply, 201, "The quantity is held")
+    | api.answers(ReservationReply, 200, "It was held before, under the same key"),
+)
+@api.may_answer(
+    "access_unconfirmed",
+    "already_counted",
+    "feature_not_in_plan",
+    "feature_not_metered",
+    "idempotency_conflict",
+    "limit_reached",
+    "payment_overdue",
+    "price_unknown",
+    "reservation_released",
+    "spend_limit_reached",
+    "subscription_required",
+    "total_too_large",
+    "unknown_user",
 )
 def reserve_usage(body: Annotated[Reserve, Body()]) -> Response[ReservationReply]:
-    """Hold a quantity before the work. It counts against the limit until it expires.
+    """Hold a quantity before the work.
 
+    It counts against the limit until it expires.
     The same idempotency key again answers the same reservation while it is held, and once it is
     confirmed (200). An expired reservation is held again if its quantity still fits (201). A
     released one is not (409 `reservation_released`). A key under which usage was counted reserves
@@ -159,7 +201,22 @@ def reserve_usage(body: Annotated[Reserve, Body()]) -> Response[ReservationReply
 @app.post(
     "/usage/reservations/<reservation_id>/confirm",
     security=api.by_service("usage:write"),
-    responses=api.answers(ReservationReply, 200, 402, 403, 404, 409),
+    responses=api.answers(ReservationReply, 200),
+)
+@api.may_answer(
+    "access_unconfirmed",
+    "feature_not_in_plan",
+    "feature_not_metered",
+    "idempotency_conflict",
+    "limit_reached",
+    "payment_overdue",
+    "price_unknown",
+    "reservation_expired",
+    "reservation_not_found",
+    "reservation_released",
+    "spend_limit_reached",
+    "subscription_required",
+    "total_too_large",
 )
 def confirm_reservation(
     reservation_id: ReservationId, body: Annotated[Confirm, Body()]
@@ -189,8 +246,9 @@ def confirm_reservation(
 @app.post(
     "/usage/reservations/<reservation_id>/release",
     security=api.by_service("usage:write"),
-    responses=api.answers(ReservationReply, 200, 403, 404, 409),
+    responses=api.answers(ReservationReply, 200),
 )
+@api.may_answer("reservation_confirmed", "reservation_not_found")
 def release_reservation(
     reservation_id: ReservationId,
     body: Annotated[Release, Body()],  # noqa: ARG001 - empty
@@ -204,8 +262,27 @@ def release_reservation(
     "/usage/corrections",
     status_code=202,
     security=api.by_service("usage:correct"),
-    responses=api.answers(CorrectionTaken, 202, 402, 403, 404, 409)
-    | api.answers(CorrectionTaken, 200),
+    responses=api.answers(CorrectionTaken, 202, "Booked")
+    | api.answers(CorrectionTaken, 200, "Booked before, under the same key"),
+)
+@api.may_answer(
+    "access_unconfirmed",
+    "before_subscription",
+    "below_zero",
+    "entry_not_found",
+    "feature_not_in_plan",
+    "feature_not_metered",
+    "idempotency_conflict",
+    "in_future",
+    "limit_reached",
+    "no_period",
+    "payment_overdue",
+    "price_unknown",
+    "spend_limit_reached",
+    "subscription_required",
+    "too_old",
+    "total_too_large",
+    "unknown_user",
 )
 def correct_usage(body: Annotated[Correct, Body()]) -> Response[CorrectionTaken]:
     """Add a quantity to a user's total, or take a wrongly counted one off, with a reason.
@@ -245,30 +322,89 @@ def correct_usage(body: Annotated[Correct, Body()]) -> Response[CorrectionTaken]
     return api.json_response(answer, 200 if repeated else 202)
 
 
-_LEDGER_ANSWERS = api.answers(LedgerPage, 200, 403)
-_LEDGER_ANSWERS[200]["content"]["text/csv"] = {"schema": {"type": "string"}}
+_LEDGER_ANSWERS = api.answers(LedgerPage, 200)
+_LEDGER_ANSWERS[200]["content"]["text/csv"] = {
+    "schema": {"type": "string", "examples": ["booked_at,occurred_at,user_id,feature,kind"]}
+}
 
 
 @app.get("/usage/events", security=api.by_service("read"), responses=_LEDGER_ANSWERS)
-def list_usage(
+def list_usage_events(
     *,
-    user_id: Annotated[str | None, Query(pattern=USER_ID_PATTERN)] = None,
-    feature: Annotated[str | None, Query(pattern=FEATURE_PATTERN)] = None,
-    idempotency_key: Annotated[
-        str | None, Query(min_length=1, max_length=200, pattern=TEXT_PATTERN)
+    user_id: Annotated[
+        str | None,
+        Query(
+            pattern=USER_ID_PATTERN,
+            description="Only entries of this user.",
+            examples=["customer-42"],
+        ),
     ] = None,
-    since: Annotated[OccurredAt | None, Query(alias="from")] = None,
-    until: Annotated[OccurredAt | None, Query(alias="to")] = None,
-    cursor: Annotated[str | None, Query(max_length=MAX_CURSOR)] = None,
-    limit: Annotated[int | None, Query(ge=1, le=ledger.MAX_PAGE)] = None,
-    form: Annotated[Literal["json", "csv"] | None, Query(alias="format")] = None,
+    feature: Annotated[
+        str | None,
+        Query(
+            pattern=FEATURE_PATTERN,
+            description="Only entries of this feature.",
+            examples=["storage"],
+        ),
+    ] = None,
+    idempotency_key: Annotated[
+        str | None,
+        Query(
+            min_length=1,
+            max_length=200,
+            pattern=TEXT_PATTERN,
+            description="Only entries with this key. It needs `user_id`.",
+            examples=["render-2026-03-01-0001"],
+        ),
+    ] = None,
+    since: Annotated[
+        OccurredAt | None,
+        Query(
+            alias="from",
+            description="Only entries booked at this time or later.",
+            examples=["2026-03-01T00:00:00Z"],
+        ),
+    ] = None,
+    until: Annotated[
+        OccurredAt | None,
+        Query(
+            alias="to",
+            description="Only entries booked before this time.",
+            examples=["2026-04-01T00:00:00Z"],
+        ),
+    ] = None,
+    cursor: Annotated[
+        str | None,
+        Query(
+            max_length=MAX_CURSOR,
+            description="`next_cursor` of the page before. Left out: the first page.",
+            examples=["eyJhZnRlciI6IDQyfQ"],
+        ),
+    ] = None,
+    limit: Annotated[
+        int | None,
+        Query(
+            ge=1,
+            le=ledger.MAX_PAGE,
+            description="The most entries on the page. Left out: 100.",
+            examples=[100],
+        ),
+    ] = None,
+    form: Annotated[
+        Literal["json", "csv"] | None,
+        Query(
+            alias="format",
+            description="The form of the answer. Left out: as the header `Accept` says.",
+            examples=["json"],
+        ),
+    ] = None,
 ) -> Response[LedgerPage | str]:
-    """The ledger in the order of booking: events, confirmed reservations and corrections.
+    """List the ledger in the order of booking.
 
-    `from` (inclusive) and `to` (exclusive) are times of booking. Follow `next_cursor`, or the
-    `Link` header, until there is none; a page has 100 entries without `limit`. `idempotency_key`,
-    with `user_id`, finds the entries with one key, all on one page. `format=csv` or
-    `Accept: text/csv` gives a spreadsheet.
+    It has events, confirmed reservations and corrections. `from` (inclusive) and `to` (exclusive)
+    are times of booking. Follow `next_cursor`, or the `Link` header, until there is none.
+    `idempotency_key`, with `user_id`, finds the entries with one key, all on one page. `format=csv`
+    or `Accept: text/csv` gives a spreadsheet.
     """
     query = ledger.Query(user_id=user_id, feature=feature, since=since, until=until)
     db, now = wiring.database(), wiring.now()

@@ -41,6 +41,7 @@ class Settings:
     app_url: str
     allowed_origins: frozenset[str]
     own_accounts: bool  # whether people can sign up and sign in here
+    api_reference: bool  # whether the API describes itself at /docs and /openapi.json
     # The identity provider whose tokens are accepted; an empty issuer: none.
     oidc_issuer: str
     oidc_audiences: frozenset[str]  # one of them must be the token's
@@ -111,6 +112,7 @@ def from_env(env: Mapping[str, str]) -> Settings:
         app_url=app_url,
         allowed_origins=frozenset((origins | {origin_of(app_url)}) - {""}),
         own_accounts=_flag(env, "OWN_ACCOUNTS", default=True),
+        api_reference=_flag(env, "API_REFERENCE", default=True),
         oidc_issuer=_provider_url(env, "OIDC_ISSUER"),
         oidc_audiences=frozenset(
             filter(None, (each.strip() for each in env.get("OIDC_AUDIENCE", "").split(",")))

@@ -23,6 +23,7 @@ from tests.integration.billing.conftest import (  # noqa: F401 - fixtures
     subscribe,
     user,
 )
+from tests.integration.functions import documented
 from tests.unit.cloudformation import TEMPLATE, load, of_type
 
 FUNCTIONS = of_type(load(TEMPLATE)["Resources"], "AWS::Serverless::Function")
@@ -39,6 +40,8 @@ def nothing_left(database_url: str) -> None:  # noqa: F811
 def roles(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every handler acts as the database role of its function, and as no other.
 
+    What it answers must be documented.
+
     The tests themselves log in as the owner of the tables, because they look everywhere.
     """
     for name in FUNCTIONS.keys() - WITHOUT_ROLE:
@@ -52,7 +55,9 @@ def roles(monkeypatch: pytest.MonkeyPatch) -> None:
 def _acting_as(role: str, handler: Callable[..., Any]) -> Callable[..., Any]:
     def run(event: Any, context: Any) -> Any:
         with _role(role):
-            return handler(event, context)
+            answer = handler(event, context)
+        documented.check(event, answer)
+        return answer
 
     return run
 

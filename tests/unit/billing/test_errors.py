@@ -65,7 +65,7 @@ class TestDocument:
         field = FieldError("email", "missing", "Field required")
         document = problems.document(InvalidRequest(errors=[field]), "req_7")
         assert document == {
-            "type": "about:blank",
+            "type": "/docs/problems#invalid_request",
             "title": "The request is not valid",
             "status": 422,
             "detail": "The request is not valid",

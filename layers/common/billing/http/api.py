@@ -48,7 +48,6 @@ from billing.errors import (
     UnknownEvent,
 )
 from billing.http import bodies, events, problems, security_headers
-from billing.http.shapes import Problem
 from billing.metric import Metric
 
 SESSION = "session"
@@ -289,27 +288,45 @@ def cookie_is_secure() -> bool:
     return not wiring.settings().app_url.startswith("http://")
 
 
-def answers(model: type | None, status: int, *problem_statuses: int) -> dict[int, OpenAPIResponse]:
-    """What a route can answer, by status, for the OpenAPI document.
+def answers(model: type | None, status: int, when: str | None = None) -> dict[int, OpenAPIResponse]:
+    """What a route answers with this status, for the OpenAPI document, and when.
 
-    `local.openapi` adds the problems that every route can answer.
+    Problems are named by `may_answer`.
     """
-    success: OpenAPIResponse = {"description": _phrase(status)}
+    success: OpenAPIResponse = {"description": when or HTTPStatus(status).phrase}
     if model is not None:
         success["content"] = {"application/json": {"model": model}}
-    found = {status: success}
-    for each in problem_statuses:
-        found[each] = {
-            "description": _phrase(each),
-            "content": {problems.CONTENT_TYPE: {"model": Problem}},
-        }
-    return found
+    return {status: success}
 
 
-def _phrase(status: int) -> str:
-    """RFC 9110's phrase for a status. Python before 3.13 has older phrases for 413 and 422."""
-    newer = {413: "Content Too Large", 422: "Unprocessable Content"}
-    return newer.get(status) or HTTPStatus(status).phrase
+def may_answer(*codes: str) -> Callable[[Route], Route]:
+    """Names the problems of a route, by code, for the OpenAPI document.
+
+    `local.openapi` adds those that follow from the route's form: its callers, its body and its
+    parameters. A handler test that gets another code fails (tests/integration/functions).
+    """
+
+    def mark(route: Route) -> Route:
+        route.problem_codes = codes  # type: ignore[attr-defined]
+        return route
+
+    return mark
+
+
+def problem_codes(route: Callable[..., Any]) -> tuple[str, ...]:
+    """The codes that the route was marked with by `may_answer`."""
+    return getattr(route, "problem_codes", ())
+
+
+def page(route: Route) -> Route:
+    """Marks a route that reads files only: it needs neither the database nor secrets."""
+    route.page = True  # type: ignore[attr-defined]
+    return route
+
+
+def is_page(route: Callable[..., Any]) -> bool:
+    """Whether the route is marked by `page`."""
+    return bool(getattr(route, "page", False))
 
 
 def field_error(found: Mapping[str, Any], where: Sequence[object]) -> FieldError:

@@ -17,10 +17,15 @@ from billing.errors import (
 CONTENT_TYPE = "application/problem+json"
 
 
+def type_of(code: str) -> str:
+    """The address of a problem's explanation, relative to the API (docs/problems.md)."""
+    return f"/docs/problems#{code}"
+
+
 def document(error: BillingError, request_id: str) -> dict[str, Any]:
-    """The problem document of an error. `type` is always about:blank; programs read `code`."""
+    """The problem document of an error. Programs read `code`; `type` explains it to people."""
     problem: dict[str, Any] = {
-        "type": "about:blank",
+        "type": type_of(error.code),
         "title": error.title,
         "status": error.status,
         "detail": error.detail,

@@ -1,0 +1,65 @@
+"""Writes the description of the API from the code, or checks that it is up to date."""
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+
+from local.openapi import ROOT, document
+from local.openapi.problem_page import markdown, page
+
+_SERVED = ROOT / "functions" / "dashboard" / "reference"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command line. Returns 1 where a file is out of date, else 0."""
+    parser = argparse.ArgumentParser(prog="python -m local.openapi", description=__doc__)
+    action = parser.add_mutually_exclusive_group(required=True)
+    action.add_argument(
+        "--write",
+        metavar="FILE",
+        type=Path,
+        nargs="?",
+        const=ROOT,
+        help="write all files; with FILE only the OpenAPI document, as the environment's"
+        " OWN_ACCOUNTS and OIDC_ISSUER make it",
+    )
+    action.add_argument("--check", action="store_true", help="fail where a file is out of date")
+    options = parser.parse_args(arguments)
+    if options.check:
+        return _check()
+    if options.write != ROOT:
+        options.write.write_text(document.render(os.environ), encoding="utf-8")
+        print(f"Wrote {options.write}.")
+        return 0
+    for path, text in files().items():
+        path.write_text(text, encoding="utf-8")
+        print(f"Wrote {path.relative_to(ROOT)}.")
+    return 0
+
+
+def files() -> dict[Path, str]:
+    """All files that describe the API, with the texts that they should have."""
+    described = document.document()
+    return {
+        ROOT / "docs" / "openapi.json": document.as_text(described),
+        ROOT / "docs" / "problems.md": markdown(),
+        _SERVED / "openapi.json": json.dumps(described, separators=(",", ":"), ensure_ascii=False),
+        _SERVED / "problems.html": page(),
+    }
+
+
+def _check() -> int:
+    old = [
+        str(path.relative_to(ROOT))
+        for path, text in files().items()
+        if not path.exists() or path.read_text(encoding="utf-8") != text
+    ]
+    if old:
+        print(f"Out of date: {', '.join(old)}. Run `make openapi`, and commit.", file=sys.stderr)
+    return 1 if old else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,72 @@
+"""Makes the example of a body from the examples of its fields, and tidies pydantic's schemas."""
+
+import copy
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+Schema = dict[str, Any]
+
+_REF = "#/components/schemas/"
+
+
+def example_of(schema: Mapping[str, Any], schemas: Mapping[str, Schema]) -> Any:
+    """A value that the schema accepts, made of examples.
+
+    Raises LookupError where a field has no example.
+    """
+    if "$ref" in schema:
+        schema = schemas[str(schema["$ref"]).removeprefix(_REF)]
+    if "const" in schema:
+        return schema["const"]
+    if values := schema.get("examples") or schema.get("enum"):
+        return copy.deepcopy(values[0])
+    if branches := schema.get("anyOf"):
+        return example_of(branches[0], schemas)
+    return _example_of_kind(schema, schemas)
+
+
+def _example_of_kind(schema: Mapping[str, Any], schemas: Mapping[str, Schema]) -> Any:
+    match schema.get("type"):
+        case "object":
+            properties: Mapping[str, Schema] = schema.get("properties", {})
+            return {name: example_of(field, schemas) for name, field in properties.items()}
+        case "array":
+            return [example_of(schema["items"], schemas)]
+        case "boolean":
+            return bool(schema.get("default", False))
+    raise LookupError(f"no example: {dict(schema)}")
+
+
+def tidy(schema: Schema) -> None:
+    """Takes out what only repeats a name, and says of optional fields at the top what they are.
+
+    Pydantic writes the description of `Email | None` beside the email. Generators and pages look
+    for it beside the name of the field.
+    """
+    for field in _properties(schema):
+        field.pop("title", None)
+        _flatten(field)
+        branches = field.get("anyOf", [])
+        for said in ("description", "examples"):
+            found = [branch.pop(said) for branch in branches if said in branch]
+            if found:
+                field.setdefault(said, found[0])
+        kinds = {branch.get("type") for branch in branches}
+        for branch in branches:  # a decimal may be sent as a number, and is better sent as a text
+            if kinds >= {"number", "string"} and "pattern" in branch:
+                branch["format"] = "decimal"
+        branches.sort(key=lambda branch: branch.get("type") == "number")
+
+
+def _flatten(field: Schema) -> None:
+    """Makes one choice of a choice within a choice."""
+    branches: list[Schema] = field.get("anyOf", [])
+    for branch in [branch for branch in branches if "anyOf" in branch]:
+        at = branches.index(branch)
+        branches[at : at + 1] = branch.pop("anyOf")
+        for name, said in branch.items():
+            field.setdefault(name, said)
+
+
+def _properties(schema: Schema) -> Iterator[Schema]:
+    yield from schema.get("properties", {}).values()
