@@ -239,7 +239,7 @@ OwnEmail = Annotated[
     Field(
         description="The account's email address.",
         examples=["ana@example.com"],
-        json_schema_extra={"format": "email"},
+        json_schema_extra={"format": "idn-email"},
     ),
 ]
 ContactEmail = Annotated[
@@ -247,10 +247,10 @@ ContactEmail = Annotated[
     Field(
         description="The address that invoices go to. Several users may have the same.",
         examples=["ana@example.com"],
-        json_schema_extra={"format": "email"},
+        json_schema_extra={"format": "idn-email"},
     ),
 ]
-EmailReply = Annotated[str, Field(json_schema_extra={"format": "email"})]
+EmailReply = Annotated[str, Field(json_schema_extra={"format": "idn-email"})]
 InCookie = Annotated[
     bool,
     Field(
@@ -357,7 +357,7 @@ class AccountChange(Request):
         default=None,
         description="The next address. It counts once it is confirmed by the link in a mail.",
         examples=["ana@example.org"],
-        json_schema_extra={"format": "email"},
+        json_schema_extra={"format": "idn-email"},
     )
     current_password: TypedPassword | None = Field(
         default=None, description="The password. Needed for another address."
