@@ -112,7 +112,7 @@ class MoneyHistory(History):
         self._ceiling = ceiling
         self.rules = Rules(frozenset(ACCESS), ceilings={"usd": ceiling}, at_once={"usd": None})
         self._own: dict[str, set[str]] = {each: set() for each in PEOPLE}  # by our own checkouts
-        keeping.keep_floor(db, "usd", SETTINGS.debt_floor["usd"], Deadline.after(20))
+        keeping.keep_floor(db, SETTINGS.debt_floor, Deadline.after(20))
 
     # --- usage -----------------------------------------------------------------------------
 

@@ -437,6 +437,25 @@ class TestOperators:
             reconcile.handler(command, Context(55))
 
 
+def test_each_currency_is_paid_by_a_link_of_its_own(person: Person, remote: StandIn) -> None:
+    """One after the other: a payment is in one currency. Each that DebtFloor names counts."""
+    db = wiring.database()
+    person.cancel()
+    person.hear()
+    for currency in ("usd", "eur"):
+        debt = "select open_debt(%s, 'lost_dispute', %s, 29, %s, now())"
+        db.execute(debt, [person.id, f"txn_{currency}", currency])
+    for currency in ("eur", "usd"):
+        refused = person.checkout()
+        assert (refused.status, refused.code) == (402, "debt_open")
+        assert (refused.json["currency"], refused.json["amount"]) == (currency, "34.51")
+        assert person.checkout().json["pay_url"] == refused.json["pay_url"]
+        remote.control.pay_link(person.link())
+        person.hear()
+    assert person.checkout().status == 201
+    assert [ended_by for _, _, ended_by in person.debts()] == ["paid", "paid"]
+
+
 def test_postgres_knows_the_same_decimals() -> None:
     """Money is rounded to the same minor unit in SQL and in Python."""
     letters = "abcdefghijklmnopqrstuvwxyz"

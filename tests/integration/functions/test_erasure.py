@@ -556,6 +556,50 @@ class TestComingBack:
             call("POST", "/checkout", {"plan_code": "usage_pro"}, token=token).code == "debt_open"
         )
 
+    def test_a_link_of_the_old_account_is_paid(
+        self,
+        person: Person,
+        remote: StandIn,  # noqa: F811
+        db: Database,
+    ) -> None:
+        """Its page was open all the time. Whoever has paid is not told to pay, and paid once."""
+        person.lost()
+        assert person.checkout().code == "debt_open"
+        link = person.link()
+        person.sign_in()
+        person.erase()
+        up = call("POST", "/signup", {"email": person.email, "password": PASSWORD}).json
+        prove_address(up["user"]["id"])
+        remote.control.pay_link(link)
+        person.hear()
+        token = up["session"]["token"]
+        assert call("POST", "/checkout", {"plan_code": "usage_pro"}, token=token).status == 201
+        assert db.one("select ended_by, user_id from debt") == {
+            "ended_by": "paid", "user_id": up["user"]["id"]
+        }  # fmt: skip
+        assert db.value("select sum(overpaid) from debt_link") == 0
+
+    def test_a_dispute_that_is_lost_later(
+        self,
+        person: Person,
+        remote: StandIn,  # noqa: F811
+    ) -> None:
+        """Its amount is known from the account that is gone."""
+        transaction = remote.control.state()["transactions"][0]
+        remote.control.dispute(transaction["id"])
+        person.hear()
+        person.erase()
+        person.run()
+        up = call("POST", "/signup", {"email": person.email, "password": PASSWORD}).json
+        prove_address(up["user"]["id"])
+        remote.control.resolve_dispute(transaction["id"], outcome="lost")
+        person.hear()
+        person.run()
+        token = up["session"]["token"]
+        refused = call("POST", "/checkout", {"plan_code": "usage_pro"}, token=token)
+        assert (refused.status, refused.code) == (402, "debt_open")
+        assert refused.json["amount"] == "34.51"
+
     def test_who_it_is_follows_the_proven_address(self, person: Person, db: Database) -> None:
         """Signed up with another address, and changed to the old one."""
         person.lost()
@@ -637,7 +681,7 @@ class TestComingBack:
         customer.erase()
         customer.run()
         later(6)
-        erasing.replace(db, GIVEN)
+        erasing.replace(db, GIVEN, Deadline.after(30))
         first, *_, last = (row["user_id"] for row in db.all(
             "select user_id from erasure order by asked_at"
         ))  # fmt: skip

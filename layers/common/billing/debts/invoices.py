@@ -85,7 +85,7 @@ def find_collected(
     for row in db.all(_sql["read_of"], {"user_id": user_id, "limit": _AT_MOST}):
         invoice = invoice_of(commet, row["source"], deadline)
         if invoice is not None and invoice.status == "paid":
-            db.execute(_sql["collected"], {"user_id": user_id, "now": now, **row})
+            db.execute(_sql["collected"], {"now": now, **row})
 
 
 def run(db: Database, commet: Commet, budget: Budget, *, now: datetime, deadline: Deadline) -> int:

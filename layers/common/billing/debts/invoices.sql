@@ -49,4 +49,4 @@ order by id
 limit %(limit)s
 
 -- name: collected
-select end_debt_of(%(user_id)s, 'voided_invoice', %(source)s, 'collected', %(now)s)
+select end_debt_of('voided_invoice', %(source)s, 'collected', %(now)s)

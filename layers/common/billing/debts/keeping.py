@@ -1,5 +1,6 @@
 """Keeps debts as the parameters say, and does what operators ask about them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -21,12 +22,15 @@ class Gauges:
     debts_paid_twice: int
 
 
-def keep_floor(db: Database, currency: str, floor: Decimal | None, deadline: Deadline) -> None:
-    """Makes `floor` the sum of debts from which a user is refused; None: nobody is.
+def keep_floor(db: Database, floor: Mapping[str, Decimal | None], deadline: Deadline) -> None:
+    """Makes `floor` the sums of debts, by currency, from which a user is refused.
 
-    Judges the users anew whom the floor concerns otherwise than before.
+    Debts in a currency without a sum refuse nobody. Judges the users anew whom the floor concerns
+    otherwise than before.
     """
-    db.execute(_sql["keep_floor"], {"currency": currency, "amount": floor})
+    sums = {currency: amount for currency, amount in floor.items() if amount is not None}
+    values = {"currencies": list(sums), "amounts": list(sums.values())}
+    db.execute(_sql["keep_floor"], values)
     while deadline.remaining() > 0:
         if len(db.all(_sql["judge"], {"limit": _BATCH})) < _BATCH:
             return

@@ -2,10 +2,11 @@
 
 -- name: keep_floor
 with gone as (
-    delete from debt_floor where currency <> %(currency)s or %(amount)s::numeric is null
+    delete from debt_floor where currency <> all (%(currencies)s::text[])
 )
 insert into debt_floor as f (currency, amount)
-select %(currency)s, %(amount)s::numeric where %(amount)s::numeric is not null
+select currency, amount
+from unnest(%(currencies)s::text[], %(amounts)s::numeric[]) as n (currency, amount)
 on conflict (currency) do update set amount = excluded.amount
 where f.amount <> excluded.amount
 
@@ -27,7 +28,7 @@ from (
 ) as w
 
 -- name: forgive
-select end_debts(%(user_id)s, array_agg(d.id), 'forgiven', %(author)s, %(note)s, %(now)s)
+select end_debts(array_agg(d.id), 'forgiven', %(author)s, %(note)s, %(now)s)
 from debt d
 where d.user_id = %(user_id)s and d.ended_at is null and d.id = coalesce(%(debt)s::bigint, d.id)
 having count(*) > 0

@@ -38,10 +38,14 @@ _BATCH = 20
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A link at which debts are paid. `total` is what is paid there, in major units, with tax."""
+    """A link at which debts of one currency are paid.
+
+    `total` is what is paid there, in major units, with tax.
+    """
 
     url: str
     total: Decimal
+    currency: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +64,9 @@ def offer(
     now: datetime,
     deadline: Deadline,
 ) -> Link | None:
-    """The user's link for all open debts; None if nothing is owed, or if Commet refuses a link.
+    """The user's link for all open debts of one currency.
 
+    None if nothing is owed, or if Commet refuses a link.
     Raises Conflict `checkout_in_progress` while another request asks for the link,
     CommetUnavailable, and CommetRefused for a refused API key.
     """
@@ -69,7 +74,7 @@ def offer(
     if row is None:
         return None
     if row["url"] is not None:
-        return Link(row["url"], row["total"])
+        return Link(row["url"], row["total"], row["currency"])
     if not row["is_leased"]:
         raise _in_progress()
     try:
@@ -97,7 +102,7 @@ def offer(
     values = {"id": row["id"], "payment_id": payment.id, "url": payment.url, "total": total}
     if db.value(_sql["store"], values) != "offered" or payment.url is None:
         raise _in_progress()  # the debts have changed meanwhile, and the next request asks anew
-    return Link(payment.url, total)
+    return Link(payment.url, total, row["currency"])
 
 
 def ask(

@@ -16,9 +16,13 @@ update debt_link set
 where id = %(id)s
 returning state
 
+-- The user's links, and those of an account that the person had before, if the user has their debts now.
 -- name: unfinished_of
 select id, state, payment_id from debt_link
-where user_id = %(user_id)s and state in ('offered', 'superseded') and payment_id is not null
+where state in ('offered', 'superseded') and payment_id is not null
+  and (user_id = %(user_id)s or debts && array(
+      select d.id from debt d where d.user_id = %(user_id)s and d.ended_at is null
+  ))
 order by id desc
 limit %(limit)s
 

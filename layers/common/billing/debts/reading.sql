@@ -3,8 +3,7 @@
 -- name: unread_of
 select d.id, d.kind, d.source, t.amount as disputed, t.currency
 from debt d
-left join payment_trouble t
-    on t.user_id = d.user_id and t.kind = 'dispute' and t.about = d.source
+left join lateral disputed(d.source) t on d.kind = 'lost_dispute'
 where d.user_id = %(user_id)s and d.amount is null and d.ended_at is null
   and d.kind in ('voided_invoice', 'lost_dispute')
 order by d.id
@@ -23,12 +22,11 @@ leased as (
     update debt d set due_at = now() + interval '5 minutes'
     from due
     where d.id = due.id
-    returning d.id, d.user_id, d.kind, d.source
+    returning d.id, d.kind, d.source
 )
 select l.id, l.kind, l.source, t.amount as disputed, t.currency
 from leased l
-left join payment_trouble t
-    on t.user_id = l.user_id and t.kind = 'dispute' and t.about = l.source
+left join lateral disputed(l.source) t on l.kind = 'lost_dispute'
 
 -- Commet does not say yet how much it is: reads again, less and less often.
 -- name: read_again

@@ -91,6 +91,7 @@ class Debtors:
                 retry_after=2,
             )
         amount: Decimal = owed["amount"]
+        currency: str = owed["currency"]
         url = self._recovery_url(owed["past_due"], deadline)
         if url is None:
             link = links.offer(
@@ -102,8 +103,8 @@ class Debtors:
                 deadline=deadline,
             )
             if link is not None:
-                amount, url = link.total, link.url
-        return DebtOpen(format_money(amount, owed["currency"]), owed["currency"], url)
+                amount, currency, url = link.total, link.currency, link.url
+        return DebtOpen(format_money(amount, currency), currency, url)
 
     def _recovery_url(self, subscription_id: str | None, deadline: Deadline) -> str | None:
         """Commet's own page for what a past due subscription owes, where there is one."""

@@ -17,10 +17,17 @@ select exists (select from debt_floor) and (
 -- name: has_debt
 select has_debt from users where id = %(user_id)s
 
--- What a debtor owes, and the current subscription if it is past due.
+-- What a debtor owes in one currency, that of the offered link if there is one, and the current
+-- subscription if it is past due.
 -- name: owed
 select o.amount, o.currency,
        (select c.id from current_subscription c
         where c.user_id = o.user_id and c.status = 'past_due') as past_due
 from debtor o
 where o.user_id = %(user_id)s and o.is_debtor
+order by exists (
+             select from debt_link l
+             where l.user_id = o.user_id and l.state = 'offered' and l.currency = o.currency
+         ) desc,
+         o.currency
+limit 1

@@ -342,8 +342,7 @@ def _drift(
 
 def _floor(db: Database, settings: Settings, deadline: Deadline) -> Summary:
     """Judges users anew where DebtFloor or RefuseDebtors was changed."""
-    floor = settings.debt_floor.get(settings.currency) if settings.refuse_debtors else None
-    keeping.keep_floor(db, settings.currency, floor, deadline)
+    keeping.keep_floor(db, settings.debt_floor if settings.refuse_debtors else {}, deadline)
     return {}
 
 

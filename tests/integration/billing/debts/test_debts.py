@@ -45,7 +45,7 @@ FIVE = Decimal(5)
 @pytest.fixture
 def debtor(person: Person) -> Person:  # noqa: F811
     """Somebody who used 4,900 beyond what is included, and left before Commet was told."""
-    keeping.keep_floor(person.db, "usd", FIVE, soon())
+    keeping.keep_floor(person.db, {"usd": FIVE}, soon())
     sub = person.buy()
     assert person.code("5000") is None
     _cancel(person.remote, sub)
@@ -218,7 +218,7 @@ class TestInvoices:
 
     def test_overage_that_went_void(self, apart: Person) -> None:
         """Canceled while past due: the overage on the invoice is a debt, the base price is none."""
-        keeping.keep_floor(apart.db, "usd", FIVE, soon())
+        keeping.keep_floor(apart.db, {"usd": FIVE}, soon())
         sub = apart.buy()
         assert apart.code("200") is None
         deliver(apart)
@@ -266,10 +266,16 @@ class Books:
         self.user = add_user(db, "usr_ana")
         db.execute("insert into debt_floor (currency, amount) values ('usd', 5)")
 
-    def open(self, source: str, amount: str | None, kind: str = "lost_dispute") -> int:
+    def open(
+        self,
+        source: str,
+        amount: str | None,
+        kind: str = "lost_dispute",
+        currency: str = "usd",
+    ) -> int:
         return int(self.db.value(
-            "select open_debt(%s, %s, %s, %s, 'usd', %s)",
-            [self.user, kind, source, amount, NOW],
+            "select open_debt(%s, %s, %s, %s, %s, %s)",
+            [self.user, kind, source, amount, currency, NOW],
         ))  # fmt: skip
 
     def news(self, outcome: str | None, at: timedelta) -> None:
@@ -343,9 +349,152 @@ class TestBooks:
         assert not has_debt(books.db)
 
 
+class TestCurrencies:
+    def test_each_has_a_floor_and_a_link_of_its_own(self, books: Books) -> None:
+        """Sums of two currencies are never added, and one link asks for one of them."""
+        books.db.execute("insert into debt_floor (currency, amount) values ('eur', 5)")
+        books.open("a", "4.90")
+        books.open("b", "4.90", currency="eur")
+        assert not has_debt(books.db)
+        books.open("c", "1.00", currency="eur")
+        assert has_debt(books.db)
+        offer = "select currency, net from offer_debts(%s, %s)"
+        assert books.db.all(offer, [books.user, NOW]) == [
+            {"currency": "eur", "net": Decimal("5.90")}
+        ]
+        books.db.execute("update debt_link set payment_id = 'pay_1', url = 'https://p'")
+        books.open("d", "1.00")  # dollars leave the link in euros as it is
+        assert books.db.value("select state from debt_link") == "offered"
+        assert [row["currency"] for row in books.db.all(offer, [books.user, NOW])] == ["eur"]
+        assert books.db.value("select complete_link('pay_1', 'txn', %s)", [NOW])
+        assert has_debt(books.db)
+        assert books.db.all(offer, [books.user, NOW]) == [
+            {"currency": "usd", "net": Decimal("5.90")}
+        ]
+
+    def test_the_floor_is_kept_as_the_parameter_says(self, debtor: Person) -> None:
+        floor = {"usd": FIVE, "eur": Decimal(7), "gbp": None}
+        keeping.keep_floor(debtor.db, floor, soon())
+        kept = debtor.db.all("select currency, amount from debt_floor order by currency")
+        assert {row["currency"]: row["amount"] for row in kept} == {"eur": 7, "usd": 5}
+        keeping.keep_floor(debtor.db, {}, soon())
+        assert debtor.db.value("select count(*) from debt_floor") == 0
+
+    def test_a_floor_that_was_raised(self, books: Books) -> None:
+        """A link in a currency for which nobody is refused any more is offered no more."""
+        books.db.execute("insert into debt_floor (currency, amount) values ('eur', 5)")
+        books.open("a", "6.00", currency="eur")
+        offer = "select currency from offer_debts(%s, %s)"
+        assert books.db.value(offer, [books.user, NOW]) == "eur"
+        books.open("b", "6.00")
+        books.db.execute("update debt_floor set amount = 10 where currency = 'eur'")
+        assert books.db.value(offer, [books.user, NOW]) == "usd"
+
+
+class TestAnotherUser:
+    """Debts follow a person who erased the account and came back (`move_debts`)."""
+
+    @pytest.fixture(autouse=True)
+    def _back(self, books: Books) -> None:
+        add_user(books.db, "usr_ben")
+        books.db.execute(
+            "insert into erasure (user_id, pseudonym, heir)"
+            " values ('usr_ana', 'usr_ana', 'usr_ben')"
+        )
+
+    def move(self, db: Database) -> None:
+        db.execute("select move_debts('usr_ana', 'usr_ben')")
+
+    def owners(self, db: Database) -> list[tuple[str, str | None]]:
+        rows = db.all("select user_id, ended_by from debt order by id")
+        return [(row["user_id"], row["ended_by"]) for row in rows]
+
+    def test_a_dispute_that_was_won_after_all(self, books: Books) -> None:
+        books.news("lost", timedelta(0))
+        self.move(books.db)
+        unread = books.db.one(reading._sql["unread_of"], {"user_id": "usr_ben", "limit": 5})
+        assert unread is not None
+        assert (unread["disputed"], unread["currency"]) == (Decimal(29), "usd")
+        books.db.execute("select record_debt_amount(1, 29, 4, 'usd', now())")
+        assert has_debt(books.db)
+        books.news("lost", timedelta(0))  # once more: no second debt
+        assert self.owners(books.db) == [("usr_ben", None)]
+        books.news("won", timedelta(minutes=1))
+        assert self.owners(books.db) == [("usr_ben", "withdrawn")]
+        assert not has_debt(books.db)
+
+    def test_an_invoice_that_was_collected_after_all(self, books: Books) -> None:
+        books.open("inv_1", "9.00", "voided_invoice")
+        self.move(books.db)
+        books.open("inv_1", "9.00", "voided_invoice")
+        change = {"debt": {"collected": "inv_1"}}
+        books.db.execute("select record_change('usr_ana', %s, %s, %s)", [NOW, Jsonb(change), NOW])
+        assert self.owners(books.db) == [("usr_ben", "collected")]
+        assert not has_debt(books.db)
+
+    def lose(self, db: Database, seq: int) -> None:
+        """A delivery of the erased account, worth 9 dollars, is lost to the cancellation."""
+        db.execute(
+            "insert into usage_delivery (period, feature, seq, user_id, quantity, event_id, body,"
+            " state, reason, amount, currency) values (7, 'storage', %s, 'usr_ana', 90, %s, '{}',"
+            " 'parked', 'lost_to_cancellation', 9, 'usd')",
+            [seq, f"e{seq}"],
+        )
+        db.execute("select open_lost_usage('usr_ana', array[7]::bigint[], now())")
+
+    def test_usage_that_is_lost_later(self, books: Books) -> None:
+        """It comes along like what was lost before."""
+        self.lose(books.db, 1)
+        self.move(books.db)
+        self.lose(books.db, 2)
+        self.move(books.db)
+        assert self.owners(books.db) == [("usr_ben", None)] * 2
+        assert books.db.value("select sum(amount) from debt") == 18
+
+    def test_lost_usage_that_is_resolved(self, books: Books, race: Race) -> None:
+        """The debt goes, though the delivery is the erased account's; the new account is locked."""
+        self.lose(books.db, 1)
+        self.move(books.db)
+        race.first(lambda mine: mine.execute("select from users where id = 'usr_ben' for update"))
+        resolve = "select resolve_delivery('usr_ana', 'e1', 'ours', false)"
+        resolved = race.second(lambda mine: mine.value(resolve))
+        assert resolved.waits
+        race.first(lambda mine: mine.execute("select from debt for update nowait"))
+        race.commit()
+        assert resolved.answer == 1
+        assert self.owners(books.db) == [("usr_ben", "withdrawn")]
+        assert not has_debt(books.db)
+
+    def test_a_link_that_the_erased_account_was_offered(self, books: Books) -> None:
+        """Commet is asked about it before the new account is refused; its payment ends the debt."""
+        books.open("a", "9.00")
+        books.db.execute("select offer_debts(%s, %s)", [books.user, NOW])
+        books.db.execute("update debt_link set payment_id = 'pay_1', url = 'https://p'")
+        self.move(books.db)
+        asked = books.db.one(links._sql["unfinished_of"], {"user_id": "usr_ben", "limit": 5})
+        assert asked is not None
+        assert (asked["payment_id"], asked["state"]) == ("pay_1", "superseded")
+        assert books.db.value("select complete_link('pay_1', 'txn', %s)", [NOW])
+        assert self.owners(books.db) == [("usr_ben", "paid")]
+        assert not has_debt(books.db)
+        assert books.db.value("select overpaid from debt_link") == 0
+
+    def test_an_amount_while_the_debt_changes_hands(self, books: Books, race: Race) -> None:
+        """Whoever has the debt then is judged."""
+        books.open("a", None)
+        race.first(self.move)
+        record = "select record_debt_amount(1, 9, 0, 'usd', now())"
+        recorded = race.second(lambda mine: mine.execute(record))
+        assert recorded.waits
+        race.commit()
+        recorded.answer  # noqa: B018 - raises where the work failed
+        assert self.owners(books.db) == [("usr_ben", None)]
+        assert books.db.value("select has_debt from users where id = 'usr_ben'") is True
+
+
 JUDGE = "select judge_debts('usr_ana')"
 OPEN = "select open_debt('usr_ana', 'lost_dispute', 'x', 1, 'usd', now())"
-END = "select end_debts('usr_ana', array[1]::bigint[], 'forgiven', 'a', 'n', now())"
+END = "select end_debts(array[1]::bigint[], 'forgiven', 'a', 'n', now())"
 RECORD = "select record_debt_amount(1, 1, 0, 'usd', now())"
 COMPLETE = "select complete_link('pay_1', 'txn', now())"
 OFFER = "select count(*) from offer_debts('usr_ana', now())"

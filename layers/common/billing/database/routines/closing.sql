@@ -206,10 +206,12 @@ begin
     end loop;
     -- A delivery that was lost may have been lowered.
     perform price_lost_usage(o.user_id, now())
-    from (
-        select distinct d.user_id from debt d
-        where d.user_id = any (v_users) and d.kind = 'lost_usage' and d.ended_at is null
-    ) as o;
+    from unnest(v_users) as o (user_id)
+    where exists (
+        select from debt d
+        where d.user_id = any (heirs_of(o.user_id)) and d.kind = 'lost_usage'
+          and d.ended_at is null
+    );
     return v_seen;
 end
 $$;

@@ -13,8 +13,8 @@ language sql immutable as $$
     end
 $$;
 
--- The open debts that count, by user: their amount is known, in the currency of the floor.
--- `is_debtor`: they add up to the floor.
+-- The open debts that count, by user and currency: their amount is known, and their currency has a floor.
+-- `is_debtor`: they add up to the floor of their currency.
 create or replace view debtor as
 select d.user_id, f.currency, array_agg(d.id order by d.id) as debts, sum(d.amount) as amount,
        sum(d.amount - d.tax) as net, sum(d.amount) >= f.amount as is_debtor
@@ -23,8 +23,9 @@ join debt_floor f on f.currency = d.currency
 where d.ended_at is null and d.amount > 0
 group by d.user_id, f.currency, f.amount;
 
--- Writes what follows from the user's open debts: whether they are too much (`has_debt`), and
--- whether the offered link still asks for exactly these debts. The caller has locked the user.
+-- Writes what follows from the user's open debts: whether they are too much (`has_debt`) in any
+-- currency, and whether the offered link still asks for exactly the debts of its currency, for which
+-- the user is refused. The caller has locked the user.
 create or replace function settle_debts(p_user text) returns void
 language sql as $$
     update users u set has_debt = not u.has_debt
@@ -36,8 +37,28 @@ language sql as $$
       and not exists (
           select from debtor o
           where o.user_id = p_user and o.debts = l.debts and o.net = l.net
-            and o.currency = l.currency
+            and o.currency = l.currency and o.is_debtor
       );
+$$;
+
+-- Locks the users who have these debts, and p_user, until the transaction ends. Returns who has them now:
+-- a debt gets another user when a person comes back (move_debts), also while this routine waits.
+create or replace function lock_debtors(p_debts bigint[], p_user text default null) returns text[]
+language plpgsql as $$
+declare
+    v_locked text[] := '{}';
+    v_users text[];
+    v_all text[];
+begin
+    loop
+        v_users := array(select distinct d.user_id from debt d where d.id = any (p_debts));
+        v_all := array_remove(v_users || p_user, null);
+        exit when v_all <@ v_locked;
+        perform from users where id = any (v_all) order by id for no key update;
+        v_locked := v_locked || v_all;
+    end loop;
+    return v_users;
+end
 $$;
 
 -- Locks the user and settles: for reconcile, when the floor has changed.
@@ -49,8 +70,8 @@ begin
 end
 $$;
 
--- Opens a debt, once for each source; a second call changes nothing. Returns its id. p_amount is in
--- major units and may be null while it is not known; p_tax is the part of it that is tax.
+-- Opens a debt, once for each source, whoever has the debt by now; a second call changes nothing. Returns
+-- its id. p_amount is in major units and may be null while it is not known; p_tax is the part of it that is tax.
 create or replace function open_debt(
     p_user text, p_kind text, p_source text, p_amount numeric, p_currency text, p_now timestamptz,
     p_tax numeric default 0
@@ -66,32 +87,30 @@ begin
         round(p_tax, decimals_of(p_currency)), lower(p_currency collate "C"), p_now,
         case when p_amount is null then now() end
     )
-    on conflict (user_id, kind, source) do nothing
+    on conflict (kind, source) do nothing
     returning id into v_id;
     if not found then
-        return (
-            select id from debt where user_id = p_user and kind = p_kind and source = p_source
-        );
+        return (select id from debt where kind = p_kind and source = p_source);
     end if;
     perform settle_debts(p_user);
     return v_id;
 end
 $$;
 
--- Ends those of these debts that are open; returns how many. If they were paid or forgiven, the
+-- Ends those of these debts that are open, whoever has them; returns how many. If they were paid or forgiven, the
 -- deliveries they come from are resolved: a redrive would bill them a second time.
 create or replace function end_debts(
-    p_user text, p_debts bigint[], p_by text, p_author text, p_note text, p_now timestamptz
+    p_debts bigint[], p_by text, p_author text, p_note text, p_now timestamptz
 ) returns bigint
 language plpgsql as $$
 declare
+    v_users text[] := lock_debtors(p_debts);
     v_ended bigint[];
 begin
-    perform from users where id = p_user for no key update;
     with ended as (
         update debt set
             ended_at = p_now, ended_by = p_by, author = p_author, note = p_note, due_at = null
-        where user_id = p_user and id = any (p_debts) and ended_at is null
+        where id = any (p_debts) and ended_at is null
         returning id
     )
     select coalesce(array_agg(id), '{}') into v_ended from ended;
@@ -100,20 +119,19 @@ begin
             resolved_at = now(), note = coalesce(p_note, 'debt ' || debt || ' was ' || p_by)
         where debt = any (v_ended) and state = 'parked' and resolved_at is null;
     end if;
-    perform settle_debts(p_user);
+    perform settle_debts(u.id) from unnest(v_users) as u (id);
     return cardinality(v_ended);
 end
 $$;
 
--- Ends the debt that comes from a source, if it is open; returns how many were ended.
+-- Ends the debt that comes from a source, if it is open, whoever has it; returns how many were ended.
 create or replace function end_debt_of(
-    p_user text, p_kind text, p_source text, p_by text, p_now timestamptz
+    p_kind text, p_source text, p_by text, p_now timestamptz
 ) returns bigint
 language sql as $$
-    select end_debts(p_user, array_agg(d.id), p_by, null, null, p_now)
+    select end_debts(array[d.id], p_by, null, null, p_now)
     from debt d
-    where d.user_id = p_user and d.kind = p_kind and d.source = p_source and d.ended_at is null
-    having count(*) > 0
+    where d.kind = p_kind and d.source = p_source and d.ended_at is null
 $$;
 
 -- Writes what Commet says a debt is worth. Of a debt whose amount is known it changes nothing; an
@@ -123,9 +141,8 @@ create or replace function record_debt_amount(
 ) returns void
 language plpgsql as $$
 declare
-    v_user text := (select user_id from debt where id = p_debt);
+    v_users text[] := lock_debtors(array[p_debt]);
 begin
-    perform from users where id = v_user for no key update;
     update debt set
         amount = round(p_amount, decimals_of(p_currency)),
         tax = round(p_tax, decimals_of(p_currency)),
@@ -133,7 +150,7 @@ begin
         ended_at = case when p_amount = 0 then p_now end,
         ended_by = case when p_amount = 0 then 'withdrawn' end
     where id = p_debt and amount is null and ended_at is null;
-    perform settle_debts(v_user);
+    perform settle_debts(u.id) from unnest(v_users) as u (id);
 end
 $$;
 
@@ -164,9 +181,9 @@ begin
             insert into debt (user_id, kind, source, opened_at)
             select p_user, 'lost_usage',
                    v_period || case when count(*) > 0 then ':' || count(*) + 1 else '' end, p_now
-            from debt o
-            where o.user_id = p_user and o.kind = 'lost_usage'
-              and split_part(o.source, ':', 1) = v_period::text
+            from debt o  -- of any user: the debt of a person who came back is the new account's
+            where o.kind = 'lost_usage' and split_part(o.source, ':', 1) = v_period::text
+              and o.source >= v_period::text and o.source < v_period || ';'  -- ';' follows ':'
             returning id into v_debt;
         end if;
         update usage_delivery d set debt = v_debt
@@ -177,12 +194,27 @@ begin
 end
 $$;
 
--- Adds up what the lost deliveries of each of the user's open debts are worth, rounded once. The
--- amount is null if a price is not known, or if currencies differ. A debt without deliveries ends.
+-- Returns the user, and the accounts with which an erased user came back, one after the other.
+create or replace function heirs_of(p_user text) returns text[]
+language sql stable as $$
+    with recursive heir as (
+        select p_user collate "C" as id
+        union
+        select e.heir from erasure e join heir h on h.id = e.user_id where e.heir is not null
+    )
+    select array_agg(id) from heir
+$$;
+
+-- Adds up what the lost deliveries of each of the user's open debts are worth, rounded once, and of the
+-- debts of the account with which the person came back: the deliveries stay the old account's.
+-- The amount is null if a price is not known, or if currencies differ. A debt without deliveries ends.
 -- The caller has locked the user.
 create or replace function price_lost_usage(p_user text, p_now timestamptz) returns void
 language plpgsql as $$
+declare
+    v_users text[] := heirs_of(p_user);
 begin
+    perform from users where id = any (v_users) order by id for no key update;
     update debt o set
         amount = s.amount, currency = s.currency,
         ended_at = case when s.amount = 0 then p_now end,
@@ -199,15 +231,15 @@ begin
         left join usage_delivery d
             on d.debt = w.id and d.state = 'parked' and d.reason = 'lost_to_cancellation'
             and d.resolved_at is null
-        where w.user_id = p_user and w.kind = 'lost_usage' and w.ended_at is null
+        where w.user_id = any (v_users) and w.kind = 'lost_usage' and w.ended_at is null
         group by w.id
     ) as s
     where o.id = s.id;
-    perform settle_debts(p_user);
+    perform settle_debts(u.id) from unnest(v_users) as u (id);
 end
 $$;
 
--- Takes what was paid by one of our links: the debts on it end. What was paid beyond the debts that
+-- Takes what was paid by one of our links: the debts on it end, whoever has them by now. What was paid beyond the debts that
 -- were still open is `overpaid`, which rings. Returns whether the link was not known as paid.
 create or replace function complete_link(
     p_payment text, p_transaction text, p_now timestamptz
@@ -222,7 +254,7 @@ begin
     if not found then
         return false;
     end if;
-    perform from users where id = v_link.user_id for no key update;
+    perform lock_debtors(v_link.debts, v_link.user_id);
     update debt_link set transaction_id = coalesce(transaction_id, p_transaction)
     where id = v_link.id;
     select coalesce(sum(d.amount - d.tax), 0) into v_open
@@ -235,7 +267,7 @@ begin
     if not found then
         return false;
     end if;
-    perform end_debts(v_link.user_id, v_link.debts, 'paid', null, null, p_now);
+    perform end_debts(v_link.debts, 'paid', null, null, p_now);
     return true;
 end
 $$;
@@ -250,7 +282,7 @@ begin
     if p_news ? 'void' then
         perform open_debt(p_user, 'voided_invoice', p_news->>'void', null, null, p_now);
     elsif p_news ? 'collected' then
-        perform end_debt_of(p_user, 'voided_invoice', p_news->>'collected', 'collected', p_now);
+        perform end_debt_of('voided_invoice', p_news->>'collected', 'collected', p_now);
     elsif p_news ? 'link' then
         perform complete_link(p_news->>'link', p_news->>'transaction', p_now);
     elsif p_news ? 'refunded' then
@@ -260,7 +292,8 @@ begin
 end
 $$;
 
--- Offers the user's open debts on a payment link, and returns that link. `is_leased`: the caller
+-- Offers the user's open debts of one currency on a payment link, and returns that link: when they are
+-- paid, those of the next currency. `is_leased`: the caller
 -- has to ask Commet for the link now, alone for 30 seconds. Neither leased nor with a url: another
 -- request asks. No row if nothing is owed.
 create or replace function offer_debts(p_user text, p_now timestamptz)
@@ -281,7 +314,9 @@ begin
     where o.user_id = p_user and o.is_debtor
       and not exists (
           select from debt_link l where l.user_id = p_user and l.state = 'offered'
-      );
+      )
+    order by o.currency
+    limit 1;
     update debt_link l set leased_until = now() + interval '30 seconds'
     where l.user_id = p_user and l.state = 'offered' and l.payment_id is null
       and (l.leased_until is null or l.leased_until < now())

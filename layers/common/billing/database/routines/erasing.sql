@@ -255,12 +255,7 @@ create or replace function move_debts(p_from text, p_to text) returns void
 language plpgsql as $$
 begin
     perform from users where id in (p_from, p_to) order by id for no key update;
-    update debt d set user_id = p_to
-    where d.user_id = p_from and d.ended_at is null
-      and not exists (
-          select from debt o
-          where o.user_id = p_to and o.kind = d.kind and o.source = d.source
-      );
+    update debt set user_id = p_to where user_id = p_from and ended_at is null;
     if found then
         perform settle_debts(p_from);
         perform settle_debts(p_to);

@@ -66,7 +66,7 @@ begin
             p_user, 'lost_dispute', v_new.about, null, v_new.currency, v_new.resolved_at
         );
     elsif v_new.kind = 'dispute' and v_new.outcome = 'won' then
-        perform end_debt_of(p_user, 'lost_dispute', v_new.about, 'withdrawn', p_at);
+        perform end_debt_of('lost_dispute', v_new.about, 'withdrawn', p_at);
     end if;
     -- An invoice whose payment Commet has given up is a debt, if it has overage: reading it tells. No
     -- webhook says that the invoice is uncollectible, and the subscription may run again before we
@@ -75,6 +75,17 @@ begin
         perform open_debt(p_user, 'voided_invoice', v_new.about, null, null, v_new.resolved_at);
     end if;
 end
+$$;
+
+-- Returns what a transaction's dispute is about, whoever's the transaction was; no row if nothing is known.
+create or replace function disputed(p_transaction text)
+returns table (amount numeric, currency text)
+language sql stable as $$
+    select t.amount, t.currency
+    from payment_trouble t
+    where t.kind = 'dispute' and t.about = p_transaction and t.amount is not null
+    order by t.changed_at desc
+    limit 1
 $$;
 
 -- Ends an open dispute that no webhook has ended. Returns whether there was one. p_seen is the

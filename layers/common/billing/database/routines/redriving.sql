@@ -58,10 +58,12 @@ begin
     where d.period = parked.period and d.feature = parked.feature and d.seq = parked.seq;
     get diagnostics v_driven = row_count;
     perform price_lost_usage(o.user_id, now())
-    from (
-        select distinct d.user_id from debt d
-        where d.user_id = any (v_users) and d.kind = 'lost_usage' and d.ended_at is null
-    ) as o;
+    from unnest(v_users) as o (user_id)
+    where exists (
+        select from debt d
+        where d.user_id = any (heirs_of(o.user_id)) and d.kind = 'lost_usage'
+          and d.ended_at is null
+    );
     return v_driven;
 end
 $$;

@@ -32,6 +32,8 @@ create table payment_trouble (
     asked_at        timestamptz,           -- of an open dispute: when Commet was last asked
     primary key (user_id, kind, about)
 );
+-- A dispute, whoever the transaction belonged to: its debt may have another user by now.
+create index payment_trouble_disputes on payment_trouble (about) where kind = 'dispute';
 -- Disputes that no webhook has ended yet: few. reconcile asks Commet about the old ones.
 create index payment_trouble_open_disputes on payment_trouble (changed_at)
     where kind = 'dispute' and resolved_at is null;

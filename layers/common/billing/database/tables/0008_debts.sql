@@ -24,9 +24,10 @@ create table debt (
     -- read.
     due_at    timestamptz,
     reads     integer not null default 0,
-    unique (user_id, kind, source),
+    unique (kind, source),               -- whoever has the debt
     check ((ended_at is null) = (ended_by is null))
 );
+create index debt_user_id on debt (user_id, id);
 create index debt_open on debt (user_id) where ended_at is null;
 create index debt_due_at on debt (due_at) where due_at is not null;
 
@@ -62,6 +63,8 @@ create unique index debt_link_offered on debt_link (user_id) where state = 'offe
 create unique index debt_link_payment_id on debt_link (payment_id) where payment_id is not null;
 create index debt_link_unfinished on debt_link (user_id)
     where state in ('offered', 'superseded') and payment_id is not null;
+create index debt_link_unfinished_debts on debt_link using gin (debts)
+    where state in ('offered', 'superseded') and payment_id is not null;
 create index debt_link_due_at on debt_link (due_at) where due_at is not null;
 create index debt_link_overpaid on debt_link (id) where overpaid > 0 and refunded_at is null;
 
@@ -76,8 +79,8 @@ create table invoice_search (
 create index invoice_search_due_at on invoice_search (due_at);
 create index invoice_search_user_id on invoice_search (user_id);
 
--- The sum of open debts from which a user is refused, in the billing currency. Reconcile keeps it
--- as the parameters say; without a row nobody is refused.
+-- The sums of open debts from which a user is refused, by currency. Reconcile keeps them as the parameters
+-- say; debts in a currency without a row refuse nobody.
 create table debt_floor (
     currency text primary key,
     amount   numeric(36,6) not null
