@@ -56,6 +56,7 @@ standin: $(STAMP)-run  ## start only the stand-in for Commet: http://127.0.0.1:8
 	@$(BIN)/python -m standin $(ARGS)
 
 ##@ Look into it while it runs
+WHY = $(if $(author),--author "$(author)") $(if $(note),--note "$(note)")
 .PHONY: logs show redrive sweep compare resolve resolve-dispute repair forgive refund adopt erase end-sessions \
 	verify-address free-address
 logs: $(STAMP)-run  ## show the log lines of an answer, or all that name something (id=..., usr_..., whev_...)
@@ -64,29 +65,29 @@ logs: $(STAMP)-run  ## show the log lines of an answer, or all that name somethi
 show: $(STAMP)-run  ## show one user: rows, webhooks, what the next run will do (user=usr_... or an email address)
 	@$(BIN)/python -m local show $(if $(user),"$(user)",$(error Say which: make show user=usr_...))
 
-redrive: $(STAMP)-run  ## try dead webhooks again, or parked deliveries (what=deliveries, user=, id=)
-	@$(BIN)/python -m local redrive $(or $(what),webhooks) $(if $(id),--id "$(id)") $(if $(user),--user "$(user)")
+redrive: $(STAMP)-run  ## try dead webhooks again, or parked deliveries (what=deliveries, user=, id=, author=, note=)
+	@$(BIN)/python -m local redrive $(or $(what),webhooks) $(if $(id),--id "$(id)") $(if $(user),--user "$(user)") $(WHY)
 
-sweep: $(STAMP)-run  ## have reconcile read every subscription at Commet again
-	@$(BIN)/python -m local sweep
+sweep: $(STAMP)-run  ## have reconcile read every subscription at Commet again (author=, note=)
+	@$(BIN)/python -m local sweep $(WHY)
 
-compare: $(STAMP)-run  ## have reconcile compare all totals with Commet's now
-	@$(BIN)/python -m local compare
+compare: $(STAMP)-run  ## have reconcile compare all totals with Commet's now (author=, note=)
+	@$(BIN)/python -m local compare $(WHY)
 
-resolve: $(STAMP)-run  ## take a parked delivery off the list (user=usr_..., id=, note=, delivered=1 if Commet has it)
-	@$(BIN)/python -m local resolve "$(user)" "$(id)" --note "$(note)" $(if $(delivered),--delivered)
+resolve: $(STAMP)-run  ## take a parked delivery off the list (user=usr_..., id=, author=, note=, delivered=1 if Commet has it)
+	@$(BIN)/python -m local resolve "$(user)" "$(id)" --note "$(note)" $(if $(author),--author "$(author)") $(if $(delivered),--delivered)
 
-resolve-dispute: $(STAMP)-run  ## end a dispute whose webhook was lost (user=usr_..., transaction=txn_..., outcome=won)
-	@$(BIN)/python -m local resolve-dispute "$(user)" "$(transaction)" "$(outcome)"
+resolve-dispute: $(STAMP)-run  ## end a dispute whose webhook was lost (user=usr_..., transaction=txn_..., outcome=won, author=, note=)
+	@$(BIN)/python -m local resolve-dispute "$(user)" "$(transaction)" "$(outcome)" $(WHY)
 
-repair: $(STAMP)-run  ## replace Commet's totals by ours where they differ: all, or those of one user (user=usr_...)
-	@$(BIN)/python -m local repair $(if $(user),--user "$(user)")
+repair: $(STAMP)-run  ## replace Commet's totals by ours where they differ: all, or those of one user (user=usr_..., author=, note=)
+	@$(BIN)/python -m local repair $(if $(user),--user "$(user)") $(WHY)
 
 forgive: $(STAMP)-run  ## end a debt that a user need not pay (user=usr_..., debt=7 or all, author=, note=)
 	@$(BIN)/python -m local forgive "$(user)" "$(debt)" --author "$(author)" --note "$(note)"
 
-refund: $(STAMP)-run  ## give a payment back, whole (transaction=txn_..., link=7)
-	@$(BIN)/python -m local refund "$(transaction)" $(if $(link),--link "$(link)")
+refund: $(STAMP)-run  ## give a payment back, whole (transaction=txn_..., link=7, author=, note=)
+	@$(BIN)/python -m local refund "$(transaction)" $(if $(link),--link "$(link)") $(WHY)
 
 adopt: $(STAMP)-run  ## give a customer of Commet to a user (user=usr_..., customer=cus_..., author=, note=)
 	@$(BIN)/python -m local adopt "$(user)" "$(customer)" --author "$(author)" --note "$(note)"

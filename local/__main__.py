@@ -192,7 +192,7 @@ def _demo(console: Console, _: argparse.Namespace) -> int:
                 commet=stack.commet,
                 commet_api_key=stack.commet_api_key,
                 service_key=stack.service_key,
-                confirm=stack.confirm_address,
+                mailbox=stack.mailbox,
             ),
             console,
         )

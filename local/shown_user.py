@@ -58,7 +58,7 @@ _PARTS = {
         ("id", "state"), ("debts", "total", "currency", "transaction_id", "overpaid")
     ),
     "webhooks": _Part(("occurred_at", "status", "id"), ("type", "error")),
-    "audit": _Part(("at", "action", "outcome"), ("actor_kind", "actor")),
+    "audit": _Part(("at", "action", "outcome"), ("actor_kind", "actor", "note")),
 }
 
 

@@ -73,15 +73,11 @@ def add(commands: "argparse._SubParsersAction[Any]") -> None:
     erase.add_argument("user", help="our user id")
     erase.add_argument("--author", required=True, help="who gives the command")
     erase.add_argument("--note", required=True, help="who asked for it; not kept")
-    about_accounts = []
-    for name, does in _ABOUT_ACCOUNTS.items():
-        about = commands.add_parser(name, help=does)
-        about.add_argument("user", help="our user id")
-        about.add_argument("--author", required=True, help="who decided it")
-        about.add_argument("--note", required=True, help="why")
-        about_accounts.append(about)
-        if name == "verify-address":
-            about.add_argument("--address", help="the address, if not the account's own")
+    about_accounts = _add_about_accounts(commands)
+    resolve.add_argument("--author", help="who did it")
+    for each in (redrive, sweep, compare, dispute, repair, refund):
+        each.add_argument("--author", help="who decided it")
+        each.add_argument("--note", help="why")
     logs = commands.add_parser(
         "logs", help="show the log lines of a request, or all that name an id or a word"
     )
@@ -94,6 +90,21 @@ def add(commands: "argparse._SubParsersAction[Any]") -> None:
             "--data-dir", type=Path, metavar="DIR", default=argparse.SUPPRESS,
             help="data directory of the running stack (.local)",
         )  # fmt: skip
+
+
+def _add_about_accounts(
+    commands: "argparse._SubParsersAction[Any]",
+) -> list[argparse.ArgumentParser]:
+    added = []
+    for name, does in _ABOUT_ACCOUNTS.items():
+        about = commands.add_parser(name, help=does)
+        about.add_argument("user", help="our user id")
+        about.add_argument("--author", required=True, help="who decided it")
+        about.add_argument("--note", required=True, help="why")
+        if name == "verify-address":
+            about.add_argument("--address", help="the address, if not the account's own")
+        added.append(about)
+    return added
 
 
 def _debt(text: str) -> int | str:
@@ -111,26 +122,32 @@ def _show(console: Console, asked: argparse.Namespace) -> int:
 
 def _redrive(console: Console, asked: argparse.Namespace) -> int:
     named = {name: value for name in ("id", "user", "reason") if (value := getattr(asked, name))}
-    answer = operate.ask(asked.data_dir, {"command": "redrive", "what": asked.what, **named})
+    command = {"command": "redrive", "what": asked.what, **named, **_why(asked)}
+    answer = operate.ask(asked.data_dir, command)
     console.print(f"{answer['redriven']} {asked.what} will be tried again.")
     return 0
 
 
+def _why(asked: argparse.Namespace) -> dict[str, str]:
+    """Who decided a command, and why, as far as it was said."""
+    return {name: value for name in ("author", "note") if (value := getattr(asked, name))}
+
+
 def _sweep(console: Console, asked: argparse.Namespace) -> int:
-    operate.ask(asked.data_dir, {"command": "sweep"})
+    operate.ask(asked.data_dir, {"command": "sweep", **_why(asked)})
     console.print("The next run of reconcile begins a sweep.")
     return 0
 
 
 def _compare(console: Console, asked: argparse.Namespace) -> int:
-    operate.ask(asked.data_dir, {"command": "compare"})
+    operate.ask(asked.data_dir, {"command": "compare", **_why(asked)})
     console.print("The next run of reconcile compares all totals with Commet's.")
     return 0
 
 
 def _resolve(console: Console, asked: argparse.Namespace) -> int:
     command = {name: getattr(asked, name) for name in ("user", "id", "note", "delivered")}
-    answer = operate.ask(asked.data_dir, {"command": "resolve", **command})
+    answer = operate.ask(asked.data_dir, {"command": "resolve", **command, **_why(asked)})
     console.print(
         f"Delivery {asked.id} is off the list."
         if answer["resolved"]
@@ -141,7 +158,7 @@ def _resolve(console: Console, asked: argparse.Namespace) -> int:
 
 def _resolve_dispute(console: Console, asked: argparse.Namespace) -> int:
     command = {name: getattr(asked, name) for name in ("user", "transaction", "outcome")}
-    answer = operate.ask(asked.data_dir, {"command": "resolve_dispute", **command})
+    answer = operate.ask(asked.data_dir, {"command": "resolve_dispute", **command, **_why(asked)})
     console.print(
         f"The dispute is over: {asked.outcome}."
         if answer["resolved"]
@@ -152,7 +169,7 @@ def _resolve_dispute(console: Console, asked: argparse.Namespace) -> int:
 
 def _repair(console: Console, asked: argparse.Namespace) -> int:
     only = {"user": asked.user} if asked.user else {}
-    answer = operate.ask(asked.data_dir, {"command": "repair_drift", **only})
+    answer = operate.ask(asked.data_dir, {"command": "repair_drift", **only, **_why(asked)})
     console.print(
         f"{answer['repairing']} of Commet's totals will be replaced by ours, each as soon as"
         " nothing of its user is in flight."
@@ -169,7 +186,7 @@ def _forgive(console: Console, asked: argparse.Namespace) -> int:
 
 def _refund(console: Console, asked: argparse.Namespace) -> int:
     command = {"command": "refund", "transaction": asked.transaction, "link": asked.link}
-    answer = operate.ask(asked.data_dir, command)
+    answer = operate.ask(asked.data_dir, command | _why(asked))
     console.print(f"Refund {answer['refund']} is {answer['status']}.")
     return 0
 

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -20,8 +20,15 @@ from billing.audit.trail import Action
 from billing.database import health
 from billing.deadline import LambdaContext
 from billing.errors import NotFound
-from billing.field_types import TEXT_PATTERN, USER_ID_PATTERN
-from billing.http import api, api_reference, usage_answers
+from billing.field_types import (
+    FEATURE_PATTERN,
+    GROUP_BY_PATTERN,
+    TEXT_PATTERN,
+    USER_ID_PATTERN,
+    Day,
+    OccurredAt,
+)
+from billing.http import api, api_reference, usage_answers, usage_export
 from billing.http.shapes import (
     AuditEntry,
     AuditPage,
@@ -32,6 +39,7 @@ from billing.http.shapes import (
     Export,
     FeatureReply,
     Health,
+    LedgerPage,
     OverageReply,
     PatchUser,
     PaymentTroubleReply,
@@ -44,6 +52,7 @@ from billing.http.shapes import (
     SubscriptionReply,
     UsagePeriodReply,
     UsageReply,
+    UsageSums,
     UserPut,
     UserReply,
 )
@@ -51,7 +60,7 @@ from billing.payments import troubles
 from billing.payments.troubles import OpenTrouble
 from billing.subscriptions import mirror
 from billing.subscriptions.mirror import Subscription
-from billing.usage import spending, totals
+from billing.usage import ledger, spending, sums, totals
 from billing.usage.totals import FeatureUsage
 
 # Powertools reads the rules of a path parameter from `Path`, so the type UserId cannot be used.
@@ -80,6 +89,39 @@ PageSize = Annotated[
         le=MAX_PAGE,
         description="The most entries on the page. Left out: 100.",
         examples=[100],
+    ),
+]
+Form = Annotated[
+    Literal["json", "csv"] | None,
+    Query(
+        alias="format",
+        description="The form of the answer. Left out: as the header `Accept` says.",
+        examples=["json"],
+    ),
+]
+Feature = Annotated[
+    str | None,
+    Query(pattern=FEATURE_PATTERN, description="Only usage of this feature.", examples=["storage"]),
+]
+GroupBy = Annotated[
+    str | None,
+    Query(
+        pattern=GROUP_BY_PATTERN,
+        description="One sum for each `day`, for each value of a property (`property.region`), or"
+        " for both (`day,property.region`). Left out: `day`.",
+        examples=["day,property.region"],
+    ),
+]
+FirstDay = Annotated[
+    Day | None,
+    Query(alias="from", description="The first day (UTC).", examples=["2026-03-01"]),
+]
+EndDay = Annotated[
+    Day | None,
+    Query(
+        alias="to",
+        description="The day (UTC) after the last one.",
+        examples=["2026-04-01"],
     ),
 ]
 
@@ -241,6 +283,95 @@ def list_user_audit(
 ) -> Response[AuditPage]:
     """List what was done to a user's account, and by whom, newest first."""
     return _audit(accounts.user_by_id(wiring.database(), user_id).id, cursor, limit)
+
+
+@app.get(
+    "/account/usage",
+    security=api.BY_USER,
+    responses=usage_export.or_csv(api.answers(UsageSums, 200), usage_export.COLUMNS_OF_SUMS),
+)
+def list_account_usage(
+    *,
+    group_by: GroupBy = None,
+    feature: Feature = None,
+    since: FirstDay = None,
+    until: EndDay = None,
+    cursor: Cursor = None,
+    limit: PageSize = None,
+    form: Form = None,
+) -> Response[UsageSums | str]:
+    """List what you used, by day, by the values of a property, or by both.
+
+    Each sum is of one period, oldest first. The sums of the running period add up to the
+    dashboard's `used` less its `carried`. Follow `next_cursor`, or the `Link` header, until there
+    is none. `format=csv` or `Accept: text/csv` gives a spreadsheet.
+    """
+    query = _sums_query(group_by, feature, since, until)
+    return _sums(api.user(app).id, query, cursor, limit, form)
+
+
+@app.get(
+    "/users/<user_id>/usage",
+    security=api.by_service("read"),
+    responses=usage_export.or_csv(api.answers(UsageSums, 200), usage_export.COLUMNS_OF_SUMS),
+)
+@api.may_answer("unknown_user")
+def list_user_usage(
+    *,
+    user_id: UserIdInPath,
+    group_by: GroupBy = None,
+    feature: Feature = None,
+    since: FirstDay = None,
+    until: EndDay = None,
+    cursor: Cursor = None,
+    limit: PageSize = None,
+    form: Form = None,
+) -> Response[UsageSums | str]:
+    """List what a user used, by day, by the values of a property, or by both.
+
+    Pages and CSV are as of `GET /account/usage`.
+    """
+    query = _sums_query(group_by, feature, since, until)
+    user = accounts.user_by_id(wiring.database(), user_id)
+    return _sums(user.id, query, cursor, limit, form)
+
+
+@app.get(
+    "/account/usage/events",
+    security=api.BY_USER,
+    responses=usage_export.or_csv(api.answers(LedgerPage, 200), usage_export.COLUMNS),
+)
+def list_account_usage_events(
+    *,
+    feature: Feature = None,
+    since: Annotated[
+        OccurredAt | None,
+        Query(
+            alias="from",
+            description="Only entries booked at this time or later.",
+            examples=["2026-03-01T00:00:00Z"],
+        ),
+    ] = None,
+    until: Annotated[
+        OccurredAt | None,
+        Query(
+            alias="to",
+            description="Only entries booked before this time.",
+            examples=["2026-04-01T00:00:00Z"],
+        ),
+    ] = None,
+    cursor: Cursor = None,
+    limit: PageSize = None,
+    form: Form = None,
+) -> Response[LedgerPage | str]:
+    """List your single entries of the ledger, in the order of booking.
+
+    Pages and CSV are as of `GET /usage/events`.
+    """
+    query = ledger.Query(user_id=api.user(app).id, feature=feature, since=since, until=until)
+    now = wiring.now()
+    page = ledger.page(wiring.database(), query, cursor=cursor, limit=limit or 100, now=now)
+    return usage_export.ledger_answer(app, page, form=form)
 
 
 @app.get("/users", security=api.by_service("read"), responses=api.answers(UserPut, 200))
@@ -446,6 +577,20 @@ def _audit(user_id: str, cursor: str | None, limit: int | None) -> Response[Audi
     found = trail.page(wiring.database(), user_id, cursor=cursor, limit=limit or 100)
     entries = [AuditEntry(**asdict(each)) for each in found.entries]
     return api.json_response(AuditPage(entries=entries, next_cursor=found.next_cursor))
+
+
+def _sums_query(
+    group_by: str | None, feature: str | None, since: date | None, until: date | None
+) -> sums.Query:
+    days, _, prop = (group_by or "day").partition("property.")
+    return sums.Query(feature, since, until, prop or None, by_day=bool(days))
+
+
+def _sums(
+    user_id: str, query: sums.Query, cursor: str | None, limit: int | None, form: str | None
+) -> Response[UsageSums | str]:
+    page = sums.page(wiring.database(), user_id, query, cursor=cursor, limit=limit or 100)
+    return usage_export.sums_answer(app, page, form=form)
 
 
 def _spending(user_id: str) -> SpendingReply | None:

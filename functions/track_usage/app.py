@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from functools import partial
 from typing import Annotated, Any, Literal, TypeVar
-from urllib.parse import urlencode
 
 from aws_lambda_powertools import Metrics
 from aws_lambda_powertools.event_handler import Response
@@ -322,13 +321,11 @@ def correct_usage(body: Annotated[Correct, Body()]) -> Response[CorrectionTaken]
     return api.json_response(answer, 200 if repeated else 202)
 
 
-_LEDGER_ANSWERS = api.answers(LedgerPage, 200)
-_LEDGER_ANSWERS[200]["content"]["text/csv"] = {
-    "schema": {"type": "string", "examples": ["booked_at,occurred_at,user_id,feature,kind"]}
-}
-
-
-@app.get("/usage/events", security=api.by_service("read"), responses=_LEDGER_ANSWERS)
+@app.get(
+    "/usage/events",
+    security=api.by_service("read"),
+    responses=usage_export.or_csv(api.answers(LedgerPage, 200), usage_export.COLUMNS),
+)
 def list_usage_events(
     *,
     user_id: Annotated[
@@ -414,19 +411,7 @@ def list_usage_events(
         if user_id is None or cursor is not None or limit is not None:
             raise _wrong_with_key(user_id)
         page = ledger.entries_of_key(db, user_id, idempotency_key, query, now=now)
-    accept = app.current_event.headers.get("accept", "")
-    as_csv = form == "csv" or (form is None and accept.split(",")[0].split(";")[0] == "text/csv")
-    body, sent = usage_export.as_csv(page) if as_csv else usage_export.as_json(page)
-    headers = {}
-    if sent.next_cursor is not None:
-        asked = app.current_event.query_string_parameters | {"cursor": sent.next_cursor}
-        headers["Link"] = f'</usage/events?{urlencode(asked)}>; rel="next"'
-    if as_csv:
-        headers["Content-Disposition"] = 'attachment; filename="usage.csv"'
-        content_type = "text/csv; charset=utf-8; header=present"
-    else:
-        content_type = "application/json"
-    return Response(200, content_type=content_type, body=body, headers=headers)
+    return usage_export.ledger_answer(app, page, form=form)
 
 
 @metrics.log_metrics

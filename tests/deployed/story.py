@@ -65,7 +65,7 @@ def tell(
         invoke("ReconcileFunction", {"command": "verify_address", "user": user_id, **why})
 
     addresses = demo.Addresses(
-        front.api_address, commet.base_url, commet.api_key, SERVICE_KEY, confirm
+        front.api_address, commet.base_url, commet.api_key, SERVICE_KEY, confirm=confirm
     )
     run_schedule = (lambda _: None) if schedules_fire else invoke
     kind = demo.Story if to_the_last_bill else _WithinAMonth

@@ -49,7 +49,9 @@ def warm_up() -> None:
 
 def tell(service_key: str) -> None:
     """The whole demo, its schedules fired by start-lambda. Raises Failed."""
-    addresses = demo.Addresses(API, f"{COMMET}/api/v1", sam_local.COMMET_KEY, service_key, _confirm)
+    addresses = demo.Addresses(
+        API, f"{COMMET}/api/v1", sam_local.COMMET_KEY, service_key, confirm=_confirm
+    )
     console = Console(width=140, highlight=False)
     if demo.main(addresses, console, patience_seconds=_PATIENCE_SECONDS, run_schedule=_invoke):
         raise Failed("the story is not as told")

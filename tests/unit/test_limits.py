@@ -9,11 +9,13 @@ from itertools import count
 from typing import Annotated, Any
 
 import pytest
-from pydantic import TypeAdapter, ValidationError
+from pydantic import StringConstraints, TypeAdapter, ValidationError
 
 from billing import amounts
 from billing.credentials import identity_tokens
 from billing.field_types import (
+    GROUP_BY_PATTERN,
+    Day,
     FeatureCode,
     IdempotencyKey,
     LimitAmount,
@@ -68,6 +70,7 @@ QUANTITY = (
     f" {amounts.MAX_DECIMALS} of them decimals at most"
 )
 MAIL = "@example.com"
+GroupBy = Annotated[str, StringConstraints(pattern=GROUP_BY_PATTERN)]
 
 EXPECTED = {
     "bodies of `/usage…`": f"at most {track_usage.MAX_BODY_BYTES:,} bytes, and at most"
@@ -93,6 +96,9 @@ EXPECTED = {
     "`cursor`": f"at most {track_usage.MAX_CURSOR:,} characters",
     "`limit`": f"1 to {ledger.MAX_PAGE:,}",
     "`from`, `to`": "a time with an offset of less than 16 hours",
+    "`from`, `to` of sums": "a day, as in `2026-11-30`",
+    "`group_by`": "`day`, `property.<name>` or `day,property.<name>`; the name has"
+    f" {sizes(GroupBy, lambda n: 'property.' + 'a' * n)} characters",
     "`format`": "`json` or `csv`",
     "`email`": "at most "
     + sizes(field(shapes.PutUser, "email"), lambda n: "a" * (n - len(MAIL)) + MAIL).split()[-1]
@@ -160,6 +166,10 @@ def test_no_field_is_left_out() -> None:
         (LimitAmount, "0.0001", "0.00001"),
         (UserId, "A1_.:-", "_a"),
         (FeatureCode, "a1_", "A"),
+        (Day, "2026-11-30", "2026-11-31"),
+        (Day, "0001-01-01", "2026-11-30T00:00:00Z"),
+        (GroupBy, "day", "week"),
+        (GroupBy, "day,property.day", "property."),
     ],
 )
 def test_the_limits_that_are_words(kind: Any, taken: str, refused: str) -> None:

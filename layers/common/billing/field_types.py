@@ -4,7 +4,7 @@ Postgres can store every valid value as it is, and Commet receives the value unc
 """
 
 import re
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Annotated
 
@@ -83,6 +83,16 @@ def _storable_offset(value: datetime) -> datetime:
 OccurredAt = Annotated[AwareDatetime, BeforeValidator(_only_text), AfterValidator(_storable_offset)]
 
 
+def _only_day(value: object) -> object:
+    # pydantic would read a number, also in quotes, as seconds since 1970, and a time at midnight.
+    if isinstance(value, str) and not re.fullmatch(r"\d{4}-\d\d-\d\d", value):
+        raise ValueError("must be a day such as 2026-11-30")
+    return value
+
+
+Day = Annotated[date, BeforeValidator(_only_day)]
+
+
 def _no_number_in_disguise(value: object) -> object:
     # pydantic would read true as 1, "1_0" as 10, and 1e999 as a number with 1000 digits.
     if isinstance(value, bool) or (isinstance(value, str) and not _NUMBER.fullmatch(value)):
@@ -142,5 +152,8 @@ LimitAmount = Annotated[
 # The rule of `Text` as a pattern, which is checked faster: a batch may have a thousand keys.
 TEXT_PATTERN = r"^[^\x00-\x1f\x7f]*$"
 IdempotencyKey = Annotated[str, Field(min_length=1, max_length=200, pattern=TEXT_PATTERN)]
+# A quantity is summed by day, by the values of a property, or by both. The names of properties are
+# chosen by callers, so the name is all that follows the dot.
+GROUP_BY_PATTERN = r"^(day|(day,)?property\.[^\x00-\x1f\x7f]{1,200})$"
 Property = Annotated[Text, Field(max_length=200)]
 Properties = Annotated[dict[Property, Property], Field(max_length=20)]

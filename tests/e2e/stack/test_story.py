@@ -255,11 +255,12 @@ class TestDemo:
             commet=stack.commet,
             commet_api_key=stack.commet_api_key,
             service_key=stack.service_key,
-            confirm=stack.confirm_address,
+            mailbox=stack.mailbox,
         )
         code = main(addresses, Console(file=said, width=200, highlight=False))
         assert code == 0, said.getvalue()
         assert "130 GB used: 30 GB over, $3.00" in said.getvalue()
+        assert "by the link in the mail" in said.getvalue()
 
     @pytest.mark.parametrize(
         ("fault", "told"),
@@ -277,7 +278,7 @@ class TestDemo:
             stack.commet,
             stack.commet_api_key,
             stack.service_key,
-            stack.confirm_address,
+            stack.mailbox,
         )
         assert main(addresses, Console(file=said, width=200), patience_seconds=2) == 1
         assert "✗  8  Get access by webhook" in said.getvalue()
@@ -291,7 +292,7 @@ class TestDemo:
             stack.commet,
             stack.commet_api_key,
             "svc_no_such",
-            stack.confirm_address,
+            stack.mailbox,
         )
         assert main(addresses, Console(file=said, width=200)) == 1
         assert "Use it before paying" in said.getvalue()

@@ -36,6 +36,7 @@ HANDLERS = {
     "account": account, "email": account,
     "password": account, "sessions": account,
     "/account/export": dashboard, "/account/usage": dashboard,
+    "/account/usage/events": dashboard,
 }  # fmt: skip
 
 # How header names may be written: as AWS does; as clients do, which SAM CLI hands on; and louder.

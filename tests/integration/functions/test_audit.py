@@ -1,6 +1,7 @@
 """The audit trail: what is written, who reads it, and that functions cannot change it."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
@@ -14,9 +15,12 @@ from billing.audit import trail
 from billing.audit.trail import Action, Actor
 from billing.database.connection import Database
 from billing.deadline import Deadline
+from billing.errors import BillingError, InvalidRequest
 from billing.operations import commands, housekeeping
 from billing.operations.inspection import of_user
+from functions.send_mail import app as send_mail
 from tests.environments import forget
+from tests.integration.conftest import Context
 from tests.integration.functions.calling import Answer, call, service_key, start
 
 pytestmark = pytest.mark.handlers
@@ -51,6 +55,14 @@ def entries(user: str = "customer-17", query: str = "") -> list[dict[str, Any]]:
     assert answer.status == 200
     found: list[dict[str, Any]] = answer.json["entries"]
     return found
+
+
+def said_as(command: dict[str, Any]) -> dict[str, Any]:
+    """The row that a command leaves."""
+    return {
+        "actor": "ann", "note": "ticket 17", "command": command["command"],
+        "user_id": command.get("user"),
+    }  # fmt: skip
 
 
 class TestWriting:
@@ -91,7 +103,10 @@ class TestWriting:
         assert {row["actor"] for row in rows} == {"app"}
 
     def test_an_operator(self, db: Database) -> None:
-        """By name, with the ids of the command and not its note; `show` writes nothing."""
+        """By name, with the command's ids and its note; `show` writes nothing.
+
+        Operators read the note, and so does the person with the export; the list leaves it out.
+        """
         put()
         command = {
             "command": "forgive", "user": "customer-17", "debt": "all", "author": "ann",
@@ -104,8 +119,78 @@ class TestWriting:
         newest, _ = entries()
         assert (newest["actor_kind"], newest["actor"]) == ("operator", "ann")
         assert newest["details"] == {"command": "forgive", "debt": "all"}
+        assert "called" not in str(newest)
         shown = of_user(db, "customer-17", now=wiring.now())["audit"]
+        assert [each["note"] for each in shown] == ["she called", None]
+        exported = call("GET", "/users/customer-17/export", token=KEY).json["sections"]["audit"]
+        assert "she called" in {each["note"] for each in exported}
         assert [each["action"] for each in shown] == ["operator.command", "account.registered"]
+
+    @pytest.mark.parametrize(
+        "command",
+        [
+            {"command": "redrive", "what": "webhooks", "user": "customer-17"},
+            {"command": "sweep"},
+            {"command": "compare"},
+            {"command": "repair_drift", "user": "customer-17"},
+            {"command": "resolve", "user": "customer-17", "id": "no such delivery"},
+            {"command": "resolve_dispute", "user": "customer-17", "transaction": "txn_1",
+             "outcome": "won"},
+            {"command": "forgive", "user": "customer-17", "debt": "all"},
+            {"command": "end_sessions", "user": "customer-17"},
+            {"command": "verify_address", "user": "customer-17"},
+            {"command": "free_address", "user": "customer-17"},
+            {"command": "adopt", "user": "customer-17", "customer": "cus_1"},
+            {"command": "refund", "transaction": "txn_1"},
+        ],
+        ids=lambda command: command["command"],
+    )  # fmt: skip
+    def test_each_command_keeps_who_and_why(self, db: Database, command: dict[str, Any]) -> None:
+        """Whatever became of it."""
+        put()
+        said = {"author": "ann", "note": "ticket 17"}
+        with suppress(BillingError):
+            commands.obey(
+                db, command | said, now=wiring.now(), commet=wiring.commet,
+                deadline=Deadline.after(5),
+            )  # fmt: skip
+        kept = db.one(
+            "select actor, note, details->>'command' as command, user_id from audit"
+            " where action = 'operator.command'"
+        )
+        assert kept == said_as(command)
+
+    def test_every_command_is_in_this_list(self) -> None:
+        """An erasure keeps no note, and is tested with the erasure; `show` changes nothing."""
+        (tested,) = (
+            mark.args[1] for mark in TestWriting.test_each_command_keeps_who_and_why.pytestmark
+        )
+        named = {each["command"] for each in tested} | {"erase", "show"}
+        assert named == commands._COMMANDS.keys()
+
+    @pytest.mark.parametrize("command", [{"author": 7}, {"note": ["x"]}, {"note": "x" * 2001}])
+    def test_who_and_why_are_texts(self, db: Database, command: dict[str, Any]) -> None:
+        """Refused before anything is done."""
+        with pytest.raises(InvalidRequest):
+            commands.obey(
+                db, {"command": "sweep"} | command, now=wiring.now(), commet=wiring.commet,
+                deadline=Deadline.after(5),
+            )  # fmt: skip
+        assert db.value("select count(*) from rounds") == 0
+
+    def test_commands_about_mails(self, db: Database) -> None:
+        """They go to another function, and are kept in the same way, without the address."""
+        said = {"author": "ann", "note": "ticket 17"}
+        for command in (
+            {"command": "redrive", "user": "customer-17"},
+            {"command": "allow", "address": "ana@example.com"},
+        ):
+            send_mail.handler(command | said, Context(55))
+        rows = db.all("select actor, note, user_id, details from audit order by at")
+        assert [tuple(row.values()) for row in rows] == [
+            ("ann", "ticket 17", "customer-17", {"command": "mail_redrive"}),
+            ("ann", "ticket 17", None, {"command": "mail_allow"}),
+        ]
 
     def test_a_statement_that_is_repeated_writes_once(self, db: Database) -> None:
         written = trail.entry(trail.SYSTEM, Action.CHANGED)

@@ -271,7 +271,10 @@ class TestAtCommet:
         assert usage == {"state": "sent", "quantity": 130}
 
     def test_by_an_operator(self, customer: Customer, db: Database) -> None:
-        """By name; the note stays out of the trail."""
+        """By name; the note stays out of the trail, and earlier notes about the person go."""
+        command = {"command": "repair_drift", "user": GIVEN, "author": "ann"}
+        customer.run(**command, note=f"{NAME} called")
+        assert tables_with(db, f"{NAME} called") != set()
         answer = customer.run(command="erase", user=GIVEN, author="ann", note=f"{NAME} wrote")
         assert answer == {"erased": GIVEN}
         asked = db.one("select actor, user_id from audit where action = 'account.erasure_asked'")

@@ -6,14 +6,16 @@ import hmac
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import pytest
 
 from billing import wiring
+from billing.commet.client import Commet
 from billing.credentials.secrets import Secrets
 from billing.deadline import Deadline
-from billing.errors import Conflict, InvalidRequest, NotFound
+from billing.errors import CommetUnavailable, Conflict, InvalidRequest, NotFound
 from billing.operations import commands
 from billing.subscriptions.from_webhook import HANDLED
 from functions.deliver_usage import app as deliver_usage
@@ -496,6 +498,50 @@ class TestLinkedByEmail:
             [ben.id],
         )
         assert ben.checkout().code == "billing_email_taken"
+
+    @pytest.mark.parametrize("told_by", ["answer", "webhook"])
+    def test_another_address_than_the_proven_one(
+        self, start: Start, told_by: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Eve checks out with Ana's address, and has her own proven one again at once.
+
+        The customer that Commet finds by Ana's address is not Eve's.
+        """
+        world = start(repeated_email="link")
+        eve, ana = Person(world, proven=False), f"{uuid4().hex}@example.com"
+        db = wiring.database()
+        db.execute(
+            "insert into identities (issuer, subject, user_id, created_at, proven_email_key)"
+            " values ('https://id.example', %s, %s, now(), %s)",
+            [eve.id, eve.id, eve.email],
+        )
+        made = world.dashboard.customer(ana)
+        world.dashboard.subscribe(made)
+        world.hear()
+
+        def has(email: str) -> None:
+            change = "update users set email = %s, email_key = %s where id = %s"
+            db.execute(change, [email, email, eve.id])
+
+        create = Commet.create_customer
+
+        def create_and_change(*args: Any, **kwargs: Any) -> Any:
+            answer = create(*args, **kwargs)
+            has(eve.email)
+            if told_by == "webhook":
+                raise CommetUnavailable
+            return answer
+
+        has(ana)
+        with monkeypatch.context() as patch:
+            patch.setattr(Commet, "create_customer", create_and_change)
+            assert eve.checkout().status in (409, 503)
+        world.hear()
+        db.execute("update customers set due_at = now() where due_at is not null")
+        world.runs()
+        world.hear()
+        assert (eve.access, eve.customer) == (False, None)
+        assert world.remote.control.customer(made)["customer"]["external_id"] is None
 
     def test_the_answer_is_lost(self, start: Start) -> None:
         """Commet has linked the customer, and we do not know: the webhook must not give it away."""

@@ -224,6 +224,78 @@ class TestTheProvider:
         assert issuer.asked == []
 
 
+class TestOwnContact:
+    """`PATCH /account` with a token: there is no password, so the token has to be recent."""
+
+    def put(self, token: str, email: str) -> Answer:
+        return call("PATCH", "/account", {"email": email}, token=token)
+
+    def test_an_address_counts_at_once(self, issuer: Issuer) -> None:
+        """And a checkout goes on. It proves nothing, and no mail is sent."""
+        token, email = issuer.token(subject()), f"{subject()}@example.com"
+        changed = self.put(token, email)
+        assert changed.status == 200, changed.text
+        account = changed.json["account"]
+        assert (account["email"], account["next_email"]) == (email, None)
+        assert (account["own_account"], account["email_verified"]) == (False, False)
+        answer = call("POST", "/checkout", {"plan_code": "usage_pro"}, token=token)
+        assert answer.code == "billing_provider_unavailable"  # nobody is at Commet in these tests
+        db, user = wiring.database(), account["id"]
+        assert db.value("select count(*) from mails where user_id = %s", [user]) == 0
+        assert db.value("select is_address_proven(%s, %s)", [user, email]) is False
+        _, changing, *_ = call("GET", "/account/audit", token=token).json["entries"]
+        assert (changing["action"], changing["actor"]) == ("account.changed", user)
+        assert changing["network"] is not None
+
+    def test_with_the_name(self, issuer: Issuer) -> None:
+        token, email = issuer.token(subject(), name="Ana"), f"{subject()}@example.com"
+        answer = call("PATCH", "/account", {"email": email, "name": None}, token=token)
+        assert (answer.json["account"]["email"], answer.json["account"]["name"]) == (email, None)
+
+    @pytest.mark.parametrize("times", [{"iat": -620}, {"iat": -10, "auth_time": -620}])
+    def test_an_older_token_changes_no_address(self, issuer: Issuer, times: dict[str, int]) -> None:
+        """It may be stolen, or left on a machine. The name needs no proof, as with a session."""
+        now = int(time.time())
+        claims: dict[str, Any] = {name: now + seconds for name, seconds in times.items()}
+        token = issuer.token(subject(), **claims)
+        answer = self.put(token, f"{subject()}@example.com")
+        assert (answer.status, answer.code) == (403, "recent_sign_in_required")
+        account = call("PATCH", "/account", {"name": "Ana"}, token=token).json["account"]
+        assert (account["email"], account["name"]) == (None, "Ana")
+
+    def test_the_provider_has_the_last_word(self, issuer: Issuer) -> None:
+        """The address that the provider told before takes nothing back; another one does."""
+        who, told = subject(), f"{subject()}@example.com"
+        mine, next_told = f"{subject()}@example.com", f"{subject()}@example.com"
+        token = issuer.token(who, email=told, email_verified=True)
+        assert self.put(token, mine).json["account"]["email"] == mine
+        assert seen(token).json["user"]["email"] == mine
+        assert seen(issuer.token(who, email=next_told)).json["user"]["email"] == next_told
+
+    def test_the_products_key_sets_it_too(self, issuer: Issuer) -> None:
+        """Who comes last counts."""
+        token = issuer.token(subject())
+        user = self.put(token, f"{subject()}@example.com").json["account"]["id"]
+        by_key = f"{subject()}@example.com"
+        assert call("PATCH", f"/users/{user}", {"email": by_key}, token=KEY).status == 200
+        assert seen(token).json["user"]["email"] == by_key
+        mine = f"{subject()}@example.com"
+        assert self.put(token, mine).json["account"]["email"] == mine
+
+    def test_it_claims_nothing(self, issuer: Issuer) -> None:
+        """Neither from an account that has the address, nor against one that comes later."""
+        ana = signed_up().json["user"]
+        assert self.put(issuer.token(subject()), ana["email"]).status == 200
+        later = f"{subject()}@example.com"
+        self.put(issuer.token(subject()), later)
+        body = {"email": later, "password": "a long walk home"}
+        assert call("POST", "/signup", body).status == 201
+
+    def test_a_session_still_needs_the_password(self) -> None:
+        token = signed_up().json["session"]["token"]
+        assert self.put(token, f"{subject()}@example.com").code == "invalid_request"
+
+
 class TestRecentSignIn:
     """`api.recently_authenticated`, for routes where others type their password."""
 

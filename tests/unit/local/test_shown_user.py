@@ -86,7 +86,7 @@ FOUND: dict[str, Any] = {
     ],
     "audit": [
         {"at": NOW, "action": "command", "outcome": "done", "actor_kind": "operator",
-         "actor": "ann"}
+         "actor": "ann", "note": "ticket 17, asked by phone and then once more by mail"}
     ],
     "contact": None,
     "checkout": {"attempt": 1, "subscription_id": SUBSCRIPTION, "started_at": NOW},

@@ -57,9 +57,9 @@ with before as materialized (
     where id = %(id)s and not own_account and erased_at is null
     returning id, email, name
 )
-select p.id, p.email, p.name, false as is_unverified, audit(p.id, case
+select audit(p.id, case
     when (b.email, b.name) is distinct from (p.email, p.name) then %(changed)s::jsonb
-end)
+end), p.id, p.email, p.name, false as is_unverified
 from patched p cross join before b
 
 -- name: begin_session

@@ -2,7 +2,8 @@
 
 An entry is written in the statement of the act, where the act is one of the database: the statement
 calls the routine `audit` with what `entry` returns. Acts at Commet, and sign-ins that fail, are
-written by `write`, a statement of its own. Entries hold ids, codes and flags, and no personal data.
+written by `write`, a statement of its own. Entries hold ids, codes and flags, and no personal data
+but in the notes of operators.
 """
 
 import base64
@@ -64,22 +65,24 @@ class Actor:
     """Who acts, and in which request.
 
     `id` is a user's id, a service key's name or an operator's author. A `user` without an id signs
-    in or up just now. `network` is a part of the client's address (`network_of`).
+    in or up just now. `network` is a part of the client's address (`network_of`). `note` says why
+    an operator acts; operators read it, and `page` leaves it out.
     """
 
     kind: Literal["user", "service", "operator", "system"]
     id: str | None = None
     request_id: str | None = None
     network: str | None = None
+    note: str | None = None
 
 
 SOMEBODY = Actor("user")
 SYSTEM = Actor("system")
 
 
-def operator(author: str | None) -> Actor:
-    """An operator who gave the command."""
-    return Actor("operator", author)
+def operator(author: str | None, note: str | None = None) -> Actor:
+    """An operator who gave the command, and why."""
+    return Actor("operator", author, note=note)
 
 
 def network_of(address: str) -> str | None:
@@ -193,6 +196,7 @@ def _entry(
             "request_id": by.request_id,
             "network": by.network,
             "details": dict(details),
+            "note": by.note,
         }
     )
 

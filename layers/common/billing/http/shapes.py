@@ -355,12 +355,14 @@ class AccountChange(Request):
     )
     email: Email | None = Field(
         default=None,
-        description="The next address. It counts once it is confirmed by the link in a mail.",
+        description="The next address. It counts once it is confirmed by the link in a mail; of a"
+        " user of an identity provider, at once.",
         examples=["ana@example.org"],
         json_schema_extra={"format": "idn-email"},
     )
     current_password: TypedPassword | None = Field(
-        default=None, description="The password. Needed for another address."
+        default=None,
+        description="The password. Needed for another address by those who have one here.",
     )
 
 
@@ -1252,6 +1254,39 @@ class LedgerPage(Reply):
         description="Send this text as `cursor` to get the next page. Null on the last page."
         " Earlier pages may have fewer entries than `limit`, or none: a page ends before 6 MB."
     )
+
+
+class UsageSum(Reply):
+    """What was used of a feature in one period: on a day, or with one value of a property."""
+
+    day: date | None = Field(
+        description="The day (UTC), as on the dashboard. Null where the sums are not by day.",
+        examples=["2026-03-14"],
+    )
+    feature: FeatureReplyCode
+    value: str | None = Field(
+        description="The property's value. Null for usage without the property, and where the sums"
+        " are not by a property.",
+        examples=["eu"],
+    )
+    quantity: Amount = Field(
+        description="The quantity, in the feature's unit. Below 0 for some corrections.",
+        examples=["35"],
+    )
+    late: Amount = Field(
+        description="The part of the quantity that occurred before the period.", examples=["0"]
+    )
+    corrected: Amount = Field(
+        description="The part of the quantity that corrections added or took off.", examples=["-3"]
+    )
+    period: LedgerPeriodReply
+
+
+class UsageSums(Reply):
+    """What one user used, in sums."""
+
+    sums: list[UsageSum] = Field(description="The sums, by period, day, feature and value.")
+    next_cursor: NextCursor
 
 
 # --- dashboard ------------------------------------------------------------------------------------

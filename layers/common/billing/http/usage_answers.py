@@ -14,6 +14,7 @@ from billing.http.shapes import (
     SpendingReply,
     UsageAllowed,
     UsagePeriodReply,
+    UsageSum,
     UsageTaken,
     UsageVerdict,
 )
@@ -23,6 +24,7 @@ from billing.usage.corrections import Booking, Correction, Credit
 from billing.usage.ledger import Entry
 from billing.usage.reservations import Reservation
 from billing.usage.spending import Spending
+from billing.usage.sums import Sum
 
 REFUSED = ("refused", "conflict")
 
@@ -146,16 +148,33 @@ def entry(found: Entry) -> LedgerEntry:
         kind=found.kind,
         quantity=format_decimal(found.quantity),
         idempotency_key=found.idempotency_key,
-        period=LedgerPeriodReply(
-            id=found.period_id,
-            start=found.period_start,
-            end=found.period_end,
-            subscription_id=found.subscription_id,
-            plan_id=found.plan_id,
-        ),
+        period=_period(found),
         late=found.late,
         reason=found.reason,
         author=found.author,
         needs_credit=found.needs_credit,
         properties=dict(found.properties),
+    )
+
+
+def summed(found: Sum) -> UsageSum:
+    """One sum of a user's ledger."""
+    return UsageSum(
+        day=found.day,
+        feature=found.feature,
+        value=found.value,
+        quantity=format_decimal(found.quantity),
+        late=format_decimal(found.late),
+        corrected=format_decimal(found.corrected),
+        period=_period(found),
+    )
+
+
+def _period(of: Entry | Sum) -> LedgerPeriodReply:
+    return LedgerPeriodReply(
+        id=of.period_id,
+        start=of.period_start,
+        end=of.period_end,
+        subscription_id=of.subscription_id,
+        plan_id=of.plan_id,
     )

@@ -1,4 +1,4 @@
-"""Writes a page of the ledger as JSON or CSV, in an answer that Lambda can send.
+"""Writes a page of the ledger, or of its sums, as JSON or CSV, in an answer that Lambda can send.
 
 Lambda's answer holds 6 MB. A page that would be larger ends earlier, and its cursor goes on after
 the last entry that it has.
@@ -8,18 +8,27 @@ import csv
 import io
 import json
 import re
-from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, date, datetime
 from decimal import Decimal
+from typing import Any, TypeVar
+from urllib.parse import urlencode
+
+from aws_lambda_powertools.event_handler import APIGatewayHttpResolver, Response
+from aws_lambda_powertools.event_handler.openapi.types import OpenAPIResponse
 
 from billing.amounts import format_decimal
 from billing.http import usage_answers
-from billing.usage.ledger import Entry, Page
+from billing.usage import ledger, sums
+from billing.usage.ledger import Entry
+from billing.usage.sums import Sum
+
+T = TypeVar("T")
 
 # Of 6,291,456 bytes. The rest is for the headers, with the cursor.
 MAX_BYTES = 6_000_000
 
-_COLUMNS = (
+COLUMNS = (
     "booked_at",
     "occurred_at",
     "user_id",
@@ -39,6 +48,20 @@ _COLUMNS = (
     "properties",
 )
 
+COLUMNS_OF_SUMS = (
+    "day",
+    "feature",
+    "value",
+    "quantity",
+    "late",
+    "corrected",
+    "period_id",
+    "period_start",
+    "period_end",
+    "subscription_id",
+    "plan_id",
+)
+
 # Signs that begin a formula, with their full-width and small forms, and the minus sign:
 # spreadsheets read some of these as if they were ASCII.
 _FORMULA = "[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20\ufe66\ufe62\ufe63\ufe6b\u2212]"
@@ -51,39 +74,98 @@ _CELL_WITH_FORMULA = re.compile(
 _FORMULA_IN_JSON = re.compile(f"([;\uff1b][{_SKIPPED}\\\\]*)({_FORMULA})")
 
 
-def as_json(page: Page) -> tuple[str, Page]:
+def or_csv(
+    responses: dict[int, OpenAPIResponse], columns: Sequence[str]
+) -> dict[int, OpenAPIResponse]:
+    """The same answers for the OpenAPI document, the successful one also as CSV."""
+    text = {"type": "string", "examples": [",".join(columns)]}
+    responses[200]["content"]["text/csv"] = {"schema": text}
+    return responses
+
+
+def ledger_answer(
+    app: APIGatewayHttpResolver, page: ledger.Page, *, form: str | None
+) -> Response[Any]:
+    """The answer with a page of the ledger, in the form that the request asks for.
+
+    `form` is the request's parameter `format`; without it the header Accept decides.
+    """
+    if _wants_csv(app, form):
+        text, sent = as_csv(page)
+        return _answer(app, text, sent.next_cursor, is_csv=True)
+    text, sent = as_json(page)
+    return _answer(app, text, sent.next_cursor, is_csv=False)
+
+
+def sums_answer(app: APIGatewayHttpResolver, page: sums.Page, *, form: str | None) -> Response[Any]:
+    """The answer with a page of sums, in the form that the request asks for."""
+    if _wants_csv(app, form):
+        lines = _fitting(page.sums, lambda each: _csv_line(each, COLUMNS_OF_SUMS))
+        sent = page if len(lines) == len(page.sums) else page.first(len(lines))
+        text = _line(COLUMNS_OF_SUMS) + "".join(lines)
+        return _answer(app, text, sent.next_cursor, is_csv=True)
+    rows = _fitting(page.sums, lambda each: usage_answers.summed(each).model_dump_json())
+    sent = page if len(rows) == len(page.sums) else page.first(len(rows))
+    cursor = json.dumps(sent.next_cursor)
+    text = f'{{"sums":[{",".join(rows)}],"next_cursor":{cursor}}}'
+    return _answer(app, text, sent.next_cursor, is_csv=False)
+
+
+def as_json(page: ledger.Page) -> tuple[str, ledger.Page]:
     """The page as a JSON document, and the part of the page that is in it."""
-    rows, part = _fitting(page, lambda entry: usage_answers.entry(entry).model_dump_json())
+    rows = _fitting(page.entries, lambda entry: usage_answers.entry(entry).model_dump_json())
+    part = page if len(rows) == len(page.entries) else page.first(len(rows))
     cursor = json.dumps(part.next_cursor)
     return f'{{"events":[{",".join(rows)}],"next_cursor":{cursor}}}', part
 
 
-def as_csv(page: Page) -> tuple[str, Page]:
+def as_csv(page: ledger.Page) -> tuple[str, ledger.Page]:
     """The page as CSV (RFC 4180) with a header line, and the part of the page that is in it.
 
     An apostrophe stands before text that a spreadsheet would run as a formula. In `properties`,
     which is JSON, the sign that would begin the formula is written as an escape.
     """
-    rows, part = _fitting(page, _csv_line)
-    return _line(_COLUMNS) + "".join(rows), part
+    rows = _fitting(page.entries, lambda entry: _csv_line(entry, COLUMNS))
+    part = page if len(rows) == len(page.entries) else page.first(len(rows))
+    return _line(COLUMNS) + "".join(rows), part
 
 
-def _fitting(page: Page, write: Callable[[Entry], str]) -> tuple[list[str], Page]:
+def _wants_csv(app: APIGatewayHttpResolver, form: str | None) -> bool:
+    accept = app.current_event.headers.get("accept", "")
+    return form == "csv" or (form is None and accept.split(",")[0].split(";")[0] == "text/csv")
+
+
+def _answer(
+    app: APIGatewayHttpResolver, body: str, cursor: str | None, *, is_csv: bool
+) -> Response[Any]:
+    headers = {}
+    if cursor is not None:
+        asked = app.current_event.query_string_parameters | {"cursor": cursor}
+        headers["Link"] = f'<{app.current_event.path}?{urlencode(asked)}>; rel="next"'
+    content_type = "application/json"
+    if is_csv:
+        headers["Content-Disposition"] = 'attachment; filename="usage.csv"'
+        content_type = "text/csv; charset=utf-8; header=present"
+    return Response(200, content_type=content_type, body=body, headers=headers)
+
+
+def _fitting(found: Sequence[T], write: Callable[[T], str]) -> list[str]:
+    """As many of the things, written, as fit the answer."""
     rows: list[str] = []
     left = MAX_BYTES
-    for entry in page.entries:
-        row = write(entry)
+    for each in found:
+        row = write(each)
         # The answer is a text within a JSON document: each quote takes another byte there, and a
         # character that is not ASCII up to twelve.
         left -= len(json.dumps(row))
         if left < 0:
-            return rows, page.first(len(rows))
+            break
         rows.append(row)
-    return rows, page
+    return rows
 
 
-def _csv_line(entry: Entry) -> str:
-    return _line([_cell(getattr(entry, column)) for column in _COLUMNS])
+def _csv_line(row: Entry | Sum, columns: Sequence[str]) -> str:
+    return _line([_cell(getattr(row, column)) for column in columns])
 
 
 def _line(cells: list[str] | tuple[str, ...]) -> str:
@@ -99,11 +181,18 @@ def _cell(value: object) -> str:
         return "true" if value else "false"
     if isinstance(value, Decimal):
         return format_decimal(value)  # "-3" is a number, not a formula
-    if isinstance(value, datetime):
-        return value.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    if isinstance(value, date):
+        return _moment(value)
     if isinstance(value, Mapping):
         return _properties(value) if value else ""
     return _CELL_WITH_FORMULA.sub("'", str(value))
+
+
+def _moment(value: date) -> str:
+    """A time in UTC, or a day."""
+    if not isinstance(value, datetime):
+        return value.isoformat()
+    return value.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def _properties(value: Mapping[str, str]) -> str:

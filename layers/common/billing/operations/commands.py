@@ -9,7 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from billing.accounts import erasing, profile, sessions
 from billing.audit import trail
-from billing.audit.trail import Action
+from billing.audit.trail import Action, Actor
 from billing.commet.client import Commet
 from billing.database.connection import Database
 from billing.deadline import Deadline
@@ -22,6 +22,8 @@ from billing.payments import disputes
 from billing.subscriptions import customers, inbox
 
 Command = Mapping[str, Any]
+
+_LONGEST = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,8 @@ class _Asked:
         value = self.command.get(name)
         if value is not None and not isinstance(value, str):
             raise InvalidRequest(f"`{name}` must be text.")
+        if value is not None and len(value) > _LONGEST:
+            raise InvalidRequest(f"`{name}` must have {_LONGEST} characters at most.")
         return value
 
 
@@ -49,9 +53,10 @@ def obey(
 ) -> dict[str, Any]:
     """Carries out `command`; returns the rows that it found or the number that it changed.
 
-    Every command but `show` is written into the audit trail, with its `author`. `commet` builds the
-    client, for the commands that call Commet. Raises InvalidRequest for an unknown command, and for
-    a field that is missing or wrong; and what the command itself raises.
+    Every command but `show` is written into the audit trail, with its `author` and its `note`,
+    which any command may have; of `erase` without the note. `commet` builds the client, for the
+    commands that call Commet. Raises InvalidRequest for an unknown command, and for a field that is
+    missing or wrong; and what the command itself raises.
     """
     run = _COMMANDS.get(str(command.get("command")))
     if run is None:
@@ -59,6 +64,7 @@ def obey(
     asked = _Asked(db, command, now, commet, deadline)
     if run in (_show, _erase):  # an erasure has an entry of its own
         return run(asked)
+    by = trail.operator(asked.text("author"), asked.text("note"))
     outcome = trail.DONE
     try:
         return run(asked)
@@ -66,17 +72,17 @@ def obey(
         outcome = error.code
         raise
     finally:
-        _audit(asked, outcome)
+        _audit(asked, by, outcome)
 
 
-def _audit(asked: _Asked, outcome: str) -> None:
+def _audit(asked: _Asked, by: Actor, outcome: str) -> None:
     """Writes the command into the trail: its name, and the ids that it names."""
     if outcome == InvalidRequest.code:
         return
     named = {name: value for name in _IDS if (value := asked.command.get(name)) is not None}
     trail.write(
         asked.db,
-        trail.operator(asked.text("author")),
+        by,
         Action.COMMAND,
         user_id=asked.text("user"),
         outcome=outcome,

@@ -102,7 +102,7 @@ order by received_at desc
 limit 50
 
 -- name: audit
-select at, actor_kind, actor, action, outcome, network, details
+select at, actor_kind, actor, action, outcome, network, details, note
 from audit
 where user_id = %(user_id)s
 order by at desc, id desc

@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from aws_lambda_powertools import Logger
 from psycopg.types.json import Jsonb
 
+from billing import email_address
 from billing.accounts import accounts
 from billing.commet.answers import Customer
 from billing.commet.client import Commet
@@ -53,6 +54,7 @@ def record(db: Database, customer: Customer, now: datetime) -> None:
     news = {
         "id": customer.id,
         "external_id": customer.external_id,
+        "email_key": customer.email and email_address.key(customer.email),
         "at": (customer.updated_at or now).isoformat(),
         "ours": customer.is_ours,
     }

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
+from billing import email_address
 from billing.commet.webhook_fields import (
     MADE_FOR,
     Data,
@@ -276,10 +277,12 @@ def _customer_news(customer_id: str, data: Data) -> dict[str, Any]:
     """What the webhook says about who a customer is, as `record_customer` takes it."""
     external_id = text(data, "externalId")
     made_for = text(nested(data, "metadata"), MADE_FOR)
+    email = text(data, "email")
     is_readable = external_id is not None or is_null(data, "externalId")
     return {
         "id": customer_id,
         "external_id": external_id,
+        "email_key": email and email_address.key(email),
         # Commet is asked about a customer whose time or id cannot be read.
         "at": iso(data, "updatedAt") if is_readable else None,
         "ours": external_id is not None and made_for == external_id,

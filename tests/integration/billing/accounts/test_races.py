@@ -1,7 +1,9 @@
 """Own accounts at one moment: who gets an address, and what a session or a link survives."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -10,9 +12,17 @@ from billing.accounts import accounts, erasing, profile, tokens
 from billing.accounts.accounts import Origin, Session, User
 from billing.accounts.links import Links
 from billing.audit import trail
+from billing.clock import wall_clock
+from billing.commet.answers import Customer
+from billing.commet.call_budget import Budget
+from billing.commet.client import Commet
 from billing.database.connection import Database
+from billing.deadline import Deadline
 from billing.errors import BillingError, Unauthenticated
 from billing.operations import housekeeping
+from billing.subscriptions import contacts
+from billing.subscriptions.checkout import Checkouts
+from standin.testing import StandIn
 from tests.integration.billing.conftest import NOW
 from tests.integration.billing.racing import Race
 
@@ -242,6 +252,98 @@ def test_deleted_at_the_last_moment(db: Database, race: Race, email: str) -> Non
     assert second.waits
     race.commit()
     assert second.answer in ("link_expired", "unknown_user")
+
+
+def checks_out(
+    session: str, commet: Commet, *, email: str | None = None
+) -> Callable[[Database], str]:
+    """Checks out as the route does; with `email`, as if that had been read a moment before."""
+
+    def check_out(db: Database) -> str:
+        def start() -> None:
+            user = accounts.user_of_session(db, session, NOW)
+            accounts.require_verified(user)
+            Checkouts(db, commet, wall_clock).start(
+                replace(user, email=email or user.email),
+                plan_code="usage_pro",
+                billing_interval="monthly",
+                success_url="https://app.example/",
+                deadline=Deadline.after(20),
+            )
+
+        return became(start)
+
+    return check_out
+
+
+def at_commet(remote: StandIn, user_id: str) -> list[str]:
+    """The addresses of the customers that Commet has for a user."""
+    customers = remote.control.state()["customers"]
+    return [each["email"] for each in customers if each["external_id"] == user_id]
+
+
+def test_a_checkout_while_the_address_is_proven(
+    db: Database, race: Race, email: str, remote: StandIn, commet: Commet
+) -> None:
+    """Refused until the proof counts, without a trace; then one customer, one checkout."""
+    ana, mine = sign_up(db, email)
+    assert race.first(proves(ana, token(db, ana, "verify_email"))) == "done"
+    early = race.second(checks_out(mine.token, commet))
+    assert not early.waits
+    assert early.answer == "email_unverified"
+    assert db.value("select count(*) from checkout_attempt where user_id = %s", [ana.id]) == 0
+    assert db.value("select customer_requested_at from users where id = %s", [ana.id]) is None
+    race.commit()
+    assert checks_out(mine.token, commet)(db) == "done"
+    assert at_commet(remote, ana.id) == [email]
+
+
+def test_a_checkout_of_an_address_that_another_account_proves(
+    db: Database, race: Race, email: str, remote: StandIn, commet: Commet
+) -> None:
+    """Eve's account has the same address, and never checks out with it."""
+    ana, _ = sign_up(db, email)
+    eve, hers = sign_up(db, email)
+    assert race.first(proves(ana, token(db, ana, "verify_email"))) == "done"
+    assert race.second(checks_out(hers.token, commet)).answer == "email_unverified"
+    race.commit()
+    assert checks_out(hers.token, commet)(db) == "email_unverified"
+    assert at_commet(remote, eve.id) == []
+
+
+def test_the_address_changes_during_a_checkout(
+    connect: Callable[[], Database], email: str, remote: StandIn, commet: Commet
+) -> None:
+    """The customer is made with the old address, and Commet is told the new one afterwards."""
+    db, other = connect(), connect()
+    ana, mine = sign_up(db, f"old-{email}", verified=True)
+    Links(db, SECRET).send_to_next(ana.id, email, NOW)
+    its = token(db, ana, "change_email")
+    create = commet.create_customer
+
+    def create_meanwhile(**fields: Any) -> Customer:
+        assert proves(ana, its)(other) == "done"
+        return create(**fields)
+
+    commet.create_customer = create_meanwhile  # type: ignore[method-assign]
+    assert checks_out(mine.token, commet)(db) == "done"
+    assert at_commet(remote, ana.id) == [f"old-{email}"]
+    budget = Budget(db, calls_per_second=1000)
+    assert contacts.run(db, commet, budget, Deadline.after(20)) == 1
+    assert at_commet(remote, ana.id) == [email]
+
+
+def test_the_address_changed_before_the_checkout_went_on(
+    db: Database, email: str, remote: StandIn, commet: Commet
+) -> None:
+    """The request read the old address, and nothing had been asked of Commet yet."""
+    ana, mine = sign_up(db, f"old-{email}", verified=True)
+    Links(db, SECRET).send_to_next(ana.id, email, NOW)
+    assert proves(ana, token(db, ana, "change_email"))(db) == "done"
+    assert checks_out(mine.token, commet, email=f"old-{email}")(db) == "done"
+    budget = Budget(db, calls_per_second=1000)
+    assert contacts.run(db, commet, budget, Deadline.after(20)) == 1
+    assert at_commet(remote, ana.id) == [email]
 
 
 @pytest.mark.parametrize("times", [2])

@@ -173,11 +173,15 @@ language sql as $$
         p_user, p_key, p_fingerprint, p_feature, p_quantity, p_occurred, p_now, p_period,
         p_late, p_kind, p_reason, p_author, p_needs_credit, p_properties
     );
-    insert into usage_daily as d (period, feature, day, quantity)
-    select p.id, p_feature, day_of_use(p.starts_at, p.ends_at, p_occurred), p_quantity
+    insert into usage_daily as d (period, feature, day, quantity, late, corrected)
+    select p.id, p_feature, day_of_use(p.starts_at, p.ends_at, p_occurred), p_quantity,
+           case when p_late then p_quantity else 0 end,
+           case when p_kind = 'correction' then p_quantity else 0 end
     from usage_period p
     where p.id = p_period
-    on conflict (period, feature, day) do update set quantity = d.quantity + excluded.quantity;
+    on conflict (period, feature, day) do update set
+        quantity = d.quantity + excluded.quantity, late = d.late + excluded.late,
+        corrected = d.corrected + excluded.corrected;
     -- Two steps, because p_quantity may be below zero. Inserting a negative total would violate the
     -- check on `total` before Postgres noticed that the row exists.
     insert into usage_total (period, feature, total) values (p_period, p_feature, 0)
@@ -502,18 +506,21 @@ begin
             order by period, feature
         ),
         daily as (
-            insert into usage_daily as d (period, feature, day, quantity)
+            insert into usage_daily as d (period, feature, day, quantity, late)
             select v_periods[e.pair], p_features[e.pair],
                    day_of_use(
                        v_starts[e.pair], v_ends[e.pair], coalesce(e.occurred_at, p_now)
                    ) as day,
-                   sum(e.quantity)
+                   sum(e.quantity),
+                   coalesce(
+                       sum(e.quantity) filter (where e.occurred_at < v_starts[e.pair]), 0
+                   )
             from unnest(v_verdicts, p_pairs, p_quantities, p_occurred)
                  as e (verdict, pair, quantity, occurred_at)
             where e.verdict = 'accepted'
             group by e.pair, day
             on conflict (period, feature, day) do update set
-                quantity = d.quantity + excluded.quantity
+                quantity = d.quantity + excluded.quantity, late = d.late + excluded.late
         )
         insert into usage_total as t (period, feature, total, withheld)
         select period, feature, quantity, withheld

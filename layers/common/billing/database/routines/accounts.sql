@@ -15,13 +15,16 @@ language sql immutable as $$
     select p_user.own_account and p_user.verified_at is null
 $$;
 
--- Returns whether the address of the user is proven to be the user's: to us, or to the identity
--- provider that brought the user. The address of a user of a product is contact data.
-create or replace function is_address_proven(p_user_id text) returns boolean
+-- Returns whether an address is proven to be the user's: to us, or to the identity provider that brought
+-- the user. The address of a user of a product is contact data.
+create or replace function is_address_proven(p_user_id text, p_email_key text) returns boolean
 language sql stable as $$
     select coalesce((
-        select (u.own_account and u.verified_at is not null) or exists (
-            select from identities i where i.user_id = u.id and i.proven_email_key = u.email_key
+        select (
+            u.own_account and u.verified_at is not null
+            and coalesce(u.email_key, lower(normalize(u.email, nfkc) collate "C")) = p_email_key
+        ) or exists (
+            select from identities i where i.user_id = u.id and i.proven_email_key = p_email_key
         )
         from users u where u.id = p_user_id
     ), false)

@@ -6,11 +6,12 @@
 -- is not written again. Where somebody signs in, the user is the actor.
 create or replace function audit(p_user text, p_entry jsonb) returns void
 language sql security definer set search_path = pg_catalog, public, pg_temp as $$
-    insert into audit (id, actor_kind, actor, user_id, action, outcome, request_id, network, details)
+    insert into audit (id, actor_kind, actor, user_id, action, outcome, request_id, network, details,
+                       note)
     select (p_entry->>'id')::uuid, p_entry->>'actor_kind',
            coalesce(p_entry->>'actor', case when p_entry->>'actor_kind' = 'user' then p_user end),
            p_user, p_entry->>'action', p_entry->>'outcome', p_entry->>'request_id',
-           p_entry->>'network', coalesce(p_entry->'details', '{}')
+           p_entry->>'network', coalesce(p_entry->'details', '{}'), p_entry->>'note'
     where p_entry <> '{}'
     on conflict (id) do nothing
 $$;

@@ -60,6 +60,7 @@ $$;
 -- p_customer:
 --   id, external_id   Commet's id, and the id of ours that Commet has for the customer, or null
 --   at                Commet's time of that; older news changes nothing. Null: Commet is asked
+--   email_key         the key of the address that Commet has for the customer, or null
 --   ours              whether the customer was created by us for this very id
 -- Commet links a customer by its address only while it answers our request for one. So what it says
 -- five minutes after the answer, or before any request, somebody has decided.
@@ -94,10 +95,11 @@ begin
         or coalesce(v_named = v_holder, false)
         or coalesce(v_old.approved_for = v_named, false)
         or coalesce(v_old.external_id = v_named and not v_old.by_email, false)
-        -- Commet had no id of ours for it, and the address is proven to be the user's.
+        -- Commet had no id of ours for it, and the customer's address is proven to be the user's. Not
+        -- the user's present address: that may be another one than Commet found the customer by.
         or (
             v_old.changed_at is not null and v_old.external_id is null
-            and is_address_proven(v_named)
+            and is_address_proven(v_named, p_customer->>'email_key')
             and exists (select from users u where u.id = v_named and u.billing_email_taken_at is null)
         )
         or (

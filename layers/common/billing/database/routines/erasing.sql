@@ -37,6 +37,7 @@ begin
       and status in ('applied', 'ignored', 'unreadable');
     update customers set approved_note = null
     where id = v_user.commet_customer_id or approved_for = p_user;
+    update audit set note = null where user_id = p_user and note is not null;
     update payment_trouble set recovery_url = null where user_id = p_user;
     -- An unproven account may be anybody's, so it overwrites nothing that is remembered of the person.
     if v_user.person is not null and v_user.is_proven then
@@ -160,7 +161,7 @@ begin
     update customers set approved_for = v_new, approved_note = null where approved_for = p_user;
     -- A user acts on the own account only.
     update audit set
-        user_id = v_new,
+        user_id = v_new, note = null,
         actor = case when actor_kind = 'user' and actor = p_user then v_new else actor end
     where user_id = p_user;
     delete from checkout_attempt where user_id = p_user;

@@ -118,10 +118,13 @@ create index usage_total_claims_paused on usage_total (feature, period)
 -- The ledger's sums by the UTC day on which the usage occurred (day_of_use); the days of a total add
 -- up to it exactly.
 create table usage_daily (
-    period   bigint not null,
-    feature  text collate "C" not null,
-    day      date not null,
-    quantity numeric(21,6) not null,
+    period    bigint not null,
+    feature   text collate "C" not null,
+    day       date not null,
+    -- Wider than a total: corrections may take more off one day than a total can be.
+    quantity  numeric(36,6) not null,
+    late      numeric(36,6) not null default 0,  -- the part that occurred before the period
+    corrected numeric(36,6) not null default 0,  -- what corrections added or took off
     primary key (period, feature, day)
 ) with (fillfactor = 70);
 

@@ -1,6 +1,6 @@
 -- The audit trail: who did what to which account, and when. Functions may only read it: entries are
 -- written by the routine `audit`, and only housekeeping's routine deletes old ones. Entries hold ids,
--- codes and flags, and no personal data.
+-- codes and flags, and no personal data but in `note`.
 create table audit (
     id         uuid primary key,          -- made by the writer, so a repeated statement writes once
     at         timestamptz not null default clock_timestamp(),  -- by the database's clock
@@ -14,7 +14,8 @@ create table audit (
     outcome    text not null,             -- 'done', or the code of the refusal
     request_id text,
     network    text,                      -- the first 24 bits of an IPv4 address, 48 of an IPv6 one
-    details    jsonb not null default '{}'
+    details    jsonb not null default '{}',
+    note       text                       -- what an operator wrote; erased with the user
 );
 create index audit_user_id on audit (user_id, at, id);
 create index audit_at on audit (at);
