@@ -23,6 +23,7 @@
         ├── AccessUnconfirmed       503  the user may have paid; Commet has not confirmed it yet
         ├── DatabaseUnavailable     503
         ├── IdentityProviderUnavailable 503  the key of a token is not known, nor is its issuer up
+        ├── UsagePending            503  usage has to be delivered first, and could not be
         └── CommetUnavailable       503  no answer, HTTP 5xx or rate limit; 502 if unreadable
             └── CallBudgetSpent     503  the stack has no call to Commet left; none was made
 
@@ -135,11 +136,14 @@ class FieldError:
 class BillingError(Exception):
     """Base of all our errors; answered as an RFC 9457 problem document.
 
-    Without a `detail`, the title is the detail.
+    Without a `detail`, the title is the detail. `is_expected`: a 5xx answer that asks the caller to
+    come again soon, while nothing is broken or an alarm of its own rings. Such an answer is not
+    counted as an error of the function.
     """
 
     status = 500
     code = "internal_error"
+    is_expected = False
 
     def __init__(
         self,
@@ -283,6 +287,19 @@ class IdentityProviderUnavailable(Unavailable):
     """A token is signed with a key that is not known, and its issuer does not publish its keys."""
 
     code = "identity_provider_unavailable"
+    # Whoever sends a token with an unknown key while the provider is down gets this, too. The
+    # provider's failures have an alarm of their own.
+    is_expected = True
+
+
+class UsagePending(Unavailable):
+    """The subscription would end or change before its usage is billed. Deliveries have an alarm."""
+
+    code = "usage_pending"
+    is_expected = True
+
+    def __init__(self) -> None:
+        super().__init__("Usage is still being reported. Try again in a few seconds.")
 
 
 class AccessUnconfirmed(Unavailable):
@@ -292,6 +309,7 @@ class AccessUnconfirmed(Unavailable):
     """
 
     code = "access_unconfirmed"
+    is_expected = True
 
     def __init__(self, as_of: datetime | None = None) -> None:
         super().__init__("The subscription is being confirmed. Try again in a few seconds.")

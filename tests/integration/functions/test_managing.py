@@ -182,14 +182,21 @@ class TestCancel:
         ask: Ask,
         person: Person,
         remote: StandIn,  # noqa: F811
+        capsys: pytest.CaptureFixture[str],
     ) -> None:
         used = {
             "user_id": person.id, "feature": "storage", "quantity": 130, "idempotency_key": "k"
         }  # fmt: skip
         assert call("POST", "/usage", used, token=MANAGER).status == 202
         remote.control.fault(match={"path": "/usage/events"}, action={"status": 500}, times=None)
+        capsys.readouterr()
         refused = ask("POST", "/subscription/cancel", immediate=True)
         assert (refused.status, refused.code) == (503, "usage_pending")
+        assert refused.headers["retry-after"] == "5"
+        # Nobody is called, and no new version is taken back: deliveries have alarms of their own.
+        written = capsys.readouterr().out
+        assert "ServerErrors" not in written
+        assert "NewBuildErrors" not in written
         assert remote.control.state()["subscriptions"][0]["status"] == "active"
 
     def test_commet_does_not_answer(self, ask: Ask, remote: StandIn) -> None:  # noqa: F811

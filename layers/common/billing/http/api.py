@@ -36,7 +36,6 @@ from billing.credentials.service_keys import Service
 from billing.database.connection import place_of
 from billing.deadline import Deadline, LambdaContext
 from billing.errors import (
-    AccessUnconfirmed,
     BillingError,
     DatabaseUnavailable,
     FieldError,
@@ -473,10 +472,8 @@ def _is_identity_token(token: str, *, from_cookie: bool) -> bool:
 def _problem(
     app: APIGatewayHttpResolver, error: BillingError, cause: Exception | None = None
 ) -> Response[Any]:
-    # Whoever sends a token with an unknown key while the identity provider is down gets this, too.
-    # The provider's failures have an alarm of their own.
-    if error.code in (AccessUnconfirmed.code, IdentityProviderUnavailable.code):
-        logger.info(error.code)  # the caller tries again soon; nothing is broken, so no alarm
+    if error.is_expected:
+        logger.info(error.code)
     elif error.status >= 500:
         metric.count(Metric.SERVER_ERRORS, service="api")
         metric.count_for_watched_build(Metric.NEW_BUILD_ERRORS)

@@ -14,7 +14,7 @@ from billing.errors import (
     CommetRefused,
     CommetUnavailable,
     Conflict,
-    Unavailable,
+    UsagePending,
 )
 from billing.subscriptions import customers, from_answer, mirror, refresh
 
@@ -61,7 +61,7 @@ class Management:
         """Cancels at the end of the paid period, or now; returns the subscription.
 
         Usage is delivered before a subscription ends at once. Raises Conflict
-        `no_billing_account` or `cancellation_not_possible`, Unavailable `usage_pending`,
+        `no_billing_account` or `cancellation_not_possible`, UsagePending,
         TooManyRequests, CommetUnavailable and CommetRefused.
         """
         with self._counted(user):
@@ -70,10 +70,7 @@ class Management:
                 # Commet ends a free or an unpaid subscription at once, whatever is asked.
                 waits = found.status in _WAITS and found.billing_interval is not None
                 if (immediate or not waits) and not self._deliver(user.id, deadline):
-                    raise Unavailable(
-                        "Usage is still being reported. Try again in a few seconds.",
-                        code="usage_pending",
-                    )
+                    raise UsagePending
                 self._change(
                     user,
                     lambda: self._commet.cancel_subscription(

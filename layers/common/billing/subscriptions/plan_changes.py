@@ -32,7 +32,7 @@ from billing.errors import (
     Conflict,
     NotFound,
     PaymentRequired,
-    Unavailable,
+    UsagePending,
 )
 from billing.subscriptions import customers, mirror, plans, refresh, selling
 
@@ -222,8 +222,8 @@ class PlanChanges:
     ) -> Performed:
         """Performs the change that was shown with this confirmation, or says what became of it.
 
-        Raises Conflict `confirmation_expired` or `checkout_in_progress`; Unavailable
-        `usage_pending` where usage could not be reported first; PaymentRequired `payment_failed` or
+        Raises Conflict `confirmation_expired` or `checkout_in_progress`; UsagePending
+        where usage could not be reported first; PaymentRequired `payment_failed` or
         `payment_method_missing`; what `ask` raises; CommetUnavailable, after which the same
         request finds out whether Commet has performed the change.
         """
@@ -360,9 +360,7 @@ class PlanChanges:
         if not known["is_immediate"]:
             return
         if not self._deliver(user.id, deadline):
-            raise Unavailable(
-                "Usage is still being reported. Try again in a few seconds.", code="usage_pending"
-            )
+            raise UsagePending
         # Usage since then is owed anyway. The change itself costs what was shown, or less.
         told = self._commet.preview_plan_change(
             known["subscription_id"],
