@@ -304,6 +304,77 @@ class TestAtCommet:
         assert at_commet(remote, customer.subscription)["status"] == "canceled"
         assert db.value("select renamed_at is not null from erasure")
 
+    def test_an_address_that_is_refused(self, customer: Customer, remote: StandIn) -> None:  # noqa: F811
+        """Told again every hour until Commet takes it; rings meanwhile, and nothing is finished."""
+        db = wiring.database()
+        cus = db.value("select commet_customer_id from users")
+        remote.control.fault(
+            match={"method": "PATCH", "path": "/customers/*"},
+            action={"status": 422, "code": "validation_error"}, times=None,
+        )  # fmt: skip
+        customer.erase()
+        customer.run()
+        db.execute("delete from invoice_search")
+        db.execute("update erasure set ended_at = now(), renamed_at = now()")
+        assert db.value("select due_at > now() + interval '59 minutes' from contact_change")
+        later(48)
+        summary = customer.run()
+        assert (summary["erasures_stuck"], summary["erasures_finished"]) == (1, 0)
+        remote.control.clear_faults()
+        db.execute("update contact_change set due_at = now()")
+        later(0)
+        assert customer.run()["erasures_stuck"] == 0
+        held = wiring.commet().customer(cus, Deadline.after(20))
+        assert (held.email or "").endswith("@erased.invalid")
+
+    def test_an_address_of_a_customer_that_is_gone(
+        self,
+        customer: Customer,
+        remote: StandIn,  # noqa: F811
+    ) -> None:
+        remote.control.fault(
+            match={"method": "PATCH", "path": "/customers/*"},
+            action={"status": 404, "code": "customer_not_found"}, times=None,
+        )  # fmt: skip
+        customer.erase()
+        customer.run()
+        later(48)
+        assert customer.run()["erasures_stuck"] == 0
+
+    def test_sixty_days_of_refusals(self, customer: Customer, remote: StandIn) -> None:  # noqa: F811
+        """Then nothing is left here, and Commet is still asked, until it has forgotten, too."""
+        db = wiring.database()
+        cus = db.value("select commet_customer_id from users")
+        refuses = {"status": 422, "code": "validation_error"}
+        remote.control.fault(
+            match={"method": "POST", "path": "/subscriptions/*"}, action=refuses, times=None
+        )
+        for method in ("PUT", "PATCH"):
+            remote.control.fault(
+                match={"method": method, "path": "/customers/*"}, action=refuses, times=None
+            )
+        customer.erase()
+        customer.run()
+        later(60 * 24)
+        summary = customer.run()
+        assert (summary["erasures_finished"], summary["erasures_stuck"]) == (1, 1)
+        assert tables_with(db, GIVEN, EMAIL, NAME) == set()
+        later(0)
+        assert customer.run()["erasures_stuck"] == 1
+        # The id is not free: Commet would call the new user's customer like the old one.
+        assert put().code == "being_erased"
+        remote.control.clear_faults()
+        db.execute("update contact_change set due_at = now()")
+        later(0)
+        summary = customer.run()
+        assert (summary["erasures_finished"], summary["erasures_stuck"]) == (0, 0)
+        assert at_commet(remote, customer.subscription)["status"] == "canceled"
+        held = wiring.commet().customer(cus, Deadline.after(20))
+        assert held.external_id == db.value("select pseudonym from erasure")
+        assert (held.email or "").endswith("@erased.invalid")
+        assert db.value("select due_at from erasure") is None
+        assert put().status == 201
+
     def test_a_checkout_that_is_paid_later(self, customer: Customer, remote: StandIn) -> None:  # noqa: F811
         """What begins after the erasure is canceled as well."""
         customer.cancel()

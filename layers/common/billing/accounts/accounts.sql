@@ -30,7 +30,14 @@ with before as materialized (
     select email, name from users where id = %(id)s
 ), put as (
     insert into users as u (id, email, email_key, name, person, created_at)
-    values (%(id)s, %(email)s, %(email_key)s, %(name)s, %(person)s, %(now)s)
+    select %(id)s, %(email)s, %(email_key)s, %(name)s, %(person)s, %(now)s
+    -- Commet may still have this id for an erased user.
+    where not exists (
+        select from erasure e
+        join users o on o.id = e.user_id
+        where e.given_sha256 = sha256(convert_to(%(id)s::text, 'UTF8')) and e.renamed_at is null
+          and (o.commet_customer_id is not null or o.customer_requested_at is not null)
+    )
     on conflict (id) do update set
         email = case when u.own_account then u.email else excluded.email end,
         email_key = case when u.own_account then u.email_key else excluded.email_key end,

@@ -5,7 +5,8 @@ In this order, because each step needs the one before:
 2. Commet gets another id for the customer, if the user's was given by a product. Deliveries name
    the customer by the old id, so they come first. (`contacts` overwrites address and name.)
 3. When deliveries, invoices and disputes are closed, 60 days after the request at the latest, the
-   id and what a product wrote into the ledger are replaced here.
+   id and what a product wrote into the ledger are replaced here. Where Commet has not let the other
+   steps happen by then, they are tried for as long as it takes.
 
 A subscription that begins later (somebody pays an old checkout page) makes the erasure due again.
 """
@@ -81,7 +82,7 @@ def run(
 
 
 def stuck(db: Database) -> int:
-    """How many erased users still have, after a day, something that runs at Commet."""
+    """Of how many erased users Commet still has something after a day: what runs, id or address."""
     return int(db.value(_sql["stuck"]) or 0)
 
 
@@ -106,16 +107,19 @@ class _Work:
         self._deadline = deadline
 
     def go_on(self, row: Row) -> bool:
-        """Whether the erasure is finished."""
-        user_id, pseudonym = row["user_id"], row["pseudonym"]
-        if not self._end(user_id) or not self._rename(user_id, pseudonym, renamed=row["renamed"]):
+        """Whether this has finished the erasure here. Commet's part may last longer."""
+        user_id = row["user_id"]
+        if row["overdue"] and not row["finished"]:
+            return erasing.replace(self._db, user_id, self._deadline)
+        if not self._end(user_id) or not self._rename(row):
             self.postpone(user_id)
             return False
+        if row["finished"]:
+            self._db.execute(_sql["done"], {"user_id": user_id})
+            return False
         if self._db.value(_sql["is_closed"], {"user_id": user_id}):
-            if not erasing.replace(self._db, user_id, self._deadline):
-                return False  # a large ledger: the next run goes on when the lease is over
-            self._db.execute(_sql["done"], {"user_id": pseudonym})
-            return True
+            # A large ledger: the next run goes on when the lease is over.
+            return erasing.replace(self._db, user_id, self._deadline)
         self._db.execute(_sql["look_again"], {"user_id": user_id})
         return False
 
@@ -154,14 +158,16 @@ class _Work:
         change = from_answer.subscription_change(answer, asked_at)
         mirror.record_change(self._db, user_id, change, at=answer.updated_at, now=self._clock())
 
-    def _rename(self, user_id: str, pseudonym: str, *, renamed: bool) -> bool:
+    def _rename(self, row: Row) -> bool:
         """Whether Commet has the pseudonym for the user's customer, or no customer of the user."""
-        if renamed:
+        if row["renamed"]:
             return True
+        user_id, pseudonym = row["user_id"], row["pseudonym"]
+        was_given = pseudonym != user_id or row["replaced"]
         customer = self._db.one(_sql["customer"], {"user_id": user_id})
         if customer is None or customer["awaited"]:
             return False
-        if pseudonym != user_id and customer["id"] is not None:
+        if was_given and customer["id"] is not None:
             try:
                 self._commet.update_customer(
                     customer["id"], external_id=pseudonym, deadline=self._limit(1)

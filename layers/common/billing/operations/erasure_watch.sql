@@ -6,7 +6,9 @@ update erasure set due_at = now() + interval '2 minutes'
 where user_id = (
     select user_id from erasure where due_at <= now() order by due_at limit 1
 ) and due_at <= now()
-returning user_id, pseudonym, renamed_at is not null as renamed
+returning user_id, pseudonym, renamed_at is not null as renamed,
+          finished_at is not null as finished, given_sha256 is not null as replaced,
+          asked_at < now() - interval '60 days' as overdue
 
 -- name: postpone
 update erasure set
@@ -38,7 +40,7 @@ update erasure set renamed_at = now() where user_id = %(user_id)s
 
 -- A day after Commet has the new id no webhook with the old one is on its way any more.
 -- name: is_closed
-select e.asked_at < now() - interval '60 days' or (
+select (
     e.ended_at < now() - interval '1 day' and e.renamed_at < now() - interval '1 day'
     and not exists (
         select from usage_delivery d
@@ -61,7 +63,9 @@ select e.asked_at < now() - interval '60 days' or (
         select from debt d where d.user_id = e.user_id and d.ended_at is null and d.amount is null
     )
     and not exists (
-        select from contact_change c where c.user_id = e.user_id and c.due_at is not null
+        select from contact_change c
+        join users u on u.id = c.user_id and u.commet_customer_id is not null
+        where c.user_id = e.user_id
     )
 )
 from erasure e
@@ -77,6 +81,16 @@ from erasure e
 where e.heir is not null
   and exists (select from debt d where d.user_id = e.user_id and d.ended_at is null)
 
+-- Erased users of whom Commet still has something after a day: a subscription or undelivered usage, the
+-- given id, or the address.
 -- name: stuck
-select count(*) from erasure
-where ended_at is null and due_at is not null and asked_at < now() - interval '1 day'
+select count(*) from (
+    select user_id from erasure
+    where due_at is not null and (ended_at is null or renamed_at is null)
+      and asked_at < now() - interval '1 day'
+    union
+    select e.user_id from contact_change c
+    join erasure e on e.user_id = c.user_id
+    join users u on u.id = c.user_id and u.commet_customer_id is not null
+    where e.asked_at < now() - interval '1 day'
+) as s

@@ -21,6 +21,7 @@ logger = Logger(child=True)
 _CALL_SECONDS = 10.0
 # Commet refused the API key, not the address.
 _KEY_REFUSED = frozenset({401, 403})
+_GONE = 404  # Commet has no such customer, so it has nothing of an erased user to forget
 
 
 def compare(db: Database, user_id: str, told: str | None) -> None:
@@ -33,8 +34,8 @@ def run(db: Database, commet: Commet, budget: Budget, deadline: Deadline) -> int
     """Tells Commet what changed, as far as time and the call budget allow; returns how many users.
 
     What Commet refuses, such as the address of another customer, is kept with the code and not sent
-    again until the user changes. Raises CommetUnavailable, and CommetRefused for a refused key; a
-    later run then tells the rest.
+    again until the user changes; of an erased user, it is sent again every hour. Raises
+    CommetUnavailable, and CommetRefused for a refused key; a later run then tells the rest.
     """
     told = 0
     while leased := db.one(_sql["lease"]):
@@ -66,6 +67,9 @@ def _tell(db: Database, commet: Commet, user_id: str, version: int, deadline: De
             db.execute(_sql["unlease"], {"user_id": user_id})
             raise
         code = error.commet_code
+        if contact["is_erased"] and error.commet_status == _GONE:
+            db.execute(_sql["told"], {"user_id": user_id, "version": version})
+            return True
         db.execute(_sql["refused"], {"user_id": user_id, "version": version, "code": code})
         logger.warning("contact.refused", extra={"user_id": user_id, "commet_code": code})
         return False

@@ -15,7 +15,8 @@ returning user_id, version
 
 -- Read after the lease, so that the address is as new as the leased version, or newer.
 -- name: contact
-select commet_customer_id, email, case when erased_at is null then name else 'Erased' end as name
+select commet_customer_id, email, case when erased_at is null then name else 'Erased' end as name,
+       erased_at is not null as is_erased
 from users where id = %(user_id)s
 
 -- Ends the lease, so that a version that is newer than the one told is told at once.
@@ -27,12 +28,16 @@ where user_id = %(user_id)s
 -- name: told
 delete from contact_change where user_id = %(user_id)s and version = %(version)s
 
+-- Commet refused this version. It is not sent again, unless the user is erased: then Commet has to
+-- forget the old address, and is told again every hour.
 -- name: refused
-update contact_change set
+update contact_change c set
     leased_until = null,
-    due_at = case when version = %(version)s then null else due_at end,
-    refused = case when version = %(version)s then %(code)s end
-where user_id = %(user_id)s
+    due_at = case when c.version <> %(version)s then c.due_at
+                  when u.erased_at is not null then now() + interval '1 hour' end,
+    refused = case when c.version = %(version)s then %(code)s end
+from users u
+where c.user_id = %(user_id)s and u.id = c.user_id
 
 -- Commet has another address for the user than we have: the user's changed while the customer was made.
 -- name: compare

@@ -167,7 +167,8 @@ begin
     delete from checkout_attempt where user_id = p_user;
     delete from plan_change where user_id = p_user;
     delete from plan_change_lease where user_id = p_user;
-    delete from contact_change where user_id = p_user;
+    -- Commet is told for as long as it takes.
+    delete from contact_change where user_id = p_user and v_customer is null;
     delete from attempts where key = any (attempts_of(p_user));
     update debt set note = null where user_id = p_user;
     update debt set source = replace(source, p_user, v_new)
@@ -176,7 +177,10 @@ begin
     -- The foreign keys follow.
     update users set id = v_new where id = p_user and id <> v_new;
     update erasure set
-        finished_at = now(), due_at = null, done_key = '', done_feature = '',
+        finished_at = now(), done_key = '', done_feature = '',
+        -- Sixty days may be over before Commet has let everything end.
+        due_at = case when ended_at is null or renamed_at is null
+                      then now() + interval '1 hour' end,
         given_sha256 = case when p_user <> v_new then sha256(convert_to(p_user, 'UTF8')) end
     where user_id = v_new;
     update remembered r set

@@ -19,7 +19,7 @@ create table erasure (
     -- The id that replaces the user's: the user's own if it is one of ours, which is random.
     pseudonym    text collate "C" not null unique,
     asked_at     timestamptz not null default now(),
-    due_at       timestamptz default now(),  -- when reconcile goes on; null: finished
+    due_at       timestamptz default now(),  -- when reconcile goes on; null: finished, here and at Commet
     tries        integer not null default 0, -- runs in a row in which Commet did not let it go on
     ended_at     timestamptz,              -- when nothing of the user ran at Commet any more
     renamed_at   timestamptz,              -- since then Commet has the pseudonym for the customer
@@ -32,6 +32,7 @@ create table erasure (
     heir         text collate "C"
 );
 create index erasure_due_at on erasure (due_at) where due_at is not null;
+create index erasure_heir on erasure (heir) where heir is not null;
 create index erasure_given_sha256 on erasure (given_sha256) where given_sha256 is not null;
 
 -- What is remembered of a person who was erased.
