@@ -1,31 +1,23 @@
-"""A real Postgres, migrated once per session; every test finds its tables empty."""
+"""What tests put into the database. The fixtures are in the conftest.py of the folder above."""
 
-import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 from uuid import uuid4
 
 import psycopg
-import pytest
 from psycopg import sql
-from psycopg.errors import DuplicateObject
 from psycopg.rows import dict_row
 
 from billing.accounts.accounts import User
 from billing.clock import wall_clock
 from billing.commet.client import Commet
 from billing.database.connection import Connection, Database
-from billing.database.migrate import migrate
-from billing.database.privileges import ACCOUNTS, APP
 from billing.deadline import Deadline
 from billing.subscriptions.checkout import Checkouts
 from billing.usage.rules import Rules
-from standin.testing import StandIn, standin
-from tests.integration.billing.racing import OneTransaction, Race, racing
 
 START = datetime(2026, 9, 1, tzinfo=UTC)
 NOW = datetime(2026, 9, 10, 12, tzinfo=UTC)
@@ -38,33 +30,6 @@ Subscribe = Callable[..., str]
 
 def _connect(url: str) -> Connection:
     return psycopg.connect(url, autocommit=True, prepare_threshold=1, row_factory=dict_row)
-
-
-@pytest.fixture(scope="session")
-def migrated_url(postgres_server: str) -> Iterator[str]:
-    """A migrated database of this session's own."""
-    name = f"billing_test_{os.getpid()}"
-    url = urlunsplit(urlsplit(postgres_server)._replace(path=f"/{name}"))
-    with _connect(postgres_server) as admin:
-        admin.execute(f"drop database if exists {name} with (force)")
-        admin.execute(f"create database {name}")
-        try:
-            roles = [("billing_app", APP), ("billing_accounts", ACCOUNTS)]
-            for role, _ in roles:
-                with suppress(DuplicateObject):
-                    admin.execute(f"create role {role}")
-            migrate(lambda: _connect(url), roles)
-            yield url
-        finally:
-            admin.execute(f"drop database if exists {name} with (force)")
-
-
-@pytest.fixture
-def database_url(migrated_url: str) -> str:
-    """A migrated database in which this test finds every table empty."""
-    with _connect(migrated_url) as connection:
-        _empty(connection)
-    return migrated_url
 
 
 def _empty(connection: Connection) -> None:
@@ -91,14 +56,6 @@ def _empty(connection: Connection) -> None:
     )
 
 
-@pytest.fixture(scope="session")
-def shared(migrated_url: str) -> Iterator[Database]:
-    """The database without being emptied first, for tests that keep to users of their own."""
-    database = Database(lambda: _connect(migrated_url))
-    yield database
-    database.close()
-
-
 @contextmanager
 def own_database(url: str) -> Iterator[Database]:
     """A connection of a thread's own, as each Lambda environment has."""
@@ -107,12 +64,6 @@ def own_database(url: str) -> Iterator[Database]:
         yield database
     finally:
         database.close()
-
-
-@pytest.fixture
-def user(shared: Database) -> str:
-    """A user of this test's own in the shared database, unknown to Commet."""
-    return add_user(shared)
 
 
 def add_user(db: Database, user_id: str | None = None, *, customer: str | None = None) -> str:
@@ -135,48 +86,6 @@ def start_checkout(db: Database, commet: Commet, user_id: str) -> str:
         deadline=Deadline.after(20),
     )
     return started.subscription.id
-
-
-@pytest.fixture
-def connect(database_url: str) -> Iterator[Callable[[], Database]]:
-    """Opens further connections to the test's database, as further Lambda environments would."""
-    opened: list[Database] = []
-
-    def open_one() -> Database:
-        opened.append(Database(lambda: _connect(database_url)))
-        return opened[-1]
-
-    yield open_one
-    for database in opened:
-        database.close()
-
-
-@pytest.fixture
-def race(database_url: str) -> Iterator[Race]:
-    """A run that stands still before it commits, and others that meet it there."""
-    with racing(lambda: _connect(database_url)) as running:
-        yield running
-
-
-@pytest.fixture
-def frozen(database_url: str) -> Iterator[Database]:
-    """The database with its clock standing still: one transaction, which is rolled back."""
-    with _connect(database_url) as connection:
-        database = OneTransaction(connection)
-        database.value("select now()")
-        yield database
-        connection.rollback()
-
-
-@pytest.fixture
-def db(connect: Callable[[], Database]) -> Database:
-    return connect()
-
-
-@pytest.fixture
-def subscribe(db: Database) -> Subscribe:
-    """Makes a user who pays for `storage`: 100 included, $0.10 beyond; keywords change that."""
-    return subscriber(db)
 
 
 def subscriber(db: Database) -> Subscribe:
@@ -261,44 +170,3 @@ def booked(db: Database, user_id: str, feature: str = "storage") -> dict[str, De
 def after(**delta: float) -> datetime:
     """A moment later than NOW."""
     return NOW + timedelta(**delta)
-
-
-@pytest.fixture(scope="session")
-def commet_server() -> Iterator[StandIn]:
-    """One stand-in for all tests, which keep to users of their own."""
-    with standin() as running:
-        yield running
-
-
-@pytest.fixture
-def remote(commet_server: StandIn) -> Iterator[StandIn]:
-    """The stand-in, behaving."""
-    commet_server.control.clear_faults()
-    yield commet_server
-    commet_server.control.clear_faults()
-
-
-@pytest.fixture
-def client(remote: StandIn) -> Iterator[Callable[[], Commet]]:
-    """Makes clients of the stand-in, which do not wait between attempts."""
-    made: list[Commet] = []
-
-    def make() -> Commet:
-        made.append(
-            Commet(
-                remote.base_url,
-                lambda *, fresh=False: remote.api_key,  # noqa: ARG005
-                live=False,
-                sleep=lambda _: None,
-            )
-        )
-        return made[-1]
-
-    yield make
-    for each in made:
-        each._http.close()
-
-
-@pytest.fixture
-def commet(client: Callable[[], Commet]) -> Commet:
-    return client()

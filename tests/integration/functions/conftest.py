@@ -7,22 +7,11 @@ from typing import Any
 
 import psycopg
 import pytest
+from argon2 import PasswordHasher
 
 from billing import wiring
+from billing.accounts import passwords
 from billing.errors import BillingError
-from tests.integration.billing.conftest import (  # noqa: F401 - fixtures
-    client,
-    commet,
-    commet_server,
-    connect,
-    database_url,
-    db,
-    migrated_url,
-    remote,
-    shared,
-    subscribe,
-    user,
-)
 from tests.integration.functions import documented
 from tests.unit.cloudformation import TEMPLATE, load, of_type
 
@@ -32,8 +21,14 @@ WITHOUT_ROLE = {"MigrateFunction", "RegisterWebhookFunction"}
 
 
 @pytest.fixture(autouse=True)
-def nothing_left(database_url: str) -> None:  # noqa: F811
+def nothing_left(database_url: str) -> None:
     """Every test finds the tables empty: what one leaves behind must not decide another."""
+
+
+@pytest.fixture(autouse=True)
+def cheap_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hashing a password takes as long as the rest of most tests. e2e has the real parameters."""
+    monkeypatch.setattr(passwords, "_hasher", PasswordHasher(1, 64, 1))
 
 
 @pytest.fixture(autouse=True)

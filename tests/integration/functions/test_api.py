@@ -26,7 +26,6 @@ from functions.session import app as session
 from functions.signup import app as signup
 from functions.webhook import app as webhook
 from tests.environments import forget
-from tests.integration.billing.conftest import migrated_url  # noqa: F401 - a fixture
 from tests.integration.billing.signed import state
 from tests.integration.conftest import Context
 from tests.integration.functions import documented
@@ -53,7 +52,7 @@ Environment = Callable[..., None]
 
 
 @pytest.fixture(autouse=True)
-def environment(migrated_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Environment]:  # noqa: F811
+def environment(migrated_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Environment]:
     """A fresh environment of a function; called again with other settings it is another one."""
 
     def begin(**changes: str) -> None:
@@ -787,7 +786,7 @@ class TestWebhook:
         assert seen["subscription"]["status"] == "active"
         assert [(u["feature"], u["included"]) for u in seen["usage"]] == [("storage", "100")]
 
-    def test_a_row_that_somebody_holds(self, migrated_url: str) -> None:  # noqa: F811
+    def test_a_row_that_somebody_holds(self, migrated_url: str) -> None:
         """Acknowledged within the function's time and kept for reconcile, not timed out."""
         user = signed_up().json["user"]["id"]
         with psycopg.connect(migrated_url) as holder:

@@ -22,7 +22,7 @@ from billing.subscriptions import from_webhook, inbox
 from billing.usage import accepting
 from billing.usage.accepting import UsageEvent
 from standin.testing import Receiver, StandIn
-from tests.integration.billing.conftest import add_user, own_database, race  # noqa: F401 - a fixture
+from tests.integration.billing.conftest import add_user, own_database
 from tests.integration.billing.racing import Race
 from tests.integration.functions.calling import Answer, Store, call, mailed, service_key
 from tests.integration.functions.test_api import (  # noqa: F401 - one is a fixture
@@ -798,7 +798,7 @@ class TestAtTheSameMoment:
     def test_usage(
         self,
         erase: Callable[[Database], None],
-        race: Race,  # noqa: F811
+        race: Race,
     ) -> None:
         """What was accepted before is delivered; what waited for the erasure is refused."""
         race.first(erase)
@@ -815,7 +815,7 @@ class TestAtTheSameMoment:
     def test_a_second_erasure(
         self,
         erase: Callable[[Database], None],
-        race: Race,  # noqa: F811
+        race: Race,
         db: Database,
     ) -> None:
         race.first(erase)
@@ -831,7 +831,7 @@ class TestAtTheSameMoment:
         self,
         customer: Customer,
         erase: Callable[[Database], None],
-        race: Race,  # noqa: F811
+        race: Race,
         first: str,
         kind: str,
     ) -> None:
@@ -856,7 +856,7 @@ class TestAtTheSameMoment:
     def test_two_second_steps(
         self,
         erase: Callable[[Database], None],
-        race: Race,  # noqa: F811
+        race: Race,
         db: Database,
     ) -> None:
         erase(db)
@@ -868,7 +868,7 @@ class TestAtTheSameMoment:
         second.answer  # noqa: B018 - raises what went wrong
         assert db.value("select count(*) from audit where action = 'account.erased'") == 1
 
-    def test_debts_from_two_places(self, race: Race, db: Database) -> None:  # noqa: F811
+    def test_debts_from_two_places(self, race: Race, db: Database) -> None:
         """Three dollars that come along and three that arise together pass the floor of five."""
         for user in ("usr_old", "usr_new"):
             add_user(db, user)

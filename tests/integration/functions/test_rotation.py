@@ -29,7 +29,6 @@ from functions.webhook import app as webhook
 from standin.testing import standin
 from tests.conftest import SecretsManager
 from tests.environments import forget
-from tests.integration.billing.conftest import migrated_url  # noqa: F401 - a fixture
 from tests.integration.functions.calling import ask, call, event, service_key, variables
 
 pytestmark = pytest.mark.handlers
@@ -51,7 +50,7 @@ class Stack:
 
 @pytest.fixture
 def stack(
-    migrated_url: str,  # noqa: F811
+    migrated_url: str,
     secrets_manager: SecretsManager,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Stack]:
@@ -145,7 +144,7 @@ class TestCommetKey:
 
 class TestDatabaseLogin:
     @pytest.fixture
-    def role(self, migrated_url: str) -> Iterator["Role"]:  # noqa: F811
+    def role(self, migrated_url: str) -> Iterator["Role"]:
         """The role of the functions, with the password `one`."""
         with psycopg.connect(migrated_url, autocommit=True) as owner:
             role = Role(owner, f"billing_app_{uuid4().hex[:8]}")
