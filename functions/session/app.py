@@ -40,6 +40,7 @@ def login(body: Annotated[SignIn, Body()]) -> Response[SignedIn]:
     except Forbidden:
         wiring.mail_sender().wake()  # also where no link was queued: the answer takes as long
         raise
+    sign_in.end_previous(app)
     metric.count(Metric.SIGNED_IN)
     return sign_in.signed_in(user, session, in_cookie=body.cookie, status=200)
 
@@ -55,6 +56,7 @@ def sign_in_by_link(body: Annotated[SignInByLink, Body()]) -> Response[SignedIn]
     user, session = wiring.links().sign_in(body.token, wiring.now(), sign_in.origin(app))
     by = sign_in.actor(app)
     trail.write(wiring.database(), by, Action.SIGNED_IN, user_id=user.id, by_link=True)
+    sign_in.end_previous(app)
     metric.count(Metric.SIGNED_IN)
     return sign_in.signed_in(user, session, in_cookie=body.cookie, status=200)
 

@@ -47,6 +47,7 @@ def sign_up(body: Annotated[SignUp, Body()]) -> Response[SignedIn]:
     )
     by = sign_in.actor(app)
     trail.write(wiring.database(), by, Action.SIGNED_UP, user_id=user.id)
+    sign_in.end_previous(app)
     wiring.mail_sender().wake()
     metric.count(Metric.SIGNED_UP)
     return sign_in.signed_in(user, session, in_cookie=body.cookie, status=201)

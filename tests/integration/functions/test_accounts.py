@@ -381,6 +381,15 @@ class TestPassword:
             sign_in(ana.email, unicodedata.normalize("NFC", "café au lait 1\u20442")).status == 200
         )
 
+    def test_is_good_for_ever(self) -> None:
+        """Nobody has to change it because of its age."""
+        ana = sign_up(verified=True)
+        wiring.database().execute(
+            "update passwords set changed_at = now() - interval '9 years' where user_id = %s",
+            [ana.id],
+        )
+        assert sign_in(ana.email).status == 200
+
     def test_is_hashed_anew_when_parameters_rise(self, monkeypatch: pytest.MonkeyPatch) -> None:
         ana = sign_up(verified=True)
         stored = "select hash from passwords where user_id = %s"
@@ -517,6 +526,21 @@ class TestSessions:
         assert (ana.is_in(), other.is_in()) == (True, False)
         assert ana.asks("DELETE", f"/sessions/{theirs}").code == "session_not_found"
 
+    @pytest.mark.parametrize("as_cookie", [True, False])
+    def test_a_sign_in_replaces_the_session_it_came_with(self, *, as_cookie: bool) -> None:
+        """Another person's too: it was this browser's."""
+        ana, ben = sign_up(verified=True), sign_up(verified=True)
+        body = {"email": ben.email, "password": PASSWORD}
+        wrong = body | {"password": "no such password"}
+        sent: dict[str, Any] = {"token": ana.token}
+        if as_cookie:
+            sent = {"cookie": f"__Host-session={ana.token}", "origin": ORIGIN}
+        assert call("POST", "/login", wrong, **sent).status == 401
+        assert ana.is_in()
+        assert call("POST", "/login", body, **sent).status == 200
+        assert not ana.is_in()
+        assert ben.is_in()
+
     def test_nobody_ends_anothers(self) -> None:
         ana, eve = sign_up(), sign_up()
         (hers,) = ana.asks("GET", "/sessions").json["sessions"]
@@ -561,6 +585,18 @@ class TestGuessing:
         assert (back.status, back.json["user"]["id"]) == (200, ana.id)
         assert Person("", "", back.json["session"]["token"]).is_in()
         assert call("POST", "/login/link", {"token": token}).code == "link_expired"
+
+    def test_the_link_is_good_for_ten_minutes(
+        self, few: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        ana = sign_up(verified=True)
+        self.guess(ana.email, few)
+        sign_in(ana.email, source="203.0.113.9")
+        token, now = mailed(ana.id, "sign_in_link"), wiring.now()
+        with monkeypatch.context() as later:
+            later.setattr(wiring, "now", lambda: now + timedelta(minutes=10, seconds=1))
+            assert call("POST", "/login/link", {"token": token}).code == "link_expired"
+        assert call("POST", "/login/link", {"token": token}).status == 200
 
     def test_the_network_of_the_link_is_known(self, few: int) -> None:
         """And not the network that asked for the link: that may have been the stranger."""

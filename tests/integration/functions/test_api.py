@@ -587,6 +587,15 @@ class TestBrowsers:
             assert answer.headers["strict-transport-security"] == "max-age=63072000"
             assert "frame-ancestors 'none'" in answer.headers["content-security-policy"]
 
+    def test_no_answer_is_kept(self, token: str) -> None:
+        """Neither by the browser nor by a cache in between."""
+        for method, path in [
+            *[("GET", "/dashboard"), ("GET", "/account"), ("GET", "/account/export")],
+            *[("GET", "/account/usage?format=csv"), ("GET", "/nowhere"), ("POST", "/logout")],
+        ]:
+            answer = call(method, path, token=token)
+            assert answer.headers["cache-control"] == "no-store", path
+
     def test_a_page_keeps_its_own_policy(self) -> None:
         """It has styles, and cannot be framed either."""
         policy = call("GET", "/").headers["content-security-policy"]

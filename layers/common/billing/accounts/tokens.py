@@ -16,7 +16,7 @@ LASTING = {
     "verify_email": timedelta(hours=24),
     "change_email": timedelta(hours=24),
     "reset_password": timedelta(minutes=30),
-    "sign_in": timedelta(minutes=30),
+    "sign_in": timedelta(minutes=10),
 }
 
 _CONTEXT = b"account token"

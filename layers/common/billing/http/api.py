@@ -277,6 +277,15 @@ def session_token(app: APIGatewayHttpResolver) -> str:
     return token
 
 
+def session_token_if_sent(app: APIGatewayHttpResolver) -> str | None:
+    """What the request has as a session's token, which may be of no session; None without one."""
+    try:
+        token, _ = _credentials(app)
+    except Unauthenticated:
+        return None
+    return token if token.startswith(accounts.TOKEN_PREFIX) else None
+
+
 def cookie_name() -> str:
     """The name of the session's cookie."""
     return _COOKIE if cookie_is_secure() else _LOOPBACK_COOKIE

@@ -8,7 +8,7 @@ from aws_lambda_powertools.event_handler import APIGatewayHttpResolver, Response
 from aws_lambda_powertools.shared.cookies import Cookie, SameSite
 
 from billing import wiring
-from billing.accounts import devices
+from billing.accounts import accounts, devices
 from billing.accounts.accounts import LONGEST, Origin, Session, User
 from billing.audit import trail
 from billing.audit.trail import Actor
@@ -57,6 +57,13 @@ def _is_from_our_proxy(proof: str) -> bool:
     key = wiring.secrets().text(wiring.settings().app_secret_id)
     expected = hmac.digest(key.encode(), b"trusted proxy", "sha256").hex()
     return hmac.compare_digest(proof.encode("utf-8", "replace"), expected.encode())
+
+
+def end_previous(app: APIGatewayHttpResolver) -> None:
+    """Ends the session that a successful sign-in came with: the new one takes its place."""
+    token = api.session_token_if_sent(app)
+    if token is not None:
+        accounts.close_session(wiring.database(), token)
 
 
 def signed_in(user: User, session: Session, *, in_cookie: bool, status: int) -> Response[SignedIn]:

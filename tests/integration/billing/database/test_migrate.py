@@ -63,6 +63,14 @@ class TestMigrate:
         assert {"users", "subscriptions", "usage_event", "schema_migrations"} <= tables(opens(url))
         assert migrate(opens(url)) == []
 
+    def test_no_account_is_there_from_the_beginning(self, url: str) -> None:
+        """Nobody can sign in whom nobody has made."""
+        migrate(opens(url))
+        with opens(url)() as connection:
+            for table in ("users", "passwords", "sessions", "identities"):
+                row = connection.execute(f"select count(*) as n from {table}").fetchone()  # noqa: S608
+                assert row == {"n": 0}
+
     def test_what_is_missing(self, url: str, folder: Path) -> None:
         """Only what was added since."""
         migrate(opens(url), (), folder)
