@@ -46,6 +46,7 @@ SCOPES = ("usage:write", "usage:correct", "users:manage", "billing:manage", "rea
 GIVEN = "customer-17"
 EMAIL = "carla.seventeen@example.com"
 NAME = "Carla Seventeen"
+PAGE = "https://pay.example/page-of-carla"
 
 
 @pytest.fixture(autouse=True)
@@ -494,6 +495,7 @@ class TestLateWebhooks:
                 "paymentTransactionId": "txn_9", "amount": 100, "currency": "USD",
                 "customerEmail": EMAIL, "customerName": NAME,
                 "customer": {"email": EMAIL, "fullName": NAME, "name": NAME},
+                "recoveryUrl": PAGE, "checkoutUrl": PAGE,
             }  # fmt: skip
             if kind.startswith("customer.") and kind != "customer.state_changed":
                 data |= {"id": cus, "email": EMAIL, "fullName": NAME}
@@ -508,7 +510,7 @@ class TestLateWebhooks:
             receipt = inbox.receive(db, body, mode="sandbox", now=wiring.now())
             assert receipt.outcome in ("applied", "ignored"), kind
         assert seen == set()
-        assert tables_with(db, EMAIL, NAME) == set()
+        assert tables_with(db, EMAIL, NAME, PAGE) == set()
         if step == 2:
             assert tables_with(db, GIVEN) == set()
         assert db.value("select count(*) from users") == 1
@@ -787,6 +789,25 @@ class TestComingBack:
             db.execute("delete from sessions")
             db.execute("delete from passwords where user_id = %s", [up["user"]["id"]])
             db.execute("delete from users where id = %s", [up["user"]["id"]])
+
+
+class TestPages:
+    def test_where_the_person_could_pay_is_forgotten(self, person: Person, db: Database) -> None:
+        """At once; nor is it kept where an answer of Commet brings it later."""
+        person.lost()
+        assert person.checkout().code == "debt_open"
+        db.execute("update subscriptions set checkout_url = %s", [PAGE])
+        db.execute(
+            "insert into payment_trouble (user_id, kind, about, opened_at, changed_at,"
+            " recovery_url) values (%s, 'failed_payment', 'inv_9', now(), now(), %s)",
+            [person.id, PAGE],
+        )
+        person.sign_in()
+        assert person.erase().status == 202
+        page = "select url from debt_link"
+        assert (tables_with(db, PAGE), db.value(page)) == (set(), None)
+        db.execute("update debt_link set url = %s", [PAGE])
+        assert tables_with(db, PAGE) == set()
 
 
 class TestAtTheSameMoment:

@@ -13,7 +13,7 @@ select send_token(
     u.id, 'change_email', %(email)s, %(email_key)s, %(token_id)s, %(lasting)s, %(now)s
 )
 from users u
-where u.id = %(user_id)s and u.own_account
+where u.id = %(user_id)s and u.own_account and u.erased_at is null
 
 -- name: forgot_password
 select forgot_password(%(email_key)s, %(token_id)s, %(lasting)s, %(now)s)

@@ -9,7 +9,7 @@ left join account_tokens t
 where u.id = %(user_id)s
 
 -- name: rename
-update users set name = %(name)s where id = %(user_id)s
+update users set name = %(name)s where id = %(user_id)s and erased_at is null
 
 -- name: change_password
 select change_password(%(user_id)s, %(old)s, %(new)s, %(keep)s, %(now)s)

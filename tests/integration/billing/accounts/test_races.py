@@ -346,6 +346,30 @@ def test_the_address_changed_before_the_checkout_went_on(
     assert at_commet(remote, ana.id) == [email]
 
 
+@pytest.mark.parametrize("work", ["rename", "next address", "verification"])
+def test_an_erasure_and_a_request_under_way(
+    db: Database, race: Race, email: str, work: str
+) -> None:
+    """Whatever was let in before: nothing of the person is written once the erasure is done."""
+    ana, _ = sign_up(db, email, verified=work != "verification")
+    works: dict[str, Callable[[Database], None]] = {
+        "rename": lambda mine: profile.rename(mine, ana.id, "Ana"),
+        "next address": lambda mine: Links(mine, SECRET).send_to_next(ana.id, email, NOW),
+        "verification": lambda mine: Links(mine, SECRET).send_verification(ana.id, NOW),
+    }
+    race.first(lambda mine: erasing.erase(mine, ana.id, by=trail.SOMEBODY))
+    second = race.second(works[work])
+    assert second.waits
+    race.commit()
+    second.answer  # noqa: B018 - raises what went wrong
+    works[work](db)
+    assert db.one(
+        "select u.name, (select count(*) from account_tokens) as links,"
+        " (select count(*) from mails) as mails from users u where u.id = %s",
+        [ana.id],
+    ) == {"name": None, "links": 0, "mails": 0}
+
+
 @pytest.mark.parametrize("times", [2])
 def test_a_statement_that_is_repeated(db: Database, email: str, times: int) -> None:
     """Database repeats a statement whose answer was lost: that is one use of the link."""

@@ -51,6 +51,10 @@ begin
     if exists (select from account_tokens where id = p_token_id) then
         return true;
     end if;
+    -- An erasure at the same moment has ended by now: nothing of the person is written after it.
+    if (lock_account(p_user_id)).erased_at is not null then
+        return false;
+    end if;
     if queue_mail(p_user_id, p_email, v_kind, jsonb_build_object(
         'token_id', p_token_id, 'expires_at', p_now + p_lasting
     ), p_now) is null then

@@ -161,7 +161,7 @@ create or replace function approve_customer(
 ) returns text
 language plpgsql as $$
 begin
-    if not exists (select from users where id = p_user) then
+    if not exists (select from users where id = p_user and erased_at is null) then
         return 'unknown_user';
     end if;
     if exists (select from users where commet_customer_id = p_customer and id <> p_user)

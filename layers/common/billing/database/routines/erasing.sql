@@ -38,7 +38,7 @@ begin
     update customers set approved_note = null
     where id = v_user.commet_customer_id or approved_for = p_user;
     update audit set note = null where user_id = p_user and note is not null;
-    update payment_trouble set recovery_url = null where user_id = p_user;
+    perform forget_pages(p_user);
     -- An unproven account may be anybody's, so it overwrites nothing that is remembered of the person.
     if v_user.person is not null and v_user.is_proven then
         update erasure set heir = p_user
@@ -57,6 +57,47 @@ begin
     return true;
 end
 $$;
+
+-- Forgets where the user could pay: whoever has such an address sees what the page says of its user.
+create or replace function forget_pages(p_user text) returns void
+language sql as $$
+    update payment_trouble set recovery_url = null
+    where user_id = p_user and recovery_url is not null;
+    update subscriptions set checkout_url = null where user_id = p_user and checkout_url is not null;
+    update debt_link set url = null where user_id = p_user and url is not null;
+$$;
+
+-- Keeps no address of a page of an erased user, whoever tells one later.
+create or replace function keep_no_page() returns trigger
+language plpgsql as $$
+begin
+    if exists (select from users where id = new.user_id and erased_at is not null) then
+        if tg_table_name = 'payment_trouble' then
+            new.recovery_url := null;
+        elsif tg_table_name = 'subscriptions' then
+            new.checkout_url := null;
+        else
+            new.url := null;
+        end if;
+    end if;
+    return new;
+end
+$$;
+
+create or replace trigger no_page_of_erased
+before insert or update of recovery_url on payment_trouble
+for each row when (new.recovery_url is not null)
+execute function keep_no_page();
+
+create or replace trigger no_page_of_erased
+before insert or update of checkout_url on subscriptions
+for each row when (new.checkout_url is not null)
+execute function keep_no_page();
+
+create or replace trigger no_page_of_erased
+before insert or update of url on debt_link
+for each row when (new.url is not null)
+execute function keep_no_page();
 
 -- Returns the keys under which a user's requests are counted in `attempts`.
 create or replace function attempts_of(p_user text) returns text[]
@@ -167,6 +208,8 @@ begin
     delete from checkout_attempt where user_id = p_user;
     delete from plan_change where user_id = p_user;
     delete from plan_change_lease where user_id = p_user;
+    perform forget_pages(p_user);
+    update users set name = null where id = p_user and name is not null;
     -- Commet is told for as long as it takes.
     delete from contact_change where user_id = p_user and v_customer is null;
     delete from attempts where key = any (attempts_of(p_user));
