@@ -10,4 +10,8 @@ SwaggerUIBundle({
   persistAuthorization: false,
   queryConfigEnabled: false,
   validatorUrl: null,
+  onComplete() {
+    // Its label names nothing.
+    document.querySelector("#servers")?.setAttribute("aria-label", "Server");
+  },
 });

@@ -33,9 +33,9 @@ def test_without_own_accounts_it_has_none_of_their_routes(tmp_path: Path) -> Non
     assert found["paths"].keys() < default["paths"].keys()
     schemes = found["components"]["securitySchemes"]
     assert set(schemes) == {"identityToken", "serviceKey"}
-    assert schemes["identityToken"]["openIdConnectUrl"] == (
-        "https://id.example/.well-known/openid-configuration"
-    )
+    identity = schemes["identityToken"]
+    assert (identity["type"], identity["scheme"]) == ("http", "bearer")
+    assert "https://id.example/.well-known/openid-configuration" in identity["description"]
     text = json.dumps(found)
     assert '"session": []' not in text
     assert '"identityToken": []' in text

@@ -39,12 +39,9 @@ def adapted(document: Document, *, own_accounts: bool, issuer: str) -> Document:
     schemes = found["components"]["securitySchemes"]
     if issuer:
         url = f"{issuer.rstrip('/')}/.well-known/openid-configuration"
+        # Not as `openIdConnect`: generators would send no token, and a page may not read that URL.
         described = schemes["identityToken"]["description"].partition(" Only where")[0]
-        schemes["identityToken"] = {
-            "type": "openIdConnect",
-            "openIdConnectUrl": url,
-            "description": described,
-        }
+        schemes["identityToken"]["description"] = f"{described} Its provider: {url}"
     if not own_accounts:
         del schemes["session"]
         found["paths"] = dict(_without_own_accounts(found["paths"]))
