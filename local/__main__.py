@@ -149,6 +149,7 @@ def _name_python(console: Console, functions: str | None = None) -> None:
 def _introduce(console: Console, stack: LocalStack) -> None:
     """Prints the stack's addresses, and two requests to paste."""
     console.print(f"\n[bold green]Ready.[/]  API      [bold]{stack.api}[/]")
+    console.print(f"        Docs     {stack.api}/docs  (all routes, and what each error means)")
     if stack.uses_standin:
         pages = stack.commet.removesuffix("/api/v1")
         console.print(f"        Commet   {pages}  (a stand-in; look inside at {pages}/_standin)")

@@ -43,6 +43,7 @@ app = api.resolver()
 
 
 @app.get("/plans", responses=api.answers(Plans, 200))
+@api.greets
 @api.may_answer("billing_provider_error", "billing_provider_unavailable")
 def list_plans() -> Response[Plans]:
     """List the plans that are sold, with their prices.

@@ -45,7 +45,8 @@ def files() -> dict[Path, str]:
     return {
         ROOT / "docs" / "openapi.json": document.as_text(described),
         ROOT / "docs" / "problems.md": markdown(),
-        _SERVED / "openapi.json": json.dumps(described, separators=(",", ":"), ensure_ascii=False),
+        # In many lines, so that two branches which describe other routes can be merged.
+        _SERVED / "openapi.json": json.dumps(described, indent=0, ensure_ascii=False) + "\n",
         _SERVED / "problems.html": page(),
     }
 

@@ -36,7 +36,7 @@ def complete(
 ) -> None:
     """Adds to an operation of Powertools what Powertools does not know of it."""
     operation["summary"], operation["description"] = words_of(handler)
-    operation.setdefault("security", [])
+    operation.setdefault("security", [{}, *api.BY_USER] if api.is_greeting(handler) else [])
     _name(operation, handler)
     codes = {*api.problem_codes(handler), *_codes_of_form(operation, method, handler)}
     operation["responses"].pop("422", None)  # Powertools', in its own form
@@ -103,7 +103,7 @@ def _codes_of_form(operation: Operation, method: str, handler: Callable[..., Any
     by_token = any(api.IDENTITY_TOKEN in each for each in security)
     if security and {} not in security:
         codes.add("unauthenticated")
-    if by_token or (by_session and {} not in security):
+    if {} not in security and (by_token or by_session):
         # A token of the provider is verified before it is refused.
         codes.add("identity_provider_unavailable")
     if by_service:

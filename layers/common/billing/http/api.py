@@ -326,6 +326,17 @@ def problem_codes(route: Callable[..., Any]) -> tuple[str, ...]:
     return getattr(route, "problem_codes", ())
 
 
+def greets(route: Route) -> Route:
+    """Marks a public route that knows whoever is signed in (`user_if_signed_in`)."""
+    route.greets = True  # type: ignore[attr-defined]
+    return route
+
+
+def is_greeting(route: Callable[..., Any]) -> bool:
+    """Whether the route is marked by `greets`."""
+    return bool(getattr(route, "greets", False))
+
+
 def page(route: Route) -> Route:
     """Marks a route that reads files only: it needs neither the database nor secrets."""
     route.page = True  # type: ignore[attr-defined]
