@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from datetime import date, datetime, timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -28,7 +28,7 @@ from billing.field_types import (
     Day,
     OccurredAt,
 )
-from billing.http import api, api_reference, usage_answers, usage_export
+from billing.http import api, api_reference, usage_answers, usage_export, usage_sums
 from billing.http.shapes import (
     AuditEntry,
     AuditPage,
@@ -60,7 +60,7 @@ from billing.payments import troubles
 from billing.payments.troubles import OpenTrouble
 from billing.subscriptions import mirror
 from billing.subscriptions.mirror import Subscription
-from billing.usage import ledger, spending, sums, totals
+from billing.usage import ledger, spending, totals
 from billing.usage.totals import FeatureUsage
 
 # Powertools reads the rules of a path parameter from `Path`, so the type UserId cannot be used.
@@ -290,6 +290,7 @@ def list_user_audit(
     security=api.BY_USER,
     responses=usage_export.or_csv(api.answers(UsageSums, 200), usage_export.COLUMNS_OF_SUMS),
 )
+@api.may_answer("too_many_requests")
 def list_account_usage(
     *,
     group_by: GroupBy = None,
@@ -306,8 +307,8 @@ def list_account_usage(
     dashboard's `used` less its `carried`. Follow `next_cursor`, or the `Link` header, until there
     is none. `format=csv` or `Accept: text/csv` gives a spreadsheet.
     """
-    query = _sums_query(group_by, feature, since, until)
-    return _sums(api.user(app).id, query, cursor, limit, form)
+    asked = usage_sums.Asked(group_by, feature, since, until, cursor, limit, form)
+    return usage_sums.answer(app, api.user(app).id, asked)
 
 
 @app.get(
@@ -315,7 +316,7 @@ def list_account_usage(
     security=api.by_service("read"),
     responses=usage_export.or_csv(api.answers(UsageSums, 200), usage_export.COLUMNS_OF_SUMS),
 )
-@api.may_answer("unknown_user")
+@api.may_answer("too_many_requests", "unknown_user")
 def list_user_usage(
     *,
     user_id: UserIdInPath,
@@ -331,9 +332,9 @@ def list_user_usage(
 
     Pages and CSV are as of `GET /account/usage`.
     """
-    query = _sums_query(group_by, feature, since, until)
+    asked = usage_sums.Asked(group_by, feature, since, until, cursor, limit, form)
     user = accounts.user_by_id(wiring.database(), user_id)
-    return _sums(user.id, query, cursor, limit, form)
+    return usage_sums.answer(app, user.id, asked)
 
 
 @app.get(
@@ -577,20 +578,6 @@ def _audit(user_id: str, cursor: str | None, limit: int | None) -> Response[Audi
     found = trail.page(wiring.database(), user_id, cursor=cursor, limit=limit or 100)
     entries = [AuditEntry(**asdict(each)) for each in found.entries]
     return api.json_response(AuditPage(entries=entries, next_cursor=found.next_cursor))
-
-
-def _sums_query(
-    group_by: str | None, feature: str | None, since: date | None, until: date | None
-) -> sums.Query:
-    days, _, prop = (group_by or "day").partition("property.")
-    return sums.Query(feature, since, until, prop or None, by_day=bool(days))
-
-
-def _sums(
-    user_id: str, query: sums.Query, cursor: str | None, limit: int | None, form: str | None
-) -> Response[UsageSums | str]:
-    page = sums.page(wiring.database(), user_id, query, cursor=cursor, limit=limit or 100)
-    return usage_export.sums_answer(app, page, form=form)
 
 
 def _spending(user_id: str) -> SpendingReply | None:

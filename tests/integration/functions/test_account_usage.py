@@ -3,6 +3,7 @@
 import csv
 import io
 from collections.abc import Iterator
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 from uuid import uuid4
@@ -10,7 +11,8 @@ from uuid import uuid4
 import pytest
 
 from billing import wiring
-from billing.http import usage_export
+from billing.accounts.limits import Limit
+from billing.http import usage_export, usage_sums
 from functions.track_usage import app as track_usage
 from tests.environments import forget
 from tests.integration.billing.conftest import NOW, Subscribe
@@ -201,6 +203,16 @@ class TestSums:
             pages += 1
         assert found == 4
         assert pages > 1
+
+    def test_a_limit_of_its_own(self, ana: Person, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Sums by a property read the ledger. Each user has a limit; days have none."""
+        monkeypatch.setattr(usage_sums, "BY_PROPERTY", Limit(2, timedelta(hours=1)))
+        for query in ("?group_by=property.model", "?group_by=day,property.model"):
+            assert ana.asks(f"/account/usage{query}").status == 200
+        refused = ana.asks("/account/usage?group_by=property.model")
+        assert (refused.status, refused.code) == (429, "too_many_requests")
+        assert refused.headers["retry-after"] == "3600"  # NOW is a whole hour
+        assert ana.asks("/account/usage").status == 200
 
     @pytest.mark.parametrize(
         "query",

@@ -104,7 +104,7 @@ create or replace function attempts_of(p_user text) returns text[]
 language sql immutable as $$
     select array_agg(what || ':' || p_user)
     from unnest(array[
-        'charge', 'checkout', 'debts', 'export', 'invoices', 'manage', 'plan-change', 'portal', 'second'
+        'charge', 'checkout', 'debts', 'export', 'invoices', 'manage', 'plan-change', 'portal', 'second', 'sums'
     ]) as what
 $$;
 
