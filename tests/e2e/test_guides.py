@@ -61,6 +61,12 @@ EXEMPT = [
         "pip install",
         "tests/clients/python/test_package.py installs it",
     ),
+    Exempt(
+        "clients/typescript/README.md",
+        "usage-billing-client",
+        "npm install",
+        "tests/clients/typescript/test_client.py installs it",
+    ),
     Exempt("docs/aws.md", "One made for you", "aws cloudformation", AWS),
     Exempt("docs/aws.md", "A proxy in front", "APP_SECRET=", AWS),
     Exempt("docs/deploy.md", "Five secrets", "secret() ", AWS),

@@ -9,7 +9,13 @@ ROOT = Path(__file__).parents[2]
 PAGES = [
     *(
         ROOT / name
-        for name in ("README.md", "CHANGELOG.md", "standin/README.md", "clients/python/README.md")
+        for name in (
+            "README.md",
+            "CHANGELOG.md",
+            "standin/README.md",
+            "clients/python/README.md",
+            "clients/typescript/README.md",
+        )
     ),
     *sorted((ROOT / "docs").rglob("*.md")),
 ]
