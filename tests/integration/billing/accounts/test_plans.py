@@ -62,7 +62,7 @@ FILLED = {
     "payment_trouble": "user_id, kind, about, opened_at, changed_at"
     " select 'usr_' || g, 'refund', n, now(), now()",
     "debt": "user_id, kind, source, opened_at, ended_at, ended_by"
-    " select 'usr_' || g, 'lost_usage', n, now(), now(), 'forgiven'",
+    " select 'usr_' || g, 'lost_usage', g || '-' || n, now(), now(), 'forgiven'",
     "debt_link": "user_id, debts, net, currency, state, created_at"
     " select 'usr_' || g, '{}', 1, 'usd', 'canceled', now()",
     "invoice_search": "subscription_id, user_id, due_at"
