@@ -231,7 +231,7 @@ node-tools:
 $(NODE): tests/openapi/package.json tests/openapi/package-lock.json
 	@echo "Installing Node's tools into $(VENV)/node (half a minute, only once):"
 	@mkdir -p $(VENV)/node && cp tests/openapi/package.json tests/openapi/package-lock.json tests/openapi/.npmrc $(VENV)/node
-	@npm ci --prefix $(VENV)/node --ignore-scripts --no-audit --no-fund --loglevel=error
+	@cd $(VENV)/node && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
 	@touch $@
 
 $(STAMP)-%: requirements/%.txt $(REQUIREMENTS) | same-python
