@@ -354,12 +354,12 @@ CHAPTERS = (
             "total_too_large": Guide(
                 422,
                 "The total of the period would have more than 15 digits.",
-                "Compare the quantity with the feature's unit.",
+                "Check that the quantity is in the feature's unit.",
             ),
             "too_old": Guide(
                 422,
                 "The event occurred more than 35 days ago.",
-                "Drop the event, or bill it apart.",
+                "Drop the event, or bill it outside of this stack.",
             ),
             "before_subscription": Guide(
                 422,
@@ -387,7 +387,9 @@ CHAPTERS = (
                 "Reserve under a new key. The work is paid already.",
             ),
             "reservation_not_found": Guide(
-                404, "There is no reservation with this id.", "Compare the id with the answer."
+                404,
+                "There is no reservation with this id.",
+                "Use the id from the answer that made it.",
             ),
             "reservation_expired": Guide(
                 409,
