@@ -59,14 +59,18 @@ where state in ('in_doubt', 'dead') and expires_at > %(now)s
   and (%(user)s::text is null or user_id = %(user)s::text)
 returning id
 
+-- Each part reads an index of its own; the sent mails are in none of them.
 -- name: gauges
-select coalesce(extract(epoch from now() - min(waits_since)
-                        filter (where state in ('pending', 'sending'))), 0)::float8
-           as age_seconds,
-       count(*) filter (where state = 'dead' and reason not in ('address', 'suppressed')) as dead,
-       count(*) filter (where state = 'in_doubt') as in_doubt
-from mails
-where state in ('pending', 'sending') or state in ('in_doubt', 'dead') and expires_at > %(now)s
+select
+    coalesce(extract(epoch from now() - least(
+        (select min(waits_since) from mails where state = 'pending'),
+        (select min(waits_since) from mails where state = 'sending')
+    )), 0)::float8 as age_seconds,
+    (select count(*) from mails
+     where state = 'dead' and expires_at > %(now)s
+       and reason not in ('address', 'suppressed')) as dead,
+    (select count(*) from mails
+     where state = 'in_doubt' and expires_at > %(now)s) as in_doubt
 
 -- name: delete_old
 delete from mails where id in (

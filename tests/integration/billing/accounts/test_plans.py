@@ -1,7 +1,7 @@
 """What is done about one user reads the rows of that user, however many others there are."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
@@ -12,6 +12,7 @@ from billing.deadline import Deadline
 from billing.operations import erasure_watch
 from tests.integration.billing.conftest import _connect, _empty
 from tests.integration.billing.racing import OneTransaction
+from tests.integration.billing.reading import rows_read
 
 USER = "usr_07"
 USERS = 99
@@ -104,19 +105,6 @@ def filled(transaction: Connection) -> Iterator[Database]:
     transaction.execute("savepoint filled")
     yield OneTransaction(transaction)
     transaction.execute("rollback to savepoint filled")
-
-
-def rows_read(db: Database, work: Callable[[], object]) -> Counter[str]:
-    """How many rows of each table the work looks at, its routines' statements included."""
-    counts = (
-        "select relname as name, coalesce(seq_tup_read, 0) + coalesce(idx_tup_fetch, 0) as read"
-        " from pg_stat_xact_user_tables"
-    )
-    before = Counter({row["name"]: int(row["read"]) for row in db.all(counts)})
-    work()
-    found = Counter({row["name"]: int(row["read"]) for row in db.all(counts)})
-    found.subtract(before)
-    return found
 
 
 def too_many(read: Counter[str]) -> dict[str, int]:

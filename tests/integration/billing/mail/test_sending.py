@@ -18,6 +18,7 @@ from billing.mail.service import Message, NotTaken, Refused, Unanswered
 from billing.mail.texts import WORDS
 from tests.integration.billing.conftest import add_user
 from tests.integration.billing.racing import Race, passes_by
+from tests.integration.billing.reading import rows_read
 
 NOW = datetime(2026, 9, 10, 12, tzinfo=UTC)
 LETTERHEAD = sending.Letterhead("Acme", "billing@acme.example", "https://app.example")
@@ -322,6 +323,22 @@ class TestGauges:
         send(db, post)
         assert outbox.gauges(db, NOW) == outbox.Gauges(0, 1, 1)
         assert outbox.gauges(db, NOW + timedelta(days=4)) == outbox.Gauges(0, 0, 0)
+
+    def test_a_run_reads_no_mail_that_was_sent(self, frozen: Database) -> None:
+        """Mails are kept for 30 days, and a run comes with each new one."""
+        frozen.execute(
+            "insert into mails (user_id, address, kind, fields, queued_at, expires_at, state,"
+            " ended_at) select 'usr_ana', 'ana@example.com', 'password_changed', '{}', now(),"
+            " now() + interval '1 day', 'sent', now() from generate_series(1, 5000)"
+        )
+        frozen.execute("analyze mails")
+
+        def run() -> None:
+            outbox.gauges(frozen, NOW)
+            outbox.end_hopeless(frozen, NOW)
+            outbox.lease_next(frozen, NOW)
+
+        assert rows_read(frozen, run)["mails"] < 100
 
 
 class TestConcurrency:
