@@ -1,7 +1,7 @@
 """An operator's commands for the running local stack: show a user, redrive, sweep.
 
 The same invocations work in AWS (docs/operations.md). This module finds the stack that runs here,
-and invokes `reconcile`.
+and invokes `reconcile`, or `send_mail` for what concerns addresses.
 """
 
 import json
@@ -14,6 +14,7 @@ import httpx
 from local.state import shown
 
 _FUNCTION = "ReconcileFunction"
+_OTHER_FUNCTIONS = dict.fromkeys(("verify_address", "free_address"), "SendMailFunction")
 _SECONDS = 60
 
 
@@ -22,14 +23,15 @@ class OperateError(Exception):
 
 
 def ask(data_dir: Path, command: Mapping[str, Any]) -> dict[str, Any]:
-    """The answer of `reconcile` to a command. `data_dir` is the running stack's directory.
+    """The answer to a command. `data_dir` is the running stack's directory.
 
     Raises OperateError.
     """
     stack = shown(data_dir)
     if stack is None:
         raise OperateError("No stack runs here. Start one in another terminal: make run")
-    url = f"{stack['lambda']}/2015-03-31/functions/{_FUNCTION}/invocations"
+    function = _OTHER_FUNCTIONS.get(command["command"], _FUNCTION)
+    url = f"{stack['lambda']}/2015-03-31/functions/{function}/invocations"
     try:
         reply = httpx.post(url, json=dict(command), timeout=_SECONDS, trust_env=False)
         answer: dict[str, Any] = reply.json()

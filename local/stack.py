@@ -187,7 +187,7 @@ class LocalStack:
     def confirm_address(self, user_id: str) -> None:
         """Counts the address of an own account as confirmed, as an operator may."""
         why = {"author": "local stack", "note": "nobody reads mail here"}
-        self.invoke("ReconcileFunction", {"command": "verify_address", "user": user_id, **why})
+        self.invoke("SendMailFunction", {"command": "verify_address", "user": user_id, **why})
 
     def start(self) -> None:
         """Starts everything. Returns once requests are served.

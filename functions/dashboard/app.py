@@ -240,6 +240,7 @@ def get_user(user_id: UserIdInPath) -> Response[UserPut]:
 
 
 @app.get("/account/export", security=api.BY_USER, responses=api.answers(Export, 200))
+@api.may_answer("too_many_requests")
 def export_account(
     cursor: Cursor = None,
 ) -> Response[Export]:
@@ -252,7 +253,7 @@ def export_account(
     security=api.by_service("users:manage"),
     responses=api.answers(Export, 200),
 )
-@api.may_answer("unknown_user")
+@api.may_answer("unknown_user", "too_many_requests")
 def export_user(
     user_id: UserIdInPath,
     cursor: Cursor = None,

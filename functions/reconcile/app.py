@@ -14,9 +14,6 @@
 {"command": "refund", "transaction", "link"?}               gives a payment back, whole
 {"command": "adopt", "user", "customer", "author", "note"}  gives a customer of Commet to a user
 {"command": "end_sessions", "user", "author", "note"}        ends all sessions of a user
-{"command": "verify_address", "user", "author", "note", "address"?}
-                                                            counts an address as confirmed
-{"command": "free_address", "user", "author", "note"}        takes the address from an account
 {"command": "erase", "user", "author", "note"}              erases a user
 {"command": "show", "user": "usr_..."}                      shows everything recorded about a user
 """

@@ -4,6 +4,10 @@
 {"source": "aws.ses", ...}                          a mail came back, or was called unwanted
 {"command": "redrive", "id"?, "user"?}              sends dead mails, and those in doubt, again
 {"command": "allow", "address": "ana@example.com"}  lets mails to a suppressed address be queued
+{"command": "verify_address", "user", "author", "note", "address"?}
+                                                    counts an address of an account as confirmed
+{"command": "free_address", "user", "author", "note"}
+                                                    takes the address from an account
 """
 
 from dataclasses import asdict
@@ -12,6 +16,7 @@ from typing import Any
 from aws_lambda_powertools import Logger, Metrics
 
 from billing import metric, wiring
+from billing.accounts import commands as account_commands
 from billing.accounts import tokens
 from billing.deadline import Deadline, LambdaContext
 from billing.mail import commands, outbox, sending, suppression
@@ -34,7 +39,9 @@ def handler(event: Any, context: LambdaContext) -> dict[str, Any]:
     if event.get("source") == "aws.ses":
         return _suppress(event)
     if "command" in event:
-        return commands.obey(wiring.database(), event, now=wiring.now())
+        about_addresses = event["command"] in account_commands.COMMANDS
+        obey = account_commands.obey if about_addresses else commands.obey
+        return obey(wiring.database(), event, now=wiring.now())
     answer: dict[str, Any] = _run(event, context)
     return answer
 

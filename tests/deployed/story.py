@@ -62,7 +62,7 @@ def tell(
 
     def confirm(user_id: str) -> None:
         why = {"author": "story", "note": "nobody reads mail here"}
-        invoke("ReconcileFunction", {"command": "verify_address", "user": user_id, **why})
+        invoke("SendMailFunction", {"command": "verify_address", "user": user_id, **why})
 
     addresses = demo.Addresses(
         front.api_address, commet.base_url, commet.api_key, SERVICE_KEY, confirm=confirm

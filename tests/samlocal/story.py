@@ -99,7 +99,7 @@ def _webhook_secret() -> str:
 
 def _confirm(user_id: str) -> None:
     why = {"author": "story", "note": "nobody reads mail here"}
-    _invoke("ReconcileFunction", {"command": "verify_address", "user": user_id, **why})
+    _invoke("SendMailFunction", {"command": "verify_address", "user": user_id, **why})
 
 
 def _invoke(function: str, event: dict[str, str] | None = None) -> None:

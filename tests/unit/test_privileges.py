@@ -145,9 +145,24 @@ def of_role(role: Privileges) -> tuple[set[Need], set[str]]:
     return all_needs(without_comments(text_of(statement)) for statement in reached)
 
 
+_COLUMNS = re.compile(r"(\w+) \(([\w, ]+)\)")
+
+
 def granted(role: Privileges) -> set[Need]:
-    found = {(name, p) for name, each in role.tables.items() for p in each.split(", ")}
+    tables = {name: _COLUMNS.sub(r"\1", each) for name, each in role.tables.items()}
+    found = {(name, p) for name, each in tables.items() for p in each.split(", ")}
     return found | {(privileges.MIGRATIONS, "select")}
+
+
+def columns_set(role: Privileges, table: str) -> set[str]:
+    """The columns that statements of the role's functions set. Routines set none of `sessions`."""
+    functions = functions_of(role)
+    apps = [ROOT / str(FUNCTIONS[name]["CodeUri"]) / "app.py" for name in functions]
+    reached = {statement for app in apps for statement in statements_of(app)}
+    texts = [without_comments(text_of(statement)) for statement in reached]
+    columns = re.compile(rf"update {table}(?: \w+)? set(.*?)\b(?:from|where)\b", re.DOTALL)
+    updates = [found for text in texts for found in columns.findall(text)]
+    return {name for update in updates for name in re.findall(r"(\w+) = ", update)}
 
 
 ROLES = pytest.mark.parametrize("role", [APP, ACCOUNTS], ids=["app", "accounts"])
@@ -163,6 +178,13 @@ class TestRole:
     def test_it_may_call_the_definers_that_its_functions_call(self, role: Privileges) -> None:
         of_triggers = {name for names in triggers().values() for name in names}
         assert role.routines == of_role(role)[1] - of_triggers
+
+    @ROLES
+    def test_it_may_update_the_columns_that_its_functions_set(self, role: Privileges) -> None:
+        """Where the list names columns."""
+        for table, each in role.tables.items():
+            for _, columns in _COLUMNS.findall(each):
+                assert set(columns.split(", ")) == columns_set(role, table), table
 
     def test_passwords_are_not_the_apps(self) -> None:
         assert "passwords" not in APP.tables

@@ -9,6 +9,7 @@ from billing import wiring
 from billing.errors import BillingError
 from billing.operations import housekeeping
 from functions.reconcile import app as reconcile
+from functions.send_mail import app as send_mail
 from tests.integration.conftest import Context
 from tests.integration.functions.calling import call, mailed
 from tests.integration.functions.test_accounts import (
@@ -26,7 +27,8 @@ BY = {"author": "ann", "note": "asked by phone"}
 
 
 def command(name: str, user: str, **fields: str) -> dict[str, Any]:
-    return reconcile.handler({"command": name, "user": user, **BY, **fields}, Context(55))
+    app = reconcile if name == "end_sessions" else send_mail
+    return app.handler({"command": name, "user": user, **BY, **fields}, Context(55))
 
 
 def refused(name: str, user: str, **fields: str) -> str:
@@ -50,6 +52,23 @@ def test_somebody_decided_it(name: str, missing: str) -> None:
     ana = sign_up()
     assert refused(name, ana.id, **{missing: ""}) == "invalid_request"
     assert ana.is_in()
+
+
+@pytest.mark.parametrize("name", ["verify_address", "free_address"])
+def test_it_is_written_down(name: str) -> None:
+    """With who and why, whatever became of it."""
+    ana = sign_up(verified=True)
+    command(name, ana.id)
+    refused(name, "usr_nobody")
+    found = wiring.database().all(
+        "select actor, note, user_id, outcome from audit where details->>'command' = %s"
+        " order by at",
+        [name],
+    )
+    assert found == [
+        {"actor": "ann", "note": BY["note"], "user_id": ana.id, "outcome": "done"},
+        {"actor": "ann", "note": BY["note"], "user_id": "usr_nobody", "outcome": "unknown_user"},
+    ]
 
 
 class TestVerify:

@@ -138,8 +138,6 @@ class TestWriting:
              "outcome": "won"},
             {"command": "forgive", "user": "customer-17", "debt": "all"},
             {"command": "end_sessions", "user": "customer-17"},
-            {"command": "verify_address", "user": "customer-17"},
-            {"command": "free_address", "user": "customer-17"},
             {"command": "adopt", "user": "customer-17", "customer": "cus_1"},
             {"command": "refund", "transaction": "txn_1"},
         ],

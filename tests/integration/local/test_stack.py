@@ -193,7 +193,7 @@ def _subscribe(facts: dict[str, Any]) -> None:
         http.headers["authorization"] = f"Bearer {made['session']['token']}"
         why = {"author": "a test", "note": "nobody reads mail here"}
         verify = {"command": "verify_address", "user": made["user"]["id"], **why}
-        url = f"{facts['lambda']}/2015-03-31/functions/ReconcileFunction/invocations"
+        url = f"{facts['lambda']}/2015-03-31/functions/SendMailFunction/invocations"
         assert "x-amz-function-error" not in httpx.post(url, json=verify, timeout=30).headers
         made = http.post("/checkout", json={"plan_code": "usage_pro"}).json()
     control = Control(facts["commet"].removesuffix("/api/v1"))

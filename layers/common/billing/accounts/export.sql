@@ -42,11 +42,11 @@ order by t.id
 limit %(limit)s
 
 -- name: links_in_mails
-select array[t.id] as key, to_jsonb(t) - '{id}'::text[] as row
+select array[t.purpose] as key, to_jsonb(t) as row
 from exported_account_tokens t
 where t.user_id = %(user_id)s
-  and t.id > %(after1)s
-order by t.id
+  and t.purpose > %(after1)s
+order by t.purpose
 limit %(limit)s
 
 -- name: mails

@@ -22,6 +22,7 @@ _ALL = "select, insert, update, delete"
 class Privileges:
     """What one role may do: privileges by table, and the `security definer` routines it may call.
 
+    A privilege may name columns, as in `update (expires_at)`.
     Routines without `security definer` may be called by every role: they can do no more than their
     caller.
     """
@@ -75,7 +76,8 @@ APP = Privileges(
         "plan_change_lease": _ALL,
         "plans_cache": _KEEP,
         "rounds": _KEEP,
-        "sessions": "select, update, delete",  # `accounts` opens them
+        # `accounts` opens them. Whoever changes the user or the token of one takes an account over.
+        "sessions": "select, update (expires_at, last_seen_at), delete",
         "subscriptions": _KEEP,
         "usage_credit": _KEEP,
         "usage_daily": _KEEP,
@@ -95,13 +97,12 @@ APP = Privileges(
             "audit",
             "delete_unverified",
             "erase_user",
-            "free_address",
             "prune_audit",
             "prune_ledger",
             "prune_sign_ins",
             "replace_erased",
             "user_of_identity",
-            "verify_address",
+            "verify_customer",
         }
     ),
 )

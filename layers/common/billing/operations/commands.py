@@ -5,9 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
-
-from billing.accounts import erasing, profile, sessions
+from billing.accounts import erasing, sessions
 from billing.audit import trail
 from billing.audit.trail import Action, Actor
 from billing.commet.client import Commet
@@ -16,7 +14,6 @@ from billing.deadline import Deadline
 from billing.debts import keeping
 from billing.delivery import comparing, outbox
 from billing.errors import BillingError, InvalidRequest
-from billing.field_types import Email
 from billing.operations import inspection, sweep
 from billing.payments import disputes
 from billing.subscriptions import customers, inbox
@@ -217,24 +214,6 @@ def _end_sessions(asked: _Asked) -> dict[str, Any]:
     return {"ended": sessions.end_all(asked.db, user), "user": user}
 
 
-def _verify_address(asked: _Asked) -> dict[str, Any]:
-    user, _ = _decided(asked)
-    address = asked.text("address")
-    if address is not None:
-        try:
-            address = TypeAdapter(Email).validate_python(address)
-        except ValidationError:
-            raise InvalidRequest("`address` is no email address.") from None
-    profile.verify_address(asked.db, user, address, asked.now)
-    return {"verified": user}
-
-
-def _free_address(asked: _Asked) -> dict[str, Any]:
-    user, _ = _decided(asked)
-    profile.free_address(asked.db, user, asked.now)
-    return {"freed": user}
-
-
 def _decided(asked: _Asked) -> tuple[str, str]:
     """The user of a command about an account, and who decided it."""
     user, author, note = asked.text("user"), asked.text("author"), asked.text("note")
@@ -278,7 +257,5 @@ _COMMANDS: dict[str, Callable[[_Asked], dict[str, Any]]] = {
     "refund": _refund,
     "adopt": _adopt,
     "end_sessions": _end_sessions,
-    "verify_address": _verify_address,
-    "free_address": _free_address,
     "erase": _erase,
 }

@@ -297,13 +297,42 @@ begin
 end
 $$;
 
--- Counts an own account with a customer at Commet as verified, unless another account has proved to
--- have the address.
-create or replace function verify_customer(p_user_id text) returns void
+-- The address of an own account, and whether it is proven, decide who signs in to the account. Only a
+-- role that reads passwords changes them, and the owner of the tables, who runs the routines that may.
+create or replace function guard_account() returns trigger
 language plpgsql as $$
+begin
+    if not has_table_privilege('public.passwords', 'update') then
+        raise insufficient_privilege using message = 'own accounts are changed by the role accounts';
+    end if;
+    return new;
+end
+$$;
+
+create or replace trigger guard_new_account
+before insert on users
+for each row
+when (new.own_account)
+execute function guard_account();
+
+create or replace trigger guard_changed_account
+before update of email, email_key, verified_at, freed_at, own_account on users
+for each row
+when (
+    (old.own_account or new.own_account)
+    and (old.email, old.email_key, old.verified_at, old.freed_at, old.own_account)
+        is distinct from (new.email, new.email_key, new.verified_at, new.freed_at, new.own_account)
+)
+execute function guard_account();
+
+-- Counts an own account with a customer at Commet as verified, unless another account has proved to
+-- have the address. Runs as the owner of the tables, because roles that sell may not verify accounts.
+create or replace function verify_customer(p_user_id text) returns void
+language plpgsql security definer set search_path = pg_catalog, public, pg_temp as $$
 begin
     update users set verified_at = now()
     where id = p_user_id and own_account and verified_at is null and freed_at is null
+      and commet_customer_id is not null
       and erased_at is null;
 exception when unique_violation then
     null;
@@ -317,7 +346,7 @@ $$;
 create or replace function verify_address(
     p_user_id text, p_email text, p_email_key text, p_now timestamptz
 ) returns text
-language plpgsql security definer set search_path = pg_catalog, public, pg_temp as $$
+language plpgsql as $$
 begin
     update users set
         email = coalesce(p_email, email), email_key = coalesce(p_email_key, email_key),
@@ -342,7 +371,7 @@ $$;
 -- account stays, and nobody can sign in to it until an operator verifies an address of it. Returns
 -- null, 'unknown_user' or 'not_an_own_account'.
 create or replace function free_address(p_user_id text, p_now timestamptz) returns text
-language plpgsql security definer set search_path = pg_catalog, public, pg_temp as $$
+language plpgsql as $$
 begin
     update users set verified_at = null, freed_at = coalesce(freed_at, p_now)
     where id = p_user_id and own_account and erased_at is null;

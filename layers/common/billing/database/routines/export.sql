@@ -8,7 +8,7 @@ create or replace view exported_known_networks as
 select user_id, network, last_seen_at from known_networks;
 
 create or replace view exported_account_tokens as
-select id, user_id, purpose, email, email_key, created_at, expires_at, used_in
+select user_id, purpose, email, email_key, created_at, expires_at, used_in
 from account_tokens;
 
 create or replace view exported_mails as
