@@ -4,7 +4,8 @@ Two roles: `accounts` signs people up and in, so it alone reads passwords; `app`
 A function that was taken over can do no more than its role (docs/decisions/0022).
 """
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from psycopg import sql
@@ -29,6 +30,13 @@ class Privileges:
 
     tables: Mapping[str, str]
     routines: frozenset[str]
+
+    def each(self) -> Iterator[tuple[str, str, str | None]]:
+        """Each table with one privilege, and a column where the privilege is for single columns."""
+        for table, granted in self.tables.items():
+            for privilege, columns in re.findall(r"(\w+)(?: \(([\w, ]+)\))?", granted):
+                for column in columns.split(", ") if columns else [None]:
+                    yield table, privilege, column
 
 
 ACCOUNTS = Privileges(

@@ -18,18 +18,15 @@ def probe(role: str, privileges: Privileges, connect: Callable[[], Connection]) 
 
     Raises RoleCannotWork if it lacks any, and psycopg.OperationalError where it cannot log in.
     """
-    pairs = [
-        (name, privilege)
-        for name, granted in privileges.tables.items()
-        for privilege in granted.split(", ")
-    ]
+    wanted = list(privileges.each())
     connection = connect()
     try:
         rows = connection.execute(
             _sql["lacking"],
             {
-                "names": [name for name, _ in pairs],
-                "wanted": [privilege for _, privilege in pairs],
+                "names": [name for name, _, _ in wanted],
+                "wanted": [privilege for _, privilege, _ in wanted],
+                "columns": [column for _, _, column in wanted],
                 "definers": sorted(privileges.routines),
             },
         ).fetchall()

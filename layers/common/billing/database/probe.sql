@@ -1,13 +1,14 @@
 -- Asks, as one role of the functions, for what that role cannot do with the tables and routines.
 
 -- Lists what the role of the session lacks, five things at most. `names` and `wanted` have tables and
--- views, each with one privilege; `definers` the routines that run as their owner and that the role
+-- views, each with one privilege, and `columns` the column that it is for, null: all; `definers` the routines that run as their owner and that the role
 -- calls. A trigger's function needs no right to be executed, and functions of extensions are not ours.
 -- name: lacking
 with
 tables as (
-    select t.name, t.privilege, to_regclass('public.' || quote_ident(t.name)) as id
-    from unnest(%(names)s::text[], %(wanted)s::text[]) as t (name, privilege)
+    select t.name, t.privilege, t.single, to_regclass('public.' || quote_ident(t.name)) as id
+    from unnest(%(names)s::text[], %(wanted)s::text[], %(columns)s::text[])
+        as t (name, privilege, single)
 ),
 routines as (
     select p.oid, p.proname
@@ -23,7 +24,8 @@ where to_regclass(quote_ident(name)) is distinct from id
 union all
 select 'it may not ' || privilege || ' ' || name
 from tables
-where not has_table_privilege(id, privilege)
+where not case when single is null then has_table_privilege(id, privilege)
+               else has_column_privilege(id, single, privilege) end
 union all
 select 'it may not execute ' || proname
 from routines
