@@ -27,8 +27,9 @@ BY = {"author": "ann", "note": "asked by phone"}
 
 
 def command(name: str, user: str, **fields: str) -> dict[str, Any]:
-    app = reconcile if name == "end_sessions" else send_mail
-    return app.handler({"command": name, "user": user, **BY, **fields}, Context(55))
+    handler = reconcile.handler if name == "end_sessions" else send_mail.handler
+    answer: dict[str, Any] = handler({"command": name, "user": user, **BY, **fields}, Context(55))
+    return answer
 
 
 def refused(name: str, user: str, **fields: str) -> str:
