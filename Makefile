@@ -183,7 +183,7 @@ build: $(STAMP)-run  ## build the functions and the layer for `sam deploy` (ARCH
 		$(BIN)/sam build --cached --parallel --build-dir $(BUILD_DIR) --cache-dir $(BUILD_DIR)-cache \
 		--parameter-overrides Architecture=$(ARCHITECTURE) $(ARGS)
 	@echo "Compiling for the runtime: with .pyc files imports take a third less of a cold start."
-	@$(BIN)/python -m compileall -q --invalidation-mode unchecked-hash $(BUILD_DIR)
+	@$(BIN)/python -m compileall -q -j 0 --invalidation-mode unchecked-hash $(BUILD_DIR)
 
 build-id:  ## print the digest that `sam deploy` needs as BuildId (PARAMETERS="A=b ...")
 	@$(PYTHON) deploy/build_id.py $(PARAMETERS)

@@ -12,10 +12,10 @@ from types import FrameType
 from typing import NoReturn
 
 from local import locks
-from tests.deployed import database, emulator, leftovers, life
+from tests.deployed import database, leftovers, life
 from tests.deployed.errors import Failed, Skipped
 from tests.deployed.laps import Laps
-from tests.deployed.places import KEPT, LOCK, LOGS, ROOT
+from tests.deployed.places import KEPT, LOCK, LOGS, PREFIX, ROOT
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -55,9 +55,7 @@ def _run() -> None:
     shutil.rmtree(LOGS, ignore_errors=True)
     LOGS.mkdir(parents=True)
     laps = Laps()
-    if emulator.install():
-        laps.done("the emulator is installed")
-    directory = Path(tempfile.mkdtemp(prefix="usage-billing-deploy-test-"))
+    directory = Path(tempfile.mkdtemp(prefix=PREFIX))
     directory.chmod(0o711)  # Postgres runs as another user where this runs as root
     os.environ[leftovers.MARK] = str(directory)
     guard = leftovers.Guard(directory)

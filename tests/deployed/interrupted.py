@@ -10,16 +10,16 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from tests.deployed import __main__ as program
 from tests.deployed.errors import Skipped
-from tests.deployed.places import LOGS, ROOT
+from tests.deployed.places import PREFIX, ROOT
 
 _SECONDS = 240.0
-_PREFIX = "usage-billing-deploy-test-"
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -33,91 +33,108 @@ def _can_run() -> None:
 
 
 class Run:
-    """`make deploy-test`'s program."""
+    """`make deploy-test`'s program, with places of its own."""
 
-    def __init__(self) -> None:
+    def __init__(self, kept: Path, temporary: Path) -> None:
+        self._temporary = temporary
+        self.printed = ""
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.deployed"],
+            [sys.executable, "-u", "-m", "tests.deployed"],
             cwd=ROOT,
+            env=os.environ | {"DEPLOY_TEST_PLACE": str(kept), "TMPDIR": str(temporary)},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
         )
 
-    def builds(self) -> None:
-        """Waits until everything runs and `make deploy` has begun."""
-        log = LOGS / "01-make-deploy.log"
-        began, deadline = time.time(), time.monotonic() + _SECONDS
-        while not (log.exists() and log.stat().st_mtime > began and log.stat().st_size):
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                raise AssertionError(f"it does not begin: {self.ends()}, {self.printed}")
-            time.sleep(0.1)
+    def runs(self) -> None:
+        """Waits until all servers of the run are there. A build has begun before them."""
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self.printed += line
+            if "the stand-in for Commet run" in line:
+                return
+        raise AssertionError(f"it does not begin: {self.printed}")
 
     def signal(self, number: signal.Signals) -> None:
         os.kill(self._process.pid, number)
 
     def ends(self) -> int:
         """Its exit code, when it is over."""
-        self.printed = self._process.communicate(timeout=_SECONDS)[0]
+        self.printed += self._process.communicate(timeout=_SECONDS)[0]
         return self._process.returncode
 
     def close(self) -> None:
         self._process.kill()
         self._process.communicate()
 
+    def left(self) -> list[str]:
+        """Its files and processes, once whoever ends them has had time for that."""
+        deadline = time.monotonic() + 60
+        while found := [*self.files(), *self.processes()]:
+            if time.monotonic() > deadline:
+                return found
+            time.sleep(0.2)
+        return []
 
-@pytest.fixture
-def run() -> Iterator[Run]:
-    started = Run()
-    yield started
-    started.close()
+    def files(self) -> list[str]:
+        return [str(each) for each in self._temporary.glob(f"{PREFIX}*")]
+
+    def processes(self) -> list[str]:
+        """Processes that name the run's directory in their command or their environment."""
+        wanted = str(self._temporary / PREFIX).encode()
+        found = []
+        for entry in Path("/proc").iterdir():
+            if not entry.name.isdecimal():
+                continue
+            try:
+                known = (entry / "environ").read_bytes() + (entry / "cmdline").read_bytes()
+            except OSError:
+                continue  # it has ended, or is somebody else's
+            if wanted in known:
+                found.append(entry.name)
+        return found
 
 
-def left() -> list[str]:
-    """The files and the processes of any run, once whoever ends them has had time for it."""
-    deadline = time.monotonic() + 60
-    while found := [*_files(), *_processes()]:
-        if time.monotonic() > deadline:
-            return found
-        time.sleep(0.2)
-    return []
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
 
 
-def _files() -> list[str]:
-    return [str(each) for each in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*")]
-
-
-def _processes() -> list[str]:
-    """Processes that name the run's directory in their command or their environment."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdecimal():
-            continue
-        try:
-            known = (entry / "environ").read_bytes() + (entry / "cmdline").read_bytes()
-        except OSError:
-            continue  # it has ended, or is somebody else's
-        if _PREFIX.encode() in known:
-            found.append(entry.name)
-    return found
+@pytest.fixture(scope="module")
+def runs() -> Iterator[dict[signal.Signals, Run]]:
+    """One for each signal. They start side by side, because each has to wait for its servers."""
+    with tempfile.TemporaryDirectory(prefix="interrupted-") as place, ExitStack() as running:
+        Path(place).chmod(0o711)  # Postgres runs as another user where this runs as root
+        started = {}
+        for number in SIGNALS:
+            kept, temporary = Path(place, number.name), Path(place, f"{number.name}-tmp")
+            kept.mkdir()
+            temporary.mkdir()
+            temporary.chmod(0o711)
+            started[number] = Run(kept, temporary)
+            running.callback(started[number].close)
+        yield started
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal(run: Run, number: signal.Signals) -> None:
+def test_a_signal(runs: dict[signal.Signals, Run], number: signal.Signals) -> None:
     """130, one line, and nothing is left."""
-    run.builds()
-    assert _processes()
+    run = runs[number]
+    run.runs()
+    assert run.files()
+    assert run.processes()
     run.signal(number)
     assert run.ends() == 130
     assert "Interrupted: everything is stopped." in run.printed
-    assert left() == []
+    assert run.left() == []
 
 
-def test_killed(run: Run) -> None:
+def test_killed(runs: dict[signal.Signals, Run]) -> None:
     """The guard ends what is left and deletes the files."""
-    run.builds()
-    assert _files()
+    run = runs[signal.SIGKILL]
+    run.runs()
+    assert run.files()
+    assert run.processes()
     run.signal(signal.SIGKILL)
     run.ends()
-    assert left() == []
+    assert run.left() == []

@@ -15,7 +15,7 @@ from tests.deployed.errors import Failed
 from tests.deployed.front import Front
 from tests.deployed.laps import Laps
 from tests.deployed.places import REGION
-from tests.deployed.stack import NAME, Project, Stack
+from tests.deployed.stack import NAME, Build, Project, Stack
 from tests.deployed.watch import Seen
 
 _ORIGIN = "https://app.example.com"
@@ -24,27 +24,40 @@ _MISSING = f"arn:aws:secretsmanager:{REGION}:000000000000:secret:{NAME}-missing-
 
 
 def live(directory: Path, laps: Laps) -> None:
-    """Runs all of it. All files are below `directory`. Raises Failed."""
+    """Runs all of it. All files are below `directory`. Raises Failed and Skipped."""
     with ExitStack() as running:
+        server = running.enter_context(database.running(directory / "postgres"))
+        project = Project(server.ca)
+        build = Build(directory)
+        if emulator.install():
+            laps.done("the emulator is installed, while the first release is built")
         port = free_port(Port())
         front = running.enter_context(Front(port).running())
         running.enter_context(emulator.running(directory, port, front.port))
-        server = running.enter_context(database.running(directory / "postgres"))
         commet = running.enter_context(Commet(front.address, directory))
         laps.done("emulator, Postgres over TLS and the stand-in for Commet run")
-        _Life(front, server, commet, directory, laps).live()
+        build.wait()
+        laps.done("the first release is built")
+        _Life(front, server, commet, project, directory, laps).live()
 
 
 class _Life:
     """One stack and everything that it works with."""
 
-    def __init__(
-        self, front: Front, server: Database, commet: Commet, directory: Path, laps: Laps
+    def __init__(  # noqa: PLR0917 - all that a stack works with
+        self,
+        front: Front,
+        server: Database,
+        commet: Commet,
+        project: Project,
+        directory: Path,
+        laps: Laps,
     ) -> None:
         self._front = front
         self._server = server
         self._commet = commet
-        self._project = Project(server.ca)
+        self._project = project
+        self._directory = directory
         self._stack = Stack(front, directory)
         self._done = laps.done
         self._secrets = front.client("secretsmanager")
@@ -56,10 +69,13 @@ class _Life:
         try:
             faults.check(self._front)
             self._done("the emulator still has every fault that is adapted to")
+            table = self._project.next_release()
+            build = Build(self._directory)
             self._people.warm_up()
             story.tell(self._front, self._commet, self._stack.invoke, schedules_fire=True)
             self._done("the story through API and function URL, its schedules fired by themselves")
-            self._update()
+            build.wait()
+            self._update(table)
             self._fail()
             self._refuse_an_old_build_id()
             self._rotate()
@@ -118,12 +134,12 @@ class _Life:
         _is("the versions", set(self._stack.aliased().values()), {1})
         self._done("make deploy creates the stack")
 
-    def _update(self) -> None:
-        table = self._project.next_release()
-        self._stack.deploy({})
+    def _update(self, table: str) -> None:
+        """A parameter changes, too. SnapStart has the emulator start each version at once."""
+        self._stack.deploy({"SnapStart": "None"})
         self._check_release(2, table)
         _is("the versions", set(self._stack.aliased().values()), {2})
-        self._done("make deploy updates it: new code in the layer, a new table")
+        self._done("make deploy updates it: new code in the layer, a new table, another parameter")
 
     def _fail(self) -> None:
         """New code with a secret that does not exist. The new table stays, the code does not."""
