@@ -5,7 +5,10 @@ Not collected by `make test`, because it needs servers that not every machine ha
 
 import os
 import signal
+import subprocess
+import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -25,9 +28,15 @@ from billing.database.probe import RoleCannotWork, probe
 from billing.database.watchdog import Watchdog
 from billing.errors import DatabaseUnavailable
 from local.postgres import EmbeddedPostgres
-from tests.postgres.servers import found, pooler
+from tests.postgres.servers import found, pooler, translated, with_locales
 
 SERVERS = found()
+# Tests of plans, which `make test` runs on the newest version only.
+PLANS = (
+    "tests/integration/billing/database/test_plans.py",
+    "tests/integration/billing/delivery/test_outbox.py::TestReplacing",
+    "tests/integration/billing/usage/test_ledger.py",
+)
 ROLE, PASSWORD = "billing_app", "app"
 # What a company's database may be set to, for reasons of its own.
 ODD = {
@@ -136,6 +145,105 @@ class TestSettings:
                 admin.execute(f"alter role {ROLE} connection limit -1".encode())
 
 
+class Rotated:
+    """The secret of a login whose password was changed a moment ago."""
+
+    def __init__(self) -> None:
+        self.passwords = ["old", PASSWORD]
+
+    def get(self, *_: str) -> str:
+        password = self.passwords.pop(0) if len(self.passwords) > 1 else self.passwords[0]
+        return f'{{"username": "{ROLE}", "password": "{password}"}}'
+
+
+@pytest.fixture(scope="module")
+def abroad() -> Iterator[EmbeddedPostgres]:
+    """With a database in Turkish, where the small letter of I is not i."""
+    binaries = translated()
+    assert binaries, "install the Debian package postgresql"
+    with tempfile.TemporaryDirectory(prefix="postgres-") as place:
+        Path(place).chmod(0o755)
+        programs = with_locales(binaries, Path(place))
+        with EmbeddedPostgres(Path(place, "data"), fast=True, binaries=programs) as postgres:
+            postgres.ensure_role("billing_owner", "owner")
+            postgres.ensure_role(ROLE, PASSWORD)
+            with postgres.connect() as admin:
+                admin.execute(
+                    "create database billing owner billing_owner template template0"
+                    " lc_collate 'tr_TR.UTF-8' lc_ctype 'tr_TR.UTF-8'"
+                )
+                for name in ("lc_numeric", "lc_monetary", "lc_time"):
+                    admin.execute(f"alter database billing set {name} = 'de_DE.UTF-8'".encode())
+            migrate(owner(postgres), [(ROLE, APP)])
+            yield postgres
+
+
+class TestLocale:
+    """A server in another country, whose messages nobody here has to understand."""
+
+    @pytest.fixture(params=["de_DE.UTF-8", "fr_FR.UTF-8", "ja_JP.UTF-8"])
+    def speaking(
+        self, abroad: EmbeddedPostgres, request: pytest.FixtureRequest
+    ) -> Iterator[Database]:
+        """The functions' database; its messages are in that language from the next login on."""
+        with abroad.connect() as admin:
+            admin.execute(f"alter system set lc_messages = {quoted(request.param)}".encode())
+            admin.execute("select pg_reload_conf()")
+        deadline = time.monotonic() + 20
+        while True:
+            db = Database(connects(abroad.port))
+            if db.value("show lc_messages") == request.param:
+                break
+            db.close()
+            assert time.monotonic() < deadline
+        yield db
+        db.close()
+
+    def test_it_says_nothing_in_english(self, speaking: Database) -> None:
+        """Or the tests below would prove nothing. The value that it quotes is not logged."""
+        with pytest.raises(psycopg.DataError) as caught:
+            speaking.value("select 'hunter2'::bigint")
+        message = str(caught.value.diag.message_primary)
+        assert "invalid input" not in message
+        assert "hunter2" in message
+        assert "hunter2" not in str(caught.value)
+
+    def test_a_rotated_password_is_found(
+        self, abroad: EmbeddedPostgres, speaking: Database
+    ) -> None:
+        speaking.close()
+        settings = DatabaseSettings(
+            host="127.0.0.1", port=abroad.port, name="billing", sslmode="disable", ca="aws",
+            pooled=False, secret_id="database",
+        )  # fmt: skip
+        with connector(settings, Secrets(Rotated()), "test")() as connection:
+            assert connection.execute("select 1 as n").fetchone() == {"n": 1}
+
+    def test_a_plan_that_is_outdated_is_made_anew(
+        self, abroad: EmbeddedPostgres, speaking: Database
+    ) -> None:
+        with owner(abroad)() as connection:
+            connection.execute("create table moving (n integer)")
+            connection.execute(f"grant select on moving to {ROLE}".encode())
+            try:
+                for _ in range(3):
+                    assert speaking.all("select * from moving") == []
+                connection.execute("alter table moving add column m integer")
+                connection.execute("insert into moving values (1, 2)")
+                assert speaking.all("select * from moving") == [{"n": 1, "m": 2}]
+            finally:
+                connection.execute("drop table moving")
+
+    def test_the_role_can_work(self, abroad: EmbeddedPostgres, speaking: Database) -> None:
+        health.check(speaking)
+        probe(ROLE, APP, connects(abroad.port))
+
+    def test_small_letters_are_those_of_currencies(self, speaking: Database) -> None:
+        """Not 0.01 of a krona: in Turkish its code would not be found."""
+        assert speaking.value("select lower('ISK')") != "isk"
+        assert speaking.value("select decimals_of('ISK')") == 0
+
+
 class TestPooler:
     @pytest.fixture
     def pooled(self, server: EmbeddedPostgres) -> Iterator[tuple[int, Any]]:
@@ -222,6 +330,19 @@ class TestServer:
         fresh = Database(connects(server.port))  # the port may be another
         assert fresh.value("select 1") == 1
         fresh.close()
+
+
+@pytest.mark.parametrize("version", SERVERS)
+def test_plans(version: int) -> None:
+    """Hot statements read few rows on each version."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", *PLANS],
+        env=os.environ | {"PG_BIN": str(SERVERS[version])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-3000:]
 
 
 def test_versions() -> None:

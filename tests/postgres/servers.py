@@ -35,6 +35,41 @@ def found() -> dict[int, Path]:
     return {version: servers[version] for version in VERSIONS if version in servers}
 
 
+# As Postgres calls each locale, and its source in Debian's package `locales`.
+LOCALES = {
+    "de_DE.UTF-8": "de_DE",
+    "fr_FR.UTF-8": "fr_FR",
+    "ja_JP.UTF-8": "ja_JP",
+    "tr_TR.UTF-8": "tr_TR",
+}
+
+
+def translated() -> Path | None:
+    """The binaries of a server that has its messages in other languages, as Debian's have."""
+    places = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+    return next((each for each in reversed(places) if (each / "initdb").exists()), None)
+
+
+def with_locales(binaries: Path, place: Path) -> Path:
+    """A directory of programs that run those in `binaries` with LOCALES, which nobody installed."""
+    compiled, programs = place / "locales", place / "bin"
+    for directory in (compiled, programs):
+        directory.mkdir()
+    for name, source in LOCALES.items():
+        # It warns of sources that are older than itself, and then ends with 1.
+        subprocess.run(
+            ["localedef", "-i", source, "-f", "UTF-8", str(compiled / name)],
+            check=False,
+            capture_output=True,
+        )
+        assert (compiled / name).exists(), "install the Debian package locales"
+    for program in ("postgres", "initdb"):
+        script = programs / program
+        script.write_text(f'#!/bin/sh\nLOCPATH={compiled} exec {binaries / program} "$@"\n')
+        script.chmod(0o755)
+    return programs
+
+
 @contextmanager
 def pooler(url: str, place: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     """PgBouncer in transaction mode before the server of `url`: its URL, and the process."""
