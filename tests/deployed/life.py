@@ -57,7 +57,6 @@ class _Life:
         self._server = server
         self._commet = commet
         self._project = project
-        self._directory = directory
         self._stack = Stack(front, directory)
         self._done = laps.done
         self._secrets = front.client("secretsmanager")
@@ -69,13 +68,10 @@ class _Life:
         try:
             faults.check(self._front)
             self._done("the emulator still has every fault that is adapted to")
-            table = self._project.next_release()
-            build = Build(self._directory)
             self._people.warm_up()
             story.tell(self._front, self._commet, self._stack.invoke, schedules_fire=True)
             self._done("the story through API and function URL, its schedules fired by themselves")
-            build.wait()
-            self._update(table)
+            self._update()
             self._fail()
             self._refuse_an_old_build_id()
             self._rotate()
@@ -134,8 +130,9 @@ class _Life:
         _is("the versions", set(self._stack.aliased().values()), {1})
         self._done("make deploy creates the stack")
 
-    def _update(self, table: str) -> None:
-        """A parameter changes, too. SnapStart has the emulator start each version at once."""
+    def _update(self) -> None:
+        """A parameter changes, too: with SnapStart the emulator starts each version at once."""
+        table = self._project.next_release()
         self._stack.deploy({"SnapStart": "None"})
         self._check_release(2, table)
         _is("the versions", set(self._stack.aliased().values()), {2})

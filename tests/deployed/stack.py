@@ -68,7 +68,7 @@ def _add(file: Path, after: str, added: str) -> None:
 
 
 class Build:
-    """`make build` in the background: the next `make deploy` finds all of it in its cache."""
+    """`make build` in the background: `make deploy` then has the layer's packages in its cache."""
 
     def __init__(self, directory: Path) -> None:
         self._log = LOGS / f"build-{time.monotonic_ns()}.log"
