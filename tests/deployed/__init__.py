@@ -9,6 +9,7 @@ front        the address at which everybody calls AWS
 adaptations  what the emulator cannot do, and how its template avoids that
 faults       whether the emulator still has these faults
 emulator     the emulator's own environment, and its process
+unpacking    has the emulator unpack a layer once
 database     Postgres over TLS
 commet       the stand-in for Commet
 leftovers    ends the processes and deletes the files of a run, however it ends

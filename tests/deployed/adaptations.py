@@ -91,6 +91,14 @@ def _with_arns_of_secrets(template: Template, _: Mapping[str, Any]) -> Template:
     return {key: changed(value) for key, value in template.items()}
 
 
+def _with_names_of_logs(template: Template, _: Mapping[str, Any]) -> Template:
+    for name, each in template["Resources"].items():
+        if each["Type"] == "AWS::Logs::LogGroup":
+            named = {"Fn::Sub": f"${{AWS::StackName}}-{name}-AbCdEfGhIjKl"}
+            each["Properties"].setdefault("LogGroupName", named)
+    return template
+
+
 def _with_routes(template: Template, _: Mapping[str, Any]) -> Template:
     resources = template["Resources"]
     for name, api in list(resources.items()):
@@ -150,6 +158,11 @@ ADAPTATIONS = (
     Adaptation("code-deploy", "It has no resource types of CodeDeploy.", _without_code_deploy),
     Adaptation("metric-math", "It refuses alarms on metric math.", _without_metric_math),
     Adaptation("secret-ref", "Ref of a secret is its name, not its ARN.", _with_arns_of_secrets),
+    Adaptation(
+        "log-names",
+        "It names log groups otherwise than CloudFormation: /aws/cloudformation/<stack>/<logical id>.",
+        _with_names_of_logs,
+    ),
     Adaptation(
         "api-body",
         "It ignores the Body of an HTTP API (routes, CORS), and reads CORS in the Body's spelling.",

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import httpx
 
+from tests.deployed import unpacking
 from tests.deployed.errors import Failed, Skipped
 from tests.deployed.places import ENVIRONMENT, HOST, LOGS, REGION, ROOT
 
@@ -73,7 +74,7 @@ def running(directory: Path, port: int, front_port: int) -> Iterator[str]:
     environment.pop("PYTHONPATH", None)
     with (LOGS / "emulator.log").open("wb") as log:
         process = subprocess.Popen(
-            [str(ENVIRONMENT / "bin/python"), "-m", "ministack"],
+            [str(ENVIRONMENT / "bin/python"), unpacking.__file__, str(temporary / "layers")],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

@@ -80,6 +80,15 @@ def _secret_ref(front: Front) -> bool:
         return outputs is None or not outputs["Ref"].startswith("arn:")
 
 
+def _log_names(front: Front) -> bool:
+    template = {
+        "Resources": {"Logs": {"Type": "AWS::Logs::LogGroup", "Properties": {}}},
+        "Outputs": {"Name": {"Value": {"Ref": "Logs"}}},
+    }
+    with _stack(front, template) as outputs:
+        return outputs is None or "/" in outputs["Name"]
+
+
 def _api_body(front: Front) -> bool:
     integration = {
         "type": "http_proxy",
@@ -129,6 +138,7 @@ PROBES: Mapping[str, Callable[[Front], bool]] = {
     "code-deploy": _code_deploy,
     "metric-math": _metric_math,
     "secret-ref": _secret_ref,
+    "log-names": _log_names,
     "api-body": _api_body,
 }
 

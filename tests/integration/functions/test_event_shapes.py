@@ -89,7 +89,10 @@ OTHERS: dict[str, Any] = {
     "true": True, "context null": {"requestContext": None},
     "context of text": {"requestContext": "x"},
     "http null": {"requestContext": {"http": None, "requestId": None, "routeKey": None}},
-    "http of numbers": {"requestContext": {"http": {"method": 1, "path": 2}, "requestId": 3}},
+    "http of numbers": {
+        "rawPath": "/usage",
+        "requestContext": {"http": {"method": 1, "path": 2}, "requestId": 3},
+    },
 }  # fmt: skip
 
 
@@ -113,6 +116,7 @@ ODD_PARTS: dict[str, dict[str, Any]] = {
     "body an object": {"body": {"a": 1}},
     "base64 null": {"isBase64Encoded": None},
     "path null": {"rawPath": None},
+    "path a number": {"rawPath": 5},
     "no version": {"version": None},
 }
 

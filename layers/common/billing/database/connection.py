@@ -40,7 +40,6 @@ _NOT_THE_CONNECTION = (
     psycopg.errors.QueryCanceled,
     psycopg.errors.LockNotAvailable,
     psycopg.errors.DeadlockDetected,
-    psycopg.errors.SerializationFailure,
     psycopg.errors.DiskFull,
 )
 
@@ -241,7 +240,7 @@ class Database:
             return self._watched(statement, params)
         except _CONNECTION_LOST as error:
             self.close()
-            if isinstance(error, _NOT_THE_CONNECTION) and not _lost_a_race(error):
+            if isinstance(error, _NOT_THE_CONNECTION):
                 raise
             _count_unavailable()
             raise DatabaseUnavailable from error
@@ -336,10 +335,6 @@ def _is_outdated_plan(error: psycopg.Error) -> bool:
         diag.message_primary == "cached plan must not change result type"
         or diag.source_function == "RevalidateCachedQuery"
     )
-
-
-def _lost_a_race(error: psycopg.Error) -> bool:
-    return isinstance(error, psycopg.errors.SerializationFailure)
 
 
 def _count_unavailable() -> None:
