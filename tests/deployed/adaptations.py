@@ -160,7 +160,7 @@ ADAPTATIONS = (
     Adaptation("secret-ref", "Ref of a secret is its name, not its ARN.", _with_arns_of_secrets),
     Adaptation(
         "log-names",
-        "It names log groups otherwise than CloudFormation: /aws/cloudformation/<stack>/<logical id>.",
+        "It names log groups otherwise than CloudFormation, with slashes.",
         _with_names_of_logs,
     ),
     Adaptation(
