@@ -135,7 +135,7 @@ class TestProbe:
 
     def test_tables_that_it_may_not_use(self, role: Role) -> None:
         role.may("revoke billing_app from")
-        with pytest.raises(RoleCannotWork, match="it may not (select|insert|update|delete)"):
+        with pytest.raises(RoleCannotWork, match=r"it may not (select|insert|update|delete)"):
             probe(NAME, APP, role.connects())
 
     def test_routines_that_it_may_not_execute(self, role: Role, shared: Database) -> None:
