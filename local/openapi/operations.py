@@ -84,11 +84,10 @@ def phrase(status: int) -> str:
 
 def gateways_own(status: int) -> Operation:
     """An answer that only API Gateway gives with this status."""
-    found: Operation = {
+    return {
         "description": f"API Gateway's own answer: {HTTPStatus(status).phrase}.",
         "content": {},
     }
-    return found | ({"headers": _RETRY_AFTER} if status == HTTPStatus.TOO_MANY_REQUESTS else {})
 
 
 def _codes_of_form(operation: Operation, method: str, handler: Callable[..., Any]) -> set[str]:
