@@ -105,6 +105,13 @@ erase: $(STAMP)-run  ## erase a user (user=usr_..., author=, note=who asked for 
 	@$(BIN)/python -m local erase "$(user)" --author "$(author)" --note "$(note)"
 
 ##@ Work on it
+.PHONY: function
+function: $(STAMP)-dev  ## write a metered route of your own, with test and template (name=summarize feature=storage)
+	@$(BIN)/python -m local.new_function "$(or $(name),$(error Say which: make function name=summarize))" \
+		$(if $(feature),--feature "$(feature)")
+	@$(BIN)/python -m local.openapi --write
+	@$(BIN)/python -m deploy.costs --write
+
 .PHONY: test test-pythons test-postgres prove mutate sam-local-test deploy-test check format openapi bench
 test: $(STAMP)-dev node-tools  ## all tests: unit, contract, integration on a real Postgres, end to end
 	@$(BIN)/pytest $(if $(findstring .py,$(ARGS)),,$(IN_PARALLEL)) $(ARGS)

@@ -8,6 +8,7 @@ table that this program prints. Sizes, alarms and schedules are read from the te
 """
 
 import argparse
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -222,6 +223,15 @@ def _dollars(amount: float) -> str:
     return f"{amount:,.0f}" if amount >= 10 else f"{amount:.1f}"
 
 
+def described(page: str, path: Path = ROOT / "template.yaml") -> str:
+    """The text of docs/aws.md with the table, and what snapshots cost, as they are now."""
+    old = re.compile(r"^\| A month, in USD .*?^\| \*\*Together\*\*[^\n]*", re.MULTILINE | re.DOTALL)
+    snapshots = estimate(Load(0), load_template(path), 0, database=False)["SnapStart"]
+    page = old.sub(lambda _: as_markdown(table(path)), page, count=1)
+    said = f"about {snapshots:.0f} USD a month for the current ones"
+    return re.sub(r"about \d+ USD a month for the current ones", said, page, count=1)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line. Returns the exit code."""
     parser = argparse.ArgumentParser(
@@ -245,7 +255,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="costs with the parameter UsageProvisionedConcurrency=WARM",
     )
     parser.add_argument("--no-database", action="store_true", help="costs without database.yaml")
+    parser.add_argument("--write", action="store_true", help="write the table into docs/aws.md")
     given = parser.parse_args(arguments)
+    if given.write:
+        page = ROOT / "docs" / "aws.md"
+        page.write_text(described(page.read_text(encoding="utf-8")), encoding="utf-8")
+        print("Wrote docs/aws.md.")
+        return 0
     if given.events_a_day is None:
         print(as_markdown(table()))
         return 0

@@ -35,6 +35,7 @@ from tests.unit.markdown import PAGES, ROOT, Block, blocks
 
 AWS = "needs an AWS account"
 TESTS = "runs the tests, this one with them"
+OWN = "changes the checkout: tests/e2e/test_build_your_own.py does what the page says in a copy"
 DOCKER = "needs a Docker engine: `make sam-local-test` runs the page"
 START_SECONDS = 90
 PAGE_SECONDS = 180
@@ -82,6 +83,31 @@ EXEMPT = [
     Exempt("docs/operations.md", "The operator's door", "STACK=", AWS),
     Exempt("docs/operations.md", "The mail function's door", "STACK=", AWS),
     Exempt("docs/mail.md", "Mails that come back", "aws sesv2", AWS),
+    Exempt(
+        "docs/operations.md",
+        "usage-drift",
+        "stack()",
+        "needs a user; tests/integration/local/test_drift.py practises it",
+    ),
+    Exempt(
+        "docs/debugging.md",
+        "From an answer to its log lines",
+        "make logs",
+        "needs an id; tests/integration/local/test_operate.py looks one up",
+    ),
+    Exempt(
+        "docs/debugging.md",
+        "Stop inside a function",
+        "make debug",
+        "waits for a debugger; tests/e2e/gateway/test_debugging.py is one",
+    ),
+    Exempt("docs/build-your-own.md", "1. Run it", "make run", OWN),
+    Exempt("docs/build-your-own.md", "2. Your plans and your currency", "rm -rf", OWN),
+    Exempt("docs/build-your-own.md", "3. A function of your own", "make function", OWN),
+    Exempt("docs/build-your-own.md", "3. A function of your own", "curl", OWN),
+    Exempt("docs/build-your-own.md", "3. A function of your own", "make check", OWN),
+    Exempt("docs/build-your-own.md", "4. Your backend", "pip install", OWN),
+    Exempt("docs/build-your-own.md", "7. Deploy", "make deploy", AWS),
     Exempt("docs/operations.md", "Adopting a customer", "make adopt", "needs a customer of Commet"),
     Exempt("docs/operations.md", "Erasing a user", "make erase", "needs somebody to erase"),
     Exempt("docs/operations.md", "failure-queue", "QUEUE=", AWS),

@@ -127,7 +127,8 @@ def table() -> dict[str, str]:
 
 def names() -> Iterator[str]:
     for model in shapes.Request.__subclasses__():
-        yield from model.model_fields
+        if model.__module__ == shapes.__name__:  # a function of one's own has bodies of its own
+            yield from model.model_fields
     for path in json.loads((ROOT / "docs" / "openapi.json").read_text())["paths"].values():
         for operation in path.values():
             found = operation.get("parameters", [])

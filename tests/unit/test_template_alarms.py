@@ -235,6 +235,7 @@ class TestEveryFunction:
 
     def test_its_log_group_and_its_role_are_its_own(self) -> None:
         functions = of_type(load(TEMPLATE)["Resources"], "AWS::Serverless::Function")
+        assert functions
         for name, function in functions.items():
             own = name.removesuffix("Function")
             assert function["Role"] == {"Fn::GetAtt": [f"{own}Role", "Arn"]}
@@ -280,6 +281,7 @@ class TestLittleTraffic:
         """Made before, the alarm would ring in every new stack."""
         silent = {n: a for n, a in ALARMS.items() if a["TreatMissingData"] == "breaching"}
         resources, translated = load(TEMPLATE)["Resources"], translate(load(TEMPLATE))
+        assert silent
         for name, alarm in silent.items():
             (watched,) = (each["Value"]["Ref"] for each in alarm["Dimensions"])
             assert resources[name]["DependsOn"] == f"{watched}Schedule"

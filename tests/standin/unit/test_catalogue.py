@@ -216,7 +216,9 @@ class TestYaml:
 
     @pytest.mark.parametrize("text", ["", "# nothing\n", "- 1\n", "a: &a [*a]\n", "plans: {", "?"])
     def test_what_is_no_catalogue(self, tmp_path: Path, text: str) -> None:
-        assert all(line.startswith("  line ") for line in self.said(tmp_path, text))
+        said = self.said(tmp_path, text)
+        assert said
+        assert all(line.startswith("  line ") for line in said)
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b'{"plans": \xff}', b"[]", None])
