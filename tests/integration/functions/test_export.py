@@ -4,15 +4,18 @@ import json
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
 from billing import wiring
-from billing.accounts import export
+from billing.accounts import erasing, export
 from billing.accounts.limits import Limit
 from billing.audit import trail
 from billing.audit.trail import Action
 from billing.database.connection import Database
+from billing.deadline import Deadline
+from billing.subscriptions import inbox
 from functions.track_usage import app as track_usage
 from tests.environments import forget
 from tests.integration.billing.conftest import NOW, Subscribe
@@ -95,8 +98,8 @@ def test_everything(subscribe: Subscribe, db: Database) -> None:
         }  # fmt: skip
         assert call("POST", "/usage", body, token=KEY).status == 202
         db.execute(
-            "insert into webhooks (id, type, customer, payload, status)"
-            " values (%(id)s, 'invoice.sent', %(user)s, %(payload)s, 'applied')",
+            "insert into webhooks (id, type, customer, user_id, payload, status)"
+            " values (%(id)s, 'invoice.sent', %(user)s, %(user)s, %(payload)s, 'applied')",
             {"id": f"whev_{user}", "user": user, "payload": f'{{"to": "{user}"}} \udc00'.encode(
                 "utf-8", "surrogatepass"
             )},
@@ -108,6 +111,81 @@ def test_everything(subscribe: Subscribe, db: Database) -> None:
     assert found["webhooks"][0]["payload"].startswith('{"to": "usr_ana"}')
     assert "usr_bob" not in json.dumps(found)
     assert found.keys() == export.SECTIONS.keys()
+
+
+class TestWebhooks:
+    """The content of a webhook is the export of the user whose it was, and of nobody else."""
+
+    @staticmethod
+    def hear(event: str, minutes: int = 0, **data: Any) -> str:
+        at = (NOW + timedelta(minutes=minutes)).isoformat()
+        body = json.dumps({
+            "id": f"whev_{uuid4().hex[:12]}", "event": event, "mode": "sandbox", "timestamp": at,
+            "data": {"updatedAt": at, **data},
+        }).encode()  # fmt: skip
+        return inbox.receive(wiring.database(), body, mode="sandbox", now=NOW).outcome
+
+    @pytest.mark.parametrize("early", [True, False])
+    def test_of_somebody_with_the_same_address(
+        self, subscribe: Subscribe, db: Database, *, early: bool
+    ) -> None:
+        """Commet gave Vera's customer the id of Ana, who checked out with Vera's address."""
+        subscribe("usr_ana", starts_at=None)
+        db.execute("update users set customer_requested_at = now()")
+        link: dict[str, Any] = {
+            "id": "cus_vera",
+            "externalId": "usr_ana",
+            "email": "vera@example.com",
+        }
+        if not early:
+            assert self.hear("customer.updated", **link, fullName="Vera") == "applied"
+        hers: dict[str, Any] = {
+            "externalId": "usr_ana",
+            "customerId": "cus_vera",
+            "customerName": "Vera",
+        }
+        for event in ("invoice.created", "invoice.sent", "payment.received"):
+            assert self.hear(event, invoiceId="inv_1", subscriptionId="sub_1", **hers) == "ignored"
+        if early:
+            assert self.hear("customer.updated", **link, fullName="Vera") == "applied"
+        assert exported("usr_ana")["webhooks"] == []
+        assert db.value("select count(*) from webhooks where payload is not null") == 0
+
+    def test_of_a_customer_that_gets_another_user(self, subscribe: Subscribe) -> None:
+        """What was heard before is the user's before; what comes then is the next one's."""
+        for user in ("usr_ana", "usr_bob"):
+            subscribe(user, starts_at=None)
+        self.hear("customer.updated", 0, id="cus_1", externalId="usr_ana", fullName="Ana")
+        self.hear("invoice.sent", 1, customerId="cus_1", customerName="Ana")
+        self.hear("customer.updated", 2, id="cus_1", externalId="usr_bob", fullName="Bob")
+        self.hear("invoice.sent", 3, customerId="cus_1", customerName="Bob")
+        for user, name in (("usr_ana", "Ana"), ("usr_bob", "Bob")):
+            texts = [row["payload"] for row in exported(user)["webhooks"]]
+            assert [name in text for text in texts] == [True, True]
+        erasing.erase(wiring.database(), "usr_ana", by=trail.SOMEBODY)
+        kept = wiring.database().all("select payload from webhooks where payload is not null")
+        assert ["Bob" in bytes(row["payload"]).decode() for row in kept] == [True, True]
+
+    def test_of_a_user_who_appears_later(self, subscribe: Subscribe) -> None:
+        """Then the webhook is applied, and exported."""
+        assert self.hear("subscription.updated", subscriptionId="sub_1", externalId="usr_ana",
+                         status="active", customerName="Ana") == "ignored"  # fmt: skip
+        subscribe("usr_ana", starts_at=None)
+        inbox.retry_failed(
+            wiring.database(), mode="sandbox", clock=lambda: NOW, deadline=Deadline.after(9)
+        )
+        (row,) = exported("usr_ana")["webhooks"]
+        assert (row["status"], "Ana" in row["payload"]) == ("applied", True)
+
+    def test_of_one_that_failed(
+        self, subscribe: Subscribe, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It waits for a later run, and is the user's all the same."""
+        subscribe("usr_ana", starts_at=None)
+        monkeypatch.setattr(inbox, "_change_of", lambda *_: 1 / 0)
+        assert self.hear("subscription.updated", externalId="usr_ana") == "failed"
+        (row,) = exported("usr_ana")["webhooks"]
+        assert row["status"] == "failed"
 
 
 def test_no_secrets() -> None:
@@ -131,8 +209,9 @@ def test_page_by_page(subscribe: Subscribe, db: Database, monkeypatch: pytest.Mo
     ]
     assert call("POST", "/usage", {"events": events}, token=KEY).status == 202
     db.execute(
-        "insert into webhooks (id, type, customer, payload, status)"
-        " select 'whev_' || n, 'x', 'usr_ana', convert_to(repeat('x', 100000), 'UTF8'), 'applied'"
+        "insert into webhooks (id, type, customer, user_id, payload, status)"
+        " select 'whev_' || n, 'x', 'usr_ana', 'usr_ana', convert_to(repeat('x', 100000), 'UTF8'),"
+        " 'applied'"
         " from generate_series(1, 70) n"
     )
     whole = exported("usr_ana")

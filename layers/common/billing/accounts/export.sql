@@ -200,7 +200,7 @@ limit %(limit)s
 -- name: webhooks
 select array[t.id] as key, to_jsonb(t) as row
 from webhooks t
-where t.customer in (select unnest(array[u.id, u.commet_customer_id]) from users u where u.id = %(user_id)s)
+where t.user_id = %(user_id)s
   and t.id > %(after1)s
 order by t.id
 limit %(limit)s

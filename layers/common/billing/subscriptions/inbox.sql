@@ -11,10 +11,11 @@ select receive_webhook(
 -- as it is.
 -- name: store_failed_webhook
 insert into webhooks
-    (id, type, mode, customer, occurred_at, payload, status, due_at, error)
+    (id, type, mode, customer, user_id, occurred_at, payload, status, due_at, error)
 values
     (%(id)s, %(type)s, %(mode)s,
      case when is_erased(%(customer)s) then find_user(%(customer)s) else %(customer)s end,
+     find_user(%(customer)s),
      %(occurred_at)s,
      case when is_erased(%(customer)s) then %(stripped)s::bytea else %(payload)s::bytea end,
      'failed', now(), %(error)s)

@@ -68,8 +68,8 @@ FILLED = {
     " select 'usr_' || g, '{}', 1, 'usd', 'canceled', now()",
     "invoice_search": "subscription_id, user_id, due_at"
     " select 'sub_' || g || '-' || n, 'usr_' || g, now()",
-    "webhooks": "id, type, customer, payload, status"
-    " select 'whev_' || g || '-' || n, 'x', 'usr_' || g, 'x', 'applied'",
+    "webhooks": "id, type, customer, user_id, payload, status"
+    " select 'whev_' || g || '-' || n, 'x', 'usr_' || g, 'usr_' || g, 'x', 'applied'",
     "audit": "id, actor_kind, actor, user_id, action, outcome"
     " select gen_random_uuid(), 'user', 'usr_' || g, 'usr_' || g, 'a.b', 'done'",
 }  # fmt: skip

@@ -121,8 +121,9 @@ begin
     where id = v_id;
     if v_by_email then
         update users set billing_email_taken_at = p_now where id = v_named;
-        update webhooks set error = 'somebody_elses'
-        where customer = v_named and status = 'ignored' and error = 'unknown_customer';
+        update webhooks set error = 'somebody_elses', payload = null
+        where customer = v_named and status = 'ignored' and user_id is null
+          and coalesce(error, 'unknown_customer') = 'unknown_customer';
         return;
     end if;
     if v_holder <> v_named or v_named is null then

@@ -33,8 +33,8 @@ begin
     delete from attempts where key = any (attempts_of(p_user));
     -- A webhook that was not applied yet keeps its payload until it is: Python strips it.
     update webhooks set payload = null
-    where customer in (p_user, v_user.commet_customer_id) and payload is not null
-      and status in ('applied', 'ignored', 'unreadable');
+    where (customer in (p_user, v_user.commet_customer_id) or user_id = p_user)
+      and payload is not null and status in ('applied', 'ignored', 'unreadable');
     update customers set approved_note = null
     where id = v_user.commet_customer_id or approved_for = p_user;
     update audit set note = null where user_id = p_user and note is not null;
@@ -196,8 +196,9 @@ begin
     update alarm_once set about = v_new where about = p_user;
     update alarm_once set subject = v_new where subject = p_user;
     update webhooks set customer = v_new where customer = p_user;
+    update webhooks set user_id = v_new where user_id = p_user and p_user <> v_new;
     update webhooks set payload = null
-    where customer in (v_new, v_customer) and payload is not null;
+    where (customer in (v_new, v_customer) or user_id = v_new) and payload is not null;
     update customers set external_id = v_new where external_id = p_user;
     update customers set approved_for = v_new, approved_note = null where approved_for = p_user;
     -- A user acts on the own account only.

@@ -1,5 +1,17 @@
 -- Commet's webhooks: a webhook is stored and applied in one statement, or neither.
 
+-- Notes whose a webhook about who a customer is was: that of the user who has the customer by now. If Commet
+-- linked the customer by its address, the webhook is about somebody else, and its content goes.
+create or replace function note_whose(p_id text, p_customer text) returns void
+language sql as $$
+    update webhooks set
+        user_id = (select u.id from users u where u.commet_customer_id = p_customer),
+        payload = case when not exists (
+            select from customers c where c.id = p_customer and c.by_email
+        ) then payload end
+    where id = p_id
+$$;
+
 -- Stores a webhook and applies its change. Returns 'duplicate' if its id was stored before, else
 -- the status its row got: 'applied' if it has a change of one of our users or news about a customer
 -- (record_customer), else p_status
@@ -11,22 +23,25 @@ create or replace function receive_webhook(
 ) returns text
 language plpgsql as $$
 declare
-    v_user text;
+    v_user text := find_user(p_customer);
     v_status text := case when p_status = 'other_mode' then 'ignored' else p_status end;
     v_why text := case when p_status = 'other_mode' then p_status end;
+    -- About somebody who only has the same address as our user: nothing of the content is kept.
+    v_others boolean := p_status <> 'other_mode' and v_user is null
+        and not coalesce(p_change ? 'customer', false)
+        and why_ignored(p_customer) = 'somebody_elses';
 begin
     if p_change is not null then
-        v_user := find_user(p_customer);
         if v_user is null and not p_change ? 'customer' then
             v_why := why_ignored(p_customer);
         else
             v_status := 'applied';
         end if;
     end if;
-    insert into webhooks (id, type, mode, customer, occurred_at, payload, status, error)
+    insert into webhooks (id, type, mode, customer, user_id, occurred_at, payload, status, error)
     select p_id, p_type, p_mode,
-           case when e.id is null then p_customer else e.id end, p_at,
-           case when e.id is null then p_payload end, v_status, v_why
+           case when e.id is null then p_customer else e.id end, v_user, p_at,
+           case when e.id is null and not v_others then p_payload end, v_status, v_why
     from (select 1) as one
     -- Of an erased user nothing of the content is kept, nor an id that was replaced.
     left join users e on e.id = find_user(p_customer) and e.erased_at is not null
@@ -38,6 +53,7 @@ begin
         perform note_customer(p_customer);
     elsif v_status = 'applied' and p_change ? 'customer' then
         perform record_customer(p_change->'customer', p_now);
+        perform note_whose(p_id, p_change->'customer'->>'id');
     elsif v_status = 'applied' then
         perform record_change(v_user, p_at, p_change, p_now);
     end if;
@@ -69,6 +85,7 @@ begin
         if p_change ? 'customer' then
             v_status := 'applied';
             perform record_customer(p_change->'customer', p_now);
+            perform note_whose(p_id, p_change->'customer'->>'id');
         elsif v_user is null then
             v_why := why_ignored(p_customer);
             perform note_customer(p_customer);
@@ -79,9 +96,10 @@ begin
     end if;
     update webhooks set
         status = v_status, due_at = null, error = v_why,
+        user_id = case when p_change ? 'customer' then user_id else v_user end,
         -- Housekeeping drops old payloads, but not of failed webhooks. If it has passed this
         -- webhook already, the payload must be dropped here.
-        payload = case when is_erased(customer) then null when received_at > (
+        payload = case when is_erased(customer) or v_why = 'somebody_elses' then null when received_at > (
             select (c.position->>'received_at')::timestamptz from rounds c
             where c.name = 'inbox_payloads'
         ) is not false then payload end

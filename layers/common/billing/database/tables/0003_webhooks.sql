@@ -5,6 +5,9 @@ create table webhooks (
     type        text not null,
     mode        text,
     customer    text collate "C",
+    -- Whose the webhook was when it was stored or applied: the user of the customer, not of the address.
+    -- Null: nobody's, or not known yet. The content belongs to this user's export.
+    user_id     text collate "C",
     occurred_at timestamptz,
     received_at timestamptz not null default now(),
     payload     bytea,                        -- bytes as signed: jsonb refuses some JSON
@@ -14,7 +17,7 @@ create table webhooks (
     due_at      timestamptz,                  -- when reconcile tries it again
     -- Of a failed webhook: why it failed. Of an ignored one: why it may matter later.
     -- 'unknown_customer' waits until that user appears, 'other_mode' until a deployment sets
-    -- CommetMode to the webhook's mode. 'somebody_elses' waits for nothing.
+    -- CommetMode to the webhook's mode. 'somebody_elses' waits for nothing and has no payload.
     error       text
 );
 create index webhooks_due_at on webhooks (due_at) where due_at is not null;
@@ -28,4 +31,5 @@ create index webhooks_dead on webhooks (id) where status = 'dead';
 create index webhooks_failed on webhooks (attempts, occurred_at)
     where status = 'failed';
 create index webhooks_customer on webhooks (customer, received_at);
+create index webhooks_user_id on webhooks (user_id, id) where user_id is not null;
 create index webhooks_received_at on webhooks (received_at);
