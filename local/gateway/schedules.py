@@ -2,25 +2,37 @@
 
 import json
 import threading
+import time
+from datetime import UTC, datetime, timedelta
 
 from local.gateway.events import schedule_event
 from local.gateway.functions import Functions, TooManyRequestsError
+from local.gateway.sidecar import Clock
 from local.gateway.template import Schedule, Template, rate_seconds
 
 _MINUTE = 60
+# How often a schedule looks whether the clock was moved. One that fires sooner need not look.
+_LOOK_SECONDS = 5.0
 
 
 class Scheduler:
     """Runs each schedule in its own thread, so that no schedule overlaps itself.
 
     `seconds_per_minute` says how many seconds a minute of the schedules takes. With 2,
-    `rate(1 minute)` fires every two seconds and `rate(1 hour)` every two minutes.
+    `rate(1 minute)` fires every two seconds and `rate(1 hour)` every two minutes. Where `clock`,
+    the time of the functions, was moved by as much as a schedule waits, it fires as well.
     """
 
     def __init__(
-        self, template: Template, functions: Functions, *, seconds_per_minute: float
+        self,
+        template: Template,
+        functions: Functions,
+        *,
+        seconds_per_minute: float,
+        clock: Clock | None = None,
     ) -> None:
         self._functions = functions
+        self._clock = clock
         self._factor = seconds_per_minute / _MINUTE
         self._stopping = threading.Event()
         self._threads = [
@@ -37,10 +49,26 @@ class Scheduler:
         self._stopping.set()
 
     def _run(self, schedule: Schedule) -> None:
-        pause = rate_seconds(schedule.expression) * self._factor
-        while not self._stopping.wait(pause):
+        rate = rate_seconds(schedule.expression)
+        while self._wait(rate * self._factor, timedelta(seconds=rate)):
             event = json.loads(schedule.payload) if schedule.payload else schedule_event(schedule)
             try:
                 self._functions.invoke(schedule.function, event, routine=True)
             except TooManyRequestsError:
                 continue  # the function is busy, or the gateway is stopping
+
+    def _wait(self, pause: float, moved: timedelta) -> bool:
+        """Waits so long, or until the clock was moved so far. False where nothing fires again."""
+        end, before = time.monotonic() + pause, self._ahead()
+        while (left := end - time.monotonic()) > 0:
+            if self._stopping.wait(min(left, _LOOK_SECONDS)):
+                return False
+            if left > _LOOK_SECONDS and self._ahead() - before >= moved:
+                return True
+        return not self._stopping.is_set()
+
+    def _ahead(self) -> timedelta:
+        """How far the functions' clock is ahead of this machine's."""
+        if self._clock is None:
+            return timedelta()
+        return datetime.fromisoformat(self._clock()) - datetime.now(UTC)

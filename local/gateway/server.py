@@ -275,7 +275,10 @@ class Gateway:
             self._closing.callback(self._functions.close)
             self._sidecar.functions = self._functions
             self._scheduler = Scheduler(
-                template, self._functions, seconds_per_minute=schedule_minute_seconds or 0
+                template,
+                self._functions,
+                seconds_per_minute=schedule_minute_seconds or 0,
+                clock=clock,
             )
             self._closing.callback(self._scheduler.stop)
             self._schedules_fire = schedule_minute_seconds is not None

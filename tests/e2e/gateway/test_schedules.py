@@ -4,9 +4,13 @@ import io
 import json
 import time
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from local.gateway import schedules
 from local.gateway.logs import Log
 from local.gateway.server import Gateway
 from local.gateway.template import Schedule, Template
@@ -82,3 +86,32 @@ def test_without_being_told_nothing_fires(template: Template, tmp_path: Path) ->
     with Gateway(changed, log=Log(output)) as gateway:
         gateway.invoke("Probe", {})
     assert "Timer" not in output.getvalue()
+
+
+def test_a_schedule_follows_the_clock_of_the_functions(
+    template: Template, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A minute that was skipped has passed, although an hour is to be waited for it."""
+    monkeypatch.setattr(schedules, "_LOOK_SECONDS", 0.05)
+    record = tmp_path / "record"
+    code = tmp_path / "code"
+    code.mkdir()
+    (code / "app.py").write_text(_SLOW)
+    timer = replace(
+        template.functions["Timer"], code=code, layers=(), environment={"RECORD": str(record)}
+    )
+    schedule = Schedule("Tick", "Timer", "rate(1 minute)", "aws.scheduler")
+    only = replace(template, functions={"Timer": timer}, schedules=(schedule,), api=None, urls=())
+    ahead = timedelta()
+
+    def clock() -> str:
+        return (datetime.now(UTC) + ahead).isoformat()
+
+    with Gateway(only, log=Log(io.StringIO()), clock=clock, schedule_minute_seconds=3600):
+        ahead += timedelta(seconds=58)
+        time.sleep(0.5)
+        assert not record.exists()
+        ahead += timedelta(seconds=3)
+        assert [kind for kind, _ in lines(record, 2)] == ["begin", "end"]
+        time.sleep(0.5)
+        assert len(lines(record, 2)) == 2
