@@ -146,15 +146,15 @@ order by t.idempotency_key, t.feature
 limit %(limit)s
 
 -- name: reservations
-select array[t.id] as key, to_jsonb(t) - '{fingerprint}'::text[] as row
+select array[(h.t).id] as key, to_jsonb(h.t) - '{fingerprint}'::text[] as row
 from (
     -- Each half has an index.
-    select t.* from usage_reservation t where t.user_id = %(user_id)s and t.state = 'held'
+    select t from usage_reservation t where t.user_id = %(user_id)s and t.state = 'held'
     union all
-    select t.* from usage_reservation t where t.user_id = %(user_id)s and t.state <> 'held'
-) t
-where t.id > %(after1)s
-order by t.id
+    select t from usage_reservation t where t.user_id = %(user_id)s and t.state <> 'held'
+) as h (t)
+where (h.t).id > %(after1)s
+order by (h.t).id
 limit %(limit)s
 
 -- name: deliveries
