@@ -166,6 +166,7 @@ def _introduce(console: Console, stack: LocalStack) -> None:
         markup=False,
     )
     console.print("[dim]Code is reloaded when it changes. Ctrl-C stops everything.[/]")
+    console.print("[dim]In another terminal: make logs id=... shows what became of an answer.[/]")
 
 
 def _explain_relay(console: Console, stack: LocalStack) -> None:

@@ -34,7 +34,7 @@ def write(root: Path, name: str, feature: str) -> list[Path]:
     path, own = name.replace("_", "-"), "".join(part.capitalize() for part in name.split("_"))
     template = (root / "template.yaml").read_text(encoding="utf-8")
     taken = [f"  {own}Function:\n", f"Path: /{path}}}", f"Path: /{path}\n", f"  {own}Logs:\n"]
-    if (root / "functions" / name).exists() or any(each in template for each in taken):
+    if (root / "functions" / name / "app.py").exists() or any(each in template for each in taken):
         raise NewFunctionError(f"There is a function {name}, or a route /{path}, already.")
     fill = _filling(
         {
