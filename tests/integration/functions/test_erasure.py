@@ -657,6 +657,26 @@ class TestComingBack:
         }  # fmt: skip
         assert db.value("select sum(overpaid) from debt_link") == 0
 
+    def test_a_given_id_that_is_used_again_early(
+        self,
+        customer: Customer,
+        remote: StandIn,  # noqa: F811
+    ) -> None:
+        """While the dispute is open: the debt that comes of it is the same person's."""
+        transaction = remote.control.state()["transactions"][0]
+        remote.control.dispute(transaction["id"])
+        customer.hear()
+        customer.erase()
+        customer.run()
+        customer.hear()
+        later(6)
+        assert put().status == 201
+        remote.control.resolve_dispute(transaction["id"], outcome="lost")
+        customer.hear()
+        customer.run()
+        refused = customer.checkout()
+        assert (refused.code, refused.json.get("amount")) == ("debt_open", "34.51")
+
     def test_a_dispute_that_is_lost_later(
         self,
         person: Person,

@@ -229,9 +229,7 @@ begin
     where user_id = v_new;
     update remembered r set
         had_trial = had_trial_before(r), free_until = free_until_of(r),
-        user_id = case when exists (
-            select from debt d where d.user_id = v_new and d.ended_at is null
-        ) then v_new end
+        user_id = case when may_owe(v_new) then v_new end
     where user_id = v_new;
     perform audit(v_new, jsonb_build_object(
         'id', gen_random_uuid(), 'actor_kind', 'system', 'action', 'account.erased',
@@ -239,6 +237,24 @@ begin
     ));
     return true;
 end
+$$;
+
+-- Returns whether a user owes something, or may turn out to: a dispute, an invoice, or usage that is not
+-- delivered. An id that a product wants again is given up before all that is decided.
+create or replace function may_owe(p_user text) returns boolean
+language sql stable as $$
+    select exists (select from debt d where d.user_id = p_user and d.ended_at is null)
+        or exists (
+            select from payment_trouble t
+            where t.user_id = p_user and t.resolved_at is null
+              and t.kind in ('dispute', 'failed_payment', 'unpaid_invoice')
+        )
+        or exists (select from invoice_search s where s.user_id = p_user)
+        or exists (
+            select from usage_delivery d
+            where d.user_id = p_user and d.state <> 'sent'
+              and (d.state = 'pending' or d.resolved_at is null)
+        )
 $$;
 
 -- Returns whether a remembered person had a trial.

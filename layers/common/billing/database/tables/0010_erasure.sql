@@ -38,7 +38,7 @@ create index erasure_given_sha256 on erasure (given_sha256) where given_sha256 i
 -- What is remembered of a person who was erased.
 create table remembered (
     person     bytea primary key,          -- users.person
-    -- The erased user. Null once the second step is done and nothing is owed.
+    -- The erased user. Null once the second step is done and nothing is owed or may be (may_owe).
     user_id    text collate "C" references users (id) on update cascade,
     had_trial  boolean not null default false,
     free_until timestamptz,
