@@ -324,7 +324,8 @@ def _say_what_goes(
     for name in kept:
         console.print(f"  {escape(name)}")
     console.print(
-        "The database with its tables, the secrets that you made and the layer's versions stay."
+        "The database with its tables, the secrets that you made, the stack's people secret and the"
+        " layer's versions stay."
     )
 
 

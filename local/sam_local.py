@@ -40,7 +40,8 @@ def fill(client: Any) -> str:
         "local/service-keys",
         json.dumps({"keys": [{"name": "local", "sha256": digest, "scopes": scopes}]}),
     )
-    _write(client, "local/app", secrets.token_urlsafe(32), keep=True)
+    for name in ("local/app", "local/people"):
+        _write(client, name, secrets.token_urlsafe(32), keep=True)
     _write(client, "local/webhook", json.dumps({"secrets": []}), keep=True)
     return key
 

@@ -410,6 +410,7 @@ class LocalStack:
                 kept["webhook_secret"] if self.uses_standin else json.dumps({"secrets": relayed})
             ),
             "local/app": kept["app_secret"],
+            "local/people": kept["people_secret"],
             "local/commet": json.dumps({"api_key": self.commet_api_key}),
             "local/database": json.dumps(database.app),
             "local/database-accounts": json.dumps(database.accounts),
@@ -426,6 +427,7 @@ class LocalStack:
             "WebhookSecretArn": _WEBHOOK_SECRET,
             "ServiceKeysSecretArn": "local/service-keys",
             "AppSecretArn": "local/app",
+            "PeopleSecretArn": "local/people",
             "DatabaseHost": database.host,
             "DatabasePort": str(database.port),
             "DatabaseName": database.name,

@@ -34,6 +34,7 @@ class Kept:
         made = {
             "service_key": f"svc_local_{secrets.token_hex(32)}",
             "app_secret": secrets.token_urlsafe(32),
+            "people_secret": secrets.token_urlsafe(32),
             "owner_password": secrets.token_urlsafe(24),
             "app_password": secrets.token_urlsafe(24),
             "accounts_password": secrets.token_urlsafe(24),

@@ -80,6 +80,7 @@ EXEMPT = [
     Exempt("docs/deploy.md", "Changing a secret", "aws secretsmanager", AWS),
     Exempt("docs/deploy.md", "Changing a secret", "aws rds-data", AWS),
     Exempt("docs/deploy.md", "The webhook", "aws lambda", AWS),
+    Exempt("docs/deploy.md", "Taking it down", "aws secretsmanager", AWS),
     Exempt("docs/operations.md", "The operator's door", "STACK=", AWS),
     Exempt("docs/operations.md", "The mail function's door", "STACK=", AWS),
     Exempt("docs/mail.md", "Mails that come back", "aws sesv2", AWS),

@@ -34,6 +34,9 @@ READ_BY_OTHERS = {
 SET_BY_LAMBDA = {"AWS_SESSION_TOKEN"}
 OTHER_VALUES = ("7", "false", "true", "sandbox", "https://other.example", "usd=7", "other")
 
+PEOPLE_SECRET = {
+    "Fn::If": ["MakesPeopleSecret", {"Ref": "PeopleSecret"}, {"Ref": "PeopleSecretArn"}]
+}
 APP_SECRET = {"Fn::If": ["MakesAppSecret", {"Ref": "AppSecret"}, {"Ref": "AppSecretArn"}]}
 WEBHOOK_SECRET = {
     "Fn::If": ["MakesWebhookSecret", {"Ref": "WebhookSecret"}, {"Ref": "WebhookSecretArn"}]
@@ -48,6 +51,7 @@ VALUES: dict[str, Any] = {
     "PARAMETERS_SECRETS_EXTENSION_HTTP_PORT": {"Fn::If": ["HasSecretsExtension", "2773", ""]},
     "WEBHOOK_URL": {"Fn::GetAtt": ["WebhookFunctionUrl", "FunctionUrl"]},
     "APP_SECRET_ARN": APP_SECRET,
+    "PEOPLE_SECRET_ARN": PEOPLE_SECRET,
     "EMAIL_CONFIGURATION_SET": {"Fn::If": ["HasEmail", {"Ref": "EmailConfigurationSet"}, ""]},
     "SEND_MAIL_FUNCTION": {"Ref": "SendMailFunction.Alias"},
     "WEBHOOK_SECRET_ARN": WEBHOOK_SECRET,

@@ -207,7 +207,8 @@ EFFECTS: dict[str, set[str]] = {
     "WebhookSecretArn": {"WebhookSecret"} | roles("Webhook", "RegisterWebhook"),
     "WebhookSecretRotation": {"WebhookEndpoint.Rotation"},
     "ServiceKeysSecretArn": roles(*told("SERVICE_KEYS_SECRET_ARN")),
-    "AppSecretArn": {"AppSecret"} | roles("Account", "Dashboard", "SendMail", "Session", "Signup"),
+    "AppSecretArn": {"AppSecret"} | roles("Account", "SendMail", "Session", "Signup"),
+    "PeopleSecretArn": {"PeopleSecret"} | roles("Account", "Dashboard", "Session", "Signup"),
     "EmailFrom": {"EmailConfigurationSet", "EmailEvents"}
     | {"UnwelcomeMails", "UnwelcomeMailsPermission"}
     | roles("SendMail"),

@@ -85,8 +85,9 @@ NEEDS: dict[str, Callable[[str], bool]] = {
     "WEBHOOK_SECRET_ARN": lambda f: "webhook_verifier" in built(f) or writes_a_secret(f),
     "SERVICE_KEYS_SECRET_ARN": lambda f: "_service(" in own(f),
     "APP_SECRET_ARN": lambda f: (
-        "app_secret_id" in reached(f) or bool({"attempts", "links", "people"} & built(f))
+        "app_secret_id" in reached(f) or bool({"attempts", "links"} & built(f))
     ),
+    "PEOPLE_SECRET_ARN": lambda f: bool({"links", "people", "signing_in"} & built(f)),
 }
 
 
@@ -343,3 +344,10 @@ class TestTranslated:
             named = {v for v in variables if any(word in v for word in telling)} - about_reading
             assert [v for v in named if not v.endswith("_SECRET_ARN")] == [], name
             assert "{{resolve:" not in json.dumps(variables), name
+
+
+def test_the_people_secret_outlives_the_stack() -> None:
+    """Without it nobody who was erased is recognised on the same database."""
+    secret = RESOURCES["PeopleSecret"]
+    assert secret["DeletionPolicy"] == "RetainExceptOnCreate"
+    assert secret["UpdateReplacePolicy"] == "Retain"

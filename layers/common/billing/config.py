@@ -38,6 +38,7 @@ class Settings:
     webhook_secret_id: str
     service_keys_secret_id: str
     app_secret_id: str
+    people_secret_id: str
     app_url: str
     allowed_origins: frozenset[str]
     own_accounts: bool  # whether people can sign up and sign in here
@@ -109,6 +110,7 @@ def from_env(env: Mapping[str, str]) -> Settings:
         webhook_secret_id=env.get("WEBHOOK_SECRET_ARN", ""),
         service_keys_secret_id=env.get("SERVICE_KEYS_SECRET_ARN", ""),
         app_secret_id=env.get("APP_SECRET_ARN", ""),
+        people_secret_id=env.get("PEOPLE_SECRET_ARN", ""),
         app_url=app_url,
         allowed_origins=frozenset((origins | {origin_of(app_url)}) - {""}),
         own_accounts=_flag(env, "OWN_ACCOUNTS", default=True),

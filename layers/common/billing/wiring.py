@@ -205,7 +205,7 @@ def links() -> "Links":
     """Sends the links of mails, and carries out what they are for."""
     from billing.accounts.links import Links
 
-    return Links(database(), secrets().text(settings().app_secret_id))
+    return Links(database(), secrets().text(settings().app_secret_id), people())
 
 
 @cache
@@ -221,7 +221,7 @@ def people() -> "People":
     """Says who a person is, so that an erased account is recognised."""
     from billing.accounts.people import People
 
-    return People(secrets().text(settings().app_secret_id))
+    return People(secrets().text(settings().people_secret_id))
 
 
 @cache

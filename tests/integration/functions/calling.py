@@ -27,6 +27,7 @@ from tests.integration.conftest import Context
 ORIGIN = "https://app.example"
 WEBHOOK_SECRET = "whsec_test"
 APP_SECRET = "app secret"
+PEOPLE_SECRET = "people secret"
 
 HANDLERS = {
     "signup": signup, "login": session, "logout": session, "checkout": checkout,
@@ -64,7 +65,8 @@ class Store:
         }
 
     def get(self, secret_id: str, *_: str) -> str:
-        return APP_SECRET if secret_id == "app" else json.dumps(self._values[secret_id])
+        texts = {"app": APP_SECRET, "people": PEOPLE_SECRET}
+        return texts.get(secret_id) or json.dumps(self._values[secret_id])
 
 
 def variables(database_url: str) -> dict[str, str]:
@@ -96,6 +98,7 @@ def start(
         "WEBHOOK_SECRET_ARN": "webhook",
         "SERVICE_KEYS_SECRET_ARN": "keys",
         "APP_SECRET_ARN": "app",
+        "PEOPLE_SECRET_ARN": "people",
     }
     for name, value in (settings | dict(changes)).items():
         patch.setenv(name, value)

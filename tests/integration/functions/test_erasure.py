@@ -26,6 +26,7 @@ from standin.testing import Receiver, StandIn
 from tests.integration.billing.conftest import add_user, own_database
 from tests.integration.billing.racing import Race
 from tests.integration.conftest import Context
+from tests.integration.functions import calling
 from tests.integration.functions.calling import Answer, Store, call, mailed, service_key
 from tests.integration.functions.test_api import (  # noqa: F401 - one is a fixture
     PASSWORD,
@@ -606,6 +607,22 @@ class TestComingBack:
         remote.control.pay_link(person.link())
         assert "payment_link.completed" in person.hear()
         assert call("POST", "/checkout", {"plan_code": "usage_pro"}, token=token).status == 201
+
+    def test_a_new_app_secret_forgets_nobody(
+        self, person: Person, database_url: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Or a stolen one could not be changed."""
+        person.lost()
+        person.sign_in()
+        person.erase()
+        monkeypatch.setattr(calling, "APP_SECRET", "another one")
+        secrets = Secrets(Store(database_url, [service_key("app", KEY, *SCOPES)]))
+        monkeypatch.setattr(wiring, "secrets", lambda: secrets)
+        for each in (wiring.people, wiring.links, wiring.attempts, wiring.signing_in):
+            each.cache_clear()
+        up = call("POST", "/signup", {"email": person.email, "password": PASSWORD}).json
+        prove_address(up["user"]["id"])
+        assert wiring.database().value("select user_id from debt") == up["user"]["id"]
 
     def test_only_who_proves_the_address_inherits(self, person: Person, db: Database) -> None:
         """Else anybody could take somebody's debt over, or see that there is one."""

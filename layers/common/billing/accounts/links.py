@@ -34,10 +34,10 @@ class Linked:
 class Links:
     """Sends links and carries out what they are for. `app_secret` is what tokens are made with."""
 
-    def __init__(self, db: Database, app_secret: str) -> None:
+    def __init__(self, db: Database, app_secret: str, people: People) -> None:
         self._db = db
         self._app_secret = app_secret
-        self._people = People(app_secret)
+        self._people = people
 
     def send_verification(self, user_id: str, now: datetime) -> None:
         """Sends the link that proves an address again. Nothing happens for a verified account."""

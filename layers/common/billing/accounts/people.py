@@ -1,8 +1,9 @@
 """Says who a person is, so that an erased account is recognised when the person comes back.
 
 What is stored is a keyed hash (HMAC). Without the key, which is not in the database, nobody can try
-addresses or ids until one fits. Users of an identity provider are known by a hash of its random
-subject (database/routines/identities.sql).
+addresses or ids until one fits. The key never changes: with another one nobody would be recognised.
+So it is a secret of its own, which outlives the stack. Users of an identity provider are known by a
+hash of its random subject (database/routines/identities.sql).
 """
 
 import hashlib

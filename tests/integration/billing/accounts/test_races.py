@@ -11,6 +11,7 @@ import pytest
 from billing.accounts import accounts, erasing, profile, tokens
 from billing.accounts.accounts import Origin, Session, User
 from billing.accounts.links import Links
+from billing.accounts.people import People
 from billing.audit import trail
 from billing.clock import wall_clock
 from billing.commet.answers import Customer
@@ -27,6 +28,10 @@ from tests.integration.billing.conftest import NOW
 from tests.integration.billing.racing import Race
 
 SECRET = "app secret"
+
+
+def links_of(db: Database) -> Links:
+    return Links(db, SECRET, People(SECRET))
 
 
 @pytest.fixture
@@ -58,7 +63,7 @@ def became(work: Callable[[], object]) -> str:
 
 def proves(user: User, its: str) -> Callable[[Database], str]:
     def prove(db: Database) -> str:
-        links = Links(db, SECRET)
+        links = links_of(db)
         return became(lambda: links.prove(links.proving(its, NOW), NOW))
 
     assert user.id
@@ -67,7 +72,7 @@ def proves(user: User, its: str) -> Callable[[Database], str]:
 
 def resets(its: str) -> Callable[[Database], str]:
     def reset(db: Database) -> str:
-        links = Links(db, SECRET)
+        links = links_of(db)
         linked = links.resetting(its, NOW)
         return became(lambda: links.reset_password(linked, "new hash", NOW, None))
 
@@ -120,7 +125,7 @@ def test_an_address_moves_while_another_account_proves_it(
 ) -> None:
     """Ana moves to the address that Eve proves at this moment."""
     ana, _ = sign_up(db, f"old-{email}", verified=True)
-    Links(db, SECRET).send_to_next(ana.id, email, NOW)
+    links_of(db).send_to_next(ana.id, email, NOW)
     eve, _ = sign_up(db, email)
     first = race.first(proves(ana, token(db, ana, "change_email")))
     second = race.second(proves(eve, token(db, eve, "verify_email")))
@@ -133,7 +138,7 @@ def test_an_address_moves_while_another_account_proves_it(
 def test_two_links_of_one_account(db: Database, race: Race, email: str) -> None:
     """The next address is proven at this moment: the link to the first one does nothing then."""
     ana, _ = sign_up(db, email)
-    Links(db, SECRET).send_to_next(ana.id, f"next-{email}", NOW)
+    links_of(db).send_to_next(ana.id, f"next-{email}", NOW)
     its = token(db, ana, "verify_email")
     first = race.first(proves(ana, token(db, ana, "change_email")))
     second = race.second(proves(ana, its))
@@ -146,7 +151,7 @@ def test_two_links_of_one_account(db: Database, race: Race, email: str) -> None:
 def test_a_sign_in_during_a_reset(db: Database, race: Race, email: str) -> None:
     """Its password was right a moment ago, and is not any more."""
     ana, _ = sign_up(db, email, verified=True)
-    Links(db, SECRET).forgot_password(email, NOW)
+    links_of(db).forgot_password(email, NOW)
     its = token(db, ana, "reset_password")
     assert race.first(resets(its)) == "done"
     late = race.second(begins(ana))
@@ -159,7 +164,7 @@ def test_a_sign_in_during_a_reset(db: Database, race: Race, email: str) -> None:
 def test_a_reset_during_a_sign_in(db: Database, race: Race, email: str) -> None:
     """The session that has just begun ends with all others."""
     ana, _ = sign_up(db, email, verified=True)
-    Links(db, SECRET).forgot_password(email, NOW)
+    links_of(db).forgot_password(email, NOW)
     its = token(db, ana, "reset_password")
     session = race.first(begins(ana))
     late = race.second(resets(its))
@@ -172,14 +177,12 @@ def test_a_reset_during_a_sign_in(db: Database, race: Race, email: str) -> None:
 
 def test_a_link_to_sign_in_during_a_reset(db: Database, race: Race, email: str) -> None:
     ana, _ = sign_up(db, email, verified=True)
-    links = Links(db, SECRET)
+    links = links_of(db)
     links.forgot_password(email, NOW)
     links.send_sign_in(ana.id, NOW)
     reset, by_link = token(db, ana, "reset_password"), token(db, ana, "sign_in")
     assert race.first(resets(reset)) == "done"
-    late = race.second(
-        lambda mine: became(lambda: Links(mine, SECRET).sign_in(by_link, NOW, Origin()))
-    )
+    late = race.second(lambda mine: became(lambda: links_of(mine).sign_in(by_link, NOW, Origin())))
     assert late.waits
     race.commit()
     assert late.answer == "link_expired"
@@ -317,7 +320,7 @@ def test_the_address_changes_during_a_checkout(
     """The customer is made with the old address, and Commet is told the new one afterwards."""
     db, other = connect(), connect()
     ana, mine = sign_up(db, f"old-{email}", verified=True)
-    Links(db, SECRET).send_to_next(ana.id, email, NOW)
+    links_of(db).send_to_next(ana.id, email, NOW)
     its = token(db, ana, "change_email")
     create = commet.create_customer
 
@@ -338,7 +341,7 @@ def test_the_address_changed_before_the_checkout_went_on(
 ) -> None:
     """The request read the old address, and nothing had been asked of Commet yet."""
     ana, mine = sign_up(db, f"old-{email}", verified=True)
-    Links(db, SECRET).send_to_next(ana.id, email, NOW)
+    links_of(db).send_to_next(ana.id, email, NOW)
     assert proves(ana, token(db, ana, "change_email"))(db) == "done"
     assert checks_out(mine.token, commet, email=f"old-{email}")(db) == "done"
     budget = Budget(db, calls_per_second=1000)
@@ -354,8 +357,8 @@ def test_an_erasure_and_a_request_under_way(
     ana, _ = sign_up(db, email, verified=work != "verification")
     works: dict[str, Callable[[Database], None]] = {
         "rename": lambda mine: profile.rename(mine, ana.id, "Ana"),
-        "next address": lambda mine: Links(mine, SECRET).send_to_next(ana.id, email, NOW),
-        "verification": lambda mine: Links(mine, SECRET).send_verification(ana.id, NOW),
+        "next address": lambda mine: links_of(mine).send_to_next(ana.id, email, NOW),
+        "verification": lambda mine: links_of(mine).send_verification(ana.id, NOW),
     }
     race.first(lambda mine: erasing.erase(mine, ana.id, by=trail.SOMEBODY))
     second = race.second(works[work])
