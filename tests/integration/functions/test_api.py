@@ -19,7 +19,7 @@ from billing import wiring
 from billing.accounts import networks, passwords, sign_in_limits, signing_in
 from billing.accounts.limits import Limit
 from billing.database.connection import Connection, Database
-from billing.errors import Unavailable
+from billing.errors import AccessUnconfirmed
 from billing.http import api, sign_in
 from functions.dashboard import app as dashboard
 from functions.session import app as session
@@ -662,7 +662,7 @@ class TestMeasures:
         """A 503 while a subscription is being confirmed wakes nobody and fills no log."""
 
         def unconfirmed(*_: object) -> None:
-            raise Unavailable("In a moment.", code="access_unconfirmed")
+            raise AccessUnconfirmed
 
         monkeypatch.setattr(dashboard, "_dashboard", unconfirmed)
         monkeypatch.setattr(documented, "check", lambda *_: None)  # this route has no such answer
@@ -698,20 +698,20 @@ class TestTrouble:
         self, token: str, log: io.StringIO, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """The log has the constraint and the place in the routine, and nothing of the row."""
-        user = call("GET", "/dashboard", token=token).json["user"]
+        call("GET", "/dashboard", token=token)
         log.truncate(0)
         twice = (
-            "do $$ begin insert into users (id, email, name, own_account, verified_at, created_at)"
-            " select 'usr_twin', email, 'hunter2', true, now(), now() from users; end $$"
+            "do $$ begin insert into attempts (key, window_start, count)"
+            " select 'hunter2', '2026-01-01', 1 from generate_series(1, 2); end $$"
         )
         monkeypatch.setattr(dashboard, "_dashboard", lambda *_: wiring.database().execute(twice))
         answer = call("GET", "/dashboard", token=token)
         assert answer.code == "internal_error"
         [line] = [json.loads(each) for each in log.getvalue().strip("\0\n").splitlines()]
         assert line["message"] == "internal_error"
-        assert (line["sqlstate"], line["constraint"]) == ("23505", "users_email_key")
+        assert (line["sqlstate"], line["constraint"]) == ("23505", "attempts_pkey")
         assert line["routine"] == ["PL/pgSQL function inline_code_block line 1 at SQL statement"]
-        for secret in (user["email"], "hunter2", "usr_twin"):
+        for secret in ("hunter2", "2026-01-01"):
             assert secret not in line["exception"]
             assert secret not in str(line["routine"])
 
