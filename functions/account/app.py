@@ -126,7 +126,9 @@ def verify_email(body: Annotated[VerifyEmail, Body()]) -> Response[AccountShown]
     now = wiring.now()
     linked = wiring.links().proving(body.token, now)
     user = api.user_if_known(app)
-    with _audited(Action.EMAIL_VERIFIED, linked.user_id):
+    is_next = linked.purpose == "change_email"
+    action = Action.EMAIL_CHANGED if is_next else Action.EMAIL_VERIFIED
+    with _audited(action, linked.user_id):
         if body.password is not None:
             wiring.signing_in().confirm(
                 email=linked.email,
@@ -196,7 +198,7 @@ def request_password_reset(body: Annotated[ForgotPassword, Body()]) -> Response[
     began = time.monotonic()
     now = wiring.now()
     wiring.attempts().mail(sign_in.client_address(app), now)
-    wiring.links().forgot_password(body.email, now)
+    wiring.links().forgot_password(body.email, now, by=sign_in.actor(app))
     wiring.mail_sender().wake()  # also where nothing was queued: the answer takes as long
     time.sleep(max(0.0, _ALIKE - (time.monotonic() - began)))
     return Response(202)
@@ -312,7 +314,7 @@ def _shown(user_id: str) -> Response[AccountShown]:
     account = AccountReply(
         id=found.id,
         email=found.email,
-        email_verified=found.verified_at is not None,
+        email_verified=found.is_proven,
         next_email=found.next_email,
         name=found.name,
         own_account=found.own_account,

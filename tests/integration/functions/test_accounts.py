@@ -87,6 +87,12 @@ def verify(token: str, *, by: Person | None = None, password: str | None = None)
     return call("POST", "/email/verify", body, token=by.token if by else None)
 
 
+def written(person: Person) -> list[tuple[str, str]]:
+    """What the audit trail has about a person, newest first."""
+    entries = person.asks("GET", "/account/audit").json["entries"]
+    return [(each["action"], each["outcome"]) for each in entries]
+
+
 def mails(user_id: str, kind: str) -> int:
     count: int = wiring.database().value(
         "select count(*) from mails where user_id = %s and kind = %s", [user_id, kind]
@@ -309,6 +315,13 @@ class TestAccount:
         assert verify(mailed(ana.id, "email_changing"), by=ana).code == "email_taken"
         assert ana.account["email"] == ana.email
 
+    def test_the_audit_trail_has_it(self) -> None:
+        """What was asked for, and that it came true."""
+        ana = sign_up(verified=True)
+        ana.asks("PATCH", "/account", {"email": address(), "current_password": PASSWORD})
+        verify(mailed(ana.id, "email_changing"), by=ana)
+        assert written(ana)[:2] == [("email.changed", "done"), ("email.change_asked", "done")]
+
     def test_a_typing_error_at_sign_up(self) -> None:
         """An unverified account moves as well; the address it never had is told nothing."""
         ana = sign_up()
@@ -410,6 +423,20 @@ class TestForgotten:
 
     def reset(self, token: str, password: str = NEW_PASSWORD) -> Answer:
         return call("POST", "/password/reset", {"token": token, "password": password})
+
+    def test_the_audit_trail_has_it(self) -> None:
+        """That a link was sent. A request about nobody's address leaves nothing."""
+        ana = sign_up(verified=True)
+        before = len(written(ana))
+        assert self.forget(ana.email).status == 202
+        assert written(ana)[0] == ("password.reset_asked", "done")
+        for _ in range(5):  # three links an hour are sent
+            self.forget(ana.email)
+        assert len(written(ana)) == before + 3
+        count = "select count(*) from audit where action = 'password.reset_asked'"
+        asked = wiring.database().value(count)
+        self.forget(address())
+        assert wiring.database().value(count) == asked
 
     def test_a_new_password(self) -> None:
         """All sessions end, none is opened, and an address that waits is forgotten."""

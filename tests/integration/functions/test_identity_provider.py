@@ -230,6 +230,20 @@ class TestOwnContact:
     def put(self, token: str, email: str) -> Answer:
         return call("PATCH", "/account", {"email": email}, token=token)
 
+    @pytest.mark.parametrize("verified", [True, False])
+    def test_an_address_that_the_provider_proved(
+        self,
+        issuer: Issuer,
+        verified: bool,  # noqa: FBT001
+    ) -> None:
+        """The account says so, until another address takes its place."""
+        email = f"{subject()}@example.com"
+        token = issuer.token(subject(), email=email, email_verified=verified)
+        shown = call("GET", "/account", token=token).json["account"]
+        assert (shown["email"], shown["email_verified"]) == (email, verified)
+        changed = self.put(token, f"{subject()}@example.com").json["account"]
+        assert changed["email_verified"] is False
+
     def test_an_address_counts_at_once(self, issuer: Issuer) -> None:
         """And a checkout goes on. It proves nothing, and no mail is sent."""
         token, email = issuer.token(subject()), f"{subject()}@example.com"

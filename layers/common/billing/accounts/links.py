@@ -12,6 +12,8 @@ from billing import email_address
 from billing.accounts import accounts, tokens
 from billing.accounts.accounts import Origin, Session, User
 from billing.accounts.people import People
+from billing.audit import trail
+from billing.audit.trail import Action, Actor
 from billing.database.connection import Database
 from billing.database.statements import Statements
 from billing.errors import BillingError, Conflict
@@ -27,6 +29,7 @@ class Linked:
 
     token_id: str
     user_id: str
+    purpose: str
     email: str
     password_hash: str
 
@@ -54,10 +57,11 @@ class Links:
             _sql["send_to_next_address"], self._new("change_email", now, user_id=user_id) | params
         )
 
-    def forgot_password(self, email: str, now: datetime) -> None:
+    def forgot_password(self, email: str, now: datetime, *, by: Actor = trail.SOMEBODY) -> None:
         """Sends the link to set a new password, if there is an account with this address."""
         params = self._new("reset_password", now, email_key=email_address.key(email))
-        self._db.execute(_sql["forgot_password"], params)
+        asked = trail.entry(by, Action.RESET_ASKED)
+        self._db.execute(_sql["forgot_password"], params | {"asked": asked})
 
     def proving(self, token: str, now: datetime) -> Linked:
         """The account whose address a link proves. Raises Conflict `link_expired`."""
@@ -126,7 +130,9 @@ class Links:
             row = self._db.one(_sql["account_of"], params)
         if row is None:
             raise _expired()
-        return Linked(str(token_id), row["user_id"], row["email"], row["password_hash"])
+        return Linked(
+            str(token_id), row["user_id"], row["purpose"], row["email"], row["password_hash"]
+        )
 
 
 def _request() -> dict[str, str]:

@@ -16,11 +16,11 @@ from users u
 where u.id = %(user_id)s and u.own_account and u.erased_at is null
 
 -- name: forgot_password
-select forgot_password(%(email_key)s, %(token_id)s, %(lasting)s, %(now)s)
+select forgot_password(%(email_key)s, %(token_id)s, %(lasting)s, %(now)s, %(asked)s)
 
 -- The account of a token that was neither used nor has expired, and its password's hash.
 -- name: account_of
-select t.user_id, t.email, p.hash as password_hash
+select t.user_id, t.purpose, t.email, p.hash as password_hash
 from account_tokens t
 join passwords p on p.user_id = t.user_id
 where t.id = %(token_id)s and t.purpose = any (%(purposes)s)

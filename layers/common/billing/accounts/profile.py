@@ -20,7 +20,7 @@ class Account:
     email: str | None
     name: str | None
     own_account: bool
-    verified_at: datetime | None
+    is_proven: bool  # to us, or to the identity provider that brought the user
     created_at: datetime
     next_email: str | None
 

@@ -1,7 +1,10 @@
 -- An account as its user sees and changes it.
 
 -- name: show
-select u.id, u.email, u.name, u.own_account, u.verified_at, u.created_at, t.email as next_email
+select u.id, u.email, u.name, u.own_account,
+       is_address_proven(u.id, coalesce(u.email_key, lower(normalize(u.email, nfkc) collate "C")))
+           as is_proven,
+       u.created_at, t.email as next_email
 from users u
 left join account_tokens t
     on t.user_id = u.id and t.purpose = 'change_email' and t.used_in is null

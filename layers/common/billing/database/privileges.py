@@ -43,6 +43,7 @@ ACCOUNTS = Privileges(
     tables={
         "account_tokens": _ALL,
         "attempts": _KEEP,
+        "identities": _READ,
         "known_networks": _KEEP,
         "mails": _ALL,
         "passwords": _KEEP,

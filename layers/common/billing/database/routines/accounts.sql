@@ -221,12 +221,12 @@ $$;
 -- Sends a link to set a new password to the account of an address: the verified one, else the newest
 -- that is not verified. Sends nothing if there is none.
 create or replace function forgot_password(
-    p_email_key text, p_token_id text, p_lasting interval, p_now timestamptz
+    p_email_key text, p_token_id text, p_lasting interval, p_now timestamptz, p_asked jsonb
 ) returns void
 language sql as $$
-    select send_token(
+    select case when send_token(
         u.id, 'reset_password', u.email, u.email_key, p_token_id, p_lasting, p_now
-    ) from (
+    ) then audit(u.id, p_asked) end from (
         select id, email, p_email_key as email_key from users
         where coalesce(email_key, lower(normalize(email, nfkc) collate "C")) = p_email_key
           and own_account and freed_at is null
