@@ -108,6 +108,17 @@ class TestUnverified:
         assert ana.account["email_verified"] is False
         assert sign_in(ana.email).code == "invalid_credentials"
 
+    def test_stands_in_nobodys_way_to_sign_in(self) -> None:
+        """Two strangers had signed up with Ana's address, before and after her."""
+        before = sign_up(password="a stranger of before")
+        ana = sign_up(before.email)
+        sign_up(ana.email, password="a stranger of after")
+        prove_address(ana.id, ana.token)
+        assert sign_in(ana.email).json["user"]["id"] == ana.id
+        for stranger in ("before", "after"):
+            refused = sign_in(ana.email, f"a stranger of {stranger}")
+            assert refused.code == "invalid_credentials"
+
     def test_blocks_no_later_sign_up(self) -> None:
         """Several may have the same address, and each keeps its session."""
         ana = sign_up()
