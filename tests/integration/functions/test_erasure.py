@@ -540,6 +540,12 @@ class TestLateWebhooks:
         assert db.value("select payload is null from webhooks where id = 'whev_x'")
 
 
+def trials(token: str | None) -> set[int]:
+    """How many days of trial the plans are shown with."""
+    plans = call("GET", "/plans", token=token).json["plans"]
+    return {price["trial_days"] for plan in plans for price in plan["prices"]}
+
+
 class TestComingBack:
     def test_with_the_same_address(self, person: Person) -> None:
         """A new account, with an id of its own and nothing of the old one."""
@@ -821,8 +827,13 @@ class TestComingBack:
             up = call("POST", "/signup", {"email": email, "password": PASSWORD}).json
             prove_address(up["user"]["id"])
             token = up["session"]["token"]
-            plans = call("GET", "/plans", token=token).json["plans"]
-            assert {price["trial_days"] for plan in plans for price in plan["prices"]} == {0}
+            assert call("GET", "/plans").status == 200  # the catalogue, with a trial from now on
+            db.execute(
+                "update plans_cache set catalogue = regexp_replace(catalogue::text,"
+                """ '"trial_days": \\d+', '"trial_days": 14', 'g')::jsonb"""
+            )
+            assert trials(None) == {14}
+            assert trials(token) == {0}
             free = call("POST", "/checkout", {"plan_code": "free"}, token=token)
             assert (free.status, free.code) == (409, "free_period_used")
             db.execute("delete from sessions")

@@ -228,6 +228,23 @@ class TestFailures:
         outbox.record(db, slow, Outcome.REFUSED, reason="late")
         assert states(db) == [("sent", 2, None)]
 
+    def test_an_old_attempt_does_not_end_a_newer_one_that_is_under_way(self, db: Database) -> None:
+        """A third run would send the mail beside the second."""
+        queue(db)
+        slow = outbox.lease_next(db, NOW)
+        assert slow is not None
+        let_leases_end(db)
+        sending.tidy(db, NOW)
+        outbox.redrive(db, now=NOW)
+        newer = outbox.lease_next(db, NOW)
+        assert newer is not None
+        for outcome in (Outcome.POSTPONED, Outcome.REFUSED):
+            outbox.record(db, slow, outcome, reason="late")
+            assert states(db)[0][:2] == ("sending", 2)
+            assert outbox.lease_next(db, NOW) is None
+        outbox.record(db, newer, Outcome.SENT, message_id="in time")
+        assert states(db)[0][:2] == ("sent", 2)
+
     def test_what_was_sent_after_all_is_not_sent_again_by_redriving(
         self, db: Database, post: Post
     ) -> None:
