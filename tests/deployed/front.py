@@ -60,6 +60,7 @@ class Front:
         self.actions: Counter[str] = Counter()
         self.problems: list[str] = []
         self.templates: list[dict[str, Any]] = []
+        self._deletes = False
         self._ready = threading.Event()
         self._loop = asyncio.new_event_loop()
         self._session: aiohttp.ClientSession | None = None
@@ -140,6 +141,7 @@ class Front:
             except Exception as error:  # noqa: BLE001 - a handler's error would only be logged
                 self.problems.append(f"CreateChangeSet: {traceback.format_exc()}")
                 return web.Response(status=500, text=f"deploy-test: {error!r}")
+        self._deletes |= form.get("Action") == "DeleteStack"
         if form.get("Action") in {"DescribeStacks", "DescribeChangeSet"} and request.headers.get(
             "User-Agent", ""
         ).count("waiter"):
@@ -151,8 +153,10 @@ class Front:
         deadline = time.monotonic() + _STACK_SECONDS
         while True:
             answer = await self._pass_on(request, body)
-            changing = b"_IN_PROGRESS" in (answer.body or b"")  # type: ignore[operator]
-            if not changing or time.monotonic() > deadline:
+            said: Any = answer.body or b""
+            # A deletion begins some time after it was asked for.
+            begins = self._deletes and answer.status == 200 and b"DELETE_" not in said
+            if not (begins or b"_IN_PROGRESS" in said) or time.monotonic() > deadline:
                 return answer
             await asyncio.sleep(_POLL_SECONDS)
 
