@@ -142,9 +142,8 @@ class Front:
                 self.problems.append(f"CreateChangeSet: {traceback.format_exc()}")
                 return web.Response(status=500, text=f"deploy-test: {error!r}")
         self._deletes |= form.get("Action") == "DeleteStack"
-        if form.get("Action") in {"DescribeStacks", "DescribeChangeSet"} and request.headers.get(
-            "User-Agent", ""
-        ).count("waiter"):
+        asks = form.get("Action") in {"DescribeStacks", "DescribeChangeSet"}
+        if asks and is_waiter(request.headers.get("User-Agent", "")):
             return await self._patiently(request, body)
         return await self._pass_on(request, body)
 
@@ -254,6 +253,12 @@ class Front:
                 )
         except aiohttp.ClientError as error:  # at the end of a run the emulator is gone first
             return web.Response(status=502, text=f"deploy-test: the emulator: {error!r}")
+
+
+def is_waiter(user_agent: str) -> bool:
+    """Whether one of botocore's waiters asks: its list of features (`m/`) then has a B."""
+    _, _, features = user_agent.partition(" m/")
+    return "B" in features.partition(" ")[0].split(",")
 
 
 def _kept(headers: Mapping[str, str]) -> dict[str, str]:
