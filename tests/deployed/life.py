@@ -229,13 +229,17 @@ class _Life:
 
     def _delete(self) -> None:
         logs = self._stack.log_groups()
+        # What is remembered of erased people can be compared after the stack, too.
+        people = self._stack.secret_name("PeopleSecret")
         _is("the log groups", len(logs), len(self._stack.functions()))
         self._stack.delete()
         _is("the status", self._stack.status() or "DELETE_COMPLETE", "DELETE_COMPLETE")
         _is("the endpoints at Commet", self._commet.endpoints(), [])
         _is("the functions", self._stack.functions(), [])
         listed = self._secrets.list_secrets()["SecretList"]
-        _is("the secrets", len([s for s in listed if "DeletedDate" not in s]), 5)
+        left = [each["Name"] for each in listed if "DeletedDate" not in each]
+        _is("the deployer's secrets", len([n for n in left if n.startswith("billing/")]), 5)
+        _is("the other secrets", [n for n in left if not n.startswith("billing/")], [people])
         _is("the log groups that stay", self._stack.log_groups(), logs)
         self._stack.delete(logs="delete")
         _is("the log groups", self._stack.log_groups(), [])

@@ -206,6 +206,11 @@ class Stack:
             counted[name] = len([v for v in found if v["Version"] != "$LATEST"])
         return counted
 
+    def secret_name(self, logical_id: str) -> str:
+        """The name of a secret that the stack made."""
+        client = self._front.client("secretsmanager")
+        return str(client.describe_secret(SecretId=self.physical_id(logical_id))["Name"])
+
     def webhook_secrets(self) -> list[str]:
         """The secrets that the webhook accepts, the newest first."""
         client = self._front.client("secretsmanager")
