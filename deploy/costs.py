@@ -56,7 +56,7 @@ IDLE_RUN_SECONDS = 0.3
 LOG_BYTES = 2_400  # per invocation: Lambda's report, a line or two, a metric, the access log
 EVENT_BYTES = 500  # in the ledger, with its index
 EVENT_IOS = 0.15
-SECRETS = 6
+SECRETS = 8  # five of the deployer's, three that the stack makes
 METRICS = 50
 # Per day and function: X-Ray traces one request a second, and 5% of the others.
 TRACED, TRACED_OF_THE_REST = DAY_SECONDS, 0.05

@@ -138,6 +138,16 @@ class TestProbe:
         with pytest.raises(RoleCannotWork, match=r"it may not (select|insert|update|delete)"):
             probe(NAME, APP, role.connects())
 
+    def test_columns_that_it_may_not_change(self, role: Role, shared: Database) -> None:
+        """A privilege may be one of single columns."""
+        one = "update (expires_at) on sessions"
+        shared.execute(f"revoke {one} from billing_app")
+        try:
+            with pytest.raises(RoleCannotWork, match="it may not update sessions"):
+                probe(NAME, APP, role.connects())
+        finally:
+            shared.execute(f"grant {one} to billing_app")
+
     def test_routines_that_it_may_not_execute(self, role: Role, shared: Database) -> None:
         """A company may have revoked that from everybody."""
         one = "execute on function decimals_of"
