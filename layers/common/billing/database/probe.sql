@@ -1,8 +1,9 @@
 -- Asks, as one role of the functions, for what that role cannot do with the tables and routines.
 
 -- Lists what the role of the session lacks, five things at most. `names` and `wanted` have tables and
--- views, each with one privilege, and `columns` the column that it is for, null: all; `definers` the routines that run as their owner and that the role
--- calls. A trigger's function needs no right to be executed, and functions of extensions are not ours.
+-- views, each with one privilege; `columns` has the column that the privilege is for, null for all.
+-- `definers` are the routines that run as their owner and that the role calls. A trigger's function
+-- needs no right to be executed, and functions of extensions are not ours.
 -- name: lacking
 with
 tables as (
