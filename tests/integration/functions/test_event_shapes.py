@@ -159,7 +159,9 @@ class TestHttp:
     @pytest.mark.parametrize("shape", ODD_PARTS)
     def test_a_request_with_a_part_in_another_shape(self, function: str, shape: str) -> None:
         """Whatever the answer is, each route has one, and it is no fault of ours."""
-        for route in routes_of(function):
+        routes = routes_of(function)
+        assert routes
+        for route in routes:
             answer = module_of(function).handler(request(route, **ODD_PARTS[shape]), Context(20))
             status = answer["statusCode"]
             assert status in {200, 202, 204, 400, 401, 403, 404, 405, 415, 422, 502, 503}, route

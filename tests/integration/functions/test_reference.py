@@ -86,7 +86,9 @@ class TestPages:
         page = text(answer)
         assert "http" not in re.sub(r"https?://www\.w3\.org\S*", "", page)
         assert not re.search(r"<style|style=|<script>|\son\w+=", page)
-        for source in re.findall(r'(?:src|href)="(docs/[^"]+)"', page):
+        sources = re.findall(r'(?:src|href)="(docs/[^"]+)"', page)
+        assert sources
+        for source in sources:
             assert call("GET", f"/{source}").status == 200, source
 
     def test_every_problem_has_its_place(self) -> None:

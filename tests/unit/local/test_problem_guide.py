@@ -42,12 +42,16 @@ def test_statuses_are_those_of_the_errors() -> None:
 
 
 def test_statuses_are_those_of_the_classes() -> None:
-    for kind in family():
+    kinds = family()
+    assert kinds
+    for kind in kinds:
         assert GUIDES[kind.code].status == kind.status, kind
 
 
 def test_statuses_are_those_of_refused_usage() -> None:
-    for code in refusals():
+    codes = refusals()
+    assert codes
+    for code in codes:
         error = refusal(code)
         assert GUIDES[error.code].status == error.status, code
 

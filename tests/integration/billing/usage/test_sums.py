@@ -328,7 +328,9 @@ class TestAgreement:
         assert _added(days) == _added(both) == _added(values) == _added(other)
         assert _added(days) == _of_ledger(db, user)
 
-        for feature_shown in usage_of_user(db, user_id=user, currency="usd", now=now):
+        dashboard = usage_of_user(db, user_id=user, currency="usd", now=now)
+        assert len(dashboard) == 2
+        for feature_shown in dashboard:
             shown = [
                 (s.day, s.quantity)
                 for s in days
@@ -337,9 +339,17 @@ class TestAgreement:
             ]
             assert shown == [(d.date, d.quantity) for d in feature_shown.daily]
             assert sum(q for _, q in shown) == feature_shown.used - feature_shown.carried
-        for first in {s.day for s in days if s.day}:
-            a_day = Query(since=first, until=first + timedelta(days=1), prop="model")
-            assert read(db, a_day, user=user, limit=limit) == [s for s in both if s.day == first]
+        firsts = sorted({s.day for s in days if s.day})
+        one_by_one = [
+            read(
+                db,
+                Query(since=first, until=first + timedelta(days=1), prop="model"),
+                user=user,
+                limit=limit,
+            )
+            for first in firsts
+        ]
+        assert one_by_one == [[s for s in both if s.day == first] for first in firsts]
 
 
 def _act(db: Database, user: str, number: int, step: Step, now: datetime) -> None:
