@@ -265,7 +265,7 @@ class TestCommands:
         assert self.obey(db, **ask, user="usr_ana") == {"repairing": 1}
         (drift,) = self.obey(db, command="show", user="usr_ana")["drift"]
         assert (drift["ours"], drift["theirs"], drift["repair"]) == (
-            "1.000000",
-            "2.000000",
+            "1",
+            "2",
             "asked",
         )

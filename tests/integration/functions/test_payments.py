@@ -288,7 +288,7 @@ class TestTheRest:
         assert (seen["payment"], seen["access"]) == (None, True)
         answer = reconcile.handler({"command": "show", "user": person.id}, Context(20))
         (row,) = answer["payments"]
-        assert (row["kind"], row["amount"], row["currency"]) == ("refund", "29.000000", "usd")
+        assert (row["kind"], row["amount"], row["currency"]) == ("refund", "29.00", "usd")
 
     def test_a_voided_invoice(self, person: Person, remote: StandIn) -> None:
         remote.control.set_card(person.id, charge_failure="card_declined")
