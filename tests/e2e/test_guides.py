@@ -198,6 +198,7 @@ def environment() -> dict[str, str]:
     chosen = (
         "PORT", "COMMET_PORT", "DATA_DIR", "DATABASE_URL", "PG_BIN", "COMMET_API_KEY",
         "COMMET_WEBHOOK_SECRET", "PYTHON", "VENV", "MAKEFLAGS", "MFLAGS", "MAKELEVEL", "API", "KEY",
+        "ARGS", "BILLING_URL", "BILLING_KEY",
     )  # fmt: skip
     return {name: value for name, value in os.environ.items() if name not in chosen}
 

@@ -14,8 +14,6 @@ from tests.integration.functions.test_accounts import (
     sign_up,
 )
 
-pytestmark = pytest.mark.handlers
-
 
 @pytest.fixture
 def ana() -> Person:

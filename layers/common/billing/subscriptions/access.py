@@ -103,7 +103,8 @@ class Access:
         found = self._read(user_id)
         if found[1] and not mirror.in_doubt(self._db, user_id):
             return found
-        return self._read(user_id) if self.ask(user_id, deadline) else found
+        self.ask(user_id, deadline)
+        return self._read(user_id)  # also where nobody was asked: a webhook may have come meanwhile
 
     def decide(
         self,
@@ -113,20 +114,22 @@ class Access:
     ) -> Decided[D]:
         """A decision for each of `users`. Commet is asked before a user without access is refused.
 
-        `decide` gets positions in `users` and returns a decision for each. It is called a second
-        time for the users about whom Commet has answered. Commet is asked about at most five users.
+        `decide` gets positions in `users` and returns a decision for each. Refusals are decided a
+        second time, unless Commet should have answered and has not: a webhook, or the answer to
+        another request, may have been written after the first decision and before we looked whether
+        to ask. Commet is asked about at most five users.
         """
         decisions = list(decide(range(len(users))))
         unsure = [i for i, decision in enumerate(decisions) if decision.code in _UNSURE]
         if not unsure:
             return Decided(decisions, {})
         asked = self.ask_about({users[i] for i in unsure}, deadline)
-        again = [i for i in unsure if users[i] in asked.answered]
-        for i, decision in zip(again, decide(again) if again else (), strict=True):
-            decisions[i] = decision
         unconfirmed = {
             i: asked.unconfirmed[u] for i in unsure if (u := users[i]) in asked.unconfirmed
         }
+        again = [i for i in unsure if i not in unconfirmed]
+        for i, decision in zip(again, decide(again) if again else (), strict=True):
+            decisions[i] = decision
         return Decided(decisions, unconfirmed)
 
     def ask_about(self, users: Collection[str], deadline: Deadline) -> Asked:

@@ -1,6 +1,6 @@
 """Whatever a person does at Commet while no webhook arrives, the next request is right about it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
@@ -107,16 +107,16 @@ class Person:
 
     def use(self, quantity: str) -> Decided[Verdict]:
         """Reports usage as POST /usage does."""
-        event = UsageEvent(self.user.id, "storage", Decimal(quantity), uuid4().hex)
-        return self.access.decide(
-            [self.user.id],
-            lambda _: accepting.accept(
-                self.db,
-                [event],
-                rules=Rules(SETTINGS.live_statuses, SETTINGS.overage_ceiling),
-                now=wall_clock(),
-            ),
-            soon(),
+        key = uuid4().hex
+        return self.access.decide([self.user.id], lambda _: self.accept(quantity, key), soon())
+
+    def accept(self, quantity: str, key: str = "key") -> Sequence[Verdict]:
+        """Decides about usage without asking Commet."""
+        return accepting.accept(
+            self.db,
+            [UsageEvent(self.user.id, "storage", Decimal(quantity), key)],
+            rules=Rules(SETTINGS.live_statuses, SETTINGS.overage_ceiling),
+            now=wall_clock(),
         )
 
     def code(self, quantity: str = "1") -> str | None:
@@ -129,6 +129,44 @@ def person(db: Database, commet: Commet, client: Callable[[], Commet], remote: S
     user = add_user(db)
     access = Access(db, SETTINGS, client, wall_clock)
     return Person(db, commet, remote, access, User(user, f"{user}@example.com", None))
+
+
+class TestMeanwhile:
+    """Something is written between the first look and the moment in which Commet would be asked."""
+
+    @pytest.fixture
+    def other(self, connect: Callable[[], Database], client: Callable[[], Commet]) -> Access:
+        """Another environment, which hears of the payment first."""
+        return Access(connect(), SETTINGS, client, wall_clock)
+
+    def test_a_refusal_is_decided_again(self, person: Person, other: Access) -> None:
+        """The refusal was right when it was decided, and is not any more when it is answered."""
+        person.remote.control.pay(person.checkout("usage_pro", "monthly"))
+        codes = []
+
+        def decide(_: object) -> list[Verdict]:
+            verdicts = list(person.accept("1"))
+            codes.append(verdicts[0].code)
+            other.standing(person.user.id, soon())
+            return verdicts
+
+        decided = person.access.decide([person.user.id], decide, soon())
+        assert codes == ["subscription_required", None]
+        assert decided.decisions[0].code is None
+        assert not decided.unconfirmed
+
+    def test_the_dashboard_shows_it(
+        self, person: Person, other: Access, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        person.remote.control.pay(person.checkout("usage_pro", "monthly"))
+        ask = person.access.ask
+
+        def late(user_id: str, deadline: Deadline) -> bool:
+            other.standing(user_id, soon())
+            return ask(user_id, deadline)
+
+        monkeypatch.setattr(person.access, "ask", late)
+        assert person.access.standing(person.user.id, soon())[1]
 
 
 class TestPortal:
