@@ -31,6 +31,7 @@ from tests.samlocal.places import ROOT
 
 _RUNTIME = "python3.13"
 _ENTRYPOINTS = Path(__file__).with_name("entrypoints")
+_STANDIN_REQUIREMENTS = ROOT / "standin" / "requirements.txt"
 # Says that an image was made here, and of what; a registry's has no such label.
 _LABEL = "usage-billing.made-of"
 _ANSWER_SECONDS = 15
@@ -192,7 +193,7 @@ def _make_python(name: str, made_of: str) -> None:
         'CMD ["python3"]',
     ) as tree:
         _add_python(tree, "/usr/local")
-        _add_distributions(tree, _SITE, ["pip", "aiohttp", "pydantic", "Jinja2"])
+        _add_distributions(tree, _SITE, ["pip", *_standin_needs()])
 
 
 def _make_moto(name: str, made_of: str) -> None:
@@ -276,6 +277,12 @@ def _add_distributions(tree: _Tree, place: str, names: Iterable[str]) -> None:
         tree.text("/usr/local/bin/pip", f'#!/bin/sh\nexec {_RUNTIME} -m pip "$@"\n', mode=0o755)
 
 
+def _standin_needs() -> list[str]:
+    """The packages that the container of the stand-in installs when it starts."""
+    lines = _STANDIN_REQUIREMENTS.read_text(encoding="utf-8").splitlines()
+    return [line for line in lines if line and not line.startswith("#")]
+
+
 def _closure(names: Iterable[str]) -> set[str]:
     found: set[str] = set()
     seen: set[tuple[str, frozenset[str]]] = set()
@@ -352,5 +359,6 @@ def _words(*command: str) -> list[str]:
 def _made_of() -> str:
     """A digest of everything that decides what is in an image made here."""
     parts = [sys.version, platform.version(), (ROOT / "requirements/constraints.txt").read_text()]
+    parts += [_STANDIN_REQUIREMENTS.read_text()]
     parts += [p.read_text() for p in (Path(__file__), *sorted(_ENTRYPOINTS.iterdir()))]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]

@@ -49,7 +49,7 @@ def test_statuses_are_those_of_the_classes() -> None:
 
 
 def test_statuses_are_those_of_refused_usage() -> None:
-    codes = refusals()
+    codes = list(refusals())
     assert codes
     for code in codes:
         error = refusal(code)
