@@ -113,7 +113,7 @@ function: $(STAMP)-dev  ## write a metered route of your own, with test and temp
 	@$(BIN)/python -m deploy.costs --write
 
 .PHONY: test test-pythons test-postgres prove mutate sam-local-test deploy-test check format openapi bench
-test: $(STAMP)-dev node-tools  ## all tests: unit, contract, integration on a real Postgres, end to end
+test: $(STAMP)-dev $(if $(findstring .py,$(ARGS)),,node-tools)  ## all tests: unit, contract, integration on a real Postgres, end to end
 	@$(BIN)/pytest $(if $(findstring .py,$(ARGS)),,$(IN_PARALLEL)) $(ARGS)
 
 test-pythons:  ## demo, unit and handler tests on each Python that is found (PYTHONS="3.11 3.12")
