@@ -322,8 +322,10 @@ CHAPTERS = (
             ),
             "limit_reached": Guide(
                 402,
-                "The quantity included in the plan is used up, and the plan sells no more.",
-                "Wait for the next period, or have the user choose a larger plan.",
+                "Less of the included quantity is left than was asked for, and there is no overage:"
+                " the plan sells none, or the user is in a trial.",
+                "Wait for the next period or the end of the trial, or have the user choose a larger"
+                " plan.",
             ),
             "payment_overdue": Guide(
                 402,

@@ -48,7 +48,7 @@ _REFUSALS: dict[str, tuple[type[BillingError], str]] = {
         PaymentRequired,
         "The user has no subscription that gives access.",
     ),
-    "limit_reached": (PaymentRequired, "The quantity included in the plan is used up."),
+    "limit_reached": (PaymentRequired, "Less of the included quantity is left than was asked for."),
     "payment_overdue": (
         PaymentRequired,
         "A payment is overdue, disputed or owed, so only the quantity included in the plan may be"

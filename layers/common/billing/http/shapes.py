@@ -164,7 +164,7 @@ class Problem(Reply):
     status: int = Field(description="The HTTP status of the answer.", examples=[402])
     detail: str = Field(
         description="What is the matter in this request, for people.",
-        examples=["The quantity included in the plan is used up."],
+        examples=["Less of the included quantity is left than was asked for."],
     )
     code: Annotated[str, known(*TITLES)] = Field(
         description="Which problem it is. New codes may be added.", examples=["limit_reached"]
