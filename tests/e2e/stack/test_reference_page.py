@@ -60,7 +60,7 @@ def test_the_type_of_a_problem_leads_to_it(page: Page, stack: LocalStack) -> Non
     expect(page).to_have_title("Problems", timeout=_PATIENCE)
     page.goto(f"{stack.api}/docs/problems#limit_reached")
     expect(page.locator("section:target")).to_contain_text(
-        "included in the plan is used up", timeout=_PATIENCE
+        "included quantity is used up", timeout=_PATIENCE
     )
 
 
