@@ -1,0 +1,126 @@
+"""From a plan to access: the checkout, a change of plan, and "thank you"."""
+
+import json
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from aws_lambda_powertools.event_handler import Response
+
+from billing import wiring
+from billing.errors import BillingError, DebtOpen
+from billing.http import checkout_answers, plan_answers
+from billing.http.shapes import Checkout, PlanChangeReply, PlanReply
+from billing.pages import forms, site
+from billing.pages.pricing import plan_of, price_of
+from billing.pages.site import app, word
+from billing.subscriptions import mirror
+from billing.subscriptions.mirror import Subscription
+
+_CHECKOUT = "/app/checkout"
+_THANKS = "/app/thanks"
+
+# Refusals of Commet, which leave everything as it was: the person may try again on the same page.
+_SHOWN = ("billing_provider_unavailable", "billing_provider_error", "usage_pending")
+
+
+@app.get(_CHECKOUT)
+@site.members
+def show_checkout() -> Response[Any]:
+    """What a plan costs and gives, before the payment on Commet's page."""
+    found = plan_answers.plans(site.user(), site.deadline())
+    return _checkout_page(plan_of(found, site.chosen_plan()), site.query("interval"))
+
+
+@app.post(_CHECKOUT)
+@site.members
+def check_out() -> Response[Any]:
+    """Goes on to Commet's page to pay. For a subscriber: shows the change of plan, or performs it."""
+    values = site.form()
+    code, interval = values.get("plan_code", ""), values.get("billing_interval", "")
+    try:
+        body = forms.checked(Checkout, {**values, "success_url": _success_url(code)})
+        _, reply = checkout_answers.checkout(app, site.user(), body)
+    except BillingError as error:
+        if error.status >= 500 and error.code not in _SHOWN:
+            raise
+        plan = plan_of(plan_answers.plans(site.user(), site.deadline()), code)
+        return _checkout_page(plan, interval, error)
+    forget = [site.plan_cookie("")]
+    if reply.checkout_url is not None:
+        return site.see_other(reply.checkout_url, cookies=forget)
+    if reply.change is None:
+        return site.see_other(f"{_THANKS}?plan={quote(code)}", cookies=forget)
+    if reply.change.state == "preview":
+        return _change_page(body, reply.change)
+    done = "plan_changed" if reply.change.state == "completed" else "change_scheduled"
+    return site.see_other("/app/billing", done=done, cookies=forget)
+
+
+def _checkout_page(
+    plan: PlanReply, interval: str, error: BillingError | None = None
+) -> Response[Any]:
+    current = mirror.current(wiring.database(), site.user().id)
+    return site.page(
+        "checkout.html",
+        status=error.status if error else 200,
+        title=word("checkout.title", plan=plan.name),
+        hosted=True,
+        plan=plan,
+        price=price_of(plan, interval),
+        is_change=current is not None and current.status in mirror.LIVE,
+        problem=site.explained(error) if error else "",
+        needs_address=error is not None and error.code == "email_unverified",
+        debt=error if isinstance(error, DebtOpen) else None,
+    )
+
+
+def _change_page(body: Checkout, change: PlanChangeReply) -> Response[Any]:
+    """What a change of plan costs now and later, and what the user gains and loses."""
+    plan = plan_of(plan_answers.plans(site.user(), site.deadline()), body.plan_code)
+    return site.page(
+        "change.html",
+        title=word("change.title", plan=plan.name),
+        hosted=True,
+        plan=plan,
+        change=change,
+        interval=body.billing_interval or "",
+        now=wiring.now(),
+    )
+
+
+def _success_url(code: str) -> str:
+    return f"{site.origin()}{_THANKS}?{urlencode({'plan': code})}"
+
+
+@app.get(_THANKS)
+@site.members
+def show_thanks() -> Response[Any]:
+    """Waits for access after a payment.
+
+    This page and each "Look again" may ask Commet. The script's looks read our own copy.
+    """
+    wanted = site.query("plan")
+    current, access = wiring.access().standing(site.user().id, site.deadline())
+    if access and _is_on(current, wanted):
+        return site.see_other(site.HOME, done="welcome")
+    return site.page("thanks.html", title=word("thanks.title"), plan=wanted)
+
+
+@app.get("/app/thanks/look")
+@site.members
+def look_for_access() -> Response[Any]:
+    """Whether access is there, for the script of the page that waits."""
+    current = mirror.current(wiring.database(), site.user().id)
+    live = wiring.settings().live_statuses
+    access = current is not None and current.gives_access(live)
+    body = json.dumps({"access": access and _is_on(current, site.query("plan"))})
+    return Response(
+        200, content_type="application/json", body=body, headers={"Cache-Control": "no-store"}
+    )
+
+
+def _is_on(current: Subscription | None, code: str) -> bool:
+    """Whether the subscription is of the plan with this code; true for a code that is not sold."""
+    sold = plan_answers.plans(site.user(), site.deadline()).plans
+    plan = next((plan for plan in sold if plan.code == code), None)
+    return plan is None or (current is not None and current.plan_id == plan.id)

@@ -1,0 +1,350 @@
+"""Pages on the way in: sign up, sign in and out, and what the links of mails open.
+
+Opening a link changes nothing, because programs that scan mails open links. The page behind it has
+a form, and the form does what the link is for.
+"""
+
+from typing import Any
+from urllib.parse import parse_qsl, quote
+
+from aws_lambda_powertools.event_handler import Response
+
+from billing.errors import BillingError, Forbidden, InvalidRequest, Unauthenticated
+from billing.http import account_answers, plan_answers, sign_in, sign_in_answers
+from billing.http.shapes import ForgotPassword, ResetPassword, SignIn, SignUp, VerifyEmail
+from billing.pages import forms, site
+from billing.pages.site import app, word
+
+_CONFIRM = "/app/confirm"
+
+# --- sign in and out ------------------------------------------------------------------------------
+
+
+@app.get(site.SIGN_IN)
+def show_sign_in() -> Response[Any]:
+    """The form to sign in. Who is signed in goes on to where they wanted to go."""
+    wanted = site.local_path(site.query("next"))
+    if site.visitor() is not None:
+        return site.see_other(wanted)
+    return _sign_in_form({"next": wanted if wanted != site.HOME else ""})
+
+
+@app.post(site.SIGN_IN)
+def sign_in_with_password() -> Response[Any]:
+    """Signs in, and goes on to the page that was wanted, or to the form that was not sent."""
+    values = site.form()
+    try:
+        body = forms.checked(SignIn, values)
+        _, session = sign_in_answers.sign_in(app, body)
+    except (InvalidRequest, Unauthenticated, Forbidden) as error:
+        return _sign_in_form(values, error)
+    cookie = sign_in.session_cookie(session.token)
+    if values.get("again"):
+        return _send_again(values, cookie)
+    return site.see_other(site.local_path(values.get("next", "")), cookies=[cookie])
+
+
+@app.post("/app/logout")
+def sign_out() -> Response[Any]:
+    """Ends the session."""
+    if site.visitor() is not None:
+        sign_in_answers.sign_out(app)
+    return site.see_other("/", done="signed_out", cookies=[sign_in.no_cookie()])
+
+
+def _sign_in_form(values: forms.Values, error: BillingError | None = None) -> Response[Any]:
+    return site.page(
+        "login.html",
+        status=error.status if error else 200,
+        title=word("login.title"),
+        values=site.shown(values),
+        problem=site.explained(error) if error else "",
+        wrong=site.field_problems(error) if error else {},
+    )
+
+
+def _send_again(values: forms.Values, cookie: Any) -> Response[Any]:
+    """Offers to send the form that could not be sent, because the session had ended."""
+    return site.page(
+        "send_again.html",
+        title=word("login.again_title"),
+        action=site.local_path(values["again"]),
+        fields=parse_qsl(values.get("typed", ""), keep_blank_values=True),
+        cookies=[cookie],
+    )
+
+
+# --- sign up ------------------------------------------------------------------------------------
+
+
+@app.get("/app/signup")
+def show_sign_up() -> Response[Any]:
+    """The form to sign up, for the plan that was chosen on the page of prices."""
+    if site.visitor() is not None:
+        plan = site.chosen_plan()
+        return site.see_other(f"/app/checkout?plan={quote(plan)}" if plan else site.HOME)
+    return _sign_up_form({"plan": site.query("plan")})
+
+
+@app.post("/app/signup")
+def sign_up() -> Response[Any]:
+    """Creates the account and signs in. A link to confirm the address is on its way then."""
+    values = site.form()
+    try:
+        body = forms.checked(SignUp, values)
+        _, session = sign_in_answers.sign_up(app, body)
+    except BillingError as error:
+        if error.status >= 500:
+            raise
+        return _sign_up_form(values, error)
+    cookies = [sign_in.session_cookie(session.token)]
+    if plan := values.get("plan"):
+        cookies.append(site.plan_cookie(plan[:100]))
+    return site.see_other(_CONFIRM, cookies=cookies)
+
+
+def _sign_up_form(values: forms.Values, error: BillingError | None = None) -> Response[Any]:
+    return site.page(
+        "signup.html",
+        status=error.status if error else 200,
+        title=word("signup.title"),
+        values=site.shown(values),
+        plan=_plan_name(values.get("plan", "")),
+        problem=site.explained(error) if error else "",
+        wrong=site.field_problems(error) if error else {},
+    )
+
+
+def _plan_name(code: str) -> str:
+    """The name of the plan that is sold under this code; "" if none is, or none is known."""
+    if not code:
+        return ""
+    try:
+        found = plan_answers.plans(None, site.deadline())
+    except BillingError:
+        return ""
+    return next((plan.name for plan in found.plans if plan.code == code), "")
+
+
+@app.get(_CONFIRM)
+@site.members
+def show_confirm() -> Response[Any]:
+    """Says that the address is to be confirmed, and offers another mail."""
+    if account_answers.show(site.user().id).account.email_verified:
+        return site.see_other(_after_verifying())
+    return site.page("confirm.html", title=word("signup.confirm_title"), problem="")
+
+
+@app.post(_CONFIRM)
+@site.members
+def send_another_mail() -> Response[Any]:
+    """Sends the link that confirms the address again."""
+    try:
+        account_answers.send_verification(app)
+    except BillingError as error:
+        if error.status >= 500:
+            raise
+        return site.page(
+            "confirm.html",
+            status=error.status,
+            title=word("signup.confirm_title"),
+            problem=site.explained(error),
+        )
+    return site.see_other(_CONFIRM, done="mail_sent")
+
+
+# --- links of mails -------------------------------------------------------------------------------
+
+
+@app.get("/verify-email")
+def show_verify() -> Response[Any]:
+    """The form behind the link that confirms an address."""
+    return _verify_form(site.query("token"))
+
+
+@app.post("/app/verify")
+def verify() -> Response[Any]:
+    """Confirms the address, and goes on to the plan that was chosen."""
+    token = site.form().get("token", "")
+    try:
+        account_answers.verify_email(app, forms.checked(VerifyEmail, site.form()))
+    except BillingError as error:
+        if error.status >= 500:
+            raise
+        if error.code in ("link_expired", "invalid_request"):
+            return _expired(error)
+        return _verify_form(token, error)
+    if site.visitor() is None:
+        return site.see_other(site.SIGN_IN, done="verified")
+    return site.see_other(_after_verifying(), done="verified")
+
+
+def _after_verifying() -> str:
+    plan = site.chosen_plan()
+    return f"/app/checkout?plan={quote(plan)}" if plan else site.HOME
+
+
+def _verify_form(token: str, error: BillingError | None = None) -> Response[Any]:
+    # Whoever has a session of another account has to type the password, too.
+    needs_password = site.visitor() is None or error is not None
+    lines = [word("links.verify_text")]
+    if needs_password:
+        lines.append(word("links.verify_password_text"))
+    return _step(
+        "verify",
+        lines=lines,
+        action="/app/verify",
+        token=token,
+        fields=[_password("password", "login.password", "current-password")]
+        if needs_password
+        else [],
+        error=error,
+    )
+
+
+@app.get("/app/forgot")
+def show_forgot() -> Response[Any]:
+    """The form that asks for a link to set a new password."""
+    return _forgot_form({})
+
+
+@app.post("/app/forgot")
+def forgot() -> Response[Any]:
+    """Sends the link. The page is the same where there is no such account."""
+    try:
+        account_answers.forgot_password(app, forms.checked(ForgotPassword, site.form()))
+    except BillingError as error:
+        if error.status >= 500:
+            raise
+        return _forgot_form(site.form(), error)
+    return _step("forgot", lines=[word("links.forgot_sent")])
+
+
+def _forgot_form(values: forms.Values, error: BillingError | None = None) -> Response[Any]:
+    email = {
+        "name": "email",
+        "label": word("login.email"),
+        "type": "email",
+        "autocomplete": "username",
+        "hint": "",
+    }
+    return _step(
+        "forgot",
+        lines=[word("links.forgot_text")],
+        action="/app/forgot",
+        fields=[email],
+        values=values,
+        error=error,
+    )
+
+
+@app.get("/reset-password")
+def show_reset() -> Response[Any]:
+    """The form behind the link that permits a new password."""
+    return _reset_form(site.query("token"))
+
+
+@app.post("/app/reset")
+def reset() -> Response[Any]:
+    """Sets the new password. All sessions end."""
+    values = site.form()
+    try:
+        body = forms.checked(ResetPassword, values)
+        account_answers.reset_password(app, body)
+    except BillingError as error:
+        if error.status >= 500:
+            raise
+        if error.code == "link_expired" or "token" in site.field_problems(error):
+            return _expired(error, again="/app/forgot")
+        return _reset_form(values.get("token", ""), error)
+    return site.see_other(site.SIGN_IN, done="password_set", cookies=[sign_in.no_cookie()])
+
+
+def _reset_form(token: str, error: BillingError | None = None) -> Response[Any]:
+    return _step(
+        "reset",
+        lines=[word("links.reset_text")],
+        action="/app/reset",
+        token=token,
+        fields=[_password("password", "links.reset_password", "new-password", "signup.password_hint")],
+        error=error,
+    )
+
+
+@app.get("/sign-in")
+def show_sign_in_by_link() -> Response[Any]:
+    """The form behind the link that signs in."""
+    return site.page(
+        "one_step.html",
+        title=word("login.by_link_title"),
+        heading=word("login.by_link_title"),
+        lines=[word("login.by_link_text")],
+        action="/app/login/link",
+        submit=word("login.by_link_submit"),
+        **_parts(token=site.query("token")),
+    )
+
+
+@app.post("/app/login/link")
+def sign_in_by_link() -> Response[Any]:
+    """Signs in with the link of a mail."""
+    try:
+        _, session = sign_in_answers.sign_in_by_link(app, site.form().get("token", ""))
+    except BillingError as error:
+        if error.status >= 500:
+            raise
+        return _expired(error, again=site.SIGN_IN)
+    return site.see_other(site.HOME, cookies=[sign_in.session_cookie(session.token)])
+
+
+def _expired(error: BillingError, again: str = _CONFIRM) -> Response[Any]:
+    """A link that does nothing any more, and where a new one is to be had."""
+    text = word("links.expired_sign_in" if again == site.SIGN_IN else "links.expired_again")
+    return site.page(
+        "one_step.html",
+        status=error.status,
+        title=word("links.expired_title"),
+        heading=word("links.expired_title"),
+        lines=[word("links.expired_text")],
+        action="",
+        submit="",
+        **_parts(links=[(again, text)]),
+    )
+
+
+def _step(name: str, *, error: BillingError | None = None, action: str = "", **parts: Any) -> Any:
+    return site.page(
+        "one_step.html",
+        status=error.status if error else 200,
+        title=word(f"links.{name}_title"),
+        heading=word(f"links.{name}_title"),
+        action=action,
+        submit=word(f"links.{name}_submit"),
+        **_parts(
+            problem=site.explained(error) if error else "",
+            wrong=site.field_problems(error) if error else {},
+            **parts,
+        ),
+    )
+
+
+def _parts(**given: Any) -> dict[str, Any]:
+    blank: dict[str, Any] = {
+        "problem": "",
+        "wrong": {},
+        "values": {},
+        "fields": [],
+        "links": [],
+        "token": "",
+    }
+    return blank | given
+
+
+def _password(name: str, label: str, autocomplete: str, hint: str = "") -> dict[str, Any]:
+    return {
+        "name": name,
+        "label": word(label),
+        "type": "password",
+        "autocomplete": autocomplete,
+        "hint": word(hint) if hint else "",
+    }

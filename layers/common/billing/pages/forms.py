@@ -1,0 +1,66 @@
+"""Reads the forms of the pages, and checks them by the models of the API."""
+
+from collections.abc import Mapping
+from typing import TypeVar
+from urllib.parse import parse_qsl
+
+from aws_lambda_powertools.utilities.data_classes.common import BaseProxyEvent
+from pydantic import BaseModel, ValidationError
+
+from billing.errors import BillingError, FieldError, InvalidRequest, PayloadTooLarge, UnsupportedMediaType
+from billing.http import api
+
+MAX_BYTES = 16 * 1024
+MAX_FIELDS = 50
+_TYPE = "application/x-www-form-urlencoded"
+
+Values = Mapping[str, str]
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def read(event: BaseProxyEvent) -> dict[str, str]:
+    """The fields of a form that was sent, without spaces around them. Passwords stay as they are.
+
+    Raises UnsupportedMediaType, PayloadTooLarge and InvalidRequest.
+    """
+    if not event.body:
+        return {}
+    kind = event.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != _TYPE:
+        raise UnsupportedMediaType(f"A form is sent as {_TYPE}.")
+    try:
+        text = event.decoded_body or ""
+        if len(text.encode()) > MAX_BYTES:
+            raise PayloadTooLarge(f"The form is larger than {MAX_BYTES} bytes.")
+        fields = parse_qsl(
+            text, keep_blank_values=True, max_num_fields=MAX_FIELDS, errors="strict"
+        )
+    except ValueError:
+        raise InvalidRequest("The form is not readable.") from None
+    return {name: value if is_secret(name) else value.strip() for name, value in fields}
+
+
+def is_secret(field: str) -> bool:
+    """Whether what is typed into the field is never shown again."""
+    return "password" in field or field == "token"
+
+
+def checked(model: type[Model], values: Values) -> Model:
+    """The form as the model of the API. Fields that are empty count as left out.
+
+    Raises InvalidRequest with the fields that are wrong.
+    """
+    filled = {name: values[name] for name in model.model_fields if values.get(name)}
+    try:
+        return model.model_validate(filled)
+    except ValidationError as error:
+        errors = [api.field_error(each, each["loc"]) for each in error.errors()]
+        raise InvalidRequest(errors=errors) from None
+
+
+def wrong_fields(error: BillingError) -> dict[str, FieldError]:
+    """The first error of each field, by the field's name."""
+    found: dict[str, FieldError] = {}
+    for each in error.errors:
+        found.setdefault(each.field, each)
+    return found

@@ -1,0 +1,123 @@
+"""The page of prices, with what a given use would cost on each plan."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+from aws_lambda_powertools.event_handler import Response
+from pydantic import TypeAdapter, ValidationError
+
+from billing import wiring
+from billing.errors import NotFound
+from billing.field_types import Quantity
+from billing.http import plan_answers
+from billing.http.shapes import PlanFeatureReply, PlanReply, Plans, PriceReply
+from billing.pages import estimate, site
+from billing.pages.site import app, word
+from billing.subscriptions import mirror
+
+_ORDER = ("weekly", "monthly", "quarterly", "semiannual", "yearly", "one_time")
+_quantity = TypeAdapter(Quantity)
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """A plan as the page shows it, with its price for the chosen interval."""
+
+    plan: PlanReply
+    price: PriceReply | None  # None: the plan is free
+    is_current: bool
+
+
+@app.get("/")
+def show_prices() -> Response[Any]:
+    """All plans that are sold, for visitors and for users."""
+    visitor = site.visitor()
+    found = plan_answers.plans(visitor, site.deadline())
+    interval = _interval(found)
+    current = mirror.current(wiring.database(), visitor.id) if visitor else None
+    is_live = current is not None and current.status in mirror.LIVE
+    cards = [
+        Card(
+            plan,
+            price_of(plan, interval),
+            is_current=is_live and current is not None and plan.id == current.plan_id,
+        )
+        for plan in found.plans
+    ]
+    asked, wrong = _asked(found)
+    return site.page(
+        "pricing.html",
+        title=word("pricing.title"),
+        as_of=found.as_of if (wiring.now() - found.as_of).total_seconds() > 3600 else None,
+        now=wiring.now(),
+        cards=cards,
+        has_subscription=is_live,
+        interval=interval,
+        intervals=_intervals(found),
+        metered=metered(found.plans),
+        asked=asked,
+        wrong=wrong,
+        rows=estimate.rows(found, asked, interval=interval) if asked and not wrong else [],
+    )
+
+
+def price_of(plan: PlanReply, interval: str) -> PriceReply | None:
+    """What the plan costs for this interval, else its default price; None for a free plan."""
+    by_interval = {price.interval: price for price in plan.prices}
+    default = next((price for price in plan.prices if price.is_default), None)
+    return by_interval.get(interval) or default or next(iter(plan.prices), None)
+
+
+def metered(plans: Sequence[PlanReply]) -> list[PlanFeatureReply]:
+    """The metered features of all plans, each once, in the order of the catalogue."""
+    found: dict[str, PlanFeatureReply] = {}
+    for plan in plans:
+        for feature in plan.features:
+            if feature.type == "usage":
+                found.setdefault(feature.code, feature)
+    return list(found.values())
+
+
+def _intervals(plans: Plans) -> list[str]:
+    """The intervals to choose from; none where no plan has a choice."""
+    if all(len(plan.prices) < 2 for plan in plans.plans):
+        return []
+    offered = {price.interval for plan in plans.plans for price in plan.prices}
+    return sorted(offered, key=lambda each: _ORDER.index(each) if each in _ORDER else len(_ORDER))
+
+
+def _interval(plans: Plans) -> str:
+    """The interval in the address if it is offered, else the one that plans take by default."""
+    asked = site.query("interval")
+    if asked in _intervals(plans):
+        return asked
+    defaults = [
+        price.interval for plan in plans.plans for price in plan.prices if price.is_default
+    ]
+    return defaults[0] if defaults else "monthly"
+
+
+def _asked(plans: Plans) -> tuple[Mapping[str, Decimal], Mapping[str, str]]:
+    """The quantities in the address by feature, and what is wrong with the others."""
+    asked: dict[str, Decimal] = {}
+    wrong: dict[str, str] = {}
+    for feature in metered(plans.plans):
+        text = site.query(f"q_{feature.code}").strip().replace(",", "").replace(" ", "")
+        if text and text.strip("0."):
+            try:
+                asked[feature.code] = _quantity.validate_python(text)
+            except ValidationError:
+                wrong[f"q_{feature.code}"] = word("fields.quantity")
+        elif text:
+            asked[feature.code] = Decimal(0)
+    return asked, wrong
+
+
+def plan_of(plans: Plans, code: str) -> PlanReply:
+    """The plan that is sold under this code. Raises NotFound `plan_not_found`."""
+    found = next((plan for plan in plans.plans if plan.code == code), None)
+    if found is None:
+        raise NotFound("No such plan is sold.", code="plan_not_found")
+    return found

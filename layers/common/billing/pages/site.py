@@ -1,0 +1,330 @@
+"""What all pages share: the router, who is signed in, forms, answers and errors as pages.
+
+A page is a function with a route of `app`. Pages that only a signed-in user sees are marked with
+`members`. A form is a POST, whose `Origin` must be ours; sign-in and sign-up included, so that no
+other site signs a person in. What the API can do, a page does through the same functions.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlencode
+
+from aws_lambda_powertools import Logger
+from aws_lambda_powertools.event_handler import APIGatewayHttpResolver, Response
+from aws_lambda_powertools.event_handler.exceptions import NotFoundError
+from aws_lambda_powertools.event_handler.middlewares import NextMiddleware
+from aws_lambda_powertools.shared.cookies import Cookie
+from psycopg.errors import DeadlockDetected, LockNotAvailable, QueryCanceled
+
+from billing import metric, wiring
+from billing.accounts.accounts import User
+from billing.config import origin_of
+from billing.database.connection import place_of
+from billing.deadline import Deadline
+from billing.errors import (
+    BillingError,
+    DatabaseUnavailable,
+    Forbidden,
+    InvalidRequest,
+    NotFound,
+    Unauthenticated,
+)
+from billing.http import api, events
+from billing.metric import Metric
+from billing.pages import forms
+from billing.pages.rendering import Frame
+
+SIGN_IN = "/app/login"
+HOME = "/app"
+# A visitor who chose a plan before signing up: its code, until the checkout.
+PLAN_COOKIE = "plan"
+
+_LONGEST_PATH = 2000
+
+Page = TypeVar("Page", bound=Callable[..., Any])
+
+logger = Logger(child=True)
+
+app = APIGatewayHttpResolver()
+
+
+class _Folder:
+    """Where the templates, words and files of the pages are; the function says so at its start."""
+
+    frame: Frame
+
+
+def load(folder: Path) -> None:
+    """Names the folder that has `templates`, `words` and `assets`."""
+    _Folder.frame = Frame(folder)
+
+
+def frame() -> Frame:
+    """The templates, words and files."""
+    return _Folder.frame
+
+
+def members(route: Page) -> Page:
+    """Marks a page that only a signed-in user sees. Others are asked to sign in, and come back."""
+    route.members = True  # type: ignore[attr-defined]
+    return route
+
+
+def word(key: str, **values: object) -> str:
+    """A text of the pages in their language."""
+    return frame().words(wiring.settings().pages_language)(key, **values)
+
+
+# --- the request ------------------------------------------------------------------------------
+
+
+def deadline() -> Deadline:
+    """The time by which this page must be answered."""
+    return api.deadline(app)
+
+
+def user() -> User:
+    """The signed-in user of a page for members."""
+    return api.user(app)
+
+
+def visitor() -> User | None:
+    """Who is signed in, if anybody is."""
+    found: User | None = app.context.get("caller")
+    return found
+
+
+def form() -> dict[str, str]:
+    """The fields of the form that was sent."""
+    found: dict[str, str] = app.context["form"]
+    return found
+
+
+def query(name: str) -> str:
+    """A parameter of the address; "" where there is none."""
+    return (app.current_event.query_string_parameters or {}).get(name, "")
+
+
+def origin() -> str:
+    """The address of the pages: that of this request, if it is one of ours, else AppUrl's."""
+    settings = wiring.settings()
+    scheme = "https" if api.cookie_is_secure() else "http"
+    asked = origin_of(f"{scheme}://{app.current_event.headers.get('host', '')}")
+    return asked if asked in settings.allowed_origins else origin_of(settings.app_url)
+
+
+def local_path(text: str, otherwise: str = HOME) -> str:
+    """The text if it is a path of this site, else `otherwise`: nobody is sent to another site."""
+    is_path = text.startswith("/") and not text.startswith(("//", "/\\"))
+    return text if is_path and text.isprintable() and len(text) <= _LONGEST_PATH else otherwise
+
+
+# --- the answer -------------------------------------------------------------------------------
+
+
+def page(
+    template: str,
+    *,
+    status: int = 200,
+    title: str,
+    hosted: bool = False,
+    cookies: list[Cookie] | None = None,
+    **values: Any,
+) -> Response[str]:
+    """A page. `hosted`: a form on it leads to Commet's pages, which the browser has to permit."""
+    settings = wiring.settings()
+    done = query("done")
+    html = frame().render(
+        template,
+        language=settings.pages_language,
+        accent=settings.pages_accent,
+        title=title,
+        product=settings.product_name,
+        support=settings.support_email,
+        has_reference=settings.api_reference,
+        visitor=visitor(),
+        path=app.current_event.path,
+        here=_here(),
+        time_bar=bool(settings.clock_url),
+        done=done if done and frame().words(settings.pages_language).has(f"done.{done}") else "",
+        **values,
+    )
+    return Response(
+        status,
+        content_type="text/html; charset=utf-8",
+        body=html,
+        headers=_headers(hosted=hosted),
+        cookies=cookies,
+        compress=True,
+    )
+
+
+def see_other(path: str, *, done: str = "", cookies: list[Cookie] | None = None) -> Response[None]:
+    """Sends the browser on after a form. `done` names the notice that the next page shows."""
+    if done:
+        path += ("&" if "?" in path else "?") + urlencode({"done": done})
+    headers = _headers(hosted=False) | {"Location": path}
+    return Response(303, headers=headers, cookies=cookies)
+
+
+def explained(error: BillingError) -> str:
+    """What an error means to the person who sent a form: the words of its code, else its own."""
+    words = frame().words(wiring.settings().pages_language)
+    key = f"problems.{error.code}"
+    if not words.has(key):
+        return error.detail
+    minutes = max(1, -(-(error.retry_after or 60) // 60))
+    return words(key, count=minutes)
+
+
+def field_problems(error: BillingError) -> dict[str, str]:
+    """What is wrong with each field, by the field's name, in words for people."""
+    words = frame().words(wiring.settings().pages_language)
+    return {
+        name: words(key) if words.has(key := f"fields.{each.code}") else each.message
+        for name, each in forms.wrong_fields(error).items()
+    }
+
+
+def plan_cookie(code: str) -> Cookie:
+    """Remembers the plan that somebody chose before signing up; "" forgets it."""
+    return Cookie(
+        name=PLAN_COOKIE,
+        value=code,
+        path="/",
+        secure=api.cookie_is_secure(),
+        http_only=True,
+        max_age=24 * 3600 if code else 0,
+    )
+
+
+def chosen_plan() -> str:
+    """The code of the plan in the address, in the form or in the cookie; "" where none is."""
+    return (
+        app.context["form"].get("plan")
+        or query("plan")
+        or app.current_event.resolved_cookies_field.get(PLAN_COOKIE, "")
+    )
+
+
+# --- admission and errors -----------------------------------------------------------------------
+
+
+def _admit(app: APIGatewayHttpResolver, call_next: NextMiddleware) -> Response[Any]:
+    route = app.context["_route"]
+    is_form = app.current_event.http_method == "POST"
+    if is_form:
+        _refuse_other_sites(app)
+    app.append_context(form=forms.read(app.current_event) if is_form else {})
+    if api.is_page(route.func):
+        return call_next(app)
+    found = api.user_if_signed_in(app)
+    if found is not None:
+        app.append_context(caller=found)
+        logger.append_keys(caller=found.id)
+    elif getattr(route.func, "members", False):
+        return _sign_in_first()
+    return call_next(app)
+
+
+def _refuse_other_sites(app: APIGatewayHttpResolver) -> None:
+    """Raises Forbidden `origin_not_allowed` for a form that is not on a page of ours."""
+    headers = app.current_event.headers
+    origin = headers.get("origin")
+    site = headers.get("sec-fetch-site", "same-origin")
+    if origin is None or not api.is_ours(origin) or site != "same-origin":
+        raise Forbidden("The form is not on a page of this site.", code="origin_not_allowed")
+
+
+def _sign_in_first() -> Response[Any]:
+    """Asks to sign in. What was typed into a form goes along, and is sent after signing in."""
+    if app.current_event.http_method != "POST":
+        return see_other(f"{SIGN_IN}?{urlencode({'next': _here()})}")
+    kept = {name: value for name, value in form().items() if not forms.is_secret(name)}
+    return page(
+        "login.html",
+        status=401,
+        title=word("login.title"),
+        values={"again": app.current_event.path, "typed": urlencode(kept)},
+        problem=word("login.expired"),
+        wrong={},
+    )
+
+
+def _here() -> str:
+    event = app.current_event
+    asked = str(event.raw_event.get("rawQueryString") or "")
+    return f"{event.path}?{asked}" if asked else event.path
+
+
+def _headers(*, hosted: bool) -> dict[str, str | list[str]]:
+    """Headers of every page. No script, style or frame comes from elsewhere, or from a page."""
+    targets = ["'self'", *sorted(wiring.settings().hosted_origins)] if hosted else ["'self'"]
+    return {
+        "Content-Security-Policy": (
+            "default-src 'none'; style-src 'self'; img-src 'self'; script-src 'self';"
+            f" connect-src 'self'; form-action {' '.join(targets)};"
+            " frame-ancestors 'none'; base-uri 'none'"
+        ),
+        # With `no-referrer`, browsers would send `Origin: null` with our own forms.
+        "Referrer-Policy": "same-origin",
+        "Cross-Origin-Opener-Policy": "same-origin",
+        "Cross-Origin-Resource-Policy": "same-origin",
+        "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=()",
+        "Cache-Control": "no-store",
+        "Vary": "Accept-Encoding",
+    }
+
+
+def failed(error: BillingError, cause: Exception | None = None) -> Response[Any]:
+    """The page of an error that no form shows."""
+    if error.status >= 500:
+        metric.count(Metric.SERVER_ERRORS, service="api")
+        metric.count_for_watched_build(Metric.NEW_BUILD_ERRORS)
+        raised = cause or error
+        logger.error(error.code, exc_info=raised, extra=place_of(raised))
+    else:
+        logger.info(error.code)
+    app.append_context(form=app.context.get("form", {}))
+    answer = page(
+        "error.html",
+        status=error.status,
+        title=word("error.title" if error.status >= 500 else "error.title_refused"),
+        code=error.code,
+        explained=explained(error),
+        request_id=events.request_id(app.current_event.raw_event),
+    )
+    if error.retry_after is not None:
+        answer.headers["Retry-After"] = str(error.retry_after)
+    return answer
+
+
+app.use(middlewares=[_admit])
+
+
+@app.exception_handler(BillingError)
+def _ours(error: BillingError) -> Response[Any]:
+    if isinstance(error, Unauthenticated):
+        return see_other(f"{SIGN_IN}?{urlencode({'next': _here()})}")
+    return failed(error)
+
+
+@app.exception_handler(NotFoundError)
+def _unknown_page(_: NotFoundError) -> Response[Any]:
+    return failed(NotFound())
+
+
+@app.exception_handler([QueryCanceled, LockNotAvailable, DeadlockDetected])
+def _held_up(error: Exception) -> Response[Any]:
+    return failed(DatabaseUnavailable(), cause=error)
+
+
+@app.exception_handler(Exception)
+def _unexpected(error: Exception) -> Response[Any]:
+    return failed(BillingError(), cause=error)
+
+
+def shown(values: Mapping[str, str]) -> dict[str, str]:
+    """The values that a form shows again: all but secrets."""
+    return {name: value for name, value in values.items() if not forms.is_secret(name)}

@@ -1,0 +1,44 @@
+"""The words of the pages: one folder for each language, one TOML file for each page.
+
+A text may have places such as `{plan}` for values, and simple HTML. What is put into a place is
+escaped. A text that depends on a number has two forms: `one` and `other`.
+"""
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+Texts = Mapping[str, Any]
+
+
+class Words:
+    """The texts of one language, by `file.key`."""
+
+    def __init__(self, folder: Path) -> None:
+        self._texts: dict[str, Texts] = {
+            file.stem: tomllib.loads(file.read_text(encoding="utf-8"))
+            for file in sorted(folder.glob("*.toml"))
+        }
+
+    def __call__(self, key: str, **values: object) -> Markup:
+        """The text with the values in its places. Raises KeyError for a text that is not there.
+
+        Of a text with the forms `one` and `other`, the value `count` decides.
+        """
+        page, _, name = key.partition(".")
+        text = self._texts[page][name]
+        if isinstance(text, Mapping):
+            text = text["one" if str(values["count"]) == "1" else "other"]
+        return Markup(text).format(**values)  # noqa: S704 - the texts are the project's own
+
+    def has(self, key: str) -> bool:
+        """Whether there is such a text."""
+        page, _, name = key.partition(".")
+        return name in self._texts.get(page, {})
+
+    def keys(self) -> set[str]:
+        """The keys of all texts."""
+        return {f"{page}.{name}" for page, texts in self._texts.items() for name in texts}
