@@ -19,9 +19,6 @@ from billing.subscriptions.mirror import Subscription
 _CHECKOUT = "/app/checkout"
 _THANKS = "/app/thanks"
 
-# Refusals of Commet, which leave everything as it was: the person may try again on the same page.
-_SHOWN = ("billing_provider_unavailable", "billing_provider_error", "usage_pending")
-
 
 @app.get(_CHECKOUT)
 @site.members
@@ -41,7 +38,7 @@ def check_out() -> Response[Any]:
         body = forms.checked(Checkout, {**values, "success_url": _success_url(code)})
         _, reply = checkout_answers.checkout(app, site.user(), body)
     except BillingError as error:
-        if error.status >= 500 and error.code not in _SHOWN:
+        if error.status >= 500 and error.code not in site.COMMET_FAILED:
             raise
         plan = plan_of(plan_answers.plans(site.user(), site.deadline()), code)
         return _checkout_page(plan, interval, error)

@@ -40,6 +40,11 @@ HOME = "/app"
 # A visitor who chose a plan before signing up: its code, until the checkout.
 PLAN_COOKIE = "plan"
 
+# Commet's failures, which leave everything as it was: a page that can do without says so in place.
+COMMET_FAILED = frozenset(
+    {"billing_provider_unavailable", "billing_provider_error", "usage_pending"}
+)
+
 _LONGEST_PATH = 2000
 
 Page = TypeVar("Page", bound=Callable[..., Any])

@@ -1,0 +1,134 @@
+"""The page about billing: the plan, its end, payments that failed, invoices, Commet's portal."""
+
+from collections.abc import Callable
+from typing import Any
+
+from aws_lambda_powertools.event_handler import Response
+
+from billing import wiring
+from billing.errors import BillingError
+from billing.http import dashboard_answers, portal_answers
+from billing.http.shapes import InvoicePage
+from billing.pages import banners, site
+from billing.pages.site import app, word
+
+BILLING = "/app/billing"
+_CANCEL = "/app/billing/cancel"
+
+
+@app.get(BILLING)
+@site.members
+def show_billing() -> Response[Any]:
+    """The plan and what becomes of it, and the invoices."""
+    return _billing_page()
+
+
+def _billing_page(error: BillingError | None = None) -> Response[Any]:
+    dashboard = dashboard_answers.dashboard(app, site.user())
+    now = wiring.now()
+    invoices, unreadable = _invoices()
+    return site.page(
+        "billing.html",
+        status=error.status if error else 200,
+        title=word("billing.title"),
+        hosted=True,
+        now=now,
+        dashboard=dashboard,
+        banner=banners.worst(dashboard, now),
+        badges=banners.badges(dashboard, now),
+        debt=wiring.debtors().owed(site.user().id),
+        invoices=invoices.invoices if invoices else [],
+        next_cursor=invoices.next_cursor if invoices else None,
+        unreadable=unreadable,
+        is_first_page=not site.query("cursor"),
+        problem=site.explained(error) if error else "",
+    )
+
+
+def _invoices() -> tuple[InvoicePage | None, str]:
+    """The invoices; or, where Commet does not answer, what to say in their place."""
+    try:
+        return portal_answers.invoices(app, site.user(), site.query("cursor") or None), ""
+    except BillingError as error:
+        if error.code not in site.COMMET_FAILED and error.status != 429:
+            raise
+        return None, site.explained(error)
+
+
+@app.get("/app/billing/invoices/<invoice_id>")
+@site.members
+def show_invoice(invoice_id: str) -> Response[Any]:
+    """One invoice with its lines, and where its PDF is."""
+    found = portal_answers.invoice(app, site.user(), invoice_id)
+    title = word("billing.invoice_title", number=found.number or found.id)
+    return site.page("invoice.html", title=title, invoice=found, now=wiring.now())
+
+
+@app.get(_CANCEL)
+@site.members
+def show_cancel() -> Response[Any]:
+    """Asks whether the plan shall really end."""
+    dashboard = dashboard_answers.dashboard(app, site.user())
+    if dashboard.subscription is None or dashboard.subscription.cancel_at_period_end:
+        return site.see_other(BILLING)
+    return site.page(
+        "cancel.html",
+        title=word("cancel.title", plan=dashboard.subscription.plan.name or ""),
+        dashboard=dashboard,
+        now=wiring.now(),
+    )
+
+
+@app.post(_CANCEL)
+@site.members
+def cancel() -> Response[Any]:
+    """Cancels at the end of the period that is paid."""
+    return _changed(
+        lambda: portal_answers.cancel(app, site.user(), immediate=False), done="canceled"
+    )
+
+
+@app.post("/app/billing/keep")
+@site.members
+def keep() -> Response[Any]:
+    """Takes a cancellation back."""
+    return _changed(lambda: portal_answers.keep(app, site.user()), done="kept")
+
+
+@app.post("/app/billing/recovery")
+@site.members
+def recover() -> Response[Any]:
+    """Goes on to Commet's page on which an overdue payment is paid."""
+    return _left(lambda: portal_answers.recovery(app, site.user()).recovery_url)
+
+
+@app.post("/app/billing/portal")
+@site.members
+def open_portal() -> Response[Any]:
+    """Goes on to Commet's portal, which has the payment method. It leads back to this page."""
+    return _left(
+        lambda: portal_answers.portal_url(app, site.user(), f"{site.origin()}{BILLING}")
+    )
+
+
+def _changed(change: Callable[[], object], *, done: str) -> Response[Any]:
+    try:
+        change()
+    except BillingError as error:
+        return _refused(error)
+    return site.see_other(BILLING, done=done)
+
+
+def _left(target: Callable[[], str]) -> Response[Any]:
+    try:
+        url = target()
+    except BillingError as error:
+        return _refused(error)
+    return site.see_other(url)
+
+
+def _refused(error: BillingError) -> Response[Any]:
+    """The page as before, with what went wrong above it."""
+    if error.status >= 500 and error.code not in site.COMMET_FAILED:
+        raise error
+    return _billing_page(error)
