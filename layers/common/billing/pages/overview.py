@@ -1,0 +1,183 @@
+"""The first page of a user: what was used, what it costs so far, and what it is likely to cost."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+from aws_lambda_powertools.event_handler import Response
+from markupsafe import Markup
+
+from billing import wiring
+from billing.errors import BillingError
+from billing.http import dashboard_answers, plan_answers, usage_sums
+from billing.http.shapes import DailyUsage, Dashboard, PriceReply, SpendLimit, UsageReply
+from billing.pages import banners, chart, forms, formats, projection, site
+from billing.pages.banners import Banner
+from billing.pages.pricing import price_of
+from billing.pages.projection import CostRange
+from billing.pages.site import app, word
+from billing.subscriptions import mirror
+
+# A pace is compared with that of the week before. A younger period needs the days before it.
+_LOOKS_BACK = timedelta(days=14)
+
+
+@dataclass(frozen=True, slots=True)
+class InvoiceLine:
+    """A line of the next invoice. `low` and `high` are None while it is too early to tell."""
+
+    name: str
+    about: str
+    so_far: Decimal | None  # None: the price is not known
+    low: Decimal | None
+    high: Decimal | None
+
+
+@app.get(site.HOME)
+@site.members
+def show_overview() -> Response[Any]:
+    """What a user has, uses and owes."""
+    return _overview_page()
+
+
+@app.post("/app/limit")
+@site.members
+def set_limit() -> Response[Any]:
+    """Sets the spend limit; an empty field removes the user's own."""
+    user, typed = site.user(), site.form().get("amount", "")
+    try:
+        body = forms.checked(SpendLimit, {"amount": typed.replace(",", "").replace("$", "")})
+        dashboard_answers.set_limit(app, user.id, body.amount, by="user")
+    except BillingError as error:
+        if error.status >= 500:
+            raise
+        return _overview_page(error)
+    return site.see_other(site.HOME, done="limit_removed" if body.amount is None else "limit_saved")
+
+
+def _overview_page(error: BillingError | None = None) -> Response[Any]:
+    now = wiring.now()
+    dashboard = dashboard_answers.dashboard(app, site.user())
+    shown = _shown_feature(dashboard)
+    earlier = _earlier(dashboard, now)
+    cost = projection.cost_so_far(dashboard.usage)
+    likely = projection.cost_range(dashboard.usage, dashboard.spending, now, earlier)
+    return site.page(
+        "overview.html",
+        status=error.status if error else 200,
+        title=word("overview.title"),
+        hosted=True,
+        now=now,
+        dashboard=dashboard,
+        banner=banners.worst(dashboard, now) or _runs_past(dashboard, now, earlier),
+        badges=banners.badges(dashboard, now),
+        cost=cost,
+        likely=likely,
+        shown=shown,
+        drawn=_drawn(shown, now, earlier) if shown else "",
+        days=_days(shown) if shown else [],
+        lines=_invoice_lines(dashboard, now, earlier),
+        plan_price=_plan_price(dashboard),
+        values=site.shown(site.form()) if error else {},
+        wrong=site.field_problems(error) if error else {},
+        problem=site.explained(error) if error else "",
+    )
+
+
+def _shown_feature(dashboard: Dashboard) -> UsageReply | None:
+    """The feature in the address, else the first one."""
+    asked = site.query("feature")
+    by_code = {each.feature: each for each in dashboard.usage}
+    return by_code.get(asked) or next(iter(dashboard.usage), None)
+
+
+def _earlier(dashboard: Dashboard, now: datetime) -> dict[str, list[DailyUsage]]:
+    """The days before a young period, by feature."""
+    starts = [each.period.start for each in dashboard.usage]
+    if not starts or now - min(starts) > _LOOKS_BACK:
+        return {}
+    start = min(starts).astimezone(UTC).date()
+    asked = usage_sums.Asked("day", None, start - _LOOKS_BACK, start, None, 1000, None)
+    found: dict[str, list[DailyUsage]] = {}
+    for each in usage_sums.page(site.user().id, asked).sums:
+        if each.day is not None:
+            day = DailyUsage(date=each.day, quantity=each.quantity)
+            found.setdefault(each.feature, []).append(day)
+    return found
+
+
+def _runs_past(
+    dashboard: Dashboard, now: datetime, earlier: dict[str, list[DailyUsage]]
+) -> Banner | None:
+    """The first feature that will run past what is included, at the pace of the last days."""
+    found = []
+    for each in dashboard.usage:
+        day = projection.crossing_day(each, now, earlier.get(each.feature, ()))
+        if day is not None and each.overage.enabled and each.overage.unit_price is not None:
+            found.append((day, each))
+    if not found:
+        return None
+    day, feature = min(found, key=lambda each: each[0])
+    values = {
+        "feature": feature.name,
+        "day": formats.day(day, now),
+        "unit": feature.unit or word("pricing.one"),
+        "price": formats.unit_price(feature.overage.unit_price or "0", feature.overage.currency),
+    }
+    return Banner("runs_past", "warn", banners.LIMIT, values)
+
+
+def _drawn(feature: UsageReply, now: datetime, earlier: dict[str, list[DailyUsage]]) -> Markup:
+    likely = projection.project(feature, now, earlier.get(feature.feature, ()))
+    return Markup(chart.chart(feature, likely, now, prefix="c"))  # noqa: S704 - escaped in there
+
+
+def _days(feature: UsageReply) -> list[tuple[Any, Decimal, Decimal]]:
+    """Each day with usage, its quantity and the total up to it."""
+    total, found = Decimal(feature.carried), []
+    for day in feature.daily:
+        total += Decimal(day.quantity)
+        found.append((day.date, Decimal(day.quantity), total))
+    return found
+
+
+def _plan_price(dashboard: Dashboard) -> PriceReply | None:
+    """What the plan costs each period. None for a free plan, and for a plan that is not sold."""
+    subscription = dashboard.subscription
+    current = mirror.current(wiring.database(), site.user().id)
+    if subscription is None or current is None:
+        return None
+    sold = plan_answers.plans(site.user(), site.deadline()).plans
+    plan = next((each for each in sold if each.id == subscription.plan.id), None)
+    return None if plan is None else price_of(plan, current.billing_interval or "")
+
+
+def _invoice_lines(
+    dashboard: Dashboard, now: datetime, earlier: dict[str, list[DailyUsage]]
+) -> list[InvoiceLine]:
+    """What the next invoice has for usage, by feature with overage."""
+    found = []
+    for feature in dashboard.usage:
+        overage = feature.overage
+        if not overage.enabled:
+            continue
+        likely: CostRange | None = projection.cost_range(
+            [feature], dashboard.spending, now, earlier
+        )
+        about = word(
+            "overview.line_about",
+            quantity=formats.quantity(overage.quantity),
+            unit=feature.unit or word("pricing.units"),
+            included=formats.quantity(feature.included or "0"),
+        )
+        found.append(
+            InvoiceLine(
+                feature.name,
+                about,
+                None if overage.cost is None else Decimal(overage.cost),
+                likely.low if likely else None,
+                likely.high if likely else None,
+            )
+        )
+    return found

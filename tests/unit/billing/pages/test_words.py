@@ -1,0 +1,75 @@
+"""The words of the pages: each is there, each is used, and what is put into one is escaped."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from billing.pages.words import Words
+from tests.unit.cloudformation import ROOT
+
+PAGES = ROOT / "functions" / "pages"
+ENGLISH = PAGES / "words" / "en"
+SOURCES = [
+    *sorted((PAGES / "templates").glob("*.html")),
+    *sorted((ROOT / "layers/common/billing/pages").glob("*.py")),
+]
+# A text that is named in one piece, and the beginning or the end of one that is put together.
+WHOLE = re.compile(r"""\b(?:w|word|words)(?:\.has)?\(\s*["']([a-z_]+\.[a-z_0-9]+)["']\s*[,)]""")
+ANY_KEY = re.compile(r"""["']([a-z_]+\.[a-z_0-9]+)["']""")
+BEGINNING = re.compile(r"""["']([a-z_]+\.[a-z_]*)["'] ~|f["']([a-z_]+\.[a-z_]*)\{""")
+
+
+def test_every_text_that_is_named_is_there() -> None:
+    words = Words(ENGLISH)
+    named = {(key, file.name) for file in SOURCES for key in WHOLE.findall(_text(file))}
+    assert len(named) > 100
+    missing = sorted(f"{file}: {key}" for key, file in named if not words.has(key))
+    assert missing == []
+
+
+def test_every_text_is_used() -> None:
+    """A text that nothing shows would be translated for nobody."""
+    named, beginnings = set(), {"fields.", "problems.", "done."}
+    for file in SOURCES:
+        named |= set(ANY_KEY.findall(_text(file)))
+        beginnings |= {one or other for one, other in BEGINNING.findall(_text(file))}
+    unused = sorted(
+        key
+        for key in Words(ENGLISH).keys()
+        if key not in named and not any(key.startswith(start) for start in beginnings)
+    )
+    assert unused == []
+
+
+def test_every_notice_that_a_form_asks_for_is_there() -> None:
+    """An address may name any notice; one that is not there shows nothing."""
+    words = Words(ENGLISH)
+    asked = {
+        name for file in SOURCES for name in re.findall(r'done="([a-z_]+)"', _text(file))
+    }
+    assert len(asked) > 10
+    assert sorted(name for name in asked if not words.has(f"done.{name}")) == []
+
+
+def test_a_value_is_escaped_and_the_texts_own_markup_is_not(tmp_path: Path) -> None:
+    (tmp_path / "page.toml").write_text('hello = "<strong>{name}</strong>"', encoding="utf-8")
+    said = Words(tmp_path)("page.hello", name="<script>&")
+    assert said == "<strong>&lt;script&gt;&amp;</strong>"
+
+
+@pytest.mark.parametrize(("count", "said"), [(1, "1 day"), (0, "0 days"), (14, "14 days")])
+def test_a_text_has_a_form_for_one(tmp_path: Path, count: int, said: str) -> None:
+    text = '[days]\none = "1 day"\nother = "{count} days"'
+    (tmp_path / "page.toml").write_text(text, encoding="utf-8")
+    assert Words(tmp_path)("page.days", count=count) == said
+
+
+def test_a_text_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "page.toml").write_text('hello = "Hello"', encoding="utf-8")
+    with pytest.raises(KeyError):
+        Words(tmp_path)("page.goodbye")
+
+
+def _text(file: Path) -> str:
+    return file.read_text(encoding="utf-8")
