@@ -1,10 +1,6 @@
 """The dashboard, the users that a backend registers, health, the welcome page, unknown routes."""
 
-import math
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from datetime import datetime, timedelta
-from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,7 +8,7 @@ from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.event_handler.openapi.params import Body, Query
 from aws_lambda_powertools.event_handler.openapi.params import Path as PathParameter
 
-from billing import amounts, wiring
+from billing import wiring
 from billing.accounts import accounts, erasing, export, identities, people  # noqa: F401 - INIT
 from billing.accounts.accounts import User
 from billing.audit import trail
@@ -28,40 +24,24 @@ from billing.field_types import (
     Day,
     OccurredAt,
 )
-from billing.http import api, api_reference, usage_answers, usage_export, usage_sums
+from billing.http import api, api_reference, dashboard_answers, usage_export, usage_sums
 from billing.http.shapes import (
     AuditEntry,
     AuditPage,
-    CurrentPeriod,
-    DailyUsage,
     Dashboard,
     ErasureReply,
     Export,
-    FeatureReply,
     Health,
     LedgerPage,
-    OverageReply,
     PatchUser,
-    PaymentTroubleReply,
-    PlanRefReply,
     PutUser,
-    ScheduledChangeReply,
-    SpendingReply,
     SpendLimit,
     SpendLimitReply,
-    SubscriptionReply,
-    UsagePeriodReply,
-    UsageReply,
     UsageSums,
     UserPut,
     UserReply,
 )
-from billing.payments import troubles
-from billing.payments.troubles import OpenTrouble
-from billing.subscriptions import mirror
-from billing.subscriptions.mirror import Subscription
-from billing.usage import ledger, spending, totals
-from billing.usage.totals import FeatureUsage
+from billing.usage import ledger
 
 # Powertools reads the rules of a path parameter from `Path`, so the type UserId cannot be used.
 UserIdInPath = Annotated[
@@ -150,7 +130,7 @@ app = api.resolver()
 @app.get("/dashboard", security=api.BY_USER, responses=api.answers(Dashboard, 200))
 def get_dashboard() -> Response[Dashboard]:
     """Read your subscription, your usage, and what the usage costs so far."""
-    return _dashboard(api.user(app))
+    return api.json_response(dashboard_answers.dashboard(app, api.user(app)))
 
 
 @app.get(
@@ -161,7 +141,8 @@ def get_dashboard() -> Response[Dashboard]:
 @api.may_answer("unknown_user")
 def get_user_dashboard(user_id: UserIdInPath) -> Response[Dashboard]:
     """Read the dashboard of one user, for a product's backend."""
-    return _dashboard(accounts.user_by_id(wiring.database(), user_id))
+    user = accounts.user_by_id(wiring.database(), user_id)
+    return api.json_response(dashboard_answers.dashboard(app, user))
 
 
 @app.put(
@@ -414,7 +395,8 @@ def set_spend_limit(body: Annotated[SpendLimit, Body()]) -> Response[SpendLimitR
 
     It may be as high as the limit that applies without it. Null removes it.
     """
-    return _limit(api.user(app).id, body.amount, by="user")
+    user = api.user(app)
+    return api.json_response(dashboard_answers.set_limit(app, user.id, body.amount, by="user"))
 
 
 @app.put(
@@ -430,7 +412,8 @@ def set_user_spend_limit(
 
     Null brings the default back.
     """
-    return _limit(user_id, body.amount, by="product")
+    limited = dashboard_answers.set_limit(app, user_id, body.amount, by="product")
+    return api.json_response(limited)
 
 
 @app.get("/health", responses=api.answers(Health, 200))
@@ -522,44 +505,6 @@ def _asset(name: str) -> Response[bytes]:
     return Response(200, content_type=kind, body=body, headers=headers)
 
 
-def _dashboard(user: User) -> Response[Dashboard]:
-    now = wiring.now()
-    subscription, access = wiring.access().standing(user.id, api.deadline(app))
-    used = totals.usage_of_user(
-        wiring.database(), user_id=user.id, currency=wiring.settings().currency, now=now
-    )
-    trouble = troubles.open_of_user(wiring.database(), user.id)
-    return api.json_response(
-        Dashboard(
-            user=_user(user),
-            access=access,
-            subscription=_subscription(subscription, used, now) if subscription else None,
-            payment=_payment(trouble) if trouble else None,
-            usage=[_usage(feature) for feature in used],
-            features=[
-                FeatureReply(feature=f.feature, name=f.name, allowed=access and f.allowed)
-                for f in mirror.boolean_features(wiring.database(), user.id)
-            ],
-            spending=_spending(user.id),
-        )
-    )
-
-
-def _limit(
-    user_id: str, amount: Decimal | None, *, by: Literal["product", "user"]
-) -> Response[SpendLimitReply]:
-    spending.set_limit(
-        wiring.database(),
-        user_id,
-        amount,
-        by=by,
-        rules=wiring.rules(),
-        now=wiring.now(),
-        actor=api.actor(app),
-    )
-    return api.json_response(SpendLimitReply(spending=_spending(user_id)))
-
-
 def _export(user_id: str, cursor: str | None) -> Response[Export]:
     db, now = wiring.database(), wiring.now()
     found = export.page(db, user_id, cursor=cursor, now=now)
@@ -581,87 +526,5 @@ def _audit(user_id: str, cursor: str | None, limit: int | None) -> Response[Audi
     return api.json_response(AuditPage(entries=entries, next_cursor=found.next_cursor))
 
 
-def _spending(user_id: str) -> SpendingReply | None:
-    found = spending.spending_of(wiring.database(), user_id, rules=wiring.rules(), now=wiring.now())
-    return usage_answers.spending(found)
-
-
 def _user(user: User) -> UserReply:
     return UserReply(id=user.id, email=user.email, name=user.name)
-
-
-def _subscription(
-    row: Subscription, used: Sequence[FeatureUsage], now: datetime
-) -> SubscriptionReply:
-    period = None
-    start, end = row.period_start, row.period_end
-    if not (start and end) and row.status == "trialing" and used:
-        # The webhook that begins a trial names no period, and allowances are those of the trial.
-        start, end = used[0].period_start, row.trial_ends_at
-    if start and end:
-        days = math.ceil((end - now) / timedelta(days=1))
-        period = CurrentPeriod(start=start, end=end, days_remaining=max(0, days))
-    return SubscriptionReply(
-        id=row.id,
-        status=row.status,
-        plan=PlanRefReply(id=row.plan_id, name=row.plan_name),
-        current_period=period,
-        cancel_at_period_end=row.cancel_at_period_end,
-        scheduled_change=_scheduled(row.scheduled_change) if row.scheduled_change else None,
-        trial_ends_at=row.trial_ends_at,
-        as_of=row.as_of,
-    )
-
-
-def _scheduled(change: Mapping[str, Any]) -> ScheduledChangeReply:
-    at = change["effective_at"]
-    return ScheduledChangeReply(
-        plan=PlanRefReply(id=change["plan_id"], name=change["plan_name"]),
-        interval=change["interval"],
-        effective_at=datetime.fromisoformat(at) if at else None,
-    )
-
-
-def _payment(trouble: OpenTrouble) -> PaymentTroubleReply:
-    amount, currency = trouble.amount, trouble.currency
-    return PaymentTroubleReply(
-        kind=trouble.kind,
-        since=trouble.since,
-        amount=None
-        if amount is None or currency is None
-        else amounts.format_money(amount, currency),
-        currency=currency,
-        recovery_url=trouble.recovery_url,
-    )
-
-
-def _usage(feature: FeatureUsage) -> UsageReply:
-    overage = feature.overage
-    return UsageReply(
-        feature=feature.feature,
-        name=feature.name,
-        unit=feature.unit,
-        period=UsagePeriodReply(start=feature.period_start, end=feature.period_end),
-        used=amounts.format_decimal(feature.used),
-        held=amounts.format_decimal(feature.held),
-        carried=amounts.format_decimal(feature.carried),
-        used_before=amounts.format_decimal(feature.used_before),
-        included=None if feature.included is None else amounts.format_decimal(feature.included),
-        remaining=None if feature.remaining is None else amounts.format_decimal(feature.remaining),
-        unlimited=feature.unlimited,
-        overage=OverageReply(
-            enabled=overage.enabled,
-            quantity=amounts.format_decimal(overage.quantity),
-            unit_price=None
-            if overage.unit_price is None
-            else amounts.format_unit_price(overage.unit_price, overage.currency),
-            cost=None
-            if overage.cost is None
-            else amounts.format_money(overage.cost, overage.currency),
-            currency=overage.currency,
-        ),
-        daily=[
-            DailyUsage(date=day.date, quantity=amounts.format_decimal(day.quantity))
-            for day in feature.daily
-        ],
-    )

@@ -5,16 +5,9 @@ from typing import Annotated, Any
 from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.event_handler.openapi.params import Body
 
-from billing import metric, wiring
-from billing.accounts import accounts, passwords, people  # noqa: F401 - loaded during INIT
-from billing.audit import trail
-from billing.audit.trail import Action
 from billing.deadline import LambdaContext
-from billing.errors import TooManyRequests
-from billing.http import api, sign_in
+from billing.http import api, sign_in, sign_up_answers
 from billing.http.shapes import SignedIn, SignUp
-from billing.mail import waking  # noqa: F401 - wiring imports it late; here it loads during INIT
-from billing.metric import Metric
 
 app = api.resolver()
 
@@ -28,28 +21,7 @@ def sign_up(body: Annotated[SignUp, Body()]) -> Response[SignedIn]:
     Until the address is confirmed, only this session knows the account, it cannot check out, and
     after a day it is deleted.
     """
-    now = wiring.now()
-    try:
-        wiring.attempts().sign_up(sign_in.client_address(app), now)
-    except TooManyRequests:
-        metric.count(Metric.SIGN_UP_REFUSED)
-        raise
-    user, session = accounts.sign_up(
-        wiring.database(),
-        email=body.email,
-        password_hash=passwords.hash_password(
-            body.password, email=body.email, product=wiring.settings().product_name
-        ),
-        name=body.name,
-        now=now,
-        origin=sign_in.origin(app),
-        person=wiring.people().of_address(body.email),
-    )
-    by = sign_in.actor(app)
-    trail.write(wiring.database(), by, Action.SIGNED_UP, user_id=user.id)
-    sign_in.end_previous(app)
-    wiring.mail_sender().wake()
-    metric.count(Metric.SIGNED_UP)
+    user, session = sign_up_answers.sign_up(app, body)
     return sign_in.signed_in(user, session, in_cookie=body.cookie, status=201)
 
 

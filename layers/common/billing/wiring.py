@@ -4,9 +4,9 @@ No other module keeps objects for the life of an environment. Importing this mod
 and reads no secret and no clock, so a snapshot of the environment can be restored anywhere and at
 any time.
 
-Modules that only some functions use are imported late, by the builder that needs them. A handler
-that uses such a module imports it at its own top as well, so that the module is loaded during INIT
-(tests/unit/test_imports.py).
+Modules that only some functions use are imported late, by the builder that needs them. Whoever has
+such a module built, a handler or a module of `http`, imports it at its own top as well, so that it
+is loaded during INIT (tests/unit/test_imports.py).
 """
 
 import os

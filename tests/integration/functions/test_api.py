@@ -20,8 +20,7 @@ from billing.accounts import networks, passwords, sign_in_limits, signing_in
 from billing.accounts.limits import Limit
 from billing.database.connection import Connection, Database
 from billing.errors import AccessUnconfirmed
-from billing.http import api, sign_in
-from functions.dashboard import app as dashboard
+from billing.http import api, dashboard_answers, sign_in
 from functions.session import app as session
 from functions.signup import app as signup
 from functions.webhook import app as webhook
@@ -664,7 +663,7 @@ class TestMeasures:
         def unconfirmed(*_: object) -> None:
             raise AccessUnconfirmed
 
-        monkeypatch.setattr(dashboard, "_dashboard", unconfirmed)
+        monkeypatch.setattr(dashboard_answers, "dashboard", unconfirmed)
         monkeypatch.setattr(documented, "check", lambda *_: None)  # this route has no such answer
         capsys.readouterr()
         assert call("GET", "/dashboard", token=token).status == 503
@@ -684,7 +683,7 @@ class TestTrouble:
         def broken(*_: object, **__: object) -> None:
             raise ZeroDivisionError("inner words")
 
-        monkeypatch.setattr(dashboard, "_dashboard", broken)
+        monkeypatch.setattr(dashboard_answers, "dashboard", broken)
         answer = call("GET", "/dashboard", token=token)
         assert (answer.status, answer.code) == (500, "internal_error")
         assert "inner words" not in answer.text
@@ -704,7 +703,9 @@ class TestTrouble:
             "do $$ begin insert into attempts (key, window_start, count)"
             " select 'hunter2', '2026-01-01', 1 from generate_series(1, 2); end $$"
         )
-        monkeypatch.setattr(dashboard, "_dashboard", lambda *_: wiring.database().execute(twice))
+        monkeypatch.setattr(
+            dashboard_answers, "dashboard", lambda *_: wiring.database().execute(twice)
+        )
         answer = call("GET", "/dashboard", token=token)
         assert answer.code == "internal_error"
         [line] = [json.loads(each) for each in log.getvalue().strip("\0\n").splitlines()]

@@ -12,7 +12,7 @@ import pytest
 
 from billing import wiring
 from billing.errors import Forbidden
-from billing.http import api
+from billing.http import api, dashboard_answers
 from functions.dashboard import app as dashboard
 from tests.environments import forget
 from tests.integration.functions import documented
@@ -318,14 +318,14 @@ class TestRecentSignIn:
         """What the helper says, called by a route."""
         found: list[Any] = []
 
-        def ask(_: object) -> Any:
+        def ask(*_: object) -> Any:
             try:
                 found.append(api.recently_authenticated(dashboard.app))
             except Forbidden as error:
                 found.append(error.code)
-            return api.json_response({})
+            return {}
 
-        monkeypatch.setattr(dashboard, "_dashboard", ask)
+        monkeypatch.setattr(dashboard_answers, "dashboard", ask)
         monkeypatch.setattr(documented, "check", lambda *_: None)  # what it answers is no dashboard
         return found
 

@@ -296,6 +296,11 @@ def cookie_is_secure() -> bool:
     return not wiring.settings().app_url.startswith("http://")
 
 
+def is_ours(origin: str) -> bool:
+    """Whether pages of this origin (an `Origin` header) may send writes with the cookie."""
+    return origin_of(origin) == origin and origin in wiring.settings().allowed_origins
+
+
 def answers(model: type | None, status: int, when: str | None = None) -> dict[int, OpenAPIResponse]:
     """What a route answers with this status, for the OpenAPI document, and when.
 
@@ -399,7 +404,7 @@ def _admit(app: APIGatewayHttpResolver) -> None:
         raise NotFound
     origin = event.headers.get("origin")
     is_write = event.http_method in _WRITES
-    if is_write and origin is not None and not _is_ours(origin):
+    if is_write and origin is not None and not is_ours(origin):
         raise Forbidden("Requests from this origin are not accepted.", code="origin_not_allowed")
     if not requirements:
         return
@@ -418,10 +423,6 @@ def _admit(app: APIGatewayHttpResolver) -> None:
     if isinstance(found, Service):
         _note_use(app, found, requirements)
     logger.append_keys(caller=found.id if isinstance(found, User) else f"service:{found.name}")
-
-
-def _is_ours(origin: str) -> bool:
-    return origin_of(origin) == origin and origin in wiring.settings().allowed_origins
 
 
 def _credentials(app: APIGatewayHttpResolver) -> tuple[str, bool]:

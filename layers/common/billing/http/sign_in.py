@@ -74,7 +74,9 @@ def signed_in(user: User, session: Session, *, in_cookie: bool, status: int) -> 
             token=None if in_cookie else session.token, expires_at=session.expires_at
         ),
     )
-    return api.json_response(body, status, cookies=[_cookie(session.token)] if in_cookie else None)
+    return api.json_response(
+        body, status, cookies=[session_cookie(session.token)] if in_cookie else None
+    )
 
 
 def signed_out() -> Response[None]:
@@ -82,15 +84,7 @@ def signed_out() -> Response[None]:
     return Response(204, cookies=[no_cookie()])
 
 
-def no_cookie() -> Cookie:
-    """A cookie that has the browser delete the session's."""
-    expired = _cookie("")
-    expired.max_age = None
-    expired.expires = datetime(1970, 1, 1)  # noqa: DTZ001 - Powertools prints it as GMT
-    return expired
-
-
-def _cookie(token: str) -> Cookie:
+def session_cookie(token: str) -> Cookie:
     """The session's cookie. Scripts cannot read it, and other sites cannot have it sent.
 
     It lives as long as the longest session, because the server decides when a session ends.
@@ -104,3 +98,11 @@ def _cookie(token: str) -> Cookie:
         max_age=int(LONGEST.total_seconds()),
         same_site=SameSite.LAX_MODE,
     )
+
+
+def no_cookie() -> Cookie:
+    """A cookie that has the browser delete the session's."""
+    expired = session_cookie("")
+    expired.max_age = None
+    expired.expires = datetime(1970, 1, 1)  # noqa: DTZ001 - Powertools prints it as GMT
+    return expired
