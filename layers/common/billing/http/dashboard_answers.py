@@ -15,6 +15,7 @@ from billing.http.shapes import (
     CurrentPeriod,
     DailyUsage,
     Dashboard,
+    DebtReply,
     FeatureReply,
     OverageReply,
     PaymentTroubleReply,
@@ -27,6 +28,7 @@ from billing.http.shapes import (
     UsageReply,
     UserReply,
 )
+from billing.debts.owing import owing
 from billing.payments import troubles
 from billing.payments.troubles import OpenTrouble
 from billing.subscriptions import mirror
@@ -46,11 +48,17 @@ def dashboard(app: APIGatewayHttpResolver, user: User) -> Dashboard:
         wiring.database(), user_id=user.id, currency=wiring.settings().currency, now=now
     )
     trouble = troubles.open_of_user(wiring.database(), user.id)
+    debt = owing(wiring.database(), user.id)
     return Dashboard(
         user=UserReply(id=user.id, email=user.email, name=user.name),
         access=access,
         subscription=_subscription(subscription, used, now) if subscription else None,
         payment=_payment(trouble) if trouble else None,
+        debt=DebtReply(
+            amount=amounts.format_money(debt.amount, debt.currency), currency=debt.currency
+        )
+        if debt
+        else None,
         usage=[_usage(feature) for feature in used],
         features=[
             FeatureReply(feature=f.feature, name=f.name, allowed=access and f.allowed)

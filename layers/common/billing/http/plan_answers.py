@@ -30,6 +30,7 @@ def plans(user: User | None, deadline: Deadline) -> Plans:
 def _plan(plan: answers.Plan, currency: str, base: str, *, has_trial: bool) -> PlanReply:
     """A plan with its prices in `currency` where they are listed in it, else in `base`."""
     return PlanReply(
+        id=plan.id,
         code=plan.code,
         name=plan.name,
         description=plan.description,

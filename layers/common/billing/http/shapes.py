@@ -559,6 +559,9 @@ class PlanFeatureReply(Reply):
 class PlanReply(Reply):
     """A plan that is sold."""
 
+    id: str = Field(
+        description="The plan's id, as a subscription's `plan.id` has it.", examples=["pln_5tKx"]
+    )
     code: str = Field(description="The plan's code, for a checkout.", examples=["usage_pro"])
     name: str = Field(description="The plan's name, for people.", examples=["Usage Pro"])
     description: str | None = Field(
@@ -1424,6 +1427,13 @@ class PaymentTroubleReply(Reply):
     )
 
 
+class DebtReply(Reply):
+    """What a user owes for usage of an earlier plan."""
+
+    amount: Amount = Field(description="How much, in units of `currency`.", examples=["12.40"])
+    currency: Currency
+
+
 class FeatureReply(Reply):
     """A feature that a plan has or does not have. It is not metered."""
 
@@ -1443,6 +1453,10 @@ class Dashboard(Reply):
     payment: PaymentTroubleReply | None = Field(
         description="Null where nothing has to be settled. While a payment is disputed, no checkout"
         " can be started."
+    )
+    debt: DebtReply | None = Field(
+        description="What the user owes for usage of an earlier plan. Until it is paid, no checkout"
+        " can be started: `POST /checkout` answers 402 `debt_open` with the page to pay on."
     )
     usage: list[UsageReply] = Field(description="The metered features, with what was used.")
     features: list[FeatureReply] = Field(

@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl, quote
 from aws_lambda_powertools.event_handler import Response
 
 from billing.errors import BillingError, Forbidden, InvalidRequest, Unauthenticated
-from billing.http import account_answers, plan_answers, sign_in, sign_in_answers
+from billing.http import account_answers, plan_answers, sign_in, sign_in_answers, sign_up_answers
 from billing.http.shapes import ForgotPassword, ResetPassword, SignIn, SignUp, VerifyEmail
 from billing.pages import forms, site
 from billing.pages.site import app, word
@@ -92,7 +92,7 @@ def sign_up() -> Response[Any]:
     values = site.form()
     try:
         body = forms.checked(SignUp, values)
-        _, session = sign_in_answers.sign_up(app, body)
+        _, session = sign_up_answers.sign_up(app, body)
     except BillingError as error:
         if error.status >= 500:
             raise
@@ -266,7 +266,9 @@ def _reset_form(token: str, error: BillingError | None = None) -> Response[Any]:
         lines=[word("links.reset_text")],
         action="/app/reset",
         token=token,
-        fields=[_password("password", "links.reset_password", "new-password", "signup.password_hint")],
+        fields=[
+            _password("password", "links.reset_password", "new-password", "signup.password_hint")
+        ],
         error=error,
     )
 

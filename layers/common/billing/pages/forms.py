@@ -7,7 +7,13 @@ from urllib.parse import parse_qsl
 from aws_lambda_powertools.utilities.data_classes.common import BaseProxyEvent
 from pydantic import BaseModel, ValidationError
 
-from billing.errors import BillingError, FieldError, InvalidRequest, PayloadTooLarge, UnsupportedMediaType
+from billing.errors import (
+    BillingError,
+    FieldError,
+    InvalidRequest,
+    PayloadTooLarge,
+    UnsupportedMediaType,
+)
 from billing.http import api
 
 MAX_BYTES = 16 * 1024
@@ -32,9 +38,7 @@ def read(event: BaseProxyEvent) -> dict[str, str]:
         text = event.decoded_body or ""
         if len(text.encode()) > MAX_BYTES:
             raise PayloadTooLarge(f"The form is larger than {MAX_BYTES} bytes.")
-        fields = parse_qsl(
-            text, keep_blank_values=True, max_num_fields=MAX_FIELDS, errors="strict"
-        )
+        fields = parse_qsl(text, keep_blank_values=True, max_num_fields=MAX_FIELDS, errors="strict")
     except ValueError:
         raise InvalidRequest("The form is not readable.") from None
     return {name: value if is_secret(name) else value.strip() for name, value in fields}

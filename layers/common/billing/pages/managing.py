@@ -6,7 +6,7 @@ from typing import Any
 from aws_lambda_powertools.event_handler import Response
 
 from billing import wiring
-from billing.errors import BillingError
+from billing.errors import BillingError, DebtOpen
 from billing.http import dashboard_answers, portal_answers
 from billing.http.shapes import InvoicePage
 from billing.pages import banners, site
@@ -36,7 +36,6 @@ def _billing_page(error: BillingError | None = None) -> Response[Any]:
         dashboard=dashboard,
         banner=banners.worst(dashboard, now),
         badges=banners.badges(dashboard, now),
-        debt=wiring.debtors().owed(site.user().id),
         invoices=invoices.invoices if invoices else [],
         next_cursor=invoices.next_cursor if invoices else None,
         unreadable=unreadable,
@@ -102,13 +101,26 @@ def recover() -> Response[Any]:
     return _left(lambda: portal_answers.recovery(app, site.user()).recovery_url)
 
 
+@app.post("/app/billing/debt")
+@site.members
+def pay_debt() -> Response[Any]:
+    """Goes on to the page on which the user pays what they owe, if they still do."""
+    try:
+        wiring.debtors().check(site.user().id, site.deadline())
+    except DebtOpen as owed:
+        if owed.pay_url is None:
+            return _refused(owed)
+        return site.see_other(owed.pay_url)
+    except BillingError as error:
+        return _refused(error)
+    return site.see_other(BILLING, done="debt_paid")
+
+
 @app.post("/app/billing/portal")
 @site.members
 def open_portal() -> Response[Any]:
     """Goes on to Commet's portal, which has the payment method. It leads back to this page."""
-    return _left(
-        lambda: portal_answers.portal_url(app, site.user(), f"{site.origin()}{BILLING}")
-    )
+    return _left(lambda: portal_answers.portal_url(app, site.user(), f"{site.origin()}{BILLING}"))
 
 
 def _changed(change: Callable[[], object], *, done: str) -> Response[Any]:

@@ -93,9 +93,7 @@ def _interval(plans: Plans) -> str:
     asked = site.query("interval")
     if asked in _intervals(plans):
         return asked
-    defaults = [
-        price.interval for plan in plans.plans for price in plan.prices if price.is_default
-    ]
+    defaults = [price.interval for plan in plans.plans for price in plan.prices if price.is_default]
     return defaults[0] if defaults else "monthly"
 
 

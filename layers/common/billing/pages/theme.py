@@ -18,8 +18,12 @@ def sheet(accent: str) -> str:
     wanted = _parsed(accent)
     on_light = _until_readable(wanted, _WHITE, towards=(0, 0, 0))
     on_dark = _until_readable(wanted, _DARK_CARD, towards=_WHITE)
-    light = _tokens(on_light, _mixed(on_light, (0, 0, 0), 0.2), _WHITE, _mixed(on_light, _WHITE, 0.9))
-    dark = _tokens(on_dark, _mixed(on_dark, _WHITE, 0.2), _DARK_INK, _mixed(on_dark, _DARK_CARD, 0.8))
+    light = _tokens(
+        on_light, _mixed(on_light, (0, 0, 0), 0.2), _WHITE, _mixed(on_light, _WHITE, 0.9)
+    )
+    dark = _tokens(
+        on_dark, _mixed(on_dark, _WHITE, 0.2), _DARK_INK, _mixed(on_dark, _DARK_CARD, 0.8)
+    )
     return f":root{{{light}}}@media(prefers-color-scheme:dark){{:root{{{dark}}}}}"
 
 

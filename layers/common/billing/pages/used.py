@@ -248,7 +248,10 @@ def _typed(asked: Asked) -> dict[str, str]:
 def _ranges(features: Sequence[UsageReply], asked: Asked) -> list[tuple[str, str, bool]]:
     """Links to ranges of days: their word, their parameters, and whether they are shown now."""
     today = wiring.now().astimezone(UTC).date()
-    ranges = [("last_7", today - timedelta(days=6), today), ("last_30", today - timedelta(days=29), today)]
+    ranges = [
+        ("last_7", today - timedelta(days=6), today),
+        ("last_30", today - timedelta(days=29), today),
+    ]
     if features:
         start = features[0].period.start.astimezone(UTC).date()
         ranges.insert(0, ("this_period", start, today))

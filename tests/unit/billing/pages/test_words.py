@@ -45,9 +45,7 @@ def test_every_text_is_used() -> None:
 def test_every_notice_that_a_form_asks_for_is_there() -> None:
     """An address may name any notice; one that is not there shows nothing."""
     words = Words(ENGLISH)
-    asked = {
-        name for file in SOURCES for name in re.findall(r'done="([a-z_]+)"', _text(file))
-    }
+    asked = {name for file in SOURCES for name in re.findall(r'done="([a-z_]+)"', _text(file))}
     assert len(asked) > 10
     assert sorted(name for name in asked if not words.has(f"done.{name}")) == []
 
