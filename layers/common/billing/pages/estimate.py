@@ -1,0 +1,165 @@
+"""What a given use would cost on each plan.
+
+The quantities asked for are those of a month, because included quantities are given anew each month
+and overage is billed each month, also where the plan's price is charged for longer. A plan that is
+charged weekly has weekly periods: of it a week's share of the month is worked out.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from decimal import ROUND_HALF_UP, Context, Decimal
+from fractions import Fraction
+from typing import Literal
+
+from billing.amounts import MAX_DECIMALS, RATE_SCALE, overage_cost
+from billing.http.shapes import PlanFeatureReply, PlanReply, Plans, PriceReply
+
+WEEKLY = "weekly"
+# Of each interval: how many periods of a month it has. An interval that is not here has one.
+_MONTHS = {"monthly": 1, "quarterly": 3, "semiannual": 6, "yearly": 12}
+_WEEK = Fraction(7 * 12, 365)  # of a month
+_EXACT = Context(prec=60, rounding=ROUND_HALF_UP)
+_QUANTUM = Decimal(1).scaleb(-MAX_DECIMALS)
+_NO_PRICE = "usd"  # the currency of nothing, where no plan has a price
+
+
+@dataclass(frozen=True, slots=True)
+class Obstacle:
+    """Why a plan cannot be had for the quantities.
+
+    `stops`: the feature stops at `included`. `missing`: the plan does not have the feature.
+    `unknown`: there is no price; `feature` is then the feature or the plan. These are names.
+    """
+
+    kind: Literal["stops", "missing", "unknown"]
+    feature: str
+    included: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What one plan costs for an interval: the price, usage beyond it, and both together.
+
+    `interval` is the interval asked for, or the plan's own where its price does not divide that.
+    The amounts are in units of `currency`, and zero where there is an obstacle.
+    """
+
+    plan: PlanReply
+    interval: str
+    base: Decimal
+    extra: Decimal
+    total: Decimal
+    currency: str
+    obstacle: Obstacle | None
+    is_cheapest: bool = False
+
+
+def price_of(plan: PlanReply, interval: str) -> PriceReply | None:
+    """What the plan costs for this interval, else its default price; None where it has none."""
+    by_interval = {price.interval: price for price in plan.prices}
+    default = next((price for price in plan.prices if price.is_default), None)
+    return by_interval.get(interval) or default or next(iter(plan.prices), None)
+
+
+def rows(plans: Plans, asked: Mapping[str, Decimal], *, interval: str) -> list[Row]:
+    """What each plan costs for the quantities of a month, by feature code; in the plans' order.
+
+    The cheapest of the plans that can be had is marked, the first of several. None is marked where
+    the plans have prices in several currencies.
+    """
+    names = {f.code: f.name for plan in plans.plans for f in plan.features}
+    prices = [price for plan in plans.plans for price in plan.prices]
+    currency = prices[0].currency if prices else _NO_PRICE
+    found = [_row(plan, asked, interval, names, currency) for plan in plans.plans]
+    possible = [row for row in found if row.obstacle is None]
+    if not possible or len({row.currency for row in possible}) > 1:
+        return found
+    cheapest = min(possible, key=lambda row: Fraction(row.total) / _months(row.interval))
+    return [replace(row, is_cheapest=row is cheapest) for row in found]
+
+
+def _row(
+    plan: PlanReply,
+    asked: Mapping[str, Decimal],
+    interval: str,
+    names: Mapping[str, str],
+    currency: str,
+) -> Row:
+    price = price_of(plan, interval)
+    nothing = Decimal(0)
+    if price is None:
+        own, base = interval, nothing
+    else:
+        own, base, currency = price.interval, Decimal(price.amount), price.currency
+    times = _times(own, interval)
+    interval = interval if times else own
+    base = base * (times or 1)
+    obstacle = _obstacle(plan, asked, interval, names)
+    if obstacle:
+        return Row(plan, interval, nothing, nothing, nothing, currency, obstacle)
+    costs = [
+        overage_cost(beyond, _rate(feature), currency)
+        for feature in _metered(plan)
+        for beyond in [_beyond(feature, _of_period(asked.get(feature.code, nothing), interval))]
+    ]
+    extra = sum((cost for cost in costs if cost is not None), nothing) * _MONTHS.get(interval, 1)
+    return Row(plan, interval, base, extra, base + extra, currency, None)
+
+
+def _times(own: str, interval: str) -> int:
+    """How many of a plan's own intervals the interval asked for has; 0 where that is no number."""
+    if own == interval:
+        return 1
+    months, wanted = _MONTHS.get(own, 0), _MONTHS.get(interval, 0)
+    return wanted // months if months and wanted % months == 0 else 0
+
+
+def _obstacle(
+    plan: PlanReply, asked: Mapping[str, Decimal], interval: str, names: Mapping[str, str]
+) -> Obstacle | None:
+    if not plan.prices and not plan.is_free:
+        return Obstacle("unknown", plan.name)
+    features = {feature.code: feature for feature in _metered(plan)}
+    for code, quantity in asked.items():
+        wanted = _of_period(quantity, interval)
+        if not wanted:
+            continue
+        feature = features.get(code)
+        if feature is None:
+            return Obstacle("missing", names.get(code, code))
+        if not _beyond(feature, wanted):
+            continue
+        # A free plan bills nothing, so that each of its features stops.
+        if plan.is_free or feature.overage is None or not feature.overage.enabled:
+            if not Decimal(feature.included or 0):
+                return Obstacle("missing", feature.name)
+            return Obstacle("stops", feature.name, feature.included)
+        if feature.overage.unit_price is None:
+            return Obstacle("unknown", feature.name)
+    return None
+
+
+def _metered(plan: PlanReply) -> Sequence[PlanFeatureReply]:
+    return [f for f in plan.features if f.type == "usage" and f.enabled]
+
+
+def _beyond(feature: PlanFeatureReply, quantity: Decimal) -> Decimal:
+    if feature.unlimited:
+        return Decimal(0)
+    return max(Decimal(0), quantity - Decimal(feature.included or 0))
+
+
+def _rate(feature: PlanFeatureReply) -> Decimal | None:
+    price = feature.overage.unit_price if feature.overage else None
+    return None if price is None else _EXACT.multiply(Decimal(price), Decimal(RATE_SCALE))
+
+
+def _of_period(quantity: Decimal, interval: str) -> Decimal:
+    if interval != WEEKLY:
+        return quantity
+    share = _EXACT.divide(quantity * _WEEK.numerator, Decimal(_WEEK.denominator))
+    return share.quantize(_QUANTUM, context=_EXACT)
+
+
+def _months(interval: str) -> Fraction:
+    return _WEEK if interval == WEEKLY else Fraction(_MONTHS.get(interval, 1))
