@@ -55,6 +55,7 @@ def plan(
 ) -> PlanReply:
     """A plan with prices by interval; the first one is the default."""
     return PlanReply(
+        id=f"pln_{name}",
         code=name,
         name=name,
         description=None,
