@@ -11,7 +11,8 @@ from billing.errors import BillingError, DebtOpen
 from billing.http import checkout_answers, plan_answers
 from billing.http.shapes import Checkout, PlanChangeReply, PlanReply
 from billing.pages import forms, site
-from billing.pages.pricing import plan_of, price_of
+from billing.pages.estimate import price_of
+from billing.pages.pricing import plan_of
 from billing.pages.site import app, word
 from billing.subscriptions import mirror
 from billing.subscriptions.mirror import Subscription

@@ -14,7 +14,7 @@ from billing.http import dashboard_answers, plan_answers, usage_sums
 from billing.http.shapes import DailyUsage, Dashboard, PriceReply, SpendLimit, UsageReply
 from billing.pages import banners, chart, forms, formats, projection, site
 from billing.pages.banners import Banner
-from billing.pages.pricing import price_of
+from billing.pages.estimate import price_of
 from billing.pages.projection import CostRange
 from billing.pages.site import app, word
 from billing.subscriptions import mirror

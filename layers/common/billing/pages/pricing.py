@@ -41,7 +41,7 @@ def show_prices() -> Response[Any]:
     cards = [
         Card(
             plan,
-            price_of(plan, interval),
+            estimate.price_of(plan, interval),
             is_current=is_live and current is not None and plan.id == current.plan_id,
         )
         for plan in found.plans
@@ -61,13 +61,6 @@ def show_prices() -> Response[Any]:
         wrong=wrong,
         rows=estimate.rows(found, asked, interval=interval) if asked and not wrong else [],
     )
-
-
-def price_of(plan: PlanReply, interval: str) -> PriceReply | None:
-    """What the plan costs for this interval, else its default price; None for a free plan."""
-    by_interval = {price.interval: price for price in plan.prices}
-    default = next((price for price in plan.prices if price.is_default), None)
-    return by_interval.get(interval) or default or next(iter(plan.prices), None)
 
 
 def metered(plans: Sequence[PlanReply]) -> list[PlanFeatureReply]:

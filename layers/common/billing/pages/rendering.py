@@ -14,6 +14,7 @@ from billing.pages.words import Words
 
 FILTERS: Mapping[str, Callable[..., Any]] = {
     "money": formats.money,
+    "money_range": formats.money_range,
     "price": formats.price,
     "unit_price": formats.unit_price,
     "quantity": formats.quantity,
