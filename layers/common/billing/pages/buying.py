@@ -32,7 +32,7 @@ def show_checkout() -> Response[Any]:
 @app.post(_CHECKOUT)
 @site.members
 def check_out() -> Response[Any]:
-    """Goes on to Commet's page to pay. For a subscriber: shows the change of plan, or performs it."""
+    """Goes on to the payment. For a subscriber: shows the change of plan, or performs it."""
     values = site.form()
     code, interval = values.get("plan_code", ""), values.get("billing_interval", "")
     try:

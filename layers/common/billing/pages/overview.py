@@ -12,7 +12,7 @@ from billing import wiring
 from billing.errors import BillingError
 from billing.http import dashboard_answers, plan_answers, usage_sums
 from billing.http.shapes import DailyUsage, Dashboard, PriceReply, SpendLimit, UsageReply
-from billing.pages import banners, chart, forms, formats, projection, site
+from billing.pages import banners, chart, formats, forms, projection, site
 from billing.pages.banners import Banner
 from billing.pages.estimate import price_of
 from billing.pages.projection import CostRange

@@ -26,7 +26,6 @@ from billing.errors import (
     BillingError,
     DatabaseUnavailable,
     Forbidden,
-    InvalidRequest,
     NotFound,
     Unauthenticated,
 )

@@ -39,6 +39,6 @@ class Words:
         page, _, name = key.partition(".")
         return name in self._texts.get(page, {})
 
-    def keys(self) -> set[str]:
+    def names(self) -> set[str]:
         """The keys of all texts."""
         return {f"{page}.{name}" for page, texts in self._texts.items() for name in texts}

@@ -36,7 +36,7 @@ def test_every_text_is_used() -> None:
         beginnings |= {one or other for one, other in BEGINNING.findall(_text(file))}
     unused = sorted(
         key
-        for key in Words(ENGLISH).keys()
+        for key in Words(ENGLISH).names()
         if key not in named and not any(key.startswith(start) for start in beginnings)
     )
     assert unused == []

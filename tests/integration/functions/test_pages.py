@@ -1,0 +1,289 @@
+"""The pages, as a browser without scripts sees them, from the prices to the last invoice."""
+
+import json
+import re
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from billing import wiring
+from functions.pages import app as pages
+from standin.testing import Receiver, StandIn
+from tests.integration.functions.calling import ORIGIN, call, mailed
+from tests.integration.functions.test_api import (  # noqa: F401 - one is a fixture
+    PASSWORD,
+    address,
+    environment,
+)
+from tests.integration.functions.test_debts import (
+    Person as Payer,
+)
+from tests.integration.functions.test_debts import (  # noqa: F401 - fixtures
+    _shop,
+    box,
+    remote,
+)
+from tests.integration.functions.visiting import Shown, Visitor
+
+pytestmark = pytest.mark.handlers
+
+NASTY = """<script>alert("x")</script>'"&<b>"""
+
+
+class Person(Payer):
+    """Somebody who pays for `usage_pro`, with a browser that is signed in."""
+
+    def __init__(self, remote: StandIn, box: Receiver) -> None:
+        super().__init__(remote, box)
+        self.browser = Visitor()
+        self.browser.cookies["__Host-session"] = self._token
+
+    @property
+    def board(self) -> dict[str, Any]:
+        board: dict[str, Any] = call("GET", "/dashboard", token=self._token).json
+        return board
+
+
+@pytest.fixture
+def person(remote: StandIn, box: Receiver) -> Person:  # noqa: F811
+    return Person(remote, box)
+
+
+@pytest.fixture
+def visitor() -> Visitor:
+    return Visitor()
+
+
+def joined(visitor: Visitor, email: str, **fields: str) -> Shown:
+    """Signs up on the page; the answer."""
+    form = visitor.get("/app/signup?plan=usage_pro").form("/app/signup")
+    return visitor.post(
+        "/app/signup", form.values | {"email": email, "password": PASSWORD} | fields
+    )
+
+
+def user_of(email: str) -> str:
+    return str(wiring.database().value("select id from users where email = %s", [email]))
+
+
+class TestStory:
+    def test_from_the_prices_to_the_portal(
+        self, visitor: Visitor, remote: StandIn, box: Receiver  # noqa: F811
+    ) -> None:
+        """Choose, sign up, confirm, pay, wait, look, cancel, keep."""
+        prices = visitor.get("/")
+        assert prices.status == 200
+        assert "/app/signup?plan=usage_pro" in prices.links
+        email = address()
+        confirm = visitor.follow(joined(visitor, email))
+        assert email in confirm.text
+        token = mailed(user_of(email), "verify_email")
+        behind = visitor.get(f"/verify-email?token={token}")
+        verified = visitor.post("/app/verify", behind.form("/app/verify").values)
+        assert verified.location == "/app/checkout?plan=usage_pro&done=verified"
+        checkout = visitor.follow(verified)
+        left = visitor.post("/app/checkout", checkout.form("/app/checkout").values)
+        assert left.location.startswith(remote.public_url)
+        thanks = visitor.get("/app/thanks?plan=usage_pro")
+        assert "wait for your payment" in thanks.text
+        looked = visitor.get("/app/thanks/look?plan=usage_pro")
+        assert json.loads(looked.html) == {"access": False}
+        subscription = wiring.database().value("select id from subscription")
+        remote.control.pay(subscription)
+        wiring.database().execute("update users set refresh_after = null")
+        there = _eventually(visitor, "/app/thanks?plan=usage_pro")
+        assert there.location == "/app?done=welcome"
+        overview = visitor.follow(there)
+        assert "Usage Pro" in overview.text
+        canceled = visitor.post("/app/billing/cancel")
+        assert canceled.location == "/app/billing?done=canceled"
+        billing = visitor.follow(canceled)
+        assert "Usage Pro ends on" in billing.text
+        kept = visitor.follow(visitor.post("/app/billing/keep"))
+        assert "ends on" not in kept.text
+        portal = visitor.post("/app/billing/portal")
+        assert portal.location.startswith(remote.public_url)
+        out = visitor.post("/app/logout")
+        assert out.location == "/?done=signed_out"
+        assert visitor.get("/app").location == "/app/login?next=%2Fapp"
+
+
+def _eventually(visitor: Visitor, path: str) -> Shown:
+    """The answer of the page that waits for access, once Commet was asked."""
+    return visitor.get(path)
+
+
+class TestTheWayIn:
+    def test_the_page_that_was_wanted_comes_after_signing_in(self, person: Person) -> None:
+        stranger = Visitor()
+        asked = stranger.get("/app/usage?feature=storage&from=2026-01-01")
+        form = stranger.follow(asked).form("/app/login")
+        form.values |= {"email": person._email, "password": PASSWORD}
+        back = stranger.post("/app/login", form.values)
+        assert back.location == "/app/usage?feature=storage&from=2026-01-01"
+
+    @pytest.mark.parametrize(
+        "next", ["//evil.example", "/\\evil.example", "https://evil.example", "javascript:alert(1)"]
+    )
+    def test_nobody_is_sent_to_another_site(self, person: Person, next: str) -> None:  # noqa: A002
+        values = {"email": person._email, "password": PASSWORD, "next": next}
+        assert Visitor().post("/app/login", values).location == "/app"
+
+    def test_a_wrong_password_keeps_the_address_and_nothing_else(self, person: Person) -> None:
+        values = {"email": person._email, "password": "wrong password"}
+        refused = Visitor().post("/app/login", values)
+        assert refused.status == 401
+        assert "E-mail or password is wrong." in refused.text
+        assert refused.form("/app/login").values["email"] == person._email
+        assert "wrong password" not in refused.html
+
+    def test_a_password_that_is_too_common_is_said_at_its_field(self, visitor: Visitor) -> None:
+        refused = joined(visitor, address(), password="password")
+        assert refused.status == 422
+        assert 'aria-invalid="true"' in refused.html
+        assert refused.form("/app/signup").values["plan"] == "usage_pro"
+
+    def test_a_new_password(self, person: Person) -> None:
+        """By the link of a mail. Opening it changes nothing."""
+        stranger = Visitor()
+        asked = stranger.post("/app/forgot", {"email": person._email})
+        unknown = stranger.post("/app/forgot", {"email": address()})
+        assert asked.html == unknown.html
+        token = mailed(person.id, "reset_password")
+        for _ in range(2):
+            form = stranger.get(f"/reset-password?token={token}").form("/app/reset")
+        new = {"password": "another long walk home"}
+        done = stranger.post("/app/reset", form.values | new)
+        assert done.location == "/app/login?done=password_set"
+        again = stranger.post("/app/reset", form.values | new)
+        assert (again.status, "This link has expired" in again.text) == (409, True)
+        values = {"email": person._email} | new
+        assert stranger.post("/app/login", values).location == "/app"
+        assert person.browser.get("/app").location.startswith("/app/login")
+
+    def test_a_form_that_met_an_ended_session_is_kept_and_sent_later(self, person: Person) -> None:
+        cookie = person.browser.cookies.pop("__Host-session")
+        asked = person.browser.post("/app/account/name", {"name": "Ana & Bo"})
+        assert asked.status == 401
+        values = asked.form("/app/login").values
+        again = person.browser.post(
+            "/app/login", values | {"email": person._email, "password": PASSWORD}
+        )
+        assert again.status == 200
+        assert person.browser.cookies["__Host-session"] != cookie
+        form = again.form("/app/account/name")
+        assert form.values == {"name": "Ana & Bo"}
+        saved = person.browser.post(form.action, form.values)
+        assert saved.location == "/app/account?done=saved"
+        assert person.browser.follow(saved).form("/app/account/name").values["name"] == "Ana & Bo"
+
+    def test_a_typed_password_is_not_kept(self, person: Person) -> None:
+        del person.browser.cookies["__Host-session"]
+        values = {"current_password": "my secret", "password": "my other secret"}
+        asked = person.browser.post("/app/account/password", values)
+        assert asked.status == 401
+        assert "secret" not in asked.html
+
+
+class TestOtherSites:
+    FORMS = (
+        "/app/login", "/app/signup", "/app/logout", "/app/checkout", "/app/limit",
+        "/app/billing/cancel", "/app/account/email", "/app/account/delete", "/app/reset",
+    )  # fmt: skip
+
+    @pytest.mark.parametrize("path", FORMS)
+    @pytest.mark.parametrize("origin", ["", "null", "https://evil.example", f"{ORIGIN}.evil.example"])
+    def test_a_form_of_another_site_is_refused(
+        self, person: Person, path: str, origin: str
+    ) -> None:
+        person.browser.origin = origin
+        refused = person.browser.post(path, {"email": person._email, "password": PASSWORD})
+        assert refused.status == 403
+        assert "came from another site" in refused.text
+        assert person.board["subscription"]["cancel_at_period_end"] is False
+
+    def test_a_request_that_the_browser_calls_foreign_is_refused(self, person: Person) -> None:
+        refused = person.browser.post("/app/logout", sec_fetch_site="cross-site")
+        assert refused.status == 403
+        assert person.browser.get("/app").status == 200
+
+    def test_every_page_has_the_policy_of_the_pages(self, person: Person) -> None:
+        paths = ["/", "/app", "/app/usage", "/app/billing", "/app/account", "/app/nothing"]
+        for path in paths:
+            shown = person.browser.get(path)
+            policy = shown.headers["content-security-policy"]
+            assert "default-src 'none'" in policy
+            assert "unsafe" not in policy
+            assert shown.headers["referrer-policy"] == "same-origin"
+            assert shown.headers["cache-control"] == "no-store"
+            assert not re.search(r"<[^>]+ (style|on\w+)=", shown.html), path
+            assert "<style" not in shown.html
+
+    def test_only_where_a_form_leads_there_commet_is_named(self, person: Person) -> None:
+        hosted = "https://pay.commet.co"
+        assert hosted not in person.browser.get("/app/account").headers["content-security-policy"]
+        assert hosted in person.browser.get("/app/billing").headers["content-security-policy"]
+
+
+class TestNumbers:
+    def test_the_overview_has_the_numbers_of_the_api(self, person: Person) -> None:
+        person.use(150)
+        shown = person.browser.get("/app")
+        (feature,) = [each for each in person.board["usage"] if each["feature"] == "storage"]
+        assert (feature["used"], feature["overage"]["cost"]) == ("150", "5.00")
+        assert "150 of 100" in shown.text
+        assert "$5.00" in shown.text
+
+    def test_the_file_has_the_rows_of_the_page(self, person: Person) -> None:
+        person.use(7)
+        page = person.browser.get("/app/usage?feature=storage")
+        file = person.browser.get("/app/usage.csv?feature=storage")
+        assert file.headers["content-type"].startswith("text/csv")
+        (row,) = file.html.splitlines()[1:]
+        assert row.split(",")[1:4] == ["storage", "", "7"]
+        assert "7 GB" in page.text
+
+    def test_a_spend_limit_is_set_and_removed(self, person: Person) -> None:
+        saved = person.browser.post("/app/limit", {"amount": "1,250.50"})
+        assert saved.location == "/app?done=limit_saved"
+        assert person.board["spending"]["limit"] in ("1250.50", "500.00")
+        refused = person.browser.post("/app/limit", {"amount": "a lot"})
+        assert refused.status == 422
+        assert refused.form("/app/limit").values["amount"] == "a lot"
+        assert person.browser.post("/app/limit", {"amount": ""}).location == "/app?done=limit_removed"
+
+
+class TestMarkup:
+    def test_what_people_and_products_typed_comes_out_as_text(self, person: Person) -> None:
+        person.browser.post("/app/account/name", {"name": NASTY})
+        db = wiring.database()
+        db.execute("update feature_terms set name = %s", [NASTY]) if _has(db, "feature_terms") else 0
+        db.execute("update subscription set plan_name = %s", [NASTY])
+        for path in ("/app", "/app/account", "/app/billing", "/app/usage", "/app/billing/cancel"):
+            shown = person.browser.get(path)
+            assert shown.status == 200
+            assert "<script>alert" not in shown.html
+            assert "<b>" not in shown.html
+
+    def test_what_is_in_the_address_comes_out_as_text(self, person: Person) -> None:
+        from urllib.parse import quote
+
+        typed = quote(NASTY)
+        for path in (
+            f"/?interval={typed}&q_storage={typed}",
+            f"/app?feature={typed}&done={typed}",
+            f"/app/usage?feature={typed}&from={typed}&to={typed}&by={typed}",
+            f"/app/thanks?plan={typed}",
+            f"/verify-email?token={typed}",
+            f"/reset-password?token={typed}",
+            f"/app/signup?plan={typed}",
+            f"/app/{typed}",
+        ):
+            shown = Visitor().get(path) if "verify" in path else person.browser.get(path)
+            assert "<script>alert" not in shown.html
+
+
+def _has(db: Any, table: str) -> bool:
+    return bool(db.value("select to_regclass(%s) is not null", [table]))
