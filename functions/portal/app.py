@@ -6,31 +6,19 @@ from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.event_handler.openapi.params import Body, Query
 from aws_lambda_powertools.event_handler.openapi.params import Path as PathParameter
 
-from billing import amounts, metric, wiring
-from billing.accounts.accounts import User
-from billing.audit.trail import Action
-from billing.commet.answers import IssuedInvoice, IssuedLine
 from billing.deadline import LambdaContext
-from billing.delivery import flushing  # noqa: F401 - loaded during INIT
 from billing.field_types import USER_ID_PATTERN
-from billing.http import api, auditing, redirects
+from billing.http import api, portal_answers
 from billing.http.shapes import (
     Cancel,
     Canceled,
     InvoiceDetail,
-    InvoiceLineReply,
     InvoicePage,
-    InvoiceReply,
     OfUser,
     Portal,
     PortalReply,
     RecoveryReply,
-    SubscriptionState,
-    UsagePeriodReply,
 )
-from billing.metric import Metric
-from billing.subscriptions import invoices, managing, mirror  # noqa: F401 - loaded during INIT
-from billing.subscriptions.portal import portal_url
 
 BY_WHOM = api.by_user_or_service("billing:manage")
 
@@ -61,7 +49,8 @@ app = api.resolver()
 )
 def redirect_to_portal() -> Response[None]:
     """Redirect to the billing portal. A link in a page can point here."""
-    return Response(303, headers={"Location": _portal_url(api.user(app), None)})
+    url = portal_answers.portal_url(app, api.user(app), None)
+    return Response(303, headers={"Location": url})
 
 
 @app.post(
@@ -83,9 +72,8 @@ def create_portal_session(
 ) -> Response[PortalReply]:
     """Open a portal session, and get its address. It expires after 30 minutes."""
     user = api.subject(app, body.user_id if body else None)
-    return api.json_response(
-        PortalReply(portal_url=_portal_url(user, body.return_url if body else None)), 201
-    )
+    url = portal_answers.portal_url(app, user, body.return_url if body else None)
+    return api.json_response(PortalReply(portal_url=url), 201)
 
 
 @app.post(
@@ -111,12 +99,7 @@ def cancel_subscription(body: Annotated[Cancel | None, Body()] = None) -> Respon
     """
     asked = body or Cancel(user_id=None)
     user = api.subject(app, asked.user_id)
-    with auditing.audited(app, Action.CANCELED, user.id, immediate=asked.immediate) as about:
-        canceled = wiring.management().cancel(
-            user, immediate=asked.immediate, deadline=api.deadline(app)
-        )
-        about["subscription"] = canceled.id
-    return api.json_response(_state(canceled))
+    return api.json_response(portal_answers.cancel(app, user, immediate=asked.immediate))
 
 
 @app.post(
@@ -136,10 +119,7 @@ def cancel_subscription(body: Annotated[Cancel | None, Body()] = None) -> Respon
 def keep_subscription(body: Annotated[OfUser | None, Body()] = None) -> Response[Canceled]:
     """Take back a cancellation at the end of the period, before that end. May be repeated."""
     user = api.subject(app, body.user_id if body else None)
-    with auditing.audited(app, Action.KEPT, user.id) as about:
-        kept = wiring.management().keep(user, deadline=api.deadline(app))
-        about["subscription"] = kept.id
-    return api.json_response(_state(kept))
+    return api.json_response(portal_answers.keep(app, user))
 
 
 @app.post(
@@ -163,9 +143,7 @@ def create_recovery_link(body: Annotated[OfUser | None, Body()] = None) -> Respo
     Only the user may see the address: whoever has it can pay there.
     """
     user = api.subject(app, body.user_id if body else None)
-    with auditing.audited(app, Action.RECOVERY, user.id):
-        url = wiring.management().recovery_url(user, deadline=api.deadline(app))
-    return api.json_response(RecoveryReply(recovery_url=url), 201)
+    return api.json_response(portal_answers.recovery(app, user), 201)
 
 
 @app.get(
@@ -192,16 +170,8 @@ def list_invoices(
     ] = None,
 ) -> Response[InvoicePage]:
     """List a user's invoices, newest first."""
-    found = invoices.page(
-        wiring.database(),
-        wiring.metered_commet(),
-        api.subject(app, user_id),
-        cursor=cursor,
-        now=wiring.now(),
-        deadline=api.deadline(app),
-    )
-    listed = [InvoiceReply(**_invoice(each)) for each in found.invoices]
-    return api.json_response(InvoicePage(invoices=listed, next_cursor=found.next_cursor))
+    user = api.subject(app, user_id)
+    return api.json_response(portal_answers.invoices(app, user, cursor))
 
 
 @app.get(
@@ -229,86 +199,9 @@ def get_invoice(
     user_id: UserIdInQuery = None,
 ) -> Response[InvoiceDetail]:
     """Read one invoice, with its lines and the address of its PDF."""
-    found, pdf_url = invoices.detail(
-        wiring.database(),
-        wiring.metered_commet(),
-        api.subject(app, user_id),
-        invoice_id,
-        now=wiring.now(),
-        deadline=api.deadline(app),
-    )
-    lines = [_line(line, found.currency) for line in found.line_items]
-    return api.json_response(InvoiceDetail(**_invoice(found), lines=lines, pdf_url=pdf_url))
+    user = api.subject(app, user_id)
+    return api.json_response(portal_answers.invoice(app, user, invoice_id))
 
 
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     return api.handle(app, event, context)
-
-
-def _portal_url(user: User, return_url: str | None) -> str:
-    target = redirects.allowed_target(wiring.settings(), return_url, "return_url")
-    with auditing.audited(app, Action.PORTAL, user.id):
-        url = portal_url(
-            wiring.database(),
-            wiring.metered_commet(),
-            user,
-            return_url=target,
-            # In the portal the user may leave, so what was used is delivered first.
-            before=lambda: wiring.flush(user.id, api.deadline(app)),
-            now=wiring.now(),
-            deadline=api.deadline(app),
-        )
-    metric.count(Metric.PORTAL_VISITS)
-    return url
-
-
-def _state(subscription: mirror.Subscription) -> Canceled:
-    ends_at = subscription.period_end if subscription.cancel_at_period_end else None
-    if subscription.status == "canceled":  # which may be before the end of the period
-        ends_at = min(subscription.period_end or subscription.as_of, subscription.as_of)
-    return Canceled(
-        subscription=SubscriptionState(
-            id=subscription.id,
-            status=subscription.status,
-            cancel_at_period_end=subscription.cancel_at_period_end,
-            ends_at=ends_at,
-        )
-    )
-
-
-def _invoice(found: IssuedInvoice) -> dict[str, Any]:
-    def money(amount: int) -> str:
-        return amounts.format_minor_units(amount, found.currency)
-
-    period = None
-    if found.period_start and found.period_end:
-        period = UsagePeriodReply(start=found.period_start, end=found.period_end)
-    return {
-        "id": found.id,
-        "number": found.invoice_number,
-        "status": found.status,
-        "type": found.invoice_type,
-        "currency": found.currency,
-        "subtotal": money(found.subtotal),
-        "tax": money(found.tax_amount),
-        "total": money(found.total),
-        "period": period,
-        "issued_at": found.issue_date,
-        "due_at": found.due_date,
-    }
-
-
-def _line(line: IssuedLine, currency: str) -> InvoiceLineReply:
-    used, included, overage = (
-        None if quantity is None else amounts.format_decimal(quantity)
-        for quantity in (line.used_amount, line.included_amount, line.overage_amount)
-    )
-    return InvoiceLineReply(
-        type=line.line_type,
-        description=line.description,
-        feature=line.feature_name,
-        used=used,
-        included=included,
-        overage=overage,
-        amount=amounts.format_minor_units(line.amount, currency),
-    )

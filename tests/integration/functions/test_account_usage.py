@@ -12,6 +12,7 @@ import pytest
 
 from billing import wiring
 from billing.accounts.limits import Limit
+from billing.errors import TooManyRequests
 from billing.http import usage_export, usage_sums
 from functions.track_usage import app as track_usage
 from tests.environments import forget
@@ -147,6 +148,18 @@ class TestSums:
         found = ana.asks(f"/account/usage{query}").json["sums"]
         assert sum(Decimal(s["quantity"]) for s in found) == Decimal(storage["used"])
         assert Decimal(storage["used"]) == Decimal("123.250001")
+
+    def test_pages_show_the_same_sums(self, ana: Person, monkeypatch: pytest.MonkeyPatch) -> None:
+        """`page` gives what the route answers. Its sums by a property count in the limit, too."""
+        monkeypatch.setattr(usage_sums, "BY_PROPERTY", Limit(2, timedelta(hours=1)))
+        asked = usage_sums.Asked("property.model", "storage", None, None, None, 2, None)
+        found = usage_sums.page(ana.id, asked)
+        answer = ana.asks("/account/usage?group_by=property.model&feature=storage&limit=2")
+        assert found.model_dump(mode="json") == answer.json
+        assert len(found.sums) == 2
+        assert found.next_cursor is not None
+        with pytest.raises(TooManyRequests):
+            usage_sums.page(ana.id, asked)
 
     def test_filters(self, ana: Person) -> None:
         """UTC days: the first is part of it, the last is not."""

@@ -8,7 +8,8 @@ from aws_lambda_powertools.event_handler import APIGatewayHttpResolver, Response
 
 from billing import wiring
 from billing.accounts.limits import Limit, Turn
-from billing.http import usage_export
+from billing.http import usage_answers, usage_export
+from billing.http.shapes import UsageSums
 from billing.usage import sums
 
 # Sums by a property read the ledger, so they are counted: nobody keeps the database busy.
@@ -28,16 +29,29 @@ class Asked:
     form: str | None
 
 
-def answer(app: APIGatewayHttpResolver, user_id: str, asked: Asked) -> Response[Any]:
-    """A page of the sums of a user.
+def page(user_id: str, asked: Asked) -> UsageSums:
+    """A page of the sums of a user. `asked.form` has no effect.
 
     Raises what `sums.page` raises, and TooManyRequests where the user's sums by a property of this
     hour are used up.
     """
+    found = _found(user_id, asked)
+    listed = [usage_answers.summed(each) for each in found.sums]
+    return UsageSums(sums=listed, next_cursor=found.next_cursor)
+
+
+def answer(app: APIGatewayHttpResolver, user_id: str, asked: Asked) -> Response[Any]:
+    """A page of the sums of a user as JSON or CSV, cut where Lambda's answer is full.
+
+    Raises as `page`.
+    """
+    return usage_export.sums_answer(app, _found(user_id, asked), form=asked.form)
+
+
+def _found(user_id: str, asked: Asked) -> sums.Page:
     days, _, prop = (asked.group_by or "day").partition("property.")
     query = sums.Query(asked.feature, asked.since, asked.until, prop or None, by_day=bool(days))
     db = wiring.database()
     if query.prop is not None:
         Turn(db, f"sums:{user_id}", BY_PROPERTY, wiring.now()).take()
-    page = sums.page(db, user_id, query, cursor=asked.cursor, limit=asked.limit or 100)
-    return usage_export.sums_answer(app, page, form=asked.form)
+    return sums.page(db, user_id, query, cursor=asked.cursor, limit=asked.limit or 100)
