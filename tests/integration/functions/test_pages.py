@@ -2,14 +2,12 @@
 
 import json
 import re
-from collections.abc import Callable
-from decimal import Decimal
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
 from billing import wiring
-from functions.pages import app as pages
 from standin.testing import Receiver, StandIn
 from tests.integration.functions.calling import ORIGIN, call, mailed
 from tests.integration.functions.test_api import (  # noqa: F401 - one is a fixture
@@ -70,7 +68,10 @@ def user_of(email: str) -> str:
 
 class TestStory:
     def test_from_the_prices_to_the_portal(
-        self, visitor: Visitor, remote: StandIn, box: Receiver  # noqa: F811
+        self,
+        visitor: Visitor,
+        remote: StandIn,
+        box: Receiver,  # noqa: F811
     ) -> None:
         """Choose, sign up, confirm, pay, wait, look, cancel, keep."""
         prices = visitor.get("/")
@@ -90,10 +91,9 @@ class TestStory:
         assert "wait for your payment" in thanks.text
         looked = visitor.get("/app/thanks/look?plan=usage_pro")
         assert json.loads(looked.html) == {"access": False}
-        subscription = wiring.database().value("select id from subscription")
-        remote.control.pay(subscription)
-        wiring.database().execute("update users set refresh_after = null")
-        there = _eventually(visitor, "/app/thanks?plan=usage_pro")
+        remote.control.pay(wiring.database().value("select id from subscriptions"))
+        remote.control.advance(seconds=11)  # Commet is asked about a user every ten seconds
+        there = visitor.get("/app/thanks?plan=usage_pro")
         assert there.location == "/app?done=welcome"
         overview = visitor.follow(there)
         assert "Usage Pro" in overview.text
@@ -108,11 +108,6 @@ class TestStory:
         out = visitor.post("/app/logout")
         assert out.location == "/?done=signed_out"
         assert visitor.get("/app").location == "/app/login?next=%2Fapp"
-
-
-def _eventually(visitor: Visitor, path: str) -> Shown:
-    """The answer of the page that waits for access, once Commet was asked."""
-    return visitor.get(path)
 
 
 class TestTheWayIn:
@@ -194,7 +189,9 @@ class TestOtherSites:
     )  # fmt: skip
 
     @pytest.mark.parametrize("path", FORMS)
-    @pytest.mark.parametrize("origin", ["", "null", "https://evil.example", f"{ORIGIN}.evil.example"])
+    @pytest.mark.parametrize(
+        "origin", ["", "null", "https://evil.example", f"{ORIGIN}.evil.example"]
+    )
     def test_a_form_of_another_site_is_refused(
         self, person: Person, path: str, origin: str
     ) -> None:
@@ -252,15 +249,17 @@ class TestNumbers:
         refused = person.browser.post("/app/limit", {"amount": "a lot"})
         assert refused.status == 422
         assert refused.form("/app/limit").values["amount"] == "a lot"
-        assert person.browser.post("/app/limit", {"amount": ""}).location == "/app?done=limit_removed"
+        assert (
+            person.browser.post("/app/limit", {"amount": ""}).location == "/app?done=limit_removed"
+        )
 
 
 class TestMarkup:
     def test_what_people_and_products_typed_comes_out_as_text(self, person: Person) -> None:
         person.browser.post("/app/account/name", {"name": NASTY})
         db = wiring.database()
-        db.execute("update feature_terms set name = %s", [NASTY]) if _has(db, "feature_terms") else 0
-        db.execute("update subscription set plan_name = %s", [NASTY])
+        db.execute("update entitlements set feature_name = %s, unit = %s", [NASTY, NASTY])
+        db.execute("update subscriptions set plan_name = %s", [NASTY])
         for path in ("/app", "/app/account", "/app/billing", "/app/usage", "/app/billing/cancel"):
             shown = person.browser.get(path)
             assert shown.status == 200
@@ -268,8 +267,6 @@ class TestMarkup:
             assert "<b>" not in shown.html
 
     def test_what_is_in_the_address_comes_out_as_text(self, person: Person) -> None:
-        from urllib.parse import quote
-
         typed = quote(NASTY)
         for path in (
             f"/?interval={typed}&q_storage={typed}",
@@ -283,7 +280,3 @@ class TestMarkup:
         ):
             shown = Visitor().get(path) if "verify" in path else person.browser.get(path)
             assert "<script>alert" not in shown.html
-
-
-def _has(db: Any, table: str) -> bool:
-    return bool(db.value("select to_regclass(%s) is not null", [table]))

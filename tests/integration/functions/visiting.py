@@ -103,7 +103,9 @@ class Visitor:
         sent = {"host": urlsplit(ORIGIN).netloc, "user-agent": "Mozilla/5.0 Firefox/140.0"}
         sent |= {name.replace("_", "-"): value for name, value in headers.items()}
         sent = {name: value for name, value in sent.items() if value}
-        answer = pages.handler(event(method, path.partition("#")[0], body, sent, cookies), Context(20))
+        answer = pages.handler(
+            event(method, path.partition("#")[0], body, sent, cookies), Context(20)
+        )
         shown = _read(answer)
         self._keep(shown.cookies)
         return shown
