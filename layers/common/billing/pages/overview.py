@@ -47,7 +47,9 @@ def set_limit() -> Response[Any]:
     """Sets the spend limit; an empty field removes the user's own."""
     user, typed = site.user(), site.form().get("amount", "")
     try:
-        body = forms.checked(SpendLimit, {"amount": typed.replace(",", "").replace("$", "")})
+        body = SpendLimit(amount=None)
+        if typed:
+            body = forms.checked(SpendLimit, {"amount": typed.replace(",", "").lstrip("$€£ ")})
         dashboard_answers.set_limit(app, user.id, body.amount, by="user")
     except BillingError as error:
         if error.status >= 500:
