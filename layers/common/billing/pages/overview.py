@@ -15,7 +15,7 @@ from billing.http.shapes import DailyUsage, Dashboard, PriceReply, SpendLimit, U
 from billing.pages import banners, chart, formats, forms, projection, site
 from billing.pages.banners import Banner
 from billing.pages.estimate import price_of
-from billing.pages.projection import CostRange
+from billing.pages.projection import Cost, CostRange
 from billing.pages.site import app, word
 from billing.subscriptions import mirror
 
@@ -78,6 +78,7 @@ def _overview_page(error: BillingError | None = None) -> Response[Any]:
         likely=likely,
         shown=shown,
         drawn=_drawn(shown, now, earlier) if shown else "",
+        ruler=_ruler(dashboard, cost, likely),
         days=_days(shown) if shown else [],
         lines=_invoice_lines(dashboard, now, earlier),
         plan_price=_plan_price(dashboard),
@@ -132,7 +133,18 @@ def _runs_past(
 
 def _drawn(feature: UsageReply, now: datetime, earlier: dict[str, list[DailyUsage]]) -> Markup:
     likely = projection.project(feature, now, earlier.get(feature.feature, ()))
-    return Markup(chart.chart(feature, likely, now, prefix="c"))  # noqa: S704 - escaped in there
+    words = chart.Words(**site.words().section("chart"))
+    return chart.chart(feature, likely, now, prefix="c", words=words)
+
+
+def _ruler(dashboard: Dashboard, cost: Cost, likely: CostRange | None) -> Markup:
+    """The cost so far and the likely one against the spend limit. Empty without either."""
+    spending = dashboard.spending
+    if spending is None or (not cost.amount and likely is None):
+        return Markup()
+    limit = None if spending.limit is None else Decimal(spending.limit)
+    words = chart.CostWords(**site.words().section("ruler"))
+    return chart.ruler(cost.amount, likely, limit, spending.currency, prefix="r", words=words)
 
 
 def _days(feature: UsageReply) -> list[tuple[Any, Decimal, Decimal]]:

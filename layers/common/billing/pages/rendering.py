@@ -8,7 +8,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from billing.pages import formats, theme
+from billing.pages import chart, formats, theme
 from billing.pages.assets import Assets
 from billing.pages.words import Words
 
@@ -23,6 +23,7 @@ FILTERS: Mapping[str, Callable[..., Any]] = {
     "moment": formats.moment,
     "interval": formats.interval,
     "number": Decimal,
+    "meter": chart.meter,
 }
 
 

@@ -33,6 +33,7 @@ from billing.http import api, events
 from billing.metric import Metric
 from billing.pages import forms
 from billing.pages.rendering import Frame
+from billing.pages.words import Words
 
 SIGN_IN = "/app/login"
 HOME = "/app"
@@ -75,9 +76,14 @@ def members(route: Page) -> Page:
     return route
 
 
+def words() -> Words:
+    """The texts of the pages in their language."""
+    return frame().words(wiring.settings().pages_language)
+
+
 def word(key: str, **values: object) -> str:
-    """A text of the pages in their language."""
-    return frame().words(wiring.settings().pages_language)(key, **values)
+    """A text of the pages in their language, with the values in its places, escaped."""
+    return words()(key, **values)
 
 
 # --- the request ------------------------------------------------------------------------------
@@ -151,7 +157,7 @@ def page(
         path=app.current_event.path,
         here=_here(),
         time_bar=bool(settings.clock_url),
-        done=done if done and frame().words(settings.pages_language).has(f"done.{done}") else "",
+        done=done if done and words().has(f"done.{done}") else "",
         **values,
     )
     return Response(
@@ -174,19 +180,17 @@ def see_other(path: str, *, done: str = "", cookies: list[Cookie] | None = None)
 
 def explained(error: BillingError) -> str:
     """What an error means to the person who sent a form: the words of its code, else its own."""
-    words = frame().words(wiring.settings().pages_language)
     key = f"problems.{error.code}"
-    if not words.has(key):
+    if not words().has(key):
         return error.detail
     minutes = max(1, -(-(error.retry_after or 60) // 60))
-    return words(key, count=minutes)
+    return word(key, count=minutes)
 
 
 def field_problems(error: BillingError) -> dict[str, str]:
     """What is wrong with each field, by the field's name, in words for people."""
-    words = frame().words(wiring.settings().pages_language)
     return {
-        name: words(key) if words.has(key := f"fields.{each.code}") else each.message
+        name: word(key) if words().has(key := f"fields.{each.code}") else each.message
         for name, each in forms.wrong_fields(error).items()
     }
 

@@ -39,6 +39,10 @@ class Words:
         page, _, name = key.partition(".")
         return name in self._texts.get(page, {})
 
+    def section(self, page: str) -> dict[str, str]:
+        """All texts of a file, for code that puts values into them and escapes them itself."""
+        return dict(self._texts[page])
+
     def names(self) -> set[str]:
         """The keys of all texts."""
         return {f"{page}.{name}" for page, texts in self._texts.items() for name in texts}
