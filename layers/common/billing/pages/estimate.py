@@ -111,7 +111,7 @@ def _times(own: str, interval: str) -> int:
     if own == interval:
         return 1
     months, wanted = _MONTHS.get(own, 0), _MONTHS.get(interval, 0)
-    return wanted // months if months and wanted % months == 0 else 0
+    return wanted // months if months else 0  # a longer interval is a multiple of each shorter one
 
 
 def _obstacle(

@@ -106,12 +106,12 @@ def short_range(low: Number, high: Number) -> str:
     return lower if lower == upper else lower + RANGE + upper
 
 
-def day(value: date, now: datetime) -> str:
+def day(value: date, now: date) -> str:
     """The day in UTC: "20 November", with the year where `now` is in another one."""
     return _day(value, now, MONTHS)
 
 
-def short_day(value: date, now: datetime) -> str:
+def short_day(value: date, now: date) -> str:
     """As `day`, with a short month: "20 Nov"."""
     return _day(value, now, SHORT_MONTHS)
 
@@ -131,7 +131,7 @@ def day_of(value: date) -> date:
     return value.astimezone(UTC).date() if isinstance(value, datetime) else value
 
 
-def _day(value: date, now: datetime, months: tuple[str, ...]) -> str:
+def _day(value: date, now: date, months: tuple[str, ...]) -> str:
     found = day_of(value)
     text = f"{found.day}{NO_BREAK}{months[found.month - 1]}"
     return text if found.year == day_of(now).year else f"{text}{NO_BREAK}{found.year}"
