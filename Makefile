@@ -23,7 +23,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 REQUIREMENTS := $(filter-out %/checkov.txt %/deploy-test.txt %/sam-local.txt,$(wildcard requirements/*.txt)) \
-	layers/common/requirements.txt standin/requirements.txt
+	layers/common/requirements.txt standin/requirements.txt $(wildcard functions/*/requirements.txt)
 CHECKOV := $(VENV)/checkov/bin/checkov
 # Node's tools, which read the OpenAPI document. Only checks and tests need them.
 NODE := $(VENV)/node/.installed

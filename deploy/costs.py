@@ -216,7 +216,9 @@ def count_alarm_metrics(path: Path) -> int:
 
 
 def _metrics(alarm: Mapping[str, Any]) -> int:
-    return sum("MetricStat" in part for part in alarm.get("Metrics", [])) or 1
+    """A metric with a condition (`!If`, read as a list) counts: the stack has pages by default."""
+    parts = [part[1] if isinstance(part, list) else part for part in alarm.get("Metrics", [])]
+    return sum("MetricStat" in part for part in parts) or 1
 
 
 def _dollars(amount: float) -> str:

@@ -1,4 +1,4 @@
-"""The dashboard, the users that a backend registers, health, the welcome page, unknown routes."""
+"""The dashboard, users that a backend registers, health, the API's reference, unknown routes."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -424,22 +424,6 @@ def get_health() -> Response[Health]:
     """
     health.check(wiring.database())
     return api.json_response(Health(status="ok"))
-
-
-@app.get("/", responses=_PAGE)
-@api.page
-def get_welcome_page() -> Response[str]:
-    """Show the page that people return to after a checkout, while AppUrl is this address."""
-    return Response(
-        200,
-        content_type="text/html; charset=utf-8",
-        body=Path(__file__).with_name("welcome.html").read_text(encoding="utf-8"),
-        headers={
-            "Content-Security-Policy": (
-                "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
-            )
-        },
-    )
 
 
 @app.get("/openapi.json", responses=_DOCUMENT, compress=True)

@@ -68,10 +68,12 @@ def _number(layer_arn: str) -> int:
 
 def _migrate(deadline: Deadline) -> list[str]:
     settings, secrets = wiring.settings(), wiring.secrets()
-    logins = (
+    logins = [
         (settings.database.secret_id, privileges.APP),
         (settings.accounts_secret_id, privileges.ACCOUNTS),
-    )
+    ]
+    if settings.pages:
+        logins.append((settings.accounts_secret_id, privileges.PAGES))
     roles = [(str(secrets.login(each)["username"]), granted) for each, granted in logins]
     connect = connector(settings.database, secrets, "migrate", secret_id=settings.owner_secret_id)
     applied = migrate(connect, roles, deadline=deadline)

@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from local.gateway.conditions import Conditions, UnknownConditionError
+
 REGION = "us-east-1"
 ACCOUNT_ID = "123456789012"
 
@@ -131,8 +133,17 @@ def import_sam_cli() -> None:
 
 
 def _parse(path: Path, parameters: Mapping[str, str]) -> tuple[list[Any], Mapping[str, Any]]:
-    """The template's functions and resources, as SAM CLI reads them."""
+    """The template's functions and resources, as SAM CLI reads them.
+
+    SAM CLI serves functions whatever their condition says. Here those are left out that
+    CloudFormation would not make.
+    """
     import_sam_cli()
+    pseudo = {
+        "AWS::Region": REGION,
+        "AWS::StackName": "local",
+        "AWS::AccountId": ACCOUNT_ID,
+    }
     with warnings.catch_warnings():
         # SAM CLI uses functions that its own translator has deprecated.
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -142,16 +153,17 @@ def _parse(path: Path, parameters: Mapping[str, str]) -> tuple[list[Any], Mappin
         stacks, _ = SamLocalStackProvider.get_stacks(
             str(path),
             parameter_overrides=dict(parameters),
-            global_parameter_overrides={
-                "AWS::Region": REGION,
-                "AWS::StackName": "local",
-                "AWS::AccountId": ACCOUNT_ID,
-            },
+            global_parameter_overrides=pseudo,
         )
         if len(stacks) != 1:
             raise UnsupportedTemplateError("Nested stacks are not served locally.")
         functions = [f for f in SamFunctionProvider(stacks).get_all() if f.packagetype == "Zip"]
-        return functions, stacks[0].resources
+    conditions = Conditions(stacks[0].template_dict, {**pseudo, **parameters})
+    try:
+        made = {n: r for n, r in stacks[0].resources.items() if conditions.are_met_by(r)}
+    except UnknownConditionError as error:
+        raise UnsupportedTemplateError(str(error)) from error
+    return [f for f in functions if f.function_id in made], made
 
 
 def _function(function: Any, root: Path) -> FunctionSpec:

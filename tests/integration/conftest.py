@@ -20,7 +20,7 @@ from psycopg.pq import TransactionStatus
 from billing.commet.client import Commet
 from billing.database.connection import Connection, Database
 from billing.database.migrate import migrate
-from billing.database.privileges import ACCOUNTS, APP
+from billing.database.privileges import ACCOUNTS, APP, PAGES
 from standin.testing import StandIn, standin
 from tests.http_server import Request, Response, serving
 from tests.integration.billing.conftest import Subscribe, _connect, _empty, add_user, subscriber
@@ -107,7 +107,9 @@ def migrated_url(postgres_server: str) -> Iterator[str]:
         admin.execute(f"drop database if exists {name} with (force)")
         admin.execute(f"create database {name}")
         try:
+            # `billing_pages` is `accounts` in a stack with pages.
             roles = [("billing_app", APP), ("billing_accounts", ACCOUNTS)]
+            roles += [("billing_pages", ACCOUNTS), ("billing_pages", PAGES)]
             for role, _ in roles:
                 with suppress(DuplicateObject):
                     admin.execute(f"create role {role}")

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from billing.database import privileges
-from billing.database.privileges import ACCOUNTS, APP, Privileges
+from billing.database.privileges import ACCOUNTS, APP, PAGES, Privileges
 from tests.unit.cloudformation import ROOT, TEMPLATE, load, of_type
 from tests.unit.reached import statements_of, text_of
 from tests.unit.source import BILLING
@@ -22,6 +22,10 @@ FOLDER = BILLING / "database"
 FUNCTIONS = of_type(load(TEMPLATE)["Resources"], "AWS::Serverless::Function")
 # The migrations are the owner's, and this one uses no database.
 WITHOUT_ROLE = {"MigrateFunction", "RegisterWebhookFunction"}
+# They are not in every stack. With them, the role `accounts` has more privileges.
+OF_PAGES = "PagesFunction"
+# What people do on pages, they can do with these.
+FOR_PEOPLE = ["Account", "Checkout", "Dashboard", "Portal", "Session", "Signup"]
 
 Need = tuple[str, str]  # a table or view, and a privilege
 
@@ -128,8 +132,10 @@ def all_needs(texts: Iterable[str]) -> tuple[set[Need], set[str]]:
 
 def functions_of(role: Privileges) -> list[str]:
     """The functions that log in as this role, by the secret that the template hands them."""
+    if role is PAGES:
+        return [OF_PAGES]
     found = []
-    for name in FUNCTIONS.keys() - WITHOUT_ROLE:
+    for name in FUNCTIONS.keys() - WITHOUT_ROLE - {OF_PAGES}:
         variables: dict[str, Any] = FUNCTIONS[name]["Environment"]["Variables"]
         is_of_accounts = "DATABASE_SECRET_ARN" in variables
         if is_of_accounts == (role is ACCOUNTS):
@@ -140,6 +146,10 @@ def functions_of(role: Privileges) -> list[str]:
 def of_role(role: Privileges) -> tuple[set[Need], set[str]]:
     functions = functions_of(role)
     assert functions
+    return of_functions(functions)
+
+
+def of_functions(functions: Iterable[str]) -> tuple[set[Need], set[str]]:
     apps = [ROOT / str(FUNCTIONS[name]["CodeUri"]) / "app.py" for name in functions]
     reached = {statement for app in apps for statement in statements_of(app)}
     return all_needs(without_comments(text_of(statement)) for statement in reached)
@@ -184,6 +194,25 @@ class TestRole:
                 columns.setdefault(table, set()).add(column)
         assert columns == {table: columns_set(role, table) for table in columns}
         assert ("sessions" in columns) == (role is APP)
+
+    def test_pages_do_what_they_do_and_less_than_the_api(self) -> None:
+        """What is granted beside `accounts` is what the pages' own statements need."""
+        wanted, definers_called = of_role(PAGES)
+        theirs = granted(PAGES) | granted(ACCOUNTS)
+        assert wanted - theirs == set()
+        of_triggers = {name for names in triggers().values() for name in names}
+        assert definers_called - of_triggers - PAGES.routines - ACCOUNTS.routines == set()
+        most, most_called = of_functions([f"{name}Function" for name in FOR_PEOPLE])
+        assert granted(PAGES) - most == {(privileges.MIGRATIONS, "select")}
+        assert PAGES.routines - most_called == set()
+
+    def test_pages_grant_nothing_twice(self) -> None:
+        """What `accounts` may do in every stack is in its own list."""
+        assert granted(PAGES) & granted(ACCOUNTS) == {(privileges.MIGRATIONS, "select")}
+        assert PAGES.routines & ACCOUNTS.routines == set()
+
+    def test_no_page_adds_to_the_ledger(self) -> None:
+        assert PAGES.tables["usage_event"] == "select"
 
     def test_passwords_are_not_the_apps(self) -> None:
         assert "passwords" not in APP.tables

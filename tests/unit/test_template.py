@@ -13,7 +13,7 @@ import pytest
 from deploy.build_id import PARTS, build_id
 from deploy.refusals import regions_with_ca
 from tests.unit.cloudformation import ROOT, TEMPLATE, Resources, load, of_type, translate
-from tests.unit.test_template_alarms import metrics_of
+from tests.unit.test_template_alarms import metrics_of, with_pages
 
 NOTHING = {"Ref": "AWS::NoValue"}
 
@@ -322,14 +322,18 @@ class TestEdge:
         stage = translated["ApiApiGatewayDefaultStage"]["Properties"]
         paths = translated["Api"]["Properties"]["Body"]["paths"]
         routes = {
-            f"{'ANY' if 'any' in method else method.upper()} {path}"
+            f"{'ANY' if 'any' in method else method.upper()} {path}": operations
             for path, operations in paths.items()
-            for method in operations
+            for method in with_pages(operations)
         }
-        assert stage["RouteSettings"].keys() <= routes
+        settings = stage["RouteSettings"]
+        assert settings.keys() <= routes.keys()
+        # One that is there with pages only is of a route that is there with pages only.
+        conditional = {route for route, limits in settings.items() if "Fn::If" in limits}
+        assert conditional == {route for route in settings if "Fn::If" in routes[route]}
         assert all(
-            set(limits) == {"ThrottlingRateLimit", "ThrottlingBurstLimit"}
-            for limits in [stage["DefaultRouteSettings"], *stage["RouteSettings"].values()]
+            set(with_pages(limits)) == {"ThrottlingRateLimit", "ThrottlingBurstLimit"}
+            for limits in [stage["DefaultRouteSettings"], *settings.values()]
         )
 
     def test_whoever_takes_usage_or_hashes_passwords_has_a_limit_of_its_own(
@@ -346,14 +350,15 @@ class TestEdge:
         rates |= dict.fromkeys(
             [
                 *("POST /signup", "POST /login", "PATCH /account", "POST /email/verify"),
-                *("POST /password", "POST /password/reset"),
+                *("POST /password", "POST /password/reset", "POST /app/{proxy+}"),
             ],
             "SignInRequestsPerSecond",
         )
         assert len(rates) > 2
         for route, parameter in rates.items():
-            assert set(limits[route]) == {"ThrottlingRateLimit", "ThrottlingBurstLimit"}
-            assert all(limit == {"Ref": parameter} for limit in limits[route].values()), route
+            own = with_pages(limits[route])
+            assert set(own) == {"ThrottlingRateLimit", "ThrottlingBurstLimit"}
+            assert all(limit == {"Ref": parameter} for limit in own.values()), route
 
     def test_the_access_log_tells_of_requests_and_not_of_people(
         self, translated: Resources
@@ -437,10 +442,11 @@ class TestRoutes:
     def test_they_are_those_of_the_openapi_document(
         self, functions: dict[str, dict[str, Any]]
     ) -> None:
-        """A route in the one is a route in the other."""
+        """A route in the one is a route in the other. Pages are no part of the API."""
         events = [
             event["Properties"]
-            for function in functions.values()
+            for name, function in functions.items()
+            if name != "PagesFunction"
             for event in function.get("Events", {}).values()
             if event["Type"] == "HttpApi" and "Path" in event["Properties"]
         ]
@@ -460,6 +466,52 @@ class TestRoutes:
         """A $default route renders our own 404."""
         default = translated["Api"]["Properties"]["Body"]["paths"]["$default"]
         assert default["x-amazon-apigateway-any-method"]["isDefaultRoute"] is True
+
+
+class TestPages:
+    """They are made only where a stack has them."""
+
+    ROUTES = (
+        *("GET /", "GET /app", "GET /app/{proxy+}", "POST /app/{proxy+}", "GET /assets/{name}"),
+        *("GET /verify-email", "GET /reset-password", "GET /sign-in", "GET /robots.txt"),
+    )
+
+    def test_these_are_their_routes(self, functions: dict[str, dict[str, Any]]) -> None:
+        events = [each["Properties"] for each in functions["PagesFunction"]["Events"].values()]
+        assert sorted(f"{e['Method']} {e['Path']}" for e in events) == sorted(self.ROUTES)
+
+    def test_they_need_accounts_of_the_stacks_own(self, template: dict[str, Any]) -> None:
+        """Whom an identity provider signs in has no session here."""
+        assert template["Conditions"]["HasPages"] == {
+            "Fn::And": [
+                {"Fn::Equals": [{"Ref": "Pages"}, "true"]},
+                {"Fn::Equals": [{"Ref": "OwnAccounts"}, "true"]},
+            ]
+        }
+
+    @pytest.mark.parametrize("canary", ["AllAtOnce", "Canary10Percent5Minutes"])
+    def test_without_them_nothing_names_what_is_not_made(
+        self, template: dict[str, Any], canary: str
+    ) -> None:
+        """CloudFormation would refuse the stack."""
+        resources = translate(template, {"Canary": canary})
+        theirs = {n for n, each in resources.items() if each.get("Condition") == "HasPages"}
+        assert theirs == {name for name in resources if name.startswith("Pages")}
+        assert "PagesFunctionDeploymentGroup" in theirs
+        for name in resources.keys() - theirs:
+            named = set(mentioned(without_pages(resources[name])))
+            assert not named & theirs, (name, named & theirs)
+
+
+def without_pages(value: Any) -> Any:
+    """A part of the template as it is in a stack without pages."""
+    if isinstance(value, list):
+        return [without_pages(each) for each in value]
+    if not isinstance(value, dict):
+        return value
+    if value.get("Fn::If", [None])[0] == "HasPages":
+        return without_pages(value["Fn::If"][2])
+    return {name: without_pages(each) for name, each in value.items()}
 
 
 def versions(template: dict[str, Any], build: str) -> set[str]:

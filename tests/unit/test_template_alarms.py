@@ -4,7 +4,7 @@ that nobody writes."""
 import ast
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -122,8 +122,16 @@ def metrics_of(alarm: Mapping[str, Any]) -> list[tuple[object, str, list[dict[st
     """Namespace, name and dimensions of every metric an alarm looks at."""
     if "MetricName" in alarm:
         return [(alarm["Namespace"], alarm["MetricName"], alarm["Dimensions"])]
-    stats = [m["MetricStat"]["Metric"] for m in alarm["Metrics"] if "MetricStat" in m]
+    metrics = [with_pages(m) for m in alarm["Metrics"]]
+    stats = [m["MetricStat"]["Metric"] for m in metrics if "MetricStat" in m]
     return [(m["Namespace"], m["MetricName"], m["Dimensions"]) for m in stats]
+
+
+def with_pages(part: Any) -> Any:
+    """A part of the template as it is in a stack with pages."""
+    if isinstance(part, dict) and part.get("Fn::If", [None])[0] == "HasPages":
+        return part["Fn::If"][1]
+    return part
 
 
 def is_written(namespace: object, name: str, dimensions: Mapping[str, object]) -> bool:
@@ -135,9 +143,19 @@ def is_written(namespace: object, name: str, dimensions: Mapping[str, object]) -
 
 
 def dashboard() -> dict[str, Any]:
-    properties = load(TEMPLATE)["Resources"]["Dashboard"]["Properties"]
-    body: dict[str, Any] = json.loads(properties["DashboardBody"]["Fn::Sub"])
+    """The dashboard of a stack with pages."""
+    body: dict[str, Any] = json.loads(dashboard_text(with_pages))
     return body
+
+
+def dashboard_text(read: Callable[[Any], Any]) -> str:
+    """The dashboard's text; `read` decides what its conditional lines are."""
+    properties = load(TEMPLATE)["Resources"]["Dashboard"]["Properties"]
+    text, lines = properties["DashboardBody"]["Fn::Sub"]
+    for name, line in lines.items():
+        found = read(line)
+        text = text.replace(f"${{{name}}}", found["Fn::Sub"] if found else "")
+    return str(text)
 
 
 def charted() -> Iterator[tuple[str, str, dict[str, object]]]:
@@ -339,10 +357,17 @@ class TestDashboard:
         assert len(shown) > 50
         assert [one for one in shown if not is_written(*one)] == []
 
+    def test_without_pages_it_names_nothing_of_theirs(self) -> None:
+        """CloudFormation refuses the name of a resource that is not made."""
+        without = dashboard_text(lambda line: line["Fn::If"][2])
+        assert json.loads(without)["widgets"]
+        assert "Pages" not in without
+        assert "${PagesFunction}" in dashboard_text(with_pages)
+
     def test_what_it_names_exists(self) -> None:
         """A resource that is renamed would leave a hole."""
         template = load(TEMPLATE)
-        text = template["Resources"]["Dashboard"]["Properties"]["DashboardBody"]["Fn::Sub"]
+        text = dashboard_text(with_pages)
         named = {m.split(".")[0] for m in re.findall(r"\$\{(\w[\w.]*)\}", text)}
         assert named - template["Resources"].keys() == set()
 

@@ -32,7 +32,10 @@ READ_BY_OTHERS = {
 }
 # Whatever is not set in the template is set by Lambda.
 SET_BY_LAMBDA = {"AWS_SESSION_TOKEN"}
-OTHER_VALUES = ("7", "false", "true", "sandbox", "https://other.example", "usd=7", "other")
+OTHER_VALUES = (
+    *("7", "false", "true", "sandbox", "https://other.example", "usd=7", "other"),
+    *("de", "#0a5c36"),
+)
 
 PEOPLE_SECRET = {
     "Fn::If": ["MakesPeopleSecret", {"Ref": "PeopleSecret"}, {"Ref": "PeopleSecretArn"}]
@@ -55,6 +58,7 @@ VALUES: dict[str, Any] = {
     "EMAIL_CONFIGURATION_SET": {"Fn::If": ["HasEmail", {"Ref": "EmailConfigurationSet"}, ""]},
     "SEND_MAIL_FUNCTION": {"Ref": "SendMailFunction.Alias"},
     "WEBHOOK_SECRET_ARN": WEBHOOK_SECRET,
+    "PAGES": {"Fn::If": ["HasPages", "true", "false"]},
 }
 ACCOUNTS_ROLE = {"Fn::Sub": "${DatabaseAccountsSecretArn}"}
 # Built with what its function never asks for: who signs in does not sign up.
@@ -82,6 +86,14 @@ OWN_VALUES: dict[tuple[str, str], Any] = {
     ("AccountFunction", "DATABASE_SECRET_ARN"): ACCOUNTS_ROLE,
     ("SessionFunction", "DATABASE_SECRET_ARN"): ACCOUNTS_ROLE,
     ("SignupFunction", "DATABASE_SECRET_ARN"): ACCOUNTS_ROLE,
+    ("PagesFunction", "DATABASE_SECRET_ARN"): ACCOUNTS_ROLE,
+    ("PagesFunction", "ALLOWED_ORIGINS"): {
+        "Fn::If": [
+            "HasDomain",
+            {"Fn::Join": [",", [VALUES["ALLOWED_ORIGINS"], {"Fn::Sub": "https://${DomainName}"}]]},
+            VALUES["ALLOWED_ORIGINS"],
+        ]
+    },
 }
 
 

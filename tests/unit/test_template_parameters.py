@@ -167,7 +167,7 @@ def roles(*functions: str) -> set[str]:
 
 FUNCTIONS = [n.removesuffix("Function") for n in of_type(RESOURCES, "AWS::Serverless::Function")]
 # Their database role is `accounts`, which reads passwords.
-OF_ACCOUNTS = ["Account", "SendMail", "Session", "Signup"]
+OF_ACCOUNTS = ["Account", "Pages", "SendMail", "Session", "Signup"]
 
 
 def told(variable: str) -> list[str]:
@@ -198,6 +198,12 @@ CANARY_ALARMS = {
     if RESOURCES[name].get("Condition") == "IsCanary"
 }
 
+# What a stack with pages has, beside lines of the dashboard and of the alarm of canaries.
+WITH_PAGES = {
+    *("PagesFunction", "PagesRole", "PagesLogs", "Api.RouteSettings"),
+    *("FunctionErrorsAlarm.Metrics", "ThrottlesAlarm.Metrics"),
+}
+
 # Beside variables of functions, which tests/unit/test_template_environment.py holds.
 EFFECTS: dict[str, set[str]] = {
     "BuildId": each("Serverless::Function", "AutoPublishCodeSha256")
@@ -207,8 +213,11 @@ EFFECTS: dict[str, set[str]] = {
     "WebhookSecretArn": {"WebhookSecret"} | roles("Webhook", "RegisterWebhook"),
     "WebhookSecretRotation": {"WebhookEndpoint.Rotation"},
     "ServiceKeysSecretArn": roles(*told("SERVICE_KEYS_SECRET_ARN")),
-    "AppSecretArn": {"AppSecret"} | roles("Account", "SendMail", "Session", "Signup"),
-    "PeopleSecretArn": {"PeopleSecret"} | roles("Account", "Dashboard", "Session", "Signup"),
+    "AppSecretArn": {"AppSecret"} | roles("Account", "Pages", "SendMail", "Session", "Signup"),
+    "PeopleSecretArn": {"PeopleSecret"}
+    | roles("Account", "Dashboard", "Pages", "Session", "Signup"),
+    "Pages": WITH_PAGES,
+    "OwnAccounts": WITH_PAGES,
     "EmailFrom": {"EmailConfigurationSet", "EmailEvents"}
     | {"UnwelcomeMails", "UnwelcomeMailsPermission"}
     | roles("SendMail"),

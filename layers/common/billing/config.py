@@ -9,6 +9,8 @@ from urllib.parse import urlsplit
 
 from billing.amounts import decimals
 
+_HOSTED_ORIGINS = "https://pay.commet.co,https://commet.co,https://sandbox.commet.co"
+
 
 class Misconfigured(ValueError):
     """An environment variable is malformed. The message names the variable, never its value."""
@@ -43,6 +45,11 @@ class Settings:
     allowed_origins: frozenset[str]
     own_accounts: bool  # whether people can sign up and sign in here
     api_reference: bool  # whether the API describes itself at /docs and /openapi.json
+    pages: bool  # whether the stack has pages for people
+    pages_language: str  # of the pages' texts, such as "en" or "de-CH"
+    pages_accent: str  # the colour of the pages' buttons, such as "#4338ca"; "": their own
+    support_email: str  # the address that the pages name for help; "": none
+    hosted_origins: frozenset[str]  # of Commet's checkout and portal, where forms may end
     # The identity provider whose tokens are accepted; an empty issuer: none.
     oidc_issuer: str
     oidc_audiences: frozenset[str]  # one of them must be the token's
@@ -91,7 +98,6 @@ class Settings:
 def from_env(env: Mapping[str, str]) -> Settings:
     """The settings in environment variables. Raises Misconfigured for a malformed one."""
     app_url = env.get("APP_URL", "")
-    origins = {_origin(o) for o in env.get("ALLOWED_ORIGINS", "").split(",") if o.strip()}
     return Settings(
         database=DatabaseSettings(
             host=env.get("DATABASE_HOST", ""),
@@ -112,9 +118,14 @@ def from_env(env: Mapping[str, str]) -> Settings:
         app_secret_id=env.get("APP_SECRET_ARN", ""),
         people_secret_id=env.get("PEOPLE_SECRET_ARN", ""),
         app_url=app_url,
-        allowed_origins=frozenset((origins | {origin_of(app_url)}) - {""}),
+        allowed_origins=_origins(env, "ALLOWED_ORIGINS", "") | ({origin_of(app_url)} - {""}),
         own_accounts=_flag(env, "OWN_ACCOUNTS", default=True),
         api_reference=_flag(env, "API_REFERENCE", default=True),
+        pages=_flag(env, "PAGES", default=True),
+        pages_language=_matching(env, "PAGES_LANGUAGE", "en", r"[a-z]{2}(-[A-Z]{2})?"),
+        pages_accent=_matching(env, "PAGES_ACCENT", "", r"(#[0-9a-f]{6})?"),
+        support_email=env.get("SUPPORT_EMAIL", ""),
+        hosted_origins=_hosted_origins(env),
         oidc_issuer=_provider_url(env, "OIDC_ISSUER"),
         oidc_audiences=frozenset(
             filter(None, (each.strip() for each in env.get("OIDC_AUDIENCE", "").split(",")))
@@ -218,11 +229,28 @@ def _currency(env: Mapping[str, str]) -> str:
     return env.get("BILLING_CURRENCY", "usd").lower()
 
 
-def _origin(text: str) -> str:
-    origin = origin_of(text.strip())
-    if not origin:
-        raise Misconfigured("ALLOWED_ORIGINS must list origins like https://app.example.com")
-    return origin
+def _origins(env: Mapping[str, str], name: str, default: str) -> frozenset[str]:
+    """The origins that variable `name` lists. Raises Misconfigured for any other text in it."""
+    listed = [text.strip() for text in env.get(name, default).split(",")]
+    origins = frozenset(origin_of(text) for text in listed if text)
+    if "" in origins:
+        raise Misconfigured(f"{name} must list origins like https://app.example.com")
+    return origins
+
+
+def _hosted_origins(env: Mapping[str, str]) -> frozenset[str]:
+    """They are written into a header, where `;` and spaces would begin something else."""
+    origins = _origins(env, "HOSTED_ORIGINS", _HOSTED_ORIGINS)
+    if not all(re.fullmatch(r"https?://[a-z0-9._:\[\]-]+", origin) for origin in origins):
+        raise Misconfigured("HOSTED_ORIGINS must list origins like https://pay.commet.co")
+    return origins
+
+
+def _matching(env: Mapping[str, str], name: str, default: str, pattern: str) -> str:
+    text = env.get(name) or default
+    if not re.fullmatch(pattern, text):
+        raise Misconfigured(f"{name} must be like {pattern}")
+    return text
 
 
 def _provider_url(env: Mapping[str, str], name: str) -> str:

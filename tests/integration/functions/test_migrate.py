@@ -218,6 +218,35 @@ class TestOnADatabase:
                 owner.execute(f"drop owned by {role}; drop role {role}".encode())
 
     @pytest.mark.usefixtures("build")
+    def test_accounts_may_do_what_pages_do_while_there_are_pages(
+        self,
+        url: str,  # noqa: F811
+        secrets_manager: SecretsManager,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """When pages are switched off, the migration takes these privileges back."""
+        role = f"accounts_{uuid4().hex[:8]}"
+        arn = secrets_manager.create(json.dumps({"username": role, "password": "x"}))
+        monkeypatch.setenv("DATABASE_ACCOUNTS_SECRET_ARN", arn)
+        may = (
+            "select has_table_privilege(%(role)s, 'usage_event', 'select') as ledger,"
+            " has_table_privilege(%(role)s, 'usage_event', 'insert') as adds,"
+            " has_table_privilege(%(role)s, 'passwords', 'select') as passwords"
+        )
+        with opens(url)() as owner:
+            owner.execute(f"create role {role} login password 'x'".encode())
+            try:
+                for pages in ("true", "false"):
+                    monkeypatch.setenv("PAGES", pages)
+                    forget()
+                    migrate_function.handler({}, Context())
+                    assert owner.execute(may, {"role": role}).fetchall() == [
+                        {"ledger": pages == "true", "adds": False, "passwords": True}
+                    ]
+            finally:
+                owner.execute(f"drop owned by {role}; drop role {role}".encode())
+
+    @pytest.mark.usefixtures("build")
     @pytest.mark.parametrize(
         ("harm", "told"),
         [

@@ -40,6 +40,14 @@ class TestFromEnv:
             ("COMMET_MODE", "Live"),
             ("ALLOWED_ORIGINS", "*"),
             ("ALLOWED_ORIGINS", "https://a.example,app.example.com"),
+            ("HOSTED_ORIGINS", "pay.commet.co"),
+            ("HOSTED_ORIGINS", "https://pay.commet.co;script-src *"),
+            ("HOSTED_ORIGINS", "https://pay.commet.co 'unsafe-inline'"),
+            ("PAGES", "no"),
+            ("PAGES_LANGUAGE", "English"),
+            ("PAGES_LANGUAGE", 'en" onload="x'),
+            ("PAGES_ACCENT", "red"),
+            ("PAGES_ACCENT", "#4338CA;}"),
         ],
     )
     def test_what_is_malformed_is_named(self, name: str, text: str) -> None:
@@ -67,6 +75,31 @@ class TestFromEnv:
             "https://b.example",
             "http://localhost:3000",
         }
+
+    def test_hosted_origins(self) -> None:
+        """Commet's own unless others are listed; an empty list has none."""
+        assert from_env({}).hosted_origins == {
+            "https://pay.commet.co",
+            "https://commet.co",
+            "https://sandbox.commet.co",
+        }
+        listed = from_env({"HOSTED_ORIGINS": "http://127.0.0.1:3001/c/, https://Pay.example"})
+        assert listed.hosted_origins == {"http://127.0.0.1:3001", "https://pay.example"}
+        assert from_env({"HOSTED_ORIGINS": ""}).hosted_origins == frozenset()
+
+    def test_how_pages_look(self) -> None:
+        """English, in the pages' own colour, with nobody to ask, unless told otherwise."""
+        usual = from_env({"PAGES_LANGUAGE": "", "PAGES_ACCENT": ""})
+        assert (usual.pages_language, usual.pages_accent, usual.support_email) == ("en", "", "")
+        told = {
+            "PAGES_LANGUAGE": "de-CH",
+            "PAGES_ACCENT": "#0a5c36",
+            "SUPPORT_EMAIL": "h@a.example",
+        }
+        chosen = from_env(told)
+        assert [chosen.pages_language, chosen.pages_accent, chosen.support_email] == [
+            *told.values()
+        ]
 
 
 class TestOriginOf:

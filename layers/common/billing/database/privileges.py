@@ -1,7 +1,8 @@
 """What each database role of the functions may do. Migrations grant it.
 
 Two roles: `accounts` signs people up and in, so it alone reads passwords; `app` does all the rest.
-A function that was taken over can do no more than its role (docs/decisions/0022).
+A function that was taken over can do no more than its role (docs/decisions/0022). In a stack with
+pages, `accounts` may also do what the pages do (docs/decisions/0046).
 """
 
 import re
@@ -114,6 +115,49 @@ APP = Privileges(
             "verify_customer",
         }
     ),
+)
+
+# Beside ACCOUNTS: the pages sign people in, show what they used, and let them buy and cancel. They
+# never add to the ledger.
+PAGES = Privileges(
+    tables={
+        "alarm_once": _ADD,
+        "audit": _READ,
+        "being_replaced": _READ,
+        "call_budget": _KEEP,
+        "charged_currency": _ADD,
+        "checkout_attempt": _KEEP,
+        "contact_change": _KEEP,
+        "current_subscription": _READ,
+        "customers": _KEEP,
+        "debt": _KEEP,
+        "debt_floor": _READ,
+        "debt_link": _KEEP,
+        "debtor": _READ,
+        "earlier_free_period": _ADD,
+        "entitlements": _KEEP,
+        "erasure": _CHANGE,
+        "exported_account_tokens": _READ,
+        "exported_known_networks": _READ,
+        "exported_mails": _READ,
+        "exported_passwords": _READ,
+        "invoice_search": _ALL,
+        "payment_trouble": _KEEP,
+        "plan_change": _KEEP,
+        "plan_change_lease": _ALL,
+        "plans_cache": _KEEP,
+        "subscriptions": _KEEP,
+        "usage_credit": _READ,
+        "usage_daily": _READ,
+        "usage_delivery": _ALL,
+        "usage_drift": _CHANGE,
+        "usage_event": _READ,
+        "usage_period": _KEEP,
+        "usage_reservation": _READ,
+        "usage_total": _KEEP,
+        "webhooks": _CHANGE,
+    },
+    routines=frozenset({"replace_erased", "verify_customer"}),
 )
 
 # Both roles read which migrations were applied: `/health` compares them with the code's own.
