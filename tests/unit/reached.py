@@ -10,11 +10,12 @@ from functools import cache
 from pathlib import Path
 
 from billing.database.statements import Statements
-from tests.unit.source import module, parse
+from tests.unit.source import BILLING, module, parse
 
 Name = tuple[Path, str]  # a module, and a name at its top level
 
 _PACKAGE = "billing"
+_PAGES = BILLING / "pages"
 
 
 @cache
@@ -22,7 +23,9 @@ def statements_of(app: Path) -> frozenset[Name]:
     """The modules and names of the statements that the code of a function can run."""
     found: set[Name] = set()
     seen: set[Name] = set()
-    waiting = [(app, name) for name in _top_level(app)]
+    # A module of pages adds its routes when it is imported: no name of it is used.
+    pages = [path for path, name in _imports(app).values() if name == "*" and path.parent == _PAGES]
+    waiting = [(path, name) for path in [app, *pages] for name in _top_level(path)]
     while waiting:
         here = waiting.pop()
         if here in seen:

@@ -24,8 +24,6 @@ FUNCTIONS = of_type(load(TEMPLATE)["Resources"], "AWS::Serverless::Function")
 WITHOUT_ROLE = {"MigrateFunction", "RegisterWebhookFunction"}
 # They are not in every stack. With them, the role `accounts` has more privileges.
 OF_PAGES = "PagesFunction"
-# What people do on pages, they can do with these.
-FOR_PEOPLE = ["Account", "Checkout", "Dashboard", "Portal", "Session", "Signup"]
 
 Need = tuple[str, str]  # a table or view, and a privilege
 
@@ -146,10 +144,6 @@ def functions_of(role: Privileges) -> list[str]:
 def of_role(role: Privileges) -> tuple[set[Need], set[str]]:
     functions = functions_of(role)
     assert functions
-    return of_functions(functions)
-
-
-def of_functions(functions: Iterable[str]) -> tuple[set[Need], set[str]]:
     apps = [ROOT / str(FUNCTIONS[name]["CodeUri"]) / "app.py" for name in functions]
     reached = {statement for app in apps for statement in statements_of(app)}
     return all_needs(without_comments(text_of(statement)) for statement in reached)
@@ -195,21 +189,13 @@ class TestRole:
         assert columns == {table: columns_set(role, table) for table in columns}
         assert ("sessions" in columns) == (role is APP)
 
-    def test_pages_do_what_they_do_and_less_than_the_api(self) -> None:
-        """What is granted beside `accounts` is what the pages' own statements need."""
-        wanted, definers_called = of_role(PAGES)
-        theirs = granted(PAGES) | granted(ACCOUNTS)
-        assert wanted - theirs == set()
+    def test_pages_are_granted_what_accounts_lacks_and_nothing_else(self) -> None:
+        """It is granted beside what `accounts` has in every stack."""
+        wanted, called_definers = of_role(PAGES)
+        assert wanted
+        assert granted(PAGES) == wanted - granted(ACCOUNTS) | {(privileges.MIGRATIONS, "select")}
         of_triggers = {name for names in triggers().values() for name in names}
-        assert definers_called - of_triggers - PAGES.routines - ACCOUNTS.routines == set()
-        most, most_called = of_functions([f"{name}Function" for name in FOR_PEOPLE])
-        assert granted(PAGES) - most == {(privileges.MIGRATIONS, "select")}
-        assert PAGES.routines - most_called == set()
-
-    def test_pages_grant_nothing_twice(self) -> None:
-        """What `accounts` may do in every stack is in its own list."""
-        assert granted(PAGES) & granted(ACCOUNTS) == {(privileges.MIGRATIONS, "select")}
-        assert PAGES.routines & ACCOUNTS.routines == set()
+        assert PAGES.routines == called_definers - of_triggers - ACCOUNTS.routines
 
     def test_no_page_adds_to_the_ledger(self) -> None:
         assert PAGES.tables["usage_event"] == "select"

@@ -157,7 +157,7 @@ PAGES = Privileges(
         "usage_total": _KEEP,
         "webhooks": _CHANGE,
     },
-    routines=frozenset({"replace_erased", "verify_customer"}),
+    routines=frozenset({"verify_customer"}),
 )
 
 # Both roles read which migrations were applied: `/health` compares them with the code's own.
