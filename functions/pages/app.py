@@ -7,9 +7,9 @@ from billing.deadline import LambdaContext
 from billing.http import api
 from billing.pages import (  # noqa: F401 - each adds its routes
     account,
-    assets,
     buying,
     entering,
+    files,
     managing,
     overview,
     pricing,
