@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -98,6 +99,39 @@ class TestChart:
             "included: 300,000",
         ]
 
+    def test_what_is_used_is_written_where_there_is_room(self) -> None:
+        """In the first half of the period the label stands to the right, later to the left."""
+        for complete, classes in ((13, "strong halo"), (16, "a-end strong halo")):
+            svg = drawn(usage([10] * complete, included=9999), after(complete))
+            [label] = [each for each in svg.iter("text") if "so far" in "".join(each.itertext())]
+            assert label.get("class") == classes
+
+    @pytest.mark.parametrize(
+        ("daily", "included", "grid"),
+        [
+            *(([0, 100], 1000, ["500"]), ([0, 240], None, ["100", "200"])),
+            *(([0, 300], 250, ["100", "200"]), ([0, 300], 210, ["100"])),
+            *(([49_500] * 20, 1_000_000, ["500,000"]), ([100] + [0] * 19, None, ["50"])),
+        ],
+    )
+    def test_round_quantities_to_measure_by(
+        self, daily: list[int], included: int | None, grid: list[str]
+    ) -> None:
+        """One or two round quantities below the top are written, none beside what is included."""
+        svg = drawn(usage(daily, included=included), after(len(daily)))
+        assert [each.text for each in svg.iter("text") if each.get("class") == "halo"] == grid
+        assert len(of_class(svg, "l-grid")) == len(grid)
+
+    def test_in_a_long_period_bars_tell_their_quantity(self) -> None:
+        """With many days there is no room beside the bars to point at."""
+        reply = usage([10] * 70, end=START + timedelta(days=100))
+        svg = drawn(reply, after(70))
+        assert not of_class(svg, "hit")
+        assert (
+            of_class(svg, "f-used")[0].findtext("title")
+            == f"1{NO_BREAK}November{NO_BREAK}2026: 10 GB"
+        )
+
     def test_the_line_is_the_running_total(self) -> None:
         """The line begins with what was carried over, and ends now at what is used."""
         svg = drawn(usage([100, 0, 50], carried=250, included=400), after(2, hours=12))
@@ -170,7 +204,7 @@ class TestChart:
 
     def test_over(self) -> None:
         """After the period nothing is likely, no day runs, and the line goes to the end."""
-        svg = drawn(usage([10] * 30), END + timedelta(hours=3))
+        svg = drawn(usage([10] * 30), END + timedelta(days=3))
         assert not of_class(svg, "f-band")
         assert not of_class(svg, "f-part")
         assert len(of_class(svg, "f-used")) == 30
@@ -372,8 +406,9 @@ class TestRuler:
 
     def test_as_svg(self) -> None:
         """The amounts are written at the ruler and in its description."""
-        svg = ET.fromstring(ruler(Decimal("3.15"), LIKELY, Decimal("99.5"), "usd"))  # noqa: S314 - ours
-        written = ["$3.15 so far", f"$35{RANGE}$100 likely", "limit $99.50"]
+        likely = replace(LIKELY, high=Decimal("99.5"))
+        svg = ET.fromstring(ruler(Decimal("3.15"), likely, Decimal("99.5"), "usd"))  # noqa: S314 - ours
+        written = ["$3.15 so far", f"$35{RANGE}$99.50 likely", "limit $99.50"]
         assert texts(svg) == written
         assert said(svg) == ", ".join(written) + "."
         assert len(of_class(svg, "l-limit")) == len(of_class(svg, "edge")) == 1
