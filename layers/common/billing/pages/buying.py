@@ -65,6 +65,7 @@ def _checkout_page(
         hosted=True,
         plan=plan,
         price=price_of(plan, interval),
+        currency=wiring.settings().currency,
         is_change=current is not None and current.status in mirror.LIVE,
         problem=site.explained(error) if error else "",
         needs_address=error is not None and error.code == "email_unverified",

@@ -56,11 +56,19 @@ def show_prices() -> Response[Any]:
         has_subscription=is_live,
         interval=interval,
         intervals=_intervals(found),
-        metered=metered(found.plans),
+        metered=(features := metered(found.plans)),
+        units={feature.name: feature.unit or "" for feature in features},
+        currency=currency_of(found.plans),
         asked=asked,
         wrong=wrong,
         rows=estimate.rows(found, asked, interval=interval) if asked and not wrong else [],
     )
+
+
+def currency_of(plans: Sequence[PlanReply]) -> str:
+    """The currency of the plans' prices, in which a free plan costs nothing."""
+    prices = [price.currency for plan in plans for price in plan.prices]
+    return prices[0] if prices else wiring.settings().currency
 
 
 def metered(plans: Sequence[PlanReply]) -> list[PlanFeatureReply]:
