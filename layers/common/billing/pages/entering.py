@@ -314,7 +314,9 @@ def _expired(error: BillingError, again: str = _CONFIRM) -> Response[Any]:
     )
 
 
-def _step(name: str, *, error: BillingError | None = None, action: str = "", **parts: Any) -> Any:
+def _step(
+    name: str, *, error: BillingError | None = None, action: str = "", **parts: Any
+) -> Response[Any]:
     return site.page(
         "one_step.html",
         status=error.status if error else 200,
