@@ -148,7 +148,10 @@ def _name_python(console: Console, functions: str | None = None) -> None:
 
 def _introduce(console: Console, stack: LocalStack) -> None:
     """Prints the stack's addresses, and two requests to paste."""
-    console.print(f"\n[bold green]Ready.[/]  API      [bold]{stack.api}[/]")
+    first = f"API      [bold]{stack.api}[/]"
+    if stack.pages:
+        first = f"Pages    [bold]{stack.pages}[/]\n        {first}"
+    console.print(f"\n[bold green]Ready.[/]  {first}")
     console.print(f"        Docs     {stack.api}/docs  (all routes, and what each error means)")
     if stack.uses_standin:
         pages = stack.commet.removesuffix("/api/v1")

@@ -11,14 +11,16 @@ import json
 import os
 import shlex
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
@@ -28,6 +30,7 @@ from local.gateway.debugging import PATIENT_SECONDS, Debugging, DebuggingError, 
 from local.gateway.journal import Journal
 from local.gateway.logs import Log
 from local.gateway.server import Gateway
+from local.gateway.skipping import SkipError
 from local.gateway.template import Template, import_sam_cli, load_template
 from local.locks import HeldError, hold
 from local.ports import Port, free_port
@@ -41,11 +44,14 @@ TEMPLATE = ROOT / "template.yaml"
 WEBHOOK_FUNCTION = "WebhookFunction"
 MIGRATE_FUNCTION = "MigrateFunction"
 REGISTER_WEBHOOK_FUNCTION = "RegisterWebhookFunction"
+PAGES_FUNCTION = "PagesFunction"
 
 _WEBHOOK_SECRET = "local/webhook"  # noqa: S105 - its name
 _DATABASE = "billing"
 _ROLES = {"owner": "billing_owner", "app": "billing_app", "accounts": "billing_accounts"}
 _POLL_SECONDS = 0.5
+# What has to be done before and after time is skipped. The schedules do the rest in a moment.
+_SCHEDULED = ("DeliverUsageFunction", "ReconcileFunction")
 # Parameters that are amounts by currency, and the currencies that the template has amounts for.
 _AMOUNTS = ("OverageCeiling", "DeliverAtOnceFrom", "DebtFloor")
 _CURRENCIES_WITH_AMOUNTS = ("usd", "eur", "gbp")
@@ -143,6 +149,8 @@ class LocalStack:
         self._postgres: EmbeddedPostgres | None = None
         self._clock: StandInClock | None = None
         self._gateway: Gateway
+        self._skipping = threading.Lock()
+        self._has_pages = False
         self.log = log or Log()
         self.data_dir: Path
         self.commet = SANDBOX_BASE_URL
@@ -155,6 +163,11 @@ class LocalStack:
     def api(self) -> str:
         """The address of the HTTP API."""
         return self._gateway.url
+
+    @property
+    def pages(self) -> str | None:
+        """The address of the pages for people; None where the stack has none."""
+        return self.api if self._has_pages else None
 
     @property
     def function_url(self) -> str:
@@ -249,12 +262,14 @@ class LocalStack:
             self.commet_api_key = self._sandbox_key or ""
         secrets = self._secrets(kept, reachable)
         template = load_template(self._template, self._template_parameters(port, reachable))
+        self._has_pages = PAGES_FUNCTION in template.functions
         self._journal()
         self._gateway = Gateway(
             template,
             listener=listener,
             secrets=secrets,
             clock=self._clock,
+            skip=self._skip if self._clock else None,
             log=self.log,
             python=self._python,
             schedule_minute_seconds=self._schedule_minute_seconds,
@@ -281,6 +296,26 @@ class LocalStack:
         self._closing.callback(watch.stop)
         self._closing.callback(hide, self.data_dir)
         show(self.data_dir, self.facts())
+
+    def _skip(self, later: Callable[[datetime], datetime]) -> None:
+        """Moves the clock, and runs the schedules before and after. Raises SkipError.
+
+        Usage that was reported is delivered before, so that it is billed in the period in which it
+        was used.
+        """
+        if self._clock is None:
+            raise SkipError("With Commet's sandbox nobody moves the time.")
+        with self._skipping:
+            try:
+                self._run_schedules()
+                self._clock.move(later)
+                self._run_schedules()
+            except (StandInError, FunctionFailedError) as error:
+                raise SkipError(str(error)) from error
+
+    def _run_schedules(self) -> None:
+        for function in _SCHEDULED:
+            self.invoke(function)
 
     def _journal(self) -> None:
         """Keeps the log in the data directory from now on."""
@@ -442,8 +477,16 @@ class LocalStack:
             "DeliveryIntervalSeconds": "2",
             "CommetCallsPerSecond": "200",
             "BillingCurrency": self._currency,
+            **self._hosted_origins(),
             **dict.fromkeys(self._without_amounts(), f"{self._currency}=none"),
         } | self._parameters
+
+    def _hosted_origins(self) -> dict[str, str]:
+        """Where checkout and portal are: at the stand-in. Commet's own need no parameter."""
+        if self._standin is None:
+            return {}
+        address = urlsplit(self._standin.public_url)
+        return {"HostedOrigins": f"{address.scheme}://{address.netloc}"}
 
     def _without_amounts(self) -> list[str]:
         """The parameters that have no amount in the stack's currency: nobody can guess one."""

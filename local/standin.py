@@ -1,11 +1,11 @@
-"""Runs the Commet stand-in as a process of the local stack, and reads its clock."""
+"""Runs the Commet stand-in as a process of the local stack, reads its clock and moves it."""
 
 import contextlib
 import json
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +18,8 @@ from local.gateway.logs import Log
 _ROOT = Path(__file__).resolve().parent.parent
 _START_SECONDS = 60.0
 _END_SECONDS = 10.0
+# A month has many renewals and webhooks, and the stand-in waits until all are delivered.
+_MOVE_SECONDS = 120.0
 
 
 class StandInError(Exception):
@@ -123,6 +125,19 @@ class StandInClock:
             self._ahead = datetime.fromisoformat(shown) - datetime.now(UTC)
             return str(shown)
         return (datetime.now(UTC) + self._ahead).isoformat()
+
+    def move(self, later: Callable[[datetime], datetime]) -> None:
+        """Moves the clock to what `later` makes of its time. What is due in between is done then.
+
+        Raises StandInError.
+        """
+        try:
+            now = self._http.get("/_standin/clock").raise_for_status().json()["now"]
+            to = later(datetime.fromisoformat(now)).isoformat()
+            moved = self._http.post("/_standin/clock", json={"to": to}, timeout=_MOVE_SECONDS)
+            moved.raise_for_status()
+        except (httpx.HTTPError, ValueError, KeyError) as error:
+            raise StandInError(f"The stand-in's clock was not moved: {error}") from error
 
     def close(self) -> None:
         self._http.close()

@@ -3,8 +3,8 @@
     with Gateway(template, listener=..., secrets={...}) as gateway:
         gateway.url, gateway.function_url("WebhookFunction"), gateway.invoke("MigrateFunction", {})
 
-The HTTP API of the template is at `/`, function URLs are at `/_url/<LogicalId>/`, and the mails
-that functions have sent at `/_mail`.
+The HTTP API of the template is at `/`, function URLs are at `/_url/<LogicalId>/`, the mails that
+functions have sent at `/_mail`, and the form that skips time at `/_time`.
 """
 
 import contextlib
@@ -13,7 +13,7 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, MutableMapping
+from collections.abc import Iterable, Mapping, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import suppress
@@ -54,6 +54,7 @@ from local.gateway.routing import Router
 from local.gateway.runtime_api import LOOPBACK, MAX_PAYLOAD_BYTES
 from local.gateway.schedules import Scheduler
 from local.gateway.sidecar import Clock, Sidecar
+from local.gateway.skipping import Skip, TimeBar
 from local.gateway.template import Cors, FunctionSpec, FunctionUrl, HttpApi, Template
 from local.gateway.workers import INIT_SECONDS, Launcher, Sidecars
 from local.mailbox import Mailbox
@@ -218,7 +219,8 @@ def listen(port: int = 0) -> socket.socket:
 class Gateway:
     """Serves a template until it is closed.
 
-    `secrets` are SecretString values by id, which may change at any time. `clock` answers `/clock`.
+    `secrets` are SecretString values by id, which may change at any time. `clock` answers `/clock`,
+    and `skip` moves it.
     `python` is the functions' interpreter. `schedule_minute_seconds` says how many seconds a minute
     of the schedules takes; with None no schedule fires. The function of `debugging` waits for a
     debugger.
@@ -231,6 +233,7 @@ class Gateway:
         listener: socket.socket | None = None,
         secrets: MutableMapping[str, str] | None = None,
         clock: Clock | None = None,
+        skip: Skip | None = None,
         log: Log | None = None,
         python: str | None = None,
         own_client: bool | None = None,
@@ -282,9 +285,8 @@ class Gateway:
             )
             self._closing.callback(self._scheduler.stop)
             self._schedules_fire = schedule_minute_seconds is not None
-            self._server = self._serve(
-                _application(template, self._functions, self.log, self.mailbox)
-            )
+            own = {"/_mail": self.mailbox.pages} | ({"/_time": TimeBar(skip)} if skip else {})
+            self._server = self._serve(_application(template, self._functions, self.log, own))
             self._thread = threading.Thread(target=self._server.run, name="http", daemon=True)
         except BaseException:
             self._closing.close()
@@ -357,8 +359,9 @@ class Gateway:
 
 
 def _application(
-    template: Template, functions: Functions, log: Log, mailbox: Mailbox
+    template: Template, functions: Functions, log: Log, own: "Mapping[str, WSGIApplication]"
 ) -> "WSGIApplication":
+    """The HTTP API, the functions' URLs, and pages of the gateway's own."""
     root = _HttpApiDoor(template.api, functions, log) if template.api else not_found()
     urls = {f"/_url/{url.function}": _FunctionUrlDoor(url, functions, log) for url in template.urls}
-    return DispatcherMiddleware(root, {**urls, "/_mail": mailbox.pages})
+    return DispatcherMiddleware(root, {**urls, **own})

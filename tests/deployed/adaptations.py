@@ -110,8 +110,8 @@ def _with_routes(template: Template, _: Mapping[str, Any]) -> Template:
         properties.pop("FailOnWarnings", None)  # is about the Body
         if cors := body.get("x-amazon-apigateway-cors"):
             properties["CorsConfiguration"] = cors
-        for number, (route, uri) in enumerate(_operations(body)):
-            resources[f"{name}Integration{number}"] = {
+        for number, (route, uri, condition) in enumerate(_operations(body)):
+            resources[f"{name}Integration{number}"] = condition | {
                 "Type": "AWS::ApiGatewayV2::Integration",
                 "Properties": {
                     "ApiId": {"Ref": name},
@@ -120,7 +120,7 @@ def _with_routes(template: Template, _: Mapping[str, Any]) -> Template:
                     "PayloadFormatVersion": "2.0",
                 },
             }
-            resources[f"{name}Route{number}"] = {
+            resources[f"{name}Route{number}"] = condition | {
                 "Type": "AWS::ApiGatewayV2::Route",
                 "Properties": {
                     "ApiId": {"Ref": name},
@@ -131,18 +131,32 @@ def _with_routes(template: Template, _: Mapping[str, Any]) -> Template:
     return template
 
 
-def _operations(body: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Each route of an OpenAPI document as API Gateway names it, with its integration's URI."""
-    for path, methods in body["paths"].items():
-        for method, operation in methods.items():
+def _operations(body: Mapping[str, Any]) -> Iterator[tuple[str, Any, dict[str, str]]]:
+    """Each route of an OpenAPI document as API Gateway names it, with its integration's URI.
+
+    Last comes the condition of the route, if it has one, as a resource has it.
+    """
+    for path, described in body["paths"].items():
+        methods, condition = _unconditional(described)
+        for method, described_method in methods.items():
+            operation, _ = _unconditional(described_method)
             integration = operation.get("x-amazon-apigateway-integration")
             if integration is None:
                 continue
             verb = "ANY" if method == "x-amazon-apigateway-any-method" else method.upper()
             yield (
                 ("$default" if path.strip("/") == "$default" else f"{verb} {path}"),
-                integration["uri"],
+                _unconditional(integration["uri"])[0],
+                condition,
             )
+
+
+def _unconditional(part: Any) -> tuple[Any, dict[str, str]]:
+    """A part as it is where its condition holds, and the condition as a resource has it."""
+    if isinstance(part, dict) and part.keys() == {"Fn::If"}:
+        name, held, _ = part["Fn::If"]
+        return held, {"Condition": name}
+    return part, {}
 
 
 def _of_type(template: Template, kind: str) -> Iterator[dict[str, Any]]:

@@ -125,7 +125,7 @@ def test_it_serves_is_killed_and_serves_the_same_again(directory: Path) -> None:
     assert process.returncode == 0
     assert all(gone(pid) for pid in started)
     assert not (directory / "stack.json").exists()
-    assert "Ready." in said
+    assert f"Ready.  Pages    {second['api']}\n        API      {second['api']}\n" in said
     assert f"Python {platform.python_version()} ({sys.executable})" in said
     assert f"curl {second['api']}/signup" in said
     # Nothing secret was printed.

@@ -1,12 +1,15 @@
 """What the local stack says to the template."""
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 from billing.config import from_env
 from local.gateway.template import load_template
 from local.stack import TEMPLATE, Database, LocalStack
+from local.standin import StandIn
 from tests.unit.cloudformation import load
 
 DATABASE = Database(
@@ -54,6 +57,16 @@ def test_the_functions_are_handed_them(parameters: dict[str, str]) -> None:
         "DELIVERY_INTERVAL_SECONDS": "2",
     }
     assert {name: handed[name] for name in wanted} == wanted
+
+
+def test_forms_of_pages_lead_to_the_stand_in(tmp_path: Path) -> None:
+    """Where checkout and portal are. With Commet's sandbox they are Commet's own."""
+    stack = LocalStack(data_dir=tmp_path)
+    stack._standin = cast("StandIn", SimpleNamespace(public_url="http://127.0.0.1:3001/"))
+    given = stack._template_parameters(3999, DATABASE)
+    handed = load_template(TEMPLATE, given).functions["PagesFunction"].environment
+    assert handed["HOSTED_ORIGINS"] == "http://127.0.0.1:3001"
+    assert "HostedOrigins" not in LocalStack(data_dir=tmp_path)._template_parameters(3999, DATABASE)
 
 
 def test_whoever_starts_it_may_say_otherwise(tmp_path: Path) -> None:

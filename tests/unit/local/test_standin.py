@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from local.standin import StandInClock
+from local.standin import StandInClock, StandInError
 from tests.http_server import Request, Response, serving
 
 
@@ -18,7 +18,9 @@ class Commet:
     url: str = ""
     now: str | None = None
 
-    def answer(self, _: Request) -> Response:
+    def answer(self, request: Request) -> Response:
+        if request.method == "POST" and self.now:
+            self.now = str(json.loads(request.body)["to"])
         return Response(json.dumps({"now": self.now} if self.now else {"error": "down"}).encode())
 
 
@@ -43,3 +45,13 @@ class TestClock:
         clock()
         commet.now = None
         assert ahead <= datetime.fromisoformat(clock()) < ahead + timedelta(minutes=1)
+
+    def test_it_can_be_moved(self, commet: Commet) -> None:
+        """From its own time, wherever that stands."""
+        commet.now = "2031-02-03T04:05:06+00:00"
+        StandInClock(commet.url).move(lambda now: now + timedelta(days=1))
+        assert commet.now == "2031-02-04T04:05:06+00:00"
+
+    def test_it_cannot_be_moved_while_nobody_answers(self, commet: Commet) -> None:
+        with pytest.raises(StandInError, match="was not moved"):
+            StandInClock(commet.url).move(lambda now: now + timedelta(days=1))

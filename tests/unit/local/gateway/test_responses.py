@@ -1,5 +1,7 @@
 """What API Gateway makes of a function's answer."""
 
+import base64
+import gzip
 import json
 
 import pytest
@@ -53,6 +55,27 @@ class TestFromFunction:
         response = from_function(encoded(answer))
         assert (response.status_code, response.get_data()) == (200, body)
         assert response.headers["Content-Type"] == "application/json"
+
+    def test_a_compressed_page_passes_as_it_is(self) -> None:
+        """The browser unpacks it; the gateway leaves body and header alone."""
+        packed = gzip.compress("<p>ü</p>".encode())
+        response = from_function(
+            json.dumps(
+                {
+                    "statusCode": 200,
+                    "headers": {
+                        "Content-Type": "text/html; charset=utf-8",
+                        "Content-Encoding": "gzip",
+                        "Content-Length": "1",
+                    },
+                    "body": base64.b64encode(packed).decode(),
+                    "isBase64Encoded": True,
+                }
+            ).encode()
+        )
+        assert response.data == packed
+        assert response.headers["Content-Encoding"] == "gzip"
+        assert response.headers["Content-Length"] == str(len(packed))
 
     def test_a_base64_body_is_decoded(self) -> None:
         """Binary answers travel as base64."""
