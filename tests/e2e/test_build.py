@@ -59,6 +59,27 @@ def size(files: list[Path]) -> int:
     return sum(file.stat().st_size for file in files)
 
 
+def pinned(requirements: str) -> set[tuple[str, str]]:
+    """Names and versions of packages, as the text of a requirements file has them."""
+    pins = set()
+    for line in requirements.splitlines():
+        if found := re.match(r"([\w.-]+)(\[binary\])?==([\w.]+)", line):
+            name = re.sub(r"[-_.]+", "_", found[1]).lower()
+            pins |= {(name, found[3])} | ({("psycopg_binary", found[3])} if found[2] else set())
+    return pins
+
+
+def installed(place: Path) -> set[tuple[str, str]]:
+    """Names and versions of the packages in a folder."""
+    return {
+        (re.sub(r"[-_.]+", "_", name).lower(), version)
+        for name, version in (
+            path.name.removesuffix(".dist-info").rsplit("-", 1)
+            for path in place.glob("*.dist-info")
+        )
+    }
+
+
 def machines(layer: Path) -> dict[Path, int]:
     """Of every file that is ELF, whatever it is called, the machine it is for."""
     heads = {path: path.read_bytes()[:20] for path in layer.rglob("*") if path.is_file()}
@@ -71,7 +92,7 @@ def machines(layer: Path) -> dict[Path, int]:
 
 class TestArtifacts:
     def test_there_is_one_per_function_and_the_layer(self, artifacts: Path) -> None:
-        """A function is its app.py; everything else is in the layer."""
+        """A function is its app.py, and the packages that it alone needs; the rest is the layer."""
         folders = {path.name for path in artifacts.iterdir() if path.is_dir()}
         functions = {path.parent.name for path in ROOT.glob("functions/*/app.py")}
         assert len(folders) == len(functions) + 1
@@ -79,8 +100,26 @@ class TestArtifacts:
         folders.remove("CommonLayer")
         assert folders
         for folder in folders:
-            sources = {p.name for p in (artifacts / folder).rglob("*.py")}
-            assert sources == {"app.py"}, folder
+            place = artifacts / folder
+            own = place / "requirements.txt"
+            needed = pinned(own.read_text()) if own.exists() else set()
+            assert installed(place) == needed, folder
+            packages = {name for name, _ in needed}
+            sources = {p.relative_to(place) for p in place.rglob("*.py")}
+            own_sources = {str(p) for p in sources if p.parts[0] not in packages}
+            assert own_sources == {"app.py"}, folder
+
+    def test_pages_have_what_they_show_and_jinja2(self, artifacts: Path) -> None:
+        """Whatever is in the function's folder, and its packages for that machine."""
+        source, place = ROOT / "functions/pages", artifacts / "PagesFunction"
+        files = {
+            p.relative_to(source)
+            for p in source.rglob("*")
+            if p.is_file() and "__pycache__" not in p.parts
+        }
+        assert {Path("templates/base.html"), Path("assets/app.css")} <= files
+        assert {each for each in files if not (place / each).exists()} == set()
+        assert {name for name, _ in installed(place)} == {"jinja2", "markupsafe"}
 
     def test_every_module_is_compiled(self, artifacts: Path) -> None:
         """Lambda's file system cannot be written to: what is not compiled now never will be."""
@@ -120,25 +159,15 @@ class TestArtifacts:
 
     def test_every_package_is_there_at_its_version(self, artifacts: Path) -> None:
         """All that is pinned and nothing else, so a build is repeatable."""
-        pins = set()
-        for line in (ROOT / "layers/common/requirements.txt").read_text().splitlines():
-            if found := re.match(r"([\w.-]+)(\[binary\])?==([\w.]+)", line):
-                name = re.sub(r"[-_.]+", "_", found[1]).lower()
-                pins |= {(name, found[3])} | ({("psycopg_binary", found[3])} if found[2] else set())
-        installed = {
-            (re.sub(r"[-_.]+", "_", name).lower(), version)
-            for name, version in (
-                path.name.removesuffix(".dist-info").rsplit("-", 1)
-                for path in (artifacts / LAYER).glob("*.dist-info")
-            )
-        }
-        assert installed == pins
+        pins = pinned((ROOT / "layers/common/requirements.txt").read_text())
+        assert installed(artifacts / LAYER) == pins
 
     def test_what_is_machine_code_is_for_that_machine(
         self, artifacts: Path, architecture: str
     ) -> None:
-        found = machines(artifacts / LAYER)
+        found = machines(artifacts)
         assert len(found) > 10
+        assert any("markupsafe" in str(path) for path in found)
         assert set(found.values()) == {MACHINES[architecture]}
 
 

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -213,6 +214,52 @@ def test_a_second_stack_on_the_same_data_is_refused(directory: Path) -> None:
     """With the first one's pid."""
     with hold(directory / "stack.lock"), pytest.raises(StackError, match=f"Process {os.getpid()}"):
         LocalStack(data_dir=directory).start()
+
+
+def test_the_bar_on_the_pages_skips_time(directory: Path) -> None:
+    """For the functions, too: they have the stand-in's clock."""
+    with LocalStack(
+        data_dir=directory, fast=True, schedule_minute_seconds=None, log=Log(io.StringIO())
+    ) as stack:
+        assert stack.pages == stack.api
+        page = httpx.get(f"{stack.api}/", timeout=30)
+        assert 'action="/_time"' in page.text
+        made = httpx.post(
+            f"{stack.api}/signup",
+            json={"email": "ana@example.com", "password": "a long walk home"},
+            timeout=30,
+        ).json()
+        stack.confirm_address(made["user"]["id"])  # others are gone after a day
+        form = {"by": "day", "back": "/app/account"}
+        foreign = {"Origin": "https://evil.example"}
+        at = f"{stack.api}/_time"
+        assert httpx.post(at, data=form, headers=foreign, timeout=60).status_code == 403
+        skipped = httpx.post(at, data=form, headers={"Origin": stack.api}, timeout=60)
+        assert (skipped.status_code, skipped.headers["location"]) == (303, "/app/account")
+        headers = {"authorization": f"Bearer {made['session']['token']}"}
+        listed = httpx.get(f"{stack.api}/sessions", headers=headers, timeout=30).json()
+        (session,) = listed["sessions"]
+        seen, begun = (
+            datetime.fromisoformat(session[name]) for name in ("last_seen_at", "created_at")
+        )
+        assert timedelta(days=1) <= seen - begun < timedelta(days=1, minutes=5)
+
+
+def test_a_stack_without_pages(directory: Path) -> None:
+    """There is no function and no route, and nothing is said of pages."""
+    told = io.StringIO()
+    with LocalStack(
+        data_dir=directory,
+        fast=True,
+        schedule_minute_seconds=None,
+        parameters={"Pages": "false"},
+        log=Log(io.StringIO()),
+    ) as stack:
+        answer = httpx.get(f"{stack.api}/", timeout=30)
+        assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
+        _introduce(Console(file=told, width=200), stack)
+    assert "Ready.  API " in told.getvalue()
+    assert "Pages" not in told.getvalue()
 
 
 class TestYourOwnParts:
