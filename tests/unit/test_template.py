@@ -498,7 +498,9 @@ class TestPages:
         theirs = {n for n, each in resources.items() if each.get("Condition") == "HasPages"}
         assert theirs == {name for name in resources if name.startswith("Pages")}
         assert "PagesFunctionDeploymentGroup" in theirs
-        for name in resources.keys() - theirs:
+        others = resources.keys() - theirs
+        assert others
+        for name in others:
             named = set(mentioned(without_pages(resources[name])))
             assert not named & theirs, (name, named & theirs)
 
