@@ -1,6 +1,5 @@
 """A mail that a statement queued arrives in the mailbox, and the mailbox keeps others out."""
 
-import time
 from typing import Any
 
 import httpx
@@ -9,22 +8,9 @@ from psycopg import connect
 
 from local.stack import LocalStack
 from tests.e2e.stack.conftest import Person
+from tests.visitor import mail_to
 
 ID = "act_" + "0" * 24
-
-
-def arrived(stack: LocalStack, address: str, *, seconds: float = 20) -> dict[str, Any]:
-    """The newest mail to the address, once there is one."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        answer = httpx.get(
-            stack.mailbox, params={"to": address}, headers={"accept": "application/json"}
-        )
-        if mails := answer.json()["mails"]:
-            newest: dict[str, Any] = mails[0]
-            return newest
-        time.sleep(0.02)
-    raise AssertionError("The mail has not arrived.")
 
 
 def queue(stack: LocalStack, user: str, address: str, kind: str = "reset_password") -> None:
@@ -50,7 +36,7 @@ class TestAMail:
     ) -> None:
         address = f"box.{person.email}"
         queue(stack, person.id, address)
-        mail = arrived(stack, address)
+        mail = mail_to(stack, address)
         assert mail["subject"] == "Set a new password - Usage Billing"
         assert mail["sender"] == "Usage Billing <billing@stack.localhost>"
         assert mail["headers"] == {"Auto-Submitted": "auto-generated"}
@@ -63,7 +49,7 @@ class TestAMail:
     ) -> None:
         address = f"gone.{person.email}"
         queue(stack, person.id, address)
-        mail = arrived(stack, address)
+        mail = mail_to(stack, address)
         event = {
             "source": "aws.ses",
             "detail": {
@@ -86,7 +72,7 @@ class TestMailbox:
     def test_its_pages(self, stack: LocalStack, person: Person) -> None:
         address = f"pages.{person.email}"
         queue(stack, person.id, address, "sign_in_link")
-        mail = arrived(stack, address)
+        mail = mail_to(stack, address)
         listed = httpx.get(stack.mailbox)
         assert f"/_mail/{mail['id']}" in listed.text
         shown = httpx.get(f"{stack.mailbox}/{mail['id']}")

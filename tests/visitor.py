@@ -1,0 +1,251 @@
+"""Somebody who goes through the pages of a running stack in a browser.
+
+    visitor = Visitor(page, stack, commet, "ana@example.com")
+    visitor.choose()
+    visitor.sign_up()
+    ...
+
+The stand-in's own pages, the mailbox and the bar that skips a day are on the way. Where others use
+the stack too, `skips_a_day` is false. `look` is called on each page of ours.
+"""
+
+import re
+import time
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import psycopg
+from playwright.sync_api import BrowserContext, Page, expect
+
+from local.stack import LocalStack
+from standin.testing import Control
+
+PASSWORD = "a long walk home"
+PATIENCE = 30_000  # in milliseconds: the machine may be busy
+
+_CHECKOUT = re.compile(r":\d+/checkout/")
+_PORTAL = re.compile(r":\d+/portal/")
+_WELCOME = re.compile(r"/app\?done=welcome$")
+
+
+def errors_of(context: BrowserContext) -> list[str]:
+    """The errors of all pages of the context, as they come; breaches of the pages' policy included.
+
+    The browser also reports each page that is answered with a status such as 422. Those are not
+    errors of a page.
+    """
+    errors: list[str] = []
+
+    def say(text: str) -> None:
+        if not text.startswith("Failed to load resource: the server responded with a status of 4"):
+            errors.append(text)
+
+    context.on("weberror", lambda raised: say(str(raised.error)))
+    context.on("console", lambda said: say(said.text) if said.type == "error" else None)
+    context.on(
+        "request",
+        lambda asked: (
+            None
+            if asked.url.startswith(("http://127.0.0.1:", "data:"))
+            else errors.append(f"A request leaves this machine: {asked.url}")
+        ),
+    )
+    return errors
+
+
+def mail_to(stack: LocalStack, address: str, *, seconds: float = 20) -> dict[str, Any]:
+    """The newest mail to the address, once there is one."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        answer = httpx.get(
+            stack.mailbox,
+            params={"to": address},
+            headers={"accept": "application/json"},
+            trust_env=False,
+        )
+        if mails := answer.json()["mails"]:
+            newest: dict[str, Any] = mails[0]
+            return newest
+        time.sleep(0.02)
+    raise AssertionError("The mail has not arrived.")
+
+
+class Visitor:
+    """A person with one tab. Each step expects the page on which the step before has ended."""
+
+    def __init__(
+        self,
+        page: Page,
+        stack: LocalStack,
+        commet: Control,
+        email: str,
+        *,
+        has_script: bool = True,
+        skips_a_day: bool = True,
+        look: Callable[[Page], object] = lambda _: None,
+    ) -> None:
+        self.page = page
+        self.stack = stack
+        self.commet = commet
+        self.email = email
+        self.has_script = has_script
+        self.skips_a_day = skips_a_day
+        self._look = look
+        self.main = page.get_by_role("main")
+
+    @property
+    def id(self) -> str:
+        """The id of the user, once they have signed up."""
+        with psycopg.connect(self.stack.database_url) as connection:
+            query = "select id from users where email = %s"
+            row = connection.execute(query, [self.email]).fetchone()
+        assert row is not None, self.email
+        return str(row[0])
+
+    def read(self, heading: str, page: Page | None = None) -> None:
+        """Waits for the page with the heading, and looks at it."""
+        page = page or self.page
+        expect(page.get_by_role("heading", level=1, name=heading)).to_be_visible(timeout=PATIENCE)
+        self._look(page)
+
+    def press(self, name: str) -> None:
+        self.page.get_by_role("button", name=name, exact=True).click()
+
+    def follow(self, name: str) -> None:
+        """Clicks a link of the navigation or of the page."""
+        self.page.get_by_role("link", name=name, exact=True).first.click()
+
+    def says(self, text: str) -> None:
+        """Waits until the page has the text."""
+        expect(self.main).to_contain_text(text, timeout=PATIENCE)
+
+    def choose(self) -> None:
+        """Works out what 140 GB cost, and chooses a plan."""
+        self.page.goto(self.stack.api)
+        self.read("Pay for what you use")
+        self.page.get_by_label("Storage").fill("140")
+        self.press("Work it out")
+        self.says("$33.00")
+        self.read("Pay for what you use")
+        self.page.get_by_role("link", name="Usage Pro").click()
+
+    def sign_up(self) -> None:
+        """Signs up, at first with a password that is too short."""
+        self.read("Create your account")
+        self.page.get_by_label("E-mail").fill(self.email)
+        self.page.get_by_label("Password").fill("short")
+        self.press("Create account")
+        expect(self.page.get_by_label("Password")).to_have_attribute("aria-invalid", "true")
+        expect(self.page.get_by_label("E-mail")).to_have_value(self.email)
+        self.read("Create your account")
+        self.page.get_by_label("Password").fill(PASSWORD)
+        self.page.get_by_label("Name").fill("Ana Ruiz")
+        self.press("Create account")
+
+    def confirm(self) -> None:
+        """Confirms the address by the link in the mailbox."""
+        self.read("Look into your mailbox")
+        link = re.search(
+            r"http\S+/verify-email\?token=\S+", mail_to(self.stack, self.email)["text"]
+        )
+        assert link is not None
+        self.page.goto(link[0])
+        self.read("Confirm your address")
+        self.press("Confirm the address")
+
+    def pay(self) -> None:
+        """Pays on the stand-in's page, while another tab waits for the payment."""
+        self.read("Usage Pro")
+        self.says("Your address is confirmed")
+        self.press("Go on to payment")
+        expect(self.page).to_have_url(_CHECKOUT, timeout=PATIENCE)
+        waiting = self.page.context.new_page()
+        waiting.goto(f"{self.stack.api}/app/thanks?plan=usage_pro")
+        self.read("Thank you", waiting)
+        self.page.get_by_label("Card number").fill("4242424242424242")
+        self.page.get_by_label("Expiry").fill("12/34")
+        self.page.get_by_label("Security code").fill("123")
+        self.page.get_by_label("Name on card").fill("Ana Ruiz")
+        self.page.get_by_role("button", name="Pay").click()
+        expect(self.page).to_have_url(re.compile("/app"), timeout=PATIENCE)
+        self.commet.settle()
+        if not self.has_script:
+            waiting.get_by_role("link", name="Look again").click()
+        expect(waiting).to_have_url(_WELCOME, timeout=PATIENCE)
+        waiting.close()
+        self.page.goto(f"{self.stack.api}/app?done=welcome")
+
+    def use(self) -> None:
+        """Uses more than the plan includes, and sets a spend limit."""
+        self.read("Overview")
+        self.says("Nothing used yet")
+        self.report("131.5", key=f"first-{self.email}")
+        if self.skips_a_day:
+            self.press("Skip a day")
+        else:
+            self.page.reload()
+        self.says("31.5 GB beyond: $3.15")
+        self.page.goto(f"{self.stack.api}/app?feature=storage")
+        self.page.get_by_text("Show the days as a table").click()
+        self.read("Overview")
+        self.page.get_by_label("For usage beyond your plan").fill("100")
+        self.press("Save")
+        self.says("The new limit holds from now on")
+        self.read("Overview")
+
+    def report(self, quantity: str, *, key: str, region: str = "eu") -> None:
+        """What the product's backend does when the person uses storage."""
+        body = {"user_id": self.id, "feature": "storage", "quantity": quantity}
+        answer = httpx.post(
+            f"{self.stack.api}/usage",
+            json=body | {"idempotency_key": key, "properties": {"region": region}},
+            headers={"authorization": f"Bearer {self.stack.service_key}"},
+            timeout=40,
+            trust_env=False,
+        )
+        assert answer.status_code == 202, answer.text
+
+    def look_back(self) -> None:
+        """Reads the days of usage, and those of one property."""
+        self.follow("Usage")
+        self.read("Usage")
+        self.page.get_by_label("By property").fill("region")
+        self.press("Show")
+        expect(self.main.get_by_role("columnheader", name="eu")).to_be_visible(timeout=PATIENCE)
+        self.read("Usage")
+
+    def waver(self) -> None:
+        """Cancels the plan, and keeps it."""
+        self.follow("Billing")
+        self.read("Billing")
+        self.follow("Cancel")
+        self.read("Cancel Usage Pro?")
+        self.page.get_by_role("button", name="Cancel on").click()
+        self.says("Canceled.")
+        self.read("Billing")
+        self.main.get_by_role("button", name="Keep").first.click()
+        self.says("Your plan goes on")
+
+    def leave(self) -> None:
+        """Goes to Commet's portal and back, reads the account, and signs out."""
+        self.press("Open the portal")
+        expect(self.page).to_have_url(_PORTAL, timeout=PATIENCE)
+        self.page.goto(f"{self.stack.api}/app/billing")
+        self.follow("Account")
+        self.read("Account")
+        self.press("Sign out")
+        expect(self.page).to_have_url(f"{self.stack.api}/?done=signed_out", timeout=PATIENCE)
+        self.page.goto(f"{self.stack.api}/app")
+        self.read("Sign in")
+
+    def go_all_the_way(self) -> None:
+        """From the prices to signing out."""
+        self.choose()
+        self.sign_up()
+        self.confirm()
+        self.pay()
+        self.use()
+        self.look_back()
+        self.waver()
+        self.leave()
