@@ -33,7 +33,7 @@ NASTY = """<script>alert("x")</script>'"&<b>"""
 class Person(Payer):
     """Somebody who pays for `usage_pro`, with a browser that is signed in."""
 
-    def __init__(self, remote: StandIn, box: Receiver) -> None:
+    def __init__(self, remote: StandIn, box: Receiver) -> None:  # noqa: F811
         super().__init__(remote, box)
         self.browser = Visitor()
         self.browser.cookies["__Host-session"] = self._token
@@ -70,7 +70,7 @@ class TestStory:
     def test_from_the_prices_to_the_portal(
         self,
         visitor: Visitor,
-        remote: StandIn,
+        remote: StandIn,  # noqa: F811
     ) -> None:
         """Choose, sign up, confirm, pay, wait, look, cancel, keep."""
         prices = visitor.get("/")
@@ -199,6 +199,13 @@ class TestOtherSites:
             assert refused.status == 403, path
             assert "came from another site" in refused.text
         assert person.board["subscription"]["cancel_at_period_end"] is False
+
+    def test_a_form_at_the_address_of_the_api_is_taken(self, person: Person) -> None:
+        """API Gateway says at which address a request came. Nobody has to allow that one."""
+        person.browser.origin = "https://d"
+        assert person.browser.post("/app/account/name", {"name": "Ana"}).status == 303
+        started = person.browser.post("/app/billing/portal")
+        assert started.status == 303, started.text
 
     def test_a_request_that_the_browser_calls_foreign_is_refused(self, person: Person) -> None:
         refused = person.browser.post("/app/logout", sec_fetch_site="cross-site")

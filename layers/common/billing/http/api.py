@@ -296,6 +296,12 @@ def cookie_is_secure() -> bool:
     return not wiring.settings().app_url.startswith("http://")
 
 
+def own_origin(app: APIGatewayHttpResolver) -> str:
+    """The address at which this request met the API, as API Gateway says; "" where none is said."""
+    context = app.current_event.raw_event.get("requestContext") or {}
+    return origin_of(f"https://{context.get('domainName') or ''}")
+
+
 def is_ours(origin: str) -> bool:
     """Whether pages of this origin (an `Origin` header) may send writes with the cookie."""
     return origin_of(origin) == origin and origin in wiring.settings().allowed_origins

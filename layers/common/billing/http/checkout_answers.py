@@ -40,14 +40,17 @@ def checkout(app: APIGatewayHttpResolver, user: User, body: Checkout) -> tuple[i
     """
     action = Action.PLAN_CHANGED if body.confirmation else Action.CHECKOUT
     with auditing.audited(app, action, user.id) as about:
-        return _start(user, body, api.deadline(app), about)
+        return _start(app, user, body, about)
 
 
 def _start(
-    user: User, body: Checkout, deadline: Deadline, about: auditing.Details
+    app: APIGatewayHttpResolver, user: User, body: Checkout, about: auditing.Details
 ) -> tuple[int, CheckoutReply]:
     accounts.require_verified(user)
-    success_url = redirects.allowed_target(wiring.settings(), body.success_url, "success_url")
+    deadline = api.deadline(app)
+    success_url = redirects.allowed_target(
+        wiring.settings(), body.success_url, "success_url", own=api.own_origin(app)
+    )
     _refuse_debtor(user, deadline)
     if body.confirmation:
         performed = wiring.plan_changes().perform(

@@ -10,6 +10,7 @@ from aws_lambda_powertools.event_handler import APIGatewayHttpResolver
 
 from billing import amounts, wiring
 from billing.accounts.accounts import User
+from billing.debts.owing import owing
 from billing.http import api, usage_answers
 from billing.http.shapes import (
     CurrentPeriod,
@@ -28,7 +29,6 @@ from billing.http.shapes import (
     UsageReply,
     UserReply,
 )
-from billing.debts.owing import owing
 from billing.payments import troubles
 from billing.payments.troubles import OpenTrouble
 from billing.subscriptions import mirror

@@ -31,7 +31,9 @@ def portal_url(app: APIGatewayHttpResolver, user: User, return_url: str | None) 
     Raises InvalidRequest where the origin of `return_url` is not allowed, and what
     `portal.portal_url` raises.
     """
-    target = redirects.allowed_target(wiring.settings(), return_url, "return_url")
+    target = redirects.allowed_target(
+        wiring.settings(), return_url, "return_url", own=api.own_origin(app)
+    )
     with auditing.audited(app, Action.PORTAL, user.id):
         url = portal.portal_url(
             wiring.database(),

@@ -4,14 +4,15 @@ from billing.config import Settings, origin_of
 from billing.errors import FieldError, InvalidRequest
 
 
-def allowed_target(settings: Settings, url: str | None, field: str) -> str:
+def allowed_target(settings: Settings, url: str | None, field: str, *, own: str = "") -> str:
     """`url`, or the app's own address where `url` is None.
 
-    Raises InvalidRequest, naming `field`, where the origin of `url` is not allowed.
+    `own` is the origin of the API itself, which is always allowed. Raises InvalidRequest, naming
+    `field`, where the origin of `url` is not allowed.
     """
     if url is None:
         return settings.app_url
-    if origin_of(url) not in settings.allowed_origins:
+    if origin_of(url) not in settings.allowed_origins | {own} - {""}:
         raise InvalidRequest(
             errors=[FieldError(field, "origin_not_allowed", "This origin is not allowed.")]
         )

@@ -117,11 +117,10 @@ def query(name: str) -> str:
 
 
 def origin() -> str:
-    """The address of the pages: that of this request, if it is one of ours, else AppUrl's."""
-    settings = wiring.settings()
-    scheme = "https" if api.cookie_is_secure() else "http"
-    asked = origin_of(f"{scheme}://{app.current_event.headers.get('host', '')}")
-    return asked if asked in settings.allowed_origins else origin_of(settings.app_url)
+    """The address of the pages, to come back to from Commet."""
+    if not api.cookie_is_secure():  # over plain http, on this machine
+        return origin_of(wiring.settings().app_url)
+    return api.own_origin(app) or origin_of(wiring.settings().app_url)
 
 
 def local_path(text: str, otherwise: str = HOME) -> str:
@@ -241,7 +240,8 @@ def _refuse_other_sites(app: APIGatewayHttpResolver) -> None:
     headers = app.current_event.headers
     origin = headers.get("origin")
     site = headers.get("sec-fetch-site", "same-origin")
-    if origin is None or not api.is_ours(origin) or site != "same-origin":
+    ours = origin is not None and (api.is_ours(origin) or origin == api.own_origin(app))
+    if not ours or site != "same-origin":
         raise Forbidden("The form is not on a page of this site.", code="origin_not_allowed")
 
 
