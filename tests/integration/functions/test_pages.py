@@ -24,6 +24,7 @@ from tests.integration.functions.test_debts import (  # noqa: F401 - fixtures
     remote,
 )
 from tests.integration.functions.visiting import Shown, Visitor
+from tests.unit.cloudformation import ROOT
 
 pytestmark = pytest.mark.handlers
 
@@ -228,6 +229,36 @@ class TestOtherSites:
         hosted = "https://pay.commet.co"
         assert hosted not in person.browser.get("/app/account").headers["content-security-policy"]
         assert hosted in person.browser.get("/app/billing").headers["content-security-policy"]
+
+
+class TestSignedIn:
+    PAGES = ("/app", "/app/usage", "/app/billing", "/app/account", "/", "/app/nothing")
+
+    def test_every_page_has_a_way_out(self, person: Person) -> None:
+        assert self.PAGES
+        for path in self.PAGES:
+            assert person.browser.get(path).form("/app/logout").method == "post"
+
+    def test_a_password_is_typed_unseen_and_by_password_managers(self, person: Person) -> None:
+        pages = [Visitor().get(path) for path in ("/app/login", "/app/signup")]
+        pages.append(person.browser.get("/app/account"))
+        fields = [
+            field for page in pages for field in re.findall(r"<input[^>]*password[^>]*>", page.html)
+        ]
+        assert len(fields) == 5
+        for field in fields:
+            assert 'type="password"' in field
+            assert re.search(r'autocomplete="(current|new)-password"', field)
+            assert "onpaste" not in field
+
+    def test_nothing_of_a_person_is_kept_by_the_browser(self, person: Person) -> None:
+        """Beside the session's cookie, which scripts cannot read. Signing out deletes it."""
+        out = person.browser.post("/app/logout")
+        assert person.browser.cookies == {}
+        assert out.headers["cache-control"] == "no-store"
+        script = (ROOT / "functions" / "pages" / "assets" / "app.js").read_text(encoding="utf-8")
+        assert "Storage" not in script
+        assert "cookie" not in script
 
 
 class TestNumbers:
