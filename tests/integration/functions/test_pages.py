@@ -8,6 +8,7 @@ from urllib.parse import quote
 import pytest
 
 from billing import wiring
+from billing.pages import site
 from standin.testing import Receiver, StandIn
 from tests.integration.functions.calling import ORIGIN, call, mailed
 from tests.integration.functions.test_api import (  # noqa: F401 - one is a fixture
@@ -229,6 +230,53 @@ class TestOtherSites:
         hosted = "https://pay.commet.co"
         assert hosted not in person.browser.get("/app/account").headers["content-security-policy"]
         assert hosted in person.browser.get("/app/billing").headers["content-security-policy"]
+
+
+class TestWhoMayLook:
+    # Everything else is for members. A page of a member that is missing here is open to everybody.
+    FOR_EVERYBODY = (
+        "GET /", "GET /app/login", "POST /app/login", "POST /app/logout", "GET /app/signup",
+        "POST /app/signup", "GET /verify-email", "POST /app/verify", "GET /app/forgot",
+        "POST /app/forgot", "GET /reset-password", "POST /app/reset", "GET /sign-in",
+        "POST /app/login/link", "GET /assets/<name>", "GET /robots.txt",
+    )  # fmt: skip
+
+    def test_every_other_page_is_for_members(self) -> None:
+        public = {
+            f"{route.method} {route.path}"
+            for route in site.app._static_routes + site.app._dynamic_routes
+            if not getattr(route.func, "members", False)
+        }
+        assert public == set(self.FOR_EVERYBODY)
+
+    def test_a_stranger_is_asked_to_sign_in_and_nothing_is_done(self) -> None:
+        asked = Visitor().get("/app/billing/invoices/inv_1")
+        assert asked.location == "/app/login?next=%2Fapp%2Fbilling%2Finvoices%2Finv_1"
+        assert Visitor().post("/app/billing/cancel").status == 401
+
+    def test_what_is_no_plan_is_not_written_into_a_header(self, visitor: Visitor) -> None:
+        plan = "x; Domain=evil.example\r\nSet-Cookie: session=mine"
+        values = {"email": address(), "password": PASSWORD, "plan": plan}
+        up = visitor.post("/app/signup", values)
+        assert up.status == 303
+        assert not any("evil" in cookie or "mine" in cookie for cookie in up.cookies)
+
+
+class TestCounted:
+    def test_what_pages_do_is_counted_where_the_alarms_look(
+        self, person: Person, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """Under the name of the function that does the same in the API."""
+        person.browser.post("/app/billing/portal")
+        Visitor().post("/app/login", {"email": person._email, "password": PASSWORD})
+        counted = {
+            name: found["service"]
+            for line in capsys.readouterr().out.splitlines()
+            if '"_aws"' in line and (found := json.loads(line))
+            for name in ("PortalVisits", "SignedIn")
+            if name in found
+        }
+        assert counted == {"PortalVisits": "portal", "SignedIn": "session"}
 
 
 class TestSignedIn:

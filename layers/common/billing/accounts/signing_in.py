@@ -92,7 +92,7 @@ class SigningIn:
         try:
             delay = self._attempts.sign_in(address, email, now)
         except TooManyRequests:
-            metric.count(Metric.SIGN_IN_REFUSED)
+            metric.count(Metric.SIGN_IN_REFUSED, service="session")
             raise
         time.sleep(delay.total_seconds())
 

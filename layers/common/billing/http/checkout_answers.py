@@ -83,13 +83,13 @@ def _start(
             deadline=deadline,
         )
         if isinstance(asked, PaidElsewhere):
-            metric.count(Metric.CHECKOUTS_STARTED)
+            metric.count(Metric.CHECKOUTS_STARTED, service="checkout")
             return 201, _reply(user, checkout_url=asked.checkout_url)
         about["preview"] = isinstance(asked, Preview)
         change = _performed(asked) if isinstance(asked, Performed) else _preview(asked)
         return 200, _reply(user, change=change)
     if started.created:
-        metric.count(Metric.CHECKOUTS_STARTED)
+        metric.count(Metric.CHECKOUTS_STARTED, service="checkout")
     subscription = started.subscription
     about["subscription"] = subscription.id
     reply = CheckoutReply(

@@ -45,7 +45,7 @@ def portal_url(app: APIGatewayHttpResolver, user: User, return_url: str | None) 
             now=wiring.now(),
             deadline=api.deadline(app),
         )
-    metric.count(Metric.PORTAL_VISITS)
+    metric.count(Metric.PORTAL_VISITS, service="portal")
     return url
 
 

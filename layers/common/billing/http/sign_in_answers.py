@@ -36,7 +36,7 @@ def sign_in(app: APIGatewayHttpResolver, body: SignIn) -> tuple[User, Session]:
         wiring.mail_sender().wake()  # also where no link was queued: the answer takes as long
         raise
     end_previous(app)
-    metric.count(Metric.SIGNED_IN)
+    metric.count(Metric.SIGNED_IN, service="session")
     return user, session
 
 
@@ -46,7 +46,7 @@ def sign_in_by_link(app: APIGatewayHttpResolver, token: str) -> tuple[User, Sess
     by = actor(app)
     trail.write(wiring.database(), by, Action.SIGNED_IN, user_id=user.id, by_link=True)
     end_previous(app)
-    metric.count(Metric.SIGNED_IN)
+    metric.count(Metric.SIGNED_IN, service="session")
     return user, session
 
 

@@ -26,7 +26,7 @@ def sign_up(app: APIGatewayHttpResolver, body: SignUp) -> tuple[User, Session]:
     try:
         wiring.attempts().sign_up(client_address(app), now)
     except TooManyRequests:
-        metric.count(Metric.SIGN_UP_REFUSED)
+        metric.count(Metric.SIGN_UP_REFUSED, service="signup")
         raise
     user, session = accounts.sign_up(
         wiring.database(),
@@ -42,5 +42,5 @@ def sign_up(app: APIGatewayHttpResolver, body: SignUp) -> tuple[User, Session]:
     trail.write(wiring.database(), actor(app), Action.SIGNED_UP, user_id=user.id)
     end_previous(app)
     wiring.mail_sender().wake()
-    metric.count(Metric.SIGNED_UP)
+    metric.count(Metric.SIGNED_UP, service="signup")
     return user, session

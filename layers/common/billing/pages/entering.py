@@ -99,7 +99,7 @@ def sign_up() -> Response[Any]:
         return _sign_up_form(values, error)
     cookies = [sign_in.session_cookie(session.token)]
     if plan := values.get("plan"):
-        cookies.append(site.plan_cookie(plan[:100]))
+        cookies.append(site.plan_cookie(plan))
     return site.see_other(_CONFIRM, cookies=cookies)
 
 

@@ -5,6 +5,7 @@ A page is a function with a route of `app`. Pages that only a signed-in user see
 other site signs a person in. What the API can do, a page does through the same functions.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -46,6 +47,7 @@ COMMET_FAILED = frozenset(
 )
 
 _LONGEST_PATH = 2000
+_PLAN_CODE = re.compile(r"[A-Za-z0-9_.-]{1,100}")
 
 Page = TypeVar("Page", bound=Callable[..., Any])
 
@@ -126,7 +128,8 @@ def origin() -> str:
 def local_path(text: str, otherwise: str = HOME) -> str:
     """The text if it is a path of this site, else `otherwise`: nobody is sent to another site."""
     is_path = text.startswith("/") and not text.startswith(("//", "/\\"))
-    return text if is_path and text.isprintable() and len(text) <= _LONGEST_PATH else otherwise
+    fits = text.isascii() and text.isprintable() and len(text) <= _LONGEST_PATH
+    return text if is_path and fits else otherwise
 
 
 # --- the answer -------------------------------------------------------------------------------
@@ -195,7 +198,11 @@ def field_problems(error: BillingError) -> dict[str, str]:
 
 
 def plan_cookie(code: str) -> Cookie:
-    """Remembers the plan that somebody chose before signing up; "" forgets it."""
+    """Remembers the plan that somebody chose before signing up; "" forgets it.
+
+    A text that is no code of a plan is not written into the header.
+    """
+    code = code if _PLAN_CODE.fullmatch(code) else ""
     return Cookie(
         name=PLAN_COOKIE,
         value=code,
