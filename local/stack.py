@@ -185,6 +185,12 @@ class LocalStack:
         return self._gateway.lambda_url
 
     @property
+    def selling(self) -> str:
+        """What the stand-in sells, and in which currency, for people."""
+        plans = f"the plans of {self._catalogue}" if self._catalogue else "the built-in plans"
+        return f"{plans}, in {self._currency.upper()}"
+
+    @property
     def uses_standin(self) -> bool:
         return self._sandbox_key is None
 

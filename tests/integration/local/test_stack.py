@@ -129,6 +129,7 @@ def test_it_serves_is_killed_and_serves_the_same_again(directory: Path) -> None:
     assert f"Ready.  Pages    {second['api']}\n        API      {second['api']}\n" in said
     assert f"Python {platform.python_version()} ({sys.executable})" in said
     assert f"curl {second['api']}/signup" in said
+    assert "Sells    the built-in plans, in USD" in said
     # Nothing secret was printed.
     passwords = json.loads((directory / "secrets.json").read_text())
     for name in ("owner_password", "app_password", "app_secret", "service_key"):

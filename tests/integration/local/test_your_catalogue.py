@@ -42,6 +42,7 @@ def backend(stack: LocalStack) -> Iterator[httpx.Client]:
 
 def test_it_is_sold(stack: LocalStack, backend: httpx.Client) -> None:
     """A trial, a price by the year and a limit, as the catalogue says."""
+    assert stack.selling == f"the plans of plans.yaml, in {stack._currency.upper()}"
     free, team = backend.get("/plans").raise_for_status().json()["plans"]
     assert (free["code"], free["features"][0]["overage"]["enabled"]) == ("free", False)
     currency = stack._currency
