@@ -160,7 +160,7 @@ def ruler(
     if likely:
         between = formats.money_range(likely.low, likely.high, currency, capped=likely.capped)
         texts.append(words.likely.format(range=between))
-        labels.append((_Label(texts[-1], 100, 50, at_end=True), ""))
+        labels = [(each, "") for each in _under_ruler(texts[0], texts[1], found)]
         place = (
             f'x="{_p(found.low)}" y="18" width="{_p(found.high - found.low)}" height="14" rx="4"'
         )
@@ -224,6 +224,21 @@ class _Label:
         tail = f'<tspan class="wide"> {escape(self.tail)}</tspan>' if self.tail else ""
         place = f'x="{_n(self.x)}%" y="{_n(self.y)}"'
         return f'<text class="{named}" {place}>{escape(self.text)}{tail}</text>'
+
+
+def _under_ruler(so_far: str, likely: str, found: Lengths) -> list[_Label]:
+    """The two texts below the ruler: each at its place, or one after the other at the start."""
+    first = _Label(so_far, 0, 50)
+    if found.high >= 50:
+        second = _Label(likely, float(found.high), 50, at_end=True)
+    else:
+        second = _Label(likely, float(found.low), 50)
+    if not second.meets(first):
+        return [first, second]
+    together = _Label(f"{so_far} · {likely}", 0, 50)
+    if together.sides()[1] <= _NARROW:
+        return [together]
+    return [first, _Label(likely, 100, 50, at_end=True)]
 
 
 class _Chart:

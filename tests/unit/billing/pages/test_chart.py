@@ -414,6 +414,13 @@ class TestRuler:
         assert len(of_class(svg, "l-limit")) == len(of_class(svg, "edge")) == 1
         assert_strict(svg)
 
+    def test_a_likely_cost_far_below_the_limit(self) -> None:
+        """It is written beside the cost so far, where its mark is, and not below the limit."""
+        likely = replace(LIKELY, low=Decimal(4), high=Decimal(7))
+        svg = ET.fromstring(ruler(Decimal(0), likely, Decimal(500), "usd"))  # noqa: S314 - ours
+        assert texts(svg) == [f"$0.00 so far · $4{RANGE}$7 likely", "limit $500.00"]
+        assert said(svg) == f"$0.00 so far, $4{RANGE}$7 likely, limit $500.00."
+
     def test_too_early_and_without_a_limit(self) -> None:
         """Only the cost so far is written where nothing else is known."""
         svg = ET.fromstring(ruler(Decimal("3.15"), None, None, "usd"))  # noqa: S314 - ours
