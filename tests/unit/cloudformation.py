@@ -66,6 +66,18 @@ def translate(template: dict[str, Any], parameters: Mapping[str, str] | None = N
     return resources
 
 
+def app_of(function: Mapping[str, Any]) -> Path:
+    """The file with a function's handler. Pages and the operators' page share a folder."""
+    name = str(function.get("Handler", "app.handler")).partition(".")[0]
+    return ROOT / str(function["CodeUri"]) / f"{name}.py"
+
+
+def called(function: Mapping[str, Any]) -> str:
+    """What a function calls itself: its folder, or its file where that is not `app.py`."""
+    app = app_of(function)
+    return app.parent.name if app.stem == "app" else app.stem
+
+
 def of_type(resources: Resources, kind: str) -> dict[str, dict[str, Any]]:
     """The properties of all resources of a type, by logical id."""
     return {

@@ -14,7 +14,7 @@ import pytest
 
 from billing.database import privileges
 from billing.database.privileges import ACCOUNTS, APP, PAGES, Privileges
-from tests.unit.cloudformation import ROOT, TEMPLATE, load, of_type
+from tests.unit.cloudformation import TEMPLATE, app_of, load, of_type
 from tests.unit.reached import statements_of, text_of
 from tests.unit.source import BILLING
 
@@ -144,7 +144,7 @@ def functions_of(role: Privileges) -> list[str]:
 def of_role(role: Privileges) -> tuple[set[Need], set[str]]:
     functions = functions_of(role)
     assert functions
-    apps = [ROOT / str(FUNCTIONS[name]["CodeUri"]) / "app.py" for name in functions]
+    apps = [app_of(FUNCTIONS[name]) for name in functions]
     reached = {statement for app in apps for statement in statements_of(app)}
     return all_needs(without_comments(text_of(statement)) for statement in reached)
 
@@ -157,7 +157,7 @@ def granted(role: Privileges) -> set[Need]:
 def columns_set(role: Privileges, table: str) -> set[str]:
     """The columns that statements of the role's functions set. Routines set none of `sessions`."""
     functions = functions_of(role)
-    apps = [ROOT / str(FUNCTIONS[name]["CodeUri"]) / "app.py" for name in functions]
+    apps = [app_of(FUNCTIONS[name]) for name in functions]
     reached = {statement for app in apps for statement in statements_of(app)}
     texts = [without_comments(text_of(statement)) for statement in reached]
     columns = re.compile(rf"update {table}(?: \w+)? set(.*?)\b(?:from|where)\b", re.DOTALL)

@@ -446,7 +446,7 @@ class TestRoutes:
         events = [
             event["Properties"]
             for name, function in functions.items()
-            if name != "PagesFunction"
+            if name not in ("PagesFunction", "OpsFunction")
             for event in function.get("Events", {}).values()
             if event["Type"] == "HttpApi" and "Path" in event["Properties"]
         ]
@@ -480,6 +480,29 @@ class TestPages:
         events = [each["Properties"] for each in functions["PagesFunction"]["Events"].values()]
         assert sorted(f"{e['Method']} {e['Path']}" for e in events) == sorted(self.ROUTES)
 
+    def test_operators_have_these(self, functions: dict[str, dict[str, Any]]) -> None:
+        events = [each["Properties"] for each in functions["OpsFunction"]["Events"].values()]
+        assert sorted(f"{e['Method']} {e['Path']}" for e in events) == [
+            "GET /ops", "GET /ops/{proxy+}", "POST /ops/{proxy+}"
+        ]  # fmt: skip
+
+    def test_operators_have_a_page_where_somebody_is_named(self, template: dict[str, Any]) -> None:
+        """By default nobody is."""
+        assert template["Parameters"]["Operators"]["Default"] == ""
+        assert template["Conditions"]["HasOps"] == {
+            "Fn::And": [
+                {"Condition": "HasPages"},
+                {"Fn::Not": [{"Fn::Equals": [{"Ref": "Operators"}, ""]}]},
+            ]
+        }
+
+    @pytest.mark.parametrize("listed", ["", "ana@a.example", "ana@a.example,bo@münchen.example"])
+    def test_operators_are_a_list_of_addresses(self, template: dict[str, Any], listed: str) -> None:
+        pattern = template["Parameters"]["Operators"]["AllowedPattern"]
+        assert re.fullmatch(pattern, listed)
+        assert not re.fullmatch(pattern, listed + ",")
+        assert not re.fullmatch(pattern, "ana")
+
     def test_they_need_accounts_of_the_stacks_own(self, template: dict[str, Any]) -> None:
         """Whom an identity provider signs in has no session here."""
         assert template["Conditions"]["HasPages"] == {
@@ -490,30 +513,31 @@ class TestPages:
         }
 
     @pytest.mark.parametrize("canary", ["AllAtOnce", "Canary10Percent5Minutes"])
+    @pytest.mark.parametrize("part", ["Pages", "Ops"])
     def test_without_them_nothing_names_what_is_not_made(
-        self, template: dict[str, Any], canary: str
+        self, template: dict[str, Any], part: str, canary: str
     ) -> None:
         """CloudFormation would refuse the stack."""
         resources = translate(template, {"Canary": canary})
-        theirs = {n for n, each in resources.items() if each.get("Condition") == "HasPages"}
-        assert theirs == {name for name in resources if name.startswith("Pages")}
-        assert "PagesFunctionDeploymentGroup" in theirs
+        theirs = {n for n, each in resources.items() if each.get("Condition") == f"Has{part}"}
+        assert theirs == {name for name in resources if name.startswith(part)}
+        assert f"{part}FunctionDeploymentGroup" in theirs
         others = resources.keys() - theirs
         assert others
         for name in others:
-            named = set(mentioned(without_pages(resources[name])))
+            named = set(mentioned(without(f"Has{part}", resources[name])))
             assert not named & theirs, (name, named & theirs)
 
 
-def without_pages(value: Any) -> Any:
-    """A part of the template as it is in a stack without pages."""
+def without(condition: str, value: Any) -> Any:
+    """A part of the template as it is where the condition does not hold."""
     if isinstance(value, list):
-        return [without_pages(each) for each in value]
+        return [without(condition, each) for each in value]
     if not isinstance(value, dict):
         return value
-    if value.get("Fn::If", [None])[0] == "HasPages":
-        return without_pages(value["Fn::If"][2])
-    return {name: without_pages(each) for name, each in value.items()}
+    if value.get("Fn::If", [None])[0] == condition:
+        return without(condition, value["Fn::If"][2])
+    return {name: without(condition, each) for name, each in value.items()}
 
 
 def versions(template: dict[str, Any], build: str) -> set[str]:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from billing.metric import Metric
-from tests.unit.cloudformation import ROOT, TEMPLATE, load, of_type, translate
+from tests.unit.cloudformation import ROOT, TEMPLATE, called, load, of_type, translate
 from tests.unit.markdown import sections
 from tests.unit.source import BILLING, modules_of, parse
 
@@ -128,8 +128,8 @@ def metrics_of(alarm: Mapping[str, Any]) -> list[tuple[object, str, list[dict[st
 
 
 def with_pages(part: Any) -> Any:
-    """A part of the template as it is in a stack with pages."""
-    if isinstance(part, dict) and part.get("Fn::If", [None])[0] == "HasPages":
+    """A part of the template as it is in a stack with pages, the operators' too."""
+    if isinstance(part, dict) and part.get("Fn::If", [None])[0] in ("HasPages", "HasOps"):
         return part["Fn::If"][1]
     return part
 
@@ -348,7 +348,7 @@ class TestMetrics:
         assert functions
         for function in functions.values():
             service = function["Environment"]["Variables"]["POWERTOOLS_SERVICE_NAME"]
-            assert function["CodeUri"] == f"functions/{service}"
+            assert service == called(function)
 
 
 class TestDashboard:
@@ -362,6 +362,7 @@ class TestDashboard:
         without = dashboard_text(lambda line: line["Fn::If"][2])
         assert json.loads(without)["widgets"]
         assert "Pages" not in without
+        assert "Ops" not in without
         assert "${PagesFunction}" in dashboard_text(with_pages)
 
     def test_what_it_names_exists(self) -> None:

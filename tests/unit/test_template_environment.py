@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from billing.config import Misconfigured, Settings, from_env
-from tests.unit.cloudformation import ROOT, TEMPLATE, load, of_type
+from tests.unit.cloudformation import ROOT, TEMPLATE, app_of, called, load, of_type
 from tests.unit.source import BILLING, WIRING, built_for, modules_of, parse
 
 TEMPLATE_AS_WRITTEN = load(TEMPLATE)
@@ -61,6 +61,14 @@ VALUES: dict[str, Any] = {
     "PAGES": {"Fn::If": ["HasPages", "true", "false"]},
 }
 ACCOUNTS_ROLE = {"Fn::Sub": "${DatabaseAccountsSecretArn}"}
+# The origins of forms: those of the stack, and its own domain.
+OF_PAGES = {
+    "Fn::If": [
+        "HasDomain",
+        {"Fn::Join": [",", [VALUES["ALLOWED_ORIGINS"], {"Fn::Sub": "https://${DomainName}"}]]},
+        VALUES["ALLOWED_ORIGINS"],
+    ]
+}
 # Built with what its function never asks for: who signs in does not sign up.
 NEVER_ASKED_FOR = {
     ("SessionFunction", "SIGN_UPS_PER_HOUR"),
@@ -87,14 +95,11 @@ OWN_VALUES: dict[tuple[str, str], Any] = {
     ("SessionFunction", "DATABASE_SECRET_ARN"): ACCOUNTS_ROLE,
     ("SignupFunction", "DATABASE_SECRET_ARN"): ACCOUNTS_ROLE,
     ("PagesFunction", "DATABASE_SECRET_ARN"): ACCOUNTS_ROLE,
-    ("PagesFunction", "ALLOWED_ORIGINS"): {
-        "Fn::If": [
-            "HasDomain",
-            {"Fn::Join": [",", [VALUES["ALLOWED_ORIGINS"], {"Fn::Sub": "https://${DomainName}"}]]},
-            VALUES["ALLOWED_ORIGINS"],
-        ]
-    },
+    ("PagesFunction", "ALLOWED_ORIGINS"): OF_PAGES,
+    ("OpsFunction", "ALLOWED_ORIGINS"): OF_PAGES,
 }
+# It shows the names of service keys. Others need the secret where a route takes keys.
+LISTS_KEYS = {"OpsFunction"}
 
 
 class _Reading(dict[str, str]):
@@ -138,7 +143,7 @@ def _flat(settings: Settings) -> dict[str, object]:
 @cache
 def read_by(function: str) -> frozenset[str]:
     """The fields of the settings that a function's code reads, wherever it has them from."""
-    app = ROOT / str(FUNCTIONS[function]["CodeUri"]) / "app.py"
+    app = app_of(FUNCTIONS[function])
     found = {name for node in _code_of(app) for name in _fields_read(node)}
     for name, needs in _properties().items():
         if name in found:
@@ -206,9 +211,9 @@ def needed_by(function: str) -> set[str]:
         if fields & read and (function, name) not in NEVER_ASKED_FOR
     }
     # Any function with routes could look at service keys; it does where a route takes them.
-    app = ROOT / str(FUNCTIONS[function]["CodeUri"]) / "app.py"
+    app = app_of(FUNCTIONS[function])
     takes_keys = "_service(" in app.read_text(encoding="utf-8")
-    return needed if takes_keys else needed - {"SERVICE_KEYS_SECRET_ARN"}
+    return needed if takes_keys or function in LISTS_KEYS else needed - {"SERVICE_KEYS_SECRET_ARN"}
 
 
 class TestSettings:
@@ -276,9 +281,8 @@ class TestFunction:
                 assert value == wanted, name
 
     def test_it_goes_by_the_name_of_its_folder(self, function: str) -> None:
-        """By which its metrics and log lines are found."""
-        folder = str(FUNCTIONS[function]["CodeUri"]).removeprefix("functions/")
-        assert handed_to(function)["POWERTOOLS_SERVICE_NAME"] == folder
+        """Or of its file. By that its metrics and log lines are found."""
+        assert handed_to(function)["POWERTOOLS_SERVICE_NAME"] == called(FUNCTIONS[function])
 
 
 def test_what_all_are_handed_several_read() -> None:

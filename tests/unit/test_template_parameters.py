@@ -14,7 +14,7 @@ DATABASE: Template = load(ROOT / "database.yaml")
 RESOURCES: dict[str, dict[str, Any]] = STACK["Resources"]
 NO_VALUE = object()
 
-# What the stack is deployed with where nothing is chosen.
+# What the stack is deployed with where nothing is chosen, but for the last.
 GIVEN = {
     "BuildId": "0" * 16,
     "CommetSecretArn": "arn:commet",
@@ -26,6 +26,8 @@ GIVEN = {
     "AppUrl": "https://app.example",
     "AllowedOrigins": "https://app.example",
     "RunbookUrl": "https://runbook.example",
+    # Without them, the operators' page would not be looked at here.
+    "Operators": "ana@a.example",
 }
 # What a parameter says only where another is given.
 BESIDE: dict[str, dict[str, str]] = {
@@ -38,6 +40,7 @@ OTHER = {
     "AllowedOrigins": "https://app.example,https://other.example",
     "BuildId": "1" * 16,
     "MigrationPort": "5433",
+    "Operators": "",
     "OtherConcurrency": "5",
     "UsageConcurrency": "5",
     "VpcCidr": "10.91.0.0/16",
@@ -204,6 +207,12 @@ WITH_PAGES = {
     *("FunctionErrorsAlarm.Metrics", "ThrottlesAlarm.Metrics"),
 }
 
+# The operators' page is not made unless somebody is named.
+WITH_OPS = {
+    *("OpsFunction", "OpsRole", "OpsLogs"),
+    *("FunctionErrorsAlarm.Metrics", "ThrottlesAlarm.Metrics"),
+}
+
 # Beside variables of functions, which tests/unit/test_template_environment.py holds.
 EFFECTS: dict[str, set[str]] = {
     "BuildId": each("Serverless::Function", "AutoPublishCodeSha256")
@@ -216,8 +225,9 @@ EFFECTS: dict[str, set[str]] = {
     "AppSecretArn": {"AppSecret"} | roles("Account", "Pages", "SendMail", "Session", "Signup"),
     "PeopleSecretArn": {"PeopleSecret"}
     | roles("Account", "Dashboard", "Pages", "Session", "Signup"),
-    "Pages": WITH_PAGES,
-    "OwnAccounts": WITH_PAGES,
+    "Pages": WITH_PAGES | WITH_OPS,
+    "OwnAccounts": WITH_PAGES | WITH_OPS,
+    "Operators": WITH_OPS,
     "EmailFrom": {"EmailConfigurationSet", "EmailEvents"}
     | {"UnwelcomeMails", "UnwelcomeMailsPermission"}
     | roles("SendMail"),
@@ -307,4 +317,5 @@ def test_what_all_functions_share_none_sets_anew() -> None:
     assert functions
     for name, function in functions.items():
         own = {"Environment", "LoggingConfig", "MemorySize", "SnapStart", "DeploymentPreference"}
+        own |= {"Handler"} if name == "OpsFunction" else set()
         assert function.keys() & shared - own <= {"Timeout"}, name

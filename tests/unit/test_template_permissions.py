@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.cloudformation import ROOT, TEMPLATE, Resources, load, of_type, translate
+from tests.unit.cloudformation import ROOT, TEMPLATE, Resources, app_of, load, of_type, translate
 from tests.unit.source import BILLING, built_for, modules_of
 
 TEMPLATE_AS_WRITTEN = load(TEMPLATE)
@@ -54,7 +54,7 @@ def told(function: str) -> dict[str, str]:
 
 
 def app(function: str) -> Path:
-    return ROOT / str(FUNCTIONS[function]["CodeUri"]) / "app.py"
+    return app_of(FUNCTIONS[function])
 
 
 def own(function: str) -> str:
@@ -83,7 +83,9 @@ NEEDS: dict[str, Callable[[str], bool]] = {
     "DATABASE_OWNER_SECRET_ARN": lambda f: "owner_secret_id" in reached(f),
     "COMMET_SECRET_ARN": lambda f: bool({"commet", "metered_commet"} & built(f)),
     "WEBHOOK_SECRET_ARN": lambda f: "webhook_verifier" in built(f) or writes_a_secret(f),
-    "SERVICE_KEYS_SECRET_ARN": lambda f: "_service(" in own(f),
+    "SERVICE_KEYS_SECRET_ARN": lambda f: (
+        "_service(" in own(f) or "service_keys().listed(" in reached(f)
+    ),
     "APP_SECRET_ARN": lambda f: (
         "app_secret_id" in reached(f) or bool({"attempts", "links"} & built(f))
     ),

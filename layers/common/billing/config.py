@@ -7,6 +7,7 @@ from datetime import timedelta
 from decimal import Decimal
 from urllib.parse import urlsplit
 
+from billing import email_address
 from billing.amounts import decimals
 
 _HOSTED_ORIGINS = "https://pay.commet.co,https://commet.co,https://sandbox.commet.co"
@@ -50,6 +51,7 @@ class Settings:
     pages_accent: str  # the colour of the pages' buttons, such as "#4338ca"; "": their own
     support_email: str  # the address that the pages name for help; "": none
     hosted_origins: frozenset[str]  # of Commet's checkout and portal, where forms may end
+    operators: frozenset[str]  # who may see the operators' page: keys of addresses
     # The identity provider whose tokens are accepted; an empty issuer: none.
     oidc_issuer: str
     oidc_audiences: frozenset[str]  # one of them must be the token's
@@ -126,6 +128,7 @@ def from_env(env: Mapping[str, str]) -> Settings:
         pages_accent=_matching(env, "PAGES_ACCENT", "", r"(#[0-9a-f]{6})?"),
         support_email=env.get("SUPPORT_EMAIL", ""),
         hosted_origins=_hosted_origins(env),
+        operators=_addresses(env, "OPERATORS"),
         oidc_issuer=_provider_url(env, "OIDC_ISSUER"),
         oidc_audiences=frozenset(
             filter(None, (each.strip() for each in env.get("OIDC_AUDIENCE", "").split(",")))
@@ -244,6 +247,12 @@ def _hosted_origins(env: Mapping[str, str]) -> frozenset[str]:
     if not all(re.fullmatch(r"https?://[a-z0-9._:\[\]-]+", origin) for origin in origins):
         raise Misconfigured("HOSTED_ORIGINS must list origins like https://pay.commet.co")
     return origins
+
+
+def _addresses(env: Mapping[str, str], name: str) -> frozenset[str]:
+    """The email addresses that variable `name` lists, as keys, by which addresses are compared."""
+    listed = (text.strip() for text in env.get(name, "").split(","))
+    return frozenset(email_address.key(text) for text in listed if text)
 
 
 def _matching(env: Mapping[str, str], name: str, default: str, pattern: str) -> str:

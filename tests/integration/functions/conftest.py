@@ -13,13 +13,13 @@ from billing import wiring
 from billing.accounts import passwords
 from billing.errors import BillingError
 from tests.integration.functions import documented
-from tests.unit.cloudformation import TEMPLATE, load, of_type
+from tests.unit.cloudformation import ROOT, TEMPLATE, app_of, load, of_type
 
 FUNCTIONS = of_type(load(TEMPLATE)["Resources"], "AWS::Serverless::Function")
 # The migrations are the owner's, and this one uses no database.
 WITHOUT_ROLE = {"MigrateFunction", "RegisterWebhookFunction"}
-# Its answers are pages for people, which docs/openapi.json does not describe.
-PAGES = "PagesFunction"
+# Their answers are pages for people, which docs/openapi.json does not describe.
+PAGES = {"PagesFunction", "OpsFunction"}
 
 
 @pytest.fixture(autouse=True)
@@ -42,13 +42,13 @@ def roles(monkeypatch: pytest.MonkeyPatch) -> None:
     The tests themselves log in as the owner of the tables, because they look everywhere.
     """
     for name in FUNCTIONS.keys() - WITHOUT_ROLE:
-        folder = str(FUNCTIONS[name]["CodeUri"])
-        module = importlib.import_module(folder.replace("/", ".") + ".app")
+        app = app_of(FUNCTIONS[name]).relative_to(ROOT).with_suffix("")
+        module = importlib.import_module(".".join(app.parts))
         variables: dict[str, Any] = FUNCTIONS[name]["Environment"]["Variables"]
         role = "billing_accounts" if "DATABASE_SECRET_ARN" in variables else "billing_app"
-        if name == PAGES:
+        if name == "PagesFunction":
             role = "billing_pages"
-        acting = _acting_as(role, module.handler, is_documented=name != PAGES)
+        acting = _acting_as(role, module.handler, is_documented=name not in PAGES)
         monkeypatch.setattr(module, "handler", acting)
 
 

@@ -20,7 +20,7 @@ from functions.register_webhook import app as register_webhook
 from functions.send_mail import app as send_mail
 from tests.integration.conftest import CloudFormation, Context
 from tests.integration.functions.calling import event, start
-from tests.unit.cloudformation import TEMPLATE, load, of_type
+from tests.unit.cloudformation import ROOT, TEMPLATE, app_of, load, of_type
 
 pytestmark = pytest.mark.handlers
 
@@ -31,7 +31,8 @@ FUNCTIONS = of_type(load(TEMPLATE)["Resources"], "AWS::Serverless::Function")
 
 def module_of(name: str) -> ModuleType:
     """The module of a function in the template."""
-    return importlib.import_module(f"{FUNCTIONS[name]['CodeUri']}.app".replace("/", "."))
+    app = app_of(FUNCTIONS[name]).relative_to(ROOT).with_suffix("")
+    return importlib.import_module(".".join(app.parts))
 
 
 def _events(name: str, kind: str) -> list[dict[str, Any]]:

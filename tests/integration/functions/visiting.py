@@ -2,12 +2,14 @@
 
 import base64
 import gzip
+import re
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 from functions.pages import app as pages
+from functions.pages import ops
 from tests.integration.conftest import Context
 from tests.integration.functions.calling import ORIGIN, event
 
@@ -103,9 +105,10 @@ class Visitor:
         sent = {"host": urlsplit(ORIGIN).netloc, "user-agent": "Mozilla/5.0 Firefox/140.0"}
         sent |= {name.replace("_", "-"): value for name, value in headers.items()}
         sent = {name: value for name, value in sent.items() if value}
-        answer = pages.handler(
-            event(method, path.partition("#")[0], body, sent, cookies), Context(20)
-        )
+        request = event(method, path.partition("#")[0], body, sent, cookies)
+        # They are two functions, with a database role each.
+        is_operators = re.match(r"/ops\b", path) is not None
+        answer = (ops if is_operators else pages).handler(request, Context(20))
         shown = _read(answer)
         self._keep(shown.cookies)
         return shown

@@ -29,6 +29,12 @@ def of_user(db: Database, user_id: str, *, token: str, now: datetime) -> list[Li
     return [Listed(**row) for row in db.all(_sql["of_user"], params)]
 
 
+def began_at(db: Database, token: str) -> datetime | None:
+    """When the session of this token began, by the functions' clock; None if there is none."""
+    found: datetime | None = db.value(_sql["began_at"], {"token_sha256": accounts.digest(token)})
+    return found
+
+
 def end(db: Database, user_id: str, session_id: str) -> None:
     """Ends one session of the user. Raises NotFound `session_not_found`."""
     if not db.all(_sql["end_one"], {"user_id": user_id, "id": session_id}):

@@ -7,6 +7,9 @@ from sessions
 where user_id = %(user_id)s and expires_at > %(now)s
 order by token_sha256 = %(token_sha256)s desc, last_seen_at desc, id
 
+-- name: began_at
+select created_at from sessions where token_sha256 = %(token_sha256)s
+
 -- name: end_one
 delete from sessions where user_id = %(user_id)s and id = %(id)s returning id
 

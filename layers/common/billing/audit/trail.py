@@ -9,7 +9,7 @@ but in the notes of operators.
 import base64
 import binascii
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -134,9 +134,22 @@ class KeyUses:
         if use in self._noted:
             return
         by = Actor("service", name, request_id)
-        only = uuid5(_KEY_USES, "\n".join(use))
-        _write(self._db, None, _entry(only, by, Action.KEY_USED, DONE, {"scope": scope}))
+        _write(self._db, None, _entry(_id_of(use), by, Action.KEY_USED, DONE, {"scope": scope}))
         self._noted.add(use)
+
+
+def last_uses(
+    db: Database, keys: Iterable[tuple[str, Iterable[str]]], *, now: datetime, days: int
+) -> dict[str, datetime]:
+    """When each service key was last used, by name: the first use on the last day that has one.
+
+    `keys` are names with their scopes. A key that was not used for `days` is left out.
+    """
+    dates = [(now - timedelta(days=ago)).date().isoformat() for ago in range(days)]
+    ids = [
+        _id_of((name, scope, date)) for name, scopes in keys for scope in scopes for date in dates
+    ]
+    return {row["actor"]: row["at"] for row in db.all(_sql["last_uses"], {"ids": ids})}
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +190,11 @@ def prune(db: Database, age: timedelta, limit: int) -> int:
 
 def _write(db: Database, user_id: str | None, written: Jsonb) -> None:
     db.execute(_sql["write"], {"user_id": user_id, "entry": written})
+
+
+def _id_of(use: tuple[str, str, str]) -> UUID:
+    """The id of the entry about a key's first use on a day: its name, the scope and the date."""
+    return uuid5(_KEY_USES, "\n".join(use))
 
 
 def _entry(

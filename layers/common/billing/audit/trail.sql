@@ -11,5 +11,11 @@ where user_id = %(user_id)s
 order by at desc, id desc
 limit %(limit)s
 
+-- name: last_uses
+select actor, max(at) as at
+from audit
+where id = any(%(ids)s)
+group by actor
+
 -- name: prune
 select prune_audit(%(age)s, %(limit)s)

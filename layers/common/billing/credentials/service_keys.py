@@ -12,7 +12,9 @@ the old hash. The old key stops working within five minutes.
 import hashlib
 import hmac
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from billing.credentials.secrets import Secrets
 from billing.errors import Unauthenticated
@@ -52,17 +54,35 @@ class ServiceKeys:
             raise Unauthenticated("The service key is not valid.")
         return service
 
+    def listed(self) -> list[Service]:
+        """The services that have a key, in the order of their names: one for each key.
+
+        Raises what reading the secret raises.
+        """
+        found = [_service(entry) for entry in self._entries(fresh=False)]
+        return sorted(found, key=lambda service: (service.name, sorted(service.scopes)))
+
     def _find(self, key: str, *, fresh: bool) -> Service | None:
         digest = hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
         found = None
+        for entry in self._entries(fresh=fresh):
+            # The key is compared with every entry, so the time does not show which one matched.
+            if hmac.compare_digest(str(entry.get("sha256")).lower().encode(), digest.encode()):
+                found = _service(entry)
+        return found
+
+    def _entries(self, *, fresh: bool) -> list[dict[str, Any]]:
+        """The entries of the secret. A malformed one is left out, and the other keys stay valid."""
         fields = self._secrets.fields(
             self._secret_id, fresh=fresh, max_age_seconds=_MAX_AGE_SECONDS
         )
         entries = fields.get("keys")
-        for entry in entries if isinstance(entries, list) else []:
-            if not isinstance(entry, dict) or not isinstance(entry.get("scopes"), list):
-                continue  # a malformed entry is ignored, and the other keys stay valid
-            # The key is compared with every entry, so the time does not show which one matched.
-            if hmac.compare_digest(str(entry.get("sha256")).lower().encode(), digest.encode()):
-                found = Service(str(entry.get("name")), frozenset(map(str, entry["scopes"])))
-        return found
+        return [
+            entry
+            for entry in (entries if isinstance(entries, list) else [])
+            if isinstance(entry, dict) and isinstance(entry.get("scopes"), list)
+        ]
+
+
+def _service(entry: Mapping[str, Any]) -> Service:
+    return Service(str(entry.get("name")), frozenset(map(str, entry["scopes"])))

@@ -28,6 +28,16 @@ class Round:
     started_at: datetime  # by the database's clock
 
 
+@dataclass(frozen=True, slots=True)
+class Latest:
+    """The last round of a name, as far as it has come. `begun_at` is of the functions' clock."""
+
+    begun_at: datetime | None
+    finished_at: datetime | None  # by the database's clock
+    is_under_way: bool
+    is_requested: bool  # the next run begins a new one
+
+
 def take_up(
     db: Database, name: str, *, start: Position, every: timedelta, now: datetime
 ) -> Round | None:
@@ -60,3 +70,9 @@ def finish(db: Database, name: str) -> None:
 def request(db: Database, name: str, *, start: Position) -> None:
     """Makes the next run begin a new round at `start`, even if a round is under way."""
     db.execute(_sql["request_round"], {"name": name, "start": Jsonb(start)})
+
+
+def latest(db: Database, name: str) -> Latest:
+    """The last round with this name, whether or not it has ended."""
+    row = db.one(_sql["latest_round"], {"name": name})
+    return Latest(**row) if row else Latest(None, None, is_under_way=False, is_requested=False)

@@ -36,3 +36,8 @@ where name = %(name)s
 -- name: request_round
 insert into rounds as c (name, requested) values (%(name)s, %(start)s)
 on conflict (name) do update set requested = excluded.requested
+
+-- name: latest_round
+select begun_at, finished_at, position is not null as is_under_way, requested is not null as is_requested
+from rounds
+where name = %(name)s
