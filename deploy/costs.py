@@ -216,8 +216,13 @@ def count_alarm_metrics(path: Path) -> int:
 
 
 def _metrics(alarm: Mapping[str, Any]) -> int:
-    """A metric with a condition (`!If`, read as a list) counts: the stack has pages by default."""
-    parts = [part[1] if isinstance(part, list) else part for part in alarm.get("Metrics", [])]
+    """The metrics of an alarm in a stack as it is by default: with pages, without operators.
+
+    A metric with a condition is an `!If`, read as a list.
+    """
+    listed = alarm.get("Metrics", [])
+    made = [part for part in listed if not (isinstance(part, list) and part[0] == "HasOps")]
+    parts = [part[1] if isinstance(part, list) else part for part in made]
     return sum("MetricStat" in part for part in parts) or 1
 
 
