@@ -20,13 +20,13 @@ HEAVY = (
 
 
 @cache
-def loaded(function: str, issuer: str = "") -> frozenset[str]:
+def loaded(function: str, issuer: str = "", *, app: str = "app") -> frozenset[str]:
     """The heavy packages in a fresh interpreter after importing the function as Lambda does.
 
-    `issuer` is the identity provider that the stack has.
+    `issuer` is the identity provider that the stack has. `app` is the file with the handler.
     """
     program = (
-        "import json, sys; import app; assert callable(app.handler);"
+        f"import json, sys; import {app} as app; assert callable(app.handler);"
         f" print(json.dumps([m for m in {HEAVY!r} if m in sys.modules]))"
     )
     paths = [ROOT / "functions" / function, ROOT / "layers" / "common"]
@@ -78,6 +78,12 @@ def test_the_webhook_loads_least() -> None:
 def test_who_hashes(function: str) -> None:
     """Only signing up and in, and changing the password."""
     assert loaded(function) & {"argon2", "zxcvbn"} == set()
+
+
+def test_the_operators_page_hashes_nothing() -> None:
+    """It shares the folder of the pages. The password is checked by theirs."""
+    heavy = {"argon2", "zxcvbn", "boto3", "botocore.session", "commet", "jwt", "cryptography"}
+    assert loaded("pages", app="ops") & heavy == set()
 
 
 def test_the_list_of_common_passwords_comes_late() -> None:

@@ -13,15 +13,16 @@ INTEGRATION = ROOT / "tests" / "integration"
 
 
 def functions_of(path: Path) -> set[str]:
-    """The functions whose `app` a module of tests imports, or calls through `calling`."""
+    """The functions whose `app` a module of tests imports, or calls through a helper."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         if isinstance(node, ast.ImportFrom):
             names = [str(node.module)]
         found |= {name.split(".")[1] for name in names if name.startswith("functions.")}
-        if "tests.integration.functions.calling" in names:
-            found |= functions_of(INTEGRATION / "functions" / "calling.py")
+        for helper in ("calling", "visiting"):
+            if f"tests.integration.functions.{helper}" in names:
+                found |= functions_of(INTEGRATION / "functions" / f"{helper}.py")
     return found
 
 

@@ -9,9 +9,13 @@ from uuid import uuid4
 import pytest
 
 from billing import wiring
+from billing.audit import trail
 from billing.clock import wall_clock
 from billing.config import from_env
+from billing.credentials.service_keys import ServiceKeys
+from billing.database import health
 from billing.errors import DatabaseUnavailable
+from billing.operations import waiting
 from billing.pages import operators
 from tests.environments import forget
 from tests.integration.functions.calling import call, prove_address, service_key, start
@@ -100,9 +104,8 @@ class TestAdmission:
         assert shown.headers["cache-control"] == "no-store"
         assert "script-src 'self'" in shown.headers["content-security-policy"]
 
-    def test_a_stranger_is_asked_to_sign_in_and_comes_back(
-        self, operator: Visitor, email: str
-    ) -> None:
+    def test_a_stranger_is_asked_to_sign_in_and_comes_back(self, email: str) -> None:
+        joined(email)
         stranger = Visitor()
         asked = stranger.get("/ops")
         assert asked.location == "/app/login?next=%2Fops"
@@ -157,7 +160,7 @@ class TestAdmission:
         assert operator.get("/ops").status == 404
 
     def test_the_password_is_asked_for_again_after_a_quarter_of_an_hour(
-        self, operator: Visitor, email: str
+        self, operator: Visitor
     ) -> None:
         grow_old(minutes=14)
         assert operator.get("/ops").status == 200
@@ -239,7 +242,7 @@ class TestState:
     def test_more_deliveries_than_are_counted(
         self, operator: Visitor, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(operators.waiting, "MOST_COUNTED", 1)
+        monkeypatch.setattr(waiting, "MOST_COUNTED", 1)
         for seq in (1, 2, 3):
             parked("usr_a", seq, state="pending", reason=None)
         assert "Deliveries to be sent more than 1 " in operator.get("/ops").text
@@ -321,7 +324,7 @@ class TestState:
         def refuse(_: object) -> None:
             raise DatabaseUnavailable
 
-        monkeypatch.setattr(operators.health, "check", refuse)
+        monkeypatch.setattr(health, "check", refuse)
         assert "Takes no writes" in operator.get("/ops").text
 
     def test_service_keys_by_name_scopes_and_last_use(
@@ -344,7 +347,7 @@ class TestState:
         def refuse(_: object) -> None:
             raise DatabaseUnavailable
 
-        monkeypatch.setattr(operators.service_keys.ServiceKeys, "listed", refuse)
+        monkeypatch.setattr(ServiceKeys, "listed", refuse)
         text = operator.get("/ops").text
         assert "The secret with the service keys cannot be read just now." in text
         assert "No delivery waits for a person." in text
@@ -407,9 +410,7 @@ class TestUser:
             assert f'{{"command": "{command}"' in shown.text
         assert '"forgive"' not in shown.text
         token = browser.cookies["__Host-session"]
-        hashed = wiring.database().value(
-            "select hash from passwords where user_id = %s", [user]
-        )
+        hashed = wiring.database().value("select hash from passwords where user_id = %s", [user])
         digests = wiring.database().all("select encode(token_sha256, 'hex') as t from sessions")
         assert digests
         for secret in (token, hashed, *(row["t"] for row in digests)):
@@ -437,7 +438,7 @@ class TestUser:
         def refuse(*_: object, **__: object) -> None:
             raise DatabaseUnavailable
 
-        monkeypatch.setattr(operators.trail, "write", refuse)
+        monkeypatch.setattr(trail, "write", refuse)
         shown = looked(operator, customer[0])
         assert shown.status == 503
         assert customer[0] not in shown.html

@@ -15,7 +15,7 @@ class TestDoor:
 
     @pytest.mark.parametrize("local", [True, False])
     @pytest.mark.parametrize("user", ["'; rm -rf ~ #", "$(id)", "`id`", 'a" b', "a\\", "ü", "a b"])
-    def test_a_shell_reads_any_id_as_one_value(self, user: str, local: bool) -> None:
+    def test_a_shell_reads_any_id_as_one_value(self, user: str, *, local: bool) -> None:
         """`make` would read some of these as its own, so it is never handed one."""
         words = shlex.split(pasted("repair_drift", local=local, user=user))
         assert words[0] == "ask"
