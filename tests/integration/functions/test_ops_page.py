@@ -251,14 +251,14 @@ class TestState:
         parked("usr_a", 1)
         parked("usr_b", 2, reason="needs_credit")
         parked("usr_c", 3, reason="unconfirmed")
-        parked("usr_d", 4, resolved_at=datetime.now(UTC))
-        parked("usr_e", 5, compare_at=datetime.now(UTC), uncertain_since=datetime.now(UTC))
+        parked("usr_dealt_with", 4, resolved_at=datetime.now(UTC))
+        parked("usr_undecided", 5, compare_at=datetime.now(UTC), uncertain_since=datetime.now(UTC))
         shown = operator.get("/ops")
         assert "Parked deliveries 3 " in shown.text
         assert "feature_disabled" in shown.text
         assert "1,234.5" in shown.text
-        assert "usr_d" not in shown.text
-        assert "usr_e" not in shown.text
+        assert "usr_dealt_with" not in shown.text
+        assert "usr_undecided" not in shown.text
         me = wiring.database().value("select id from users where email = %s", [email])
         signed = f'"author": "{me}", "note": "..."'
         for command in (
