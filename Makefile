@@ -28,6 +28,8 @@ CHECKOV := $(VENV)/checkov/bin/checkov
 # Node's tools, which read the OpenAPI document. Only checks and tests need them.
 NODE := $(VENV)/node/.installed
 NODE_BIN := $(VENV)/node/node_modules/.bin
+# Lighthouse, which only `make pages-judge` needs.
+LIGHTHOUSE := $(VENV)/pages-judge/.installed
 CODE := layers functions local standin deploy clients tests bench docs
 
 # A file that is named runs in this process: to start others takes longer than most files do.
@@ -112,7 +114,7 @@ function: $(STAMP)-dev  ## write a metered route of your own, with test and temp
 	@$(BIN)/python -m local.openapi --write
 	@$(BIN)/python -m deploy.costs --write
 
-.PHONY: test test-pythons test-postgres prove mutate sam-local-test deploy-test check format openapi bench
+.PHONY: test test-pythons test-postgres pages-judge screenshots prove mutate sam-local-test deploy-test check format openapi bench
 test: $(STAMP)-dev $(if $(findstring .py,$(ARGS)),,node-tools)  ## all tests: unit, contract, integration on a real Postgres, end to end
 	@$(BIN)/pytest $(if $(findstring .py,$(ARGS)),,$(IN_PARALLEL)) $(ARGS)
 
@@ -122,6 +124,12 @@ test-pythons:  ## demo, unit and handler tests on each Python that is found (PYT
 test-postgres: $(STAMP)-dev  ## the functions' connection on each Postgres that is found, odd settings, pooler, stops (needs pgbouncer)
 	@tests/postgres/fetch.sh
 	@PYTHONPATH=.:layers/common $(BIN)/pytest tests/postgres/moving.py $(ARGS)
+
+pages-judge: $(STAMP)-dev node-tools $(LIGHTHOUSE)  ## the pages in every state, by axe, keyboard and Lighthouse (needs Chromium and Node, ten minutes)
+	@$(BIN)/pytest $(or $(ARGS),$(addprefix tests/pages_judge/,manners.py states.py speed.py))
+
+screenshots: $(STAMP)-dev  ## take the pictures of the pages in docs/images again (needs Chromium)
+	@$(BIN)/pytest tests/pages_judge/pictures.py
 
 prove: $(STAMP)-dev  ## the long proofs at full size: concurrency, crashes, random histories, builds (minutes)
 	@PROOF=full $(BIN)/pytest tests/proof tests/standin/unit/test_life_cycles.py tests/e2e/test_build.py $(ARGS)
@@ -239,6 +247,12 @@ $(NODE): tests/openapi/package.json tests/openapi/package-lock.json
 	@echo "Installing Node's tools into $(VENV)/node (half a minute, only once):"
 	@mkdir -p $(VENV)/node && cp tests/openapi/package.json tests/openapi/package-lock.json tests/openapi/.npmrc $(VENV)/node
 	@cd $(VENV)/node && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
+	@touch $@
+
+$(LIGHTHOUSE): $(addprefix tests/pages_judge/,package.json package-lock.json .npmrc)
+	@echo "Installing Lighthouse into $(VENV)/pages-judge (half a minute, only once):"
+	@mkdir -p $(@D) && cp $^ $(@D)
+	@cd $(@D) && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
 	@touch $@
 
 $(STAMP)-%: requirements/%.txt $(REQUIREMENTS) | same-python
