@@ -1,5 +1,6 @@
 """Reads the forms of the pages, and checks them by the models of the API."""
 
+import re
 from collections.abc import Mapping
 from typing import TypeVar
 from urllib.parse import parse_qsl
@@ -19,6 +20,9 @@ from billing.http import api
 MAX_BYTES = 16 * 1024
 MAX_FIELDS = 50
 _TYPE = "application/x-www-form-urlencoded"
+
+# A number whose thousands have commas between them.
+_GROUPED = re.compile(r"\d{1,3}(,\d{3})+(\.\d*)?")
 
 Values = Mapping[str, str]
 Model = TypeVar("Model", bound=BaseModel)
@@ -47,6 +51,15 @@ def read(event: BaseProxyEvent) -> dict[str, str]:
 def is_secret(field: str) -> bool:
     """Whether what is typed into the field is never shown again."""
     return "password" in field or field == "token"
+
+
+def number(typed: str) -> str:
+    """A typed number without the spaces and commas between its thousands.
+
+    Any other comma stays, so that the number is refused: "100,50" is not 10050.
+    """
+    plain = "".join(typed.split())
+    return plain.replace(",", "") if _GROUPED.fullmatch(plain) else plain
 
 
 def checked(model: type[Model], values: Values) -> Model:

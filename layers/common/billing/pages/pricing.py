@@ -13,7 +13,7 @@ from billing.errors import NotFound
 from billing.field_types import Quantity
 from billing.http import plan_answers
 from billing.http.shapes import PlanFeatureReply, PlanReply, Plans, PriceReply
-from billing.pages import estimate, site
+from billing.pages import estimate, formats, forms, site
 from billing.pages.site import app, word
 from billing.subscriptions import mirror
 
@@ -59,7 +59,8 @@ def show_prices() -> Response[Any]:
         metered=(features := metered(found.plans)),
         units={feature.name: feature.unit or "" for feature in features},
         currency=currency_of(found.plans),
-        asked=asked,
+        typed={f"q_{code}": formats.quantity(quantity) for code, quantity in asked.items()}
+        | {name: site.query(name) for name in wrong},
         wrong=wrong,
         rows=estimate.rows(found, asked, interval=interval) if asked and not wrong else [],
     )
@@ -103,7 +104,7 @@ def _asked(plans: Plans) -> tuple[Mapping[str, Decimal], Mapping[str, str]]:
     asked: dict[str, Decimal] = {}
     wrong: dict[str, str] = {}
     for feature in metered(plans.plans):
-        text = site.query(f"q_{feature.code}").strip().replace(",", "").replace(" ", "")
+        text = forms.number(site.query(f"q_{feature.code}"))
         if text and text.strip("0."):
             try:
                 asked[feature.code] = _quantity.validate_python(text)

@@ -66,3 +66,17 @@ def test_what_is_wrong_is_told_by_field() -> None:
 def test_secrets_are_known_by_their_names(field: str) -> None:
     assert forms.is_secret(field)
     assert not forms.is_secret("email")
+
+
+@pytest.mark.parametrize(
+    ("typed", "read"),
+    [("1,250.50", "1250.50"), ("1 000 000", "1000000"), ("1,000,000", "1000000"), ("0.5", "0.5")],
+)
+def test_the_thousands_of_a_number_may_be_grouped(typed: str, read: str) -> None:
+    assert forms.number(typed) == read
+
+
+@pytest.mark.parametrize("typed", ["100,50", "1,00", "12,3456", "1,000,50", ",5", "1.000,50"])
+def test_any_other_comma_stays_and_is_refused(typed: str) -> None:
+    """A limit of 100,50 that was read as 10050 would let a bill grow a hundredfold."""
+    assert "," in forms.number(typed)
