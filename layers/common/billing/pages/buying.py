@@ -26,7 +26,8 @@ _THANKS = "/app/thanks"
 def show_checkout() -> Response[Any]:
     """What a plan costs and gives, before the payment on Commet's page."""
     found = plan_answers.plans(site.user(), site.deadline())
-    return _checkout_page(plan_of(found, site.chosen_plan()), site.query("interval"))
+    code, interval = site.chosen_plan()
+    return _checkout_page(plan_of(found, code), interval)
 
 
 @app.post(_CHECKOUT)

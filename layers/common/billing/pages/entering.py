@@ -5,11 +5,11 @@ a form, and the form does what the link is for.
 """
 
 from typing import Any
-from urllib.parse import parse_qsl, quote
+from urllib.parse import parse_qsl, urlencode
 
 from aws_lambda_powertools.event_handler import Response
 
-from billing.errors import BillingError, Forbidden, InvalidRequest, Unauthenticated
+from billing.errors import BillingError
 from billing.http import account_answers, plan_answers, sign_in, sign_in_answers, sign_up_answers
 from billing.http.shapes import ForgotPassword, ResetPassword, SignIn, SignUp, VerifyEmail
 from billing.pages import forms, site
@@ -36,7 +36,9 @@ def sign_in_with_password() -> Response[Any]:
     try:
         body = forms.checked(SignIn, values)
         _, session = sign_in_answers.sign_in(app, body)
-    except (InvalidRequest, Unauthenticated, Forbidden) as error:
+    except BillingError as error:
+        if error.status >= 500:
+            raise
         return _sign_in_form(values, error)
     cookie = sign_in.session_cookie(session.token)
     if values.get("again"):
@@ -60,6 +62,7 @@ def _sign_in_form(values: forms.Values, error: BillingError | None = None) -> Re
         values=site.shown(values),
         problem=site.explained(error) if error else "",
         wrong=site.field_problems(error) if error else {},
+        retry_after=error.retry_after if error else None,
     )
 
 
@@ -68,6 +71,7 @@ def _send_again(values: forms.Values, cookie: Any) -> Response[Any]:
     return site.page(
         "send_again.html",
         title=word("login.again_title"),
+        hosted=True,  # a checkout ends at Commet, for example
         action=site.local_path(values["again"]),
         fields=parse_qsl(values.get("typed", ""), keep_blank_values=True),
         cookies=[cookie],
@@ -81,9 +85,8 @@ def _send_again(values: forms.Values, cookie: Any) -> Response[Any]:
 def show_sign_up() -> Response[Any]:
     """The form to sign up, for the plan that was chosen on the page of prices."""
     if site.visitor() is not None:
-        plan = site.chosen_plan()
-        return site.see_other(f"/app/checkout?plan={quote(plan)}" if plan else site.HOME)
-    return _sign_up_form({"plan": site.query("plan")})
+        return site.see_other(site.checkout_or(site.HOME))
+    return _sign_up_form({name: site.query(name) for name in ("plan", "interval")})
 
 
 @app.post("/app/signup")
@@ -99,7 +102,7 @@ def sign_up() -> Response[Any]:
         return _sign_up_form(values, error)
     cookies = [sign_in.session_cookie(session.token)]
     if plan := values.get("plan"):
-        cookies.append(site.plan_cookie(plan))
+        cookies.append(site.plan_cookie(plan, values.get("interval", "")))
     return site.see_other(_CONFIRM, cookies=cookies)
 
 
@@ -131,7 +134,7 @@ def _plan_name(code: str) -> str:
 def show_confirm() -> Response[Any]:
     """Says that the address is to be confirmed, and offers another mail."""
     if account_answers.show(site.user().id).account.email_verified:
-        return site.see_other(_after_verifying())
+        return site.see_other(site.checkout_or(site.HOME))
     return site.page("confirm.html", title=word("signup.confirm_title"), problem="")
 
 
@@ -174,14 +177,10 @@ def verify() -> Response[Any]:
         if error.code in ("link_expired", "invalid_request"):
             return _expired(error)
         return _verify_form(token, error)
+    then = site.checkout_or(site.HOME)
     if site.visitor() is None:
-        return site.see_other(site.SIGN_IN, done="verified")
-    return site.see_other(_after_verifying(), done="verified")
-
-
-def _after_verifying() -> str:
-    plan = site.chosen_plan()
-    return f"/app/checkout?plan={quote(plan)}" if plan else site.HOME
+        then = f"{site.SIGN_IN}?{urlencode({'next': then})}"
+    return site.see_other(then, done="verified")
 
 
 def _verify_form(token: str, error: BillingError | None = None) -> Response[Any]:

@@ -119,7 +119,13 @@ def query(name: str) -> str:
 
 
 def origin() -> str:
-    """The address of the pages, to come back to from Commet."""
+    """The address of the pages, to come back to from Commet.
+
+    It is the address of the form that was sent, which `_admit` has found to be ours: the browser
+    has the session there, whichever of our addresses that is.
+    """
+    if sent := app.current_event.headers.get("origin"):
+        return sent
     if not api.cookie_is_secure():  # over plain http, on this machine
         return origin_of(wiring.settings().app_url)
     return api.own_origin(app) or origin_of(wiring.settings().app_url)
@@ -142,9 +148,13 @@ def page(
     title: str,
     hosted: bool = False,
     cookies: list[Cookie] | None = None,
+    retry_after: int | None = None,
     **values: Any,
 ) -> Response[str]:
-    """A page. `hosted`: a form on it leads to Commet's pages, which the browser has to permit."""
+    """A page. `hosted`: a form on it leads to Commet's pages, which the browser has to permit.
+
+    `retry_after` is in how many seconds it is worth trying again.
+    """
     settings = wiring.settings()
     done = query("done")
     html = frame().render(
@@ -162,11 +172,14 @@ def page(
         done=done if done and words().has(f"done.{done}") else "",
         **values,
     )
+    headers = _headers(hosted=hosted)
+    if retry_after is not None:
+        headers["Retry-After"] = str(retry_after)
     return Response(
         status,
         content_type="text/html; charset=utf-8",
         body=html,
-        headers=_headers(hosted=hosted),
+        headers=headers,
         cookies=cookies,
         compress=True,
     )
@@ -197,15 +210,17 @@ def field_problems(error: BillingError) -> dict[str, str]:
     }
 
 
-def plan_cookie(code: str) -> Cookie:
-    """Remembers the plan that somebody chose before signing up; "" forgets it.
+def plan_cookie(code: str, interval: str = "") -> Cookie:
+    """Remembers the plan that somebody chose before signing up, and for how long; "" forgets it.
 
-    A text that is no code of a plan is not written into the header.
+    A text that is no code of a plan is not written into the header, and neither is such an
+    interval.
     """
     code = code if _PLAN_CODE.fullmatch(code) else ""
+    interval = interval if _PLAN_CODE.fullmatch(interval) else ""
     return Cookie(
         name=PLAN_COOKIE,
-        value=code,
+        value=f"{code}:{interval}" if code and interval else code,
         path="/",
         secure=api.cookie_is_secure(),
         http_only=True,
@@ -213,13 +228,24 @@ def plan_cookie(code: str) -> Cookie:
     )
 
 
-def chosen_plan() -> str:
-    """The code of the plan in the address, in the form or in the cookie; "" where none is."""
-    return (
-        app.context["form"].get("plan")
-        or query("plan")
-        or app.current_event.resolved_cookies_field.get(PLAN_COOKIE, "")
-    )
+def chosen_plan() -> tuple[str, str]:
+    """The code of the plan in the address or in the cookie, and the interval chosen with it.
+
+    Each is "" where none is chosen.
+    """
+    if plan := query("plan"):
+        return plan, query("interval")
+    plan, _, interval = app.current_event.resolved_cookies_field.get(PLAN_COOKIE, "").partition(":")
+    return plan, interval
+
+
+def checkout_or(otherwise: str) -> str:
+    """The path of the checkout of the chosen plan, or `otherwise` where no plan is chosen."""
+    plan, interval = chosen_plan()
+    if not plan:
+        return otherwise
+    asked = {"plan": plan} | ({"interval": interval} if interval else {})
+    return f"/app/checkout?{urlencode(asked)}"
 
 
 # --- admission and errors -----------------------------------------------------------------------
@@ -302,17 +328,15 @@ def failed(error: BillingError, cause: Exception | None = None) -> Response[Any]
     else:
         logger.info(error.code)
     app.append_context(form=app.context.get("form", {}))
-    answer = page(
+    return page(
         "error.html",
         status=error.status,
         title=word("error.title" if error.status >= 500 else "error.title_refused"),
         code=error.code,
         explained=explained(error),
         request_id=events.request_id(app.current_event.raw_event),
+        retry_after=error.retry_after,
     )
-    if error.retry_after is not None:
-        answer.headers["Retry-After"] = str(error.retry_after)
-    return answer
 
 
 app.use(middlewares=[_admit])
