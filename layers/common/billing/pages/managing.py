@@ -11,6 +11,7 @@ from billing.http import dashboard_answers, portal_answers
 from billing.http.shapes import InvoicePage
 from billing.pages import banners, site
 from billing.pages.site import app, word
+from billing.subscriptions import managing, mirror
 
 BILLING = "/app/billing"
 _CANCEL = "/app/billing/cancel"
@@ -68,12 +69,14 @@ def show_invoice(invoice_id: str) -> Response[Any]:
 def show_cancel() -> Response[Any]:
     """Asks whether the plan shall really end."""
     dashboard = dashboard_answers.dashboard(app, site.user())
-    if dashboard.subscription is None or dashboard.subscription.cancel_at_period_end:
+    current = mirror.current(wiring.database(), site.user().id)
+    if current is None or dashboard.subscription is None or current.cancel_at_period_end:
         return site.see_other(BILLING)
     return site.page(
         "cancel.html",
         title=word("cancel.title", plan=dashboard.subscription.plan.name or ""),
         dashboard=dashboard,
+        waits=managing.is_deferred(current.status, current.billing_interval),
         now=wiring.now(),
     )
 
@@ -81,9 +84,13 @@ def show_cancel() -> Response[Any]:
 @app.post(_CANCEL)
 @site.members
 def cancel() -> Response[Any]:
-    """Cancels at the end of the period that is paid."""
-    return _changed(
-        lambda: portal_answers.cancel(app, site.user(), immediate=False), done="canceled"
+    """Cancels at the end of the period that is paid. Without such a period the plan ends now."""
+    try:
+        canceled = portal_answers.cancel(app, site.user(), immediate=False).subscription
+    except BillingError as error:
+        return _refused(error)
+    return site.see_other(
+        BILLING, done="canceled" if canceled.cancel_at_period_end else "canceled_now"
     )
 
 
@@ -91,7 +98,11 @@ def cancel() -> Response[Any]:
 @site.members
 def keep() -> Response[Any]:
     """Takes a cancellation back."""
-    return _changed(lambda: portal_answers.keep(app, site.user()), done="kept")
+    try:
+        portal_answers.keep(app, site.user())
+    except BillingError as error:
+        return _refused(error)
+    return site.see_other(BILLING, done="kept")
 
 
 @app.post("/app/billing/recovery")
@@ -121,14 +132,6 @@ def pay_debt() -> Response[Any]:
 def open_portal() -> Response[Any]:
     """Goes on to Commet's portal, which has the payment method. It leads back to this page."""
     return _left(lambda: portal_answers.portal_url(app, site.user(), f"{site.origin()}{BILLING}"))
-
-
-def _changed(change: Callable[[], object], *, done: str) -> Response[Any]:
-    try:
-        change()
-    except BillingError as error:
-        return _refused(error)
-    return site.see_other(BILLING, done=done)
 
 
 def _left(target: Callable[[], str]) -> Response[Any]:

@@ -68,7 +68,7 @@ class Management:
             found = self._read(user, deadline)
             if found.status in mirror.LIVE and (immediate or not found.cancel_at_period_end):
                 # Commet ends a free or an unpaid subscription at once, whatever is asked.
-                waits = found.status in _WAITS and found.billing_interval is not None
+                waits = is_deferred(found.status, found.billing_interval)
                 if (immediate or not waits) and not self._deliver(user.id, deadline):
                     raise UsagePending
                 self._change(
@@ -161,6 +161,11 @@ class Management:
 
     def _refresh(self, user: User, deadline: Deadline) -> None:
         refresh.refresh(self._db, self._commet, user.id, now=self._clock(), deadline=deadline)
+
+
+def is_deferred(status: str, billing_interval: str | None) -> bool:
+    """Whether a cancellation waits for the end of the period; a free plan ends at once."""
+    return status in _WAITS and billing_interval is not None
 
 
 def _nothing_to_manage() -> Conflict:
