@@ -134,7 +134,7 @@ def _is_used_up(feature: UsageReply) -> bool:
 def _used_up(feature: UsageReply, now: datetime) -> Banner:
     values = {
         "feature": feature.name,
-        "used": formats.quantity(feature.used),
+        "used": formats.quantity(Decimal(feature.used) + Decimal(feature.used_before)),
         "included": formats.quantity(feature.included or "0"),
         "day": formats.day(feature.period.end, now),
     }

@@ -49,7 +49,7 @@ def set_limit() -> Response[Any]:
     try:
         body = SpendLimit(amount=None)
         if typed:
-            body = forms.checked(SpendLimit, {"amount": typed.replace(",", "").lstrip("$€£ ")})
+            body = forms.checked(SpendLimit, {"amount": forms.number(typed.lstrip("$€£¥ "))})
         dashboard_answers.set_limit(app, user.id, body.amount, by="user")
     except BillingError as error:
         if error.status >= 500:
@@ -157,10 +157,19 @@ def _days(feature: UsageReply) -> list[tuple[Any, Decimal, Decimal]]:
 
 
 def _plan_price(dashboard: Dashboard) -> PriceReply | None:
-    """What the plan costs each period. None for a free plan, and for a plan that is not sold."""
+    """What the next invoice has for the plan.
+
+    None for a free plan and for a plan that is not sold; and where the next invoice has something
+    else: the plan ends or changes before, or is paid for longer than usage is.
+    """
     subscription = dashboard.subscription
     current = mirror.current(wiring.database(), site.user().id)
     if subscription is None or current is None:
+        return None
+    if subscription.cancel_at_period_end or subscription.scheduled_change is not None:
+        return None
+    ends = [each.period.end for each in dashboard.usage]
+    if ends and current.period_end is not None and current.period_end > max(ends):
         return None
     sold = plan_answers.plans(site.user(), site.deadline()).plans
     plan = next((each for each in sold if each.id == subscription.plan.id), None)

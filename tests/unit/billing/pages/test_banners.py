@@ -114,3 +114,9 @@ def test_the_badges_name_the_state_and_its_end() -> None:
     assert [badge.name for badge in found] == ["status_active", "ends"]
     assert found[1].values["day"].replace("\N{NO-BREAK SPACE}", " ") == "1 December"
     assert banners.badges(board(**NO_PLAN), NOW) == []
+
+
+def test_what_was_used_before_is_part_of_what_is_used_up() -> None:
+    found = banners.worst(board(usage=[feature(used="4000", used_before="6000")]), NOW)
+    assert found is not None
+    assert (found.values["used"], found.values["included"]) == ("10,000", "10,000")

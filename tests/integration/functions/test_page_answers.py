@@ -1,0 +1,159 @@
+"""Pages say what the API does, and keep what was typed."""
+
+from typing import Any
+
+import pytest
+
+from billing import wiring
+from billing.accounts.signing_in import SigningIn
+from billing.errors import TooManyRequests
+from standin.testing import StandIn
+from tests.integration.functions.calling import call, mailed
+from tests.integration.functions.test_api import (  # noqa: F401 - one is a fixture
+    PASSWORD,
+    address,
+    environment,
+)
+from tests.integration.functions.test_debts import KEY, _shop, box, remote  # noqa: F401 - fixtures
+from tests.integration.functions.test_pages import (  # noqa: F401 - fixtures
+    Person,
+    joined,
+    person,
+    user_of,
+    visitor,
+)
+from tests.integration.functions.visiting import Visitor
+
+pytestmark = pytest.mark.handlers
+
+
+class TestWhatWasTyped:
+    @pytest.mark.parametrize("typed", ["100,50", "1,00", "12,3456", "$"])
+    def test_a_comma_before_cents_is_no_hundredfold_limit(
+        self,
+        person: Person,  # noqa: F811
+        typed: str,
+    ) -> None:
+        before = person.board["spending"]
+        refused = person.browser.post("/app/limit", {"amount": typed})
+        assert refused.status == 422
+        assert refused.form("/app/limit").values["amount"] == typed
+        assert person.board["spending"] == before
+
+    def test_a_wrong_quantity_stays_in_its_field(self, visitor: Visitor) -> None:  # noqa: F811
+        shown = visitor.get("/?q_storage=0,5&q_api_calls=1,200")
+        assert "Type a quantity such as 1200 or 0.5." in shown.text
+        values = {name: value for form in shown.forms for name, value in form.values.items()}
+        assert values["q_storage"] == "0,5"
+
+    def test_too_many_attempts_to_sign_in_lose_nothing(
+        self,
+        person: Person,  # noqa: F811
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        del person.browser.cookies["__Host-session"]
+        asked = person.browser.post("/app/account/name", {"name": "Ana"})
+        values = asked.form("/app/login").values | {"email": person._email, "password": PASSWORD}
+
+        def refuse(*_: Any, **__: Any) -> None:
+            raise TooManyRequests(retry_after=120)
+
+        monkeypatch.setattr(SigningIn, "sign_in", refuse)
+        refused = person.browser.post("/app/login", values)
+        assert refused.status == 429
+        assert refused.headers["retry-after"] == "120"
+        assert "in 2 minutes" in refused.text
+        kept = refused.form("/app/login").values
+        assert kept["typed"] == values["typed"]
+        assert kept["email"] == person._email
+
+    def test_a_form_that_is_sent_again_may_end_at_commet(self, person: Person) -> None:  # noqa: F811
+        """Else browsers stop at the answer, which sends them on to Commet."""
+        del person.browser.cookies["__Host-session"]
+        asked = person.browser.post("/app/checkout", {"plan_code": "usage_max"})
+        values = asked.form("/app/login").values | {"email": person._email, "password": PASSWORD}
+        again = person.browser.post("/app/login", values)
+        assert "https://pay.commet.co" in again.headers["content-security-policy"]
+
+    def test_the_chosen_interval_is_kept_through_signing_up(
+        self,
+        visitor: Visitor,  # noqa: F811
+    ) -> None:
+        prices = visitor.get("/?interval=yearly")
+        link = next(each for each in prices.links if "signup?plan=usage_pro" in each)
+        email = address()
+        form = visitor.get(link).form("/app/signup")
+        visitor.post("/app/signup", form.values | {"email": email, "password": PASSWORD})
+        token = mailed(user_of(email), "verify_email")
+        checkout = visitor.follow(visitor.post("/app/verify", {"token": token}))
+        assert checkout.form("/app/checkout").values["billing_interval"] == "yearly"
+
+    def test_commet_leads_back_to_the_address_of_the_form(
+        self,
+        person: Person,  # noqa: F811
+        remote: StandIn,  # noqa: F811
+    ) -> None:
+        """Only there the browser has the session."""
+        assert person.browser.post("/app/billing/portal").status == 303
+        (asked,) = remote.control.requests(path="/portal/sessions")[-1:]
+        assert asked["body"]["returnUrl"] == f"{person.browser.origin}/app/billing"
+
+
+class TestTheEndOfAPlan:
+    def test_a_free_plan_ends_at_once_and_the_page_says_so(
+        self,
+        visitor: Visitor,  # noqa: F811
+    ) -> None:
+        email = address()
+        joined(visitor, email)
+        visitor.post("/app/verify", {"token": mailed(user_of(email), "verify_email")})
+        assert visitor.post("/app/checkout", {"plan_code": "free"}).status == 303
+        token = visitor.cookies["__Host-session"]
+        assert call("GET", "/dashboard", token=token).json["access"] is True
+        asked = visitor.get("/app/billing/cancel")
+        assert "ends at once" in asked.text
+        assert "You keep everything" not in asked.text
+        canceled = visitor.post("/app/billing/cancel")
+        assert call("GET", "/dashboard", token=token).json["access"] is False
+        assert "You keep everything" not in visitor.follow(canceled).text
+
+    def test_a_paid_plan_ends_with_its_period(self, person: Person) -> None:  # noqa: F811
+        assert "You keep everything until then" in person.browser.get("/app/billing/cancel").text
+
+
+class TestTheNextInvoice:
+    def test_it_has_the_price_of_a_plan_that_goes_on(self, person: Person) -> None:  # noqa: F811
+        assert "Total before tax $29.00" in person.browser.get("/app").text
+
+    def test_a_plan_that_ends_is_not_on_it(self, person: Person) -> None:  # noqa: F811
+        person.use(150)
+        assert person.browser.post("/app/billing/cancel").status == 303
+        text = person.browser.get("/app").text
+        assert "Next invoice" in text
+        assert "$29.00" not in text
+
+    def test_a_plan_that_is_paid_for_longer_is_not_on_it(self, person: Person) -> None:  # noqa: F811
+        """A yearly plan has monthly invoices for usage. The year is on another one."""
+        wiring.database().execute(
+            "update subscriptions set billing_interval = 'yearly',"
+            " period_end = period_end + interval '10 months'"
+        )
+        text = person.browser.get("/app").text
+        assert "Next invoice" in text
+        assert "$290.00" not in text
+
+
+def test_what_was_used_before_is_said_where_it_counts(visitor: Visitor) -> None:  # noqa: F811
+    """Else "0 of 10 GB, 3 left" is no sum."""
+    email = address()
+    joined(visitor, email)
+    visitor.post("/app/verify", {"token": mailed(user_of(email), "verify_email")})
+    assert visitor.post("/app/checkout", {"plan_code": "free"}).status == 303
+    used = {"feature": "storage", "quantity": 1, "idempotency_key": "k1", "user_id": user_of(email)}
+    assert call("POST", "/usage", used, token=KEY).json["accepted"] == 1
+    assert visitor.post("/app/billing/cancel").status == 303
+    assert visitor.post("/app/checkout", {"plan_code": "free"}).status == 303
+    board = call("GET", "/dashboard", token=visitor.cookies["__Host-session"]).json
+    (feature,) = [each for each in board["usage"] if each["feature"] == "storage"]
+    assert (feature["used"], feature["used_before"]) == ("0", "1")
+    assert "1 were used before" in visitor.get("/app").text
