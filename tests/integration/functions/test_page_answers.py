@@ -142,6 +142,29 @@ class TestTheNextInvoice:
         assert "Next invoice" in text
         assert "$290.00" not in text
 
+    def test_a_price_that_is_not_known_makes_the_total_a_least(
+        self,
+        person: Person,  # noqa: F811
+    ) -> None:
+        person.use(150)
+        wiring.database().execute("update entitlements set unit_price = null")
+        text = person.browser.get("/app").text
+        assert "not known yet" in text
+        assert "Total before tax at least $29.00" in text
+
+
+def test_a_limit_that_the_product_set_is_not_said_to_be_the_users_to_raise(
+    person: Person,  # noqa: F811
+) -> None:
+    wiring.database().execute("update users set spend_limit = 500")
+    assert person.board["spending"]["set_by"] == "product"
+    assert "until you raise it" not in person.browser.get("/app").text
+    refused = person.browser.post("/app/limit", {"amount": "900"})
+    assert refused.status == 422
+    assert "cannot be above" in refused.text
+    assert person.browser.post("/app/limit", {"amount": "40"}).status == 303
+    assert "until you raise it" in person.browser.get("/app").text
+
 
 def test_what_was_used_before_is_said_where_it_counts(visitor: Visitor) -> None:  # noqa: F811
     """Else "0 of 10 GB, 3 left" is no sum."""

@@ -79,7 +79,8 @@ def _banners(dashboard: Dashboard, now: datetime) -> Iterator[Banner]:
     spending = dashboard.spending
     if spending and spending.limit is not None and _reached(spending.spent, spending.limit):
         limit = formats.money(spending.limit, spending.currency)
-        yield Banner("limit_reached", "bad", LIMIT, {"limit": limit})
+        name = "limit_reached" if spending.set_by == "user" else "ceiling_reached"
+        yield Banner(name, "bad", LIMIT, {"limit": limit})
     yield from _payment(dashboard)
     if subscription.status == "pending_payment":
         yield Banner("pending", "warn", PLANS, {"plan": plan})

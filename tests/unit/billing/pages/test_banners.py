@@ -55,6 +55,8 @@ def board(**changes: Any) -> Dashboard:
 DEBT = {"debt": {"amount": "12.40", "currency": "usd"}}
 NO_PLAN: dict[str, Any] = {"subscription": None, "access": False}
 LIMIT = {"spending": {"spent": "100.00", "limit": "100.00", "set_by": "user", "currency": "usd"}}
+# A user can lower the limit that the product set, and not raise it.
+CEILING = {"spending": LIMIT["spending"] | {"set_by": "default"}}
 FAILED = {
     "payment": {"kind": "failed_payment", "since": NOW, "amount": "32.15", "currency": "usd",
                 "recovery_url": None}
@@ -67,6 +69,7 @@ TRIAL = {"subscription": subscription(status="trialing", trial_ends_at=END)}
 
 CASES = [
     ("debt", DEBT), ("no_plan", NO_PLAN), ("limit_reached", LIMIT), ("failed", FAILED),
+    ("ceiling_reached", CEILING),
     ("dispute", DISPUTE), ("paused", PAUSED), ("used_up", USED_UP), ("cancels", CANCELS),
     ("trial", TRIAL),
 ]  # fmt: skip
