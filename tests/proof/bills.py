@@ -147,7 +147,7 @@ class BillHistory(MoneyHistory):
         wrong += [f"{p.unclaimed} of {p.user_id} was never sent" for p in periods if p.unclaimed]
         for who in PEOPLE:
             wrong += wrong_lines([p for p in periods if p.user_id == who], state)
-        return wrong + [line for p in periods for line in _wrong_amount(p)]
+        return wrong + [line for p in periods for line in _wrong_amount(p, state["invoices"])]
 
 
 def periods_of(db: Database) -> list[Period]:
@@ -202,15 +202,20 @@ def _is_unheard_of(
 
 def _has_other_plan(period: Period, invoices: Sequence[dict[str, Any]]) -> bool:
     """Whether the period began on another plan than that of Commet's last invoice before it."""
+    return _plan_at_commet(period, invoices) not in (None, prices()[period.plan_id].plan)
+
+
+def _plan_at_commet(period: Period, invoices: Sequence[dict[str, Any]]) -> str | None:
+    """The plan's name on Commet's last invoice before the period, None if there is no invoice."""
     before = [
-        (_moment(invoice["created_at"]), invoice["plan_name"])
+        (_moment(invoice["created_at"]), str(invoice["plan_name"]))
         for invoice in invoices
         if invoice["subscription_id"] == period.subscription_id
         and invoice["invoice_type"] != "overage"
         and invoice["status"] != "void"
         and _moment(invoice["created_at"]) <= period.starts_at
     ]
-    return bool(before) and max(before)[1] != prices()[period.plan_id].plan
+    return max(before)[1] if before else None
 
 
 def _billed(invoice: dict[str, Any]) -> list[Line]:
@@ -251,23 +256,33 @@ def _lines(period: Period) -> list[Line]:
     return [Line(period.subscription_id, _shown(period.billed), included, _shown(beyond), amount)]
 
 
-def _wrong_amount(period: Period) -> list[str]:
+def _wrong_amount(period: Period, invoices: Sequence[dict[str, Any]]) -> list[str]:
     """Whether what was billed, and the amounts of the rows that say otherwise, make up the ledger.
 
-    Only where nothing was moved between periods, or may have been.
+    Only where nothing was moved between periods, or may have been. If the period began on a plan
+    that Commet had changed unheard, the terms of Commet's plan are right too: they are the period's
+    terms if the change is heard late, but before the end of the subscription.
     """
-    _, included, unit = period.price
+    own = period.price
     elsewhere = period.moved or period.carried or period.unplaced
-    if not period.parked or period.undecided or elsewhere or unit is None:
+    if not period.parked or period.undecided or elsewhere or own.unit is None:
         return []
-    due = max(Decimal(0), period.total - period.withheld - included) * unit / 10000
-    billed = max(Decimal(0), period.billed - included) * unit / 10000
-    if period.known_amount is not None and billed + period.known_amount == due:
+    theirs = _plan_at_commet(period, invoices)
+    known = period.known_amount
+    at_prices = [own, *(p for p in prices().values() if p.plan == theirs and p.plan != own.plan)]
+    due = [_worth(period.total - period.withheld, price) for price in at_prices]
+    billed = [_worth(period.billed, price) for price in at_prices]
+    if known is not None and any(b + known == d for b, d in zip(billed, due, strict=True)):
         return []
     return [
-        f"period {period.id} of {period.user_id}: {due} is due, {billed} was billed, and the rows"
-        f" in between say {period.known_amount}"
+        f"period {period.id} of {period.user_id}: {due[0]} is due, {billed[0]} was billed, and the"
+        f" rows in between say {known}"
     ]
+
+
+def _worth(used: Decimal, price: Price) -> Decimal:
+    """What the overage of that usage costs, not rounded."""
+    return max(Decimal(0), used - price.included) * (price.unit or 0) / 10000
 
 
 def _moment(text: str) -> datetime:

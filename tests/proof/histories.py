@@ -259,6 +259,17 @@ class History:
         now, self._waiting = self._waiting, []
         self._hand_over(now, random.Random(seed))  # noqa: S311
 
+    def hold_back(self) -> list[bytes]:
+        """What is on its way, which does not arrive before `arrive` is called."""
+        held, self._waiting = self._waiting, []
+        return held
+
+    def arrive(self, bodies: list[bytes]) -> None:
+        """What was held back arrives, once and in order."""
+        for each in bodies:
+            inbox.receive(self._db, each, mode="sandbox", now=self.clock())
+        self._arrived += bodies
+
     def _hand_over(self, bodies: list[bytes], chance: random.Random) -> None:
         again = [each for each in self._arrived if chance.random() < 0.1]
         queue = bodies + again + [each for each in bodies if chance.random() < 0.2]

@@ -297,3 +297,30 @@ def test_a_story(proof_db: Database, handler: Handler, story: str) -> None:
         history.run(Step("wait", (1.1,)))
         proof_db.execute("update subscriptions set recheck_at = now()")
         compare(history, tale.seed)
+
+
+@pytest.mark.parametrize(("is_heard", "lost"), [(True, Decimal(0)), (False, Decimal(3))])
+def test_a_change_of_plan_that_is_heard_months_late(
+    proof_db: Database,
+    handler: Handler,
+    is_heard: bool,  # noqa: FBT001 - a parameter
+    lost: Decimal,
+) -> None:
+    """Usage that was lost costs what the last plan that we heard of takes for it.
+
+    The plan of which nobody heard includes all of the usage.
+    """
+    tale = Tale([HEARD], 0, False, {}, None)  # noqa: FBT003
+    with taking_place(tale, proof_db, handler) as history:
+        history.run(Step("change_plan", (ANA, "pln_usagemax", "monthly")))
+        late = history.hold_back()
+        history.run(Step("wait", (64,)))
+        history.run(Step("cancel", (ANA, True)))
+        history.run(Step("lose_all"))
+        proof_db.execute("update subscriptions set checked_at = now(), checks = 6")  # nobody asks
+        assert history.use(ANA, "130") is None
+        if is_heard:
+            history.arrive(late)
+        compare(history, tale.seed)
+    rows = proof_db.all("select reason, amount from usage_delivery where user_id = %s", [ANA])
+    assert rows == [{"reason": "lost_to_cancellation", "amount": lost}]
