@@ -29,6 +29,11 @@ from tests.integration.billing.conftest import NOW, RULES, START, Subscribe, aft
 
 END = datetime(2026, 10, 1, tzinfo=UTC)
 INTERVAL = timedelta(minutes=5)
+STORAGE = {
+    "feature": "storage", "name": "Storage", "unit": "GB", "type": "usage", "model": "metered",
+    "allowed": True, "included": "100", "unlimited": False, "overage_enabled": True,
+    "unit_price": "1000", "currency": "usd",
+}  # fmt: skip
 _keys = count()
 
 
@@ -769,6 +774,47 @@ class TestLostToCancellation:
         )
         run(db, self.refused())
         assert db.value("select sum(amount) from usage_delivery") == Decimal("0.7")
+
+    @pytest.fixture
+    def ended_twice(self, db: Database, subscribe: Subscribe) -> None:
+        """112 were used. The subscription ended and began anew, of which the end was heard last.
+
+        So the terms went an hour before the subscription ended again.
+        """
+        subscribe()
+        use(db, "112")
+        claim(db, now=NOW, interval=timedelta(0))
+        begun = {"subscription": {"id": "sub_usr_ana", "known": {"status": "active"}}}
+        self.hear(db, after(seconds=2), begun, now=NOW)
+        self.hear(db, after(seconds=1), {"features": [], "ends_all": True}, now=NOW)
+        assert db.value("select status from subscriptions") == "active"
+        ended = {"subscription": {"id": "sub_usr_ana", "known": {"status": "canceled"}}}
+        self.hear(db, after(hours=1), ended, now=after(hours=1))
+
+    def hear(self, db: Database, at: datetime, change: object, *, now: datetime) -> None:
+        db.execute("select record_change('usr_ana', %s, %s, %s)", [at, Jsonb(change), now])
+
+    @pytest.mark.usefixtures("ended_twice")
+    def test_the_terms_went_first(self, db: Database) -> None:
+        """What was lost costs what it did when it was used."""
+        assert run(db, self.refused()).parked == 1
+        lost = [(r["reason"], r["amount"]) for r in rows(db)]
+        assert lost == [("lost_to_cancellation", Decimal("1.2"))]
+
+    @pytest.mark.usefixtures("ended_twice")
+    def test_the_terms_went_first_and_others_came(self, db: Database) -> None:
+        """What a later subscription takes for usage changes nothing."""
+        other = {"features": [STORAGE | {"included": "1000", "unit_price": "800"}]}
+        self.hear(db, after(hours=2), other, now=after(hours=2))
+        assert run(db, self.refused()).parked == 1
+        assert [r["amount"] for r in rows(db)] == [Decimal("1.2")]
+
+    @pytest.mark.usefixtures("ended_twice")
+    def test_late_usage_after_the_terms_went(self, db: Database) -> None:
+        """It is taken as in any period that is over."""
+        late = UsageEvent("usr_ana", "storage", Decimal(1), "late", NOW)
+        (verdict,) = accept(db, [late], rules=RULES, now=after(hours=1, minutes=5))
+        assert verdict.status == "accepted"
 
     def test_the_subscription_may_come_back(self, db: Database, subscribe: Subscribe) -> None:
         """Refused while it is only past due or paused: nothing is lost yet."""

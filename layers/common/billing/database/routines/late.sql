@@ -198,7 +198,9 @@ begin
             left join usage_total t on t.period = p.id and t.feature = p_feature
             left join entitlements e on e.user_id = p.user_id and e.feature = p_feature
             cross join lateral (
-                select coalesce(t.terms_at >= p.closed_at, false) as kept
+                select are_terms_kept(
+                    t.terms_at, p.closed_at, e.allowed, e.included, e.unlimited, e.overage_enabled
+                ) as kept
             ) as o
             cross join lateral (
                 select case when o.kept then t.included

@@ -10,6 +10,24 @@ language sql immutable as $$
                 else 0 end
 $$;
 
+-- Returns whether the terms of a closed period are those that were kept, and not the entitlement's
+-- present ones: they were kept when the period ended, or before, and the entitlement gives nothing any
+-- more. News that arrives in another order may take the entitlement before the period ends.
+create or replace function are_terms_kept(
+    p_terms_at timestamptz, p_closed_at timestamptz, p_allowed boolean, p_included numeric,
+    p_unlimited boolean, p_overage_enabled boolean
+) returns boolean
+language sql immutable as $$
+    select coalesce(
+        p_terms_at >= p_closed_at
+        or p_terms_at < p_closed_at
+           and not coalesce(
+               p_allowed or p_included > 0 or p_unlimited or p_overage_enabled, false
+           ),
+        false
+    )
+$$;
+
 -- The terms on which each total is billed. For a closed period these are the terms that were kept
 -- when it ended; otherwise, and if none were kept, the entitlement's present terms.
 -- `included` is null if unlimited. `unit_price` is 0 if there is no overage, null if the price is
@@ -24,12 +42,16 @@ select t.period, t.feature,
        t.carried
 from usage_total t
 join usage_period p on p.id = t.period
-cross join lateral (select coalesce(t.terms_at >= p.closed_at, false) as kept) as k
-left join entitlements e on e.user_id = p.user_id and e.feature = t.feature;
+left join entitlements e on e.user_id = p.user_id and e.feature = t.feature
+cross join lateral (
+    select are_terms_kept(
+        t.terms_at, p.closed_at, e.allowed, e.included, e.unlimited, e.overage_enabled
+    ) as kept
+) as k;
 
 -- Copies a user's present terms to the user's totals. It is called just before the entitlements are
 -- replaced, so that usage counted so far keeps its price. A closed period gets terms once: those it
--- ended with. Features that the plan no longer has are left out. If usage may still come late for the
+-- ended with, or if the entitlement was taken before, the last ones. Features that the plan no longer has are left out. If usage may still come late for the
 -- user's last period (of a trial, a free plan or a subscription that has ended), features that were not
 -- used get a total of 0, so that their terms are kept too.
 create or replace function keep_terms(p_user text, p_now timestamptz) returns void
@@ -61,5 +83,9 @@ language sql as $$
     join entitlements e on e.user_id = p.user_id
     where p.user_id = p_user and t.period = p.id and t.feature = e.feature
       and (p.closed_at is null or t.terms_at is null or t.terms_at < p.closed_at)
-      and (e.allowed or e.included > 0 or e.unlimited or e.overage_enabled)
+      and (e.allowed or e.included > 0 or e.unlimited or e.overage_enabled);
+    -- What is left had lost its entitlement when its period ended.
+    update usage_total t set terms_at = p.closed_at
+    from usage_period p
+    where p.user_id = p_user and t.period = p.id and t.terms_at < p.closed_at
 $$;
