@@ -16,7 +16,7 @@ from typing import Any
 
 import httpx
 import psycopg
-from playwright.sync_api import BrowserContext, Page, expect
+from playwright.sync_api import BrowserContext, Page, Response, expect
 
 from local.stack import LocalStack
 from standin.testing import Control
@@ -33,14 +33,19 @@ def errors_of(context: BrowserContext) -> list[str]:
     """The errors of all pages of the context, as they come; breaches of the pages' policy included.
 
     The browser also reports each page that is answered with a status such as 422. Those are not
-    errors of a page.
+    errors of a page, unless what failed is a file of a page.
     """
     errors: list[str] = []
 
     def say(text: str) -> None:
-        if not text.startswith("Failed to load resource: the server responded with a status of 4"):
+        if not text.startswith("Failed to load resource: the server responded with a status of"):
             errors.append(text)
 
+    def answered(answer: Response) -> None:
+        if answer.status >= 400 and answer.request.resource_type != "document":
+            errors.append(f"{answer.status} for {answer.url}")
+
+    context.on("response", answered)
     context.on("weberror", lambda raised: say(str(raised.error)))
     context.on("console", lambda said: say(said.text) if said.type == "error" else None)
     context.on(
