@@ -121,6 +121,19 @@ class TestTheEndOfAPlan:
         assert "You keep everything until then" in person.browser.get("/app/billing/cancel").text
 
 
+    def test_a_plan_that_waits_for_payment_is_not_called_canceled(
+        self,
+        visitor: Visitor,  # noqa: F811
+    ) -> None:
+        email = address()
+        joined(visitor, email)
+        visitor.post("/app/verify", {"token": mailed(user_of(email), "verify_email")})
+        assert visitor.post("/app/checkout", {"plan_code": "usage_pro"}).status == 303
+        assert visitor.get("/app/billing/cancel").status == 303
+        assert visitor.post("/app/billing/cancel").location == "/app/billing"
+        assert "waits for your payment" in visitor.get("/app/billing").text
+
+
 class TestTheNextInvoice:
     def test_it_has_the_price_of_a_plan_that_goes_on(self, person: Person) -> None:  # noqa: F811
         assert "Total before tax $29.00" in person.browser.get("/app").text

@@ -70,7 +70,9 @@ def show_cancel() -> Response[Any]:
     """Asks whether the plan shall really end."""
     dashboard = dashboard_answers.dashboard(app, site.user())
     current = mirror.current(wiring.database(), site.user().id)
-    if current is None or dashboard.subscription is None or current.cancel_at_period_end:
+    if current is None or dashboard.subscription is None:
+        return site.see_other(BILLING)
+    if current.status not in mirror.LIVE or current.cancel_at_period_end:
         return site.see_other(BILLING)
     return site.page(
         "cancel.html",
@@ -89,9 +91,9 @@ def cancel() -> Response[Any]:
         canceled = portal_answers.cancel(app, site.user(), immediate=False).subscription
     except BillingError as error:
         return _refused(error)
-    return site.see_other(
-        BILLING, done="canceled" if canceled.cancel_at_period_end else "canceled_now"
-    )
+    if canceled.cancel_at_period_end:
+        return site.see_other(BILLING, done="canceled")
+    return site.see_other(BILLING, done="canceled_now" if canceled.status == "canceled" else "")
 
 
 @app.post("/app/billing/keep")
