@@ -75,6 +75,29 @@ class TestWhatWasTyped:
         again = person.browser.post("/app/login", values)
         assert "https://pay.commet.co" in again.headers["content-security-policy"]
 
+    @pytest.mark.parametrize(
+        ("action", "behind"),
+        [
+            ("/app/account/name", "/app/account"),
+            ("/app/account/delete", "/app/account/delete"),
+            ("/app/limit", "/app"),
+            ("/app/checkout", "/"),
+            ("/app/billing/keep", "/app/billing"),
+        ],
+    )
+    def test_the_way_back_from_a_form_leads_to_its_page(
+        self,
+        person: Person,  # noqa: F811
+        action: str,
+        behind: str,
+    ) -> None:
+        del person.browser.cookies["__Host-session"]
+        values = person.browser.post(action, {"name": "Ana"}).form("/app/login").values
+        values |= {"email": person._email, "password": PASSWORD}
+        again = person.browser.post("/app/login", values)
+        assert again.links[-1] == behind
+        assert person.browser.get(behind).status == 200
+
     def test_the_chosen_interval_is_kept_through_signing_up(
         self,
         visitor: Visitor,  # noqa: F811
@@ -119,7 +142,6 @@ class TestTheEndOfAPlan:
 
     def test_a_paid_plan_ends_with_its_period(self, person: Person) -> None:  # noqa: F811
         assert "You keep everything until then" in person.browser.get("/app/billing/cancel").text
-
 
     def test_a_plan_that_waits_for_payment_is_not_called_canceled(
         self,

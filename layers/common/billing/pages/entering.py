@@ -16,6 +16,15 @@ from billing.pages import forms, site
 from billing.pages.site import app, word
 
 _CONFIRM = "/app/confirm"
+# Where a form is, by how the address begins that it is sent to. Other forms are on the overview.
+_PAGES_OF_FORMS = {
+    "/app/checkout": "/",
+    _CONFIRM: _CONFIRM,
+    "/app/billing/cancel": "/app/billing/cancel",
+    "/app/billing": "/app/billing",
+    "/app/account/delete": "/app/account/delete",
+    "/app/account": "/app/account",
+}
 
 # --- sign in and out ------------------------------------------------------------------------------
 
@@ -68,11 +77,15 @@ def _sign_in_form(values: forms.Values, error: BillingError | None = None) -> Re
 
 def _send_again(values: forms.Values, cookie: Any) -> Response[Any]:
     """Offers to send the form that could not be sent, because the session had ended."""
+    action = site.local_path(values["again"])
     return site.page(
         "send_again.html",
         title=word("login.again_title"),
         hosted=True,  # a checkout ends at Commet, for example
-        action=site.local_path(values["again"]),
+        action=action,
+        back=next(
+            (_PAGES_OF_FORMS[at] for at in _PAGES_OF_FORMS if action.startswith(at)), site.HOME
+        ),
         fields=parse_qsl(values.get("typed", ""), keep_blank_values=True),
         cookies=[cookie],
     )
