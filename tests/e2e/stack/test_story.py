@@ -228,7 +228,7 @@ class TestRoot:
         landed = http.get(paid.headers["location"])
         assert landed.status_code == 200
         assert landed.headers["content-type"] == "text/html; charset=utf-8"
-        assert "Your product goes here" in landed.text
+        assert "Pay for what you use" in landed.text
 
 
 class TestPortal:
