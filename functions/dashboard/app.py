@@ -9,10 +9,9 @@ from aws_lambda_powertools.event_handler.openapi.params import Body, Query
 from aws_lambda_powertools.event_handler.openapi.params import Path as PathParameter
 
 from billing import wiring
-from billing.accounts import accounts, erasing, export, identities, people  # noqa: F401 - INIT
+from billing.accounts import accounts, erasing, identities, people  # noqa: F401 - INIT
 from billing.accounts.accounts import User
 from billing.audit import trail
-from billing.audit.trail import Action
 from billing.database import health
 from billing.deadline import LambdaContext
 from billing.errors import NotFound
@@ -24,7 +23,14 @@ from billing.field_types import (
     Day,
     OccurredAt,
 )
-from billing.http import api, api_reference, dashboard_answers, usage_export, usage_sums
+from billing.http import (
+    api,
+    api_reference,
+    dashboard_answers,
+    export_answers,
+    usage_export,
+    usage_sums,
+)
 from billing.http.shapes import (
     AuditEntry,
     AuditPage,
@@ -226,7 +232,7 @@ def export_account(
     cursor: Cursor = None,
 ) -> Response[Export]:
     """Export everything recorded about you, page by page."""
-    return _export(api.user(app).id, cursor)
+    return api.json_response(export_answers.part(app, api.user(app).id, cursor))
 
 
 @app.get(
@@ -240,7 +246,8 @@ def export_user(
     cursor: Cursor = None,
 ) -> Response[Export]:
     """Export everything recorded about a user, page by page."""
-    return _export(accounts.user_by_id(wiring.database(), user_id).id, cursor)
+    user = accounts.user_by_id(wiring.database(), user_id)
+    return api.json_response(export_answers.part(app, user.id, cursor))
 
 
 @app.get("/account/audit", security=api.BY_USER, responses=api.answers(AuditPage, 200))
@@ -487,21 +494,6 @@ def _asset(name: str) -> Response[bytes]:
     if "gzip" in app.current_event.headers.get("accept-encoding", ""):
         body, headers = api_reference.compressed(text), headers | {"Content-Encoding": "gzip"}
     return Response(200, content_type=kind, body=body, headers=headers)
-
-
-def _export(user_id: str, cursor: str | None) -> Response[Export]:
-    db, now = wiring.database(), wiring.now()
-    found = export.page(db, user_id, cursor=cursor, now=now)
-    if cursor is None:
-        trail.write(db, api.actor(app), Action.EXPORTED, user_id=user_id)
-    return api.json_response(
-        Export(
-            user_id=user_id,
-            exported_at=now,
-            sections=found.sections,
-            next_cursor=found.next_cursor,
-        )
-    )
 
 
 def _audit(user_id: str, cursor: str | None, limit: int | None) -> Response[AuditPage]:

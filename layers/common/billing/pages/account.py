@@ -9,12 +9,9 @@ from typing import Any
 from aws_lambda_powertools.event_handler import Response
 
 from billing import wiring
-from billing.accounts import export
-from billing.audit import trail
-from billing.audit.trail import Action
 from billing.errors import BillingError, FieldError, InvalidRequest
-from billing.http import account_answers, api, sign_in
-from billing.http.shapes import AccountChange, ChangePassword, Export
+from billing.http import account_answers, api, export_answers, sign_in
+from billing.http.shapes import AccountChange, ChangePassword
 from billing.pages import forms, site
 from billing.pages.site import app, word
 
@@ -99,19 +96,13 @@ def end_sessions() -> Response[Any]:
 @app.get("/app/account/export")
 @site.members
 def download_export() -> Response[Any]:
-    """A page of everything recorded about the user, as a JSON file, with the next page's cursor."""
-    user, now, cursor = site.user(), wiring.now(), site.query("cursor") or None
-    found = export.page(wiring.database(), user.id, cursor=cursor, now=now)
-    if cursor is None:
-        trail.write(wiring.database(), api.actor(app), Action.EXPORTED, user_id=user.id)
-    body = Export(
-        user_id=user.id, exported_at=now, sections=found.sections, next_cursor=found.next_cursor
-    )
+    """A part of everything recorded about the user, as a JSON file that names the next part."""
+    found = export_answers.part(app, site.user().id, site.query("cursor") or None)
     headers = {
         "Content-Disposition": 'attachment; filename="account.json"',
         "Cache-Control": "no-store",
     }
-    return api.json_response(body, headers=headers)
+    return api.json_response(found, headers=headers)
 
 
 @app.get("/app/account/delete")

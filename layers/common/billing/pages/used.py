@@ -211,6 +211,8 @@ def _asked(features: Sequence[UsageReply]) -> tuple[Asked, dict[str, str]]:
     prop = site.query("by").strip()
     if prop and not re.fullmatch(GROUP_BY_PATTERN, f"property.{prop}"):
         prop, wrong["by"] = "", word("usage.no_property")
+    if prop and not feature and features:
+        feature = features[0].feature  # a column for a value cannot add gigabytes and calls up
     today = wiring.now().astimezone(UTC).date()
     first, last = today.replace(day=1), today
     of = [each for each in features if each.feature == feature] or list(features)

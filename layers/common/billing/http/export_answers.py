@@ -1,0 +1,24 @@
+"""Everything recorded about a user, in parts, as the API and the pages give it."""
+
+from aws_lambda_powertools.event_handler import APIGatewayHttpResolver
+
+from billing import wiring
+from billing.accounts import export
+from billing.audit import trail
+from billing.audit.trail import Action
+from billing.http import api
+from billing.http.shapes import Export
+
+
+def part(app: APIGatewayHttpResolver, user_id: str, cursor: str | None) -> Export:
+    """The part at this cursor, the first one for None. The audit trail has who began an export.
+
+    Raises what `export.page` raises.
+    """
+    db, now = wiring.database(), wiring.now()
+    found = export.page(db, user_id, cursor=cursor, now=now)
+    if cursor is None:
+        trail.write(db, api.actor(app), Action.EXPORTED, user_id=user_id)
+    return Export(
+        user_id=user_id, exported_at=now, sections=found.sections, next_cursor=found.next_cursor
+    )
