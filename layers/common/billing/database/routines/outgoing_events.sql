@@ -1,0 +1,49 @@
+-- Outgoing events (tables/0012_outgoing_events.sql): inserting them, and giving them their places.
+
+-- Inserts an event about a user. The caller is the statement that makes it true. p_data holds ids,
+-- codes, quantities and amounts, and no personal data.
+create or replace function emit_event(
+    p_user text, p_type text, p_occurred timestamptz, p_data jsonb
+) returns void
+language sql as $$
+    insert into outgoing_event (user_id, type, occurred_at, data)
+    values (p_user, p_type, p_occurred, p_data)
+$$;
+
+-- Gives places to the events that have none, in the order of inserting, and returns how many. Only
+-- one transaction does so at a time, and it sees committed events only. So places appear in their
+-- order: whoever has read up to a place never misses an event before it.
+create or replace function place_events(p_limit integer) returns integer
+language plpgsql as $$
+declare
+    v_newest bigint;
+    v_placed integer;
+begin
+    -- A statement of its own, so that the next one sees what was committed until the lock was taken.
+    select n.place into v_newest from newest_place n for update;
+    with waiting as materialized (
+        select e.id, e.entry, e.user_id from outgoing_event e
+        where e.place is null
+        order by e.entry
+        limit p_limit
+    ),
+    counted as (
+        insert into told as t (user_id, sequence)
+        select w.user_id, count(*) from waiting w group by w.user_id order by w.user_id
+        on conflict (user_id) do update set sequence = t.sequence + excluded.sequence
+        returning t.user_id, t.sequence as newest
+    )
+    update outgoing_event e set
+        place = v_newest + n.position, sequence = c.newest + 1 - n.from_newest
+    from (
+        select w.id, w.user_id, row_number() over (order by w.entry) as position,
+               row_number() over (partition by w.user_id order by w.entry desc) as from_newest
+        from waiting w
+    ) as n
+    join counted c on c.user_id = n.user_id
+    where e.id = n.id;
+    get diagnostics v_placed = row_count;
+    update newest_place set place = v_newest + v_placed where v_placed > 0;
+    return v_placed;
+end
+$$;

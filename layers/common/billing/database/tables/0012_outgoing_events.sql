@@ -1,0 +1,37 @@
+-- Outgoing events: what products and people are told (docs/events.md).
+
+-- The outbox. The statement that makes something true inserts the event (emit_event), so the event
+-- exists exactly if that statement was committed.
+create table outgoing_event (
+    id          uuid primary key default gen_random_uuid(),
+    entry       bigint generated always as identity,  -- the order of inserting
+    user_id     text collate "C" not null references users (id) on update cascade on delete cascade,
+    type        text collate "C" not null check (type ~ '^[a-z_]+\.[a-z_]+$'),
+    occurred_at timestamptz not null,        -- when it became true
+    data        jsonb not null check (jsonb_typeof(data) = 'object'),
+    inserted_at timestamptz not null default now(),
+    -- Null until the inserting transaction was committed and place_events has run. Readers go by
+    -- `place`, because an event with a smaller place never appears later.
+    place       bigint,                      -- among all events
+    sequence    bigint,                      -- among the user's events: 1, 2, 3 ...
+    check ((place is null) = (sequence is null))
+);
+create unique index outgoing_event_place on outgoing_event (place) where place is not null;
+create index outgoing_event_unplaced on outgoing_event (entry) where place is null;
+create unique index outgoing_event_user_id on outgoing_event (user_id, sequence);
+create index outgoing_event_inserted_at on outgoing_event (inserted_at);
+
+-- The place of the newest event that has one. Whoever gives places locks the row.
+create table newest_place (
+    id    integer primary key check (id = 1),
+    place bigint not null
+);
+insert into newest_place (id, place) values (1, 0);
+
+-- What a user's events have told so far, so that only a difference is told.
+create table told (
+    user_id      text collate "C" primary key references users (id) on update cascade on delete cascade,
+    sequence     bigint not null default 0,  -- of the user's newest event that has a place
+    has_access   boolean not null default false,
+    subscription jsonb not null default '{}' -- what the newest subscription.changed said
+);
