@@ -19,6 +19,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import httpx
 from rich.console import Console
@@ -33,8 +34,18 @@ ROOT = Path(__file__).resolve().parent.parent
 BARE, EVERYTHING = "BareFunction", "EverythingFunction"
 
 # The longest INIT allowed, as a share of the INIT of the function that imports everything.
-TARGETS = {"WebhookFunction": 0.40, "TrackUsageFunction": 0.56}
-OTHER_TARGET = 0.62
+TARGETS = {
+    "WebhookFunction": 0.20,
+    "TrackUsageFunction": 0.30,
+    "PagesFunction": 0.45,
+    "OpsFunction": 0.45,
+}
+OTHER_TARGET = 0.40
+
+
+def _operator(number: int) -> str:
+    """The address that signs in in this round: an operator's, so that it sees `/ops`."""
+    return f"operator-{number}@example.com"
 
 
 class Measurements(Log):
@@ -85,6 +96,7 @@ def main(arguments: list[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="bench-") as place:
         Path(place).chmod(0o755)  # Postgres may run as another user
         template = _template(Path(place))
+        operators = ",".join(map(_operator, range(1, rounds + 1)))
         for number in range(1, rounds + 1):
             with (
                 console.status(f"round {number} of {rounds}"),
@@ -92,6 +104,7 @@ def main(arguments: list[str] | None = None) -> int:
                     data_dir=Path(place) / "data",
                     template=template,
                     schedule_minute_seconds=None,
+                    parameters={"Operators": operators},
                     log=measured,
                 ) as stack,
             ):
@@ -123,42 +136,51 @@ def _template(place: Path) -> Path:
 
 def _round(stack: LocalStack, measured: Measurements, number: int) -> None:
     """One cold start of every function. Raises where an answer is not the expected one."""
-    login = {"email": f"bench-{number}-{time.time_ns()}@example.com", "password": "cold as ice"}
+    login = {"email": _operator(number), "password": "cold as ice"}
     control = Control(stack.commet.removesuffix("/api/v1"))
     with httpx.Client(base_url=stack.api, timeout=60, trust_env=False) as http:
 
-        def post(path: str, status: int, body: Mapping[str, object]) -> httpx.Response:
-            answer = http.post(path, json=body)
+        def post(path: str, status: int, body: Mapping[str, object], token: str = "") -> Any:
+            headers = {"authorization": f"Bearer {token}"} if token else {}
+            answer = http.post(path, json=body, headers=headers)
             if answer.status_code != status:
                 raise RuntimeError(f"{path}: {answer.status_code} {answer.text}")
-            return answer
+            return answer.json()
+
+        def get(path: str, headers: Mapping[str, str] | None = None) -> None:
+            answer = http.get(path, headers=headers)
+            if answer.status_code != 200:
+                raise RuntimeError(f"{path}: {answer.status_code} {answer.text}")
 
         measured.first_answer(BARE, lambda: stack.invoke(BARE))
         measured.first_answer(EVERYTHING, lambda: stack.invoke(EVERYTHING))
-        made: dict[str, str] = {}
+        measured.first_answer("SendMailFunction", lambda: stack.invoke("SendMailFunction"))
+        user: dict[str, str] = {}
         measured.first_answer(
-            "SignupFunction",
-            lambda: made.update(post("/signup", 201, login).json()["user"]),
+            "SignupFunction", lambda: user.update(post("/signup", 201, login)["user"])
         )
-        stack.confirm_address(made["id"])
+        stack.confirm_address(user["id"])
+        session: dict[str, str] = {}
         measured.first_answer(
-            "SessionFunction",
-            lambda: http.headers.update(
-                {"authorization": f"Bearer {post('/login', 200, login).json()['session']['token']}"}
-            ),
+            "SessionFunction", lambda: session.update(post("/login", 200, login)["session"])
         )
-        measured.first_answer("CheckoutFunction", lambda: http.get("/plans").raise_for_status())
+        http.cookies.clear()  # else the token below would not be the only credential
+        token = session["token"]
+        signed_in = {"authorization": f"Bearer {token}"}
+        cookie = {"cookie": f"session={token}"}
+        measured.first_answer("AccountFunction", lambda: get("/account", signed_in))
+        measured.first_answer("CheckoutFunction", lambda: get("/plans"))
         measured.first_answer("WebhookFunction", lambda: _signed_webhook(stack, number))
-        checkout = post("/checkout", 201, {"plan_code": "usage_pro"}).json()
+        checkout = post("/checkout", 201, {"plan_code": "usage_pro"}, token)
         control.pay(checkout["subscription"]["id"])
         control.settle()
-        measured.first_answer("PortalFunction", lambda: post("/portal", 201, {}))
+        measured.first_answer("PortalFunction", lambda: post("/portal", 201, {}, token))
+        measured.first_answer("DashboardFunction", lambda: get("/dashboard", signed_in))
+        measured.first_answer("PagesFunction", lambda: get("/app", cookie))
+        measured.first_answer("OpsFunction", lambda: get("/ops", cookie))
+        used = {"user_id": user["id"], "feature": "storage", "idempotency_key": "first"}
         measured.first_answer(
-            "DashboardFunction", lambda: http.get("/dashboard").raise_for_status()
-        )
-        measured.first_answer(
-            "TrackUsageFunction",
-            lambda: post("/usage", 202, {"feature": "storage", "idempotency_key": "first"}),
+            "TrackUsageFunction", lambda: post("/usage", 202, used, stack.service_key)
         )
         measured.first_answer("DeliverUsageFunction", lambda: stack.invoke("DeliverUsageFunction"))
         measured.first_answer("ReconcileFunction", lambda: stack.invoke("ReconcileFunction"))
