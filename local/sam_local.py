@@ -30,7 +30,14 @@ def fill(client: Any) -> str:
     """Writes all secrets. Existing webhook and app secrets stay. Returns a new service key."""
     key = f"svc_local_{secrets.token_hex(32)}"
     digest = hashlib.sha256(key.encode()).hexdigest()
-    scopes = ["usage:write", "usage:correct", "read", "billing:manage", "users:manage"]
+    scopes = [
+        "usage:write",
+        "usage:correct",
+        "read",
+        "billing:manage",
+        "users:manage",
+        "events:manage",
+    ]
     _write(client, "local/database", json.dumps(DATABASE))
     _write(client, "local/database-accounts", json.dumps(DATABASE_ACCOUNTS))
     _write(client, "local/database-owner", json.dumps(DATABASE_OWNER))

@@ -56,7 +56,14 @@ class Kept:
     def service_keys(self) -> str:
         """The text of the secret with the service keys. It contains hashes and no key."""
         digest = hashlib.sha256(self["service_key"].encode()).hexdigest()
-        scopes = ["usage:write", "usage:correct", "read", "billing:manage", "users:manage"]
+        scopes = [
+            "usage:write",
+            "usage:correct",
+            "read",
+            "billing:manage",
+            "users:manage",
+            "events:manage",
+        ]
         return json.dumps({"keys": [{"name": "local", "sha256": digest, "scopes": scopes}]})
 
     def _save(self) -> None:

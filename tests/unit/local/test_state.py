@@ -29,6 +29,7 @@ class TestKept:
             "read",
             "billing:manage",
             "users:manage",
+            "events:manage",
         ]
         assert kept["service_key"] not in kept.service_keys()
 
