@@ -20,7 +20,9 @@ declare
     v_placed integer;
 begin
     -- A statement of its own, so that the next one sees what was committed until the lock was taken.
-    select n.place into v_newest from newest_place n for update;
+    insert into newest_place as n (id, place) values (1, 0)
+    on conflict (id) do update set place = n.place
+    returning n.place into v_newest;
     with waiting as materialized (
         select e.id, e.entry, e.user_id from outgoing_event e
         where e.place is null

@@ -1,0 +1,50 @@
+"""The log of outgoing events: gives them their places, and reads them in the order of these.
+
+Whoever has read up to a place never misses an event before it (routines/outgoing_events.sql).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from billing.database.connection import Database
+from billing.database.statements import Statements
+
+_sql = Statements(__file__)
+
+
+@dataclass(frozen=True, slots=True)
+class OutgoingEvent:
+    """An outgoing event that has its place."""
+
+    id: UUID
+    place: int  # among all events
+    sequence: int  # among the user's events
+    user_id: str
+    type: str
+    occurred_at: datetime
+    data: dict[str, Any]
+
+
+def place(db: Database, limit: int = 1000) -> int:
+    """Gives a place to `limit` committed events at most, the oldest first; returns how many."""
+    return int(db.value(_sql["place"], {"limit": limit}) or 0)
+
+
+def after(
+    db: Database,
+    place: int,
+    limit: int,
+    types: Sequence[str] | None = None,
+    user_id: str | None = None,
+) -> list[OutgoingEvent]:
+    """The first `limit` events after a place, of some types and of one user if these are named."""
+    params = {
+        "place": place,
+        "limit": limit,
+        "types": None if types is None else list(types),
+        "user_id": user_id,
+    }
+    return [OutgoingEvent(**row) for row in db.all(_sql["after"], params)]
