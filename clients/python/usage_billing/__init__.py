@@ -21,6 +21,7 @@ from usage_billing.answers import (
 )
 from usage_billing.async_client import AsyncBilling, AsyncReservation
 from usage_billing.client import Billing, Reservation
+from usage_billing.events import Event, read_event
 from usage_billing.problems import (
     BillingError,
     NotConcluded,
@@ -28,6 +29,7 @@ from usage_billing.problems import (
     Refused,
     Unreachable,
     WrongField,
+    WrongSignature,
 )
 from usage_billing.requests import Quantity, Usage
 
@@ -43,6 +45,7 @@ __all__ = [
     "Corrected",
     "Credit",
     "Entry",
+    "Event",
     "Held",
     "Invoice",
     "NotConcluded",
@@ -58,4 +61,6 @@ __all__ = [
     "Usage",
     "User",
     "WrongField",
+    "WrongSignature",
+    "read_event",
 ]

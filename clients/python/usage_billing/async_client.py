@@ -208,6 +208,25 @@ class AsyncBilling:
             for entry in entries:
                 yield entry
 
+    # --- routes of your own -----------------------------------------------------------------------
+
+    async def call(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        *,
+        query: Mapping[str, str] | None = None,
+    ) -> dict[str, Any]:
+        """The JSON object that a route of your own answers (`make function`).
+
+        One attempt may take 30 seconds, as long as API Gateway waits. The call is repeated like all
+        others: send an `idempotency_key` with what must count once.
+        """
+        return await self._sender.run(
+            requests.call(method, path, body, query, self._sender.until())
+        )
+
     # --- users and billing ------------------------------------------------------------------------
 
     async def register(self, user_id: str, email: str, name: str | None = None) -> User:

@@ -201,6 +201,23 @@ class Billing:
             entries, cursor = self._sender.run(requests.ledger_page(asked, self._sender.until()))
             yield from entries
 
+    # --- routes of your own -----------------------------------------------------------------------
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        *,
+        query: Mapping[str, str] | None = None,
+    ) -> dict[str, Any]:
+        """The JSON object that a route of your own answers (`make function`).
+
+        One attempt may take 30 seconds, as long as API Gateway waits. The call is repeated like all
+        others: send an `idempotency_key` with what must count once.
+        """
+        return self._sender.run(requests.call(method, path, body, query, self._sender.until()))
+
     # --- users and billing ------------------------------------------------------------------------
 
     def register(self, user_id: str, email: str, name: str | None = None) -> User:

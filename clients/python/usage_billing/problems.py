@@ -21,6 +21,10 @@ class NotConcluded(BillingError):
     """A `with` block ended without confirming or releasing its reservation, which was released."""
 
 
+class WrongSignature(Exception):
+    """A request to an endpoint of yours was not sent by the backend. Answer it with 400."""
+
+
 @dataclass(frozen=True, slots=True)
 class WrongField:
     """A field of the request that is wrong, and why. `code` is stable."""

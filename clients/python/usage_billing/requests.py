@@ -15,7 +15,15 @@ from uuid import uuid4
 
 from usage_billing import answers
 from usage_billing.answers import Document
-from usage_billing.retries import Call, Deadline, Pause, Steps, answered, backoff
+from usage_billing.retries import (
+    LONGEST_ATTEMPT,
+    Call,
+    Deadline,
+    Pause,
+    Steps,
+    answered,
+    backoff,
+)
 
 Quantity = Decimal | int | str
 
@@ -44,6 +52,19 @@ class Usage:
     key: str = field(default_factory=new_key)
     occurred_at: datetime | None = None
     properties: Mapping[str, str] = field(default_factory=dict)
+
+
+def call(
+    method: str,
+    path: str,
+    body: Mapping[str, Any] | None,
+    query: Mapping[str, str] | None,
+    deadline: Deadline,
+) -> Steps[dict[str, Any]]:
+    """The JSON object that a route answers."""
+    if not path.startswith("/"):
+        raise ValueError("The path begins with a slash: /summarize")
+    return answered(Call(method, path, body, query or {}, LONGEST_ATTEMPT), deadline)
 
 
 def report(usage: Usage, deadline: Deadline) -> Steps[answers.Taken]:

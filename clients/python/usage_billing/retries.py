@@ -17,6 +17,7 @@ T = TypeVar("T")
 
 # In seconds.
 ATTEMPT = 10.0
+LONGEST_ATTEMPT = 30.0  # API Gateway answers 503 by itself after that
 FIRST_PAUSE = 0.25
 LONGEST_PAUSE = 8.0
 
@@ -79,7 +80,7 @@ def answered(call: Call, deadline: Deadline) -> Steps[dict[str, Any]]:
     """
     attempt = 0
     while True:
-        limit = max(0.001, min(ATTEMPT, deadline.left()))
+        limit = max(0.001, min(call.timeout, deadline.left()))
         came = yield replace(call, timeout=limit)
         if isinstance(came, Reply) and came.status < 300:
             return _object(came)

@@ -1,6 +1,7 @@
 import type { CheckedOut, Checked, Corrected, Entry, Held, Invoice, Spending, Subscription, Taken, User } from "./answers.js";
-import { Sender } from "./sending.js";
+import { type Call, Sender } from "./sending.js";
 export type * from "./answers.js";
+export { type Event, readEvent, WrongSignature } from "./events.js";
 export { BillingError, Problem, Refused, Unreachable } from "./problems.js";
 /** A decimal text ("1.5") or a whole number. Other numbers are refused: 0.1 + 0.2 is not 0.3. */
 export type Quantity = string | number | bigint;
@@ -70,6 +71,12 @@ export declare class Billing {
         until?: Date;
         pageSize?: number;
     }): AsyncGenerator<Entry, void>;
+    /**
+     * The JSON object that a route of your own answers (`make function`). One attempt may take 30
+     * seconds, as long as API Gateway waits. The call is repeated like all others: send an
+     * `idempotency_key` with what must count once.
+     */
+    call<T = Record<string, unknown>>(method: Call["method"], path: `/${string}`, body?: unknown, query?: Record<string, string>): Promise<T>;
     /** Registers a user of the product under the product's own id, or changes the user. */
     register(userId: string, email: string, name?: string): Promise<User>;
     /** Erases a user. Name and address go at once. */

@@ -1,6 +1,8 @@
 import { Sender } from "./sending.js";
+export { readEvent, WrongSignature } from "./events.js";
 export { BillingError, Problem, Refused, Unreachable } from "./problems.js";
 const BATCH = 1000; // events in one request, as the API allows
+const LONGEST_ATTEMPT = 30_000; // milliseconds; API Gateway answers 503 by itself after that
 /**
  * The billing backend, called with a service key. Every call is repeated while the backend cannot
  * be reached or says "later" (429, 503). Then it throws Problem, or Unreachable if nothing
@@ -61,6 +63,14 @@ export class Billing {
             limit: String(of.pageSize ?? 500),
         });
         return this.#pages("/usage/events", "events", query);
+    }
+    /**
+     * The JSON object that a route of your own answers (`make function`). One attempt may take 30
+     * seconds, as long as API Gateway waits. The call is repeated like all others: send an
+     * `idempotency_key` with what must count once.
+     */
+    async call(method, path, body, query) {
+        return this.#sender.send({ method, path, body, ...(query ? { query } : {}), timeout: LONGEST_ATTEMPT });
     }
     /** Registers a user of the product under the product's own id, or changes the user. */
     async register(userId, email, name) {

@@ -1,8 +1,10 @@
 export interface Call {
-    method: "GET" | "POST" | "PUT" | "DELETE";
+    method: "GET" | "POST" | "PUT" | "PATCH" | "DELETE";
     path: string;
     body?: unknown;
     query?: Record<string, string>;
+    /** How long one attempt may take, in milliseconds: 10,000 unless given. */
+    timeout?: number;
 }
 /** Sends calls until they are answered, or the deadline of the call has passed. */
 export declare class Sender {

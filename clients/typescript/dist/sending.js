@@ -28,7 +28,7 @@ export class Sender {
      */
     async send(call, until = this.until()) {
         for (let attempt = 0;; attempt++) {
-            const came = await this.#once(call, Math.max(1, Math.min(ATTEMPT, until - Date.now())));
+            const came = await this.#once(call, Math.max(1, Math.min(call.timeout ?? ATTEMPT, until - Date.now())));
             if (!(came instanceof BillingError))
                 return came;
             if (!mayPass(came))

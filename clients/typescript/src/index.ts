@@ -10,9 +10,10 @@ import type {
   Taken,
   User,
 } from "./answers.js";
-import { Sender } from "./sending.js";
+import { type Call, Sender } from "./sending.js";
 
 export type * from "./answers.js";
+export { type Event, readEvent, WrongSignature } from "./events.js";
 export { BillingError, Problem, Refused, Unreachable } from "./problems.js";
 
 /** A decimal text ("1.5") or a whole number. Other numbers are refused: 0.1 + 0.2 is not 0.3. */
@@ -41,6 +42,7 @@ export interface Options {
 }
 
 const BATCH = 1000; // events in one request, as the API allows
+const LONGEST_ATTEMPT = 30_000; // milliseconds; API Gateway answers 503 by itself after that
 
 /**
  * The billing backend, called with a service key. Every call is repeated while the backend cannot
@@ -121,6 +123,20 @@ export class Billing {
       limit: String(of.pageSize ?? 500),
     });
     return this.#pages<Entry>("/usage/events", "events", query);
+  }
+
+  /**
+   * The JSON object that a route of your own answers (`make function`). One attempt may take 30
+   * seconds, as long as API Gateway waits. The call is repeated like all others: send an
+   * `idempotency_key` with what must count once.
+   */
+  async call<T = Record<string, unknown>>(
+    method: Call["method"],
+    path: `/${string}`,
+    body?: unknown,
+    query?: Record<string, string>,
+  ): Promise<T> {
+    return this.#sender.send<T>({ method, path, body, ...(query ? { query } : {}), timeout: LONGEST_ATTEMPT });
   }
 
   /** Registers a user of the product under the product's own id, or changes the user. */

@@ -1,10 +1,12 @@
 import { BillingError, Problem, Refused, Unreachable } from "./problems.js";
 
 export interface Call {
-  method: "GET" | "POST" | "PUT" | "DELETE";
+  method: "GET" | "POST" | "PUT" | "PATCH" | "DELETE";
   path: string;
   body?: unknown;
   query?: Record<string, string>;
+  /** How long one attempt may take, in milliseconds: 10,000 unless given. */
+  timeout?: number;
 }
 
 // In milliseconds.
@@ -40,7 +42,7 @@ export class Sender {
    */
   async send<T>(call: Call, until = this.until()): Promise<T> {
     for (let attempt = 0; ; attempt++) {
-      const came = await this.#once(call, Math.max(1, Math.min(ATTEMPT, until - Date.now())));
+      const came = await this.#once(call, Math.max(1, Math.min(call.timeout ?? ATTEMPT, until - Date.now())));
       if (!(came instanceof BillingError)) return came as T;
       if (!mayPass(came)) throw came;
       const asked = came instanceof Problem ? (came.retryAfter ?? 0) * 1000 : 0;

@@ -367,3 +367,27 @@ def test_the_version_is_the_backend_s() -> None:
     """They are released together."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert usage_billing.__version__ == project["version"]
+
+
+class TestRoutesOfOnesOwn:
+    def test_a_route_is_called_and_repeated_like_all_others(self) -> None:
+        done = Response(json.dumps({"result": "First.", "quantity": "1"}).encode(), 200)
+        with backend(problem(503, "access_unconfirmed"), done) as (billing, came):
+            asked = {"user_id": "ana", "text": "First. Second.", "idempotency_key": "s-1"}
+            found = billing.call("POST", "/summarize", asked, query={"short": "true"})
+        assert found == {"result": "First.", "quantity": "1"}
+        assert bodies(came) == [asked, asked]
+        assert came[0].path == "/summarize?short=true"
+
+    def test_asyncio_does_the_same(self) -> None:
+        async def ask(url: str) -> dict[str, Any]:
+            async with AsyncBilling(url, KEY, deadline=5) as billing:
+                return await billing.call("GET", "/summaries")
+
+        with serving(lambda _: Response(b'{"summaries": []}', 200)) as url:
+            assert asyncio.run(ask(url)) == {"summaries": []}
+
+    def test_a_path_without_a_slash_is_a_mistake(self) -> None:
+        """Else the route's name would become a part of the backend's address."""
+        with backend(taken()) as (billing, _), pytest.raises(ValueError, match="slash"):
+            billing.call("POST", "summarize")

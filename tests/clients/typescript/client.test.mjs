@@ -1,10 +1,11 @@
 // The TypeScript client against a server that misbehaves. Runs with `node --test`; CLIENT names its index.js.
 import assert from "node:assert/strict";
+import { createHmac } from "node:crypto";
 import { once } from "node:events";
 import { createServer } from "node:http";
 import { test } from "node:test";
 
-const { Billing, Problem, Refused, Unreachable } = await import(process.env.CLIENT);
+const { Billing, Problem, readEvent, Refused, Unreachable, WrongSignature } = await import(process.env.CLIENT);
 const KEY = "svc_app_" + "a".repeat(64);
 
 // Calls `work` with a client of a server that gives these answers, the last again and again.
@@ -161,4 +162,56 @@ test("the key does not travel unencrypted, and is not shown", () => {
   assert.throws(() => new Billing({ url: "https://billing.example" }), /BILLING_KEY/);
   const billing = new Billing({ url: "http://localhost:3000", key: KEY });
   assert.ok(!JSON.stringify(billing).includes(KEY));
+});
+
+test("a route of one's own is called and repeated like all others", async () => {
+  const asked = { user_id: "ana", text: "First.", idempotency_key: "s-1" };
+  const script = [problem(503, "access_unconfirmed"), [200, { result: "First." }]];
+  const came = await backend(script, async (billing) => {
+    assert.deepEqual(await billing.call("POST", "/summarize", asked, { short: "true" }), { result: "First." });
+  });
+  assert.deepEqual(came.map((each) => each.body), [asked, asked]);
+  assert.equal(came[0].url, "/summarize?short=true");
+});
+
+const SECRET = `whsec_${Buffer.alloc(32, "a").toString("base64")}`;
+const OTHER = `whsec_${Buffer.alloc(32, "b").toString("base64")}`;
+const EVENT = JSON.stringify({
+  specversion: "1.0", id: "5f0c2c0e", source: "/", type: "access.granted", subject: "customer-17",
+  time: "2026-03-01T12:00:00.250Z", sequence: "7", data: { plan: "Usage Pro – ä" },
+});
+
+function signed(secret, { body = EVENT, at = Date.now() / 1000, id = "msg_1" } = {}) {
+  const moment = String(Math.floor(at));
+  const key = Buffer.from(secret.slice(6), "base64");
+  const signature = createHmac("sha256", key).update(`${id}.${moment}.${body}`).digest("base64");
+  return { "webhook-id": id, "webhook-timestamp": moment, "webhook-signature": `v1,${signature}` };
+}
+
+test("an event that the backend signed is read", async () => {
+  const read = {
+    id: "5f0c2c0e", type: "access.granted", userId: "customer-17", sequence: 7,
+    occurredAt: new Date("2026-03-01T12:00:00.250Z"), data: { plan: "Usage Pro – ä" },
+  };
+  assert.deepEqual(await readEvent(EVENT, signed(SECRET), SECRET), read);
+  assert.deepEqual(await readEvent(Buffer.from(EVENT), new Headers(signed(SECRET)), [OTHER, SECRET]), read);
+});
+
+test("what the backend did not send is refused", async () => {
+  const now = Date.now() / 1000;
+  const wrong = [
+    signed(OTHER),
+    signed(SECRET, { body: `${EVENT} ` }),
+    signed(SECRET, { at: now - 301 }),
+    signed(SECRET, { at: now + 400 }),
+    { ...signed(SECRET), "webhook-id": "msg_2" },
+    { ...signed(SECRET), "webhook-signature": "v1,nonsense v1,!" },
+    { ...signed(SECRET), "webhook-timestamp": "soon" },
+    {},
+  ];
+  for (const headers of wrong) await assert.rejects(readEvent(EVENT, headers, SECRET), WrongSignature);
+  // Else an empty variable would open the door.
+  for (const secret of ["", "whsec_", SECRET.slice(6)]) {
+    await assert.rejects(readEvent(EVENT, signed(SECRET), secret), TypeError);
+  }
 });
