@@ -149,6 +149,8 @@ def worker_environment(spec: FunctionSpec, runtime_api: str, sidecars: Sidecars)
         "EMAIL_ENDPOINT_URL": f"http://{LOOPBACK}:{sidecars.secrets_port}",
         # AWS's SDKs read this one themselves.
         "AWS_ENDPOINT_URL_LAMBDA": f"http://{LOOPBACK}:{sidecars.secrets_port}",
+        # Endpoints of products may be on this machine, and are not encrypted then.
+        "EVENT_RECEIVERS_ON_LOOPBACK": "true",
         # For a debugger, which would warn that Python's own modules have no files.
         "PYDEVD_DISABLE_FILE_VALIDATION": "1",
     }

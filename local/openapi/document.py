@@ -28,6 +28,7 @@ _TAGS = {
     "portal": "Portal and invoices",
     "dashboard": "Users and dashboard",
     "track_usage": "Usage",
+    "events": "Events",
 }
 _TAG_WORDS = {
     "Accounts": "Sign-up, sign-in, and a person's own account.",
@@ -35,6 +36,7 @@ _TAG_WORDS = {
     "Portal and invoices": "The portal of the billing provider, and what works without it.",
     "Users and dashboard": "The users of a product, what they used, and what the stack says.",
     "Usage": "Report, check, reserve, correct and export usage.",
+    "Events": "What became true of users: read it, or have it posted to your product.",
     "Pages": "Pages for people, and the description of this API.",
     "Webhooks": "What the billing provider sends to the stack.",
 }

@@ -426,6 +426,26 @@ CHAPTERS = (
         },
     ),
     Chapter(
+        "Outgoing events",
+        {
+            "endpoint_not_found": Guide(
+                404,
+                "There is no endpoint with this id. It may have been deleted.",
+                "Use an id of `GET /events/endpoints`.",
+            ),
+            "event_not_found": Guide(
+                404,
+                "There is no event with this id. It may be too old for the log.",
+                "Use the `id` of an event. If the event is too old, read the user's state instead.",
+            ),
+            "too_many_endpoints": Guide(
+                409,
+                "The stack has ten endpoints, which are as many as it can have.",
+                "Delete one, or have one endpoint hand events on.",
+            ),
+        },
+    ),
+    Chapter(
         "Our side",
         {
             "billing_provider_error": Guide(

@@ -113,6 +113,14 @@ EXPECTED = {
     "`cookie`, `immediate`": "true or false",
     "`iss`": "1 to 2,000 characters",
     "`sub`": f"1 to {identity_tokens.MAX_SUBJECT} characters",
+    "`url` of an endpoint": f"at most {sizes(field(shapes.CreateEndpoint, 'url')).split()[-1]}"
+    " characters: an https address that is reached from the internet",
+    "`types`": f"{sizes(field(shapes.CreateEndpoint, 'types'), lambda n: ['a.b'] * n)} types",
+    "`description`": f"{sizes(field(shapes.CreateEndpoint, 'description'))} characters",
+    "`enabled`": "true or false",
+    "`event`": "the id of an outgoing event",
+    "`state`": "`pending`, `sent` or `failed`",
+    "`after`": "0 or a place that was answered",
     "token of an identity provider": f"at most {identity_tokens.MAX_TOKEN_LENGTH:,} characters",
     "`token`": f"{sizes(field(shapes.VerifyEmail, 'token'))} characters",
 }
@@ -128,7 +136,8 @@ def table() -> dict[str, str]:
 def names() -> Iterator[str]:
     for model in shapes.Request.__subclasses__():
         if model.__module__ == shapes.__name__:  # a function of one's own has bodies of its own
-            yield from model.model_fields
+            fields = model.model_fields.items()
+            yield from (field.alias or name for name, field in fields)
     for path in json.loads((ROOT / "docs" / "openapi.json").read_text())["paths"].values():
         for operation in path.values():
             found = operation.get("parameters", [])

@@ -89,8 +89,8 @@ def needs(text: str) -> set[Need]:
         found |= {(name, "select") for name in aliases.values()}
         for match in re.finditer(r"insert into (\w+)(.*?)(?=insert into|$)", statement, re.DOTALL):
             found.add((match[1], "insert"))
-            if "do update" in match[2]:
-                found.add((match[1], "update"))
+            if "do update" in match[2]:  # which reads the row that is there
+                found |= {(match[1], "update"), (match[1], "select")}
         written = re.findall(r"(?<!for )(?<!no key )(?<!do )\bupdate (\w+)", statement)
         found |= {(name, "update") for name in written}
         found |= {(name, "delete") for name in re.findall(r"delete from (\w+)", statement)}

@@ -260,7 +260,7 @@ class TestSchedules:
         queue = {"Fn::GetAtt": ["FailureQueue", "Arn"]}
         schedules = of_type(translated, "AWS::Scheduler::Schedule")
         invocations = of_type(translated, "AWS::Lambda::EventInvokeConfig")
-        assert len(schedules) == len(invocations) == 3
+        assert len(schedules) == len(invocations) == 4
         for name, schedule in schedules.items():
             target = schedule["Target"]
             assert target["DeadLetterConfig"] == {"Arn": queue}, name
@@ -410,7 +410,7 @@ class TestLogs:
             f["LoggingConfig"]["LogGroup"]["Ref"]
             for f in of_type(translated, "AWS::Lambda::Function").values()
         ]
-        assert sorted([*used, "AccessLogs"]) == sorted(groups)
+        assert sorted([*used, "AccessLogs", "OutgoingEventLogs"]) == sorted(groups)
         assert groups
         for name, group in groups.items():
             assert group["RetentionInDays"] == {"Ref": "LogRetentionDays"}, name
@@ -422,7 +422,7 @@ class TestLogs:
         groups = {n: r for n, r in translated.items() if r["Type"] == "AWS::Logs::LogGroup"}
         assert groups
         for name, group in groups.items():
-            of_function = name != "AccessLogs"
+            of_function = name not in ("AccessLogs", "OutgoingEventLogs")
             kept = (group.get("DeletionPolicy"), group.get("UpdateReplacePolicy"))
             assert kept == (("Retain", "Retain") if of_function else (None, None)), name
             assert ("LogGroupName" in group["Properties"]) is not of_function, name

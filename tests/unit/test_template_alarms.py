@@ -208,6 +208,7 @@ class TestAlarms:
             "DeliverySilentAlarm": "breaching",
             "ReconcileSilentAlarm": "breaching",
             "MailSilentAlarm": "breaching",
+            "EventsSilentAlarm": "breaching",
             "DatabaseCapacityAlarm": "missing",
         } | dict.fromkeys(KEEP_THEIR_STATE, "ignore")
         assert ALARMS[name]["TreatMissingData"] == expected.get(name, "notBreaching")

@@ -19,8 +19,8 @@ FUNCTIONS = of_type(TEMPLATE_AS_WRITTEN["Resources"], "AWS::Serverless::Function
 SHARED: dict[str, Any] = TEMPLATE_AS_WRITTEN["Globals"]["Function"]["Environment"]["Variables"]
 CONFIG = BILLING / "config.py"
 
-# The local stack alone has a clock of its own.
-LOCAL = {"CLOCK_URL"}
+# The local stack alone has a clock of its own, and endpoints on its own machine.
+LOCAL = {"CLOCK_URL", "EVENT_RECEIVERS_ON_LOOPBACK"}
 # Read by Powertools, by the secrets extension, by nobody (it makes each build a new version), and
 # by the module of metrics, which every function has.
 READ_BY_OTHERS = {
@@ -58,6 +58,13 @@ VALUES: dict[str, Any] = {
     "EMAIL_CONFIGURATION_SET": {"Fn::If": ["HasEmail", {"Ref": "EmailConfigurationSet"}, ""]},
     "SEND_MAIL_FUNCTION": {"Ref": "SendMailFunction.Alias"},
     "WEBHOOK_SECRET_ARN": WEBHOOK_SECRET,
+    "EVENT_BUS": {
+        "Fn::If": [
+            "MakesEventBus",
+            {"Fn::GetAtt": ["OutgoingEventBus", "Arn"]},
+            {"Ref": "EventBus"},
+        ]
+    },
     "PAGES": {"Fn::If": ["HasPages", "true", "false"]},
 }
 ACCOUNTS_ROLE = {"Fn::Sub": "${DatabaseAccountsSecretArn}"}

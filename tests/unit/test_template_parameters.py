@@ -26,6 +26,8 @@ GIVEN = {
     "AppUrl": "https://app.example",
     "AllowedOrigins": "https://app.example",
     "RunbookUrl": "https://runbook.example",
+    # Without it, the stack would make no bus here.
+    "EventBus": "own",
     # Without them, the operators' page would not be looked at here.
     "Operators": "ana@a.example",
 }
@@ -39,6 +41,7 @@ BESIDE: dict[str, dict[str, str]] = {
 OTHER = {
     "AllowedOrigins": "https://app.example,https://other.example",
     "BuildId": "1" * 16,
+    "EventBus": "",
     "MigrationPort": "5433",
     "Operators": "",
     "OtherConcurrency": "5",
@@ -224,13 +227,19 @@ EFFECTS: dict[str, set[str]] = {
     "ServiceKeysSecretArn": roles(*told("SERVICE_KEYS_SECRET_ARN")),
     "AppSecretArn": {"AppSecret"} | roles("Account", "Pages", "SendMail", "Session", "Signup"),
     "PeopleSecretArn": {"PeopleSecret"}
-    | roles("Account", "Dashboard", "Pages", "Session", "Signup"),
+    | roles("Account", "Dashboard", "Events", "Pages", "SendEvents", "Session", "Signup"),
     "Pages": WITH_PAGES | WITH_OPS,
     "OwnAccounts": WITH_PAGES | WITH_OPS,
     "Operators": WITH_OPS,
     "EmailFrom": {"EmailConfigurationSet", "EmailEvents"}
     | {"UnwelcomeMails", "UnwelcomeMailsPermission"}
     | roles("SendMail"),
+    "EventBus": {
+        *("OutgoingEventBus", "OutgoingEventArchive", "OutgoingEventRule", "OutgoingEventLogs"),
+        *("OutgoingEventLogsPolicy", "OutgoingEventFailures", "OutgoingEventFailuresPolicy"),
+        "Output EventBusArn",
+    }
+    | roles("SendEvents"),
     "DatabaseSecretArn": roles(*FUNCTIONS) - roles("RegisterWebhook", *OF_ACCOUNTS),
     "DatabaseAccountsSecretArn": roles("Migrate", *OF_ACCOUNTS),
     "DatabaseOwnerSecretArn": roles("Migrate"),

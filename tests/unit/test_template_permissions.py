@@ -89,7 +89,9 @@ NEEDS: dict[str, Callable[[str], bool]] = {
     "APP_SECRET_ARN": lambda f: (
         "app_secret_id" in reached(f) or bool({"attempts", "links"} & built(f))
     ),
-    "PEOPLE_SECRET_ARN": lambda f: bool({"links", "people", "signing_in"} & built(f)),
+    "PEOPLE_SECRET_ARN": lambda f: bool(
+        {"links", "people", "signing_in", "endpoint_secret"} & built(f)
+    ),
 }
 
 
@@ -166,7 +168,7 @@ class TestFunction:
             ]
             for condition, keys in KEYS
         ]
-        conditional = [each for each in conditional if each[0] != "HasEmail"]
+        conditional = [each for each in conditional if each[0] not in ("HasEmail", "HasEventBus")]
         assert conditional == (encrypts if writes_a_secret(function) else [])
 
     def test_who_sends_mails_may_send_from_the_stacks_address_alone(self, function: str) -> None:
@@ -195,6 +197,21 @@ class TestFunction:
         wakes = "mail_sender" in built(function)
         assert allowed(function, "lambda:InvokeFunction") == (alias if wakes else [])
 
+    def test_who_puts_events_may_put_them_on_the_stacks_bus_alone(self, function: str) -> None:
+        granted = [
+            s["Fn::If"] for s in statements(function) if "HasEventBus" in s.get("Fn::If", [])
+        ]
+        if "event_bridge" not in built(function):
+            assert granted == []
+            return
+        bus = {"Fn::GetAtt": ["OutgoingEventBus", "Arn"]}
+        put = {
+            "Effect": "Allow",
+            "Action": "events:PutEvents",
+            "Resource": {"Fn::If": ["MakesEventBus", bus, {"Ref": "EventBus"}]},
+        }
+        assert granted == [["HasEventBus", put, {"Ref": "AWS::NoValue"}]]
+
     def test_nothing_else_is_granted(self, function: str) -> None:
         """A new action has to be argued for here."""
         actions = {a for s in statements(function) for a in as_list(s.get("Action", []))}
@@ -221,7 +238,7 @@ class TestCode:
         """So that is all a policy has to allow for the code's own sake."""
         sources = [*BILLING.rglob("*.py"), *ROOT.glob("functions/*/*.py")]
         callers = {p.name for p in sources if "boto3.client(" in p.read_text(encoding="utf-8")}
-        assert callers == {"secrets.py", "service.py", "waking.py"}
+        assert callers == {"secrets.py", "service.py", "waking.py", "event_bridge.py"}
         text = (BILLING / "credentials" / "secrets.py").read_text(encoding="utf-8")
         assert text.count("boto3.client(") == text.count('boto3.client("secretsmanager"') == 1
         assert '"get_secret_value"' in text
@@ -229,6 +246,8 @@ class TestCode:
         for name, call in (("service.py", "send_email("), ("waking.py", "invoke(")):
             text = (BILLING / "mail" / name).read_text(encoding="utf-8")
             assert text.count("boto3.client(") == text.count(call) == 1
+        text = (BILLING / "events" / "event_bridge.py").read_text(encoding="utf-8")
+        assert text.count("boto3.client(") == text.count("put_events(") == 1
 
 
 class TestShared:

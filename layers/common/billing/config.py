@@ -69,6 +69,9 @@ class Settings:
     email_from: str  # the address that mails come from; "": no mail is sent
     email_configuration_set: str  # SES's name for how mails are sent; "" names none
     email_endpoint: str | None  # the address of SES, if not the public one
+    event_bus: str  # the EventBridge bus that outgoing events are put on: name or ARN; "": none
+    events_endpoint: str | None  # the address of EventBridge, if not the public one
+    receivers_on_loopback: bool  # whether endpoints may be on this machine (the local stack)
     send_mail_function: str  # the ARN of the function that sends mails; "": nothing wakes it
     trusted_proxy_hops: int
     delivery_interval: timedelta
@@ -145,6 +148,9 @@ def from_env(env: Mapping[str, str]) -> Settings:
         email_from=env.get("EMAIL_FROM", ""),
         email_configuration_set=env.get("EMAIL_CONFIGURATION_SET", ""),
         email_endpoint=env.get("EMAIL_ENDPOINT_URL") or None,
+        event_bus=env.get("EVENT_BUS", ""),
+        events_endpoint=env.get("EVENTS_ENDPOINT_URL") or None,
+        receivers_on_loopback=_flag(env, "EVENT_RECEIVERS_ON_LOOPBACK", default=False),
         send_mail_function=env.get("SEND_MAIL_FUNCTION", ""),
         trusted_proxy_hops=_integer(env, "TRUSTED_PROXY_HOPS", 0),
         delivery_interval=timedelta(seconds=_integer(env, "DELIVERY_INTERVAL_SECONDS", 300)),

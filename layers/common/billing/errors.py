@@ -114,6 +114,10 @@ TITLES = {
     "below_zero": "The total would fall below zero",
     "no_period": "There is no allowance period for this correction",
     "entry_not_found": "The ledger has no such entry",
+    # outgoing events
+    "endpoint_not_found": "There is no endpoint with this id",
+    "event_not_found": "There is no event with this id",
+    "too_many_endpoints": "There are too many endpoints",
     "conflict": "The current state forbids the request",
     # our side
     "billing_provider_error": "The billing provider did not carry out the request",

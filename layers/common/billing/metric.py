@@ -29,6 +29,15 @@ class Metric(StrEnum):
     MAIL_AGE_SECONDS = "MailAgeSeconds"
     ADDRESSES_SUPPRESSED = "AddressesSuppressed"
 
+    # outgoing events
+    EVENTS_SENT = "EventsSent"
+    EVENTS_POSTPONED = "EventsPostponed"
+    EVENTS_FAILED = "EventsFailed"
+    EVENTS_AGE_SECONDS = "EventsAgeSeconds"
+    EVENT_ENDPOINTS_OFF = "EventEndpointsOff"
+    EVENTS_ON_BUS = "EventsOnBus"
+    EVENTS_PASSED_OVER = "EventsPassedOver"
+
     # buying and managing
     CHECKOUTS_STARTED = "CheckoutsStarted"
     CURRENCY_NOT_OFFERED = "CurrencyNotOffered"

@@ -22,7 +22,7 @@ def transport() -> httpx.HTTPTransport:
     made = httpx.HTTPTransport(trust_env=False)
     # httpx takes no network backend as an argument. The alternative would be a copy of its
     # transport.
-    made._pool._network_backend = _Backend()  # noqa: SLF001
+    made._pool._network_backend = Backend()  # noqa: SLF001
     return made
 
 
@@ -33,7 +33,9 @@ def _left(limit: float | None) -> float:
     return left if limit is None else min(limit, left)
 
 
-class _Backend(httpcore.SyncBackend):
+class Backend(httpcore.SyncBackend):
+    """Opens connections whose operations time out when the deadline `current` is over."""
+
     def connect_tcp(
         self,
         host: str,

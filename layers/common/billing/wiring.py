@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from billing.credentials.webhook_secrets import Vault
     from billing.deadline import Deadline
     from billing.debts.refusing import Debtors
+    from billing.events.event_bridge import EventBridge
+    from billing.events.receivers import Receivers
     from billing.mail.service import Ses
     from billing.mail.waking import Waker
     from billing.subscriptions.access import Access
@@ -190,6 +192,30 @@ def ses() -> "Ses":
     from billing.mail.service import Ses
 
     return Ses(settings().email_endpoint, settings().email_configuration_set)
+
+
+def event_bridge() -> "EventBridge":
+    """The bus that outgoing events are put on, for one run."""
+    from billing.events.event_bridge import EventBridge
+
+    return EventBridge(settings().event_bus, settings().events_endpoint)
+
+
+def event_receivers() -> "Receivers":
+    """Makes the calls to endpoints, for one run: the connections of an older one may be dead."""
+    from billing.events.receivers import Receivers
+
+    return Receivers(allow_loopback=settings().receivers_on_loopback)
+
+
+def endpoint_secret() -> str:
+    """The secret from which the secrets of endpoints are computed. Nobody rotates it."""
+    return secrets().text(settings().people_secret_id)
+
+
+def event_source() -> str:
+    """What outgoing events name as their source."""
+    return settings().app_url or "/"
 
 
 @cache

@@ -17,6 +17,7 @@ from billing.errors import TITLES
 from functions.account import app as account
 from functions.checkout import app as checkout
 from functions.dashboard import app as dashboard
+from functions.events import app as events
 from functions.portal import app as portal
 from functions.session import app as session
 from functions.signup import app as signup
@@ -34,7 +35,7 @@ HANDLERS = {
     "plans": checkout, "portal": portal, "subscription": portal, "recovery": portal,
     "invoices": portal, "dashboard": dashboard, "users": dashboard,
     "health": dashboard, "usage": track_usage, "/account/audit": dashboard,
-    "account": account, "email": account,
+    "account": account, "email": account, "events": events,
     "password": account, "sessions": account,
     "/account/export": dashboard, "/account/usage": dashboard,
     "/account/usage/events": dashboard,

@@ -13,10 +13,12 @@ import pytest
 
 from billing.delivery import sending
 from billing.errors import InvalidRequest
+from billing.events import delivering
 from functions.deliver_usage import app as deliver_usage
 from functions.migrate import app as migrate
 from functions.reconcile import app as reconcile
 from functions.register_webhook import app as register_webhook
+from functions.send_events import app as send_events
 from functions.send_mail import app as send_mail
 from tests.integration.conftest import CloudFormation, Context
 from tests.integration.functions.calling import event, start
@@ -143,7 +145,8 @@ def _environment(migrated_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_function_is_called() -> None:
     """A new one is called as its events in the template say."""
     assert [module_of(each) for each in DEPLOYING] == [migrate, register_webhook]
-    assert {module_of(each) for each in SCHEDULED} == {deliver_usage, reconcile, send_mail}
+    scheduled = {deliver_usage, reconcile, send_events, send_mail}
+    assert {module_of(each) for each in SCHEDULED} == scheduled
     assert len(HTTP) + len(SCHEDULED) + len(DEPLOYING) == len(FUNCTIONS)
 
 
@@ -259,6 +262,7 @@ def without_work(ran: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     )
     monkeypatch.setattr(sending, "deliver", instead(sending.Summary()))
     monkeypatch.setattr("billing.mail.sending.tidy", instead(None))
+    monkeypatch.setattr("billing.events.delivering.deliver", instead(delivering.Done()))
     monkeypatch.setattr(migrate, "_migrate", instead([]))
     monkeypatch.setattr(register_webhook, "_registration", lambda *_: _Registration(ran))
 

@@ -57,6 +57,11 @@ class Action(StrEnum):
     PORTAL = "billing.portal_opened"
     RECOVERY = "billing.recovery_opened"
     LIMIT_CHANGED = "billing.spend_limit_changed"
+    ENDPOINT_ADDED = "event_endpoint.added"
+    ENDPOINT_CHANGED = "event_endpoint.changed"
+    ENDPOINT_ROTATED = "event_endpoint.secret_rotated"
+    ENDPOINT_DELETED = "event_endpoint.deleted"
+    EVENTS_REDELIVERED = "event_endpoint.events_redelivered"
     COMMAND = "operator.command"
 
 

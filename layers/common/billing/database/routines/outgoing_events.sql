@@ -10,7 +10,8 @@ language sql as $$
     values (p_user, p_type, p_occurred, p_data)
 $$;
 
--- Gives places to the events that have none, in the order of inserting, and returns how many. Only
+-- Gives places to the events that have none, in the order of inserting, and returns how many. Each
+-- of them gets a delivery for each endpoint that is switched on and wants its type. Only
 -- one transaction does so at a time, and it sees committed events only. So places appear in their
 -- order: whoever has read up to a place never misses an event before it.
 create or replace function place_events(p_limit integer) returns integer
@@ -45,6 +46,14 @@ begin
     join counted c on c.user_id = n.user_id
     where e.id = n.id;
     get diagnostics v_placed = row_count;
+    -- An endpoint that is being deleted meanwhile is waited for, and gets no deliveries.
+    insert into event_delivery (endpoint, event, user_id, place)
+    select p.id, e.id, e.user_id, e.place
+    from (
+        select q.id, q.types from event_endpoint q where q.disabled_at is null for key share
+    ) as p
+    join outgoing_event e on p.types is null or e.type = any (p.types)
+    where e.place > v_newest and e.place <= v_newest + v_placed;
     update newest_place set place = v_newest + v_placed where v_placed > 0;
     return v_placed;
 end

@@ -1,0 +1,164 @@
+-- Deliveries of outgoing events to the product's endpoints (docs/decisions/0051).
+
+-- How long an event of a user is waited for before the endpoint gets the user's later ones.
+create or replace function event_patience() returns interval
+language sql immutable as $$ select interval '1 hour' $$;
+
+-- After how long a delivery is given up, and an endpoint that takes nothing is switched off.
+create or replace function event_given_up_after() returns interval
+language sql immutable as $$ select interval '3 days' $$;
+
+-- Whether a user's later events may be sent before this pending one: it has failed for an hour, is
+-- not being sent, and is not due. If the endpoint has taken nothing since the first failure, the
+-- endpoint may be down rather than the event be at fault: then later events are only tried right
+-- after this one was, so that all arrive in order when the endpoint is back.
+create or replace function may_be_overtaken(p_delivery event_delivery, p_succeeded timestamptz)
+returns boolean
+language sql stable as $$
+    select p_delivery.first_failed_at <= now() - event_patience()
+       and p_delivery.leased_until is null
+       and p_delivery.due_at > now()
+       and (p_succeeded > p_delivery.first_failed_at
+            or p_delivery.attempted_at > now() - interval '1 minute')
+$$;
+
+-- Leases up to p_free[i] deliveries that are due at p_endpoints[i], each in the order of places.
+create or replace function lease_event_deliveries(
+    p_endpoints text[], p_free integer[], p_lease interval
+) returns table (endpoint text, event uuid, attempt integer)
+language sql as $$
+    with due as materialized (
+        select found.endpoint, found.event
+        from unnest(p_endpoints, p_free) as room (endpoint, free)
+        join event_endpoint p on p.id = room.endpoint and p.disabled_at is null
+        cross join lateral (
+            select d.endpoint, d.event
+            from event_delivery d
+            where d.endpoint = room.endpoint and d.state = 'pending' and d.due_at <= now()
+              and (d.leased_until is null or d.leased_until <= now())
+              and not exists (
+                  select from event_delivery e
+                  where e.endpoint = d.endpoint and e.user_id = d.user_id
+                    and e.state = 'pending' and e.place < d.place
+                    and may_be_overtaken(e, p.succeeded_at) is not true
+              )
+            order by d.place
+            limit room.free
+            for update of d skip locked
+        ) as found
+    )
+    update event_delivery d set
+        leased_until = now() + p_lease, attempted_at = now(), attempts = d.attempts + 1
+    from due
+    where d.endpoint = due.endpoint and d.event = due.event
+    returning d.endpoint, d.event, d.attempts
+$$;
+
+-- Records what became of attempt p_attempt. p_reason is null where the endpoint took the event.
+-- p_pause is how long the next attempt waits. An attempt that another has followed changes nothing,
+-- unless it was taken. Returns why the endpoint was switched off by it: 'failures', 'gone' or null.
+create or replace function record_event_attempt(
+    p_endpoint text, p_event uuid, p_attempt integer,
+    p_status integer, p_reason text, p_milliseconds integer, p_pause interval
+) returns text
+language plpgsql as $$
+declare
+    v_failing timestamptz;
+    v_succeeded timestamptz;
+    v_is_off boolean;
+    v_failed timestamptz;
+    v_gives_up boolean;
+    v_off text;
+begin
+    -- One recording at a time for an endpoint: the endpoint's own columns sum up all its attempts.
+    select p.failing_since, p.succeeded_at, p.disabled_at is not null
+    into v_failing, v_succeeded, v_is_off
+    from event_endpoint p where p.id = p_endpoint for no key update;
+    select d.first_failed_at into v_failed from event_delivery d
+    where d.endpoint = p_endpoint and d.event = p_event;
+    if not found then
+        return null;  -- the endpoint or the event was deleted meanwhile
+    end if;
+    insert into event_attempt (endpoint, event, number, at, milliseconds, status, reason)
+    values (p_endpoint, p_event, p_attempt, clock_timestamp(), p_milliseconds, p_status, p_reason)
+    on conflict do nothing;
+
+    if p_reason is null then
+        update event_delivery set
+            state = 'sent', leased_until = null, ended_at = now(), last_status = p_status,
+            last_reason = null
+        where endpoint = p_endpoint and event = p_event and state <> 'sent';
+        if v_failing is not null then
+            -- The endpoint is back, so nothing waits any longer.
+            update event_delivery set due_at = now()
+            where endpoint = p_endpoint and state = 'pending' and due_at > now();
+        end if;
+        update event_endpoint set succeeded_at = now(), failing_since = null
+        where id = p_endpoint;
+        return null;
+    end if;
+
+    v_failed := coalesce(v_failed, now());
+    v_gives_up := v_failed <= now() - event_given_up_after();
+    update event_delivery set
+        state = case when v_gives_up then 'failed' else 'pending' end,
+        ended_at = case when v_gives_up then now() end,
+        leased_until = null, first_failed_at = v_failed, due_at = now() + p_pause,
+        last_status = p_status, last_reason = p_reason
+    where endpoint = p_endpoint and event = p_event
+      and state = 'pending' and attempts = p_attempt;
+    if not found then
+        return null;
+    end if;
+
+    -- If the endpoint took others since this one first failed, the event is at fault.
+    if v_succeeded is null or v_succeeded < v_failed then
+        v_failing := coalesce(v_failing, now());
+    end if;
+    if not v_is_off then
+        v_off := case
+            when p_status = 410 then 'gone'
+            when v_failing <= now() - event_given_up_after() then 'failures'
+        end;
+    end if;
+    update event_endpoint set
+        failing_since = v_failing,
+        disabled_at = case when v_off is null then disabled_at else now() end,
+        disabled_by = coalesce(v_off, disabled_by)
+    where id = p_endpoint;
+    return v_off;
+end
+$$;
+
+-- Sends events to an endpoint again, or for the first time: p_event, or all from p_from up to
+-- p_to that the endpoint wants, p_limit at most. Events that wait already go on waiting. Returns how
+-- many now wait that did not.
+create or replace function redeliver_events(
+    p_endpoint text, p_event uuid, p_from timestamptz, p_to timestamptz, p_after bigint,
+    p_limit integer
+) returns table (queued bigint, last_place bigint)
+language sql as $$
+    with wanted as materialized (
+        select e.id, e.user_id, e.place
+        from event_endpoint p
+        join outgoing_event e on e.place is not null and (
+            e.id = p_event
+            or p_event is null and e.occurred_at >= p_from and e.occurred_at < p_to
+               and (p.types is null or e.type = any (p.types))
+        )
+        where p.id = p_endpoint and e.place > p_after
+        order by e.place
+        limit p_limit
+    ),
+    put as (
+        insert into event_delivery as d (endpoint, event, user_id, place)
+        select p_endpoint, w.id, w.user_id, w.place from wanted w
+        order by w.place
+        on conflict (endpoint, event) do update set
+            state = 'pending', ended_at = null, waits_since = now(), due_at = now(),
+            first_failed_at = null
+        where d.state <> 'pending'
+        returning d.event
+    )
+    select (select count(*) from put), (select max(w.place) from wanted w)
+$$;

@@ -1,0 +1,22 @@
+-- How far the outgoing events were put on the EventBridge bus.
+
+-- The place up to which they were put. A bus with another name begins with the newest place.
+-- name: begin
+insert into event_bus as b (id, bus, place)
+values (1, %(bus)s, coalesce((select n.place from newest_place n), 0))
+on conflict (id) do update set
+    bus = excluded.bus,
+    place = case when b.bus = excluded.bus then b.place else excluded.place end
+returning b.place
+
+-- Another run may have come further.
+-- name: advance
+update event_bus set place = greatest(place, %(place)s) where id = 1 and bus = %(bus)s
+
+-- name: forget
+delete from event_bus
+
+-- name: age
+select extract(epoch from now() - min(e.inserted_at))::float8
+from event_bus b
+join outgoing_event e on e.place > b.place

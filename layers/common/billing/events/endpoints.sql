@@ -1,0 +1,95 @@
+-- The product's endpoints, and their deliveries.
+
+-- Takes the first free slot. No row if there is none, or if another request takes the same one.
+-- name: insert
+with free as (
+    select s.slot from generate_series(1, 10) as s (slot)
+    where not exists (select from event_endpoint p where p.slot = s.slot)
+    order by s.slot
+    limit 1
+),
+made as (
+    insert into event_endpoint (id, slot, url, types, description)
+    select %(id)s, f.slot, %(url)s, %(types)s::text[], %(description)s from free f
+    on conflict (slot) do nothing
+    returning id, url, types, description, created_at, generation, previous_until, failing_since,
+              disabled_at, disabled_by
+)
+select m.id, m.url, m.types, m.description, m.created_at, m.generation, m.previous_until,
+       m.failing_since, m.disabled_at, m.disabled_by, audit(null, %(entry)s::jsonb) as noted
+from made m
+
+-- name: all
+select id, url, types, description, created_at, generation, previous_until, failing_since,
+       disabled_at, disabled_by
+from event_endpoint
+order by created_at, id
+
+-- name: get
+select id, url, types, description, created_at, generation, previous_until, failing_since,
+       disabled_at, disabled_by
+from event_endpoint
+where id = %(id)s
+
+-- Changes an endpoint. Switched on again, its waiting deliveries begin anew.
+-- name: change
+with changed as (
+    update event_endpoint set
+        url = coalesce(%(url)s::text, url),
+        types = case when %(sets_types)s then %(types)s::text[] else types end,
+        description = coalesce(%(description)s::text, description),
+        failing_since = case when %(enabled)s::boolean then null else failing_since end,
+        disabled_at = case when %(enabled)s::boolean is null then disabled_at
+                           when not %(enabled)s::boolean then coalesce(disabled_at, now()) end,
+        disabled_by = case when %(enabled)s::boolean is null then disabled_by
+                           when not %(enabled)s::boolean then coalesce(disabled_by, 'request') end
+    where id = %(id)s
+    returning id, url, types, description, created_at, generation, previous_until, failing_since,
+              disabled_at, disabled_by
+),
+begun as (
+    update event_delivery d set
+        first_failed_at = null, waits_since = now(), due_at = now()
+    from changed c
+    where d.endpoint = c.id and d.state = 'pending' and %(enabled)s::boolean
+)
+select c.id, c.url, c.types, c.description, c.created_at, c.generation, c.previous_until,
+       c.failing_since, c.disabled_at, c.disabled_by, audit(null, %(entry)s::jsonb) as noted
+from changed c
+
+-- name: delete
+with gone as (
+    delete from event_endpoint where id = %(id)s returning id
+)
+select g.id, audit(null, %(entry)s::jsonb) as noted from gone g
+
+-- name: rotate
+with changed as (
+    update event_endpoint set
+        generation = generation + 1, previous_until = now() + %(overlap)s::interval
+    where id = %(id)s
+    returning id, url, types, description, created_at, generation, previous_until, failing_since,
+              disabled_at, disabled_by
+)
+select c.id, c.url, c.types, c.description, c.created_at, c.generation, c.previous_until,
+       c.failing_since, c.disabled_at, c.disabled_by, audit(null, %(entry)s::jsonb) as noted
+from changed c
+
+-- name: deliveries
+select d.event, d.place, e.type, d.user_id, e.sequence, d.state, d.attempts,
+       case when d.state = 'pending' then d.due_at end as due_at, d.attempted_at,
+       d.last_status as status, d.last_reason as reason, d.ended_at
+from event_delivery d
+join outgoing_event e on e.id = d.event
+where d.endpoint = %(id)s
+  and (%(state)s::text is null or d.state = %(state)s::text)
+  and (%(before)s::bigint is null or d.place < %(before)s::bigint)
+order by d.place desc
+limit %(limit)s
+
+-- No row if there is no such endpoint.
+-- name: redeliver
+select r.queued, r.last_place, audit(null, %(entry)s::jsonb) as noted
+from event_endpoint p,
+     redeliver_events(p.id, %(event)s::uuid, %(start)s, %(end)s, %(after)s, %(limit)s) as r
+where p.id = %(id)s
