@@ -56,9 +56,10 @@ class Period:
     `booked` is the sum of the entries that are left in the ledger, `total` that of all entries.
     `withheld` was never delivered. `parked` was refused; credits lower it, because Commet has those
     units. `moved` was booked by Commet in another period, and `carried` in this one although it was
-    counted in another. `known_amount` is what the parked rows say they are worth, None if one of
-    them does not say it. `undecided` of them wait for a person or for Commet. Of `unplaced`
-    deliveries it is not known in which period Commet booked them.
+    counted in another. Of a trial or free plan, `paid` occurred when the user paid already.
+    `known_amount` is what the parked rows say they are worth, None if one of them does not say it.
+    `undecided` of them wait for a person or for Commet. Of `unplaced` deliveries it is not known in
+    which period Commet booked them.
     """
 
     id: int
@@ -74,6 +75,7 @@ class Period:
     unclaimed: Decimal
     parked: Decimal
     moved: Decimal
+    paid: Decimal
     carried: Decimal
     unplaced: int
     undecided: int
@@ -142,7 +144,7 @@ class BillHistory(MoneyHistory):
         ]  # fmt: skip
         wrong += [
             f"{p.moved} of the free period {p.id} of {p.user_id} is billed"
-            for p in periods if p.moved and (p.is_free or p.is_trial)
+            for p in periods if p.moved > p.paid and (p.is_free or p.is_trial)
         ]  # fmt: skip
         wrong += [f"{p.unclaimed} of {p.user_id} was never sent" for p in periods if p.unclaimed]
         for who in PEOPLE:
@@ -330,6 +332,12 @@ select p.id, p.user_id, p.subscription_id, p.plan_id, p.starts_at, p.is_free, p.
        ) as booked,
        coalesce(t.total, 0) as total, coalesce(t.withheld, 0) as withheld,
        coalesce(greatest(t.total - t.claimed - t.withheld, 0), 0) as unclaimed,
+       (
+           select coalesce(sum(e.quantity), 0)
+           from usage_period n
+           join usage_event e on e.period = p.id and e.feature = 'storage'
+           where n.free_period = p.id and e.occurred_at >= n.paid_from
+       ) as paid,
        d.parked, d.moved, d.unplaced, d.undecided, d.known_amount, c.carried
 from usage_period p
 left join usage_total t on t.period = p.id and t.feature = 'storage'

@@ -201,6 +201,7 @@ ANA = PEOPLE[0]
 HEARD = Step("deliver_all", (0,))
 
 # Histories in which one rule alone decides. The random ones come by such places now and then.
+TRIAL = Step("subscribe_there", (ANA, "usage_pro", "monthly", 14))
 STORIES: dict[str, list[Step]] = {
     "a ceiling": [HEARD, Step("use", (ANA, "99")), Step("use_up_credit", (ANA, "40"))],
     "an own limit": [
@@ -274,6 +275,16 @@ STORIES: dict[str, list[Step]] = {
         Step("cancel", (ANA, True)), HEARD, Step("subscribe", (ANA, "tryout", "monthly")),
         Step("pay", (ANA, PAYS)), HEARD, Step("use", (ANA, "99")), Step("wait", (14.5,)), HEARD,
         Step("reconcile"), Step("use_late", (ANA, "1", 2)), Step("use", (ANA, "130")),
+    ],
+    "a trial that ends unheard by paying": [
+        Step("cancel", (ANA, True)), HEARD, TRIAL, Step("pay", (ANA, PAYS)), HEARD,
+        Step("use", (ANA, "99")), Step("upgrade", (ANA,)), Step("send"), HEARD,
+        Step("reconcile"), Step("use", (ANA, "940")), Step("send"),
+    ],
+    "usage of a paid plan of which nobody has heard": [
+        Step("cancel", (ANA, True)), HEARD, TRIAL, Step("pay", (ANA, PAYS)), HEARD,
+        Step("use", (ANA, "40")), Step("upgrade", (ANA,)), Step("use", (ANA, "3.5")),
+        Step("send"), HEARD, Step("reconcile"), Step("use", (ANA, "990")), Step("send"),
     ],
     "a free month and an upgrade": [
         Step("cancel", (ANA, True)), HEARD, Step("subscribe", (ANA, "free", "monthly")), HEARD,

@@ -45,6 +45,67 @@ language sql stable as $$
     )
 $$;
 
+-- Withholds what Commet booked in the first paid period of a delivery of the trial or free plan before
+-- it: the delivery was sent before we had heard that the user pays. The part that occurred before
+-- `paid_from` becomes a delivery of the paid period, which then has claimed more than it counts. So
+-- Commet's total is lowered once it is quiet, or the credit is parked if the period is over. Returns that
+-- part. The caller has locked the user and placed the delivery.
+create or replace function withhold_delivery(
+    p_period bigint, p_feature text, p_seq integer, p_billed bigint
+) returns numeric
+language plpgsql as $$
+declare
+    v_paid_from timestamptz;
+    v_paid numeric;
+    v_part numeric;
+    v_seq integer;
+begin
+    v_paid_from := (
+        select b.paid_from from usage_period b join usage_period p on p.id = b.free_period
+        where b.id = p_billed and p.id = p_period and is_unbilled(p)
+    );
+    if v_paid_from is null then
+        return 0;
+    end if;
+    -- Used since the user pays, and not placed there yet.
+    v_paid := (
+        select coalesce(sum(e.quantity), 0) from usage_event e
+        where e.period = p_period and e.feature = p_feature and e.occurred_at >= v_paid_from
+    ) - coalesce((
+        select t.carried from usage_total t where t.period = p_billed and t.feature = p_feature
+    ), 0);
+    v_part := (
+        select d.quantity - least(d.quantity, greatest(v_paid, 0)) from usage_delivery d
+        where d.period = p_period and d.feature = p_feature and d.seq = p_seq
+    );
+    if v_part <= 0 then
+        return 0;
+    end if;
+    -- The earlier period first: totals are locked in the order of their periods.
+    update usage_total set claimed = claimed - v_part, withheld = withheld + v_part
+    where period = p_period and feature = p_feature;
+    insert into usage_total as t (period, feature, total, claimed, seq)
+    values (p_billed, p_feature, 0, v_part, 1)
+    on conflict (period, feature) do update set
+        claimed = t.claimed + excluded.claimed, seq = t.seq + 1, fully_claimed = false
+    returning t.seq into v_seq;
+    insert into usage_delivery (
+        period, feature, seq, user_id, quantity, event_id, generation, body, state, claimed_at,
+        due_at, attempts, uncertain_since, sent_at, remote_id, billed_period, answered_at, doubted_at
+    )
+    select p_billed, d.feature, v_seq, d.user_id, v_part, d.event_id, d.generation, d.body, d.state,
+           d.claimed_at, d.due_at, d.attempts, d.uncertain_since, d.sent_at, d.remote_id, p_billed,
+           d.answered_at, d.doubted_at
+    from usage_delivery d
+    where d.period = p_period and d.feature = p_feature and d.seq = p_seq;
+    delete from usage_delivery
+    where period = p_period and feature = p_feature and seq = p_seq and quantity = v_part;
+    update usage_delivery set quantity = quantity - v_part
+    where period = p_period and feature = p_feature and seq = p_seq;
+    return v_part;
+end
+$$;
+
 -- Places a delivery in doubt in the period that Commet booked it in (p_billed). If another period
 -- counted the delivery, its quantity is added to `carried` there. Credits whose worth depended on it
 -- are priced.
@@ -52,23 +113,24 @@ create or replace function place_delivery(
     p_period bigint, p_feature text, p_seq integer, p_billed bigint
 ) returns void
 language plpgsql as $$
+declare
+    v_quantity numeric;
+    v_withheld numeric;
 begin
     -- A run that parks a credit either sees the delivery placed, or is seen by price_credits.
     perform from users u join usage_period p on p.user_id = u.id where p.id = p_period
     for no key update of u;
-    with placed as (
-        update usage_delivery set
-            state = 'sent', sent_at = coalesce(sent_at, now()), reason = null, compare_at = null,
-            billed_period = p_billed, doubted_at = coalesce(doubted_at, now())
-        where period = p_period and feature = p_feature and seq = p_seq
-          and compare_at is not null
-        returning period, feature, quantity, billed_period
-    )
-    insert into usage_total as t (period, feature, total, carried)
-    select billed_period, feature, 0, quantity
-    from placed
-    where billed_period <> period
-    on conflict (period, feature) do update set carried = t.carried + excluded.carried;
+    update usage_delivery set
+        state = 'sent', sent_at = coalesce(sent_at, now()), reason = null, compare_at = null,
+        billed_period = p_billed, doubted_at = coalesce(doubted_at, now())
+    where period = p_period and feature = p_feature and seq = p_seq and compare_at is not null
+    returning quantity into v_quantity;
+    if v_quantity is not null and p_billed <> p_period then
+        v_withheld := withhold_delivery(p_period, p_feature, p_seq, p_billed);
+        insert into usage_total as t (period, feature, total, carried)
+        values (p_billed, p_feature, 0, v_quantity - v_withheld)
+        on conflict (period, feature) do update set carried = t.carried + excluded.carried;
+    end if;
     perform price_credits(p_period, p_feature);
 end
 $$;
