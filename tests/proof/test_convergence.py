@@ -335,3 +335,16 @@ def test_a_change_of_plan_that_is_heard_months_late(
         compare(history, tale.seed)
     rows = proof_db.all("select reason, amount from usage_delivery where user_id = %s", [ANA])
     assert rows == [{"reason": "lost_to_cancellation", "amount": lost}]
+
+
+def test_usage_counts_where_it_occurred(proof_db: Database, handler: Handler) -> None:
+    """In the trial until the user paid, in the paid period from then on, whenever it was heard."""
+    tale = Tale(STORIES["usage of a paid plan of which nobody has heard"], 0, False, {}, None)  # noqa: FBT003
+    with taking_place(tale, proof_db, handler) as history:
+        compare(history, tale.seed)
+    rows = proof_db.all(
+        "select t.withheld, c.carried from usage_period n"
+        " join usage_total t on t.period = n.free_period and t.feature = 'storage'"
+        " join usage_total c on c.period = n.id and c.feature = 'storage'"
+    )
+    assert rows == [{"withheld": Decimal(40), "carried": Decimal("3.5")}]
