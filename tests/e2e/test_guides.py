@@ -345,6 +345,7 @@ def test_the_guides_are_run() -> None:
     assert {name_of(page) for page in GUIDES} == {
         "README.md",
         "standin/README.md",
+        "docs/events.md",
         "docs/local-stack.md",
         "docs/mail.md",
         "docs/subscriptions.md",
