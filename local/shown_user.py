@@ -58,6 +58,7 @@ _PARTS = {
         ("id", "state"), ("debts", "total", "currency", "transaction_id", "overpaid")
     ),
     "webhooks": _Part(("occurred_at", "status", "id"), ("type", "error")),
+    "outgoing_events": _Part(("occurred_at", "type"), ("id", "data", "waiting", "failed")),
     "audit": _Part(("at", "action", "outcome"), ("actor_kind", "actor", "note")),
 }
 

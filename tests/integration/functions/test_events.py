@@ -11,6 +11,7 @@ from standardwebhooks.webhooks import Webhook
 
 from billing import wiring
 from billing.database.connection import Database
+from billing.operations.inspection import of_user
 from functions.send_events import app as send_events
 from tests.http_server import Request, Response, serving
 from tests.integration.billing.conftest import NOW, add_user
@@ -85,6 +86,19 @@ class TestReading:
             ("usr_bob", "access.ended"),
             ("usr_bob", "debt.opened"),
         ]
+
+    def test_an_operator_sees_a_users_newest_and_who_waits_for_them(self, db: Database) -> None:
+        made()
+        emit(db)
+        emit(db, kind="access.ended", reason="canceled")
+        emit(db, "usr_bob")
+        call("GET", "/events", token=READER)
+        shown = of_user(db, "usr_ana", now=NOW)["outgoing_events"]
+        assert [(each["type"], each["sequence"], each["waiting"]) for each in shown] == [
+            ("access.ended", 2, 1),
+            ("access.granted", 1, 1),
+        ]
+        assert shown[0]["data"] == {"reason": "canceled"}
 
     @pytest.mark.parametrize(
         "query",

@@ -84,6 +84,13 @@ FOUND: dict[str, Any] = {
             " again'",
         }
     ],
+    "outgoing_events": [
+        {
+            "occurred_at": NOW, "type": "usage.threshold_reached", "sequence": 12,
+            "id": "0d3f6f0a-5f0c-4d3c-9a57-2f1e7c1b9d11", "waiting": 1, "failed": 0,
+            "data": {"feature": "storage", "threshold": {"percent": "80"}},
+        }
+    ],
     "audit": [
         {"at": NOW, "action": "command", "outcome": "done", "actor_kind": "operator",
          "actor": "ann", "note": "ticket 17, asked by phone and then once more by mail"}

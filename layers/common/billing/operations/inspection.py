@@ -49,6 +49,7 @@ def of_user(db: Database, who: str, *, now: datetime) -> Plain:
         "checkout": db.all(_sql["checkout"], ids),
         "contact": db.all(_sql["contact"], ids),
         "webhooks": db.all(_sql["webhooks"], ids),
+        "outgoing_events": db.all(_sql["outgoing_events"], ids),
         "audit": db.all(_sql["audit"], ids),
     }
     for rows in seen.values():

@@ -101,6 +101,18 @@ where customer = any (%(customers)s)
 order by received_at desc
 limit 50
 
+-- The newest, with how many endpoints each waits for, and how many did not take it in three days.
+-- name: outgoing_events
+select e.occurred_at, e.type, e.sequence, e.id, e.data,
+       (select count(*) from event_delivery d
+        where d.event = e.id and d.state = 'pending') as waiting,
+       (select count(*) from event_delivery d
+        where d.event = e.id and d.state = 'failed') as failed
+from outgoing_event e
+where e.user_id = %(user_id)s
+order by e.sequence desc nulls first, e.entry desc
+limit 20
+
 -- name: audit
 select at, actor_kind, actor, action, outcome, network, details, note
 from audit

@@ -10,7 +10,7 @@ from typing import Any
 # The parts, in the order of local/shown_user.py.
 _PARTS = (
     *("user", "subscriptions", "entitlements", "periods", "deliveries", "drift", "payments"),
-    *("debts", "debt_links", "webhooks", "audit", "contact", "checkout"),
+    *("debts", "debt_links", "webhooks", "outgoing_events", "audit", "contact", "checkout"),
 )
 
 
