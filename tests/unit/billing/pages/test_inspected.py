@@ -7,8 +7,8 @@ from billing.pages.inspected import Table, tables
 EMPTY: dict[str, Any] = {
     "user": {"id": "usr_1", "email": None},
     "subscriptions": [], "entitlements": [], "periods": [], "deliveries": [], "drift": [],
-    "payments": [], "debts": [], "debt_links": [], "webhooks": [], "outgoing_events": [], "audit": [],
-    "contact": None, "checkout": None,
+    "payments": [], "debts": [], "debt_links": [], "webhooks": [], "outgoing_events": [],
+    "audit": [], "contact": None, "checkout": None,
 }  # fmt: skip
 
 

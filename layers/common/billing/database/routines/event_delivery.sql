@@ -36,11 +36,15 @@ language sql as $$
             from event_delivery d
             where d.endpoint = room.endpoint and d.state = 'pending' and d.due_at <= now()
               and (d.leased_until is null or d.leased_until <= now())
-              and not exists (
-                  select from event_delivery e
+              -- Of a user, one delivery is next: the first that may not be overtaken. The
+              -- subquery is no join, which would compare all that wait with each other.
+              and d.place = (
+                  select e.place from event_delivery e
                   where e.endpoint = d.endpoint and e.user_id = d.user_id
-                    and e.state = 'pending' and e.place < d.place
+                    and e.state = 'pending'
                     and may_be_overtaken(e, p.succeeded_at) is not true
+                  order by e.place
+                  limit 1
               )
             order by d.place
             limit room.free
