@@ -264,7 +264,7 @@ $(STAMP)-%: requirements/%.txt $(REQUIREMENTS) | same-python
 		exit 1; }
 	@echo "Installing what 'make $*' needs into $(VENV) (about a minute, only once):"
 	@$(BIN)/python -m pip install --no-input -r $< -c requirements/constraints.txt 2>&1 | \
-		tee $(VENV)/pip.log | sed -un 's/^Collecting \([A-Za-z0-9._-]*\).*/  \1/p' || \
+		tee $(VENV)/pip.log | { while read -r word rest; do case $$word in Collecting) printf .;; esac; done; echo; } || \
 		{ grep -v '^\(Collecting\|Downloading\|  \)' $(VENV)/pip.log | tail -n 30; exit 1; }
 	@touch $@
 

@@ -288,6 +288,8 @@ class LocalStack:
                 self.invoke(REGISTER_WEBHOOK_FUNCTION)
                 kept["webhook_secret"] = secrets[_WEBHOOK_SECRET]
             applied = self._applied(migrations)
+        if self._standin:
+            _forget_plans(self.database_url)
         if missing := self._without_amounts():
             currency = self._currency
             self._say(
@@ -499,6 +501,15 @@ class LocalStack:
         if self._currency in _CURRENCIES_WITH_AMOUNTS:
             return []
         return [name for name in _AMOUNTS if name not in self._parameters]
+
+
+def _forget_plans(url: str) -> None:
+    """Has the first request read the catalogue, which may have been edited since the last run.
+
+    Elsewhere plans may be a minute old. They stay for as long as Commet does not answer.
+    """
+    with psycopg.connect(url, connect_timeout=5) as connection:
+        connection.execute("update plans_cache set as_of = timestamptz 'epoch', tried_at = null")
 
 
 def _users_own_database(url: str) -> Database:

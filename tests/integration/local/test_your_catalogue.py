@@ -101,3 +101,19 @@ def test_a_limit_holds(backend: httpx.Client) -> None:
     usage = {"user_id": "free", "feature": "storage", "quantity": "6", "idempotency_key": "one"}
     answer = backend.post("/usage", json=usage)
     assert (answer.status_code, answer.json()["code"]) == (402, "limit_reached")
+
+
+def test_an_edited_catalogue_is_sold_at_once(tmp_path: Path) -> None:
+    """Not only when the plans that an earlier run has read are a minute old."""
+    [plans] = re.findall(r"```yaml\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    file = tmp_path / "plans.yaml"
+    names = []
+    for text in (plans, plans.replace("name: Team", "name: Crew")):
+        file.write_text(text, encoding="utf-8")
+        with LocalStack(
+            data_dir=tmp_path / "data", catalogue=file, currency="eur",
+            schedule_minute_seconds=None, fast=True,
+        ) as running:  # fmt: skip
+            answer = httpx.get(f"{running.api}/plans", timeout=40, trust_env=False)
+            names.append([plan["name"] for plan in answer.raise_for_status().json()["plans"]])
+    assert names == [["Free", "Team"], ["Free", "Crew"]]
