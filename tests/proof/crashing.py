@@ -17,6 +17,8 @@ from billing.database.connection import Database
 from billing.deadline import Deadline
 from billing.delivery.sending import deliver
 from billing.errors import DatabaseUnavailable
+from billing.events import delivering, log
+from billing.events.receivers import Receivers
 from billing.usage.accepting import UsageEvent, Verdict, accept
 from billing.usage.rules import Rules
 from tests.proof.delivering import connect
@@ -108,4 +110,48 @@ def send(url: str, base_url: str, api_key: str, stop: Path) -> None:
             )  # fmt: skip
         except (DatabaseUnavailable, psycopg.Error):
             time.sleep(0.05)  # Postgres is down; leases end by themselves
+        time.sleep(0.02)
+
+
+def become_true(url: str, worker: int, users: Sequence[str], times: int) -> None:
+    """Has so many things become true, one after the other, each with its outgoing event.
+
+    What a killed process had begun is begun again: it becomes true once.
+    """
+    _be_quiet()
+    db = Database(lambda: connect(url))
+    for number in range(times):
+        params = {"worker": worker, "number": number, "user": users[number % len(users)]}
+        while True:
+            try:
+                db.execute(
+                    "with made as (insert into became_true values (%(worker)s, %(number)s)"
+                    " on conflict do nothing returning number)"
+                    " select emit_event(%(user)s, 'debt.opened', now(),"
+                    " jsonb_build_object('worker', %(worker)s::int, 'number', number)) from made",
+                    params,
+                )
+                break
+            except (DatabaseUnavailable, psycopg.Error):
+                time.sleep(0.05)  # Postgres is down
+
+
+def post(url: str, stop: Path) -> None:
+    """Sends outgoing events until told to stop, as one environment does run after run."""
+    _be_quiet()
+    db = Database(lambda: connect(url))
+    while not stop.exists():
+        receivers = Receivers(allow_loopback=True)
+        try:
+            log.place(db)
+            delivering.deliver(
+                db,
+                receivers,
+                sender=delivering.Sender("the stack's secret", "/"),
+                deadline=Deadline.after(20),
+            )
+        except (DatabaseUnavailable, psycopg.Error):
+            time.sleep(0.05)  # Postgres is down; leases end by themselves
+        finally:
+            receivers.close()
         time.sleep(0.02)
