@@ -290,3 +290,37 @@ class TestDelivering:
         assert metrics["EventsPostponed"] == [1.0]
         assert metrics["EventEndpointsOff"] == [1.0]
         assert metrics["EventsAgeSeconds"] == [0.0]
+
+
+class TestBus:
+    def test_a_run_puts_events_on_the_bus_that_the_stack_has(
+        self, db: Database, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        entries: list[dict[str, Any]] = []
+
+        def take(request: Request) -> Response:
+            came = json.loads(request.body)["Entries"]
+            entries.extend(came)
+            answer = {"FailedEntryCount": 0, "Entries": [{"EventId": "1"}] * len(came)}
+            return Response(json.dumps(answer).encode(), 200, "application/x-amz-json-1.1")
+
+        bus = "arn:aws:events:eu-central-1:123456789012:event-bus/acme"
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            monkeypatch.setenv(name, "testing")
+        monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
+        with serving(take) as url:
+            monkeypatch.setenv("EVENT_BUS", bus)
+            monkeypatch.setenv("EVENTS_ENDPOINT_URL", url)
+            wiring.settings.cache_clear()
+            assert run()["bus"] == {"put": 0, "passed_over": 0}
+            emit(db, plan="pro")
+            assert run()["bus"] == {"put": 1, "passed_over": 0}
+        (entry,) = entries
+        assert (entry["EventBusName"], entry["Source"]) == (bus, "usage-billing")
+        assert entry["DetailType"] == "access.granted"
+        detail = json.loads(entry["Detail"])
+        assert detail == call("GET", "/events", token=READER).json["events"][0]
+        monkeypatch.delenv("EVENT_BUS")
+        wiring.settings.cache_clear()
+        run()
+        assert db.value("select count(*) from event_bus") == 0

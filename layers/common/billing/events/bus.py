@@ -45,11 +45,11 @@ def put(db: Database, bus: Bus, *, name: str, source: str, deadline: Deadline) -
     """
     done = Done()
     place: int = db.value(_sql["begin"], {"bus": name})
-    while deadline.remaining() > CALL_SECONDS * _ATTEMPTS:
+    while deadline.remaining() > CALL_SECONDS:
         events = log.after(db, place, MOST_ENTRIES)
         if not events:
             break
-        left = _put(bus, events, source, done)
+        left = _put(bus, events, source, done, deadline)
         place = events[-1].place if not left else left[0].place - 1
         db.execute(_sql["advance"], {"bus": name, "place": place})
         if left:
@@ -67,10 +67,14 @@ def age_seconds(db: Database) -> float:
     return float(db.value(_sql["age"]) or 0)
 
 
-def _put(bus: Bus, events: list[OutgoingEvent], source: str, done: Done) -> list[OutgoingEvent]:
+def _put(
+    bus: Bus, events: list[OutgoingEvent], source: str, done: Done, deadline: Deadline
+) -> list[OutgoingEvent]:
     """Puts the events and counts. Returns those that were not taken."""
     left = events
     for _ in range(_ATTEMPTS):
+        if deadline.remaining() <= CALL_SECONDS:
+            break
         results = bus.put([_entry(event, source) for event in left])
         waiting = []
         for event, result in zip(left, results, strict=True):

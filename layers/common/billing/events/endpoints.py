@@ -98,7 +98,7 @@ def get(db: Database, endpoint_id: str) -> Endpoint:
 def change(db: Database, endpoint_id: str, change: Change, *, by: Actor) -> Endpoint:
     """Changes an endpoint, and switches it on or off.
 
-    Deliveries that waited when it was switched off go on when it is switched on. Raises NotFound.
+    What waits is due at once when the endpoint is switched on or gets an address. Raises NotFound.
     """
     params = {
         "id": endpoint_id,

@@ -31,14 +31,15 @@ select id, url, types, description, created_at, generation, previous_until, fail
 from event_endpoint
 where id = %(id)s
 
--- Changes an endpoint. Switched on again, its waiting deliveries begin anew.
+-- Changes an endpoint. Switched on again, or at another address, its waiting deliveries begin anew.
 -- name: change
 with changed as (
     update event_endpoint set
         url = coalesce(%(url)s::text, url),
         types = case when %(sets_types)s then %(types)s::text[] else types end,
         description = coalesce(%(description)s::text, description),
-        failing_since = case when %(enabled)s::boolean then null else failing_since end,
+        failing_since = case when %(enabled)s::boolean or %(url)s::text <> url then null
+                             else failing_since end,
         disabled_at = case when %(enabled)s::boolean is null then disabled_at
                            when not %(enabled)s::boolean then coalesce(disabled_at, now()) end,
         disabled_by = case when %(enabled)s::boolean is null then disabled_by
@@ -51,7 +52,8 @@ begun as (
     update event_delivery d set
         first_failed_at = null, waits_since = now(), due_at = now()
     from changed c
-    where d.endpoint = c.id and d.state = 'pending' and %(enabled)s::boolean
+    where d.endpoint = c.id and d.state = 'pending'
+      and (%(enabled)s::boolean or %(url)s::text is not null)
 )
 select c.id, c.url, c.types, c.description, c.created_at, c.generation, c.previous_until,
        c.failing_since, c.disabled_at, c.disabled_by, audit(null, %(entry)s::jsonb) as noted

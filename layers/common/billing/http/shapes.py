@@ -1501,6 +1501,7 @@ EndpointUrl = Annotated[
 EndpointTypes = Annotated[
     list[EventType] | None,
     Field(
+        min_length=1,
         max_length=50,
         description="The types of events that are sent. Null: all.",
         examples=[["access.granted", "access.ended"]],

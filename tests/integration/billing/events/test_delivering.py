@@ -78,6 +78,11 @@ def deliver(
         receivers.close()
 
 
+def move(db: Database, endpoint: Endpoint, url: str) -> None:
+    """The server is at another port, and back at the endpoint's address as far as we know."""
+    db.execute("update event_endpoint set url = %s where id = %s", [url, endpoint.id])
+
+
 def pass_time(db: Database, **delta: float) -> None:
     """Moves everything back, as if so much time had passed."""
     by = timedelta(**delta)
@@ -346,7 +351,7 @@ class TestFailures:
         assert states(db) == {"pending": 48}
         assert endpoints.get(db, endpoint.id).disabled_at is None
         with serving(product) as url:
-            endpoints.change(db, endpoint.id, Change(url=f"{url}/hooks"), by=SYSTEM)
+            move(db, endpoint, url)
             for _ in range(80):
                 deliver(db)
                 pass_time(db, minutes=1)
@@ -370,7 +375,7 @@ class TestFailures:
                 pass_time(db, minutes=1)
         emit(db, "usr_ana")
         with serving(product) as url:
-            endpoints.change(db, endpoint.id, Change(url=f"{url}/hooks"), by=SYSTEM)
+            move(db, endpoint, url)
             assert deliver(db) == delivering.Done()
             pass_time(db, hours=1)
             assert deliver(db).sent == 2

@@ -80,6 +80,22 @@ class TestChange:
         assert again.disabled_at == off.disabled_at
         assert endpoints.change(db, endpoint.id, Change(enabled=True), by=BY).disabled_at is None
 
+    @pytest.mark.parametrize("wanted", [Change(enabled=True), Change(url="https://b.example")])
+    def test_what_waits_begins_anew_at_an_endpoint_that_was_mended(
+        self, db: Database, wanted: Change
+    ) -> None:
+        endpoint = add(db)
+        emit(db)
+        log.place(db)
+        db.execute(
+            "update event_delivery set due_at = now() + interval '1 hour', first_failed_at = now()"
+        )
+        db.execute("update event_endpoint set failing_since = now()")
+        endpoints.change(db, endpoint.id, Change(description="Theirs"), by=BY)
+        assert db.value("select due_at > now() from event_delivery")
+        assert endpoints.change(db, endpoint.id, wanted, by=BY).failing_since is None
+        assert db.value("select due_at <= now() and first_failed_at is null from event_delivery")
+
     @pytest.mark.parametrize(
         "act", ["get", "change", "rotate", "delete", "deliveries", "redeliver"]
     )

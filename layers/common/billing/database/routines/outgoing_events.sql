@@ -20,6 +20,9 @@ declare
     v_newest bigint;
     v_placed integer;
 begin
+    if not exists (select from outgoing_event e where e.place is null) then
+        return 0;
+    end if;
     -- A statement of its own, so that the next one sees what was committed until the lock was taken.
     insert into newest_place as n (id, place) values (1, 0)
     on conflict (id) do update set place = n.place
