@@ -14,6 +14,7 @@ from tests.pages_judge.people import Member
 from tests.standin.pages.conftest import browser  # noqa: F401 - fixture
 from tests.visitor import PATIENCE, errors_of
 
+OPERATOR = "operator@example.com"
 CATALOGUE = Path(__file__).with_name("catalogue.json")
 
 _numbers = itertools.count(1)
@@ -27,7 +28,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
-    parameters = {"SupportEmail": "help@example.com", "SignUpsPerHour": "1000"}
+    parameters = {
+        "SupportEmail": "help@example.com",
+        "SignUpsPerHour": "1000",
+        "Operators": OPERATOR,
+    }
     data = Path(tmp_path_factory.mktemp("stack"))
     with LocalStack(data_dir=data, catalogue=CATALOGUE, parameters=parameters) as running:
         yield running

@@ -10,6 +10,7 @@ from playwright.sync_api import BrowserContext, Page, expect
 
 from local.stack import LocalStack
 from standin.testing import Control
+from tests.pages_judge.conftest import OPERATOR
 from tests.pages_judge.people import Member
 from tests.pages_judge.reading import Reader
 from tests.visitor import PASSWORD, PATIENCE, mail_to
@@ -276,6 +277,50 @@ def test_subscriptions_in_trouble(
     commet.fault(action=COMMET_DOWN, times=None)
     tour.go("/app/billing", "billing while Commet is away")
     tour.go("/app/billing/invoices/inv_1", "503", status=503)
+    tour.ended()
+
+
+def test_the_operators_page(
+    tour: Tour, join: Join, context: BrowserContext, commet: Control
+) -> None:
+    """What waits, one user, a user who does not exist; nothing for others, and nothing stale."""
+    ana = join("usage_pro", name=LONG_NAME)
+    assert ana.use("1200000", key="one") == 202
+    ana.enter(context)
+    tour.go("/ops", "operators' page, a customer", says="no page", status=404)
+    join(email=OPERATOR).enter(context)
+    tour.go("/ops", "operators' page")
+    find(tour, ana.id)
+    tour.see("operators' page, one user", says=ana.id)
+    find(tour, "nobody@example.com")
+    tour.see("operators' page, unknown user")
+    commet.advance(seconds=1200)
+    tour.go("/ops", "operators' page, after a while", status=401)
+    tour.ended()
+
+
+def find(tour: Tour, who: str) -> None:
+    """Searches for a user on the operators' page."""
+    tour.main.locator("form[action='/ops/user'] input[name=who]").fill(who)
+    tour.main.locator("form[action='/ops/user'] button").click()
+
+
+def test_debts(tour: Tour, join: Join, context: BrowserContext, commet: Control) -> None:
+    """A dispute that the product lost is owed: overview, billing and checkout say so."""
+    ned = join("usage_pro")
+    customer = commet.customer(ned.id)["customer"]["id"]
+    paid = next(t for t in commet.state()["transactions"] if t["customer_id"] == customer)
+    commet.dispute(paid["id"])
+    commet.settle()
+    ned.enter(context)
+    tour.go("/app", "overview, open dispute")
+    commet.resolve_dispute(paid["id"], outcome="lost")
+    commet.settle()
+    tour.stack.invoke("ReconcileFunction")  # reads at Commet how much is owed
+    tour.go("/app", "overview, debt", says="You owe")
+    tour.go("/app/billing", "billing, debt", says="You owe")
+    ned.at_commet("POST", "/cancel", immediate=True)
+    tour.go("/app/checkout?plan=usage_pro", "checkout with a debt", says="You owe")
     tour.ended()
 
 
