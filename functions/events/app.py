@@ -7,6 +7,7 @@ from aws_lambda_powertools.event_handler.openapi.params import Body, Query
 from aws_lambda_powertools.event_handler.openapi.params import Path as PathParameter
 
 from billing.deadline import LambdaContext
+from billing.events.known_types import LIST_PATTERN
 from billing.field_types import USER_ID_PATTERN
 from billing.http import api, event_answers
 from billing.http.shapes import (
@@ -61,7 +62,7 @@ def list_events(
     types: Annotated[
         str | None,
         Query(
-            pattern=r"^[a-z_]+\.[a-z_]+(,[a-z_]+\.[a-z_]+)*$",
+            pattern=LIST_PATTERN,
             max_length=1000,
             description="Only events of these types, separated by commas.",
             examples=["access.granted,access.ended"],

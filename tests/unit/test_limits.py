@@ -115,7 +115,8 @@ EXPECTED = {
     "`sub`": f"1 to {identity_tokens.MAX_SUBJECT} characters",
     "`url` of an endpoint": f"at most {sizes(field(shapes.CreateEndpoint, 'url')).split()[-1]}"
     " characters: an https address that is reached from the internet",
-    "`types`": f"{sizes(field(shapes.CreateEndpoint, 'types'), lambda n: ['a.b'] * n)} types",
+    "`types`": sizes(field(shapes.CreateEndpoint, "types"), lambda n: ["access.ended"] * n)
+    + " types",
     "`description`": f"{sizes(field(shapes.CreateEndpoint, 'description'))} characters",
     "`enabled`": "true or false",
     "`event`": "the id of an outgoing event",

@@ -104,6 +104,7 @@ class TestReading:
         "query",
         [
             *("limit=0", "limit=1001", "after=-1", "after=x", "types=", "types=access"),
+            *("types=access.begun", "types=access.ended,access.begun"),
             *("since=1", "after=1&after=2", "user_id=a%20b", f"after={2**63}"),
         ],
     )
@@ -163,6 +164,11 @@ class TestEndpoints:
         start(monkeypatch, database_url, [service_key("backend", KEY, "events:manage")], {})
         monkeypatch.delenv("EVENT_RECEIVERS_ON_LOOPBACK")
         assert ask("POST", "", body).code == "invalid_request"
+
+    @pytest.mark.parametrize("types", [["access.begun"], ["access"], [], "access.ended", [1]])
+    def test_a_type_that_there_is_not_is_refused(self, types: Any) -> None:
+        assert ask("POST", "", {"url": URL, "types": types}).code == "invalid_request"
+        assert ask("PATCH", f"/{made()['id']}", {"types": types}).code == "invalid_request"
 
     def test_there_are_ten_at_most(self) -> None:
         for _ in range(10):

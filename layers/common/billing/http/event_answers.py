@@ -27,9 +27,9 @@ def events(
     *, after: int, limit: int, user_id: str | None, types: str | None
 ) -> Response[OutgoingEventPage]:
     """The events after a place, as far as they were committed by now."""
+    wanted = None if types is None else types.split(",")
     db = wiring.database()
     log.place(db)
-    wanted = None if types is None else types.split(",")
     found = log.after(db, after, limit, wanted, user_id)
     source = wiring.event_source()
     page = {

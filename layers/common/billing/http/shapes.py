@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializ
 from typing_extensions import TypedDict
 
 from billing.errors import TITLES
+from billing.events.known_types import TYPES
 from billing.field_types import (
     Email,
     FeatureCode,
@@ -1490,7 +1491,14 @@ class Health(Reply):
 
 # --- events ---------------------------------------------------------------------------------------
 
-EventType = Annotated[str, Field(pattern=r"^[a-z_]+\.[a-z_]+$", max_length=100)]
+
+def _known_type(text: str) -> str:
+    if text not in TYPES:
+        raise ValueError("must be a type of event (docs/events.md)")
+    return text
+
+
+EventType = Annotated[str, AfterValidator(_known_type), one_of(*TYPES)]
 EndpointUrl = Annotated[
     Url,
     Field(
