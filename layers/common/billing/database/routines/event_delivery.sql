@@ -19,7 +19,7 @@ language sql stable as $$
        and p_delivery.leased_until is null
        and p_delivery.due_at > now()
        and (p_succeeded > p_delivery.first_failed_at
-            or p_delivery.attempted_at > now() - interval '1 minute')
+            or p_delivery.attempted_at > now() - interval '2 minutes')
 $$;
 
 -- Leases up to p_free[i] deliveries that are due at p_endpoints[i], each in the order of places.
