@@ -18,7 +18,7 @@ from billing.database.connection import Database
 from billing.events import endpoints
 from local.postgres import EmbeddedPostgres
 from tests.http_server import Request, Response, serving
-from tests.integration.billing.conftest import add_user
+from tests.integration.billing.events.users import add_user
 from tests.integration.local.processes import eventually
 from tests.proof import crashing
 from tests.proof.delivering import connect

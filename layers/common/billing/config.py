@@ -92,6 +92,7 @@ class Settings:
     delivery_age: timedelta  # deliveries of periods closed longer ago are merged
     ledger_age: timedelta  # older ledger rows are replaced by their idempotency keys
     audit_age: timedelta  # older entries of the audit trail are deleted
+    event_age: timedelta  # older outgoing events are deleted
 
     @property
     def live_statuses(self) -> frozenset[str]:
@@ -170,6 +171,7 @@ def from_env(env: Mapping[str, str]) -> Settings:
         delivery_age=timedelta(days=_integer(env, "DELIVERY_DAYS", 35)),
         ledger_age=timedelta(days=_integer(env, "LEDGER_DAYS", 400)),
         audit_age=timedelta(days=_integer(env, "AUDIT_DAYS", 400)),
+        event_age=timedelta(days=_integer(env, "EVENT_DAYS", 90)),
     )
 
 

@@ -14,7 +14,8 @@ from billing.database.connection import Database
 from billing.operations.inspection import of_user
 from functions.send_events import app as send_events
 from tests.http_server import Request, Response, serving
-from tests.integration.billing.conftest import NOW, add_user
+from tests.integration.billing.conftest import NOW
+from tests.integration.billing.events.users import add_user
 from tests.integration.conftest import Context
 from tests.integration.functions.calling import Answer, call, service_key, start
 

@@ -56,6 +56,7 @@ SECTIONS: dict[str, tuple[str, int]] = {
     "webhooks": (_sql["webhooks"], 1),
     "alarms": (_sql["alarms"], 2),
     "audit": (_sql["audit"], 1),
+    "events": (_sql["events"], 1),
 }
 
 

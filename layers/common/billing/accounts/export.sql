@@ -220,3 +220,11 @@ where t.user_id = %(user_id)s
   and t.id::text > %(after1)s
 order by t.id::text
 limit %(limit)s
+
+-- name: events
+select array[t.id::text] as key, to_jsonb(t) as row
+from outgoing_event t
+where t.user_id = %(user_id)s
+  and t.id::text > %(after1)s
+order by t.id::text
+limit %(limit)s

@@ -57,6 +57,7 @@ ACCOUNTS = Privileges(
 
 APP = Privileges(
     tables={
+        "access_status": "select, insert, delete",
         "alarm_once": _KEEP,
         "attempts": _ALL,
         "audit": _READ,
@@ -85,7 +86,7 @@ APP = Privileges(
         "identities": _READ,
         "invoice_search": _ALL,
         "newest_place": _KEEP,
-        "outgoing_event": _CHANGE,
+        "outgoing_event": _ALL,
         "overage_due": _ALL,
         "payment_trouble": _KEEP,
         "plan_change": _ALL,
@@ -128,6 +129,7 @@ APP = Privileges(
 # never add to the ledger.
 PAGES = Privileges(
     tables={
+        "access_status": _READ,
         "alarm_once": _ADD,
         "audit": _READ,
         "being_replaced": _READ,
@@ -149,11 +151,13 @@ PAGES = Privileges(
         "exported_mails": _READ,
         "exported_passwords": _READ,
         "invoice_search": _ALL,
+        "outgoing_event": _ADD,
         "payment_trouble": _KEEP,
         "plan_change": _KEEP,
         "plan_change_lease": _ALL,
         "plans_cache": _KEEP,
         "subscriptions": _KEEP,
+        "told": _KEEP,
         "usage_credit": _READ,
         "usage_daily": _READ,
         "usage_delivery": _ALL,

@@ -5,7 +5,7 @@ Whoever has read up to a place never misses an event before it (routines/outgoin
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -48,3 +48,8 @@ def after(
         "user_id": user_id,
     }
     return [OutgoingEvent(**row) for row in db.all(_sql["after"], params)]
+
+
+def prune(db: Database, age: timedelta, limit: int) -> int:
+    """Deletes `limit` events at most that have a place and are older than `age`; returns how many."""
+    return len(db.all(_sql["prune"], {"age": age, "limit": limit}))

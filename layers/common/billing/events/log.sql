@@ -11,3 +11,13 @@ where place > %(place)s
   and (%(user_id)s::text is null or user_id = %(user_id)s::text)
 order by place
 limit %(limit)s
+
+-- Their deliveries go with them.
+-- name: prune
+delete from outgoing_event where id in (
+    select id from outgoing_event
+    where inserted_at < now() - %(age)s::interval and place is not null
+    order by inserted_at
+    limit %(limit)s
+)
+returning id

@@ -1,4 +1,4 @@
-"""Deletes old sessions, counters of attempts, webhooks, ledger rows, deliveries and audit entries.
+"""Deletes old sessions, counters, webhooks, ledger rows, deliveries, audit entries and events.
 
 Of webhooks, ledger rows and deliveries the parts stay that may still be needed.
 """
@@ -10,6 +10,7 @@ from billing.database import rounds
 from billing.database.connection import Database
 from billing.database.statements import Statements
 from billing.deadline import Deadline
+from billing.events import log
 
 _sql = Statements(__file__)
 
@@ -48,6 +49,17 @@ def prune_audit(db: Database, *, age: timedelta, deadline: Deadline) -> int:
     pruned = 0
     while deadline.remaining() > 0:
         found = trail.prune(db, age, _AT_ONCE)
+        pruned += found
+        if found < _AT_ONCE:
+            break
+    return pruned
+
+
+def prune_events(db: Database, *, age: timedelta, deadline: Deadline) -> int:
+    """Deletes outgoing events that are older than `age`, delivered or not; returns how many."""
+    pruned = 0
+    while deadline.remaining() > 0:
+        found = log.prune(db, age, _AT_ONCE)
         pruned += found
         if found < _AT_ONCE:
             break

@@ -23,6 +23,7 @@ from billing.deadline import Deadline
 from billing.debts import invoices, keeping, links, reading
 from billing.delivery import comparing, flushing
 from billing.errors import CommetRefused, CommetUnavailable, DatabaseUnavailable
+from billing.events import telling
 from billing.operations import (
     customer_watch,
     dispute_watch,
@@ -81,6 +82,7 @@ def run(
         lambda: _refresh_due(db, commet, budget, clock, _share(deadline, _REFRESH_SHARE)),
         lambda: _disputes(db, commet, budget, clock, _share(deadline, _DISPUTE_SHARE)),
         lambda: _floor(db, settings, deadline),
+        lambda: _tell(db, settings, clock(), deadline),
         lambda: _debts(db, commet, budget, clock, _share(deadline, _DEBTS_SHARE)),
         lambda: _drift(db, commet, budget, clock, _share(deadline, _DRIFT_SHARE)),
         lambda: _tidy_sign_ins(db, clock()),
@@ -91,6 +93,7 @@ def run(
         lambda: _compact(db, settings, clock(), deadline),
         lambda: _prune_ledger(db, settings, clock(), deadline),
         lambda: _prune_audit(db, settings, deadline),
+        lambda: _prune_events(db, settings, deadline),
         lambda: _health(db),
     )
     summary = Counter(steps_failed=0)
@@ -152,6 +155,11 @@ def _prune_ledger(db: Database, settings: Settings, now: datetime, deadline: Dea
 
 def _prune_audit(db: Database, settings: Settings, deadline: Deadline) -> Summary:
     return {"audit_pruned": housekeeping.prune_audit(db, age=settings.audit_age, deadline=deadline)}
+
+
+def _prune_events(db: Database, settings: Settings, deadline: Deadline) -> Summary:
+    housekeeping.prune_events(db, age=settings.event_age, deadline=deadline)
+    return {}
 
 
 def _share(deadline: Deadline, share: float) -> Deadline:
@@ -343,6 +351,13 @@ def _drift(
 def _floor(db: Database, settings: Settings, deadline: Deadline) -> Summary:
     """Judges users anew where DebtFloor or RefuseDebtors was changed."""
     keeping.keep_floor(db, settings.debt_floor if settings.refuse_debtors else {}, deadline)
+    return {}
+
+
+def _tell(db: Database, settings: Settings, now: datetime, deadline: Deadline) -> Summary:
+    """Tells products what became true by time, or because PastDueHasAccess was changed."""
+    telling.keep_statuses(db, settings.live_statuses)
+    telling.tell_what_is_due(db, now, deadline)
     return {}
 
 

@@ -14,7 +14,8 @@ from billing.deadline import Deadline
 from billing.events import bus, log
 from billing.events.event_bridge import Entry, EventBridge, Result, Verdict
 from tests.http_server import Request, Response, serving
-from tests.integration.billing.conftest import NOW, add_user
+from tests.integration.billing.conftest import NOW
+from tests.integration.billing.events.users import add_user
 
 ARN = "arn:aws:events:us-east-1:123456789012:event-bus/acme-events"
 TAKEN = Result(Verdict.TAKEN)

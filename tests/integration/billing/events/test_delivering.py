@@ -21,7 +21,8 @@ from billing.events import delivering, endpoints, log, signing
 from billing.events.endpoints import Change, Endpoint
 from billing.events.receivers import Answer, Receivers
 from tests.http_server import Request, Response, serving
-from tests.integration.billing.conftest import NOW, add_user
+from tests.integration.billing.conftest import NOW
+from tests.integration.billing.events.users import add_user
 from tests.integration.billing.racing import Race, passes_by
 
 SENDER = delivering.Sender("the stack's secret", "https://app.example")

@@ -13,7 +13,8 @@ from billing.database.connection import Database
 from billing.errors import Conflict, NotFound
 from billing.events import endpoints, log
 from billing.events.endpoints import Change, Endpoint
-from tests.integration.billing.conftest import NOW, add_user
+from tests.integration.billing.conftest import NOW
+from tests.integration.billing.events.users import add_user
 
 BY = Actor("service", "backend")
 UNKNOWN = "ep_000000000000000000000000"

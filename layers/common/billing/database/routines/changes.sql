@@ -496,5 +496,9 @@ begin
     if p_change ? 'debt' then
         perform record_debt_news(p_user, p_change->'debt', p_now);
     end if;
+    perform tell_subscription(p_user, p_now);
+    if v_owner <> p_user then
+        perform tell_subscription(v_owner, p_now);
+    end if;
 end
 $$;

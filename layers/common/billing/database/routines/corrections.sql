@@ -133,6 +133,7 @@ begin
         select e from usage_event e
         where e.user_id = p_user and e.idempotency_key = p_key and e.feature = p_feature
     );
+    perform tell_correction(entry, used);
     if p_quantity > 0 and v_late is null then
         perform note_overage_of(p_user, booked_in.id, p_now, p_spending);
     end if;

@@ -130,6 +130,7 @@ begin
         update users set commet_customer_id = null where id = v_holder and commet_customer_id = v_id;
         if found then
             perform end_subscriptions(v_holder, v_at, p_now);
+            perform tell_subscription(v_holder, p_now);
         end if;
     end if;
     update users set commet_customer_id = v_id, billing_email_taken_at = null

@@ -35,6 +35,9 @@ declare
     v_wrong boolean;
     v_still_open boolean;
 begin
+    -- The user first, as everywhere: the change is told under the user's lock.
+    perform from users u join subscriptions s on s.user_id = u.id where s.id = p_id
+    for no key update of u;
     v_old := (select s from subscriptions s where s.id = p_id for update);
     if v_old.version is distinct from p_version or (
         p_asked_at < v_old.changed_at + interval '10 minutes'
@@ -83,6 +86,7 @@ begin
         checks = case when v_still_open then checks else 0 end,
         background_checks = case when v_still_open then background_checks else 0 end
     where id = p_id;
+    perform tell_subscription(v_old.user_id, p_asked_at);
     return case when v_wrong then 'healed' else 'confirmed' end;
 end
 $$;

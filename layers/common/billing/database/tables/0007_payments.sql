@@ -29,6 +29,7 @@ create table payment_trouble (
     -- For each column, the time of the news that wrote it, in epoch seconds. Older news does not
     -- overwrite the column.
     known_at        jsonb not null default '{}',
+    told            jsonb not null default '{}',  -- what outgoing events have told of it
     asked_at        timestamptz,           -- of an open dispute: when Commet was last asked
     primary key (user_id, kind, about)
 );

@@ -33,5 +33,19 @@ create table told (
     user_id      text collate "C" primary key references users (id) on update cascade on delete cascade,
     sequence     bigint not null default 0,  -- of the user's newest event that has a place
     has_access   boolean not null default false,
-    subscription jsonb not null default '{}' -- what the newest subscription.changed said
+    -- As the newest subscription.changed told it (subscription_to_tell). With `trial_ending`, the end
+    -- of the trial that was announced.
+    subscription jsonb not null default '{}'
 );
+
+-- The statuses of a subscription that give access. Reconcile keeps them as PastDueHasAccess says.
+create table access_status (
+    status text collate "C" primary key
+);
+
+-- Trials whose end may have to be announced.
+create index subscriptions_trial_ends_at on subscriptions (trial_ends_at) where status = 'trialing';
+-- Who may lose access because a known end passed, or because the parameter changed.
+create index subscriptions_known_end on subscriptions (period_end)
+    where cancel_at_period_end and status in ('active', 'trialing', 'past_due');
+create index subscriptions_past_due on subscriptions (user_id) where status = 'past_due';

@@ -1,0 +1,417 @@
+-- Outgoing events about access, payments, debts, usage and users: each inserted by the statement that
+-- makes it true. Most come from triggers, because several routines write the same row.
+
+-- Access and subscription ------------------------------------------------------------------------
+
+-- Returns whether a subscription with this status gives access. If no statuses are kept yet, those
+-- count that the template's own PastDueHasAccess gives.
+create or replace function gives_access(p_status text) returns boolean
+language sql stable as $$
+    select p_status = any (coalesce(
+        (select array_agg(a.status) from access_status a),
+        array['active', 'trialing', 'past_due'] collate "C"
+    ))
+$$;
+
+-- Returns whether the user may use metered features at p_now, as usage_standing decides it for any
+-- feature; null while that is not certain: Commet has not said what follows a known end, or has not
+-- told the entitlements or the period yet.
+create or replace function has_access(p_user text, p_now timestamptz) returns boolean
+language sql stable as $$
+    select case
+        when u.erased_at is not null then false
+        when s.status is null then false
+        when not gives_access(s.status) then false
+        when e.ends_at <= p_now - interval '1 day' then false
+        when e.ends_at <= p_now then null
+        when not exists (
+            select from entitlements n where n.user_id = u.id and n.allowed
+        ) then null
+        -- A plan that meters nothing has no period.
+        when exists (
+            select from entitlements n where n.user_id = u.id and n.allowed and n.type = 'usage'
+        ) and not exists (
+            select from usage_period p where p.user_id = u.id and p.closed_at is null
+        ) then null
+        else true
+    end
+    from users u
+    left join current_subscription s on s.user_id = u.id
+    left join lateral known_end(
+        s.status, s.cancel_at_period_end, s.period_end, s.trial_ends_at
+    ) as e (ends_at) on true
+    where u.id = p_user
+$$;
+
+-- Returns the user's subscription as events tell it; null if the user has none that was ever paid, or
+-- begun without a price.
+create or replace function subscription_to_tell(p_user text) returns jsonb
+language sql stable as $$
+    select jsonb_build_object(
+        'subscription_id', s.id, 'plan_id', s.plan_id, 'plan', s.plan_name,
+        'interval', s.billing_interval, 'status', s.status,
+        'cancel_at', case when s.cancel_at_period_end and s.status <> 'canceled'
+                          then rfc3339(s.period_end) end,
+        'trial_ends_at', case when s.status = 'trialing' then rfc3339(s.trial_ends_at) end,
+        'scheduled_change', s.scheduled_change
+    )
+    from current_subscription s
+    where s.user_id = p_user
+      and s.status in ('active', 'trialing', 'past_due', 'paused', 'canceled')
+$$;
+
+-- Returns a time as events tell it, in UTC with milliseconds.
+create or replace function rfc3339(p_at timestamptz) returns text
+language sql stable as $$
+    select to_char(p_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')
+$$;
+
+-- Returns what changed from one state of a subscription to the next (subscription_to_tell), in words.
+create or replace function changes_of_subscription(p_old jsonb, p_new jsonb) returns text[]
+language sql immutable as $$
+    select array_remove(array[
+        case when p_new->>'plan_id' is distinct from p_old->>'plan_id' then 'plan' end,
+        case when p_new->>'interval' is distinct from p_old->>'interval' then 'interval' end,
+        case when p_new->>'status' is distinct from p_old->>'status'
+               or p_new->>'subscription_id' is distinct from p_old->>'subscription_id'
+             then 'status' end,
+        case when p_new->>'cancel_at' is not null and p_old->>'cancel_at' is null
+             then 'cancellation_booked' end,
+        case when p_new->>'cancel_at' is null and p_old->>'cancel_at' is not null
+               and p_new->>'status' <> 'canceled'
+             then 'cancellation_withdrawn' end,
+        case when nullif(p_new->'scheduled_change', 'null')
+                  is distinct from nullif(p_old->'scheduled_change', 'null')
+               and p_new->>'scheduled_change' is not null
+             then 'change_booked' end,
+        case when p_new->>'scheduled_change' is null and p_old->>'scheduled_change' is not null
+               and p_new->>'plan_id' is not distinct from p_old->>'plan_id'
+               and p_new->>'status' <> 'canceled'
+             then 'change_withdrawn' end
+    ], null)
+$$;
+
+-- Tells what is different about the user's subscription and access since it was last told. Where nothing
+-- is, nothing is written. The end of a trial that goes on is told three days before, once. The caller
+-- has locked the user.
+create or replace function tell_subscription(p_user text, p_now timestamptz) returns void
+language plpgsql as $$
+declare
+    v_told record;
+    v_now jsonb := subscription_to_tell(p_user);
+    v_access boolean := has_access(p_user, p_now);
+    v_changes text[];
+begin
+    select t.has_access, t.subscription into v_told from told t where t.user_id = p_user;
+    if v_now is null and not found then
+        return;
+    end if;
+    v_told.subscription := coalesce(v_told.subscription, '{}');
+    v_told.has_access := coalesce(v_told.has_access, false);
+    if v_now is not null then
+        v_changes := changes_of_subscription(v_told.subscription, v_now);
+        v_now := v_now || jsonb_build_object('trial_ending', v_told.subscription->'trial_ending');
+        if v_now->>'trial_ends_at' <> coalesce(v_now->>'trial_ending', '')
+           and v_now->>'cancel_at' is null
+           and (v_now->>'trial_ends_at')::timestamptz > p_now
+           and (v_now->>'trial_ends_at')::timestamptz <= p_now + interval '3 days' then
+            v_changes := v_changes || 'trial_ending'::text;
+            v_now := v_now || jsonb_build_object('trial_ending', v_now->'trial_ends_at');
+        end if;
+        if v_changes <> '{}' then
+            perform emit_event(
+                p_user, 'subscription.changed', p_now,
+                (v_now - 'trial_ending') || jsonb_build_object('changes', to_jsonb(v_changes))
+            );
+        end if;
+    end if;
+    if v_access <> v_told.has_access then
+        perform emit_event(
+            p_user, case when v_access then 'access.granted' else 'access.ended' end, p_now,
+            jsonb_build_object(
+                'subscription_id', v_now->'subscription_id', 'plan_id', v_now->'plan_id',
+                'plan', v_now->'plan', 'status', v_now->'status'
+            ) || case when v_access then '{}' else jsonb_build_object('reason', case
+                when exists (select from users where id = p_user and erased_at is not null)
+                    then 'erased'
+                when v_now is null then 'no_subscription'
+                when gives_access(v_now->>'status') then 'ended'
+                else v_now->>'status'
+            end) end
+        );
+    end if;
+    insert into told as t (user_id, has_access, subscription)
+    values (
+        p_user, coalesce(v_access, v_told.has_access), coalesce(v_now, v_told.subscription)
+    )
+    on conflict (user_id) do update set
+        has_access = excluded.has_access, subscription = excluded.subscription
+    where (t.has_access, t.subscription) is distinct from (excluded.has_access, excluded.subscription);
+end
+$$;
+
+-- Tells what became true by time alone or by a parameter, of up to p_limit users whose ids come after
+-- p_after: a trial is about to end, a known end passed a day ago, or past-due users got or lost access
+-- by PastDueHasAccess. Returns the last id, null if there are no more.
+create or replace function tell_what_is_due(p_after text, p_limit integer, p_now timestamptz)
+returns text
+language plpgsql as $$
+declare
+    v_users text[];
+begin
+    v_users := array(
+        select d.user_id
+        from (
+            select s.user_id from subscriptions s
+            join told t on t.user_id = s.user_id
+            where s.status = 'trialing' and s.trial_ends_at > p_now
+              and s.trial_ends_at <= p_now + interval '3 days' and not s.cancel_at_period_end
+              and t.subscription->>'trial_ending' is distinct from rfc3339(s.trial_ends_at)
+            union
+            select s.user_id from subscriptions s
+            join told t on t.user_id = s.user_id and t.has_access
+            where s.cancel_at_period_end and s.status in ('active', 'trialing', 'past_due')
+              and s.period_end <= p_now - interval '1 day'
+            union
+            select s.user_id from subscriptions s
+            join told t on t.user_id = s.user_id and t.has_access
+            where s.status = 'trialing' and s.trial_ends_at <= p_now - interval '1 day'
+            union
+            select s.user_id from subscriptions s
+            join told t on t.user_id = s.user_id
+            where s.status = 'past_due' and t.has_access <> gives_access(s.status)
+        ) as d
+        where d.user_id > p_after
+        order by d.user_id
+        limit p_limit
+    );
+    perform from users where id = any (v_users) order by id for no key update;
+    perform tell_subscription(u.id, p_now) from unnest(v_users) as u (id);
+    return (select max(u.id) from unnest(v_users) as u (id));
+end
+$$;
+
+-- Payments and debts -----------------------------------------------------------------------------
+
+-- Tells news of a payment trouble: that a payment failed and was made up for, that it was given back,
+-- that it is disputed and how that ended. `told` has what was told, so that news that comes twice, or
+-- late, tells nothing again.
+create or replace function tell_payment() returns trigger
+language plpgsql as $$
+declare
+    v_about jsonb := jsonb_build_object(
+        'amount', new.amount::text, 'currency', new.currency, 'reason', new.reason
+    );
+begin
+    if new.kind = 'failed_payment' then
+        v_about := v_about || jsonb_build_object('invoice_id', new.about);
+    else
+        v_about := v_about || jsonb_build_object('transaction_id', new.about);
+    end if;
+    if new.kind in ('failed_payment', 'dispute') and not new.told ? 'opened' then
+        perform emit_event(
+            new.user_id,
+            case new.kind when 'dispute' then 'payment.disputed' else 'payment.failed' end,
+            new.opened_at, v_about
+        );
+        new.told := new.told || '{"opened": true}';
+    end if;
+    if new.outcome is not null
+       and new.told->'ended' is distinct from jsonb_build_array(new.outcome, new.amount::text) then
+        if new.kind = 'failed_payment' and new.outcome = 'recovered' then
+            perform emit_event(
+                new.user_id, 'payment.recovered', coalesce(new.resolved_at, new.changed_at), v_about
+            );
+        elsif new.kind = 'refund' then
+            perform emit_event(
+                new.user_id, 'payment.refunded', coalesce(new.resolved_at, new.changed_at), v_about
+            );
+        elsif new.kind = 'dispute' and new.told->'ended'->>0 is distinct from new.outcome then
+            perform emit_event(
+                new.user_id, 'payment.dispute_resolved', coalesce(new.resolved_at, new.changed_at),
+                v_about || jsonb_build_object('outcome', new.outcome)
+            );
+        end if;
+        new.told := new.told
+            || jsonb_build_object('ended', jsonb_build_array(new.outcome, new.amount::text));
+    end if;
+    return new;
+end
+$$;
+
+-- Before the update that record_payment_trouble always makes: the row it inserts before is empty.
+create or replace trigger tell_payment_of_trouble
+before update on payment_trouble
+for each row
+when (new.kind in ('failed_payment', 'refund', 'dispute') and new.known_at <> '{}')
+execute function tell_payment();
+
+-- Tells that a debt is owed, once its amount is known, and that it is not owed any more.
+create or replace function tell_debt() returns trigger
+language plpgsql as $$
+begin
+    perform emit_event(
+        new.user_id,
+        case when new.ended_at is null then 'debt.opened' else 'debt.closed' end,
+        coalesce(new.ended_at, new.opened_at),
+        jsonb_build_object(
+            'debt', new.id, 'kind', new.kind, 'amount', trim_scale(new.amount)::text,
+            'currency', new.currency
+        ) || case when new.ended_at is null then '{}'
+                  else jsonb_build_object('ended_by', new.ended_by) end
+    );
+    return null;
+end
+$$;
+
+create or replace trigger tell_new_debt
+after insert on debt
+for each row when (new.amount > 0 and new.ended_at is null)
+execute function tell_debt();
+
+create or replace trigger tell_changed_debt
+after update on debt
+for each row
+when (
+    -- Its amount has become known, or it is owed again.
+    (new.amount > 0 and new.ended_at is null
+     and (coalesce(old.amount, 0) = 0 or old.ended_at is not null))
+    or (old.amount > 0 and old.ended_at is null and new.ended_at is not null)
+)
+execute function tell_debt();
+
+-- Usage ------------------------------------------------------------------------------------------
+
+-- Returns the dates of a period, as events tell them.
+create or replace function period_to_tell(p_period bigint) returns jsonb
+language sql stable as $$
+    select jsonb_build_object(
+        'period_start', rfc3339(p.starts_at), 'period_end', rfc3339(p.ends_at)
+    )
+    from usage_period p
+    where p.id = p_period
+$$;
+
+-- Tells that usage is parked: Commet refused it, or nobody knows whether Commet has it.
+create or replace function tell_parked() returns trigger
+language plpgsql as $$
+begin
+    perform emit_event(
+        new.user_id, 'usage.parked', now(),
+        period_to_tell(new.period) || jsonb_build_object(
+            'feature', new.feature, 'quantity', trim_scale(new.quantity)::text,
+            'reason', new.reason, 'amount', trim_scale(new.amount)::text, 'currency', new.currency
+        )
+    );
+    return null;
+end
+$$;
+
+create or replace trigger tell_parked_usage
+after update of state on usage_delivery
+for each row
+when (new.state = 'parked' and old.state <> 'parked' and new.kind in ('event', 'replacement'))
+execute function tell_parked();
+
+-- Tells that Commet billed more than was used, in a period that is over: somebody gives it back.
+create or replace function tell_credit(
+    p_user text, p_period bigint, p_feature text, p_quantity numeric, p_amount numeric,
+    p_currency text
+) returns void
+language sql as $$
+    select emit_event(
+        p_user, 'usage.credit_needed', now(),
+        period_to_tell(p_period) || jsonb_build_object(
+            'feature', p_feature, 'quantity', trim_scale(p_quantity)::text,
+            'amount', trim_scale(p_amount)::text, 'currency', p_currency
+        )
+    )
+$$;
+
+create or replace function tell_credit_of_drift() returns trigger
+language plpgsql as $$
+begin
+    perform tell_credit(
+        new.user_id, new.period, new.feature, new.excess, new.amount, new.currency
+    );
+    return null;
+end
+$$;
+
+-- Drift that was closed. The credits of corrections are told by their own rows, below.
+create or replace trigger tell_credit_of_closed_drift
+after insert on usage_delivery
+for each row when (new.kind = 'credit' and new.reason = 'needs_credit' and new.quantity = 0)
+execute function tell_credit_of_drift();
+
+create or replace function tell_credit_of_correction() returns trigger
+language plpgsql as $$
+begin
+    perform tell_credit(new.user_id, e.period, new.feature, new.quantity, new.amount, new.currency)
+    from usage_event e
+    where e.user_id = new.user_id and e.idempotency_key = new.idempotency_key
+      and e.feature = new.feature;
+    return null;
+end
+$$;
+
+create or replace trigger tell_new_credit
+after insert on usage_credit
+for each row when (new.quantity > 0)
+execute function tell_credit_of_correction();
+
+create or replace trigger tell_grown_credit
+after update of quantity on usage_credit
+for each row when (new.quantity > 0 and old.quantity = 0)
+execute function tell_credit_of_correction();
+
+-- Tells that an entry corrects a total.
+create or replace function tell_correction(p_entry usage_event, p_total numeric) returns void
+language sql as $$
+    select emit_event(
+        p_entry.user_id, 'usage.corrected', p_entry.booked_at,
+        period_to_tell(p_entry.period) || jsonb_build_object(
+            'feature', p_entry.feature, 'key', p_entry.idempotency_key,
+            'quantity', trim_scale(p_entry.quantity)::text, 'total', trim_scale(p_total)::text
+        )
+    )
+$$;
+
+-- Users ------------------------------------------------------------------------------------------
+
+-- Runs as the owner of the tables: who signs people up has no other business with events.
+create or replace function tell_registered() returns trigger
+language plpgsql security definer set search_path = pg_catalog, public, pg_temp as $$
+begin
+    perform emit_event(new.id, 'user.registered', coalesce(new.verified_at, new.created_at), '{}');
+    return null;
+end
+$$;
+
+-- Users of a product or of an identity provider.
+create or replace trigger tell_registered_user
+after insert on users
+for each row when (not new.own_account or new.verified_at is not null)
+execute function tell_registered();
+
+-- An unverified account is nobody's yet, and is deleted after a day.
+create or replace trigger tell_verified_user
+after update of verified_at on users
+for each row
+when (new.own_account and old.verified_at is null and new.verified_at is not null
+      and old.freed_at is null)
+execute function tell_registered();
+
+create or replace function tell_erased() returns trigger
+language plpgsql security definer set search_path = pg_catalog, public, pg_temp as $$
+begin
+    perform tell_subscription(new.id, now());
+    perform emit_event(new.id, 'user.erased', new.erased_at, '{}');
+    return null;
+end
+$$;
+
+create or replace trigger tell_erased_user
+after update of erased_at on users
+for each row when (old.erased_at is null and new.erased_at is not null)
+execute function tell_erased();
