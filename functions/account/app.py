@@ -3,11 +3,11 @@
 from typing import Annotated, Any
 
 from aws_lambda_powertools.event_handler import Response
-from aws_lambda_powertools.event_handler.openapi.params import Body
+from aws_lambda_powertools.event_handler.openapi.params import Body, Query
 from aws_lambda_powertools.event_handler.openapi.params import Path as PathParameter
 
 from billing.deadline import LambdaContext
-from billing.http import account_answers, api, sign_in
+from billing.http import account_answers, api, mail_answers, sign_in
 from billing.http.shapes import (
     AccountChange,
     AccountShown,
@@ -15,10 +15,27 @@ from billing.http.shapes import (
     EraseAccount,
     ErasureReply,
     ForgotPassword,
+    MailPreferences,
+    MailPreferencesReply,
     ResetPassword,
     SessionList,
     VerifyEmail,
 )
+
+_PAGE: Any = {
+    200: {
+        "description": "A page",
+        "content": {"text/html": {"schema": {"type": "string", "examples": ["<!doctype html>"]}}},
+    }
+}
+Token = Annotated[
+    str,
+    Query(
+        max_length=200,
+        description="The token in the link of a mail.",
+        examples=["usr_8f2c41d09ab37e65.5d41402abc4b2a76"],
+    ),
+]
 
 app = api.resolver()
 
@@ -70,6 +87,39 @@ def erase_account(
     """
     erased = account_answers.erase(app, api.user(app), body.password if body else None)
     return api.json_response(erased, 202, cookies=[sign_in.no_cookie()])
+
+
+@app.get("/account/mails", security=api.BY_USER, responses=api.answers(MailPreferencesReply, 200))
+def get_mail_preferences() -> Response[MailPreferencesReply]:
+    """Read which mails you get, of those that you can switch off."""
+    return api.json_response(mail_answers.show(api.user(app)))
+
+
+@app.put("/account/mails", security=api.BY_USER, responses=api.answers(MailPreferencesReply, 200))
+@api.may_answer("unknown_user")
+def set_mail_preferences(
+    body: Annotated[MailPreferences, Body()],
+) -> Response[MailPreferencesReply]:
+    """Choose which mails you get. Mails about payments and the end of a trial are always sent."""
+    return api.json_response(mail_answers.change(app, api.user(app), body))
+
+
+@app.get("/unsubscribe", responses=_PAGE)
+@api.may_answer("not_found")
+def get_unsubscribe_page(token: Token) -> Response[str]:
+    """Show the page of a mail's link, with a button that switches such mails off."""
+    return mail_answers.ask(token)
+
+
+@app.post("/unsubscribe", responses=_PAGE)
+@api.any_sender
+@api.may_answer("not_found")
+def unsubscribe(token: Token) -> Response[str]:
+    """Switch mails off with the link of a mail, without signing in.
+
+    Mail programs post here after one click (RFC 8058). The body is not read.
+    """
+    return mail_answers.switch_off(app, token)
 
 
 @app.post(

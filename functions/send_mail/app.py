@@ -19,7 +19,7 @@ from billing import metric, wiring
 from billing.accounts import commands as account_commands
 from billing.accounts import tokens
 from billing.deadline import Deadline, LambdaContext
-from billing.mail import commands, outbox, sending, suppression
+from billing.mail import commands, outbox, sending, suppression, unsubscribing
 from billing.mail import service as _service  # noqa: F401 - wiring imports it late
 from billing.metric import Metric
 
@@ -73,7 +73,12 @@ def _run(_: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
             letterhead=sending.Letterhead(
                 settings.product_name, settings.email_from, settings.app_url
             ),
-            token_of=lambda token_id: tokens.token_of(secret, token_id),
+            links=sending.Links(
+                token_of=lambda token_id: tokens.token_of(secret, token_id),
+                unsubscribe_of=lambda user_id: unsubscribing.url_of(
+                    settings.api_url or settings.app_url, secret, user_id
+                ),
+            ),
             clock=wiring.clock(),
             deadline=Deadline.of_invocation(context, reserve=5),
         )

@@ -110,7 +110,7 @@ EXPECTED = {
     " `z` and `_`",
     "`confirmation`": f"{sizes(field(shapes.Checkout, 'confirmation'), confirmation)} characters",
     "`success_url`, `return_url`": sizes(field(shapes.Portal, "return_url")) + " characters",
-    "`cookie`, `immediate`": "true or false",
+    "`cookie`, `immediate`, `thresholds`": "true or false",
     "`iss`": "1 to 2,000 characters",
     "`sub`": f"1 to {identity_tokens.MAX_SUBJECT} characters",
     "`url` of an endpoint": f"at most {sizes(field(shapes.CreateEndpoint, 'url')).split()[-1]}"

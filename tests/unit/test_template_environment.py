@@ -65,6 +65,7 @@ VALUES: dict[str, Any] = {
             {"Ref": "EventBus"},
         ]
     },
+    "API_URL": {"Fn::If": ["HasDomain", {"Fn::Sub": "https://${DomainName}"}, ""]},
     "PAGES": {"Fn::If": ["HasPages", "true", "false"]},
 }
 ACCOUNTS_ROLE = {"Fn::Sub": "${DatabaseAccountsSecretArn}"}

@@ -43,6 +43,7 @@ class Settings:
     app_secret_id: str
     people_secret_id: str
     app_url: str
+    api_url: str  # the API's own address, where the stack knows it; "": below app_url
     allowed_origins: frozenset[str]
     own_accounts: bool  # whether people can sign up and sign in here
     api_reference: bool  # whether the API describes itself at /docs and /openapi.json
@@ -124,6 +125,7 @@ def from_env(env: Mapping[str, str]) -> Settings:
         app_secret_id=env.get("APP_SECRET_ARN", ""),
         people_secret_id=env.get("PEOPLE_SECRET_ARN", ""),
         app_url=app_url,
+        api_url=env.get("API_URL", ""),
         allowed_origins=_origins(env, "ALLOWED_ORIGINS", "") | ({origin_of(app_url)} - {""}),
         own_accounts=_flag(env, "OWN_ACCOUNTS", default=True),
         api_reference=_flag(env, "API_REFERENCE", default=True),

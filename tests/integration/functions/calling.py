@@ -35,7 +35,7 @@ HANDLERS = {
     "plans": checkout, "portal": portal, "subscription": portal, "recovery": portal,
     "invoices": portal, "dashboard": dashboard, "users": dashboard,
     "health": dashboard, "usage": track_usage, "/account/audit": dashboard,
-    "account": account, "email": account, "events": events,
+    "account": account, "email": account, "events": events, "unsubscribe": account,
     "password": account, "sessions": account,
     "/account/export": dashboard, "/account/usage": dashboard,
     "/account/usage/events": dashboard,

@@ -176,6 +176,15 @@ class TestTheWayIn:
         assert saved.location == "/app/account?done=saved"
         assert person.browser.follow(saved).form("/app/account/name").values["name"] == "Ana & Bo"
 
+    def test_mails_about_thresholds_are_switched_off_and_on(self, person: Person) -> None:
+        for value, then in (("off", "on"), ("on", "off")):
+            page = person.browser.get("/app/account")
+            assert f'name="thresholds" value="{value}"' in page.html
+            saved = person.browser.post("/app/account/mails", {"thresholds": value})
+            assert saved.location == "/app/account?done=saved"
+            page = person.browser.follow(saved)
+            assert f'name="thresholds" value="{then}"' in page.html
+
     def test_a_typed_password_is_not_kept(self, person: Person) -> None:
         del person.browser.cookies["__Host-session"]
         values = {"current_password": "my secret", "password": "my other secret"}

@@ -36,6 +36,7 @@ SECTIONS: dict[str, tuple[str, int]] = {
     "sessions": (_sql["sessions"], 1),
     "links_in_mails": (_sql["links_in_mails"], 1),
     "mails": (_sql["mails"], 1),
+    "mail_preferences": (_sql["mail_preferences"], 1),
     "customer": (_sql["customer"], 1),
     "contact_changes": (_sql["contact_changes"], 1),
     "subscriptions": (_sql["subscriptions"], 1),

@@ -57,6 +57,14 @@ where t.user_id = %(user_id)s
 order by t.id
 limit %(limit)s
 
+-- name: mail_preferences
+select array[t.user_id] as key, to_jsonb(t) as row
+from mail_preferences t
+where t.user_id = %(user_id)s
+  and t.user_id > %(after1)s
+order by t.user_id
+limit %(limit)s
+
 -- name: customer
 select array[t.id] as key, to_jsonb(t) as row
 from customers t

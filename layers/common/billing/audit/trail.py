@@ -48,6 +48,7 @@ class Action(StrEnum):
     EMAIL_VERIFIED = "email.verified"
     EMAIL_CHANGE_ASKED = "email.change_asked"
     EMAIL_CHANGED = "email.changed"
+    MAILS_CHANGED = "account.mails_changed"
     SESSION_ENDED = "sessions.ended"
     KEY_USED = "service_key.used"
     CHECKOUT = "billing.checkout"

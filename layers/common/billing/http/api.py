@@ -105,7 +105,10 @@ def resolver(*, max_body_bytes: int = 64 * 1024) -> APIGatewayHttpResolver:
     def check_request(app: APIGatewayHttpResolver, call_next: NextMiddleware) -> Response[Any]:
         _admit(app)
         _check_query(app)
-        _check_body(app, max_body_bytes)
+        if takes_any_sender(app.context["_route"].func):
+            app.current_event.raw_event["body"] = None
+        else:
+            _check_body(app, max_body_bytes)
         # Powertools reads the content type again, even without a body, and only in lower case.
         app.current_event.raw_event["headers"]["content-type"] = "application/json"
         response: Response[Any] = call_next(app)
@@ -348,6 +351,20 @@ def is_greeting(route: Callable[..., Any]) -> bool:
     return bool(getattr(route, "greets", False))
 
 
+def any_sender(route: Route) -> Route:
+    """Marks a route that pages of every origin may send writes to, with any body: it is not read.
+
+    Only for a route whose address proves what it may do, such as one that mail programs post to.
+    """
+    route.any_sender = True  # type: ignore[attr-defined]
+    return route
+
+
+def takes_any_sender(route: Callable[..., Any]) -> bool:
+    """Whether the route is marked by `any_sender`."""
+    return bool(getattr(route, "any_sender", False))
+
+
 def page(route: Route) -> Route:
     """Marks a route that reads files only: it needs neither the database nor secrets."""
     route.page = True  # type: ignore[attr-defined]
@@ -409,7 +426,7 @@ def _admit(app: APIGatewayHttpResolver) -> None:
     if is_for_own_accounts(route.func) and not wiring.settings().own_accounts:
         raise NotFound
     origin = event.headers.get("origin")
-    is_write = event.http_method in _WRITES
+    is_write = event.http_method in _WRITES and not takes_any_sender(route.func)
     if is_write and origin is not None and not is_ours(origin):
         raise Forbidden("Requests from this origin are not accepted.", code="origin_not_allowed")
     if not requirements:

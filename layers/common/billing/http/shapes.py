@@ -347,6 +347,28 @@ class AccountShown(Reply):
     account: AccountReply
 
 
+AboutThresholds = Annotated[
+    bool,
+    Field(
+        strict=True,
+        description="Whether you get mails when usage or spending reaches a threshold.",
+        examples=[True],
+    ),
+]
+
+
+class MailPreferences(Request):
+    """Which mails you want. Mails about payments and the end of a trial are always sent."""
+
+    thresholds: AboutThresholds
+
+
+class MailPreferencesReply(Reply):
+    """Which mails you get, of those that you can switch off."""
+
+    thresholds: AboutThresholds
+
+
 class AccountChange(Request):
     """What is to change. A field that is left out stays as it is."""
 

@@ -29,6 +29,7 @@ class Mail:
     """A leased mail: no other run sends it until the lease ends."""
 
     id: int
+    user_id: str
     attempts: int
     address: str
     kind: str

@@ -36,7 +36,7 @@ update mails m set
     state = 'sending', leased_until = now() + %(lease)s::interval, attempts = m.attempts + 1
 from next
 where m.id = next.id
-returning m.id, m.attempts, m.address, m.kind, m.fields, m.expires_at
+returning m.id, m.user_id, m.attempts, m.address, m.kind, m.fields, m.expires_at
 
 -- Records what became of an attempt, also if it took longer than its lease. An attempt that another
 -- has followed says nothing any more, unless the mail was sent.

@@ -5,12 +5,14 @@ import textwrap
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from decimal import Decimal
 from email.utils import formataddr
 from html import escape
 from pathlib import Path
 from string import Template
 from urllib.parse import quote
 
+from billing.amounts import format_exact
 from billing.mail.texts import WORDS
 
 _SHELL = Path(__file__).with_name("shell.html")
@@ -23,6 +25,12 @@ _BUTTON = (
     'Or open this address: <a class="link" href="{link}" style="color:#1d4ed8;'
     'word-break:break-all">{link}</a></p>'
 )
+_AMOUNTS = frozenset({"amount", "spent", "limit"})
+_UNSUBSCRIBE = "Get no more mails about thresholds"
+_LAST = (
+    '<p class="quiet" style="margin:0 0 16px;font-size:14px;color:#57606a">'
+    '<a class="link" href="{link}" style="color:#1d4ed8">{text}</a></p>'
+)
 # One address and nothing else: no list, no name, no comment.
 _ONE_ADDRESS = re.compile(r"[!#-'*+\-/-9=?A-Z^-~.]{1,64}@([^@\s<>,;:()\[\]\\\"]{1,253})", re.ASCII)
 
@@ -34,31 +42,51 @@ class Rendered:
     html: str
 
 
-def link_of(app_url: str, kind: str, token: str) -> str | None:
-    """The link of a mail of this kind; None for a kind that has none."""
-    path = WORDS[kind].path
-    return None if path is None else f"{app_url.rstrip('/')}{path}?token={quote(token, safe='')}"
+def link_of(app_url: str, kind: str, token: str = "") -> str | None:
+    """The link of a mail of this kind; None for a kind that has none.
+
+    `token` is only for a kind whose link has one.
+    """
+    words = WORDS[kind]
+    if words.path is None:
+        return None
+    page = f"{app_url.rstrip('/')}{words.path}"
+    return f"{page}?token={quote(token, safe='')}" if words.has_token else page
 
 
 def render(
-    kind: str, *, address: str, product: str, link: str | None, ends_at: datetime | None
+    kind: str,
+    *,
+    address: str,
+    product: str,
+    link: str | None,
+    ends_at: datetime | None = None,
+    fields: Mapping[str, str] | None = None,
+    unsubscribe: str | None = None,
 ) -> Rendered:
-    """The mail. `ends_at` is when its link ends. Whatever is inserted is escaped in the HTML."""
+    """The mail. Whatever is inserted is escaped in the HTML.
+
+    `ends_at` is when its link ends. `fields` are those of the mail's row. `unsubscribe` is the
+    address of the page that switches mails of this kind off.
+    """
     words = WORDS[kind]
-    values = {"product": product, "address": address}
+    values = {"product": product, "address": address} | _shown(fields or {})
     after = list(words.after)
     if link is not None and ends_at is not None:
         after.insert(0, f"The link works once, until {_moment(ends_at)}.")
     before, after = _filled(words.before, values), _filled(after, values)
-    subject = _one_line(f"{words.subject} - {product}")
-    plain, marked = [], []
+    subject = _one_line(f"{Template(words.subject).substitute(values)} - {product}")
+    plain, marked, end, marked_end = [], [], [], []
     if link is not None:
         plain.append(f"{words.button}:\n{link}")
         marked.append(_BUTTON.format(link=escape(link), button=escape(words.button)))
+    if unsubscribe is not None:
+        end.append(f"{_UNSUBSCRIBE}:\n{unsubscribe}")
+        marked_end.append(_LAST.format(link=escape(unsubscribe), text=_UNSUBSCRIBE))
     return Rendered(
         subject,
-        _text([*before, *plain, *after, product]),
-        _html(subject, [*_marked(before), *marked, *_marked(after)], product),
+        _text([*before, *plain, *after, product, *end]),
+        _html(subject, [*_marked(before), *marked, *_marked(after), *marked_end], product),
     )
 
 
@@ -86,8 +114,26 @@ def recipient_of(address: str) -> str | None:
     return f"{address[: found.start(1)]}{domain}"
 
 
+def _shown(fields: Mapping[str, str]) -> dict[str, str]:
+    """The fields as a person reads them: amounts with their currency, days without their time."""
+    currency = fields.get("currency", "").upper()
+    shown = dict(fields)
+    for name in _AMOUNTS & fields.keys():
+        shown[name] = f"{format_exact(Decimal(fields[name]), currency)} {currency}".strip()
+    if "date" in fields:
+        at = datetime.fromisoformat(fields["date"]).astimezone(UTC)
+        shown["date"] = f"{at.day} {at:%B %Y}"
+    return shown
+
+
 def _filled(paragraphs: Iterable[str], values: Mapping[str, str]) -> list[str]:
-    return [Template(each).substitute(values) for each in paragraphs]
+    """The paragraphs with the values, but for those of which a value is missing."""
+    templates = (Template(each) for each in paragraphs)
+    return [each.substitute(values) for each in templates if values.keys() >= _names(each)]
+
+
+def _names(template: Template) -> set[str]:
+    return {found["named"] for found in template.pattern.finditer(template.template)}
 
 
 def _marked(paragraphs: list[str]) -> list[str]:

@@ -23,6 +23,7 @@ from billing.mail.service import (
     Refused,
     Unanswered,
 )
+from billing.mail.texts import WORDS
 
 logger = Logger(child=True)
 
@@ -34,6 +35,14 @@ class Letterhead:
     product: str
     sender: str  # an address
     app_url: str
+
+
+@dataclass(frozen=True, slots=True)
+class Links:
+    """Makes what a mail's links have of the stack's secret."""
+
+    token_of: Callable[[str], str]  # a link's token, from the token's id
+    unsubscribe_of: Callable[[str], str]  # the address that switches mails off, from the user's id
 
 
 @dataclass(slots=True)
@@ -51,21 +60,20 @@ def send(
     service: MailService,
     *,
     letterhead: Letterhead,
-    token_of: Callable[[str], str],
+    links: Links,
     clock: Clock,
     deadline: Deadline,
 ) -> Done:
     """Sends all mails that are due, while there is time for another one before `deadline`.
 
-    `token_of` computes a link's token from its id. Stops where the service takes no mail at all;
-    the next run goes on.
+    Stops where the service takes no mail at all; the next run goes on.
     """
     done = Done()
     while deadline.remaining() > CALL_SECONDS:
         mail = outbox.lease_next(db, clock())
         if mail is None:
             break
-        outcome, stop = _attempt(db, service, mail, letterhead, token_of)
+        outcome, stop = _attempt(db, service, mail, letterhead, links)
         _count(done, outcome)
         if stop:
             break
@@ -87,12 +95,12 @@ def _attempt(
     service: MailService,
     mail: Mail,
     letterhead: Letterhead,
-    token_of: Callable[[str], str],
+    links: Links,
 ) -> tuple[Outcome, bool]:
     """Sends one leased mail and records the outcome. Returns it, and whether the run is over."""
     message_id, reason, stop = None, None, False
     try:
-        message_id = service.send(_message(mail, letterhead, token_of))
+        message_id = service.send(_message(mail, letterhead, links))
         outcome = Outcome.SENT
     except Refused as error:
         outcome, reason = Outcome.REFUSED, error.reason
@@ -107,7 +115,7 @@ def _attempt(
     return outcome, stop
 
 
-def _message(mail: Mail, letterhead: Letterhead, token_of: Callable[[str], str]) -> Message:
+def _message(mail: Mail, letterhead: Letterhead, links: Links) -> Message:
     """The mail as it is sent.
 
     Raises Refused for an address that no mail can be sent to, and NotTaken for a mail that this
@@ -117,27 +125,23 @@ def _message(mail: Mail, letterhead: Letterhead, token_of: Callable[[str], str])
     if recipient is None:
         raise Refused("address")
     try:
-        return _made(mail, recipient, letterhead, token_of)
+        return _made(mail, recipient, letterhead, links)
     except Exception as error:
         logger.exception("mail.not_made", extra={"mail": mail.id, "kind": mail.kind})
         raise NotTaken("not_made", concerns_all=False) from error
 
 
-def _made(
-    mail: Mail, recipient: str, letterhead: Letterhead, token_of: Callable[[str], str]
-) -> Message:
-    token_id = mail.fields.get("token_id")
-    link = (
-        rendering.link_of(letterhead.app_url, mail.kind, token_of(str(token_id)))
-        if token_id is not None
-        else None
-    )
+def _made(mail: Mail, recipient: str, letterhead: Letterhead, links: Links) -> Message:
+    words = WORDS[mail.kind]
+    unsubscribe = links.unsubscribe_of(mail.user_id) if words.optional else None
     rendered = rendering.render(
         mail.kind,
         address=mail.address,
         product=letterhead.product,
-        link=link,
+        link=_link(mail, letterhead, links),
         ends_at=mail.expires_at if "expires_at" in mail.fields else None,
+        fields={name: str(value) for name, value in mail.fields.items()},
+        unsubscribe=unsubscribe,
     )
     return Message(
         sender=rendering.sender_of(letterhead.product, letterhead.sender),
@@ -145,7 +149,17 @@ def _made(
         subject=rendered.subject,
         text=rendered.text,
         html=rendered.html,
+        unsubscribe=unsubscribe,
     )
+
+
+def _link(mail: Mail, letterhead: Letterhead, links: Links) -> str | None:
+    if not WORDS[mail.kind].has_token:
+        return rendering.link_of(letterhead.app_url, mail.kind)
+    token_id = mail.fields.get("token_id")
+    if token_id is None:
+        return None
+    return rendering.link_of(letterhead.app_url, mail.kind, links.token_of(str(token_id)))
 
 
 def _count(done: Done, outcome: Outcome) -> None:

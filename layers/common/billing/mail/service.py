@@ -49,13 +49,18 @@ class Unanswered(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A mail as it is sent. `sender` and `recipient` have the form of a header."""
+    """A mail as it is sent. `sender` and `recipient` have the form of a header.
+
+    `unsubscribe` is the address to which a mail program posts when the user wants no more mails of
+    the kind (RFC 8058); None for a kind that is always sent.
+    """
 
     sender: str
     recipient: str
     subject: str
     text: str
     html: str
+    unsubscribe: str | None = None
 
 
 class MailService(Protocol):
@@ -131,9 +136,17 @@ def _content(message: Message) -> dict[str, Any]:
             "Text": {"Data": message.text, "Charset": "UTF-8"},
             "Html": {"Data": message.html, "Charset": "UTF-8"},
         },
-        # Out-of-office programs do not answer such a mail (RFC 3834).
-        "Headers": [{"Name": "Auto-Submitted", "Value": "auto-generated"}],
+        "Headers": [{"Name": name, "Value": value} for name, value in _headers(message).items()],
     }
+
+
+def _headers(message: Message) -> dict[str, str]:
+    # Out-of-office programs do not answer such a mail (RFC 3834).
+    headers = {"Auto-Submitted": "auto-generated"}
+    if message.unsubscribe is not None:
+        headers["List-Unsubscribe"] = f"<{message.unsubscribe}>"
+        headers["List-Unsubscribe-Post"] = "List-Unsubscribe=One-Click"
+    return headers
 
 
 def _said(answer: Mapping[str, Any]) -> Exception:

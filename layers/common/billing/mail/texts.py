@@ -1,7 +1,8 @@
 """The words of each mail, and the path of its link.
 
 A mail has the product's name and the recipient's own address, and nothing else that somebody typed:
-a stranger who signs up with an address cannot write to its owner.
+a stranger who signs up with an address cannot write to its owner. Names of features and plans are
+the operator's.
 """
 
 from collections.abc import Mapping
@@ -10,18 +11,21 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """What one kind of mail says. `$product` and `$address` are replaced.
+    """What one kind of mail says. `$product`, `$address` and the mail's fields are replaced.
 
-    `path`: the page of the link, below AppUrl; None for a mail without a link.
+    A paragraph with a field that the mail does not have is left out.
     """
 
     subject: str
     before: tuple[str, ...]  # paragraphs above the link
     button: str = ""
-    path: str | None = None
+    path: str | None = None  # the page of the link, below AppUrl; None: a mail without a link
     after: tuple[str, ...] = ()
+    has_token: bool = True  # of a link: it works once, and without signing in
+    optional: bool = False  # the user may switch mails of this kind off
 
 
+_SENT_TO = "This mail was sent to $address, the address of your account at $product."
 _IGNORE = "If you did not ask for this, ignore this mail. Nothing changes then."
 
 WORDS: Mapping[str, Words] = {
@@ -82,5 +86,57 @@ WORDS: Mapping[str, Words] = {
             "If you did not do this, set a new password at once, with the link for forgotten"
             " passwords.",
         ),
+    ),
+    "usage_threshold": Words(
+        "Your usage of $feature",
+        (
+            "You have used $percent % of $feature that your plan at $product includes.",
+            "Used in this period: $used.",
+            "Included in your plan: $included.",
+            "The next period begins on $date.",
+        ),
+        "See your usage",
+        "/app",
+        (_SENT_TO,),
+        has_token=False,
+        optional=True,
+    ),
+    "spend_threshold": Words(
+        "Your spending",
+        (
+            "You have used $percent % of the limit for usage beyond your plan at $product.",
+            "Spent in this period, beyond the price of the plan: $spent.",
+            "Your limit: $limit.",
+            "The next period begins on $date.",
+        ),
+        "See your usage and your limit",
+        "/app",
+        (_SENT_TO,),
+        has_token=False,
+        optional=True,
+    ),
+    "payment_failed": Words(
+        "Your payment failed",
+        (
+            "A payment for your plan at $product failed.",
+            "Amount: $amount.",
+            "Pay it, or change your card, on your billing page.",
+        ),
+        "Open your billing page",
+        "/app/billing",
+        ("Without the payment your plan may end.", _SENT_TO),
+        has_token=False,
+    ),
+    "trial_ending": Words(
+        "Your trial ends soon",
+        (
+            "Your trial at $product ends on $date.",
+            "Your plan is $plan. If you keep the plan, you pay its price from then on.",
+            "To change or cancel the plan, open your billing page before that day.",
+        ),
+        "Open your billing page",
+        "/app/billing",
+        (_SENT_TO,),
+        has_token=False,
     ),
 }

@@ -1,4 +1,4 @@
-"""The page about the account: name, address, password, sessions, export and deletion.
+"""The page about the account: name, address, password, sessions, mails, export and deletion.
 
 Each part is a form of its own. What was typed stays, except passwords, if a form is refused.
 """
@@ -10,8 +10,8 @@ from aws_lambda_powertools.event_handler import Response
 
 from billing import wiring
 from billing.errors import BillingError, FieldError, InvalidRequest
-from billing.http import account_answers, api, export_answers, sign_in
-from billing.http.shapes import AccountChange, ChangePassword
+from billing.http import account_answers, api, export_answers, mail_answers, sign_in
+from billing.http.shapes import AccountChange, ChangePassword, MailPreferences
 from billing.pages import forms, site
 from billing.pages.site import app, word
 
@@ -35,6 +35,7 @@ def _account_page(part: str = "", error: BillingError | None = None) -> Response
         now=wiring.now(),
         account=account,
         sessions=account_answers.sessions(app).sessions,
+        mails=mail_answers.show(site.user()),
         part_refused=part,
         values=site.shown(site.form()) if error else {},
         wrong=site.field_problems(error) if error else {},
@@ -91,6 +92,14 @@ def end_sessions() -> Response[Any]:
     return _change(
         "sessions", lambda: account_answers.end_session(app, session_id), done="session_ended"
     )
+
+
+@app.post("/app/account/mails")
+@site.members
+def choose_mails() -> Response[Any]:
+    """Switches mails about thresholds on or off."""
+    wanted = MailPreferences(thresholds=site.form().get("thresholds") == "on")
+    return _change("mails", lambda: mail_answers.change(app, site.user(), wanted))
 
 
 @app.get("/app/account/export")

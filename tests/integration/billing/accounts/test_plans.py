@@ -33,6 +33,7 @@ FILLED = {
     " select 'tok_' || g, 'usr_' || g, 'verify_email', 'x', 'x', now(), now()",
     "mails": "user_id, address, kind, fields, queued_at, expires_at"
     " select 'usr_' || g, 'x', 'password_changed', '{}', now(), now()",
+    "mail_preferences": "user_id, thresholds select 'usr_' || g, false",
     "attempts": "key, window_start, count"
     " select 'portal:usr_' || g, now() - b * interval '1 hour', 1",
     "customers": "id, external_id, approved_for select 'cus_' || g, 'usr_' || g, 'usr_' || g",
@@ -74,7 +75,8 @@ FILLED = {
     " select gen_random_uuid(), 'user', 'usr_' || g, 'usr_' || g, 'a.b', 'done'",
 }  # fmt: skip
 ONCE = {
-    "users", "passwords", "account_tokens", "customers", "contact_change", "usage_period"
+    "users", "passwords", "account_tokens", "customers", "contact_change", "mail_preferences",
+    "usage_period",
 }  # fmt: skip
 
 

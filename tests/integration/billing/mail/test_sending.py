@@ -76,7 +76,10 @@ def send(
         db,
         post,
         letterhead=LETTERHEAD,
-        token_of=lambda token_id: tokens.token_of(SECRET, token_id),
+        links=sending.Links(
+            token_of=lambda token_id: tokens.token_of(SECRET, token_id),
+            unsubscribe_of=lambda user_id: f"https://api.example/off/{user_id}",
+        ),
         clock=lambda: now,
         deadline=Deadline.after(seconds),
     )

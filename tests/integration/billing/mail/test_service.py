@@ -4,6 +4,7 @@ import json
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from threading import Thread
 
 import boto3
@@ -61,6 +62,17 @@ class TestWire:
             },
             "ConfigurationSetName": "stack-set",
         }
+
+    def test_one_click_switches_mails_off(self) -> None:
+        """The headers of RFC 8058, on a mail that may be switched off."""
+        with answering(lambda _: Response(body=b'{"MessageId": "m-1"}')) as (ses, asked):
+            ses.send(replace(MESSAGE, unsubscribe="https://api.example/unsubscribe?token=t"))
+        (request,) = asked
+        assert json.loads(request.body)["Content"]["Simple"]["Headers"] == [
+            {"Name": "Auto-Submitted", "Value": "auto-generated"},
+            {"Name": "List-Unsubscribe", "Value": "<https://api.example/unsubscribe?token=t>"},
+            {"Name": "List-Unsubscribe-Post", "Value": "List-Unsubscribe=One-Click"},
+        ]
 
     def test_moto_takes_it(self, secrets_manager: SecretsManager) -> None:
         """Another reading of the same protocol."""

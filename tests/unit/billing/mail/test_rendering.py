@@ -15,14 +15,41 @@ LINK = "https://app.example/verify-email?token=act_1.ab%2Bc"
 ENDS = datetime(2026, 9, 1, 14, 5, tzinfo=UTC)
 MARKUP = '"><script>alert(1)</script>&'
 WITH_LINK = [kind for kind, words in WORDS.items() if words.path]
+WITH_TOKEN = [kind for kind, words in WORDS.items() if words.path and words.has_token]
 WITHOUT = [kind for kind, words in WORDS.items() if not words.path]
+
+
+FIELDS = {
+    "usage_threshold": {
+        "feature": "Storage",
+        "percent": "80",
+        "used": "4.1",
+        "included": "5",
+        "date": "2026-10-01T00:00:00.000000Z",
+    },
+    "spend_threshold": {
+        "percent": "80",
+        "spent": "16",
+        "limit": "20",
+        "currency": "usd",
+        "date": "2026-10-01T00:00:00Z",
+    },
+    "payment_failed": {"amount": "29", "currency": "jpy"},
+    "trial_ending": {"plan": "Pro", "date": "2026-10-01T00:00:00+02:00"},
+}
 
 
 def mail(
     kind: str, *, address: str = "ana@example.com", product: str = "Acme"
 ) -> rendering.Rendered:
-    link = LINK if kind in WITH_LINK else None
-    return rendering.render(kind, address=address, product=product, link=link, ends_at=ENDS)
+    return rendering.render(
+        kind,
+        address=address,
+        product=product,
+        link=LINK if kind in WITH_LINK else None,
+        ends_at=ENDS if kind in WITH_TOKEN else None,
+        fields=FIELDS.get(kind),
+    )
 
 
 class Seen(HTMLParser):
@@ -108,13 +135,15 @@ class TestLink:
         assert LINK in rendered.text.splitlines()
         assert Seen(rendered.html).links == [LINK, LINK]
 
-    def test_its_end_is_said(self, kind: str) -> None:
-        assert "until 14:05 UTC on 1 September 2026" in words(mail(kind).text)
+    def test_its_end_is_said_if_it_has_one(self, kind: str) -> None:
+        said = "until 14:05 UTC on 1 September 2026" in words(mail(kind).text)
+        assert said == (kind in WITH_TOKEN)
 
     def test_it_leads_to_a_page_of_the_product(self, kind: str) -> None:
         found = rendering.link_of("https://app.example/base/", kind, "act_1.a+b")
         assert found is not None
-        assert re.fullmatch(r"https://app\.example/base/[a-z-]+\?token=act_1\.a%2Bb", found)
+        token = r"\?token=act_1\.a%2Bb" if kind in WITH_TOKEN else ""
+        assert re.fullmatch(rf"https://app\.example/base/[a-z/-]+{token}", found)
 
 
 @pytest.mark.parametrize("kind", WITHOUT)
@@ -122,6 +151,63 @@ def test_a_notice_has_no_link(kind: str) -> None:
     assert rendering.link_of("https://app.example", kind, "t") is None
     assert Seen(mail(kind).html).links == []
     assert "://" not in mail(kind).text
+
+
+class TestFields:
+    @pytest.mark.parametrize(
+        ("kind", "said"),
+        [
+            ("usage_threshold", "used 80 % of Storage that your plan at Acme includes."),
+            ("usage_threshold", "Used in this period: 4.1. Included in your plan: 5."),
+            ("usage_threshold", "begins on 1 October 2026."),
+            ("spend_threshold", "the price of the plan: 16.00 USD. Your limit: 20.00 USD."),
+            ("payment_failed", "Amount: 29 JPY."),
+            ("trial_ending", "ends on 30 September 2026. Your plan is Pro."),
+        ],
+    )
+    def test_they_are_shown_as_people_read_them(self, kind: str, said: str) -> None:
+        assert said in words(mail(kind).text)
+
+    @pytest.mark.parametrize("kind", FIELDS)
+    def test_a_paragraph_without_its_value_is_left_out(self, kind: str) -> None:
+        """A threshold that is an amount has no percentage, for instance."""
+        fields = {"feature": "Storage"} if kind == "usage_threshold" else {}
+        text = rendering.render(
+            kind, address="ana@example.com", product="Acme", link=LINK, fields=fields
+        ).text
+        assert "$" not in text
+        assert "%" not in text.replace(LINK, "")
+        assert LINK in text
+
+    def test_the_subject_names_the_feature(self) -> None:
+        assert mail("usage_threshold").subject == "Your usage of Storage - Acme"
+
+    def test_markup_in_a_field_is_text(self) -> None:
+        fields = FIELDS["usage_threshold"] | {"feature": MARKUP}
+        html = rendering.render(
+            "usage_threshold", address="a@b.example", product="Acme", link=LINK, fields=fields
+        ).html
+        assert Seen(html).tags == Seen(mail("usage_threshold").html).tags
+
+
+class TestUnsubscribe:
+    OFF = "https://api.example/unsubscribe?token=usr_1.ab"
+
+    def test_the_way_to_no_more_mails_is_in_both_parts(self) -> None:
+        rendered = rendering.render(
+            "usage_threshold",
+            address="ana@example.com",
+            product="Acme",
+            link=LINK,
+            fields=FIELDS["usage_threshold"],
+            unsubscribe=self.OFF,
+        )
+        assert self.OFF in rendered.text.splitlines()
+        assert Seen(rendered.html).links == [LINK, LINK, self.OFF]
+
+    def test_mails_about_payments_and_trials_have_none(self) -> None:
+        optional = {kind for kind, each in WORDS.items() if each.optional}
+        assert optional == {"usage_threshold", "spend_threshold"}
 
 
 class TestSender:

@@ -30,6 +30,7 @@ begin
     delete from known_networks where user_id = p_user;
     delete from account_tokens where user_id = p_user;
     delete from mails where user_id = p_user;
+    delete from mail_preferences where user_id = p_user;
     delete from attempts where key = any (attempts_of(p_user));
     -- A webhook that was not applied yet keeps its payload until it is: Python strips it.
     update webhooks set payload = null

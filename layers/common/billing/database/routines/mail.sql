@@ -28,6 +28,10 @@ begin
 end
 $$;
 
+-- Returns whether a mail of this kind is about a threshold, so that the user may switch it off.
+create or replace function is_about_threshold(p_kind text) returns boolean
+language sql immutable as $$ select p_kind in ('usage_threshold', 'spend_threshold') $$;
+
 -- Queues one mail to a user and returns its id. Returns null, and queues nothing, if the address is
 -- suppressed or a limit is used up. Callers answer alike in both cases.
 --
@@ -38,22 +42,30 @@ $$;
 --   sign_in_link          {"token_id"}  a link to sign in from somewhere new
 --   email_changed_notice  {}            to the old address
 --   password_changed      {}
+--   usage_threshold, spend_threshold, payment_failed, trial_ending
+--                         what mail_of_event makes of an outgoing event
 -- A token_id is the text that billing.accounts.tokens computes the token from. "expires_at" says
 -- when a link ends: the mail is not sent later. Without it a mail is given up after a day, a notice
 -- after three. p_fields has nothing else, and never a secret.
 --
 -- Limits by the hour, of mails with a link: three to an address for each purpose (to prove the
 -- address, to set a password, to sign in), so that nobody can use up another purpose; ten for a
--- user, whatever the address. Of notices: twenty for a user.
+-- user, whatever the address. For a user, twenty of each of these: notices, mails about thresholds,
+-- and other mails about outgoing events.
 create or replace function queue_mail(
     p_user_id text, p_address text, p_kind text, p_fields jsonb, p_now timestamptz
 ) returns bigint
 language plpgsql as $$
 declare
-    v_has_link boolean := p_kind not in ('email_changed_notice', 'password_changed');
+    v_class text := case
+        when p_kind in ('email_changed_notice', 'password_changed') then 'notice'
+        when is_about_threshold(p_kind) then 'threshold'
+        when p_kind in ('payment_failed', 'trial_ending') then 'event'
+        else 'link'
+    end;
+    v_has_link boolean := v_class = 'link';
     v_purpose text := case when p_kind = 'email_changing' then 'verify_email' else p_kind end;
-    v_account text := format('mail:%s:%s', case when v_has_link then 'link' else 'notice' end,
-                             p_user_id);
+    v_account text := format('mail:%s:%s', v_class, p_user_id);
     v_id bigint;
 begin
     if v_has_link and p_fields->>'token_id' is null then

@@ -11,13 +11,15 @@ language sql as $$
 $$;
 
 -- Gives places to the events that have none, in the order of inserting, and returns how many. Each
--- of them gets a delivery for each endpoint that is switched on and wants its type. Only
--- one transaction does so at a time, and it sees committed events only. So places appear in their
--- order: whoever has read up to a place never misses an event before it.
+-- of them gets a delivery for each endpoint that is switched on and wants its type, and a mail to its
+-- user if it is of a kind that has one. Only one transaction does so at a time, and it sees committed
+-- events only. So places appear in their order: whoever has read up to a place never misses an event
+-- before it.
 create or replace function place_events(p_limit integer) returns integer
 language plpgsql as $$
 declare
     v_newest bigint;
+    v_waiting uuid[];
     v_placed integer;
 begin
     if not exists (select from outgoing_event e where e.place is null) then
@@ -27,11 +29,19 @@ begin
     insert into newest_place as n (id, place) values (1, 0)
     on conflict (id) do update set place = n.place
     returning n.place into v_newest;
+    v_waiting := array(
+        select e.id from outgoing_event e where e.place is null order by e.entry limit p_limit
+    );
+    -- Nobody is erased who gets a mail now. Before `told`: whoever writes that has locked the user.
+    perform from users u
+    where u.id in (
+        select e.user_id from outgoing_event e
+        where e.id = any (v_waiting) and e.type = any (mailed_types())
+    )
+    order by u.id
+    for share;
     with waiting as materialized (
-        select e.id, e.entry, e.user_id from outgoing_event e
-        where e.place is null
-        order by e.entry
-        limit p_limit
+        select e.id, e.entry, e.user_id from outgoing_event e where e.id = any (v_waiting)
     ),
     counted as (
         insert into told as t (user_id, sequence)
@@ -57,6 +67,7 @@ begin
     ) as p
     join outgoing_event e on p.types is null or e.type = any (p.types)
     where e.place > v_newest and e.place <= v_newest + v_placed;
+    perform queue_event_mails(v_waiting);
     update newest_place set place = v_newest + v_placed where v_placed > 0;
     return v_placed;
 end

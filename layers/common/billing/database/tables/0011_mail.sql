@@ -12,12 +12,16 @@ create table mails (
     address      text not null,            -- where it is sent
     kind         text not null check (kind in (
                      'verify_email', 'reset_password', 'sign_in_link', 'email_changing',
-                     'email_changed_notice', 'password_changed'
+                     'email_changed_notice', 'password_changed',
+                     'usage_threshold', 'spend_threshold', 'payment_failed', 'trial_ending'
                  )),
     -- What the text is made from. Never a secret: a link's token is computed from token_id when the
-    -- mail is sent.
-    fields       jsonb not null check (jsonb_typeof(fields) = 'object' and
-                     fields - '{token_id,expires_at}'::text[] = '{}'),
+    -- mail is sent. No personal data and no address of a page either.
+    fields       jsonb not null check (jsonb_typeof(fields) = 'object' and fields - '{
+                     token_id,expires_at,
+                     feature,plan,percent,used,included,spent,limit,amount,currency,date
+                 }'::text[] = '{}'),
+    event        uuid,                     -- the outgoing event that it tells; null: none
     queued_at    timestamptz not null,     -- by the clock passed in
     expires_at   timestamptz not null,     -- by the same clock; it is not sent later
     state        text not null default 'pending' check (state in
@@ -38,6 +42,7 @@ create index mails_due_at on mails (due_at) where state = 'pending';
 create index mails_leased_until on mails (leased_until) where state = 'sending';
 create index mails_failed on mails (state) where state in ('in_doubt', 'dead');
 create index mails_ended_at on mails (ended_at) where ended_at is not null;
+create unique index mails_event on mails (event) where event is not null;
 create unique index mails_message_id on mails (message_id) where message_id is not null;
 
 -- Addresses that take no mail, or whose owner called one of ours unwanted. The address itself is
@@ -46,4 +51,11 @@ create table suppressed_addresses (
     address_sha256 bytea primary key,      -- address_digest(address)
     reason         text not null check (reason in ('bounce', 'complaint')),
     suppressed_at  timestamptz not null default now()
+);
+
+-- What a user has chosen about mails. No row: everything is sent.
+create table mail_preferences (
+    user_id    text collate "C" primary key references users (id) on update cascade on delete cascade,
+    thresholds boolean not null,           -- whether mails about thresholds are sent
+    changed_at timestamptz not null default now()
 );
