@@ -162,6 +162,7 @@ def _introduce(console: Console, stack: LocalStack) -> None:
         console.print(f"        Commet   {stack.commet}  (the sandbox)")
         _explain_relay(console, stack)
     console.print(f"        Mailbox  {stack.mailbox}  (mails to users)")
+    console.print(f"        Events   {stack.events}  (what your product is told, and who got it)")
     console.print(f"        Keys     {stack.data_dir / 'stack.json'}\n")
     console.print("Sign up, then list the plans:\n")
     console.print(

@@ -101,7 +101,7 @@ class Mailbox:
 
     def _answer(self, environ: "WSGIEnvironment") -> Answer:
         """The answer to a request. `PATH_INFO` is the part of the path after `/_mail`."""
-        if not _is_this_machine(str(environ.get("HTTP_HOST", ""))):
+        if not is_this_machine(str(environ.get("HTTP_HOST", ""))):
             return 421, _PLAIN, "The mailbox answers only names of this machine.\n", {}
         if environ["REQUEST_METHOD"] not in {"GET", "HEAD"}:
             return 405, _PLAIN, "The mailbox can only be read.\n", {"Allow": "GET, HEAD"}
@@ -152,7 +152,8 @@ def _read(asked: Any) -> Mail:
     )
 
 
-def _is_this_machine(authority: str) -> bool:
+def is_this_machine(authority: str) -> bool:
+    """Whether a `Host` header names this machine."""
     try:
         host = urllib.parse.urlsplit(f"//{authority}").hostname or ""
     except ValueError:
@@ -165,7 +166,7 @@ def _is_this_machine(authority: str) -> bool:
         return False
 
 
-_PAGE = Template("""<!doctype html>
+PAGE = Template("""<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
@@ -204,7 +205,7 @@ def _list_page(mails: Sequence[Mail]) -> str:
         " newest first. Nothing leaves this machine.</p>\n"
         + (f"<ul>{rows}</ul>" if rows else "<p>No mail was sent yet.</p>")
     )
-    return _PAGE.substitute(title="Mailbox", body=body)
+    return PAGE.substitute(title="Mailbox", body=body)
 
 
 def _mail_page(mail: Mail) -> str:
@@ -217,7 +218,7 @@ def _mail_page(mail: Mail) -> str:
         ' sandbox="allow-popups allow-popups-to-escape-sandbox"></iframe>\n'
         f"<h2>As text</h2>\n<pre>{_linked(mail.text)}</pre>"
     )
-    return _PAGE.substitute(title=escape(mail.subject), body=body)
+    return PAGE.substitute(title=escape(mail.subject), body=body)
 
 
 def _linked(text: str) -> str:

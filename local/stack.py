@@ -31,7 +31,13 @@ from local.gateway.journal import Journal
 from local.gateway.logs import Log
 from local.gateway.server import Gateway
 from local.gateway.skipping import SkipError
-from local.gateway.template import Template, import_sam_cli, load_template
+from local.gateway.template import (
+    ACCOUNT_ID,
+    REGION,
+    Template,
+    import_sam_cli,
+    load_template,
+)
 from local.locks import HeldError, hold
 from local.ports import Port, free_port
 from local.postgres import EmbeddedPostgres
@@ -180,6 +186,11 @@ class LocalStack:
         return f"{self.api}/_mail"
 
     @property
+    def events(self) -> str:
+        """The address of the page that shows outgoing events and who got them."""
+        return f"{self.api}/_events"
+
+    @property
     def lambda_url(self) -> str:
         """The address of Lambda's Invoke API, for functions without a route."""
         return self._gateway.lambda_url
@@ -280,6 +291,7 @@ class LocalStack:
             python=self._python,
             schedule_minute_seconds=self._schedule_minute_seconds,
             debugging=self._debugging(template),
+            database_url=self.database_url,
         )
         self._closing.callback(self._gateway.close)
         with ThreadPoolExecutor() as pool:
@@ -373,6 +385,7 @@ class LocalStack:
             "database_url": self.database_url,
             "lambda": self.lambda_url,
             "mailbox": self.mailbox,
+            "events": self.events,
         }
 
     def _own_data_dir(self) -> Path:
@@ -479,6 +492,7 @@ class LocalStack:
             "DatabaseAccountsSecretArn": "local/database-accounts",
             "DatabaseOwnerSecretArn": "local/database-owner",
             "EmailFrom": "billing@stack.localhost",
+            "EventBus": f"arn:aws:events:{REGION}:{ACCOUNT_ID}:event-bus/local",
             "AppUrl": f"http://127.0.0.1:{port}",
             "RunbookUrl": "https://example.com/operations.md",  # no alarm rings here
             "AllowedOrigins": f"http://127.0.0.1:{port},http://localhost:{port}",

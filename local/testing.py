@@ -1,6 +1,6 @@
 """Fixtures for the tests of a product that stands on this stack.
 
-    from local.testing import advance, stack, subscribe, user  # noqa: F401 - in conftest.py
+    from local.testing import advance, events, stack, subscribe, user  # noqa: F401 - in conftest.py
 
     def test_a_month(user, subscribe, advance):
         subscribe(user, "usage_pro")
@@ -114,6 +114,7 @@ class ProductStack:
             self.local.invoke("DeliverUsageFunction")
             self.local.invoke("ReconcileFunction")
             self.settle()
+        self.local.invoke("SendEventsFunction")
         self.local.invoke("SendMailFunction")
 
     def settle(self) -> None:
@@ -163,6 +164,17 @@ class ProductUser:
     def dashboard(self) -> dict[str, Any]:
         """All that the user sees about plan, usage and cost."""
         found: dict[str, Any] = self.stack.ask("GET", f"/users/{self.id}/dashboard")
+        return found
+
+    def events(self, *types: str) -> list[dict[str, Any]]:
+        """What your product is told of the user, in order: all events, or those of some types.
+
+        Each is a CloudEvent, as an endpoint of yours gets it (docs/events.md).
+        """
+        path = f"/events?user_id={self.id}&limit=1000"
+        if types:
+            path += f"&types={','.join(types)}"
+        found: list[dict[str, Any]] = self.stack.ask("GET", path)["events"]
         return found
 
     @property
@@ -239,6 +251,27 @@ def subscribe(stack: ProductStack) -> Subscribe:
         return board
 
     return to
+
+
+class Events(Protocol):
+    """What the fixture `events` is."""
+
+    def __call__(self, user: ProductUser, *types: str) -> list[dict[str, Any]]:
+        """The events of a user, in order: all, or those of some types."""
+
+
+@pytest.fixture
+def events(stack: ProductStack) -> Events:
+    """`events(user, "access.granted")` reads what your product is told of a user.
+
+    What becomes true by time is told by the schedules, which run before.
+    """
+
+    def of(user: ProductUser, *types: str) -> list[dict[str, Any]]:
+        stack.run_schedules()
+        return user.events(*types)
+
+    return of
 
 
 @pytest.fixture

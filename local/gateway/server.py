@@ -4,7 +4,8 @@
         gateway.url, gateway.function_url("WebhookFunction"), gateway.invoke("MigrateFunction", {})
 
 The HTTP API of the template is at `/`, function URLs are at `/_url/<LogicalId>/`, the mails that
-functions have sent at `/_mail`, and the form that skips time at `/_time`.
+functions have sent at `/_mail`, outgoing events at `/_events`, and the form that skips time at
+`/_time`.
 """
 
 import contextlib
@@ -29,6 +30,8 @@ from waitress.wasyncore import close_all  # type: ignore[import-untyped]
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.wrappers import Request, Response
 
+from local.event_bus import EventBus
+from local.events_page import EventsPage
 from local.gateway.debugging import Debugging
 from local.gateway.events import Event, api_request_id, function_url_event, http_api_event
 from local.gateway.functions import (
@@ -242,6 +245,7 @@ class Gateway:
         init_seconds: float = INIT_SECONDS,
         schedule_minute_seconds: float | None = None,
         debugging: Debugging | None = None,
+        database_url: str | None = None,
     ) -> None:
         self.log = log or Log()
         self._listener = listener or listen()
@@ -251,7 +255,8 @@ class Gateway:
         try:
             token = random.token_urlsafe(32)
             self.mailbox = Mailbox()
-            self._sidecar = Sidecar(secrets or {}, token, clock, self.mailbox)
+            bus = EventBus()
+            self._sidecar = Sidecar(secrets or {}, token, clock, self.mailbox, bus)
             self._closing.callback(self._sidecar.close)
             home = self._closing.enter_context(tempfile.TemporaryDirectory(prefix="functions-"))
             launcher = Launcher(
@@ -285,7 +290,11 @@ class Gateway:
             )
             self._closing.callback(self._scheduler.stop)
             self._schedules_fire = schedule_minute_seconds is not None
-            own = {"/_mail": self.mailbox.pages} | ({"/_time": TimeBar(skip)} if skip else {})
+            own: dict[str, WSGIApplication] = {"/_mail": self.mailbox.pages}
+            if skip:
+                own["/_time"] = TimeBar(skip)
+            if database_url:
+                own["/_events"] = EventsPage(database_url, bus)
             self._server = self._serve(_application(template, self._functions, self.log, own))
             self._thread = threading.Thread(target=self._server.run, name="http", daemon=True)
         except BaseException:

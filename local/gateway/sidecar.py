@@ -4,6 +4,7 @@
   extension, so functions read secrets here as they do in AWS.
 - `POST /` is Secrets Manager's own protocol, for functions that write a secret.
 - `POST /v2/email/outbound-emails` is SES's own protocol. The mails go into the mailbox.
+- `POST /` with the target `AWSEvents.PutEvents` is EventBridge's own protocol.
 - `GET /clock` answers the current time for the functions, from the stand-in's test clock.
 - `POST /2015-03-31/functions/{name}/invocations` is Lambda's own API, so that any AWS SDK, or
   `aws lambda invoke --endpoint-url`, can invoke a function without a route.
@@ -18,6 +19,7 @@ from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from local.event_bus import PUT_EVENTS, EventBus
 from local.gateway.functions import (
     Functions,
     InvocationResult,
@@ -48,9 +50,11 @@ class Sidecar(ThreadingHTTPServer):
         token: str,
         clock: Clock | None,
         mailbox: Mailbox | None = None,
+        bus: EventBus | None = None,
     ) -> None:
         super().__init__((LOOPBACK, 0), _Handler)
         self._mailbox = mailbox or Mailbox()
+        self._bus = bus or EventBus()
         self.functions: Functions | None = None
         self._secrets = secrets
         self._token = token
@@ -101,6 +105,13 @@ class Sidecar(ThreadingHTTPServer):
         if not self._knows(token):
             return _error(403, "UnrecognizedClientException", "The security token is invalid.")
         status, answer = self._mailbox.send_email(body)
+        return _json(status, answer)
+
+    def put_events(self, body: bytes, token: str) -> Answer:
+        """The answer of EventBridge's PutEvents."""
+        if not self._knows(token):
+            return _json(400, {"__type": "UnrecognizedClientException", "message": "Wrong token."})
+        status, answer = self._bus.put_events(body)
         return _json(status, answer)
 
     def _knows(self, token: str) -> bool:
@@ -200,7 +211,10 @@ class _Handler(BaseHTTPRequestHandler):
         event = self.rfile.read(length)
         if target := self.headers.get("X-Amz-Target"):
             token = self.headers.get(_AWS_TOKEN_HEADER, "")
-            self._reply(self.server.secrets_manager(target, event, token))
+            if target == PUT_EVENTS:
+                self._reply(self.server.put_events(event, token))
+            else:
+                self._reply(self.server.secrets_manager(target, event, token))
         elif path == SEND_EMAIL:
             self._reply(self.server.send_email(event, self.headers.get(_AWS_TOKEN_HEADER, "")))
         elif path.startswith(_INVOKE) and path.endswith(_INVOCATIONS):

@@ -147,6 +147,7 @@ def worker_environment(spec: FunctionSpec, runtime_api: str, sidecars: Sidecars)
         "PARAMETERS_SECRETS_EXTENSION_HTTP_PORT": str(sidecars.secrets_port),
         "SECRETS_ENDPOINT_URL": f"http://{LOOPBACK}:{sidecars.secrets_port}",
         "EMAIL_ENDPOINT_URL": f"http://{LOOPBACK}:{sidecars.secrets_port}",
+        "EVENTS_ENDPOINT_URL": f"http://{LOOPBACK}:{sidecars.secrets_port}",
         # AWS's SDKs read this one themselves.
         "AWS_ENDPOINT_URL_LAMBDA": f"http://{LOOPBACK}:{sidecars.secrets_port}",
         # Endpoints of products may be on this machine, and are not encrypted then.
