@@ -1,6 +1,7 @@
 """The product's endpoints: makes, changes and reads them, and has events sent to them again."""
 
 import secrets
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,6 +18,7 @@ _sql = Statements(__file__)
 
 MOST = 10
 _REDELIVERED_AT_ONCE = 1000
+_ATTEMPTS_SHOWN = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,16 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
+class Attempt:
+    """One call. `status` is the HTTP status, `reason` why the event was not taken."""
+
+    at: datetime
+    status: int | None
+    reason: str | None
+    milliseconds: int
+
+
+@dataclass(frozen=True, slots=True)
 class Delivery:
     """One event for an endpoint, and what became of it."""
 
@@ -61,6 +73,7 @@ class Delivery:
     status: int | None
     reason: str | None
     ended_at: datetime | None
+    log: Sequence[Attempt]  # the newest ten, the newest first
 
 
 def create(
@@ -135,7 +148,12 @@ def deliveries(
     """
     get(db, endpoint_id)
     params = {"id": endpoint_id, "state": state, "before": before, "limit": limit}
-    return [Delivery(**row) for row in db.all(_sql["deliveries"], params)]
+    rows = db.all(_sql["deliveries"], params)
+    wanted = {"id": endpoint_id, "events": [row["event"] for row in rows], "most": _ATTEMPTS_SHOWN}
+    logs: dict[UUID, list[Attempt]] = defaultdict(list)
+    for attempt in db.all(_sql["attempts"], wanted):
+        logs[attempt.pop("event")].append(Attempt(**attempt))
+    return [Delivery(**row, log=logs[row["event"]]) for row in rows]
 
 
 def redeliver_one(db: Database, endpoint_id: str, event: UUID, *, by: Actor) -> int:

@@ -89,6 +89,19 @@ where d.endpoint = %(id)s
 order by d.place desc
 limit %(limit)s
 
+-- The newest attempts of each of these deliveries.
+-- name: attempts
+select found.event, found.at, found.status, found.reason, found.milliseconds
+from unnest(%(events)s::uuid[]) as wanted (event)
+cross join lateral (
+    select a.event, a.number, a.at, a.status, a.reason, a.milliseconds
+    from event_attempt a
+    where a.endpoint = %(id)s and a.event = wanted.event
+    order by a.number desc
+    limit %(most)s
+) as found
+order by found.event, found.number desc
+
 -- No row if there is no such endpoint.
 -- name: redeliver
 select r.queued, r.last_place, audit(null, %(entry)s::jsonb) as noted

@@ -13,6 +13,7 @@ from billing.http.shapes import (
     EndpointList,
     EndpointReply,
     EndpointWithSecret,
+    EventAttemptReply,
     EventDeliveryPage,
     EventDeliveryReply,
     OutgoingEventPage,
@@ -156,4 +157,13 @@ def _delivery(found: Delivery) -> EventDeliveryReply:
         http_status=found.status,
         reason=found.reason,
         ended_at=found.ended_at,
+        log=[
+            EventAttemptReply(
+                at=each.at,
+                http_status=each.status,
+                reason=each.reason,
+                milliseconds=each.milliseconds,
+            )
+            for each in found.log
+        ],
     )

@@ -1653,6 +1653,28 @@ class EndpointList(Reply):
     endpoints: list[EndpointReply] = Field(description="The endpoints, the oldest first.")
 
 
+WhyNotTaken = Annotated[
+    str,
+    known(
+        *("status", "redirect", "timeout", "connection", "tls", "dns", "not_public"),
+        *("not_http", "url", "internal_error"),
+    ),
+]
+
+
+class EventAttemptReply(Reply):
+    """One time that an event was sent to an endpoint."""
+
+    at: Time = Field(description="When the attempt ended.")
+    http_status: int | None = Field(
+        description="The HTTP status of the answer. Null: none came.", examples=[200]
+    )
+    reason: WhyNotTaken | None = Field(
+        description="Why the endpoint did not take the event. Null: it took it."
+    )
+    milliseconds: int = Field(description="How long the call took.", examples=[84])
+
+
 class EventDeliveryReply(Reply):
     """One event for an endpoint, and what became of it."""
 
@@ -1674,17 +1696,9 @@ class EventDeliveryReply(Reply):
     http_status: int | None = Field(
         description="The HTTP status of the last answer. Null: none came.", examples=[200]
     )
-    reason: (
-        Annotated[
-            str,
-            known(
-                *("status", "redirect", "timeout", "connection", "tls", "dns", "not_public"),
-                *("not_http", "url", "internal_error"),
-            ),
-        ]
-        | None
-    ) = Field(description="Why the last attempt failed.")
+    reason: WhyNotTaken | None = Field(description="Why the last attempt failed.")
     ended_at: Time | None = Field(description="When it was taken or given up.")
+    log: list[EventAttemptReply] = Field(description="The newest ten attempts, the newest first.")
 
 
 class EventDeliveryPage(Reply):
