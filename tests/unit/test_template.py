@@ -289,15 +289,58 @@ class TestSchedules:
         assert queue == {"MessageRetentionPeriod": 14 * 86400, "SqsManagedSseEnabled": True}
         policy = translated["FailureQueuePolicy"]["Properties"]
         assert policy["Queues"] == [{"Ref": "FailureQueue"}]
+        from_the_rule = {
+            "Effect": "Allow",
+            "Principal": {"Service": "events.amazonaws.com"},
+            "Action": "sqs:SendMessage",
+            "Resource": {"Fn::GetAtt": ["FailureQueue", "Arn"]},
+            "Condition": {
+                "ArnEquals": {"aws:SourceArn": {"Fn::GetAtt": ["UnwelcomeMails", "Arn"]}}
+            },
+        }
         assert policy["PolicyDocument"]["Statement"] == [
+            {"Fn::If": ["HasEmail", from_the_rule, {"Ref": "AWS::NoValue"}]},
             {
                 "Effect": "Deny",
                 "Principal": "*",
                 "Action": "sqs:*",
                 "Resource": {"Fn::GetAtt": ["FailureQueue", "Arn"]},
                 "Condition": {"Bool": {"aws:SecureTransport": "false"}},
-            }
+            },
         ]
+
+
+class TestEventBus:
+    def test_a_rule_may_leave_what_it_could_not_deliver(self, template: dict[str, Any]) -> None:
+        """Each queue that a rule names lets EventBridge in, for this rule. Nothing else does."""
+        resources = template["Resources"]
+        rules = of_type(resources, "AWS::Events::Rule")
+        assert len(rules) > 1
+        for name, rule in rules.items():
+            for target in rule["Targets"]:
+                queue = target["DeadLetterConfig"]["Arn"]["Fn::GetAtt"][0]
+                policy = json.dumps(resources[f"{queue}Policy"])
+                assert '"Service": "events.amazonaws.com"' in policy
+                assert f'{{"aws:SourceArn": {{"Fn::GetAtt": ["{name}", "Arn"]}}}}' in policy
+
+    def test_all_of_it_is_there_only_where_the_stack_makes_a_bus(
+        self, template: dict[str, Any]
+    ) -> None:
+        parts = {n: r for n, r in template["Resources"].items() if n.startswith("OutgoingEvent")}
+        assert len(parts) == 7
+        assert {part["Condition"] for part in parts.values()} == {"MakesEventBus"}
+
+    def test_a_bus_is_named_by_its_arn(self, template: dict[str, Any]) -> None:
+        """The function's right to put events is on that ARN."""
+        pattern = template["Parameters"]["EventBus"]["AllowedPattern"]
+        arns = [
+            "arn:aws:events:eu-central-1:123456789012:event-bus/acme",
+            "arn:aws-cn:events:cn-north-1:123456789012:event-bus/acme/orders",
+        ]
+        for value in ("", "own", *arns):
+            assert re.fullmatch(pattern, value)
+        for value in ("acme", "arn:aws:sns:eu-central-1:123456789012:acme"):
+            assert not re.fullmatch(pattern, value)
 
 
 class TestCertificates:

@@ -232,7 +232,7 @@ EFFECTS: dict[str, set[str]] = {
     "OwnAccounts": WITH_PAGES | WITH_OPS,
     "Operators": WITH_OPS,
     "EmailFrom": {"EmailConfigurationSet", "EmailEvents"}
-    | {"UnwelcomeMails", "UnwelcomeMailsPermission"}
+    | {"UnwelcomeMails", "UnwelcomeMailsPermission", "FailureQueuePolicy.PolicyDocument"}
     | roles("SendMail"),
     "EventBus": {
         *("OutgoingEventBus", "OutgoingEventArchive", "OutgoingEventRule", "OutgoingEventLogs"),
