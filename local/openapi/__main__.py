@@ -6,7 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-from local.openapi import ROOT, document
+from local.openapi import ROOT, document, event_types
 from local.openapi.problem_page import markdown, page
 
 _SERVED = ROOT / "functions" / "dashboard" / "reference"
@@ -48,6 +48,9 @@ def files() -> dict[Path, str]:
         # In many lines, so that two branches which describe other routes can be merged.
         _SERVED / "openapi.json": json.dumps(described, indent=0, ensure_ascii=False) + "\n",
         _SERVED / "problems.html": page(),
+    } | {
+        ROOT / "docs" / "events" / f"{kind}.json": document.as_text(event_types.schema(kind))
+        for kind in event_types.MODELS
     }
 
 

@@ -12,6 +12,7 @@ from billing.deadline import Deadline
 from billing.events import log, telling
 from billing.subscriptions import inbox, mirror
 from billing.subscriptions.changes import AllowancePeriod, Change
+from local.openapi.event_types import MODELS
 from tests.integration.billing.conftest import NOW, START, after
 from tests.integration.billing.events.users import add_user
 from tests.integration.billing.racing import Race
@@ -30,10 +31,11 @@ PERIOD = AllowancePeriod(SUBSCRIPTION, START.isoformat(), END.isoformat())
 def events(db: Database, *types: str) -> list[tuple[str, dict[str, Any]]]:
     """All events about the user in their order, of these types if any are named."""
     log.place(db)
-    found = log.after(db, 0, 1000, types or None, USER)
-    assert [each.sequence for each in log.after(db, 0, 1000, None, USER)] == list(
-        range(1, len(log.after(db, 0, 1000, None, USER)) + 1)
-    )
+    every = log.after(db, 0, 1000, None, USER)
+    assert [each.sequence for each in every] == list(range(1, len(every) + 1))
+    for each in every:
+        MODELS[each.type].model_validate(each.data)
+    found = [each for each in every if not types or each.type in types]
     return [(each.type, each.data) for each in found]
 
 

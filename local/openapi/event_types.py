@@ -1,0 +1,302 @@
+"""The data of each type of outgoing event, as pydantic models, and the JSON Schemas made from them.
+
+The SQL that emits an event builds its data (routines/telling.sql, routines/thresholds.sql). A test
+holds the two against each other. Fields may be added, not renamed, and never removed.
+"""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Decimals = Annotated[
+    str, Field(pattern=r"^-?\d+(\.\d+)?$", description="A decimal number.", examples=["12.5"])
+]
+Currency = Annotated[str, Field(description="An ISO 4217 code in lower case.", examples=["usd"])]
+Feature = Annotated[
+    str, Field(description="The feature's code in the catalogue.", examples=["storage"])
+]
+SubscriptionId = Annotated[str | None, Field(description="Commet's id.", examples=["sub_a1"])]
+PlanId = Annotated[str | None, Field(description="Commet's id of the plan.", examples=["pln_a1"])]
+PlanName = Annotated[str | None, Field(description="The plan's name.", examples=["Usage Pro"])]
+Status = Annotated[
+    Literal["active", "trialing", "past_due", "paused", "canceled"],
+    Field(description="The subscription's status.", examples=["active"]),
+]
+
+
+class Data(BaseModel):
+    """The data of an event. Readers pass over fields that they do not know."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class AccessGranted(Data):
+    """The user may use the plan's features."""
+
+    subscription_id: SubscriptionId
+    plan_id: PlanId
+    plan: PlanName
+    status: Status | None
+
+
+class AccessEnded(AccessGranted):
+    """The user may not use metered features any more."""
+
+    reason: str = Field(
+        description="The subscription's status, or `ended` (a known end passed and Commet has not"
+        " confirmed it for a day), `erased`, `no_subscription`.",
+        examples=["canceled"],
+    )
+
+
+class SubscriptionChanged(Data):
+    """The subscription as it is now, and in `changes` what is different."""
+
+    subscription_id: SubscriptionId
+    plan_id: PlanId
+    plan: PlanName
+    interval: str | None = Field(
+        description="How often it is paid. Null on a free plan.", examples=["monthly"]
+    )
+    status: Status
+    cancel_at: datetime | None = Field(
+        description="When it ends. Null if no end is booked.", examples=["2026-10-01T00:00:00.000Z"]
+    )
+    trial_ends_at: datetime | None = Field(
+        description="When the trial ends. Null if none runs.", examples=["2026-10-01T00:00:00.000Z"]
+    )
+    scheduled_change: dict[str, Any] | None = Field(
+        description="The plan that begins later. Null if none is booked.",
+        examples=[{"plan_id": "pln_a2", "plan_name": "Usage Max", "interval": "monthly"}],
+    )
+    changes: list[
+        Literal[
+            "plan", "interval", "status", "cancellation_booked", "cancellation_withdrawn",
+            "change_booked", "change_withdrawn", "trial_ending",
+        ]
+    ] = Field(description="What is different.", examples=[["plan"]])  # fmt: skip
+
+
+class _Payment(Data):
+    amount: Decimals | None = Field(
+        description="In units of `currency`. Null where Commet does not say it.", examples=["29.00"]
+    )
+    currency: Currency | None
+    reason: str | None = Field(description="Commet's code.", examples=["card_declined"])
+
+
+class PaymentFailed(_Payment):
+    """A payment was declined. The dashboard has the link on which it can be made up for."""
+
+    invoice_id: str = Field(description="Commet's id.", examples=["inv_a1"])
+
+
+class PaymentRecovered(PaymentFailed):
+    """A payment that had failed was made up for."""
+
+
+class PaymentRefunded(_Payment):
+    """Money went back: all of the payment, or a part."""
+
+    transaction_id: str = Field(description="Commet's id of the payment.", examples=["txn_a1"])
+
+
+class PaymentDisputed(PaymentRefunded):
+    """The cardholder takes a payment back through the bank."""
+
+
+class PaymentDisputeResolved(PaymentRefunded):
+    """A dispute ended."""
+
+    outcome: Literal["won", "lost", "unknown"] = Field(
+        description="Of the product: `lost` makes a debt.", examples=["won"]
+    )
+
+
+class DebtOpened(Data):
+    """The user owes for usage that was not billed, or not paid."""
+
+    debt: int = Field(description="The debt's number.", examples=[7])
+    kind: Literal["lost_usage", "voided_invoice", "lost_dispute"] = Field(
+        description="Where the debt comes from.", examples=["lost_usage"]
+    )
+    amount: Decimals
+    currency: Currency | None
+
+
+class DebtClosed(DebtOpened):
+    """The user does not owe it any more."""
+
+    ended_by: Literal["paid", "collected", "forgiven", "withdrawn"] = Field(
+        description="How it ended.", examples=["paid"]
+    )
+
+
+class _OfPeriod(Data):
+    period_start: datetime = Field(
+        description="When the allowance period begins.", examples=["2026-09-01T00:00:00.000Z"]
+    )
+    period_end: datetime = Field(description="When it ends.", examples=["2026-10-01T00:00:00.000Z"])
+
+
+class Threshold(Data):
+    """A threshold: of `percent` and `amount` one is there."""
+
+    percent: Decimals | None = None
+    amount: Decimals | None = None
+
+
+class UsageThresholdReached(_OfPeriod):
+    """Usage of a feature reached a threshold, once in a period."""
+
+    feature: Feature
+    threshold: Threshold
+    used: Decimals
+    included: Decimals | None
+
+
+class UsageLimitReached(_OfPeriod):
+    """Usage was refused because the included quantity is used up; told once in a period."""
+
+    feature: Feature
+    used: Decimals
+    limit: Decimals | None
+
+
+class SpendThresholdReached(_OfPeriod):
+    """Overage reached a threshold of the spend limit, once in a period."""
+
+    threshold: Threshold
+    spent: Decimals
+    limit: Decimals | None
+    currency: Currency | None
+
+
+class SpendLimitReached(_OfPeriod):
+    """Usage was refused because of the spend limit; told once in a period."""
+
+    spent: Decimals
+    limit: Decimals | None
+    currency: Currency | None
+
+
+class UsageCorrected(_OfPeriod):
+    """A correction changed a total."""
+
+    feature: Feature
+    key: str | None = Field(default=None, description="The correction's key.", examples=["fix-7"])
+    quantity: Decimals
+    total: Decimals
+
+
+class UsageParked(_OfPeriod):
+    """A delivery to Commet waits for a person, or for an answer about its outcome."""
+
+    feature: Feature
+    quantity: Decimals
+    reason: str | None = Field(description="Why.", examples=["no_active_subscription"])
+    amount: Decimals | None
+    currency: Currency | None
+
+
+class UsageCreditNeeded(_OfPeriod):
+    """Commet billed more than was used, in a period that is over."""
+
+    feature: Feature
+    quantity: Decimals
+    amount: Decimals | None = Field(
+        description="Null while it is not known what was billed.", examples=["12.5"]
+    )
+    currency: Currency | None
+
+
+class UserRegistered(Data):
+    """A person signed up and confirmed the address, or the product registered the user."""
+
+
+class UserErased(Data):
+    """What was known of the user is gone."""
+
+
+MODELS: dict[str, type[Data]] = {
+    "access.granted": AccessGranted,
+    "access.ended": AccessEnded,
+    "subscription.changed": SubscriptionChanged,
+    "payment.failed": PaymentFailed,
+    "payment.recovered": PaymentRecovered,
+    "payment.refunded": PaymentRefunded,
+    "payment.disputed": PaymentDisputed,
+    "payment.dispute_resolved": PaymentDisputeResolved,
+    "debt.opened": DebtOpened,
+    "debt.closed": DebtClosed,
+    "usage.threshold_reached": UsageThresholdReached,
+    "usage.limit_reached": UsageLimitReached,
+    "spend.threshold_reached": SpendThresholdReached,
+    "spend.limit_reached": SpendLimitReached,
+    "usage.corrected": UsageCorrected,
+    "usage.parked": UsageParked,
+    "usage.credit_needed": UsageCreditNeeded,
+    "user.registered": UserRegistered,
+    "user.erased": UserErased,
+}
+
+
+def schema(kind: str) -> dict[str, Any]:
+    """The JSON Schema of a whole event of this type, a CloudEvent.
+
+    It allows more fields in `data` than it names: later versions may add some.
+    """
+    data = MODELS[kind].model_json_schema()
+    definitions = data.pop("$defs", {})
+    for each in (data, *definitions.values()):
+        each.pop("additionalProperties", None)
+    text = {"type": "string"}
+    found: dict[str, Any] = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": kind,
+        "description": data.pop("description"),
+        "type": "object",
+        "properties": {
+            "specversion": {"const": "1.0"},
+            "id": text | {"format": "uuid"},
+            "source": text | {"format": "uri-reference"},
+            "type": {"const": kind},
+            "subject": text | {"description": "The user's id."},
+            "time": text | {"format": "date-time"},
+            "datacontenttype": {"const": "application/json"},
+            "sequence": text | {"pattern": "^[1-9][0-9]*$"},
+            "data": data,
+        },
+        "required": [
+            "specversion", "id", "source", "type", "subject", "time", "datacontenttype", "sequence",
+            "data",
+        ],
+    }  # fmt: skip
+    return found | ({"$defs": definitions} if definitions else {})
+
+
+def breaks(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """What readers of the old schema miss in events of the new one, in words; nothing is right."""
+    was, now = old["properties"]["data"], new["properties"]["data"]
+    wrong = [
+        f"{name} is gone" for name in was.get("properties", {}) if name not in now["properties"]
+    ]
+    wrong += [
+        f"{name} may be missing"
+        for name in was.get("required", [])
+        if name in now.get("properties", {}) and name not in now.get("required", [])
+    ]
+    wrong += [
+        f"{name} has another form"
+        for name, form in was.get("properties", {}).items()
+        if name in now.get("properties", {}) and _kinds(now["properties"][name]) - _kinds(form)
+    ]
+    return wrong
+
+
+def _kinds(form: dict[str, Any]) -> set[str]:
+    """The JSON types that a property may have."""
+    if "anyOf" in form:
+        return {kind for each in form["anyOf"] for kind in _kinds(each)}
+    return {str(form.get("type", form.get("$ref", "any")))}
