@@ -201,6 +201,7 @@ def _demo(console: Console, _: argparse.Namespace) -> int:
                 commet_api_key=stack.commet_api_key,
                 service_key=stack.service_key,
                 mailbox=stack.mailbox,
+                posts_here=True,
             ),
             console,
         )

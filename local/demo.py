@@ -17,6 +17,8 @@ import httpx
 from rich.console import Console
 from rich.markup import escape
 
+from local.receiver import Receiver
+
 GOOD_CARD = {"card_number": "4242 4242 4242 4242", "expiry": "12/34", "cvc": "123"}
 BAD_CARD = GOOD_CARD | {"card_number": "4000 0000 0000 0002"}
 
@@ -42,6 +44,8 @@ class Addresses:
     # read, `confirm` confirms the address of the user with this id in another way.
     mailbox: str | None = None
     confirm: Callable[[str], object] = lambda _: None
+    # Whether the stack posts events to this machine, so that the demo can receive some.
+    posts_here: bool = False
 
 
 def main(
@@ -105,22 +109,29 @@ class Story:
         }
         self._number = 0
         self._user_id = ""
+        self._receiver = Receiver().__enter__() if addresses.posts_here else None
         self._mailbox = addresses.mailbox
         self._confirm = addresses.confirm
 
     def close(self) -> None:
-        """Closes all connections."""
+        """Closes all connections, and stops to listen for events."""
+        if self._receiver:
+            self._receiver.close()
         for client in (self._api, self._backend, self._browser, self._commet):
             client.close()
 
     def tell(self) -> None:
         """Plays all steps. Raises StepFailed at the first one that fails."""
+        if self._receiver:
+            self._listen(self._receiver)
         self._sign_up()
         self._see_plans()
         self._use_before_paying()
         checkout_url = self._check_out()
         self._pay(checkout_url)
         self._get_access()
+        if self._receiver:
+            self._hear(self._receiver, "access.granted")
         self._use()
         self._see_cost()
         self._delivered()
@@ -129,6 +140,13 @@ class Story:
         self._final_bill()
 
     # --- the steps --------------------------------------------------------------------------
+
+    def _listen(self, receiver: Receiver) -> None:
+        with self._step("Ask for events") as say:
+            body = {"url": receiver.url, "description": "make demo"}
+            made = _expect(self._backend.post("/events/endpoints", json=body), 201)
+            receiver.secret = made["secret"]
+            say(f"{made['id']} is posted to {made['url']}")
 
     def _sign_up(self) -> None:
         with self._step("Sign up") as say:
@@ -203,6 +221,15 @@ class Story:
                 f"{board['subscription']['plan']['name']} until {period['end'][:10]}; "
                 f"{accepted} webhooks accepted"
             )
+
+    def _hear(self, receiver: Receiver, type_: str) -> None:
+        with self._step(f"Hear of it: {type_}") as say:
+            self._run_schedule("SendEventsFunction")
+            wanted = (type_, self._user_id)
+            (event,) = self._until(
+                lambda: [e for e in receiver.events() if (e["type"], e["subject"]) == wanted], bool
+            )
+            say(f"the signature is right; event {event['sequence']} of {event['subject']}")
 
     def _use(self) -> None:
         with self._step("Use 90 GB, then 40 GB") as say:

@@ -256,11 +256,13 @@ class TestDemo:
             commet_api_key=stack.commet_api_key,
             service_key=stack.service_key,
             mailbox=stack.mailbox,
+            posts_here=True,
         )
         code = main(addresses, Console(file=said, width=200, highlight=False))
         assert code == 0, said.getvalue()
         assert "130 GB used: 30 GB over, $3.00" in said.getvalue()
         assert "by the link in the mail" in said.getvalue()
+        assert "the signature is right; event" in said.getvalue()
 
     @pytest.mark.parametrize(
         ("fault", "told"),
