@@ -12,6 +12,11 @@ def test_they_are_those_of_the_page() -> None:
     assert tuple(re.findall(r"^\| `([a-z_.]+)` \|", table, re.MULTILINE)) == TYPES
 
 
+def test_each_has_a_schema_and_no_other_type_has() -> None:
+    schemas = {file.stem for file in (ROOT / "docs" / "events").glob("*.json")}
+    assert schemas == set(TYPES)
+
+
 def test_a_list_has_these_and_no_other() -> None:
     assert re.fullmatch(LIST_PATTERN, ",".join(TYPES))
     for wrong in ("", "access", "access.ended,", "access.begun", "accessXended"):
