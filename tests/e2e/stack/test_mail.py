@@ -1,5 +1,6 @@
 """A mail that a statement queued arrives in the mailbox, and the mailbox keeps others out."""
 
+import time
 from typing import Any
 
 import httpx
@@ -28,6 +29,24 @@ def invoke(stack: LocalStack, event: dict[str, Any]) -> Any:
         timeout=40,
     )
     return answer.json()
+
+
+def emit(stack: LocalStack, user: str, type_: str, data: str) -> None:
+    with connect(stack.database_url) as connection:
+        connection.execute("select emit_event(%s, %s, now(), %s)", [user, type_, data])
+
+
+def newest(stack: LocalStack, address: str, subject: str) -> dict[str, Any]:
+    """The newest mail to the address whose subject begins so, once there is one."""
+    until = time.monotonic() + 60
+    while True:
+        asked = {"params": {"to": address}, "headers": {"accept": "application/json"}}
+        mails = httpx.get(stack.mailbox, **asked).json()["mails"]  # type: ignore[arg-type]
+        found: list[dict[str, Any]] = [m for m in mails if m["subject"].startswith(subject)]
+        if found:
+            return found[0]
+        assert time.monotonic() < until, f"No mail {subject!r} has come."
+        time.sleep(0.05)
 
 
 class TestAMail:
@@ -66,6 +85,41 @@ class TestAMail:
             row = connection.execute("select is_suppressed(%s)", [address]).fetchone()
         assert row == (True,)
         assert invoke(stack, {"command": "allow", "address": address}) == {"allowed": 1}
+
+
+class TestMailsAboutEvents:
+    def test_one_click_in_the_mail_ends_mails_about_thresholds(
+        self, stack: LocalStack, person: Person
+    ) -> None:
+        """From the event to the mail, and from the mail's header to the account."""
+        emit(
+            stack,
+            person.id,
+            "usage.threshold_reached",
+            '{"feature": "storage", "threshold": {"percent": 80}, "used": "80", "included": "100",'
+            ' "period_end": "2026-10-01T00:00:00Z"}',
+        )
+        mail = newest(stack, person.email, "Your usage of ")
+        assert "You have used 80 % of storage" in " ".join(mail["text"].split())
+        assert mail["headers"]["List-Unsubscribe-Post"] == "List-Unsubscribe=One-Click"
+        link = mail["headers"]["List-Unsubscribe"].strip("<>")
+        assert link.startswith(f"{stack.api}/unsubscribe?token=")
+        assert link in mail["text"]
+        assert person.http.get("/account/mails").json() == {"thresholds": True}
+        assert "<button>" in httpx.get(link).text
+        assert person.http.get("/account/mails").json() == {"thresholds": True}
+        assert httpx.post(link, data={"List-Unsubscribe": "One-Click"}).status_code == 200
+        assert person.http.get("/account/mails").json() == {"thresholds": False}
+
+    def test_a_failed_payment_leads_to_the_billing_page(
+        self, stack: LocalStack, person: Person
+    ) -> None:
+        """And cannot be switched off."""
+        emit(stack, person.id, "payment.failed", '{"amount": "29.00", "currency": "usd"}')
+        mail = newest(stack, person.email, "Your payment failed")
+        assert mail["headers"] == {"Auto-Submitted": "auto-generated"}
+        assert f"{stack.api}/app/billing" in mail["text"]
+        assert "29.00 USD" in mail["text"]
 
 
 class TestMailbox:
