@@ -15,7 +15,7 @@ from aws_lambda_powertools.event_handler.openapi.models import HTTPBearer, Secur
 from billing.config import from_env
 from billing.http import api, api_reference
 from billing.http.shapes import Problem
-from local.openapi import ROOT, operations
+from local.openapi import ROOT, event_types, operations
 from local.openapi.examples import tidy
 
 Document = dict[str, Any]
@@ -118,13 +118,15 @@ def document() -> Document:
             operations.complete(operation, method, handler, components)
             paths.setdefault(path, {})[method] = operation
     paths["/webhooks/commet"] = _webhook()
+    webhooks = {kind: _event(kind, components) for kind in event_types.MODELS}
     return {
         "openapi": "3.1.0",
         "info": _INFO,
         "servers": _SERVERS,
-        "tags": _tags(paths),
+        "tags": _tags(paths | webhooks),
         "security": [],
         "paths": dict(sorted(paths.items())),
+        "webhooks": webhooks,
         "components": {
             "schemas": dict(sorted(components.items())),
             "examples": operations.problem_examples(),
@@ -240,6 +242,59 @@ def _webhook() -> Document:
                 },
             },
             "responses": dict(sorted(answers.items())),
+        }
+    }
+
+
+def _event(kind: str, components: Document) -> Document:
+    """What an endpoint of the product gets for an outgoing event of this type, and answers."""
+    schema = event_types.schema(kind)
+    definitions = schema.pop("$defs", {})
+    del schema["$schema"]
+    text = json.dumps(schema).replace("#/$defs/", "#/components/schemas/")
+    components.update(definitions)
+    name = f"{kind.title().replace('.', '').replace('_', '')}Event"
+    components[name] = json.loads(text)
+    headers = (
+        ("webhook-id", "The event's id.", "0d3f6f0a-5f0c-4d3c-9a57-2f1e7c1b9d11"),
+        ("webhook-timestamp", "When it was signed, in seconds since 1970.", "1772357400"),
+        ("webhook-signature", "Signatures, separated by spaces.", "v1,K5oZfzN95Z9UVu1EsfQmfVNQ"),
+    )
+    return {
+        "post": {
+            "tags": ["Events"],
+            "operationId": f"on{name}",
+            "summary": kind,
+            "description": (
+                f"{schema['description']} Sent to the endpoints that want the type, signed after"
+                " Standard Webhooks. An event may come twice, with the same id."
+            ),
+            "security": [],
+            "parameters": [
+                {
+                    "name": header,
+                    "in": "header",
+                    "required": True,
+                    "description": words,
+                    "schema": {"type": "string"},
+                    "example": example,
+                }
+                for header, words, example in headers
+            ],
+            "requestBody": {
+                "required": True,
+                "description": "A CloudEvent.",
+                "content": {
+                    "application/cloudevents+json": {
+                        "schema": {"$ref": f"#/components/schemas/{name}"}
+                    }
+                },
+            },
+            "responses": {
+                "2XX": {"description": "The event was taken."},
+                "410": {"description": "The endpoint wants no more events: it is switched off."},
+                "default": {"description": "The event is sent again later."},
+            },
         }
     }
 

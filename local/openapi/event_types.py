@@ -10,9 +10,14 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 Decimals = Annotated[
-    str, Field(pattern=r"^-?\d+(\.\d+)?$", description="A decimal number.", examples=["12.5"])
+    str,
+    Field(
+        pattern=r"^-?\d+(\.\d+)?$",
+        description="A decimal number.",
+        examples=["12.5"],
+        json_schema_extra={"format": "decimal"},
+    ),
 ]
-Currency = Annotated[str, Field(description="An ISO 4217 code in lower case.", examples=["usd"])]
 Feature = Annotated[
     str, Field(description="The feature's code in the catalogue.", examples=["storage"])
 ]
@@ -37,7 +42,9 @@ class AccessGranted(Data):
     subscription_id: SubscriptionId
     plan_id: PlanId
     plan: PlanName
-    status: Status | None
+    status: Status | None = Field(
+        description="The subscription's status. Null without one.", examples=["active"]
+    )
 
 
 class AccessEnded(AccessGranted):
@@ -82,7 +89,9 @@ class _Payment(Data):
     amount: Decimals | None = Field(
         description="In units of `currency`. Null where Commet does not say it.", examples=["29.00"]
     )
-    currency: Currency | None
+    currency: str | None = Field(
+        description="An ISO 4217 code in lower case. Null if not known.", examples=["usd"]
+    )
     reason: str | None = Field(description="Commet's code.", examples=["card_declined"])
 
 
@@ -121,8 +130,10 @@ class DebtOpened(Data):
     kind: Literal["lost_usage", "voided_invoice", "lost_dispute"] = Field(
         description="Where the debt comes from.", examples=["lost_usage"]
     )
-    amount: Decimals
-    currency: Currency | None
+    amount: Decimals = Field(description="In units of `currency`.", examples=["12.5"])
+    currency: str | None = Field(
+        description="An ISO 4217 code in lower case. Null if not known.", examples=["usd"]
+    )
 
 
 class DebtClosed(DebtOpened):
@@ -143,42 +154,62 @@ class _OfPeriod(Data):
 class Threshold(Data):
     """A threshold: of `percent` and `amount` one is there."""
 
-    percent: Decimals | None = None
-    amount: Decimals | None = None
+    percent: Decimals | None = Field(
+        default=None, description="Of what is included, or of the limit.", examples=["80"]
+    )
+    amount: Decimals | None = Field(
+        default=None, description="A quantity, or an amount of money.", examples=["100"]
+    )
 
 
 class UsageThresholdReached(_OfPeriod):
     """Usage of a feature reached a threshold, once in a period."""
 
     feature: Feature
-    threshold: Threshold
-    used: Decimals
-    included: Decimals | None
+    threshold: Threshold = Field(description="Which.", examples=[{"percent": "80"}])
+    used: Decimals = Field(description="The quantity used in the period.", examples=["800"])
+    included: Decimals | None = Field(
+        description="The included quantity. Null if unlimited.", examples=["1000"]
+    )
 
 
 class UsageLimitReached(_OfPeriod):
     """Usage was refused because the included quantity is used up; told once in a period."""
 
     feature: Feature
-    used: Decimals
-    limit: Decimals | None
+    used: Decimals = Field(description="The quantity used in the period.", examples=["800"])
+    limit: Decimals | None = Field(
+        description="The limit. Null if there is none.", examples=["1000"]
+    )
 
 
 class SpendThresholdReached(_OfPeriod):
     """Overage reached a threshold of the spend limit, once in a period."""
 
-    threshold: Threshold
-    spent: Decimals
-    limit: Decimals | None
-    currency: Currency | None
+    threshold: Threshold = Field(description="Which.", examples=[{"percent": "80"}])
+    spent: Decimals = Field(
+        description="What overage costs in the period so far.", examples=["80.00"]
+    )
+    limit: Decimals | None = Field(
+        description="The limit. Null if there is none.", examples=["1000"]
+    )
+    currency: str | None = Field(
+        description="An ISO 4217 code in lower case. Null if not known.", examples=["usd"]
+    )
 
 
 class SpendLimitReached(_OfPeriod):
     """Usage was refused because of the spend limit; told once in a period."""
 
-    spent: Decimals
-    limit: Decimals | None
-    currency: Currency | None
+    spent: Decimals = Field(
+        description="What overage costs in the period so far.", examples=["80.00"]
+    )
+    limit: Decimals | None = Field(
+        description="The limit. Null if there is none.", examples=["1000"]
+    )
+    currency: str | None = Field(
+        description="An ISO 4217 code in lower case. Null if not known.", examples=["usd"]
+    )
 
 
 class UsageCorrected(_OfPeriod):
@@ -186,29 +217,35 @@ class UsageCorrected(_OfPeriod):
 
     feature: Feature
     key: str | None = Field(default=None, description="The correction's key.", examples=["fix-7"])
-    quantity: Decimals
-    total: Decimals
+    quantity: Decimals = Field(description="The quantity.", examples=["12.5"])
+    total: Decimals = Field(description="The total after it.", examples=["800"])
 
 
 class UsageParked(_OfPeriod):
     """A delivery to Commet waits for a person, or for an answer about its outcome."""
 
     feature: Feature
-    quantity: Decimals
+    quantity: Decimals = Field(description="The quantity.", examples=["12.5"])
     reason: str | None = Field(description="Why.", examples=["no_active_subscription"])
-    amount: Decimals | None
-    currency: Currency | None
+    amount: Decimals | None = Field(
+        description="In units of `currency`. Null if not known.", examples=["12.5"]
+    )
+    currency: str | None = Field(
+        description="An ISO 4217 code in lower case. Null if not known.", examples=["usd"]
+    )
 
 
 class UsageCreditNeeded(_OfPeriod):
     """Commet billed more than was used, in a period that is over."""
 
     feature: Feature
-    quantity: Decimals
+    quantity: Decimals = Field(description="The quantity.", examples=["12.5"])
     amount: Decimals | None = Field(
         description="Null while it is not known what was billed.", examples=["12.5"]
     )
-    currency: Currency | None
+    currency: str | None = Field(
+        description="An ISO 4217 code in lower case. Null if not known.", examples=["usd"]
+    )
 
 
 class UserRegistered(Data):
@@ -248,25 +285,36 @@ def schema(kind: str) -> dict[str, Any]:
     It allows more fields in `data` than it names: later versions may add some.
     """
     data = MODELS[kind].model_json_schema()
+    words = data.pop("description")
     definitions = data.pop("$defs", {})
     for each in (data, *definitions.values()):
         each.pop("additionalProperties", None)
-    text = {"type": "string"}
     found: dict[str, Any] = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": kind,
-        "description": data.pop("description"),
+        "description": words,
         "type": "object",
         "properties": {
-            "specversion": {"const": "1.0"},
-            "id": text | {"format": "uuid"},
-            "source": text | {"format": "uri-reference"},
-            "type": {"const": kind},
-            "subject": text | {"description": "The user's id."},
-            "time": text | {"format": "date-time"},
-            "datacontenttype": {"const": "application/json"},
-            "sequence": text | {"pattern": "^[1-9][0-9]*$"},
-            "data": data,
+            "specversion": _said("The version of CloudEvents.", "1.0", const="1.0"),
+            "id": _said(
+                "The event's id, the same whenever it arrives.",
+                "0d3f6f0a-5f0c-4d3c-9a57-2f1e7c1b9d11",
+                format="uuid",
+            ),
+            "source": _said(
+                "The product's address, or `/`.", "https://app.example.com", format="uri-reference"
+            ),
+            "type": _said("The event's type.", kind, const=kind),
+            "subject": _said("The user's id.", "customer-17"),
+            "time": _said("When it became true.", "2026-09-01T09:30:00.000Z", format="date-time"),
+            "datacontenttype": _said(
+                "The form of `data`.", "application/json", const="application/json"
+            ),
+            "sequence": _said(
+                "The number of the event among those of the user.", "7", pattern="^[1-9][0-9]*$"
+            ),
+            "data": data
+            | {"description": "What belongs to the type.", "examples": [_example(data)]},
         },
         "required": [
             "specversion", "id", "source", "type", "subject", "time", "datacontenttype", "sequence",
@@ -274,6 +322,15 @@ def schema(kind: str) -> dict[str, Any]:
         ],
     }  # fmt: skip
     return found | ({"$defs": definitions} if definitions else {})
+
+
+def _said(words: str, example: str, **more: str) -> dict[str, Any]:
+    return {"type": "string", "description": words, "examples": [example]} | more
+
+
+def _example(data: dict[str, Any]) -> dict[str, Any]:
+    """Data made of the examples of its fields."""
+    return {name: form["examples"][0] for name, form in data.get("properties", {}).items()}
 
 
 def breaks(old: dict[str, Any], new: dict[str, Any]) -> list[str]:

@@ -166,6 +166,23 @@ class TestAccess:
         assert other.answer is None
         assert kinds(db, "access.ended") == ["access.ended"]
 
+    def test_an_answer_waits_for_a_change_that_is_being_told(
+        self, db: Database, race: Race
+    ) -> None:
+        mirror.record_change(db, USER, Change(SUBSCRIPTION, known()), at=NOW, now=NOW)
+        [row] = mirror.refreshable(db, USER)
+        granted = Change(features=[FEATURE], period=PERIOD)
+        race.first(lambda mine: mirror.record_change(mine, USER, granted, at=NOW, now=NOW))
+        at = after(minutes=20)
+        stated = known(status="canceled") | {"checkout_url": None}
+        answer = race.second(
+            lambda its: mirror.confirm(its, SUBSCRIPTION, row.version, stated, at=at, asked_at=at)
+        )
+        assert answer.waits
+        race.commit()
+        assert answer.answer == "healed"
+        assert kinds(db, "access.granted", "access.ended") == ["access.granted", "access.ended"]
+
     def test_somebody_elses_subscription_ends_access_here(self, db: Database) -> None:
         change(db)
         add_user(db, "usr_bob")
