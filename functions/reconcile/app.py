@@ -59,6 +59,7 @@ METRICS = {
     "totals_compared": Metric.TOTALS_COMPARED,
     "totals_differing": Metric.TOTALS_DIFFERING,
     "deliveries_decided": Metric.DELIVERIES_DECIDED,
+    "thresholds_evaluated": Metric.THRESHOLDS_EVALUATED,
     "debt_calls": Metric.DEBT_CALLS,
     "debtors": Metric.DEBTORS,
     "debts_paid_twice": Metric.DEBTS_PAID_TWICE,

@@ -41,10 +41,11 @@ from billing.http.shapes import (
 )
 from billing.metric import Metric
 from billing.subscriptions.access import Decided, Decision
-from billing.usage import accepting, corrections, ledger, reservations
+from billing.usage import accepting, corrections, ledger, reservations, thresholds
 from billing.usage.accepting import UsageEvent, Verdict
 from billing.usage.corrections import Correction
 from billing.usage.reservations import Reservation, ReservationResult
+from billing.usage.thresholds import Refusal
 
 MAX_BODY_BYTES = 4 * 1024 * 1024
 MAX_CURSOR = 2000
@@ -194,6 +195,7 @@ def reserve_usage(body: Annotated[Reserve, Body()]) -> Response[ReservationReply
         now=wiring.now(),
     )
     outcome = _only(_decide([usage.user_id], lambda _: [reserve()]))
+    _tell_refused([Refusal(usage.user_id, usage.feature, outcome.code)])
     return _reservation(outcome, 200 if outcome.repeated else 201)
 
 
@@ -235,6 +237,7 @@ def confirm_reservation(
         now=wiring.now(),
     )
     outcome = _only(_decide([held.user_id], lambda _: [confirm()]))
+    _tell_refused([Refusal(held.user_id, held.feature, outcome.code)])
     _count(
         accepted=int(outcome.code is None and not outcome.repeated),
         duplicates=int(outcome.repeated),
@@ -311,6 +314,7 @@ def correct_usage(body: Annotated[Correct, Body()]) -> Response[CorrectionTaken]
         now=wiring.now(),
     )
     corrected = _only(_decide([body.user_id], lambda _: [correct()]))
+    _tell_refused([Refusal(body.user_id, body.feature, corrected.code, body.occurred_at)])
     if corrected.booking is None:
         raise _refused(str(corrected.code))
     repeated = corrected.repeated
@@ -445,7 +449,17 @@ def _accept(events: list[UsageEvent]) -> Decided[Verdict]:
         now=wiring.now(),
     )
     users = [event.user_id for event in events]
-    return _decide(users, lambda positions: accept([events[i] for i in positions]))
+    decided = _decide(users, lambda positions: accept([events[i] for i in positions]))
+    _tell_refused(
+        Refusal(event.user_id, event.feature, verdict.code, event.occurred_at)
+        for i, (event, verdict) in enumerate(zip(events, decided.decisions, strict=True))
+        if i not in decided.unconfirmed
+    )
+    return decided
+
+
+def _tell_refused(refusals: Iterable[Refusal]) -> None:
+    thresholds.tell_refused(wiring.database(), refusals, rules=wiring.rules(), now=wiring.now())
 
 
 def _taken(taken: UsageTaken, status: int) -> Response[UsageTaken]:

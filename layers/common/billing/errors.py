@@ -74,6 +74,7 @@ TITLES = {
     "free_period_used": "The free plan was used already",
     "plan_not_found": "There is no plan with this code",
     "already_subscribed": "The user already has a subscription",
+    "too_many_thresholds": "There are too many thresholds",
     "checkout_in_progress": "Another checkout is being started",
     "dispute_open": "A disputed payment has to be settled first",
     "billing_email_taken": "Another customer is billed at this email address",

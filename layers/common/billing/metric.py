@@ -104,6 +104,7 @@ class Metric(StrEnum):
     TOTALS_COMPARED = "TotalsCompared"
     TOTALS_DIFFERING = "TotalsDiffering"
     DELIVERIES_DECIDED = "DeliveriesDecided"
+    THRESHOLDS_EVALUATED = "ThresholdsEvaluated"
     DEBT_CALLS = "DebtCalls"
     DEBTORS = "Debtors"
     DEBTS_PAID_TWICE = "DebtsPaidTwice"

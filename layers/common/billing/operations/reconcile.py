@@ -1,9 +1,9 @@
 """One run of `reconcile`: repairs on a schedule what webhooks alone cannot.
 
 The steps, in this order: try failed webhooks again, switch a disabled endpoint on, sweep, ask who
-unknown customers are, refresh users who are due, ask about old disputes, look after debts, compare
-totals of usage, delete old rows, count what waits in the inbox. The first steps have a share of the
-time each, so that none takes the time of the others.
+unknown customers are, refresh users who are due, ask about old disputes, evaluate thresholds that
+were changed, look after debts, compare totals of usage, delete old rows, count what waits in the
+inbox. The first steps have a share of the time each, so that none takes the time of the others.
 """
 
 from collections import Counter
@@ -36,6 +36,8 @@ from billing.operations.endpoint_watch import Endpoint
 from billing.subscriptions import contacts, inbox, mirror, plans, refresh
 from billing.subscriptions.mirror import Refreshable
 from billing.subscriptions.refresh import Truth
+from billing.usage import thresholds
+from billing.usage.rules import Rules
 
 logger = Logger(child=True)
 
@@ -58,6 +60,7 @@ _REFRESH_SHARE = 0.6
 _DISPUTE_SHARE = 0.2
 _DEBTS_SHARE = 0.4
 _DRIFT_SHARE = 0.6
+_THRESHOLDS_SHARE = 0.3
 
 
 def run(
@@ -83,6 +86,7 @@ def run(
         lambda: _disputes(db, commet, budget, clock, _share(deadline, _DISPUTE_SHARE)),
         lambda: _floor(db, settings, deadline),
         lambda: _tell(db, settings, clock(), deadline),
+        lambda: _thresholds(db, settings, clock, _share(deadline, _THRESHOLDS_SHARE)),
         lambda: _debts(db, commet, budget, clock, _share(deadline, _DEBTS_SHARE)),
         lambda: _drift(db, commet, budget, clock, _share(deadline, _DRIFT_SHARE)),
         lambda: _tidy_sign_ins(db, clock()),
@@ -359,6 +363,12 @@ def _tell(db: Database, settings: Settings, now: datetime, deadline: Deadline) -
     telling.keep_statuses(db, settings.live_statuses)
     telling.tell_what_is_due(db, now, deadline)
     return {}
+
+
+def _thresholds(db: Database, settings: Settings, clock: Clock, deadline: Deadline) -> Summary:
+    """Looks at all users' thresholds where one of all users, or OverageCeiling, was changed."""
+    looked = thresholds.follow(db, Rules.of_settings(settings), clock, deadline)
+    return {"thresholds_evaluated": looked}
 
 
 def _debts(

@@ -62,8 +62,9 @@ def set_limit(
 
     A product's limit takes the place of the default, above or below it. A user's own limit applies
     below that one. None removes the limit. What is already spent stays spent: a lower limit refuses
-    what comes. Raises NotFound for an unknown user, and InvalidRequest where the amount has too
-    many decimals, or where a user's own limit is above the one that applies to the user.
+    what comes. Thresholds that the changed limit makes reached are told. Raises NotFound for an
+    unknown user, and InvalidRequest where the amount has too many decimals, or where a user's own
+    limit is above the one that applies to the user.
     """
     row = db.one(_sql["limit_of"], {"user_id": user_id, "now": now, "spending": rules.spending})
     if row is None:
@@ -76,7 +77,8 @@ def set_limit(
             raise _wrong("above_ceiling", "Your own limit cannot be above the one set for you.")
     statement = _sql["set_product_limit"] if by == "product" else _sql["set_user_limit"]
     changed = trail.entry(actor, Action.LIMIT_CHANGED, by=by)
-    db.execute(statement, {"user_id": user_id, "amount": amount, "changed": changed})
+    values = {"user_id": user_id, "amount": amount, "changed": changed}
+    db.execute(statement, values | {"now": now, "spending": rules.spending})
 
 
 def _wrong(code: str, message: str) -> InvalidRequest:

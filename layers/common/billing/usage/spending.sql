@@ -32,11 +32,11 @@ with changed as (
     update users set spend_limit = %(amount)s where id = %(user_id)s
     returning id
 )
-select audit(id, %(changed)s) from changed
+select audit(id, %(changed)s), look_again(id, %(now)s, %(spending)s::jsonb) from changed
 
 -- name: set_user_limit
 with changed as (
     update users set own_spend_limit = %(amount)s where id = %(user_id)s
     returning id
 )
-select audit(id, %(changed)s) from changed
+select audit(id, %(changed)s), look_again(id, %(now)s, %(spending)s::jsonb) from changed

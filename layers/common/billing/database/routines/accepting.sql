@@ -23,6 +23,8 @@ $$;
 --   carried  counted in an earlier period and booked by Commet in this one; uses up `included` too
 --   goes_on  the subscription's known end has passed, and Commet has not said that it ended
 --   paid_from    usage that occurred before it belongs to a trial or free plan (late.sql)
+--   look_at, spend_look_at  thresholds are looked at once `used`, or what is spent, reaches this;
+--            null if none lies ahead (thresholds.sql)
 -- If the period has ended, it is returned with its dates and with `used` and `carried` 0, because
 -- nothing has been used yet in the one that follows.
 -- While a subscription goes on past its known end, for a day at most, what is left of the old period
@@ -36,7 +38,7 @@ create or replace function usage_standing(
     period bigint, starts_at timestamptz, ends_at timestamptz, used numeric, included numeric,
     unlimited boolean, overage boolean, cap numeric, cap_code text, unit_price numeric,
     currency text, held numeric, carried numeric, used_before numeric, goes_on boolean,
-    paid_from timestamptz
+    paid_from timestamptz, look_at numeric, spend_look_at numeric
 )
 language sql stable as $$
     select
@@ -70,7 +72,9 @@ language sql stable as $$
         ),
         coalesce(t.carried, 0), b.used,
         s.ended_for is not null,
-        p.paid_from
+        p.paid_from,
+        case when t.period is null then 0 else t.look_at - t.carried - b.used end,
+        p.spend_look_at
     from unnest(p_users, p_features) with ordinality as q (user_id, feature, pair)
     left join lateral (
         select n.id, not n.has_dispute and not n.has_debt as in_good_standing,
@@ -112,11 +116,11 @@ language sql stable as $$
         where n.user_id = q.user_id and n.feature = q.feature limit 1
     ) as e on true
     left join lateral (
-        select n.id, n.starts_at, n.ends_at, n.paid_from from usage_period n
+        select n.id, n.starts_at, n.ends_at, n.paid_from, n.spend_look_at from usage_period n
         where n.user_id = q.user_id and n.closed_at is null limit 1
     ) as p on true
     left join lateral (
-        select n.total, n.carried
+        select n.period, n.total, n.carried, n.look_at
         from usage_total n
         where n.period = p.id and n.feature = q.feature
           and (p.ends_at > p_now or s.ended_for is not null)
@@ -193,6 +197,11 @@ language sql as $$
                    else 0 end
     from usage_period p
     where t.period = p_period and t.feature = p_feature and p.id = p_period;
+    select tell_thresholds(p_user, t.period, t.feature, p_now)
+    from usage_total t
+    join usage_period p on p.id = t.period
+    where t.period = p_period and t.feature = p_feature
+      and (p_quantity < 0 or used_in(p, p_feature, p_now) >= t.look_at);
 $$;
 
 -- Books a batch of usage events, or refuses them one by one. Returns one word per event, in their
@@ -230,6 +239,8 @@ declare
     v_beyond numeric[] := array_fill(null::numeric, array[cardinality(p_users)]);  -- overage above
     v_prices numeric[] := array_fill(null::numeric, array[cardinality(p_users)]);
     v_used numeric[] := array_fill(null::numeric, array[cardinality(p_users)]);
+    v_look_at numeric[] := array_fill(null::numeric, array[cardinality(p_users)]);
+    v_spend_look_at numeric[] := array_fill(null::numeric, array[cardinality(p_users)]);
     v_totals numeric[];  -- `used` as it grows with each accepted event
     -- One element per pair, null but at the first pair of each user who may have overage.
     v_paying text[];  -- the user; null as a whole until overage is read
@@ -271,7 +282,7 @@ begin
         v_ended := false;
         for r in
             select s.pair, s.code, s.period, s.starts_at, s.ends_at, s.used, s.cap, s.cap_code,
-                   s.unit_price, s.goes_on, s.paid_from,
+                   s.unit_price, s.goes_on, s.paid_from, s.look_at, s.spend_look_at,
                    case when s.cap is not null then s.cap - s.held end as free,
                    case when s.overage and not s.unlimited
                         then coalesce(s.included, 0) - s.carried end as beyond
@@ -287,6 +298,8 @@ begin
             v_beyond[r.pair] := r.beyond;
             v_prices[r.pair] := r.unit_price;
             v_used[r.pair] := r.used;
+            v_look_at[r.pair] := r.look_at;
+            v_spend_look_at[r.pair] := r.spend_look_at;
             v_settled[r.pair] := case
                 when r.code is null then greatest(r.starts_at, r.paid_from)
                 when r.code in ('subscription_required', 'access_unconfirmed') then 'infinity'
@@ -541,6 +554,22 @@ begin
         perform note_overage(
             p_users, v_spent, v_unclaimed, v_by_default, v_at_once, v_currencies, p_now
         );
+    end if;
+
+    -- Neither has an element for a period that is over, so nothing is told of it.
+    if v_any_accepted then
+        for i in 1 .. cardinality(v_look_at) loop
+            if v_totals[i] >= v_look_at[i] and v_totals[i] > v_used[i] then
+                perform tell_thresholds(p_users[i], v_periods[i], p_features[i], p_now);
+            end if;
+        end loop;
+    end if;
+    if v_any_accepted and v_paying is not null then
+        for i in 1 .. cardinality(v_spend_look_at) loop
+            if v_spent[i] >= v_spend_look_at[i] then
+                perform tell_spending(v_paying[i], v_periods[i], p_now, p_spending);
+            end if;
+        end loop;
     end if;
     return v_verdicts;
 end

@@ -483,6 +483,7 @@ begin
           and not coalesce(known_end(
               s.status, s.cancel_at_period_end, s.period_end, s.trial_ends_at
           ) <= (p_change->'period'->>'start')::timestamptz, false);
+        perform look_at_usage_again(p_user, p_now);
     end if;
     perform note_currency(p_user, v_id, p_change->>'currency');
     perform close_ended_period(p_user, p_now);

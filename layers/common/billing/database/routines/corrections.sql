@@ -136,6 +136,8 @@ begin
     perform tell_correction(entry, used);
     if p_quantity > 0 and v_late is null then
         perform note_overage_of(p_user, booked_in.id, p_now, p_spending);
+    elsif p_quantity < 0 then
+        perform tell_spending(p_user, booked_in.id, p_now, p_spending);
     end if;
     if v_credit > 0 then
         insert into usage_credit (user_id, idempotency_key, feature, quantity, currency)

@@ -195,6 +195,7 @@ begin
     -- The key of a correction is the product's own text. (The user's id is replaced by the foreign key.)
     update outgoing_event set data = data - 'key' where user_id = p_user and data ? 'key';
     delete from overage_due where user_id = p_user;
+    delete from threshold where user_id = p_user;
     update charged_currency set user_id = v_new where user_id = p_user;
     update alarm_once set about = v_new where about = p_user;
     update alarm_once set subject = v_new where subject = p_user;

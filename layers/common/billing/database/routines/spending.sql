@@ -176,15 +176,26 @@ begin
 end
 $$;
 
--- The same for one user whose usage was booked in p_period. For routines that book a single entry.
+-- The same for one user whose usage was booked in p_period, and tells the spend thresholds that are
+-- reached. For routines that book a single entry.
 create or replace function note_overage_of(
     p_user text, p_period bigint, p_now timestamptz, p_spending jsonb
 ) returns void
-language sql as $$
-    select note_overage(
-        array[p_user], array[o.spent], array[o.unclaimed], array[o.by_default], array[o.at_once],
-        array[o.currency], p_now
-    )
+language plpgsql as $$
+declare
+    v record;
+begin
+    select o.spent, o.unclaimed, o.by_default, o.at_once, o.currency, p.spend_look_at into v
     from overage_of(array[p_user], array[p_period], p_now, p_spending) as o
-    where o.spent > 0
+    left join usage_period p on p.id = p_period;
+    if v.spent > 0 then
+        perform note_overage(
+            array[p_user], array[v.spent], array[v.unclaimed], array[v.by_default],
+            array[v.at_once], array[v.currency], p_now
+        );
+    end if;
+    if v.spent >= v.spend_look_at then
+        perform tell_spending(p_user, p_period, p_now, p_spending);
+    end if;
+end
 $$;

@@ -26,6 +26,8 @@ create table usage_period (
     -- `free_period`.
     paid_from       timestamptz,
     free_period     bigint references usage_period (id),
+    -- What has to be spent before spend thresholds are looked at again; null: none lies ahead.
+    spend_look_at   numeric default 0,
     check (starts_at < ends_at)
 );
 create unique index usage_period_one_open on usage_period (user_id) where closed_at is null;
@@ -108,6 +110,9 @@ create table usage_total (
     -- The part of `total` that is never delivered: what a trial or free plan had not sent when it was
     -- over, and what was reported of it afterwards.
     withheld   numeric(21,6) not null default 0,
+    -- What has to be used, `carried` included, before thresholds are looked at again; null: none
+    -- lies ahead.
+    look_at    numeric default 0,
     primary key (period, feature)
 ) with (fillfactor = 70);
 create index usage_total_not_fully_claimed on usage_total (period, feature) where not fully_claimed;

@@ -1,0 +1,215 @@
+"""Thresholds: from which use or cost on an outgoing event tells that so much is used or spent.
+
+The statements that book usage tell them (`database/routines/thresholds.sql`). This module keeps the
+thresholds that operators, products and users add, tells of what was refused, and has all users'
+thresholds evaluated again where one of them, or the default ceiling, was changed.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Literal
+from uuid import uuid4
+
+from billing.database import rounds
+from billing.database.connection import Database, Row
+from billing.database.statements import Statements
+from billing.deadline import Deadline
+from billing.errors import Conflict, FieldError, InvalidRequest, NotFound
+from billing.usage.rules import Rules
+
+_sql = Statements(__file__)
+
+Measure = Literal["usage", "spend"]
+SetBy = Literal["default", "operator", "product", "user"]
+
+# How many a user may have, and as many again from the product; and how many there may be for all
+# users.
+MOST = 20
+
+# The measure of each refusal that is told.
+_TOLD: dict[str | None, Measure] = {"limit_reached": "usage", "spend_limit_reached": "spend"}
+
+_ROUND = "thresholds"
+_START = {"after": ""}
+_BATCH = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """What has to be used or spent: a percentage or an amount.
+
+    `percent` is of what is included, or of the spend limit. `amount` is a quantity of the feature,
+    or major units of the user's currency. `feature` is None for each feature, and for `spend`.
+    """
+
+    measure: Measure
+    feature: str | None
+    percent: int | None
+    amount: Decimal | None
+
+
+@dataclass(frozen=True, slots=True)
+class Threshold:
+    """A threshold. `id` and `created_at` are None for a default, `user_id` if it is all users'."""
+
+    id: str | None
+    user_id: str | None
+    set_by: SetBy
+    measure: Measure
+    feature: str | None
+    percent: int | None
+    amount: Decimal | None
+    created_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A decision about usage that was answered. `code` is None if the usage was not refused."""
+
+    user_id: str
+    feature: str
+    code: str | None
+    occurred_at: datetime | None = None
+
+
+def add(
+    db: Database,
+    user_id: str | None,
+    threshold: Level,
+    *,
+    set_by: Literal["operator", "product", "user"],
+    rules: Rules,
+    now: datetime,
+) -> tuple[Threshold, bool]:
+    """Adds a threshold of a user, or with None of all users; returns it, and whether it is new.
+
+    An equal one is returned as it is. What is reached already is told at once; for all users, by
+    the next run of `reconcile`. Raises InvalidRequest for a threshold that has no meaning, NotFound
+    for an unknown user, and Conflict where there are MOST already.
+    """
+    _check(threshold)
+    new_id = f"thr_{uuid4().hex}"
+    row = db.one(
+        _sql["add"],
+        {
+            "id": new_id,
+            "user_id": user_id,
+            "set_by": set_by,
+            "measure": threshold.measure,
+            "feature": threshold.feature,
+            "percent": threshold.percent,
+            "amount": threshold.amount,
+            "most": MOST,
+            "now": now,
+            "spending": rules.spending,
+        },
+    )
+    assert row is not None  # noqa: S101 - add_threshold returns one row
+    if row["verdict"] == "unknown_user":
+        raise NotFound("There is no user with this id.", code="unknown_user")
+    if row["verdict"] == "too_many":
+        raise Conflict(f"There are {MOST} thresholds already.", code="too_many_thresholds")
+    return _threshold(row), row["verdict"] == "added"
+
+
+def remove(
+    db: Database, threshold_id: str, *, user_id: str | None, rules: Rules, now: datetime
+) -> None:
+    """Removes the user's own threshold, or with None one that a product or operator added.
+
+    Raises NotFound if there is none with this id.
+    """
+    values = {
+        "id": threshold_id,
+        "user_id": user_id,
+        "now": now,
+        "spending": rules.spending,
+    }
+    if not db.value(_sql["remove"], values):
+        raise NotFound
+
+
+def of(db: Database, user_id: str | None) -> list[Threshold]:
+    """The thresholds added for a user, own ones included; with None those of all users."""
+    return [_threshold(row) for row in db.all(_sql["of"], {"user_id": user_id})]
+
+
+def applying_to(db: Database, user_id: str) -> list[Threshold]:
+    """The thresholds that apply to a user: own ones, and the most specific of the others."""
+    return [_threshold(row) for row in db.all(_sql["applying"], {"user_id": user_id})]
+
+
+def tell_refused(db: Database, refusals: Iterable[Refusal], *, rules: Rules, now: datetime) -> None:
+    """Tells, once per period, that a limit was reached and usage refused.
+
+    Only refusals that are answered may be passed: before one is, Commet is asked, and the usage may
+    then be accepted.
+    """
+    told = list(dict.fromkeys(each for each in refusals if each.code in _TOLD))
+    if not told:
+        return
+    measures = [_TOLD[each.code] for each in told]
+    db.execute(
+        _sql["tell_refused"],
+        {
+            "users": [each.user_id for each in told],
+            "measures": measures,
+            "features": [
+                each.feature if measure == "usage" else ""
+                for each, measure in zip(told, measures, strict=True)
+            ],
+            "occurred": [each.occurred_at for each in told],
+            "spending": rules.spending,
+            "now": now,
+        },
+    )
+
+
+def follow(db: Database, rules: Rules, clock: Callable[[], datetime], deadline: Deadline) -> int:
+    """Evaluates all users' thresholds where one of all users, or OverageCeiling, was changed.
+
+    Returns how many users were looked at. The next run goes on where this one ends.
+    """
+    db.execute(_sql["note_ceilings"], {"spending": rules.spending})
+    found = rounds.take_up(db, _ROUND, start=_START, every=timedelta(days=36500), now=clock())
+    if found is None:
+        return 0
+    after, looked = str(found.position["after"]), 0
+    while deadline.remaining() > 0:
+        values = {"after": after, "limit": _BATCH, "now": clock(), "spending": rules.spending}
+        rows = db.all(_sql["look_again"], values)
+        looked += len(rows)
+        if len(rows) < _BATCH:
+            rounds.finish(db, _ROUND)
+            return looked
+        after = rows[-1]["user_id"]
+        rounds.advance(db, _ROUND, {"after": after})
+    rounds.leave(db, _ROUND)
+    return looked
+
+
+def _check(threshold: Level) -> None:
+    wrong = None
+    if (threshold.percent is None) == (threshold.amount is None):
+        wrong = FieldError("percent", "one_of_two", "Send percent or amount, and not both.")
+    elif threshold.measure == "spend" and threshold.feature is not None:
+        wrong = FieldError("feature", "not_for_spend", "What is spent is of all features.")
+    elif threshold.measure == "usage" and threshold.feature is None and threshold.amount:
+        wrong = FieldError("feature", "missing", "Name the feature: an amount is of one feature.")
+    if wrong:
+        raise InvalidRequest(errors=[wrong])
+
+
+def _threshold(row: Row) -> Threshold:
+    return Threshold(
+        id=row["id"],
+        user_id=row["user_id"],
+        set_by=row["set_by"],
+        measure=row["measure"],
+        feature=row["feature"],
+        percent=row["percent"],
+        amount=row["amount"],
+        created_at=row["created_at"],
+    )
