@@ -47,6 +47,8 @@ SECTIONS: dict[str, tuple[str, int]] = {
     "totals": (_sql["totals"], 2),
     "days": (_sql["days"], 3),
     "ledger": (_sql["ledger"], 2),
+    "thresholds": (_sql["thresholds"], 1),
+    "thresholds_reached": (_sql["thresholds_reached"], 3),
     "credits": (_sql["credits"], 2),
     "reservations": (_sql["reservations"], 1),
     "deliveries": (_sql["deliveries"], 3),

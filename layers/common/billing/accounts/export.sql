@@ -145,6 +145,24 @@ where t.user_id = %(user_id)s
 order by t.idempotency_key, t.feature
 limit %(limit)s
 
+-- name: thresholds
+select array[t.id] as key, to_jsonb(t) as row
+from threshold t
+where t.user_id = %(user_id)s
+  and t.id > %(after1)s
+order by t.id
+limit %(limit)s
+
+-- Measure and feature are one part of the position, which has three at most.
+-- name: thresholds_reached
+select array[t.period::text, t.measure || ' ' || t.feature, t.mark] as key, to_jsonb(t) as row
+from threshold_reached t
+where t.period = any (array(select p.id from usage_period p where p.user_id = %(user_id)s))
+  and (t.period, (t.measure || ' ' || t.feature) collate "C", t.mark)
+      > (coalesce(nullif(%(after1)s, '')::bigint, -1), %(after2)s, %(after3)s)
+order by t.period, (t.measure || ' ' || t.feature) collate "C", t.mark
+limit %(limit)s
+
 -- name: credits
 select array[t.idempotency_key, t.feature] as key, to_jsonb(t) as row
 from usage_credit t

@@ -59,6 +59,10 @@ FILLED = {
     "usage_delivery": "period, feature, seq, user_id, quantity, event_id, body, state,"
     " billed_period select a, 'f', b, 'usr_' || g, 1, g || '-' || n, '', 'sent',"
     " a",
+    "threshold": "id, user_id, set_by, measure, feature, percent, created_at"
+    " select 'thr_' || g || n, 'usr_' || g, 'user', 'usage', 'f' || n, b, now()",
+    "threshold_reached": "period, measure, feature, mark, value, reached_at"
+    " select a, 'usage', 'f' || n, '80%%', 1, now()",
     "usage_drift": "period, feature, user_id, ours, theirs, found_at, checked_at"
     " select a, 'f' || n, 'usr_' || g, 1, 1, now(), now()",
     "payment_trouble": "user_id, kind, about, opened_at, changed_at"
