@@ -28,12 +28,14 @@ from billing.http import (
     api_reference,
     dashboard_answers,
     export_answers,
+    threshold_answers,
     usage_export,
     usage_sums,
 )
 from billing.http.shapes import (
     AuditEntry,
     AuditPage,
+    CreateThreshold,
     Dashboard,
     ErasureReply,
     Export,
@@ -43,6 +45,8 @@ from billing.http.shapes import (
     PutUser,
     SpendLimit,
     SpendLimitReply,
+    ThresholdList,
+    ThresholdReply,
     UsageSums,
     UserPut,
     UserReply,
@@ -56,6 +60,14 @@ UserIdInPath = Annotated[
         pattern=USER_ID_PATTERN,
         description="The user: your own id of a registered user, or one of ours.",
         examples=["customer-42"],
+    ),
+]
+ThresholdId = Annotated[
+    str,
+    PathParameter(
+        pattern=r"^thr_[0-9a-f]{32}$",
+        description="The threshold's id.",
+        examples=["thr_6d1e80f2c41d09ab37e65f1c0d2b4a7c"],
     ),
 ]
 MAX_CURSOR = 2000
@@ -421,6 +433,38 @@ def set_user_spend_limit(
     """
     limited = dashboard_answers.set_limit(app, user_id, body.amount, by="product")
     return api.json_response(limited)
+
+
+@app.post(
+    "/thresholds",
+    status_code=201,
+    security=api.BY_USER,
+    responses=api.answers(ThresholdReply, 201, "Added")
+    | api.answers(ThresholdReply, 200, "There is an equal one already"),
+)
+@api.may_answer("too_many_thresholds", "unknown_user")
+def create_threshold(body: Annotated[CreateThreshold, Body()]) -> Response[ThresholdReply]:
+    """Have an event say that you used or spent so much, beside what is told anyway."""
+    return threshold_answers.add(api.user(app).id, body, by="user")
+
+
+@app.get("/thresholds", security=api.BY_USER, responses=api.answers(ThresholdList, 200))
+def list_thresholds() -> Response[ThresholdList]:
+    """List the thresholds that apply to you: your own, and what is set for you or by default."""
+    return api.json_response(threshold_answers.applying_to(api.user(app).id))
+
+
+@app.delete(
+    "/thresholds/<threshold_id>",
+    status_code=204,
+    security=api.BY_USER,
+    responses=api.answers(None, 204),
+)
+@api.may_answer("threshold_not_found")
+def delete_threshold(threshold_id: ThresholdId) -> Response[None]:
+    """Remove a threshold of your own."""
+    threshold_answers.remove(threshold_id, user_id=api.user(app).id)
+    return Response(204)
 
 
 @app.get("/health", responses=api.answers(Health, 200))

@@ -1,6 +1,6 @@
-"""Outgoing events over HTTP: reading them, and the product's endpoints that they are sent to."""
+"""Outgoing events over HTTP: reading them, the endpoints they are sent to, and thresholds."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.event_handler.openapi.params import Body, Query
@@ -9,10 +9,11 @@ from aws_lambda_powertools.event_handler.openapi.params import Path as PathParam
 from billing.deadline import LambdaContext
 from billing.events.known_types import LIST_PATTERN
 from billing.field_types import USER_ID_PATTERN
-from billing.http import api, event_answers
+from billing.http import api, event_answers, threshold_answers
 from billing.http.shapes import (
     ChangeEndpoint,
     CreateEndpoint,
+    CreateThresholdOfUser,
     EndpointList,
     EndpointReply,
     EndpointWithSecret,
@@ -20,6 +21,8 @@ from billing.http.shapes import (
     OutgoingEventPage,
     Redeliver,
     Redelivered,
+    ThresholdList,
+    ThresholdReply,
 )
 
 TO_READ = api.by_service("read")
@@ -31,6 +34,15 @@ EndpointId = Annotated[
         pattern=r"^ep_[0-9a-f]{24}$",
         description="The endpoint's id.",
         examples=["ep_8f2c41d09ab37e65f1c0d2b4"],
+    ),
+]
+
+ThresholdId = Annotated[
+    str,
+    PathParameter(
+        pattern=r"^thr_[0-9a-f]{32}$",
+        description="The threshold's id.",
+        examples=["thr_6d1e80f2c41d09ab37e65f1c0d2b4a7c"],
     ),
 ]
 
@@ -199,6 +211,56 @@ def redeliver_events(
     made. Events that wait already are not counted.
     """
     return api.json_response(event_answers.redeliver(app, endpoint_id, body), 202)
+
+
+@app.post(
+    "/events/thresholds",
+    status_code=201,
+    security=TO_MANAGE,
+    responses=api.answers(ThresholdReply, 201, "Added")
+    | api.answers(ThresholdReply, 200, "There is an equal one already"),
+)
+@api.may_answer("too_many_thresholds", "unknown_user")
+def create_user_threshold(
+    body: Annotated[CreateThresholdOfUser, Body()],
+) -> Response[ThresholdReply]:
+    """Have an event say that so much is used or spent, by one user or by any.
+
+    The most specific thresholds count: those for the user hide those for all users, and these the
+    defaults (80 and 100 percent). A user's own thresholds hide none. What is reached already is
+    told at once; of all users within ten minutes.
+    """
+    by: Literal["operator", "product"] = "operator" if body.user_id is None else "product"
+    return threshold_answers.add(body.user_id, body, by=by)
+
+
+@app.get("/events/thresholds", security=TO_MANAGE, responses=api.answers(ThresholdList, 200))
+def list_user_thresholds(
+    user_id: Annotated[
+        str | None,
+        Query(
+            pattern=USER_ID_PATTERN,
+            description="The thresholds for this user, own ones included. Left out: those for all"
+            " users.",
+            examples=["customer-42"],
+        ),
+    ] = None,
+) -> Response[ThresholdList]:
+    """List the thresholds for a user, or for all users. Defaults are left out."""
+    return api.json_response(threshold_answers.of(user_id))
+
+
+@app.delete(
+    "/events/thresholds/<threshold_id>",
+    status_code=204,
+    security=TO_MANAGE,
+    responses=api.answers(None, 204),
+)
+@api.may_answer("threshold_not_found")
+def delete_user_threshold(threshold_id: ThresholdId) -> Response[None]:
+    """Remove a threshold that your product added."""
+    threshold_answers.remove(threshold_id, user_id=None)
+    return Response(204)
 
 
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:

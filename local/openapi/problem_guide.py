@@ -443,6 +443,18 @@ CHAPTERS = (
                 "The stack has ten endpoints, which are as many as it can have.",
                 "Delete one, or have one endpoint hand events on.",
             ),
+            "threshold_not_found": Guide(
+                404,
+                "The caller has no threshold with this id: a user removes own ones, a product those"
+                " it added.",
+                "Use an id of `GET /thresholds`, or of `GET /events/thresholds`.",
+            ),
+            "too_many_thresholds": Guide(
+                409,
+                "There are 20 thresholds, which are as many as a user can have, a product can add"
+                " for a user, or there can be for all users.",
+                "Remove one first.",
+            ),
         },
     ),
     Chapter(

@@ -74,7 +74,6 @@ TITLES = {
     "free_period_used": "The free plan was used already",
     "plan_not_found": "There is no plan with this code",
     "already_subscribed": "The user already has a subscription",
-    "too_many_thresholds": "There are too many thresholds",
     "checkout_in_progress": "Another checkout is being started",
     "dispute_open": "A disputed payment has to be settled first",
     "billing_email_taken": "Another customer is billed at this email address",
@@ -119,6 +118,8 @@ TITLES = {
     "endpoint_not_found": "There is no endpoint with this id",
     "event_not_found": "There is no event with this id",
     "too_many_endpoints": "There are too many endpoints",
+    "threshold_not_found": "There is no threshold with this id",
+    "too_many_thresholds": "There are too many thresholds",
     "conflict": "The current state forbids the request",
     # our side
     "billing_provider_error": "The billing provider did not carry out the request",

@@ -118,7 +118,13 @@ def rules() -> "Rules":
     """The parameters that decide whether usage is given."""
     from billing.usage.rules import Rules
 
-    return Rules.of_settings(settings())
+    return Rules(
+        settings().live_statuses,
+        ceilings=settings().overage_ceiling,
+        at_once=settings().deliver_at_once_from,
+        currency=settings().currency,
+        late_grace=settings().late_usage_grace,
+    )
 
 
 @cache

@@ -36,6 +36,8 @@ HANDLERS = {
     "invoices": portal, "dashboard": dashboard, "users": dashboard,
     "health": dashboard, "usage": track_usage, "/account/audit": dashboard,
     "account": account, "email": account, "events": events, "unsubscribe": account,
+    "health": dashboard, "thresholds": dashboard, "usage": track_usage, "/account/audit": dashboard,
+    "account": account, "email": account, "events": events,
     "password": account, "sessions": account,
     "/account/export": dashboard, "/account/usage": dashboard,
     "/account/usage/events": dashboard,

@@ -1505,6 +1505,91 @@ class SpendLimitReply(Reply):
     spending: SpendingReply | None = Field(description="Null where the plan has no overage.")
 
 
+class CreateThreshold(Request):
+    """How much has to be used or spent before an outgoing event says so.
+
+    Send `percent` or `amount`, and not both.
+    """
+
+    feature: Annotated[
+        FeatureCode | None,
+        Field(
+            description="The feature's code. Left out: each feature. Never with `spend`.",
+            examples=["storage"],
+        ),
+    ] = None
+    measure: Literal["usage", "spend"] = Field(
+        default="usage",
+        description="`usage`: what is used of a feature. `spend`: what overage costs.",
+        examples=["usage"],
+    )
+    percent: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            le=1000,
+            strict=True,
+            description="A percentage of what is included, or of the spend limit.",
+            examples=[90],
+        ),
+    ] = None
+    amount: Annotated[
+        Quantity | None,
+        Field(
+            description="A quantity of the feature, or with `spend` an amount in units of the"
+            " user's currency.",
+            examples=[None],
+        ),
+    ] = None
+
+
+class CreateThresholdOfUser(CreateThreshold):
+    """How much has to be used or spent, by one user or by any."""
+
+    user_id: Annotated[
+        UserId | None,
+        Field(description="The user. Left out: all users.", examples=["customer-42"]),
+    ] = None
+
+
+class ThresholdReply(Reply):
+    """How much has to be used or spent before an outgoing event says so."""
+
+    id: str | None = Field(
+        description="The threshold's id. Null for a default.",
+        examples=["thr_6d1e80f2c41d09ab37e65f1c0d2b4a7c"],
+    )
+    user_id: str | None = Field(
+        description="The user. Null: all users.", examples=["usr_8f2c41d09ab37e65f1c0d2b4"]
+    )
+    set_by: Annotated[str, known("default", "operator", "product", "user")] = Field(
+        description="Who added it: the `product` for one user, the `operator` for all, or the"
+        " `user`."
+    )
+    measure: Annotated[str, known("usage", "spend")] = Field(
+        description="`usage`: what is used of a feature. `spend`: what overage costs."
+    )
+    feature: str | None = Field(
+        description="The feature's code. Null: each feature.", examples=["storage"]
+    )
+    percent: int | None = Field(
+        description="A percentage of what is included, or of the spend limit. Null: see `amount`.",
+        examples=[90],
+    )
+    amount: Amount | None = Field(
+        description="A quantity, or an amount in units of the user's currency. Null: see"
+        " `percent`.",
+        examples=[None],
+    )
+    created_at: Time | None = Field(description="When it was added. Null for a default.")
+
+
+class ThresholdList(Reply):
+    """Thresholds."""
+
+    thresholds: list[ThresholdReply] = Field(description="The thresholds, those of usage first.")
+
+
 class Health(Reply):
     """The stack works."""
 

@@ -367,7 +367,9 @@ def _tell(db: Database, settings: Settings, now: datetime, deadline: Deadline) -
 
 def _thresholds(db: Database, settings: Settings, clock: Clock, deadline: Deadline) -> Summary:
     """Looks at all users' thresholds where one of all users, or OverageCeiling, was changed."""
-    looked = thresholds.follow(db, Rules.of_settings(settings), clock, deadline)
+    # Nothing else of the rules is needed here.
+    rules = Rules((), ceilings=settings.overage_ceiling, currency=settings.currency)
+    looked = thresholds.follow(db, rules, clock, deadline)
     return {"thresholds_evaluated": looked}
 
 

@@ -7,7 +7,6 @@ from datetime import timedelta
 from decimal import Decimal
 
 from billing.amounts import format_decimal
-from billing.config import Settings
 
 Amounts = Mapping[str, Decimal | None]
 
@@ -38,17 +37,6 @@ class Rules:
             "at_once": _texts(self.at_once),
         }
         object.__setattr__(self, "spending", json.dumps(spending))
-
-    @staticmethod
-    def of_settings(settings: Settings) -> "Rules":
-        """The rules that the operator's parameters make."""
-        return Rules(
-            settings.live_statuses,
-            ceilings=settings.overage_ceiling,
-            at_once=settings.deliver_at_once_from,
-            currency=settings.currency,
-            late_grace=settings.late_usage_grace,
-        )
 
 
 def _texts(amounts: Amounts) -> dict[str, str | None]:

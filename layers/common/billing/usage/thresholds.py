@@ -128,7 +128,7 @@ def remove(
         "spending": rules.spending,
     }
     if not db.value(_sql["remove"], values):
-        raise NotFound
+        raise NotFound("There is no threshold with this id.", code="threshold_not_found")
 
 
 def of(db: Database, user_id: str | None) -> list[Threshold]:

@@ -130,7 +130,7 @@ $$;
 -- Returns a moment as RFC 3339 has it, in UTC.
 create or replace function time_text(p_at timestamptz) returns text
 language sql stable as $$
-    select to_char(p_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
+    select to_char(p_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')
 $$;
 
 -- Tells which thresholds of what a user spends are reached. What is held is not spent yet.

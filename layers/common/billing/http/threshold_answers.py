@@ -1,0 +1,64 @@
+"""Adds, lists and removes thresholds, for the API and for the pages."""
+
+from typing import Literal
+
+from aws_lambda_powertools.event_handler import Response
+
+from billing import wiring
+from billing.amounts import format_decimal
+from billing.http import api
+from billing.http.shapes import CreateThreshold, ThresholdList, ThresholdReply
+from billing.usage import thresholds
+from billing.usage.thresholds import Level, Threshold
+
+
+def add(
+    user_id: str | None, asked: CreateThreshold, *, by: Literal["operator", "product", "user"]
+) -> Response[ThresholdReply]:
+    """Adds a threshold of a user, or with None of all users: 201, or 200 for an equal one.
+
+    Raises what `thresholds.add` raises.
+    """
+    level = Level(asked.measure, asked.feature, asked.percent, asked.amount)
+    found, is_new = thresholds.add(
+        wiring.database(), user_id, level, set_by=by, rules=wiring.rules(), now=wiring.now()
+    )
+    return api.json_response(_reply(found), 201 if is_new else 200)
+
+
+def applying_to(user_id: str) -> ThresholdList:
+    """The thresholds that apply to a user, the defaults included."""
+    return _list(thresholds.applying_to(wiring.database(), user_id))
+
+
+def of(user_id: str | None) -> ThresholdList:
+    """The thresholds added for a user; with None those of all users."""
+    return _list(thresholds.of(wiring.database(), user_id))
+
+
+def remove(threshold_id: str, *, user_id: str | None) -> None:
+    """Removes a user's own threshold; with None one of the product. Raises NotFound."""
+    thresholds.remove(
+        wiring.database(),
+        threshold_id,
+        user_id=user_id,
+        rules=wiring.rules(),
+        now=wiring.now(),
+    )
+
+
+def _list(found: list[Threshold]) -> ThresholdList:
+    return ThresholdList(thresholds=[_reply(each) for each in found])
+
+
+def _reply(found: Threshold) -> ThresholdReply:
+    return ThresholdReply(
+        id=found.id,
+        user_id=found.user_id,
+        set_by=found.set_by,
+        measure=found.measure,
+        feature=found.feature,
+        percent=found.percent,
+        amount=None if found.amount is None else format_decimal(found.amount),
+        created_at=found.created_at,
+    )
