@@ -196,6 +196,7 @@ class TestTheWayIn:
 class TestOtherSites:
     FORMS = (
         "/app/login", "/app/signup", "/app/logout", "/app/checkout", "/app/limit",
+        "/app/alerts", "/app/alerts/remove",
         "/app/billing/cancel", "/app/account/email", "/app/account/delete", "/app/reset",
     )  # fmt: skip
 
@@ -354,6 +355,58 @@ class TestNumbers:
         assert (
             person.browser.post("/app/limit", {"amount": ""}).location == "/app?done=limit_removed"
         )
+
+    def test_an_alert_is_added_and_removed(self, person: Person) -> None:
+        first = person.browser.get("/app")
+        assert "80 % of what is included" in first.text
+        typed = {"alert_of": "storage", "alert_value": "1,200.5", "alert_in": "amount"}
+        saved = person.browser.post("/app/alerts", typed)
+        assert saved.location == "/app?done=alert_saved"
+        shown = person.browser.get("/app")
+        assert "1,200.5 GB" in shown.text
+        remove = shown.form("/app/alerts/remove")
+        removed = person.browser.post("/app/alerts/remove", remove.values)
+        assert removed.location == "/app?done=alert_removed"
+        assert "1,200.5 GB" not in person.browser.get("/app").text
+        assert person.browser.post("/app/alerts/remove", remove.values).status == 303
+
+    def test_an_alert_of_the_cost(self, person: Person) -> None:
+        typed = {"alert_of": "-spend", "alert_value": "$12.50", "alert_in": "amount"}
+        assert person.browser.post("/app/alerts", typed).status == 303
+        typed |= {"alert_value": "90 %", "alert_in": "percent"}
+        assert person.browser.post("/app/alerts", typed).status == 303
+        shown = person.browser.get("/app").text
+        assert "$12.50" in shown
+        assert "90 % of the spend limit" in shown
+
+    @pytest.mark.parametrize(
+        ("value", "unit", "said"),
+        [
+            ("", "percent", "Type a number"),
+            ("0", "percent", "Type a number"),
+            ("2000", "percent", "too large"),
+            ("half", "percent", "Type a whole number"),
+            ("a lot", "amount", "must be a decimal number"),
+            ("0", "amount", "too small"),
+        ],
+    )
+    def test_a_wrong_alert_stays_in_its_form(
+        self, person: Person, value: str, unit: str, said: str
+    ) -> None:
+        typed = {"alert_of": "storage", "alert_value": value, "alert_in": unit}
+        refused = person.browser.post("/app/alerts", typed)
+        assert refused.status == 422
+        assert said in refused.text
+        assert refused.form("/app/alerts").values["alert_value"] == value
+        assert "amount" in refused.form("/app/limit").values
+
+    def test_the_21st_alert(self, person: Person) -> None:
+        for percent in range(1, 21):
+            typed = {"alert_of": "storage", "alert_value": str(percent), "alert_in": "percent"}
+            assert person.browser.post("/app/alerts", typed).status == 303
+        refused = person.browser.post("/app/alerts", typed | {"alert_value": "21"})
+        assert refused.status == 409
+        assert "Remove one first" in refused.text
 
 
 class TestMarkup:

@@ -165,6 +165,7 @@ PAGES = Privileges(
         "subscriptions": _KEEP,
         "told": _KEEP,
         "threshold": _READ,
+        "threshold": "select, insert, delete",
         "threshold_reached": "select, insert, delete",
         "usage_credit": _READ,
         "usage_daily": _READ,

@@ -1,18 +1,19 @@
 """The first page of a user: what was used, what it costs so far, and what it is likely to cost."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Any
+from typing import Any, Literal
 
 from aws_lambda_powertools.event_handler import Response
 from markupsafe import Markup
 
 from billing import wiring
-from billing.errors import BillingError
-from billing.http import dashboard_answers, plan_answers, usage_sums
+from billing.errors import BillingError, NotFound
+from billing.http import dashboard_answers, plan_answers, threshold_answers, usage_sums
 from billing.http.shapes import DailyUsage, Dashboard, PriceReply, SpendLimit, UsageReply
-from billing.pages import banners, chart, formats, forms, projection, site
+from billing.pages import alerts, banners, chart, formats, forms, projection, site
 from billing.pages.banners import Banner
 from billing.pages.estimate import price_of
 from billing.pages.projection import Cost, CostRange
@@ -58,7 +59,31 @@ def set_limit() -> Response[Any]:
     return site.see_other(site.HOME, done="limit_removed" if body.amount is None else "limit_saved")
 
 
-def _overview_page(error: BillingError | None = None) -> Response[Any]:
+@app.post("/app/alerts")
+@site.members
+def add_alert() -> Response[Any]:
+    """Adds a threshold of the user's own; an equal one stays as it is."""
+    try:
+        threshold_answers.add(site.user().id, alerts.read(site.form()), by="user")
+    except BillingError as error:
+        if error.status >= 500:
+            raise
+        return _overview_page(error, of="alert")
+    return site.see_other(site.HOME, done="alert_saved")
+
+
+@app.post("/app/alerts/remove")
+@site.members
+def remove_alert() -> Response[Any]:
+    """Removes a threshold of the user's own. One that is gone already needs no word."""
+    with suppress(NotFound):
+        threshold_answers.remove(site.form().get("id", ""), user_id=site.user().id)
+    return site.see_other(site.HOME, done="alert_removed")
+
+
+def _overview_page(
+    error: BillingError | None = None, *, of: Literal["limit", "alert"] = "limit"
+) -> Response[Any]:
     now = wiring.now()
     dashboard = dashboard_answers.dashboard(app, site.user())
     shown = _shown_feature(dashboard)
@@ -82,10 +107,20 @@ def _overview_page(error: BillingError | None = None) -> Response[Any]:
         days=_days(shown) if shown else [],
         lines=_invoice_lines(dashboard, now, earlier),
         plan_price=_plan_price(dashboard),
+        alerts=alerts.card(dashboard),
         values=site.shown(site.form()) if error else {},
-        wrong=site.field_problems(error) if error else {},
-        problem=site.explained(error) if error else "",
+        wrong=_wrong(error, of) if error else {},
+        problem=site.explained(error) if error and of == "limit" else "",
+        alert_problem=site.explained(error) if error and of == "alert" else "",
     )
+
+
+def _wrong(error: BillingError, of: Literal["limit", "alert"]) -> dict[str, str]:
+    """What is wrong with each field. A threshold's number is one field here, two in the API."""
+    found = site.field_problems(error)
+    if of == "limit":
+        return found
+    return {"alert_value": next(iter(found.values()))} if found else {}
 
 
 def _shown_feature(dashboard: Dashboard) -> UsageReply | None:

@@ -1,0 +1,83 @@
+"""The card with a user's thresholds: which apply, and the form that adds one."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from billing.http import threshold_answers
+from billing.http.shapes import CreateThreshold, Dashboard, ThresholdReply, UsageReply
+from billing.pages import formats, forms, site
+from billing.pages.forms import Values
+from billing.pages.site import word
+
+# No code of a feature has a hyphen.
+SPEND = "-spend"
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A threshold in words. `id` is "" unless it is the user's own, who may remove it."""
+
+    about: str
+    value: str
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """The thresholds that apply, and what one can be added of: a code and its name."""
+
+    lines: list[Line]
+    choices: list[tuple[str, str]]
+
+
+def card(dashboard: Dashboard) -> Card:
+    """The card of the signed-in user. Those of what is spent are left out where nothing can be."""
+    features = {each.feature: each for each in dashboard.usage}
+    found = threshold_answers.applying_to(site.user().id).thresholds
+    choices = [(each.feature, each.name) for each in dashboard.usage]
+    if dashboard.spending is not None:
+        choices.append((SPEND, word("overview.alert_spend")))
+    lines = [
+        Line(
+            about=_about(each, features),
+            value=_value(each, features, dashboard),
+            id=each.id or "" if each.set_by == "user" else "",
+        )
+        for each in found
+        if each.measure == "usage" or dashboard.spending is not None
+    ]
+    return Card(lines, choices)
+
+
+def read(values: Values) -> CreateThreshold:
+    """The threshold in the form that was sent. Raises InvalidRequest."""
+    typed = forms.number(values.get("alert_value", "").lstrip("$€£¥ ").rstrip("% "))
+    of = values.get("alert_of", "")
+    fields: dict[str, Any] = {"measure": "spend"} if of == SPEND else {"feature": of}
+    if values.get("alert_in") == "amount":
+        fields["amount"] = typed
+    elif typed:
+        # A text that is no whole number stays one, and is refused as the API refuses it.
+        fields["percent"] = int(typed) if typed.isdecimal() and typed.isascii() else typed
+    return forms.checked(CreateThreshold, fields)
+
+
+def _about(found: ThresholdReply, features: dict[str, UsageReply]) -> str:
+    if found.measure == "spend":
+        return word("overview.alert_spend")
+    if found.feature is None:
+        return word("overview.alert_each")
+    feature = features.get(found.feature)
+    return feature.name if feature else found.feature
+
+
+def _value(found: ThresholdReply, features: dict[str, UsageReply], dashboard: Dashboard) -> str:
+    if found.percent is not None:
+        of = "spend" if found.measure == "spend" else "usage"
+        return word(f"overview.alert_percent_{of}", percent=found.percent)
+    amount = found.amount or "0"
+    if found.measure == "spend":
+        assert dashboard.spending is not None  # noqa: S101 - `card` leaves the line out
+        return str(formats.money(amount, dashboard.spending.currency))
+    feature = features.get(found.feature or "")
+    return f"{formats.quantity(amount)} {feature.unit or '' if feature else ''}".strip()
