@@ -164,7 +164,6 @@ PAGES = Privileges(
         "plans_cache": _KEEP,
         "subscriptions": _KEEP,
         "told": _KEEP,
-        "threshold": _READ,
         "threshold": "select, insert, delete",
         "threshold_reached": "select, insert, delete",
         "usage_credit": _READ,

@@ -62,7 +62,7 @@ reached as (
 select emit_event(
     r.user_id, r.measure || '.limit_reached', %(now)s,
     f.facts || jsonb_build_object(
-        'period_start', time_text(r.starts_at), 'period_end', time_text(r.ends_at)
+        'period_start', rfc3339(r.starts_at), 'period_end', rfc3339(r.ends_at)
     )
 )
 from reached n

@@ -104,7 +104,7 @@ begin
         jsonb_build_object(
             'feature', p_feature, 'used', trim_scale(v_use.used)::text,
             'included', trim_scale(v_use.included)::text,
-            'period_start', time_text(v_use.starts_at), 'period_end', time_text(v_use.ends_at)
+            'period_start', rfc3339(v_use.starts_at), 'period_end', rfc3339(v_use.ends_at)
         ),
         p_now
     );
@@ -125,12 +125,6 @@ language sql stable as $$
         ),
         0
     ) + case when p.is_free then used_before_of(p.id, p_feature, p_now) else 0 end
-$$;
-
--- Returns a moment as RFC 3339 has it, in UTC.
-create or replace function time_text(p_at timestamptz) returns text
-language sql stable as $$
-    select to_char(p_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')
 $$;
 
 -- Tells which thresholds of what a user spends are reached. What is held is not spent yet.
@@ -154,8 +148,8 @@ begin
         jsonb_build_object(
             'spent', trim_scale(v_spending.spent)::text,
             'limit', trim_scale(v_spending.ceiling)::text, 'currency', v_spending.currency,
-            'period_start', time_text(v_spending.starts_at),
-            'period_end', time_text(v_spending.ends_at)
+            'period_start', rfc3339(v_spending.starts_at),
+            'period_end', rfc3339(v_spending.ends_at)
         ),
         p_now
     );
