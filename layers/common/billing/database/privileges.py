@@ -162,6 +162,7 @@ PAGES = Privileges(
         "plan_change": _KEEP,
         "plan_change_lease": _ALL,
         "plans_cache": _KEEP,
+        "rounds": _KEEP,
         "subscriptions": _KEEP,
         "told": _KEEP,
         "threshold": "select, insert, delete",
