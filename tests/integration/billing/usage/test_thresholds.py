@@ -128,7 +128,7 @@ class TestUsage:
         assert reached == {
             "type": "usage.threshold_reached",
             "feature": "storage",
-            "threshold": {"percent": 80},
+            "threshold": {"percent": "80"},
             "used": "80.5",
             "included": "100",
             "period_start": "2026-09-01T00:00:00.000Z",
@@ -373,7 +373,7 @@ class TestSpending:
         (reached,) = told(db)
         assert reached == {
             "type": "spend.threshold_reached",
-            "threshold": {"percent": 80},
+            "threshold": {"percent": "80"},
             "spent": "8.2",
             "limit": "10",
             "currency": "usd",

@@ -65,7 +65,7 @@ begin
             perform emit_event(
                 p_user, p_measure || '.threshold_reached', p_now,
                 p_data || jsonb_build_object('threshold', case
-                    when r.percent is not null then jsonb_build_object('percent', r.percent)
+                    when r.percent is not null then jsonb_build_object('percent', r.percent::text)
                     else jsonb_build_object('amount', trim_scale(r.amount)::text)
                 end)
             );
