@@ -1,5 +1,6 @@
 """Which thresholds are told, and how often, on a real Postgres."""
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -9,6 +10,7 @@ from itertools import count
 from threading import Barrier
 from typing import Any
 
+import jsonschema_rs
 import pytest
 from psycopg.types.json import Jsonb
 
@@ -31,9 +33,11 @@ from tests.integration.billing.conftest import (
     own_database,
 )
 from tests.integration.billing.racing import Race
+from tests.unit.cloudformation import ROOT
 
 # 100 are included, each one beyond costs 0.10, and 10.00 may be spent: 200 units in all.
 RULES = Rules(STATUSES, ceilings={"usd": Decimal(10)}, at_once={"usd": None})
+SCHEMAS = ROOT / "docs" / "events"
 END = datetime.fromisoformat("2026-10-01T00:00:00Z")
 
 _keys = count()
@@ -73,6 +77,10 @@ def told(db: Database, *, user: str = "usr_ana") -> list[dict[str, Any]]:
         " or type like '%%.limit_reached' order by entry",
         [user],
     )
+    for row in rows:
+        schema = json.loads((SCHEMAS / f"{row['type']}.json").read_text(encoding="utf-8"))
+        of_data = schema["properties"]["data"] | {"$defs": schema.get("$defs", {})}
+        jsonschema_rs.validator_for(of_data, validate_formats=True).validate(row["data"])
     return [{"type": row["type"], **row["data"]} for row in rows]
 
 
