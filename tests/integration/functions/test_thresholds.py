@@ -8,8 +8,8 @@ import pytest
 from billing import wiring
 from billing.database.connection import Database
 from billing.subscriptions.access import Access, Asked
+from functions.track_usage import app as track_usage
 from tests.integration.billing.conftest import Subscribe
-from tests.integration.functions import test_track_usage
 from tests.integration.functions.calling import Answer, call, service_key, start
 from tests.integration.functions.test_api import signed_up
 from tests.integration.functions.test_track_usage import Clock, usage
@@ -24,7 +24,7 @@ UNKNOWN = "thr_" + "0" * 32
 def functions(database_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     scopes = ("events:manage", "usage:write", "usage:correct", "users:manage")
     start(monkeypatch, database_url, [service_key("backend", BACKEND, *scopes)], {})
-    monkeypatch.setattr(test_track_usage.track_usage.metrics.provider, "namespace", "test")
+    monkeypatch.setattr(track_usage.metrics.provider, "namespace", "test")
     clock = Clock()
     monkeypatch.setattr(wiring, "clock", lambda: clock)
     yield
