@@ -93,6 +93,10 @@ EXPECTED = {
     "`reason`": f"{sizes(field(shapes.Correct, 'reason'))} characters",
     "`expires_in`": f"{sizes(field(shapes.Reserve, 'expires_in'), lambda n: n)} seconds",
     "`amount` of a spend limit": "0 or more, below 1,000,000,000, with at most 4 decimals; or null",
+    "`amount` of a threshold": "as a `quantity`",
+    "`measure` of a threshold": "`usage` or `spend`",
+    "`percent` of a threshold": "a whole number,"
+    f" {sizes(field(shapes.CreateThreshold, 'percent'), lambda n: n)}",
     "`cursor`": f"at most {track_usage.MAX_CURSOR:,} characters",
     "`limit`": f"1 to {ledger.MAX_PAGE:,}",
     "`from`, `to`": "a time with an offset of less than 16 hours",

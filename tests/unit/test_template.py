@@ -317,6 +317,7 @@ class TestEventBus:
         rules = of_type(resources, "AWS::Events::Rule")
         assert len(rules) > 1
         for name, rule in rules.items():
+            assert rule["Targets"]
             for target in rule["Targets"]:
                 queue = target["DeadLetterConfig"]["Arn"]["Fn::GetAtt"][0]
                 policy = json.dumps(resources[f"{queue}Policy"])

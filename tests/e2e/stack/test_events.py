@@ -16,8 +16,9 @@ def test_a_product_hears_of_its_user(stack: LocalStack, backend: httpx.Client) -
         came.append(request)
         return Response()
 
-    for other in backend.get("/events/endpoints").json()["endpoints"]:  # of other tests
-        assert backend.delete(f"/events/endpoints/{other['id']}").status_code == 204
+    others = backend.get("/events/endpoints").json()["endpoints"]  # of other tests
+    gone = [backend.delete(f"/events/endpoints/{each['id']}").status_code for each in others]
+    assert gone == [204] * len(others)
     backend.put("/users/heard-of", json={"email": "heard@example.com"}).raise_for_status()
     with serving(take) as url:
         made = backend.post("/events/endpoints", json={"url": f"{url}/hooks"})

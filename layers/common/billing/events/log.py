@@ -51,5 +51,5 @@ def after(
 
 
 def prune(db: Database, age: timedelta, limit: int) -> int:
-    """Deletes `limit` events at most that have a place and are older than `age`; returns how many."""
+    """Deletes up to `limit` events that have a place and are older; returns how many."""
     return len(db.all(_sql["prune"], {"age": age, "limit": limit}))

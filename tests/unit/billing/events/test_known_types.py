@@ -9,7 +9,7 @@ from tests.unit.cloudformation import ROOT
 def test_they_are_those_of_the_page() -> None:
     page = (ROOT / "docs" / "events.md").read_text(encoding="utf-8")
     table = page.split("\n## The types\n")[1].split("\n## ")[0]
-    assert tuple(re.findall(r"^\| `([a-z_.]+)` \|", table, re.MULTILINE)) == TYPES
+    assert tuple(re.findall(r"^\| \[`([a-z_.]+)`\]", table, re.MULTILINE)) == TYPES
 
 
 def test_each_has_a_schema_and_no_other_type_has() -> None:
