@@ -37,6 +37,7 @@ EXCEPTIONS = {
     "overage_due": "says for minutes that usage is delivered at once",
     "earlier_free_period": "joins two periods, which are exported",
     "usage_key": "hashes of keys",
+    "told": "the newest of what outgoing events, which are exported, have said",
     "event_delivery": "says which of the product's endpoints took an outgoing event",
 }
 

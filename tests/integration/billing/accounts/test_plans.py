@@ -75,12 +75,15 @@ FILLED = {
     " select 'sub_' || g || '-' || n, 'usr_' || g, now()",
     "webhooks": "id, type, customer, user_id, payload, status"
     " select 'whev_' || g || '-' || n, 'x', 'usr_' || g, 'usr_' || g, 'x', 'applied'",
+    "outgoing_event": "user_id, type, occurred_at, data, place, sequence"
+    " select 'usr_' || g, 'user.registered', now(), '{}', a * 1000 + b, b",
+    "told": "user_id select 'usr_' || g",
     "audit": "id, actor_kind, actor, user_id, action, outcome"
     " select gen_random_uuid(), 'user', 'usr_' || g, 'usr_' || g, 'a.b', 'done'",
 }  # fmt: skip
 ONCE = {
     "users", "passwords", "account_tokens", "customers", "contact_change", "mail_preferences",
-    "usage_period",
+    "usage_period", "told",
 }  # fmt: skip
 
 
