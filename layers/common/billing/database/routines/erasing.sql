@@ -192,8 +192,8 @@ begin
         note = null
     where period = any (v_periods);
     update usage_drift set user_id = v_new where user_id = p_user;
-    -- The key of a correction is the product's own text. (The user's id is replaced by the foreign key.)
-    update outgoing_event set data = data - 'key' where user_id = p_user and data ? 'key';
+    -- The key of a correction is the product's own text.
+    update outgoing_event set user_id = v_new, data = data - 'key' where user_id = p_user;
     delete from overage_due where user_id = p_user;
     delete from threshold where user_id = p_user;
     update charged_currency set user_id = v_new where user_id = p_user;

@@ -5,7 +5,8 @@
 create table outgoing_event (
     id          uuid primary key default gen_random_uuid(),
     entry       bigint generated always as identity,  -- the order of inserting
-    user_id     text collate "C" not null references users (id) on update cascade on delete cascade,
+    -- No foreign key: an erasure that replaces the user's id would check it once for each event.
+    user_id     text collate "C" not null,
     type        text collate "C" not null check (type ~ '^[a-z_]+\.[a-z_]+$'),
     occurred_at timestamptz not null,        -- when it became true
     data        jsonb not null check (jsonb_typeof(data) = 'object'),
