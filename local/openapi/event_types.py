@@ -80,6 +80,7 @@ class SubscriptionChanged(Data):
     changes: list[
         Literal[
             "plan", "interval", "status", "cancellation_booked", "cancellation_withdrawn",
+            "trial",
             "change_booked", "change_withdrawn", "trial_ending",
         ]
     ] = Field(description="What is different.", examples=[["plan"]])  # fmt: skip

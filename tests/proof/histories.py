@@ -25,6 +25,7 @@ from billing.config import from_env
 from billing.database.connection import Database, Row
 from billing.deadline import Deadline
 from billing.errors import BillingError, CommetRefused
+from billing.events import log
 from billing.operations import reconcile
 from billing.subscriptions import inbox, mirror
 from billing.subscriptions.access import Access
@@ -321,15 +322,45 @@ class History:
     # --- the truth and what is believed ------------------------------------------------------
 
     def differences(self) -> list[str]:
-        """Where the mirror says otherwise than Commet, in words."""
+        """Where the mirror says otherwise than Commet, or events otherwise than the mirror."""
         believed, true = self._belief(), self._truth()
-        return [
+        return self._told_wrongly() + [
             f"{part} of {key}: {believed[part].get(key)} and not {true[part].get(key)}"
             for part in true
             for key in sorted(true[part].keys() | believed[part].keys())
             if believed[part].get(key) != true[part].get(key)
             and not self._never_heard_of(believed[part].get(key), true[part].get(key))
         ]
+
+    def _told_wrongly(self) -> list[str]:
+        """Where the outgoing events alone say otherwise of access and plan than we decide."""
+        while log.place(self._db):
+            pass
+        wrong = []
+        for who in PEOPLE:
+            events = log.after(self._db, 0, 100_000, user_id=who)
+            numbers = [each.sequence for each in events]
+            if numbers != list(range(1, len(events) + 1)):
+                wrong.append(f"{who}: events {numbers}")
+            access, subscription = False, {}
+            for each in events:
+                if each.type in ("access.granted", "access.ended"):
+                    if access == (each.type == "access.granted"):
+                        wrong.append(f"{who}: {each.type} twice")
+                    access = each.type == "access.granted"
+                elif each.type == "subscription.changed":
+                    subscription = each.data
+            row = self._db.one(
+                "select has_access(%(who)s, %(now)s) as access,"
+                " subscription_to_tell(%(who)s) as it",
+                {"who": who, "now": self.clock()},
+            )
+            assert row is not None
+            if row["access"] is not None and row["access"] != access:
+                wrong.append(f"{who}: access {access} was told, and is {row['access']}")
+            if row["it"] is not None and row["it"] != {n: subscription.get(n) for n in row["it"]}:
+                wrong.append(f"{who}: is {row['it']}, and {subscription} was told")
+        return wrong
 
     def _never_heard_of(self, believed: Any, true: Any) -> bool:
         """Whether it is a subscription that gives nothing, and whose every webhook was lost.

@@ -53,7 +53,7 @@ language sql stable as $$
         'cancel_at', case when s.cancel_at_period_end and s.status <> 'canceled'
                           then rfc3339(s.period_end) end,
         'trial_ends_at', case when s.status = 'trialing' then rfc3339(s.trial_ends_at) end,
-        'scheduled_change', s.scheduled_change
+        'scheduled_change', case when s.status <> 'canceled' then s.scheduled_change end
     )
     from current_subscription s
     where s.user_id = p_user
@@ -70,13 +70,18 @@ $$;
 create or replace function changes_of_subscription(p_old jsonb, p_new jsonb) returns text[]
 language sql immutable as $$
     select array_remove(array[
-        case when p_new->>'plan_id' is distinct from p_old->>'plan_id' then 'plan' end,
+        case when p_new->>'plan_id' is distinct from p_old->>'plan_id'
+               or p_new->>'plan' is distinct from p_old->>'plan' then 'plan' end,
         case when p_new->>'interval' is distinct from p_old->>'interval' then 'interval' end,
         case when p_new->>'status' is distinct from p_old->>'status'
                or p_new->>'subscription_id' is distinct from p_old->>'subscription_id'
              then 'status' end,
-        case when p_new->>'cancel_at' is not null and p_old->>'cancel_at' is null
+        case when p_new->>'cancel_at' is distinct from p_old->>'cancel_at'
+               and p_new->>'cancel_at' is not null
              then 'cancellation_booked' end,
+        case when p_new->>'trial_ends_at' is distinct from p_old->>'trial_ends_at'
+               and p_new->>'trial_ends_at' is not null
+             then 'trial' end,
         case when p_new->>'cancel_at' is null and p_old->>'cancel_at' is not null
                and p_new->>'status' <> 'canceled'
              then 'cancellation_withdrawn' end,
@@ -86,6 +91,7 @@ language sql immutable as $$
              then 'change_booked' end,
         case when p_new->>'scheduled_change' is null and p_old->>'scheduled_change' is not null
                and p_new->>'plan_id' is not distinct from p_old->>'plan_id'
+               and p_new->>'interval' is not distinct from p_old->>'interval'
                and p_new->>'status' <> 'canceled'
              then 'change_withdrawn' end
     ], null)
