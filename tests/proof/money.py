@@ -148,6 +148,7 @@ class MoneyHistory(History):
 
     def _check_credit(self, event: UsageEvent) -> None:
         """What has been accepted beyond the included quantity was given in good standing only."""
+        now = self.clock()
         row = self._db.one(_BOOKED, {"user": event.user_id, "key": event.idempotency_key})
         assert row is not None
         if row["included"] is None:  # unlimited
@@ -161,7 +162,9 @@ class MoneyHistory(History):
         assert not row["is_trial"]
         standing = {name: row[name] for name in ("has_dispute", "has_debt")}
         assert standing == {"has_dispute": False, "has_debt": False}
-        if not row["is_over"]:
+        # A pause ends access, but not the period: what occurred before it is late usage.
+        before_pause = row["status"] == "paused" and (event.occurred_at or now) < now
+        if not row["is_over"] and not before_pause:
             assert row["status"] == "active"
             assert row["billing_interval"] is not None
             assert not (row["cancel_at_period_end"] and row["period_end"] <= self.clock())
