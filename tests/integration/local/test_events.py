@@ -32,7 +32,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
                 "select emit_event('usr_ana', 'access.granted', now(), %s)", ['{"plan": "pro"}']
             )
             connection.execute(
-                "select emit_event('customer-17', 'user.registered', now(), %s)",
+                "select emit_event('customer-17', 'access.ended', now(), %s)",
                 [f'{{"plan": "{MARKUP}"}}'],
             )
         yield running
@@ -46,7 +46,7 @@ def shown(stack: LocalStack, query: str = "") -> list[dict[str, Any]]:
 @pytest.mark.timeout(400)
 def test_events_and_their_ways_are_shown(stack: LocalStack) -> None:
     """First as they wait, then with their places and with what took them."""
-    waiting = [e for e in shown(stack) if e["type"] in ("access.granted", "user.registered")]
+    waiting = [e for e in shown(stack) if e["type"] in ("access.granted", "access.ended")]
     assert [each["user_id"] for each in waiting] == ["customer-17", "usr_ana"]
     assert [(each["place"], each["on_bus"]) for each in waiting] == [(None, False)] * 2
     stack.invoke("SendEventsFunction")

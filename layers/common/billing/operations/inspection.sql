@@ -103,7 +103,7 @@ limit 50
 
 -- The newest, with how many endpoints each waits for, and how many did not take it in three days.
 -- name: outgoing_events
-select e.occurred_at, e.type, e.sequence, e.id, e.data,
+select e.occurred_at, e.type, e.sequence, e.id::text as id, e.data,
        (select count(*) from event_delivery d
         where d.event = e.id and d.state = 'pending') as waiting,
        (select count(*) from event_delivery d

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from billing.accounts import erasing
+from billing.audit.trail import SOMEBODY
 from billing.database.connection import Database
 from billing.deadline import Deadline
 from billing.events import log, telling
@@ -194,7 +196,7 @@ class TestAccess:
 
     def test_erasing_ends_access(self, db: Database) -> None:
         change(db)
-        db.execute("update users set erased_at = now() where id = %s", [USER])
+        erasing.erase(db, USER, by=SOMEBODY)
         assert kinds(db)[2:] == ["access.ended", "user.erased"]
         assert events(db)[2][1]["reason"] == "erased"
 
@@ -218,7 +220,7 @@ class TestTime:
         change(db, 1, status="trialing", trial_ends_at=(ends + timedelta(days=10)).isoformat())
         run(db, ends + timedelta(days=8))
         told = [about["changes"] for _, about in events(db, "subscription.changed")]
-        assert told[1:] == [["trial_ending"], ["trial_ending"]]
+        assert told[1:] == [["trial_ending"], ["trial"], ["trial_ending"]]
 
     def test_nothing_is_said_of_a_trial_that_was_canceled(self, db: Database) -> None:
         ends = after(days=2)
@@ -228,7 +230,7 @@ class TestTime:
         )  # fmt: skip
         run(db, ends - timedelta(days=1))
         told = [about["changes"] for _, about in events(db, "subscription.changed")]
-        assert told == [["plan", "interval", "status", "cancellation_booked"]]
+        assert told == [["plan", "interval", "status", "cancellation_booked", "trial"]]
 
     def test_a_known_end_ends_access_a_day_after_it(self, db: Database) -> None:
         change(db, cancel_at_period_end=True)

@@ -8,8 +8,8 @@ from billing.database.connection import Database
 from billing.delivery import outbox
 from billing.subscriptions import checkout, inbox, mirror
 from billing.subscriptions.changes import Change
-from tests.integration.billing.conftest import NOW, Subscribe, _connect, add_user, after
-from tests.integration.billing.racing import Race, in_between, passes_by
+from tests.integration.billing.conftest import NOW, Subscribe, add_user, after
+from tests.integration.billing.racing import Race, passes_by
 from tests.integration.billing.signed import state
 
 SUB = "sub_usr_ana"
@@ -67,19 +67,19 @@ class TestChanges:
         assert other.answer is None
         assert row(db, "plan_name", "cancel_at_period_end") == ("Max", True)
 
-    def test_an_answer_between_two_steps_of_a_change(
-        self, database_url: str, db: Database, subscribe: Subscribe
+    def test_an_answer_waits_for_a_change(
+        self, race: Race, db: Database, subscribe: Subscribe
     ) -> None:
-        """The change has seen that the row is there and has not read the row yet."""
+        """And is asked for again: the row is not the one that it was about."""
         subscribe()
-        _, said = in_between(
-            lambda: _connect(database_url),
-            "subscriptions",
-            lambda mine: change(mine, after(minutes=2), cancel_at_period_end=True),
-            lambda mine: confirm(mine, at=after(minutes=1), status="active", plan_name="Max"),
+        race.first(lambda mine: change(mine, after(minutes=2), cancel_at_period_end=True))
+        other = race.second(
+            lambda mine: confirm(mine, at=after(minutes=1), status="active", plan_name="Max")
         )
-        assert said == "healed"
-        assert row(db, "plan_name", "cancel_at_period_end") == ("Max", True)
+        assert other.waits
+        race.commit()
+        assert other.answer == "stale"
+        assert row(db, "cancel_at_period_end") == (True,)
 
     def test_an_answer_older_than_a_change(
         self, race: Race, db: Database, subscribe: Subscribe

@@ -19,28 +19,27 @@ $$;
 create or replace function has_access(p_user text, p_now timestamptz) returns boolean
 language sql stable as $$
     select case
-        when u.erased_at is not null then false
+        when exists (select from erasure r where r.user_id = p_user) then false
         when s.status is null then false
         when not gives_access(s.status) then false
         when e.ends_at <= p_now - interval '1 day' then false
         when e.ends_at <= p_now then null
         when not exists (
-            select from entitlements n where n.user_id = u.id and n.allowed
+            select from entitlements n where n.user_id = p_user and n.allowed
         ) then null
         -- A plan that meters nothing has no period.
         when exists (
-            select from entitlements n where n.user_id = u.id and n.allowed and n.type = 'usage'
+            select from entitlements n where n.user_id = p_user and n.allowed and n.type = 'usage'
         ) and not exists (
-            select from usage_period p where p.user_id = u.id and p.closed_at is null
+            select from usage_period p where p.user_id = p_user and p.closed_at is null
         ) then null
         else true
     end
-    from users u
+    from (values (p_user)) as u (id)
     left join current_subscription s on s.user_id = u.id
     left join lateral known_end(
         s.status, s.cancel_at_period_end, s.period_end, s.trial_ends_at
     ) as e (ends_at) on true
-    where u.id = p_user
 $$;
 
 -- Returns the user's subscription as events tell it; null if the user has none that was ever paid, or
@@ -138,8 +137,7 @@ begin
                 'subscription_id', v_now->'subscription_id', 'plan_id', v_now->'plan_id',
                 'plan', v_now->'plan', 'status', v_now->'status'
             ) || case when v_access then '{}' else jsonb_build_object('reason', case
-                when exists (select from users where id = p_user and erased_at is not null)
-                    then 'erased'
+                when exists (select from erasure r where r.user_id = p_user) then 'erased'
                 when v_now is null then 'no_subscription'
                 when gives_access(v_now->>'status') then 'ended'
                 else v_now->>'status'
