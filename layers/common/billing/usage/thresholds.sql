@@ -90,7 +90,7 @@ cross join lateral (
 -- name: note_ceilings
 with changed as (
     insert into evaluated_ceilings as c (id, ceilings)
-    values (1, %(spending)s::jsonb->'ceilings')
+    values (1, coalesce(%(spending)s::jsonb->'ceilings', '{}'))
     on conflict (id) do update set ceilings = excluded.ceilings
     where c.ceilings <> excluded.ceilings
     returning id
