@@ -110,3 +110,14 @@ def test_who_may_not_is_refused_before_the_work(
     assert call("1").code == code
     assert took == [Decimal(1)]
     assert held(db) == 0
+
+
+def test_a_refusal_because_of_the_limit_is_told_once(db: Database, subscribe: Subscribe) -> None:
+    """As for usage that is reported, so the product hears of its own routes too."""
+    subscribe(included=9, overage_enabled=False)
+    assert [call("1").code for _ in range(2)] == ["limit_reached"] * 2
+    told = db.all(
+        "select user_id, data->>'feature' as feature from outgoing_event"
+        " where type = 'usage.limit_reached'"
+    )
+    assert told == [{"user_id": "usr_ana", "feature": "storage"}]

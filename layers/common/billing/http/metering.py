@@ -19,9 +19,10 @@ from billing.errors import AccessUnconfirmed
 from billing.http import api
 from billing.http.refusals import log_refusals, refusal
 from billing.metric import Metric
-from billing.usage import reservations
+from billing.usage import reservations, thresholds
 from billing.usage.accepting import UsageEvent
 from billing.usage.reservations import Reservation, ReservationResult
+from billing.usage.thresholds import Refusal
 
 # Longer than a function of this stack may run, and short for a user who waits to try again.
 EXPIRES_IN = timedelta(minutes=1)
@@ -67,7 +68,7 @@ def hold(
         rules=wiring.rules(),
         now=wiring.now(),
     )
-    held = _decide(app, user_id, reserve)
+    held = _decide(app, user_id, feature, reserve)
     if held.booked is not None:
         raise _refused("already_counted")
     return held
@@ -87,18 +88,30 @@ def confirm(app: APIGatewayHttpResolver, held: Reservation, took: Decimal) -> No
         rules=wiring.rules(),
         now=wiring.now(),
     )
-    _decide(app, held.user_id, book)
+    _decide(app, held.user_id, held.feature, book)
 
 
 def _decide(
-    app: APIGatewayHttpResolver, user_id: str, decide: Callable[[], ReservationResult]
+    app: APIGatewayHttpResolver,
+    user_id: str,
+    feature: str,
+    decide: Callable[[], ReservationResult],
 ) -> Reservation:
-    """The reservation after a decision. Before a refusal that may be out of date, asks Commet."""
+    """The reservation after a decision. Before a refusal that may be out of date, asks Commet.
+
+    The first refusal of a period because of a limit is told as an outgoing event.
+    """
     decided = wiring.access().decide([user_id], lambda _: [decide()], api.deadline(app))
     if decided.unconfirmed:
         raise AccessUnconfirmed(decided.unconfirmed[0])
     outcome = decided.decisions[0]
     if outcome.code is not None or outcome.reservation is None:
+        thresholds.tell_refused(
+            wiring.database(),
+            [Refusal(user_id, feature, outcome.code)],
+            rules=wiring.rules(),
+            now=wiring.now(),
+        )
         raise _refused(str(outcome.code))
     return outcome.reservation
 
