@@ -182,6 +182,9 @@ def _round(stack: LocalStack, measured: Measurements, number: int) -> None:
         measured.first_answer(
             "TrackUsageFunction", lambda: post("/usage", 202, used, stack.service_key)
         )
+        key = {"authorization": f"Bearer {stack.service_key}"}
+        measured.first_answer("EventsFunction", lambda: get("/events", key))
+        measured.first_answer("SendEventsFunction", lambda: stack.invoke("SendEventsFunction"))
         measured.first_answer("DeliverUsageFunction", lambda: stack.invoke("DeliverUsageFunction"))
         measured.first_answer("ReconcileFunction", lambda: stack.invoke("ReconcileFunction"))
     control.close()
