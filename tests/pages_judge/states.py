@@ -320,7 +320,9 @@ def test_debts(tour: Tour, join: Join, context: BrowserContext, commet: Control)
     tour.go("/app", "overview, debt", says="You owe")
     tour.go("/app/billing", "billing, debt", says="You owe")
     ned.at_commet("POST", "/cancel", immediate=True)
-    tour.go("/app/checkout?plan=usage_pro", "checkout with a debt", says="You owe")
+    tour.go("/app/checkout?plan=usage_pro", "checkout with a debt")
+    tour.press("Go on to payment")
+    tour.see("checkout refused because of a debt", says="You owe")
     tour.ended()
 
 
