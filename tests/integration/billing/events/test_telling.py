@@ -314,6 +314,20 @@ class TestPayments:
         assert (about["transaction_id"], about["outcome"]) == ("txn_1", "lost")
         assert Decimal(about["amount"]) == Decimal(29)
 
+    def test_each_refund_of_a_payment_is_told_also_of_one_amount(self, db: Database) -> None:
+        refunds = [
+            body(
+                "payment.refunded", minutes, customerId=USER, paymentTransactionId="txn_1",
+                invoiceId="inv_1", subscriptionId="sub_1", refundAmount=500, currency="usd",
+                isFullRefund=False, provider="commet", paymentLinkId=None, invoiceNumber="INV-1",
+            )
+            for minutes in (1, 9)
+        ]  # fmt: skip
+        for each in (*refunds, *refunds):
+            receive(db, each)
+        told = events(db, "payment.refunded")
+        assert [Decimal(about["amount"]) for _, about in told] == [Decimal(5), Decimal(5)]
+
 
 @pytest.mark.usefixtures("ana")
 class TestDebts:

@@ -206,6 +206,7 @@ declare
     v_about jsonb := jsonb_build_object(
         'amount', new.amount::text, 'currency', new.currency, 'reason', new.reason
     );
+    v_ended jsonb;
 begin
     if new.kind = 'failed_payment' then
         v_about := v_about || jsonb_build_object('invoice_id', new.about);
@@ -220,8 +221,11 @@ begin
         );
         new.told := new.told || '{"opened": true}';
     end if;
-    if new.outcome is not null
-       and new.told->'ended' is distinct from jsonb_build_array(new.outcome, new.amount::text) then
+    -- Two refunds of one payment may be of one amount, so their times tell them apart.
+    v_ended := jsonb_build_array(new.outcome, new.amount::text)
+        || case when new.kind = 'refund' then jsonb_build_array(rfc3339(new.resolved_at))
+                else '[]' end;
+    if new.outcome is not null and new.told->'ended' is distinct from v_ended then
         if new.kind = 'failed_payment' and new.outcome = 'recovered' then
             perform emit_event(
                 new.user_id, 'payment.recovered', coalesce(new.resolved_at, new.changed_at), v_about
@@ -236,8 +240,7 @@ begin
                 v_about || jsonb_build_object('outcome', new.outcome)
             );
         end if;
-        new.told := new.told
-            || jsonb_build_object('ended', jsonb_build_array(new.outcome, new.amount::text));
+        new.told := new.told || jsonb_build_object('ended', v_ended);
     end if;
     return new;
 end

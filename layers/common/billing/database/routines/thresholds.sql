@@ -183,9 +183,9 @@ begin
 end
 $$;
 
--- Adds a threshold of p_user, or with null of all users. `verdict` is 'added', 'exists', 'too_many' or 'unknown_user'. What is reached already is told at once; for all
--- users, by the next run of `reconcile`. `kept` is the threshold, or the
--- equal one that exists.
+-- Adds a threshold of p_user, or with null of all users. `verdict` is 'added', 'exists', 'too_many' or
+-- 'unknown_user'. `kept` is the threshold, or the equal one that exists. A threshold that is reached
+-- already is told at once; one of all users, by the next run of `reconcile`.
 create or replace function add_threshold(
     p_id text, p_user text, p_set_by text, p_measure text, p_feature text, p_percent integer,
     p_amount numeric, p_most integer, p_now timestamptz, p_spending jsonb,
