@@ -40,6 +40,16 @@ def hold(path: Path, *, patience_seconds: float = 0) -> IO[str]:
             return file
 
 
+def release(file: IO[str]) -> None:
+    """Gives the lock up. A child that still has a copy keeps it until it ends.
+
+    The pid is removed, so that `hold` waits for such a child also where this process takes the lock
+    again: otherwise the owner would count as alive.
+    """
+    file.truncate(0)
+    file.close()
+
+
 def is_running(pid: str) -> bool:
     """Whether a process with this pid runs, also one of another user."""
     try:

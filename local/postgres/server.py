@@ -18,7 +18,7 @@ from urllib.parse import quote
 import psycopg
 from psycopg import sql
 
-from local.locks import HeldError, hold, is_running
+from local.locks import HeldError, hold, is_running, release
 from local.postgres import supervisor
 from local.postgres.account import (
     Account,
@@ -113,7 +113,8 @@ class EmbeddedPostgres:
             self._supervisor.wait()
             self._supervisor = None
         if self._lock:
-            self._lock.close()
+            # Where the postmaster was killed, its other processes end a moment later.
+            release(self._lock)
             self._lock = None
 
     def ended(self) -> bool:
