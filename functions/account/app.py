@@ -8,7 +8,7 @@ from aws_lambda_powertools.event_handler.openapi.params import Path as PathParam
 
 from billing.deadline import LambdaContext
 from billing.http import account_answers, api, mail_answers, sign_in
-from billing.http.shapes import (
+from billing.http.shapes.accounts import (
     AccountChange,
     AccountShown,
     ChangePassword,

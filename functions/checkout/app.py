@@ -7,7 +7,8 @@ from aws_lambda_powertools.event_handler.openapi.params import Body
 
 from billing.deadline import LambdaContext
 from billing.http import api, checkout_answers, plan_answers
-from billing.http.shapes import Checkout, CheckoutReply, Plans
+from billing.http.shapes.checkout import Checkout, CheckoutReply
+from billing.http.shapes.plans import Plans
 
 app = api.resolver()
 

@@ -32,25 +32,26 @@ from billing.http import (
     usage_export,
     usage_sums,
 )
-from billing.http.shapes import (
+from billing.http.shapes.accounts import (
     AuditEntry,
     AuditPage,
-    CreateThreshold,
-    Dashboard,
     ErasureReply,
     Export,
-    Health,
-    LedgerPage,
     PatchUser,
     PutUser,
+    UserPut,
+)
+from billing.http.shapes.dashboard import Dashboard
+from billing.http.shapes.health import Health
+from billing.http.shapes.ledger import LedgerPage, UsageSums
+from billing.http.shapes.limits import (
+    CreateThreshold,
     SpendLimit,
     SpendLimitReply,
     ThresholdList,
     ThresholdReply,
-    UsageSums,
-    UserPut,
-    UserReply,
 )
+from billing.http.shapes.signing_in import UserReply
 from billing.usage import ledger
 
 # Powertools reads the rules of a path parameter from `Path`, so the type UserId cannot be used.

@@ -10,10 +10,9 @@ from billing.deadline import LambdaContext
 from billing.events.known_types import LIST_PATTERN
 from billing.field_types import USER_ID_PATTERN
 from billing.http import api, event_answers, threshold_answers
-from billing.http.shapes import (
+from billing.http.shapes.events import (
     ChangeEndpoint,
     CreateEndpoint,
-    CreateThresholdOfUser,
     EndpointList,
     EndpointReply,
     EndpointWithSecret,
@@ -21,9 +20,8 @@ from billing.http.shapes import (
     OutgoingEventPage,
     Redeliver,
     Redelivered,
-    ThresholdList,
-    ThresholdReply,
 )
+from billing.http.shapes.limits import CreateThresholdOfUser, ThresholdList, ThresholdReply
 
 TO_READ = api.by_service("read")
 TO_MANAGE = api.by_service("events:manage")

@@ -9,16 +9,8 @@ from aws_lambda_powertools.event_handler.openapi.params import Path as PathParam
 from billing.deadline import LambdaContext
 from billing.field_types import USER_ID_PATTERN
 from billing.http import api, portal_answers
-from billing.http.shapes import (
-    Cancel,
-    Canceled,
-    InvoiceDetail,
-    InvoicePage,
-    OfUser,
-    Portal,
-    PortalReply,
-    RecoveryReply,
-)
+from billing.http.shapes.invoices import InvoiceDetail, InvoicePage
+from billing.http.shapes.portal import Cancel, Canceled, OfUser, Portal, PortalReply, RecoveryReply
 
 BY_WHOM = api.by_user_or_service("billing:manage")
 

@@ -7,7 +7,7 @@ from aws_lambda_powertools.event_handler.openapi.params import Body
 
 from billing.deadline import LambdaContext
 from billing.http import api, sign_in, sign_in_answers
-from billing.http.shapes import SignedIn, SignIn, SignInByLink
+from billing.http.shapes.signing_in import SignedIn, SignIn, SignInByLink
 
 app = api.resolver()
 

@@ -7,7 +7,7 @@ from aws_lambda_powertools.event_handler.openapi.params import Body
 
 from billing.deadline import LambdaContext
 from billing.http import api, sign_in, sign_up_answers
-from billing.http.shapes import SignedIn, SignUp
+from billing.http.shapes.signing_in import SignedIn, SignUp
 
 app = api.resolver()
 

@@ -24,13 +24,14 @@ from billing.errors import (
     Unauthenticated,
 )
 from billing.field_types import FEATURE_PATTERN, TEXT_PATTERN, USER_ID_PATTERN, OccurredAt
-from billing.http import api, shapes, usage_answers, usage_batch, usage_export
+from billing.http import api, usage_answers, usage_batch, usage_export
 from billing.http.refusals import log_refusals, refusal
-from billing.http.shapes import (
+from billing.http.shapes import usage as shapes
+from billing.http.shapes.ledger import LedgerPage
+from billing.http.shapes.usage import (
     Confirm,
     Correct,
     CorrectionTaken,
-    LedgerPage,
     Release,
     ReservationReply,
     Reserve,

@@ -14,7 +14,7 @@ from aws_lambda_powertools.event_handler.openapi.models import HTTPBearer, Secur
 
 from billing.config import from_env
 from billing.http import api, api_reference
-from billing.http.shapes import Problem
+from billing.http.shapes.problems import Problem
 from local.openapi import ROOT, event_types, operations
 from local.openapi.examples import tidy
 

@@ -25,10 +25,18 @@ from billing.field_types import (
     SignedQuantity,
     UserId,
 )
-from billing.http import api, bodies, shapes
+from billing.http import api, bodies
+from billing.http.shapes.accounts import PutUser, VerifyEmail
+from billing.http.shapes.checkout import Checkout
+from billing.http.shapes.events import CreateEndpoint
+from billing.http.shapes.limits import CreateThreshold
+from billing.http.shapes.portal import Portal
+from billing.http.shapes.signing_in import SignUp
+from billing.http.shapes.usage import Correct, Reserve, UsageBatch
 from billing.usage import ledger
 from functions.track_usage import app as track_usage
 from tests.unit.markdown import ROOT
+from tests.unit.request_models import request_models
 
 PAGE = ROOT / "docs" / "usage.md"
 
@@ -78,7 +86,7 @@ EXPECTED = {
     " types than JSON",
     "other bodies": f"at most {default_body():,} bytes",
     "names in one object": f"at most {bodies.MAX_NAMES}",
-    "`events`": sizes(field(shapes.UsageBatch, "events"), lambda n: [0] * n),
+    "`events`": sizes(field(UsageBatch, "events"), lambda n: [0] * n),
     "`user_id`": f"{sizes(UserId)} characters: letters, digits and `_.:-`, the first a letter or a"
     " digit",
     "`feature`": f"{sizes(FeatureCode)} characters: `a` to `z`, digits and `_`",
@@ -90,13 +98,13 @@ EXPECTED = {
     " 5 minutes ahead",
     "`properties`": f"{sizes(Properties, lambda n: {str(i): '' for i in range(n)})} names and"
     f" values, each a text of {sizes(Property)} characters",
-    "`reason`": f"{sizes(field(shapes.Correct, 'reason'))} characters",
-    "`expires_in`": f"{sizes(field(shapes.Reserve, 'expires_in'), lambda n: n)} seconds",
+    "`reason`": f"{sizes(field(Correct, 'reason'))} characters",
+    "`expires_in`": f"{sizes(field(Reserve, 'expires_in'), lambda n: n)} seconds",
     "`amount` of a spend limit": "0 or more, below 1,000,000,000, with at most 4 decimals; or null",
     "`amount` of a threshold": "as a `quantity`",
     "`measure` of a threshold": "`usage` or `spend`",
     "`percent` of a threshold": "a whole number,"
-    f" {sizes(field(shapes.CreateThreshold, 'percent'), lambda n: n)}",
+    f" {sizes(field(CreateThreshold, 'percent'), lambda n: n)}",
     "`cursor`": f"at most {track_usage.MAX_CURSOR:,} characters",
     "`limit`": f"1 to {ledger.MAX_PAGE:,}",
     "`from`, `to`": "a time with an offset of less than 16 hours",
@@ -105,29 +113,28 @@ EXPECTED = {
     f" {sizes(GroupBy, lambda n: 'property.' + 'a' * n)} characters",
     "`format`": "`json` or `csv`",
     "`email`": "at most "
-    + sizes(field(shapes.PutUser, "email"), lambda n: "a" * (n - len(MAIL)) + MAIL).split()[-1]
+    + sizes(field(PutUser, "email"), lambda n: "a" * (n - len(MAIL)) + MAIL).split()[-1]
     + " characters",
-    "`name`": f"{sizes(field(shapes.PutUser, 'name'))} characters",
-    "`password`, `current_password`": f"{sizes(field(shapes.SignUp, 'password'))} characters",
-    "`plan_code`": f"{sizes(field(shapes.Checkout, 'plan_code'))} characters",
-    "`billing_interval`": f"{sizes(field(shapes.Checkout, 'billing_interval'))} characters: `a` to"
+    "`name`": f"{sizes(field(PutUser, 'name'))} characters",
+    "`password`, `current_password`": f"{sizes(field(SignUp, 'password'))} characters",
+    "`plan_code`": f"{sizes(field(Checkout, 'plan_code'))} characters",
+    "`billing_interval`": f"{sizes(field(Checkout, 'billing_interval'))} characters: `a` to"
     " `z` and `_`",
-    "`confirmation`": f"{sizes(field(shapes.Checkout, 'confirmation'), confirmation)} characters",
-    "`success_url`, `return_url`": sizes(field(shapes.Portal, "return_url")) + " characters",
+    "`confirmation`": f"{sizes(field(Checkout, 'confirmation'), confirmation)} characters",
+    "`success_url`, `return_url`": sizes(field(Portal, "return_url")) + " characters",
     "`cookie`, `immediate`, `thresholds`": "true or false",
     "`iss`": "1 to 2,000 characters",
     "`sub`": f"1 to {identity_tokens.MAX_SUBJECT} characters",
-    "`url` of an endpoint": f"at most {sizes(field(shapes.CreateEndpoint, 'url')).split()[-1]}"
+    "`url` of an endpoint": f"at most {sizes(field(CreateEndpoint, 'url')).split()[-1]}"
     " characters: an https address that is reached from the internet",
-    "`types`": sizes(field(shapes.CreateEndpoint, "types"), lambda n: ["access.ended"] * n)
-    + " types",
-    "`description`": f"{sizes(field(shapes.CreateEndpoint, 'description'))} characters",
+    "`types`": sizes(field(CreateEndpoint, "types"), lambda n: ["access.ended"] * n) + " types",
+    "`description`": f"{sizes(field(CreateEndpoint, 'description'))} characters",
     "`enabled`": "true or false",
     "`event`": "the id of an outgoing event",
     "`state`": "`pending`, `sent` or `failed`",
     "`after`": "0 or a place that was answered",
     "token of an identity provider": f"at most {identity_tokens.MAX_TOKEN_LENGTH:,} characters",
-    "`token`": f"{sizes(field(shapes.VerifyEmail, 'token'))} characters",
+    "`token`": f"{sizes(field(VerifyEmail, 'token'))} characters",
 }
 
 
@@ -139,10 +146,8 @@ def table() -> dict[str, str]:
 
 
 def names() -> Iterator[str]:
-    for model in shapes.Request.__subclasses__():
-        if model.__module__ == shapes.__name__:  # a function of one's own has bodies of its own
-            fields = model.model_fields.items()
-            yield from (field.alias or name for name, field in fields)
+    for model in request_models():
+        yield from (field.alias or name for name, field in model.model_fields.items())
     for path in json.loads((ROOT / "docs" / "openapi.json").read_text())["paths"].values():
         for operation in path.values():
             found = operation.get("parameters", [])

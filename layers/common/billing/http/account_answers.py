@@ -12,7 +12,7 @@ from billing.accounts.accounts import User
 from billing.audit.trail import Action
 from billing.errors import FieldError, InvalidRequest, Unauthenticated
 from billing.http import api, auditing
-from billing.http.shapes import (
+from billing.http.shapes.accounts import (
     AccountChange,
     AccountReply,
     AccountShown,

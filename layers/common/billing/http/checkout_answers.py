@@ -12,13 +12,13 @@ from billing.deadline import Deadline
 from billing.delivery import flushing  # noqa: F401 - wiring imports it late; here it loads in INIT
 from billing.errors import AlreadySubscribed, Conflict
 from billing.http import api, auditing, redirects
-from billing.http.shapes import (
+from billing.http.shapes.base import PlanRefReply
+from billing.http.shapes.checkout import (
     Checkout,
     CheckoutReply,
     CheckoutSubscription,
     FeatureChangeReply,
     PlanChangeReply,
-    PlanRefReply,
     PlanTermsReply,
 )
 from billing.metric import Metric

@@ -12,7 +12,8 @@ from billing import amounts, wiring
 from billing.accounts.accounts import User
 from billing.debts.owing import owing
 from billing.http import api, usage_answers
-from billing.http.shapes import (
+from billing.http.shapes.base import PlanRefReply, UsagePeriodReply
+from billing.http.shapes.dashboard import (
     CurrentPeriod,
     DailyUsage,
     Dashboard,
@@ -20,15 +21,12 @@ from billing.http.shapes import (
     FeatureReply,
     OverageReply,
     PaymentTroubleReply,
-    PlanRefReply,
     ScheduledChangeReply,
-    SpendingReply,
-    SpendLimitReply,
     SubscriptionReply,
-    UsagePeriodReply,
     UsageReply,
-    UserReply,
 )
+from billing.http.shapes.limits import SpendingReply, SpendLimitReply
+from billing.http.shapes.signing_in import UserReply
 from billing.payments import troubles
 from billing.payments.troubles import OpenTrouble
 from billing.subscriptions import mirror

@@ -7,7 +7,7 @@ from billing.errors import FieldError, InvalidRequest
 from billing.events import addresses, cloud_events, endpoints, log, signing
 from billing.events.endpoints import Delivery, Endpoint
 from billing.http import api
-from billing.http.shapes import (
+from billing.http.shapes.events import (
     ChangeEndpoint,
     CreateEndpoint,
     EndpointList,

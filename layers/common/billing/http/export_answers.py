@@ -7,7 +7,7 @@ from billing.accounts import export
 from billing.audit import trail
 from billing.audit.trail import Action
 from billing.http import api
-from billing.http.shapes import Export
+from billing.http.shapes.accounts import Export
 
 
 def part(app: APIGatewayHttpResolver, user_id: str, cursor: str | None) -> Export:

@@ -12,7 +12,7 @@ from billing import wiring
 from billing.accounts.accounts import User
 from billing.errors import NotFound
 from billing.http import api
-from billing.http.shapes import MailPreferences, MailPreferencesReply
+from billing.http.shapes.accounts import MailPreferences, MailPreferencesReply
 from billing.mail import preferences, unsubscribing
 from billing.mail.preferences import Preferences
 

@@ -6,7 +6,7 @@ from billing import amounts, wiring
 from billing.accounts.accounts import User
 from billing.commet import answers
 from billing.deadline import Deadline
-from billing.http.shapes import OveragePrice, PlanFeatureReply, PlanReply, Plans, PriceReply
+from billing.http.shapes.plans import OveragePrice, PlanFeatureReply, PlanReply, Plans, PriceReply
 from billing.subscriptions import mirror, selling
 from billing.subscriptions.plans import catalogue
 from billing.subscriptions.plans import currency as currency_of

@@ -10,16 +10,9 @@ from billing.audit.trail import Action
 from billing.commet.answers import IssuedInvoice, IssuedLine
 from billing.delivery import flushing  # noqa: F401 - wiring imports it late; here it loads in INIT
 from billing.http import api, auditing, redirects
-from billing.http.shapes import (
-    Canceled,
-    InvoiceDetail,
-    InvoiceLineReply,
-    InvoicePage,
-    InvoiceReply,
-    RecoveryReply,
-    SubscriptionState,
-    UsagePeriodReply,
-)
+from billing.http.shapes.base import UsagePeriodReply
+from billing.http.shapes.invoices import InvoiceDetail, InvoiceLineReply, InvoicePage, InvoiceReply
+from billing.http.shapes.portal import Canceled, RecoveryReply, SubscriptionState
 from billing.metric import Metric
 from billing.subscriptions import invoices as issued
 from billing.subscriptions import managing, mirror, portal  # noqa: F401 - managing loads in INIT

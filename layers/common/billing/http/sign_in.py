@@ -13,7 +13,7 @@ from billing.accounts.accounts import LONGEST, Origin, Session, User
 from billing.audit import trail
 from billing.audit.trail import Actor
 from billing.http import api
-from billing.http.shapes import SessionReply, SignedIn, UserReply
+from billing.http.shapes.signing_in import SessionReply, SignedIn, UserReply
 
 
 def client_address(app: APIGatewayHttpResolver) -> str:

@@ -12,7 +12,7 @@ from billing.audit import trail
 from billing.audit.trail import Action
 from billing.errors import Forbidden
 from billing.http import api
-from billing.http.shapes import SignIn
+from billing.http.shapes.signing_in import SignIn
 from billing.http.sign_in import actor, client_address, device, end_previous, origin
 from billing.mail import waking  # noqa: F401 - wiring imports it late; here it loads during INIT
 from billing.metric import Metric

@@ -11,7 +11,7 @@ from billing.accounts.accounts import Session, User
 from billing.audit import trail
 from billing.audit.trail import Action
 from billing.errors import TooManyRequests
-from billing.http.shapes import SignUp
+from billing.http.shapes.signing_in import SignUp
 from billing.http.sign_in import actor, client_address, end_previous, origin
 from billing.mail import waking  # noqa: F401 - wiring imports it late; here it loads during INIT
 from billing.metric import Metric

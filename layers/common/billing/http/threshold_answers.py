@@ -7,7 +7,7 @@ from aws_lambda_powertools.event_handler import Response
 from billing import wiring
 from billing.amounts import format_decimal
 from billing.http import api
-from billing.http.shapes import CreateThreshold, ThresholdList, ThresholdReply
+from billing.http.shapes.limits import CreateThreshold, ThresholdList, ThresholdReply
 from billing.usage import thresholds
 from billing.usage.thresholds import Level, Threshold
 

@@ -5,16 +5,14 @@ from decimal import Decimal
 
 from billing.amounts import format_decimal, format_exact, format_money, format_unit_price
 from billing.errors import FieldError
-from billing.http.shapes import (
+from billing.http.shapes.base import UsagePeriodReply
+from billing.http.shapes.ledger import LedgerEntry, LedgerPeriodReply, UsageSum
+from billing.http.shapes.limits import SpendingReply
+from billing.http.shapes.usage import (
     CorrectionTaken,
-    LedgerEntry,
-    LedgerPeriodReply,
     NeedsCredit,
     ReservationReply,
-    SpendingReply,
     UsageAllowed,
-    UsagePeriodReply,
-    UsageSum,
     UsageTaken,
     UsageVerdict,
 )

@@ -7,7 +7,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from billing.errors import FieldError
 from billing.field_types import IdempotencyKey
-from billing.http import api, shapes
+from billing.http import api
+from billing.http.shapes import usage as shapes
 from billing.usage.accepting import UsageEvent
 
 # The answer names at most this many wrong fields of each event: Lambda limits an answer to 6 MB,

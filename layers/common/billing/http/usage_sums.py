@@ -9,7 +9,7 @@ from aws_lambda_powertools.event_handler import APIGatewayHttpResolver, Response
 from billing import wiring
 from billing.accounts.limits import Limit, Turn
 from billing.http import usage_answers, usage_export
-from billing.http.shapes import UsageSums
+from billing.http.shapes.ledger import UsageSums
 from billing.usage import sums
 
 # Sums by a property read the ledger, so they are counted: nobody keeps the database busy.

@@ -11,7 +11,7 @@ from aws_lambda_powertools.event_handler import Response
 from billing import wiring
 from billing.errors import BillingError, FieldError, InvalidRequest
 from billing.http import account_answers, api, export_answers, mail_answers, sign_in
-from billing.http.shapes import AccountChange, ChangePassword, MailPreferences
+from billing.http.shapes.accounts import AccountChange, ChangePassword, MailPreferences
 from billing.pages import forms, site
 from billing.pages.site import app, word
 

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from billing.http import threshold_answers
-from billing.http.shapes import CreateThreshold, Dashboard, ThresholdReply, UsageReply
+from billing.http.shapes.dashboard import Dashboard, UsageReply
+from billing.http.shapes.limits import CreateThreshold, ThresholdReply
 from billing.pages import formats, forms, site
 from billing.pages.forms import Values
 from billing.pages.site import word

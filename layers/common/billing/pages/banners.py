@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 
-from billing.http.shapes import Dashboard, SubscriptionReply, UsageReply
+from billing.http.shapes.dashboard import Dashboard, SubscriptionReply, UsageReply
 from billing.pages import formats
 
 # Where a banner's link goes. A path is a link; one that begins with POST is a form.

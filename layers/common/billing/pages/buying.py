@@ -9,7 +9,8 @@ from aws_lambda_powertools.event_handler import Response
 from billing import wiring
 from billing.errors import BillingError, DebtOpen
 from billing.http import checkout_answers, plan_answers
-from billing.http.shapes import Checkout, PlanChangeReply, PlanReply
+from billing.http.shapes.checkout import Checkout, PlanChangeReply
+from billing.http.shapes.plans import PlanReply
 from billing.pages import forms, site
 from billing.pages.estimate import price_of
 from billing.pages.pricing import plan_of

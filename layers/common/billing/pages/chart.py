@@ -13,7 +13,7 @@ from html import escape
 
 from markupsafe import Markup
 
-from billing.http.shapes import UsageReply
+from billing.http.shapes.dashboard import UsageReply
 from billing.pages import formats
 from billing.pages.projection import CostRange, Projection
 

@@ -12,7 +12,7 @@ from fractions import Fraction
 from typing import Literal
 
 from billing.amounts import MAX_DECIMALS, RATE_SCALE, overage_cost
-from billing.http.shapes import PlanFeatureReply, PlanReply, Plans, PriceReply
+from billing.http.shapes.plans import PlanFeatureReply, PlanReply, Plans, PriceReply
 
 WEEKLY = "weekly"
 # Of each interval: how many periods of a month it has. An interval that is not here has one.

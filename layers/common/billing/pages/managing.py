@@ -8,7 +8,7 @@ from aws_lambda_powertools.event_handler import Response
 from billing import wiring
 from billing.errors import BillingError, DebtOpen
 from billing.http import dashboard_answers, portal_answers
-from billing.http.shapes import InvoicePage
+from billing.http.shapes.invoices import InvoicePage
 from billing.pages import banners, site
 from billing.pages.site import app, word
 from billing.subscriptions import managing, mirror

@@ -12,7 +12,9 @@ from markupsafe import Markup
 from billing import wiring
 from billing.errors import BillingError, NotFound
 from billing.http import dashboard_answers, plan_answers, threshold_answers, usage_sums
-from billing.http.shapes import DailyUsage, Dashboard, PriceReply, SpendLimit, UsageReply
+from billing.http.shapes.dashboard import DailyUsage, Dashboard, UsageReply
+from billing.http.shapes.limits import SpendLimit
+from billing.http.shapes.plans import PriceReply
 from billing.pages import alerts, banners, chart, formats, forms, projection, site
 from billing.pages.banners import Banner
 from billing.pages.estimate import price_of

@@ -12,7 +12,7 @@ from billing import wiring
 from billing.errors import NotFound
 from billing.field_types import Quantity
 from billing.http import plan_answers
-from billing.http.shapes import PlanFeatureReply, PlanReply, Plans, PriceReply
+from billing.http.shapes.plans import PlanFeatureReply, PlanReply, Plans, PriceReply
 from billing.pages import estimate, formats, forms, site
 from billing.pages.site import app, word
 from billing.subscriptions import mirror

@@ -14,7 +14,8 @@ from datetime import UTC, date, datetime, time, timedelta
 from decimal import ROUND_HALF_UP, Context, Decimal
 
 from billing.amounts import MAX_DECIMALS, RATE_SCALE, overage_cost
-from billing.http.shapes import DailyUsage, SpendingReply, UsageReply
+from billing.http.shapes.dashboard import DailyUsage, UsageReply
+from billing.http.shapes.limits import SpendingReply
 from billing.pages.formats import day_of
 
 SEEN_DAYS = 7

@@ -15,7 +15,8 @@ from billing import wiring
 from billing.errors import InvalidRequest
 from billing.field_types import FEATURE_PATTERN, GROUP_BY_PATTERN
 from billing.http import dashboard_answers, usage_answers, usage_sums
-from billing.http.shapes import UsageReply, UsageSum
+from billing.http.shapes.dashboard import UsageReply
+from billing.http.shapes.ledger import UsageSum
 from billing.pages import site
 from billing.pages.site import app, word
 from billing.usage import ledger

@@ -1,6 +1,6 @@
 """What bodies are, before anything is done with them."""
 
-from billing.http.shapes import SignIn
+from billing.http.shapes.signing_in import SignIn
 
 
 def test_no_body_is_written_out() -> None:

@@ -5,13 +5,9 @@ from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 
 from billing.amounts import RATE_SCALE, format_exact, format_money, overage_cost
-from billing.http.shapes import (
-    DailyUsage,
-    OverageReply,
-    SpendingReply,
-    UsagePeriodReply,
-    UsageReply,
-)
+from billing.http.shapes.base import UsagePeriodReply
+from billing.http.shapes.dashboard import DailyUsage, OverageReply, UsageReply
+from billing.http.shapes.limits import SpendingReply
 
 START = datetime(2026, 11, 1, tzinfo=UTC)
 FIRST_DAY = START.date()

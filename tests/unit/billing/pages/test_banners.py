@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from billing.http.shapes import Dashboard
+from billing.http.shapes.dashboard import Dashboard
 from billing.pages import banners
 from billing.pages.words import Words
 from tests.unit.cloudformation import ROOT

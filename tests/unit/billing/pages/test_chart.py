@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from billing.http.shapes import UsageReply
+from billing.http.shapes.dashboard import UsageReply
 from billing.pages.chart import (
     Bar,
     CostWords,

@@ -9,13 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from billing.amounts import RATE_SCALE, format_decimal, overage_cost
-from billing.http.shapes import (
-    OveragePrice,
-    PlanFeatureReply,
-    PlanReply,
-    Plans,
-    PriceReply,
-)
+from billing.http.shapes.plans import OveragePrice, PlanFeatureReply, PlanReply, Plans, PriceReply
 from billing.pages.estimate import Obstacle, price_of, rows
 
 NOTHING = Decimal(0)

@@ -6,7 +6,7 @@ import pytest
 from aws_lambda_powertools.utilities.data_classes import APIGatewayProxyEventV2
 
 from billing.errors import InvalidRequest, PayloadTooLarge, UnsupportedMediaType
-from billing.http.shapes import SignUp
+from billing.http.shapes.signing_in import SignUp
 from billing.pages import forms
 
 TYPE = "application/x-www-form-urlencoded"
