@@ -52,8 +52,8 @@ _LONGEST_PAUSE_SECONDS = 600.0
 _CLAIM_SECONDS = 60.0
 # So many users with valuable overage are claimed early in one run.
 _EARLY_LIMIT = 1_000
-# How long any overage of a user who visited Commet's portal is due at once: a session expires in 30
-# minutes, and a page that is open may stay open for longer.
+# For this long after a user's visit to Commet's portal, any overage of the user is due at once. A
+# session of the portal lasts 30 minutes, and an open page may be used for longer.
 _DEPARTURE = timedelta(hours=2)
 
 

@@ -73,7 +73,7 @@ def set_limit(
     *,
     by: Literal["product", "user"],
 ) -> SpendLimitReply:
-    """Sets the limit of a user's overage in a period; None removes what `by` set.
+    """Sets the limit of a user's overage in a period; None removes the limit that `by` had set.
 
     Raises what `spending.set_limit` raises.
     """

@@ -77,8 +77,8 @@ def hold(
 def confirm(app: APIGatewayHttpResolver, held: Reservation, took: Decimal) -> None:
     """Counts what the work took: less or more than was held.
 
-    Up to the held quantity it is counted whatever happened meanwhile. Raises the problem that
-    refuses the rest.
+    A quantity up to the held one is always counted. A part beyond the held quantity is decided like
+    new usage. Raises the problem that refuses this part.
     """
     book = partial(
         reservations.confirm,

@@ -1,7 +1,7 @@
 -- The outbox: leasing mails, and recording what became of them.
 --
--- Leases and pauses go by the database's clock, so that no two machines disagree. When a mail
--- expires goes by the clock that the caller passes in.
+-- Leases and pauses go by the database's clock, so that no two machines disagree. The
+-- time at which a mail expires is compared with the time that the caller passes in.
 
 -- Ends mails that nobody will send, and says how many of each state. A run that died while it sent
 -- a mail left it in doubt: the mail service may have taken it.

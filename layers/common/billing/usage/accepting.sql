@@ -1,4 +1,4 @@
--- Accepting usage, and reading whether it would be. The rules are in
+-- Statements that accept usage, or read whether it would be accepted. The rules are in
 -- database/routines/accepting.sql.
 
 -- One word per event, in their order.

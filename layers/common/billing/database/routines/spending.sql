@@ -63,8 +63,8 @@ language sql stable as $$
     ) as d
 $$;
 
--- Returns what the users' held reservations add to their overage if all of it is used: rows of
--- `user_at` and `cost`, none for a user who holds nothing.
+-- Returns the amount by which each user's overage would grow if the whole held quantity were used:
+-- rows of `user_at` and `cost`, none for a user who holds nothing.
 create or replace function held_overage_of(
     p_users text[], p_periods bigint[], p_now timestamptz
 ) returns table (user_at bigint, cost numeric)
@@ -176,8 +176,8 @@ begin
 end
 $$;
 
--- The same for one user whose usage was booked in p_period, and tells the spend thresholds that are
--- reached. For routines that book a single entry.
+-- Calls note_overage for one user whose usage was booked in p_period, then tells the spend thresholds
+-- that are reached. For routines that book a single entry.
 create or replace function note_overage_of(
     p_user text, p_period bigint, p_now timestamptz, p_spending jsonb
 ) returns void

@@ -5,8 +5,8 @@ create table users (
     id                 text collate "C" primary key,
     -- As it was typed; null: not known, as long as the token of an identity provider has none.
     email              text,
-    -- Equal for every spelling of one address (billing/email_address.py); null: NFKC in lower
-    -- case is the key.
+    -- By this key two spellings of one address are found equal (billing/email_address.py). Null: the
+    -- key is `email` in NFKC and lower case.
     email_key          text collate "C",
     name               text,
     -- Whether the user signed up here, and so has a password (table passwords). Else a product
