@@ -151,8 +151,8 @@ class Commet:
     ) -> Customer:
         """Gives a customer this address, and this name unless it is None.
 
-        `customer_id` is Commet's own id. Raises CommetRefused `duplicate` where another customer has
-        the address and Commet wants each address once.
+        `customer_id` is Commet's own id. Raises CommetRefused `duplicate` where another
+        customer has the address and Commet wants each address once.
         """
         # No idempotency key: making the same change twice has the same result.
         body = {"email": email} | ({"fullName": name} if name else {})

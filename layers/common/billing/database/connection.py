@@ -129,8 +129,8 @@ def _connect(settings: DatabaseSettings, login: Mapping[str, Any], application: 
         user=str(login["username"]),
         password=str(login["password"]),
         sslmode=settings.sslmode,
-        # Named only for the sslmodes "verify-...": where a root certificate is named, libpq verifies
-        # the certificate even with sslmode "require".
+        # Named only for the sslmodes "verify-...": where a root certificate is named, libpq
+        # verifies the certificate even with sslmode "require".
         sslrootcert=_ca_file(settings.ca) if settings.sslmode.startswith("verify") else None,
         application_name=application,
         connect_timeout=3,

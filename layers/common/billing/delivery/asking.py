@@ -1,8 +1,8 @@
 """Asks Commet about a total before it is replaced there.
 
-A replacement changes the total of the allowance that is running at Commet when the call arrives. This
-may be a newer allowance than the mirror knows: the webhook of a plan change may be late or lost.
-Commet would then bill the total of the old allowance once more in the new one.
+A replacement changes the total of the allowance that is running at Commet when the call arrives.
+This may be a newer allowance than the mirror knows: the webhook of a plan change may be late or
+lost. Commet would then bill the total of the old allowance once more in the new one.
 """
 
 import json
