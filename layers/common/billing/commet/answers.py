@@ -40,7 +40,11 @@ MinorUnits = Annotated[int, Field(gt=-(10**14), lt=10**14)]
 
 class Answer(BaseModel):
     model_config = ConfigDict(
-        alias_generator=to_camel, populate_by_name=True, frozen=True, hide_input_in_errors=True
+        alias_generator=to_camel,
+        populate_by_name=True,
+        frozen=True,
+        hide_input_in_errors=True,
+        defer_build=True,  # a function that starts needs few of these models, or none
     )
 
 
