@@ -1,7 +1,7 @@
 """Measures how long each function takes to start, in the local runtime, with .pyc files present.
 
-`click` is hidden from the functions, because it is not in the layer: where it is there, httpx imports
-it, and `rich` with it.
+`click` is hidden from the functions, because it is not in the layer: where it is there, httpx
+imports it, and `rich` with it.
 
 Two more functions are measured for comparison: a bare handler, and one that imports everything at
 its top, with Commet's official SDK. Each round starts every function once. The medians of one run
