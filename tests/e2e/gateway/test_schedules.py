@@ -31,7 +31,7 @@ def handler(event, context):
 
 def lines(record: Path, at_least: int) -> list[Any]:
     """What was recorded, once there is this much of it."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while True:
         found = record.read_text().splitlines() if record.exists() else []
         if len(found) >= at_least:
