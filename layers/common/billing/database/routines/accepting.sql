@@ -13,8 +13,8 @@ language sql immutable as $$
     select p_total > 999999999999999
 $$;
 
--- Returns what users may use of features now, and have used: one row for each pair of p_users and
--- p_features, numbered by `pair`.
+-- Returns what users may use of features now, and what they have used: one row for each pair of
+-- p_users and p_features, numbered by `pair`.
 --   code     why usage of any quantity is refused; null if it is not
 --   cap      the limit of `used`; null if unlimited, or if overage is billed
 --   cap_code why usage above the cap is refused
@@ -22,15 +22,15 @@ $$;
 --   used_before  used in free periods that were left early; uses up `included` of a free plan too
 --   carried  counted in an earlier period and booked by Commet in this one; uses up `included` too
 --   goes_on  the subscription's known end has passed, and Commet has not said that it ended
---   paid_from    usage that occurred before it belongs to a trial or free plan (late.sql)
---   look_at, spend_look_at  thresholds are looked at once `used`, or what is spent, reaches this;
---            null if none lies ahead (thresholds.sql)
--- If the period has ended, it is returned with its dates and with `used` and `carried` 0, because
--- nothing has been used yet in the one that follows.
--- While a subscription goes on past its known end, for a day at most, what is left of the old period
--- may be used, without overage, as long as Commet's last answer is at most a minute old.
--- `limit 1` changes no answer. It makes each look-up one probe of an index per pair; a planner
--- without statistics would rather join whole tables.
+--   paid_from    usage that occurred before `paid_from` belongs to a trial or free plan (late.sql)
+--   look_at, spend_look_at  once `used`, or the amount spent, reaches this, the caller checks which
+--            thresholds are reached (thresholds.sql); null if no threshold lies ahead
+-- If the open period has ended, the row has its dates, and `used` and `carried` are 0: nothing has
+-- been used yet in the period that follows.
+-- For at most a day after its known end, a subscription may go on. The user may then use the rest
+-- of the old period, without overage, while Commet's last answer is at most a minute old.
+-- `limit 1` changes no result. It makes each look-up one probe of an index per pair. Without it, a
+-- planner that has no statistics joins whole tables.
 create or replace function usage_standing(
     p_users text[], p_features text[], p_now timestamptz, p_statuses text[]
 ) returns table (
@@ -54,7 +54,8 @@ language sql stable as $$
                 e.granted or not exists (
                     select from entitlements n where n.user_id = q.user_id and n.allowed
                 )
-            ) then 'access_unconfirmed'  -- paid; the entitlements or the period are still to come
+            -- paid, but Commet has not sent the entitlements or the period
+            ) then 'access_unconfirmed'
             when e.granted is not true then 'feature_not_in_plan'
         end,
         e.name, e.unit, p.id, p.starts_at, p.ends_at, coalesce(t.total, 0),
@@ -63,7 +64,8 @@ language sql stable as $$
              then coalesce(e.included, 0) - coalesce(t.carried, 0) - b.used end,
         case when s.pays and e.overage_enabled then 'payment_overdue' else 'limit_reached' end,
         e.unit_price, e.currency,
-        -- Summed only if the caller uses `held`. accept_usage does if there is a limit.
+        -- The planner computes this sum only for a caller that reads `held`. accept_usage reads it
+        -- only if there is a limit.
         (
             select coalesce(sum(r.quantity), 0)
             from usage_reservation r
@@ -82,13 +84,13 @@ language sql stable as $$
         from users n where n.id = q.user_id limit 1
     ) as u on true
     left join lateral (
-        -- Overage is never billed in a trial, on a free plan, or past a known end (`pays`), and is
-        -- given in good standing only (`billed`).
+        -- `pays`: overage can be billed. It never is in a trial, on a free plan, or past a known
+        -- end. `billed`: overage is given, which also requires good standing.
         select
             n.status, n.billing_interval, k.ended_for, k.pays,
             k.pays and n.status = 'active' and u.in_good_standing as billed,
-            -- Commet confirmed the row after its end, in the last minute. Two ages are compared,
-            -- because p_now may be the time of a test clock.
+            -- `asked_since`: Commet confirmed the row after its known end, and in the last minute.
+            -- The expression compares two ages, because p_now may be the time of a test clock.
             coalesce(now() - n.confirmed_at < least(k.ended_for, interval '1 minute'), false)
                 as asked_since
         from current_subscription n
@@ -106,8 +108,8 @@ language sql stable as $$
         select
             n.name, n.unit, n.included, n.unlimited, n.unit_price, n.currency,
             n.type = 'usage' and n.model is not distinct from 'metered' as metered,
-            -- Commet says "not allowed" also when the included quantity is used up. The plan then
-            -- has the feature, and the limit refuses.
+            -- Commet says "not allowed" also when the included quantity is used up. In that case
+            -- the plan has the feature (`granted`), and the cap refuses the usage.
             n.allowed or (
                 n.included > 0 and not n.unlimited and not (n.overage_enabled and s.billed)
             ) as granted,
@@ -132,8 +134,9 @@ language sql stable as $$
     ) as b
 $$;
 
--- Locks one user and returns what the user may use of one feature, as usage_standing does, in the
--- period that contains p_now. If the open period has ended, the following one is opened first.
+-- Locks one user, and returns what the user may use of one feature in the period that contains
+-- p_now (the columns are those of usage_standing). If the open period has ended, opens the
+-- following period first.
 create or replace function lock_standing(
     p_user text, p_feature text, p_now timestamptz, p_statuses text[],
     out code text, out period bigint, out ends_at timestamptz, out used numeric, out cap numeric,
@@ -186,8 +189,8 @@ language sql as $$
     on conflict (period, feature, day) do update set
         quantity = d.quantity + excluded.quantity, late = d.late + excluded.late,
         corrected = d.corrected + excluded.corrected;
-    -- Two steps, because p_quantity may be below zero. Inserting a negative total would violate the
-    -- check on `total` before Postgres noticed that the row exists.
+    -- Two statements, because p_quantity may be below zero: an insert of a negative total would
+    -- violate the check on `total` before Postgres noticed that the row exists.
     insert into usage_total (period, feature, total) values (p_period, p_feature, 0)
     on conflict (period, feature) do nothing;
     update usage_total t set
@@ -208,13 +211,14 @@ $$;
 -- order: 'accepted', 'duplicate', 'conflict' or the code of the refusal. The outcome is the same as
 -- if the events had come one after the other. A refused event leaves no trace, so its key is free.
 --
--- The parameters are the columns of two tables. One is of distinct pairs: p_users, p_features,
--- p_payers (the position of the first pair of the same user). The other is of events: p_pairs (the
--- position of its pair), p_keys, p_firsts (the position of the first event in the batch with the
--- same user, feature and key), p_quantities, p_occurred, p_fingerprints,
--- p_properties. p_statuses are the subscription statuses that give access. p_grace is how long after
--- access ended usage is taken that occurred before. p_spending: see
--- spending.sql. What overage costs is read only once an event reaches beyond what is included.
+-- The parameters are the columns of two tables.
+-- Distinct pairs: p_users, p_features, p_payers (the position of the first pair of the same user).
+-- Events: p_pairs (the position of the event's pair), p_keys, p_firsts (the position of the first
+-- event in the batch with the same user, feature and key), p_quantities, p_occurred,
+-- p_fingerprints, p_properties.
+-- p_statuses are the subscription statuses that give access. p_grace is how long after the end of
+-- access the routine takes usage that occurred before that end. p_spending: see spending.sql.
+-- The routine reads the cost of overage only if an event goes beyond the included quantity.
 create or replace function accept_usage(
     p_users text[], p_features text[], p_payers integer[],
     p_pairs integer[], p_keys text[], p_firsts integer[], p_quantities numeric[],
@@ -222,8 +226,8 @@ create or replace function accept_usage(
     p_now timestamptz, p_statuses text[], p_spending jsonb, p_grace interval
 ) returns text[]
 language plpgsql
--- One generic plan serves all arrays. It must not scan whole tables: a connection keeps a plan that
--- was made while they were small.
+-- One generic plan serves arrays of every length. It must not scan whole tables: a connection keeps
+-- using a plan that was made while the tables were small.
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 as $$
@@ -242,7 +246,7 @@ declare
     v_look_at numeric[] := array_fill(null::numeric, array[cardinality(p_users)]);
     v_spend_look_at numeric[] := array_fill(null::numeric, array[cardinality(p_users)]);
     v_totals numeric[];  -- `used` as it grows with each accepted event
-    -- One element per pair, null but at the first pair of each user who may have overage.
+    -- One element per pair. Null, except at the first pair of each user who may have overage.
     v_paying text[];  -- the user; null as a whole until overage is read
     v_spent numeric[];
     v_unclaimed numeric[];
@@ -252,7 +256,7 @@ declare
     v_currencies text[];
     -- One element per event.
     v_settled timestamptz[] := array_fill(null::timestamptz, array[cardinality(p_users)]);
-        -- usage that occurred before belongs to another period, or nowhere
+        -- usage that occurred before `v_settled` belongs to another period, or to none
     v_withheld boolean[] := array_fill(false, array[cardinality(p_users)]);
     v_places jsonb := '{}';  -- the pairs that were added, by pair, period and code; the first of
         -- them by user and period
@@ -275,7 +279,7 @@ declare
     v_cost numeric;
     r record;
 begin
-    -- A statement of its own: in a join, rows that find no partner would not be locked.
+    -- A statement of its own: a join would not lock users for whom it finds no other row.
     perform from users where id = any (p_users) order by id for no key update;
 
     loop
@@ -310,7 +314,7 @@ begin
         perform roll_over_periods(p_users, p_now, p_statuses);
     end loop;
 
-    -- Usage that belongs to a period that is over is decided there, as a pair of its own.
+    -- Usage of a period that is over is checked against that period, as an additional pair.
     for i in 1 .. cardinality(p_keys) loop
         if p_occurred[i] < v_settled[p_pairs[i]] and p_occurred[i] >= v_oldest then
             v_pair := p_pairs[i];
@@ -363,13 +367,13 @@ begin
     loop
         v_known[r.first] := r.fingerprint;
     end loop;
-    -- In most calls there are no pruned keys and no reservations. Asking for both in one query is
-    -- cheaper for a single event than two queries.
+    -- In most calls there are no pruned keys and no reservations. For a single event, one query for
+    -- both is cheaper than two queries.
     select exists (select from usage_key),
            exists (select from usage_reservation where user_id = any (p_users) and state = 'held')
     into v_any_pruned, v_any_held;
-    -- Keys of pruned entries are looked up after the ledger. So if pruning replaces an entry by its
-    -- key meanwhile, one of the two look-ups still finds it.
+    -- Keys of pruned entries are looked up after the ledger. If pruning replaces an entry by its
+    -- key between the two look-ups, the second one finds the key.
     if v_any_pruned then
         for r in
             select e.first, k.fingerprint
@@ -384,8 +388,8 @@ begin
         end loop;
     end if;
 
-    -- Reservations under the keys of the events themselves: an event may use what was reserved for
-    -- it.
+    -- Read the reservations that have the key of an event of this batch: an event may use the
+    -- quantity reserved under its key.
     if v_any_held then
         for r in
             select e.event, h.quantity
@@ -556,7 +560,8 @@ begin
         );
     end if;
 
-    -- Neither has an element for a period that is over, so nothing is told of it.
+    -- v_look_at and v_spend_look_at have no elements for the pairs that were added for ended
+    -- periods. So no threshold of an ended period is reported.
     if v_any_accepted then
         for i in 1 .. cardinality(v_look_at) loop
             if v_totals[i] >= v_look_at[i] and v_totals[i] > v_used[i] then

@@ -1,22 +1,25 @@
 -- Own accounts: people who signed up here. docs/accounts.md.
 --
--- An account has a claim on its address only once the address is proven (`verified_at`). The unique
--- index users_email_key holds proven addresses alone, and so decides who of several gets an address.
+-- An account has a claim on its address only if the address is proven (`verified_at`). The unique
+-- index users_email_key contains only proven addresses, so it lets only one account have an
+-- address.
 --
--- What changes an account's address, password or sessions first locks its row in users
--- (lock_account), so that two such changes never meet.
+-- A routine that changes an account's address, password or sessions first locks the account's row
+-- in `users` (lock_account), so two such changes never run at the same time.
 --
--- Every routine may be called twice with the same ids: Database repeats a statement whose answer was
--- lost.
+-- Every routine may be called twice with the same ids: the Python class Database repeats a
+-- statement whose answer was lost.
 
--- Returns whether the user is an own account whose address is not proven. A user of a product is none.
+-- Returns whether the user is an own account whose address is not proven. False for users that a
+-- product registered.
 create or replace function is_unverified(p_user users) returns boolean
 language sql immutable as $$
     select p_user.own_account and p_user.verified_at is null
 $$;
 
--- Returns whether an address is proven to be the user's: to us, or to the identity provider that brought
--- the user. The address of a user of a product is contact data.
+-- Returns whether the user proved to have the address: to us, or to the identity provider that
+-- brought the user. For a user that a product registered, returns false: that address is contact
+-- data.
 create or replace function is_address_proven(p_user_id text, p_email_key text) returns boolean
 language sql stable as $$
     select coalesce((
@@ -36,8 +39,9 @@ language sql as $$
     select u from users u where u.id = p_user_id for no key update
 $$;
 
--- Queues a mail with a link, and has its token replace an older one of the same purpose. Returns
--- whether the mail was queued: if not (limits, an address that takes no mail), the older token stays.
+-- Queues a mail with a link. The link's token replaces an older token of the same purpose. Returns
+-- whether the mail was queued. If it was not (limits, or an address that takes no mail), the older
+-- token remains.
 create or replace function send_token(
     p_user_id text, p_purpose text, p_email text, p_email_key text, p_token_id text,
     p_lasting interval, p_now timestamptz
@@ -51,7 +55,8 @@ begin
     if exists (select from account_tokens where id = p_token_id) then
         return true;
     end if;
-    -- An erasure at the same moment has ended by now: nothing of the person is written after it.
+    -- lock_account waits for an erasure that runs at the same moment. Nothing is written about a
+    -- person after the erasure.
     if (lock_account(p_user_id)).erased_at is not null then
         return false;
     end if;
@@ -69,8 +74,8 @@ begin
 end
 $$;
 
--- Makes an own account with its first session, and queues the mail that proves its address. Returns
--- false, and makes nothing, if a verified account has the address.
+-- Creates an own account with its first session, and queues the mail that proves its address. If a
+-- verified account has the address, creates nothing and returns false.
 create or replace function sign_up(
     p_id text, p_email text, p_email_key text, p_name text, p_hash text,
     p_token_sha256 bytea, p_session_id text, p_device text, p_expires_at timestamptz,
@@ -98,17 +103,17 @@ begin
 end
 $$;
 
--- Writes who the owner of an account is: a hash of the proven address (accounts/people.py). The caller has
--- locked the account. Null: not known.
+-- Writes a hash of the proven address into `users.person`: it says who the owner of the account is
+-- (accounts/people.py). p_person is null if that is not known. The caller has locked the account.
 create or replace function know_person(p_user_id text, p_person bytea) returns void
 language sql as $$
     update users set person = p_person where id = p_user_id and person is distinct from p_person
       and p_person is not null
 $$;
 
--- Begins a session of a verified account whose password was just checked against p_hash, and
--- remembers the network and the person. Returns false, and begins none, if the password has been
--- changed since: whoever changed it ended all sessions.
+-- Begins a session of a verified account, and remembers the network and the person. The caller has
+-- just checked the password against p_hash. If the password was changed since that check, begins no
+-- session and returns false, because the change ended all sessions.
 create or replace function begin_session(
     p_user_id text, p_hash text, p_token_sha256 bytea, p_session_id text, p_device text,
     p_network text, p_expires_at timestamptz, p_now timestamptz, p_person bytea default null
@@ -130,7 +135,8 @@ begin
 end
 $$;
 
--- Remembers that the account signed in from a network. Null: the network is not known.
+-- Remembers that the account signed in from p_network. Null: the network is not known, and nothing
+-- is written.
 create or replace function know_network(p_user_id text, p_network text, p_now timestamptz)
 returns void
 language sql as $$
@@ -140,8 +146,9 @@ language sql as $$
     where k.last_seen_at < excluded.last_seen_at
 $$;
 
--- Returns whether the token does something for the user: it was not used, and has not expired. A token
--- that this very request used does. The caller holds the user's lock.
+-- Returns whether a token is valid for the user: it was not used, and has not expired. A token that
+-- this same request (p_request) used is valid too, because a statement may be repeated. The caller
+-- has locked the user.
 create or replace function is_good_token(
     p_token account_tokens, p_user_id text, p_purposes text[], p_request text, p_now timestamptz
 ) returns boolean
@@ -153,10 +160,10 @@ language sql immutable as $$
     )
 $$;
 
--- Proves the address that a link was sent to: the address of a new account, or the next one of an
--- account. Returns null; 'gone' if the link does nothing any more; 'email_taken' if another account
--- proved to have the address first. p_person is the hash of the address that the link was sent to: what is
--- remembered of a person belongs to the address that is proven, not to the one of the sign-up.
+-- Proves the address that a link was sent to: the address of a new account, or the new address of
+-- an account. Returns null; 'gone' if the link is not valid any more; 'email_taken' if another
+-- account proved to have the address first. p_person is the hash of that address, because what is
+-- remembered of a person belongs to the proven address, and not to the address of the sign-up.
 create or replace function prove_address(
     p_token_id text, p_user_id text, p_person bytea, p_request text, p_now timestamptz
 ) returns text
@@ -182,7 +189,7 @@ begin
     end;
     update account_tokens set used_in = p_request where id = p_token_id;
     if v_token.purpose = 'change_email' then
-        -- Links that went to the old address do nothing any more.
+        -- Links that were sent to the old address become invalid.
         delete from account_tokens where user_id = p_user_id and id <> p_token_id;
         if v_user.verified_at is not null then
             perform queue_mail(p_user_id, v_user.email, 'email_changed_notice', '{}', p_now);
@@ -192,8 +199,9 @@ begin
 end
 $$;
 
--- Sets the password of an own account whose current one was just checked against p_old. Ends all
--- sessions but one. Returns false, and changes nothing, if the password has been changed since.
+-- Sets the password of an own account, and ends all sessions but p_keep. The caller has just
+-- checked the current password against p_old. If the password was changed since that check, changes
+-- nothing and returns false.
 create or replace function change_password(
     p_user_id text, p_old text, p_hash text, p_keep bytea, p_now timestamptz
 ) returns boolean
@@ -218,8 +226,8 @@ begin
 end
 $$;
 
--- Sends a link to set a new password to the account of an address: the verified one, else the newest
--- that is not verified. Sends nothing if there is none.
+-- Sends a link to set a new password to an account with this address: the verified account, or else
+-- the newest unverified one. Sends nothing if no account has the address.
 create or replace function forgot_password(
     p_email_key text, p_token_id text, p_lasting interval, p_now timestamptz, p_asked jsonb
 ) returns void
@@ -235,8 +243,8 @@ language sql as $$
     ) u
 $$;
 
--- Sets a new password by a link. That proves the address, too. Ends all sessions and all other links
--- of the account. Returns null, 'gone' or 'email_taken', as prove_address.
+-- Sets a new password by a link. The link also proves the address. Ends all sessions and all other
+-- links of the account. Returns null, 'gone' or 'email_taken', like prove_address.
 create or replace function reset_password(
     p_token_id text, p_user_id text, p_person bytea, p_hash text, p_network text, p_request text,
     p_now timestamptz
@@ -254,7 +262,8 @@ begin
         return null;
     end if;
     begin
-        -- Somebody else may have made an unverified account. What they said of themselves goes.
+        -- Somebody else may have created the unverified account, so the name and the spend limit
+        -- that they entered are removed.
         update users set
             verified_at = p_now, name = null, own_spend_limit = null
         where id = p_user_id and verified_at is null;
@@ -272,8 +281,8 @@ begin
 end
 $$;
 
--- Begins a session by a link that was sent because somebody guesses the password. Returns null or
--- 'gone'.
+-- Begins a session by a link. The link was sent because somebody is guessing the account's
+-- password. Returns null, or 'gone' if the link is not valid.
 create or replace function sign_in_by_link(
     p_token_id text, p_user_id text, p_person bytea, p_token_sha256 bytea, p_session_id text,
     p_device text, p_network text, p_expires_at timestamptz, p_request text, p_now timestamptz
@@ -297,8 +306,9 @@ begin
 end
 $$;
 
--- The address of an own account, and whether it is proven, decide who signs in to the account. Only a
--- role that reads passwords changes them, and the owner of the tables, who runs the routines that may.
+-- Protects the address of an own account and its `verified_at`, because these two decide who signs
+-- in. Only a role that may change `passwords` may change them, and the owner of the tables, with
+-- whose rights the `security definer` routines run.
 create or replace function guard_account() returns trigger
 language plpgsql as $$
 begin
@@ -325,8 +335,9 @@ when (
 )
 execute function guard_account();
 
--- Counts an own account with a customer at Commet as verified, unless another account has proved to
--- have the address. Runs as the owner of the tables, because roles that sell may not verify accounts.
+-- Marks an own account that has a customer at Commet as verified, unless another account has proved
+-- to have the address. Runs as the owner of the tables, because the roles of functions that sell
+-- may not verify accounts.
 create or replace function verify_customer(p_user_id text) returns void
 language plpgsql security definer set search_path = pg_catalog, public, pg_temp as $$
 begin
@@ -339,9 +350,10 @@ exception when unique_violation then
 end
 $$;
 
--- An operator's word that an address is an account's. p_email null: the account's own address. With
--- another address all sessions end: the next sign-in tells the hash of the address (know_person), which
--- needs a secret that operators' commands do not have.
+-- Verifies an address of an account on the word of an operator. p_email null: the account's own
+-- address. Another address ends all sessions: the next sign-in then writes the hash of the address
+-- (know_person). Operators' commands cannot write it, because they do not have the secret for the
+-- hash.
 -- Returns null, 'unknown_user', 'not_an_own_account' or 'email_taken'.
 create or replace function verify_address(
     p_user_id text, p_email text, p_email_key text, p_now timestamptz
@@ -367,9 +379,9 @@ exception when unique_violation then
 end
 $$;
 
--- An operator takes the address from an account, so that another account can prove to have it. The
--- account stays, and nobody can sign in to it until an operator verifies an address of it. Returns
--- null, 'unknown_user' or 'not_an_own_account'.
+-- Takes the address from an account, on the word of an operator, so that another account can prove
+-- to have it. The account remains, but nobody can sign in to it until an operator verifies an
+-- address of it. Returns null, 'unknown_user' or 'not_an_own_account'.
 create or replace function free_address(p_user_id text, p_now timestamptz) returns text
 language plpgsql as $$
 begin
@@ -386,9 +398,10 @@ end
 $$;
 
 -- Deletes unverified accounts that are older than a day and have nothing that must be kept: no
--- customer at Commet, nothing that was bought or used, and no erasure, which goes on by itself. Returns
--- how many. A row of another table that refers to the account, and does not go with it, would end the
--- statement for all accounts: every such table is named here.
+-- customer at Commet, nothing bought or used, and no erasure (an erasure goes on by itself).
+-- Returns the number of deleted accounts. The query names every table that refers to accounts
+-- without `on delete cascade`: a foreign key that is violated would undo the deletion of all
+-- accounts.
 create or replace function delete_unverified(p_before timestamptz, p_limit integer) returns integer
 language plpgsql security definer set search_path = pg_catalog, public, pg_temp as $$
 declare
@@ -412,15 +425,16 @@ begin
           and not exists (select from invoice_search where user_id = u.id)
         limit p_limit
     )
-      -- Again, because an account may be verified or erased at this moment.
+      -- The same conditions again, because another statement may verify or erase the account at
+      -- this moment.
       and verified_at is null and erased_at is null and customer_requested_at is null;
     get diagnostics v_deleted = row_count;
     return v_deleted;
 end
 $$;
 
--- Deletes links that have ended by p_now, and networks last seen before p_networks_before: some
--- thousands, the rest with the next call.
+-- Deletes links that have ended by p_now, and networks last seen before p_networks_before. One call
+-- deletes some thousands; the next call goes on.
 create or replace function prune_sign_ins(p_now timestamptz, p_networks_before timestamptz)
 returns void
 language sql security definer set search_path = pg_catalog, public, pg_temp as $$

@@ -1,9 +1,9 @@
--- The audit trail. These routines run as the owner of the tables, because functions may only read the
--- trail.
+-- The audit trail. Functions may only read the table `audit`, so these routines run as the owner of
+-- the tables.
 
--- Writes one entry about a user; p_user is null where it is about nobody we know. p_entry is what
--- billing/audit/trail.py makes; null or empty: nothing is written. An entry whose id is there already
--- is not written again. Where somebody signs in, the user is the actor.
+-- Writes one entry about a user. p_user is null if the entry is about nobody we know. p_entry comes
+-- from billing/audit/trail.py; if it is null or empty, nothing is written. If an entry with this id
+-- exists, nothing is written either. If the entry is about a sign-in, the user is the actor.
 create or replace function audit(p_user text, p_entry jsonb) returns void
 language sql security definer set search_path = pg_catalog, public, pg_temp as $$
     insert into audit (id, actor_kind, actor, user_id, action, outcome, request_id, network, details,
@@ -16,8 +16,8 @@ language sql security definer set search_path = pg_catalog, public, pg_temp as $
     on conflict (id) do nothing
 $$;
 
--- Deletes entries older than p_age, 30 days at least: whoever has the functions' login cannot delete
--- the traces of today. Returns how many were deleted.
+-- Deletes entries older than p_age, but never entries of the last 30 days: somebody who steals the
+-- functions' login cannot delete recent entries. Returns the number of deleted entries.
 create or replace function prune_audit(p_age interval, p_limit integer) returns bigint
 language sql security definer set search_path = pg_catalog, public, pg_temp as $$
     with old as (

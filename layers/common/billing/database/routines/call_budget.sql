@@ -1,9 +1,10 @@
 -- The call budget: a token bucket for calls to Commet, shared by the whole stack.
 
--- Takes p_count tokens if p_keep tokens remain afterwards, else none. Returns 0 if they were taken,
--- else the seconds until it is worth trying again. The bucket gains p_rate tokens a second, up to
--- p_burst. The clock is read after the row is locked. If it were read before, a caller that waited
--- for the lock would set `refilled_at` back, and the same time would refill the bucket twice.
+-- Takes p_count tokens if p_keep tokens remain afterwards; otherwise takes none. Returns 0 if the
+-- tokens were taken, else the number of seconds after which trying again is worthwhile. The bucket
+-- gains p_rate tokens a second, up to p_burst. The clock is read after the row is locked. If it
+-- were read before, a caller that waited for the lock would set `refilled_at` back, and the same
+-- time would refill the bucket twice.
 create or replace function take_tokens(
     p_name text, p_count numeric, p_keep numeric, p_rate numeric, p_burst numeric
 ) returns numeric

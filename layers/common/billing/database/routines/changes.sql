@@ -1,16 +1,16 @@
--- How a change that Commet reports about a customer is written into the mirror. Webhooks, checkout
--- answers and refreshes all come through these routines, in one statement each. So any of them may
--- come first, twice or late.
+-- Writing a change that Commet reports about a customer into the mirror. Webhooks, checkout answers
+-- and refreshes all call these routines. Each change is one statement, so changes may arrive in any
+-- order, twice or late.
 --
--- These are routines and not statements in Python because several tables change together, depending
--- on what they contain. One statement is the only unit that neither a crash nor a second caller can
--- interrupt half-way (docs/decisions/0004).
+-- These are routines, and not statements in Python, because several tables change together, and the
+-- changes depend on the tables' content. One statement is the only unit that neither a crash nor a
+-- second caller can interrupt half-way (docs/decisions/0004).
 
--- Puts deliveries in doubt because we learn late that Commet has begun another period since p_start. A
--- delivery that was answered since then and placed in an earlier period may be booked in the new one;
--- comparing totals will tell (delivery/comparing.py). Within a minute around the end of a period a
--- delivery is in doubt anyway (outbox.MARGIN). The same minute is used here; it covers clocks that
--- differ.
+-- Puts deliveries in doubt, because we learn late that Commet began another period at p_start. If
+-- Commet took a delivery after p_start, and we placed that delivery in an earlier period, Commet
+-- may have booked it in the new one. Comparing totals decides (delivery/comparing.py). A delivery
+-- within a minute of the end of a period is in doubt anyway (outbox.MARGIN). This routine uses the
+-- same minute, because clocks differ.
 create or replace function doubt_deliveries(p_user text, p_start timestamptz) returns void
 language sql as $$
     update usage_delivery d set billed_period = null, compare_at = now(), doubted_at = now()
@@ -21,7 +21,8 @@ language sql as $$
       and d.answered_at > p_start - interval '1 minute'
 $$;
 
--- Remembers that a subscription had a trial: Commet may not tell it any more once the trial is over.
+-- Remembers that a subscription had a trial, because Commet may not report the trial after it has
+-- ended.
 create or replace function remember_trial() returns trigger
 language plpgsql as $$
 begin
@@ -42,8 +43,8 @@ when (
 )
 execute function remember_trial();
 
--- Notes, for a free period that begins, which earlier free periods of the user were left early: their
--- included quantity is not given a second time.
+-- Records, for a free period that begins, which earlier free periods the user left early. The
+-- included quantity of those periods is not given a second time.
 create or replace function link_free_periods(p_period bigint) returns void
 language sql as $$
     insert into earlier_free_period (period, earlier, until)
@@ -56,8 +57,8 @@ language sql as $$
 $$;
 
 -- Opens the period that Commet reports, or corrects the dates of the open one. If Commet reports an
--- earlier period, nothing changes. p_confirmed is when Commet last told which period runs. If the
--- plan has changed unheard and the next period has begun unheard too, Commet may have booked
+-- earlier period, nothing changes. p_confirmed is when Commet last told us which period runs. If
+-- the plan changed and then another period began, and we heard of neither, Commet may have booked
 -- deliveries since p_confirmed in a period that we never hear of. The caller has locked the user.
 create or replace function record_period(
     p_user text, p_subscription text, p_plan text, p_is_free boolean, p_start timestamptz,
@@ -99,14 +100,15 @@ begin
             return;
         end if;
         update usage_period set closed_at = p_now where id = v_open.id;
-        -- Does the new period begin where none would by the calendar of the open one?
+        -- True if the new period begins at a time at which the calendar of the open period begins
+        -- none.
         if p_start > v_open.ends_at and p_start <> (
             select n.starts_at from following_period(v_open.starts_at, v_open.ends_at, p_start) as n
         ) then
             v_since := least(p_start, p_confirmed);
         end if;
     else
-        -- If the subscription was over for a moment only, its last period is opened again.
+        -- If the subscription was over only for a moment, open its last period again.
         update usage_period set closed_at = null, ends_at = p_end
         where id = (
             select id from usage_period
@@ -129,8 +131,8 @@ begin
 end
 $$;
 
--- Returns the price of a feature's overage in the public plans, in the rate scale, for a user's current
--- plan; null if it is not told there.
+-- Returns the unit price of a feature's overage in the user's current plan, from the cached public
+-- plans, in the rate scale. Null if the price is not there.
 create or replace function price_in_plans(p_user text, p_feature text) returns numeric
 language sql stable as $$
     select (f.feature->'overage'->>'unit_price')::numeric
@@ -149,7 +151,7 @@ language sql as $$
     select s.plan_id, lower(p_currency collate "C"), p_user
     from subscriptions s
     where s.id = p_id and s.user_id = p_user and s.plan_id is not null and p_currency is not null
-      and not exists (  -- writes nothing where it is known
+      and not exists (  -- writes nothing if the currency is recorded
           select from charged_currency c
           where c.plan_id = s.plan_id and c.currency = lower(p_currency collate "C")
       )
@@ -185,7 +187,7 @@ begin
         changed_at = excluded.changed_at, version = e.version + 1
     where excluded.changed_at >= e.changed_at;  -- always true: record_change drops older sets
 
-    -- Commet need not tell the price of overage with the entitlement.
+    -- Commet may leave out the price of overage in an entitlement.
     update entitlements set unit_price = price_in_plans(p_user, feature)
     where user_id = p_user and overage_enabled and unit_price is null and currency is null;
 
@@ -199,8 +201,8 @@ begin
 end
 $$;
 
--- Returns whether a set of entitlements differs from the recorded ones. It is asked of two sets of
--- the same moment, where time does not tell which is right.
+-- Returns whether a set of entitlements differs from the recorded one. The caller asks this if both
+-- sets have the same time, because then time does not say which of the two is newer.
 create or replace function entitlements_differ(p_user text, p_features jsonb) returns boolean
 language sql stable as $$
     select exists (
@@ -234,15 +236,15 @@ language sql stable as $$
     from jsonb_object_keys(p_known - 'created_at') as k
 $$;
 
--- Writes a change of p_at into one subscription, creating the row if there is none. p_known has the
--- columns that the change states; p_mark asks for a refresh.
--- No webhook states all columns, so each column keeps the value of the newest change that stated it
--- (`known_at`). The row ends the same in whichever order changes arrive. If two changes of the same
--- moment state different values, their order cannot be told: the row keeps the first value and is
--- marked, which means that a refresh is due.
--- p_owned is when p_user owned the subscription; null: at p_at. If the row is another user's and became it before
--- that, the row moves to p_user and takes all that the change states. Else the row stays there. The
--- caller has locked both users (lock_with_owner).
+-- Writes a change of time p_at into one subscription. Creates the row if there is none. p_known has
+-- the columns that the change states. p_mark asks for a refresh.
+-- No webhook states all columns. So each column keeps the value of the newest change that stated it
+-- (`known_at`), and the row ends the same in whichever order changes arrive. If two changes of the
+-- same moment state different values, nobody can know their order: the row keeps the first value
+-- and is marked, so that a refresh is due.
+-- p_owned is when p_user owned the subscription; null: at p_at. If another user has the row, and
+-- got it before that time, the row moves to p_user and takes all values that the change states.
+-- Otherwise the row stays with the other user. The caller has locked both users (lock_with_owner).
 create or replace function record_subscription(
     p_user text, p_id text, p_at timestamptz, p_known jsonb, p_mark boolean,
     p_owned timestamptz default null
@@ -265,7 +267,8 @@ begin
     )
     values (
         p_id, p_user, v_owned, coalesce(p_known->>'status', 'unknown'), v_created,
-        -- A change that only marks the row must not count as newer than one that states columns.
+        -- A change that only marks the row gets the oldest time: it states no column, so it must
+        -- not count as newer than a change that does.
         case when v_stated = '{}' then timestamptz 'epoch' else p_at end,
         known_at_of('{}', p_known, p_at),
         case when p_mark or not p_known ? 'status' then now() end,
@@ -305,7 +308,7 @@ begin
     v_new := jsonb_populate_record(v_old, v_change);
 
     v_changes := p_mark or v_tie or v_change <> '{}' or v_created < v_old.created_at;
-    -- The version is raised so that a refresh that is under way does not clear the mark.
+    -- The version is raised, so that a refresh that is running does not clear the mark.
     update subscriptions set
         owned_at = case when user_id = p_user then greatest(owned_at, v_owned) else owned_at end,
         status = v_new.status, plan_id = v_new.plan_id, plan_name = v_new.plan_name,
@@ -325,10 +328,10 @@ begin
 end
 $$;
 
--- Locks a subscription's id, then the user and the present owner of the subscription, and returns the
--- owner's id; null if there is no such row. Users are locked in the order of their ids, as in every
--- statement about several users. The first lock keeps the owner as it is until the statement ends, so
--- the owner need not be looked up again.
+-- Locks a subscription's id, then p_user and the subscription's present owner. Returns the owner's
+-- id; null if there is no such row. Users are locked in the order of their ids, as in every
+-- statement about several users. The lock on the id keeps the owner from changing until the
+-- statement ends, so the owner is read only once.
 create or replace function lock_with_owner(p_user text, p_id text) returns text
 language plpgsql as $$
 declare
@@ -341,8 +344,8 @@ begin
 end
 $$;
 
--- Closes the user's open period if its subscription is over, or belongs to somebody else: nothing more
--- may be counted in it. The caller has locked the user.
+-- Closes the user's open period if its subscription has ended or belongs to somebody else, because
+-- nothing more may be counted in that period. The caller has locked the user.
 create or replace function close_ended_period(p_user text, p_now timestamptz) returns void
 language sql as $$
     update usage_period p set closed_at = p_now
@@ -351,8 +354,9 @@ language sql as $$
       and s.id = p.subscription_id and (s.status = 'canceled' or s.user_id <> p_user)
 $$;
 
--- Takes the entitlements away from a user who, since p_at, has no subscription any more. If the user
--- has another live one, it is marked instead: Commet says what is left. The caller has locked the user.
+-- Takes the entitlements from a user who has had no subscription since p_at. If the user has
+-- another live subscription, marks that one instead, so that a refresh asks Commet for the
+-- entitlements. The caller has locked the user.
 create or replace function leave_entitlements(
     p_user text, p_at timestamptz, p_now timestamptz
 ) returns void
@@ -373,7 +377,7 @@ begin
 end
 $$;
 
--- Ends the user's live subscriptions whose status is known from before p_at.
+-- Ends the user's live subscriptions whose status comes from a change before p_at.
 create or replace function end_older(p_user text, p_at timestamptz) returns void
 language sql as $$
     update subscriptions set
@@ -383,8 +387,9 @@ language sql as $$
       and coalesce((known_at->>'status')::numeric, '-Infinity') < extract(epoch from p_at)
 $$;
 
--- Ends what a user had of a customer that, since p_at, is not the user's any more. A refresh asks who
--- has these subscriptions now, and they move there. The caller has locked the user.
+-- Ends the subscriptions that a user had of a customer. Since p_at the customer is not the user's
+-- any more. A refresh then asks Commet who has these subscriptions now, and moves them there. The
+-- caller has locked the user.
 create or replace function end_subscriptions(
     p_user text, p_at timestamptz, p_now timestamptz
 ) returns void
@@ -396,10 +401,10 @@ begin
 end
 $$;
 
--- Writes everything that one change of p_at says about a user into the mirror, under the user's
--- lock. If the subscription was another user's until then, it moves, under the locks of both.
--- If the change may be about somebody else who has the user's address (awaits_customer), only a
--- subscription that is the user's already is written.
+-- Writes all that one change of time p_at says about a user into the mirror, under the user's lock.
+-- If the subscription belonged to another user, it moves, under the locks of both users.
+-- If the change may be about somebody else who has the user's address (awaits_customer), the
+-- routine writes it only if it is about a subscription that the user already has.
 -- p_change:
 --   subscription  {"id", "known": {column: value}, "mark": bool} or null; "owned_at" beside them is
 --                 the time at which Commet named the user as the owner, if that is not p_at
@@ -446,17 +451,18 @@ begin
         v_user.unsubscribed_at := p_at;
         update users set unsubscribed_at = p_at where id = p_user;
     end if;
-    -- "No subscription at all" ends every subscription whose status is known from before that, also
-    -- one whose older change arrives only now. A refresh will ask how they ended.
+    -- "No subscription at all" ends every subscription whose status comes from a change before that
+    -- news, even if that change arrives later. A refresh will find out how they ended.
     perform end_older(p_user, v_user.unsubscribed_at);
-    -- If a status is of that very moment, the order cannot be told, so a refresh is due.
+    -- If a status has exactly the time of that news, nobody can know the order, so a refresh is
+    -- due.
     update subscriptions set refresh_due = least(refresh_due, now()), version = version + 1
     where user_id = p_user and status in ('active', 'trialing', 'past_due', 'paused')
       and v_user.unsubscribed_at = p_at
       and (known_at->>'status')::numeric = extract(epoch from p_at);
 
     if p_change ? 'features' and p_at >= coalesce(v_user.entitlements_at, '-infinity')
-       -- What comes with a subscription that is another user's by now is that user's too.
+       -- If another user has the subscription by now, the entitlements belong to that user too.
        and not exists (select from subscriptions s where s.id = v_id and s.user_id <> p_user) then
         if p_at = v_user.entitlements_at and entitlements_differ(p_user, p_change->'features') then
             update subscriptions set
@@ -479,7 +485,7 @@ begin
         from subscriptions s
         where s.id = p_change->'period'->>'subscription' and s.user_id = p_user
           and s.status <> 'canceled'
-          -- No period is opened for a subscription that is known to end before it.
+          -- Open no period for a subscription that is known to end before the period begins.
           and not coalesce(known_end(
               s.status, s.cancel_at_period_end, s.period_end, s.trial_ends_at
           ) <= (p_change->'period'->>'start')::timestamptz, false);

@@ -1,8 +1,8 @@
 -- Which totals may be claimed, and which deliveries may be leased (delivery/outbox.sql). Postgres
 -- inlines these functions into the statements, so their conditions can use indexes.
 
--- The features of users of which a total is being replaced. No growth of these is claimed: Commet
--- would book the growth in that total, whichever period counted it.
+-- The features of users whose total is being replaced. Growth of these features is not claimed:
+-- whichever period counted the growth, Commet would book it in the total that is being replaced.
 create or replace view being_replaced as
 select p.user_id, t.feature
 from usage_total t
@@ -27,8 +27,8 @@ language sql stable as $$
         or p.ends_at <= p_now + p_closing
 $$;
 
--- Returns whether a period is of a trial that ends within a minute or has ended. Commet may book in the
--- paid period, and bill, what is sent then.
+-- Returns whether a period is a trial that has ended or ends within a minute. Commet may book a
+-- delivery that is sent then in the paid period, and bill it.
 create or replace function is_trial_over(p usage_period, p_now timestamptz) returns boolean
 language sql stable as $$
     select p.is_trial and p.ends_at <= p_now + interval '1 minute'

@@ -1,10 +1,10 @@
 -- Money that is left over when a period has ended: credits, drift and losses. Each is parked, for a
 -- person to decide.
 
--- Writes what the credits of a total are worth, where that was not known: once it is known in which
--- period Commet booked each delivery. The newest correction takes the cheapest units off. What Commet
--- booked in a later period was sent last, so it is taken off first, at that period's terms. The caller
--- has locked the user.
+-- Writes the worth of a total's credits, for those whose worth is not known. This is possible once
+-- every delivery of the total is placed. The newest correction takes off the cheapest units. Units
+-- that Commet booked in a later period were sent last, so they are taken off first, at the terms of
+-- that period. The caller has locked the user.
 create or replace function price_credits(p_period bigint, p_feature text) returns void
 language plpgsql as $$
 declare
@@ -27,7 +27,7 @@ begin
     where d.period = p_period and d.feature = p_feature and d.state = 'sent'
       and d.billed_period <> d.period;
     if v_moved.first <> v_moved.last then
-        return;  -- in several periods: a person decides
+        return;  -- booked in several other periods: a person decides
     end if;
     select t.total + t.carried as used, w.included, w.unit_price into v_other
     from usage_total t
@@ -86,9 +86,10 @@ begin
 end
 $$;
 
--- Returns what p_quantity units are worth that Commet billed too much, in major units: those that end
--- p_above units below the top of what was billed, which is p_upto with the period's own terms. The
--- topmost p_moved units were billed in another period, which used p_other.
+-- Returns the worth, in major units, of p_quantity units that Commet billed too much. These units
+-- end p_above units below the top of the billed quantity. With the period's own terms, the billed
+-- quantity is p_upto. The topmost p_moved units were billed in another period, in which p_other was
+-- used.
 create or replace function credit_amount(
     p_quantity numeric, p_above numeric, p_upto numeric, p_included numeric, p_price numeric,
     p_moved numeric, p_other numeric, p_other_included numeric, p_other_price numeric
@@ -104,8 +105,8 @@ language sql immutable as $$
 $$;
 
 -- Makes the credits of corrections add up to the credits that were parked for their total. More was
--- parked than corrections knew of if their period was over before Commet's total was lowered; less, if
--- Commet refused some of the usage after all. The newest corrections give or get the difference. The
+-- parked if the period ended before Commet's total was lowered. Less was parked if Commet had
+-- refused some of the usage. The credits of the newest corrections change by the difference. The
 -- caller has locked the user.
 create or replace function note_credits(p_period bigint, p_feature text) returns void
 language plpgsql as $$
@@ -147,11 +148,11 @@ begin
 end
 $$;
 
--- Handles totals of closed periods that have claimed more than they counted. Returns how many
--- totals it looked at, p_limit at most. The excess is first taken off the refused deliveries,
--- because Commet has none of them. The rest was sent to Commet, which takes no correction of a
--- period that is over. So the rest is parked as a credit that a person has to give. Totals with a
--- delivery that is not answered yet are left for later: Commet may refuse it.
+-- Handles totals of closed periods in which more was claimed than counted. Returns how many totals
+-- it looked at, p_limit at most. First it takes the excess off the refused deliveries, because
+-- Commet has none of them. The remaining excess was sent to Commet, and Commet takes no correction
+-- of a period that is over. So the remainder is parked as a credit that a person has to give.
+-- Totals with an unanswered delivery are left for later, because Commet may refuse that delivery.
 create or replace function credit_closed_periods(p_limit integer) returns bigint
 language plpgsql as $$
 declare
@@ -204,7 +205,7 @@ begin
         perform note_credits(r.period, r.feature);
         perform price_credits(r.period, r.feature);
     end loop;
-    -- A delivery that was lost may have been lowered.
+    -- The loop above may have lowered deliveries that were marked as lost.
     perform price_lost_usage(o.user_id, now())
     from unnest(v_users) as o (user_id)
     where exists (
@@ -216,10 +217,10 @@ begin
 end
 $$;
 
--- Turns the drift of closed periods into parked credits; returns how many, p_limit at most. Drift
--- cannot be repaired after its period has ended, so a person decides about the money. Drift waits
--- while a delivery of its total is pending or in doubt.
--- The credit has quantity 0, because our own total is right; `excess` has the difference.
+-- Turns the drift of closed periods into parked credits. Returns how many, p_limit at most. Drift
+-- cannot be repaired after its period has ended, so a person decides about the money. Drift of a
+-- total with a delivery that is pending or in doubt is left for later.
+-- The credit has quantity 0, because our own total is right. `excess` has the difference.
 create or replace function close_drift(p_limit integer) returns bigint
 language sql as $$
     with over as (
@@ -264,9 +265,9 @@ language sql as $$
     select count(*) from noted
 $$;
 
--- Marks refused deliveries of ended subscriptions as lost (`lost_to_cancellation`) and notes what
--- they were worth: the price of the part beyond the included quantity, in the order the deliveries
--- were made. What they are worth becomes a debt of the user. Looks at p_limit periods at most.
+-- Marks refused deliveries of ended subscriptions as lost (`lost_to_cancellation`) and writes what
+-- they are worth: the price of the part beyond the included quantity, in the order in which the
+-- deliveries were made. Their worth becomes a debt of the user. Looks at p_limit periods at most.
 -- Returns how many deliveries it marked.
 create or replace function mark_lost(p_limit integer) returns bigint
 language plpgsql as $$

@@ -1,4 +1,5 @@
--- Keeping the ledger and the outbox small, without ever making a used idempotency key free again
+-- Pruning the ledger and merging the outbox, so that both stay small. A used idempotency key never
+-- becomes free again
 -- (docs/decisions/0014-how-the-ledger-stays-small.md).
 
 -- Returns the value under which `usage_key` keeps the key of a pruned ledger entry: 48 bits of the
@@ -28,9 +29,10 @@ $$;
 
 -- Prunes the ledger: replaces old entries by their keys in `usage_key`. Looks at the next p_limit
 -- entries booked before p_before, in the order of booking, after the entry named by p_after_time,
--- p_after_user, p_after_key and p_after_feature. Prunes only entries of periods that closed before p_before and of
--- which nothing is left to claim, to send or to decide. Returns how many entries it looked at and
--- pruned, and names the last one it looked at; no row if it found none.
+-- p_after_user, p_after_key and p_after_feature. Prunes an entry only if its period closed before
+-- p_before, and that period has nothing left to claim, to send or to decide. Returns how many
+-- entries it looked at and how many it pruned, and names the last entry it looked at. Returns no
+-- row if it found none.
 create or replace function prune_ledger(
     p_before timestamptz, p_after_time timestamptz, p_after_user text, p_after_key text,
     p_after_feature text, p_limit integer
@@ -93,11 +95,12 @@ language sql security definer set search_path = pg_catalog, public, pg_temp as $
     limit 1
 $$;
 
--- Merges the sent deliveries of old periods: those that closed before p_before and of which nothing
--- is left to claim, to send or to decide. Returns how many periods it looked at (0 once all is
--- done) and how many of them it finished. The deliveries of a feature that were billed in one
--- period become one delivery of kind 'merged', so the sums that totals are compared with stay. One
--- call merges about p_rows deliveries, whole features at a time, and may leave a period half done.
+-- Merges the sent deliveries of old periods: periods that closed before p_before and have nothing
+-- left to claim, to send or to decide. Returns how many periods it looked at (0 if none is left)
+-- and how many of them it finished. All deliveries of a feature that were billed in one period
+-- become one delivery of kind 'merged'. So the sums that totals are compared with do not change.
+-- One call merges about p_rows deliveries, whole features at a time, and may leave a period half
+-- done.
 create or replace function compact_deliveries(
     p_before timestamptz, p_rows integer, out looked_at integer, out finished integer
 )
@@ -113,8 +116,8 @@ begin
           and not exists (
               select from usage_total t where t.period = p.id and not t.fully_claimed
           )
-          -- The user is named so that Postgres uses the small indexes on unsent deliveries and on
-          -- those in doubt, and does not read all deliveries of the period.
+          -- The condition on the user lets Postgres use the small indexes on unsent deliveries and
+          -- on deliveries in doubt, instead of reading all deliveries of the period.
           and not exists (
               select from usage_delivery d
               where d.user_id = p.user_id and d.period = p.id
@@ -130,8 +133,8 @@ begin
     ) as n;
 
     with unmerged as materialized (
-        -- `before`: how many deliveries the totals ahead of this one have at most. `seq` numbers a
-        -- total's deliveries, so it is an upper bound.
+        -- `before`: an upper bound for the number of deliveries of the totals ahead of this one.
+        -- `seq` numbers the deliveries of a total, so a total has at most `seq` deliveries.
         select t.period, t.feature,
                sum(t.seq) over (order by t.period, t.feature) - t.seq as before
         from usage_total t

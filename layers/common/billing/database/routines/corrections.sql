@@ -1,20 +1,21 @@
 -- Correcting what was booked. The rules of locking are at the top of tables/0004_usage.sql.
 
--- Books a correction, or says why not. `verdict` is 'accepted', 'duplicate', 'conflict' or the code
--- of a refusal. `entry` is the ledger row with this key, null if there is none; `booked_in` is its
--- period, and `used` the total there afterwards. `credit` is what a person has to give back, null
--- if nothing. The same correction, sent again, gets the same credit.
+-- Books a correction, or returns why it is refused. `verdict` is 'accepted', 'duplicate',
+-- 'conflict' or the code of a refusal. `entry` is the ledger row with this key, null if there is
+-- none. `booked_in` is its period, and `used` the total of that period afterwards. `credit` is what
+-- a person has to give back, null if nothing. If the same correction is sent again, it gets the
+-- same credit.
 --
--- A correction above zero is usage: it is booked in the open period and its limit applies, or where
--- usage of that time belongs otherwise (late.sql). A
--- correction below zero is booked in the period that the entry with the key p_corrects was booked
--- in, or in the period that contained p_occurred. If neither is given, it is booked in the running
--- period, and refused if none runs.
+-- A correction above zero is usage. It is booked in the open period, and that period's limit
+-- applies; if usage of that time belongs to another period, it is booked there (late.sql).
+-- A correction below zero is booked in the period of the entry with the key p_corrects, or in the
+-- period that contained p_occurred. If neither parameter is given, it is booked in the running
+-- period, or refused if none runs.
 --
--- Commet takes a lower total only while the period runs. Afterwards a correction below zero needs a
--- credit if Commet was sent, or will be sent, more than the new total: `claimed` less what Commet
--- has certainly refused. The credit is that excess, and never more than the correction itself;
--- credit_closed_periods will park the same quantity.
+-- Commet takes a lower total only while the period runs. After the end of the period, a correction
+-- below zero needs a credit if we sent, or will send, more than the new total. That quantity is
+-- `claimed` less the quantity that Commet has certainly refused. The credit is the excess, but
+-- never more than the correction itself. credit_closed_periods will park the same quantity.
 create or replace function correct_usage(
     p_user text, p_feature text, p_key text, p_quantity numeric, p_occurred timestamptz,
     p_fingerprint bytea, p_reason text, p_author text, p_now timestamptz, p_statuses text[],
@@ -31,7 +32,8 @@ declare
     v_corrected record;
     v_happened timestamptz;  -- null: now
     v_claimed numeric;
-    -- Where usage of v_happened belongs, if not in the open period.
+    -- The period of v_happened (v_late) and its limit, if usage of v_happened does not belong in
+    -- the open period.
     v_late_code text;
     v_late bigint;
     v_late_cap numeric;
@@ -79,8 +81,8 @@ begin
         when p_occurred is null then case
             when v_standing.ends_at > p_now or v_standing.goes_on then v_standing.period end
         else (
-            -- The last period that began by p_occurred, if it had not ended then. `least`, because
-            -- the caller's clock may be ahead of ours.
+            -- The last period that began by p_occurred, if it had not ended at p_occurred. `least`,
+            -- because the caller's clock may be ahead of ours.
             select case when n.ends_at > least(p_occurred, p_now)
                          and coalesce(n.closed_at >= least(p_occurred, p_now), true) then n.id end
             from usage_period n
@@ -89,7 +91,7 @@ begin
             limit 1
         )
     end);
-    -- The total is locked too, because `claimed` must not change: claiming takes no user's lock.
+    -- The total is locked too, because claiming changes `claimed` without the user's lock.
     select t.total, t.claimed into used, v_claimed from usage_total t
     where t.period = booked_in.id and t.feature = p_feature
     for no key update;

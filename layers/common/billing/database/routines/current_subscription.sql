@@ -1,5 +1,5 @@
--- The one subscription that counts for each user: the live one, else the newest that is not paid
--- yet, else the newest that has ended.
+-- The one subscription of each user that counts: the live one, or else the newest pending one, or
+-- else the newest ended one.
 create or replace view current_subscription as
 select distinct on (user_id)
        id, user_id, status, plan_id, plan_name, billing_interval, period_start, period_end,

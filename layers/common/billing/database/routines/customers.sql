@@ -1,17 +1,20 @@
--- Who is who: the users, and the customers that Commet has for them. This is the one place that writes
+-- Which customer of Commet belongs to which user. Only these routines write
 -- `users.commet_customer_id`.
 --
--- Commet names a customer by the id of ours that it has for the customer (`externalId`), else by its
--- own id. It can give a customer another id of ours: in its dashboard, and by itself if a customer is
--- created with the address of an existing one. In the first case the customer and all it has are the
--- new user's. In the second case the address alone proves nothing, so the user gets nothing of it
--- (`by_email`): unless Commet had no id for the customer, and the user proved to have the address.
+-- Commet names a customer by our id, if it has one for the customer (`externalId`), else by its own
+-- id. Commet can give a customer another id of ours in two cases.
+-- In Commet's dashboard, a person changes the id. The customer and all that it has then belong to
+-- the new user.
+-- When we ask for a new customer and an existing customer has the same address, Commet gives our id
+-- to the existing one. The address alone proves nothing, so the user gets nothing of that customer
+-- (`by_email`). The exception: Commet had no id of ours for the customer, and the user proved to
+-- have the address.
 --
 -- The order of locks: the customer, then users in the order of their ids.
 
--- Returns whether Commet was asked to create a customer for the user, and we do not know that there is
--- one of the user's own. What Commet says about the user may then be about somebody else, whose
--- customer has the same address.
+-- Returns whether Commet was asked to create a customer for the user, and we do not know yet
+-- whether it created one. Until then, what Commet says about the user may be about somebody else,
+-- whose customer has the same address.
 create or replace function awaits_customer(p_user text) returns boolean
 language sql stable as $$
     select coalesce((
@@ -20,8 +23,8 @@ language sql stable as $$
     ), false)
 $$;
 
--- Returns the id of the user that a customer is, null if there is none. p_customer is our id if the
--- customer has one, else Commet's.
+-- Returns the id of the user who has a customer, null if nobody has it. p_customer is our id for
+-- the customer, or Commet's if Commet has none of ours.
 create or replace function find_user(p_customer text) returns text
 language sql stable as $$
     select id from users where id = p_customer and not awaits_customer(id)
@@ -32,8 +35,9 @@ language sql stable as $$
     limit 1
 $$;
 
--- Returns whose subscription it is that Commet, asked about p_user, says is p_customer's: the id of a
--- user, an empty text if it is nobody's of ours, null if that is not known.
+-- Returns the id of the user who owns a subscription. Commet was asked about p_user and said that
+-- the subscription is p_customer's. Returns an empty text if it is nobody's of ours, null if the
+-- owner is not known.
 create or replace function owner_of(p_user text, p_customer text) returns text
 language sql stable as $$
     select case
@@ -47,7 +51,7 @@ language sql stable as $$
     end
 $$;
 
--- Notes a customer of whom we know nothing, so that the schedule asks Commet once who it is.
+-- Records a customer that we do not know, so that the schedule asks Commet once who it is.
 create or replace function note_customer(p_customer text) returns void
 language sql as $$
     insert into customers (id, due_at)
@@ -55,15 +59,16 @@ language sql as $$
     on conflict (id) do nothing
 $$;
 
--- Records what Commet said about a customer, and links it to the user whose id Commet has for it.
--- If it was another user's until then, that user loses it, and the subscriptions with it.
+-- Records what Commet said about a customer, and links the customer to the user whose id Commet has
+-- for it. If another user had the customer until then, that user loses it and its subscriptions.
 -- p_customer:
 --   id, external_id   Commet's id, and the id of ours that Commet has for the customer, or null
---   at                Commet's time of that; older news changes nothing. Null: Commet is asked
+--   at                Commet's time of this news; older news changes nothing. Null: Commet is asked
 --   email_key         the key of the address that Commet has for the customer, or null
---   ours              whether the customer was created by us for this very id
--- Commet links a customer by its address only while it answers our request for one. So what it says
--- five minutes after the answer, or before any request, somebody has decided.
+--   ours              whether we created the customer for exactly this id
+-- Commet links a customer by its address only while it answers our request for a customer. So if
+-- Commet reports a link before any request, or five minutes or more after an answer, a person has
+-- made the link.
 create or replace function record_customer(p_customer jsonb, p_now timestamptz) returns void
 language plpgsql as $$
 declare
@@ -95,8 +100,9 @@ begin
         or coalesce(v_named = v_holder, false)
         or coalesce(v_old.approved_for = v_named, false)
         or coalesce(v_old.external_id = v_named and not v_old.by_email, false)
-        -- Commet had no id of ours for it, and the customer's address is proven to be the user's. Not
-        -- the user's present address: that may be another one than Commet found the customer by.
+        -- Commet had no id of ours for the customer, and the user proved to have the customer's
+        -- address. The condition checks the customer's address (`email_key`), and not the user's
+        -- present one, because Commet may have found the customer by another address.
         or (
             v_old.changed_at is not null and v_old.external_id is null
             and is_address_proven(v_named, p_customer->>'email_key')
@@ -112,10 +118,12 @@ begin
     );
     update customers set
         external_id = v_named, changed_at = v_at, by_email = v_by_email,
-        -- A user who gets a customer that was made elsewhere may have subscriptions already.
+        -- A user may already have subscriptions of a customer that was created elsewhere, so ask
+        -- soon.
         due_at = case when external_id is distinct from v_named and not v_by_email
                            and not coalesce((p_customer->>'ours')::boolean, false) then now()
-                      -- If the request that found out does not set it right, the schedule does.
+                      -- Ask in a minute, in case the request that found this out does not correct
+                      -- it.
                       when v_by_email then now() + interval '1 minute'
                       else due_at end
     where id = v_id;
@@ -145,7 +153,7 @@ begin
 end
 $$;
 
--- Unlinks a customer that Commet does not know any more.
+-- Unlinks a customer that Commet no longer knows.
 create or replace function forget_customer(p_user text, p_customer text) returns void
 language sql as $$
     update customers set external_id = null, by_email = false
@@ -155,9 +163,10 @@ language sql as $$
     where id = p_user and commet_customer_id = p_customer;
 $$;
 
--- Allows a user to have a customer that Commet does not link to the user by itself. p_named is the id
--- of ours that Commet has for it. Returns null, or why not: 'unknown_user', 'customer_of_another' (the
--- customer is another user's) or 'has_a_customer' (the user has another one: nothing is merged).
+-- Allows a user to have a customer that Commet does not link to the user by itself. p_named is the
+-- id of ours that Commet has for the customer. Returns null, or why the user may not have it:
+-- 'unknown_user', 'customer_of_another' (another user has the customer) or 'has_a_customer' (the
+-- user has another customer, and customers are never merged).
 create or replace function approve_customer(
     p_user text, p_customer text, p_named text, p_author text, p_note text
 ) returns text
@@ -168,7 +177,7 @@ begin
     end if;
     if exists (select from users where commet_customer_id = p_customer and id <> p_user)
        or (p_named <> p_user and exists (select from users where id = p_named)
-           and not exists (  -- Commet named that user because of the address alone
+           and not exists (  -- Commet named that user only because of the address
                select from customers
                where id = p_customer and by_email and external_id = p_named
            )) then
@@ -187,7 +196,7 @@ begin
 end
 $$;
 
--- Has the schedule ask about a customer whose user appears only now.
+-- Makes the schedule ask Commet about a customer when the customer's user appears.
 create or replace function ask_about_customer() returns trigger
 language plpgsql security definer set search_path = pg_catalog, public, pg_temp as $$
 begin
@@ -200,8 +209,9 @@ create or replace trigger ask_about_customer_of_user
 after insert on users
 for each row execute function ask_about_customer();
 
--- Returns why a webhook about p_customer, who is no user's, is ignored. It is applied later if the user
--- appears ('unknown_customer'), but not if it is about somebody else who has the user's address.
+-- Returns why a webhook about p_customer is ignored, for a customer that no user has.
+-- 'unknown_customer': the webhook is applied later if the user appears. 'somebody_elses': the
+-- webhook is about somebody else who has the user's address, and is never applied.
 create or replace function why_ignored(p_customer text) returns text
 language sql stable as $$
     select case when exists (
@@ -209,7 +219,8 @@ language sql stable as $$
     ) then 'somebody_elses' else 'unknown_customer' end
 $$;
 
--- Has the schedule tell Commet a user's address and name, which differ from what Commet was told.
+-- Makes the schedule send a user's address and name to Commet, because they differ from those that
+-- Commet has.
 create or replace function note_contact(p_user text) returns void
 language sql as $$
     insert into contact_change as c (user_id) values (p_user)

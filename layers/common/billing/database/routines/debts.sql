@@ -1,7 +1,8 @@
 -- Debts. Every routine that changes a user's debts locks the user first (see 0004_usage.sql) and
 -- ends with settle_debts, so that `users.has_debt` and the offered link always fit the open debts.
 
--- Returns how many decimals amounts that are charged have; the list is that of billing/amounts.py.
+-- Returns how many decimals a charged amount of this currency has. billing/amounts.py has the same
+-- list.
 create or replace function decimals_of(p_currency text) returns integer
 language sql immutable as $$
     select case
@@ -13,8 +14,8 @@ language sql immutable as $$
     end
 $$;
 
--- The open debts that count, by user and currency: their amount is known, and their currency has a floor.
--- `is_debtor`: they add up to the floor of their currency.
+-- The open debts that count, by user and currency. A debt counts if its amount is known and its
+-- currency has a floor. `is_debtor`: the debts add up to the floor of their currency.
 create or replace view debtor as
 select d.user_id, f.currency, array_agg(d.id order by d.id) as debts, sum(d.amount) as amount,
        sum(d.amount - d.tax) as net, sum(d.amount) >= f.amount as is_debtor
@@ -23,9 +24,10 @@ join debt_floor f on f.currency = d.currency
 where d.ended_at is null and d.amount > 0
 group by d.user_id, f.currency, f.amount;
 
--- Writes what follows from the user's open debts: whether they are too much (`has_debt`) in any
--- currency, and whether the offered link still asks for exactly the debts of its currency, for which
--- the user is refused. The caller has locked the user.
+-- Updates `users.has_debt` and the offered link after the user's open debts changed. `has_debt` is
+-- true if the debts of any currency reach its floor. The offered link becomes 'superseded', unless
+-- it still asks for exactly the debts of its currency, and these reach the floor. The caller has
+-- locked the user.
 create or replace function settle_debts(p_user text) returns void
 language sql as $$
     update users u set has_debt = not u.has_debt
@@ -41,8 +43,9 @@ language sql as $$
       );
 $$;
 
--- Locks the users who have these debts, and p_user, until the transaction ends. Returns who has them now:
--- a debt gets another user when a person comes back (move_debts), also while this routine waits.
+-- Locks the users who have these debts, and p_user, until the transaction ends. Returns the ids of
+-- the users who have the debts now. A debt gets another user when a person comes back (move_debts);
+-- this may happen while the routine waits for a lock.
 create or replace function lock_debtors(p_debts bigint[], p_user text default null) returns text[]
 language plpgsql as $$
 declare
@@ -61,7 +64,7 @@ begin
 end
 $$;
 
--- Locks the user and settles: for reconcile, when the floor has changed.
+-- Locks the user and calls settle_debts. reconcile uses it when the floor has changed.
 create or replace function judge_debts(p_user text) returns void
 language plpgsql as $$
 begin
@@ -70,8 +73,9 @@ begin
 end
 $$;
 
--- Opens a debt, once for each source, whoever has the debt by now; a second call changes nothing. Returns
--- its id. p_amount is in major units and may be null while it is not known; p_tax is the part of it that is tax.
+-- Opens a debt, one for each source. If a debt with this source exists, whoever has it, nothing
+-- changes. Returns the id of the debt. p_amount is in major units, and null while the amount is not
+-- known. p_tax is the part of the amount that is tax.
 create or replace function open_debt(
     p_user text, p_kind text, p_source text, p_amount numeric, p_currency text, p_now timestamptz,
     p_tax numeric default 0
@@ -97,8 +101,9 @@ begin
 end
 $$;
 
--- Ends those of these debts that are open, whoever has them; returns how many. If they were paid or forgiven, the
--- deliveries they come from are resolved: a redrive would bill them a second time.
+-- Ends those of these debts that are open, whoever has them. Returns how many it ended. If the
+-- debts were paid or forgiven, resolves the deliveries they come from, because a redrive would bill
+-- those a second time.
 create or replace function end_debts(
     p_debts bigint[], p_by text, p_author text, p_note text, p_now timestamptz
 ) returns bigint
@@ -124,7 +129,8 @@ begin
 end
 $$;
 
--- Ends the debt that comes from a source, if it is open, whoever has it; returns how many were ended.
+-- Ends the debt with this source if it is open, whoever has it. Returns how many debts it ended (0
+-- or 1).
 create or replace function end_debt_of(
     p_kind text, p_source text, p_by text, p_now timestamptz
 ) returns bigint
@@ -134,8 +140,8 @@ language sql as $$
     where d.kind = p_kind and d.source = p_source and d.ended_at is null
 $$;
 
--- Writes what Commet says a debt is worth. Of a debt whose amount is known it changes nothing; an
--- amount of 0 ends the debt.
+-- Writes the amount that Commet names for a debt whose amount is not known. Does nothing if the
+-- amount is known. An amount of 0 ends the debt.
 create or replace function record_debt_amount(
     p_debt bigint, p_amount numeric, p_tax numeric, p_currency text, p_now timestamptz
 ) returns void
@@ -154,8 +160,8 @@ begin
 end
 $$;
 
--- Gives each lost delivery of these periods that has no debt one: the period's open debt, or a new
--- one if that debt stands on a payment link, because what a link asks for must not change. The
+-- Gives each lost delivery of these periods a debt, if it has none: the period's open debt, or a
+-- new debt if the open one is on a payment link, because the amount of a link must not change. The
 -- caller has locked the user.
 create or replace function open_lost_usage(p_user text, p_periods bigint[], p_now timestamptz)
 returns void
@@ -194,7 +200,8 @@ begin
 end
 $$;
 
--- Returns the user, and the accounts with which an erased user came back, one after the other.
+-- Returns the user's id and, if the user was erased, the ids of the accounts with which the person
+-- came back, each one after its predecessor.
 create or replace function heirs_of(p_user text) returns text[]
 language sql stable as $$
     with recursive heir as (
@@ -205,10 +212,11 @@ language sql stable as $$
     select array_agg(id) from heir
 $$;
 
--- Adds up what the lost deliveries of each of the user's open debts are worth, rounded once, and of the
--- debts of the account with which the person came back: the deliveries stay the old account's.
--- The amount is null if a price is not known, or if currencies differ. A debt without deliveries ends.
--- The caller has locked the user.
+-- Sets the amount of each open debt for lost usage to the sum of its lost deliveries, rounded once.
+-- It does so for the debts of the user, and for debts that moved to the account with which the
+-- person came back, because the deliveries remain with the old account. The amount is null if a
+-- price is not known, or if currencies differ. A debt without deliveries ends. The caller has
+-- locked the user.
 create or replace function price_lost_usage(p_user text, p_now timestamptz) returns void
 language plpgsql as $$
 declare
@@ -239,8 +247,9 @@ begin
 end
 $$;
 
--- Takes what was paid by one of our links: the debts on it end, whoever has them by now. What was paid beyond the debts that
--- were still open is `overpaid`, which rings. Returns whether the link was not known as paid.
+-- Records that one of our payment links was paid. The debts on it end, whoever has them by now. The
+-- part of the payment beyond the debts that were still open is written to `overpaid`, which raises
+-- an alarm. Returns false if the link was already recorded as paid.
 create or replace function complete_link(
     p_payment text, p_transaction text, p_now timestamptz
 ) returns boolean
@@ -272,9 +281,9 @@ begin
 end
 $$;
 
--- Applies what a webhook says about debts: {"void": invoice}, {"collected": invoice} or
--- {"link": payment, "transaction": id or null}, or {"refunded": payment}. `record_change` calls it
--- under the user's lock.
+-- Applies what a webhook says about debts. p_news is {"void": invoice}, {"collected": invoice},
+-- {"link": payment, "transaction": id or null} or {"refunded": payment}. `record_change` calls this
+-- routine under the user's lock.
 create or replace function record_debt_news(p_user text, p_news jsonb, p_now timestamptz)
 returns void
 language plpgsql as $$
@@ -292,10 +301,10 @@ begin
 end
 $$;
 
--- Offers the user's open debts of one currency on a payment link, and returns that link: when they are
--- paid, those of the next currency. `is_leased`: the caller
--- has to ask Commet for the link now, alone for 30 seconds. Neither leased nor with a url: another
--- request asks. No row if nothing is owed.
+-- Offers the user's open debts of one currency on a payment link, and returns that link. Debts of
+-- the next currency are offered when these are paid. `is_leased`: the caller must ask Commet for
+-- the link now; nobody else asks for 30 seconds. If the link is neither leased nor has a url,
+-- another request is asking. Returns no row if nothing is owed.
 create or replace function offer_debts(p_user text, p_now timestamptz)
 returns table (
     id bigint, debts bigint[], net numeric, currency text, payment_id text, url text,
@@ -307,7 +316,7 @@ declare
     v_leased boolean := false;
 begin
     perform from users u where u.id = p_user for no key update;
-    perform settle_debts(p_user);  -- a link of other debts is offered no more
+    perform settle_debts(p_user);  -- a link that asks for other debts is then no longer 'offered'
     insert into debt_link (user_id, debts, net, currency, created_at)
     select o.user_id, o.debts, o.net, o.currency, p_now
     from debtor o
@@ -329,7 +338,7 @@ begin
 end
 $$;
 
--- Remembers a live subscription that has ended, so that its invoices are looked through.
+-- Records a live subscription that has ended, so that reconcile looks through its invoices.
 create or replace function search_invoices() returns trigger
 language plpgsql as $$
 begin

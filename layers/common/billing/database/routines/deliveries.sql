@@ -1,11 +1,12 @@
--- Questions about the deliveries of one total. Shared by the routines that replace totals, close
--- periods and redrive deliveries; docs/usage-delivery.md says how these work together.
+-- Functions about the deliveries of one total. The routines that replace totals, close periods and
+-- redrive deliveries call them; docs/usage-delivery.md says how these work together.
 
--- Returns the event id of a delivery: Commet counts each event id once. It has at most 200
--- characters, and as a part of the idempotency key it travels in a header. So user and feature are
+-- Returns the event id of a delivery. Commet counts each event id once. The id has at most 200
+-- characters, and is sent in a header, as a part of the idempotency key. So user and feature are
 -- hashed if they are long or contain anything but printable ASCII.
--- Declared stable, like the functions it calls, because Postgres would not inline it otherwise. A
--- call that is not inlined, or a regular expression here, would cost more than the rest of a claim.
+-- The function is declared stable, like the functions that it calls, because otherwise Postgres
+-- would not inline it. A call that is not inlined, or a regular expression here, would cost more
+-- than the rest of a claim.
 create or replace function delivery_name(
     p_period bigint, p_user text, p_feature text, p_seq integer
 ) returns text
@@ -22,8 +23,8 @@ language sql stable as $$
     end
 $$;
 
--- Returns whether it is not known in which period Commet booked a part of a total, and so not at
--- which terms.
+-- Returns whether we do not know the period in which Commet booked some part of a total. The terms
+-- of that part are then not known either.
 create or replace function is_placement_unknown(p_period bigint, p_feature text) returns boolean
 language sql stable as $$
     select exists (
@@ -33,8 +34,8 @@ language sql stable as $$
     )
 $$;
 
--- Returns whether Commet has not answered a delivery of a total. The user is named so that Postgres
--- uses the small index on unsent deliveries.
+-- Returns whether a delivery of a total has no answer of Commet yet. The condition on the user lets
+-- Postgres use the small index on unsent deliveries.
 create or replace function is_unanswered(p_user text, p_period bigint, p_feature text)
 returns boolean
 language sql stable as $$
@@ -45,11 +46,11 @@ language sql stable as $$
     )
 $$;
 
--- Withholds what Commet booked in the first paid period of a delivery of the trial or free plan before
--- it: the delivery was sent before we had heard that the user pays. The part that occurred before
--- `paid_from` becomes a delivery of the paid period, which then has claimed more than it counts. So
--- Commet's total is lowered once it is quiet, or the credit is parked if the period is over. Returns that
--- part. The caller has locked the user and placed the delivery.
+-- Withholds usage of a trial or free plan that Commet booked in the first paid period. This happens
+-- if a delivery was sent before we heard that the user pays. The part of the delivery that occurred
+-- before `paid_from` becomes a delivery of the paid period, in which more is then claimed than
+-- counted. So Commet's total is lowered once the total is quiet, or a credit is parked if the
+-- period is over. Returns that part. The caller has locked the user and placed the delivery.
 create or replace function withhold_delivery(
     p_period bigint, p_feature text, p_seq integer, p_billed bigint
 ) returns numeric
@@ -67,7 +68,7 @@ begin
     if v_paid_from is null then
         return 0;
     end if;
-    -- Used since the user pays, and not placed there yet.
+    -- What was used since the user pays, less what is already placed in the paid period.
     v_paid := (
         select coalesce(sum(e.quantity), 0) from usage_event e
         where e.period = p_period and e.feature = p_feature and e.occurred_at >= v_paid_from
@@ -81,7 +82,7 @@ begin
     if v_part <= 0 then
         return 0;
     end if;
-    -- The earlier period first: totals are locked in the order of their periods.
+    -- The earlier period first, because totals are locked in the order of their periods.
     update usage_total set claimed = claimed - v_part, withheld = withheld + v_part
     where period = p_period and feature = p_feature;
     insert into usage_total as t (period, feature, total, claimed, seq)
@@ -106,9 +107,9 @@ begin
 end
 $$;
 
--- Places a delivery in doubt in the period that Commet booked it in (p_billed). If another period
--- counted the delivery, its quantity is added to `carried` there. Credits whose worth depended on it
--- are priced.
+-- Places a delivery that is in doubt in p_billed, the period in which Commet booked it. If another
+-- period counted the delivery, adds its quantity to `carried` of p_billed. Prices the credits whose
+-- worth depended on this placement.
 create or replace function place_delivery(
     p_period bigint, p_feature text, p_seq integer, p_billed bigint
 ) returns void
@@ -117,7 +118,8 @@ declare
     v_quantity numeric;
     v_withheld numeric;
 begin
-    -- A run that parks a credit either sees the delivery placed, or is seen by price_credits.
+    -- Lock the user first. So a run that parks a credit either sees that the delivery is placed, or
+    -- has parked the credit before price_credits reads it below.
     perform from users u join usage_period p on p.user_id = u.id where p.id = p_period
     for no key update of u;
     update usage_delivery set
@@ -135,9 +137,9 @@ begin
 end
 $$;
 
--- Returns how much of a total Commet has refused and therefore not billed: the sum of its parked
--- deliveries of kind 'event', without those that are `unconfirmed` (Commet may have counted them)
--- and those that a person has resolved.
+-- Returns how much of a total Commet has refused, and so has not billed. This is the sum of the
+-- total's parked deliveries of kind 'event', without those that are `unconfirmed` (Commet may have
+-- counted them) and those that a person has resolved.
 create or replace function refused_of(p_period bigint, p_feature text) returns numeric
 language sql stable as $$
     select coalesce(sum(d.quantity), 0)
@@ -146,11 +148,12 @@ language sql stable as $$
       and d.kind = 'event' and d.reason <> 'unconfirmed' and d.resolved_at is null
 $$;
 
--- Takes p_by off the refused deliveries of a total, the newest first. Returns the quantity taken
--- off. It is below p_by only if less was refused. It may be above p_by: if a double cannot carry
--- what is left of a delivery, the fraction is taken off as well and becomes growth again. A
--- delivery whose whole quantity is taken off is resolved. This is the only case in which a body
--- changes: Commet refused the old one, so it kept nothing of it. The caller then prices the user's
+-- Lowers the refused deliveries of a total by p_by, the newest first. Returns the quantity taken
+-- off. It is below p_by if less was refused. It is above p_by if a double cannot represent the rest
+-- of a delivery: then the fraction is taken off as well, and becomes growth again. A delivery whose
+-- whole quantity is taken off is resolved.
+-- Apart from erasure, this is the only routine that changes a delivery's body. That is safe,
+-- because Commet refused the old body and kept nothing of it. The caller then prices the user's
 -- debts again (price_lost_usage).
 create or replace function lower_refused(p_period bigint, p_feature text, p_by numeric)
 returns numeric

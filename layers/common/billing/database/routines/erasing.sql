@@ -1,9 +1,10 @@
--- Erasure in two steps, and what a person who comes back inherits
--- (docs/decisions/0038-erasure-and-export.md). The routines that erase run as the owner of the tables.
+-- Erasure in two steps, and what the account of a person who comes back gets of the erased one
+-- (docs/decisions/0038-erasure-and-export.md). The routines that erase run as the owner of the
+-- tables.
 
--- The first step, at once: sessions, password, tokens, mails, name, address and stored webhooks go.
--- What Commet needs (deliveries) and what is owed stays. Returns false where there is no such user.
--- May be repeated. p_entry is an entry of the audit trail.
+-- The first step, which happens at once: deletes sessions, password, tokens, mails, name, address
+-- and stored webhooks. Deliveries remain, because Commet needs them, and so do debts. Returns false
+-- if there is no such user. May be repeated. p_entry is an entry of the audit trail.
 create or replace function erase_user(p_user text, p_entry jsonb) returns boolean
 language plpgsql security definer set search_path = pg_catalog, public, pg_temp as $$
 declare
@@ -32,7 +33,8 @@ begin
     delete from mails where user_id = p_user;
     delete from mail_preferences where user_id = p_user;
     delete from attempts where key = any (attempts_of(p_user));
-    -- A webhook that was not applied yet keeps its payload until it is: Python strips it.
+    -- A webhook that was not applied yet keeps its payload until then, and loses it when it is
+    -- applied (retry_webhook).
     update webhooks set payload = null
     where (customer in (p_user, v_user.commet_customer_id) or user_id = p_user)
       and payload is not null and status in ('applied', 'ignored', 'unreadable');
@@ -40,7 +42,7 @@ begin
     where id = v_user.commet_customer_id or approved_for = p_user;
     update audit set note = null where user_id = p_user and note is not null;
     perform forget_pages(p_user);
-    -- An unproven account may be anybody's, so it overwrites nothing that is remembered of the person.
+    -- An unproven account may be anybody's, so it changes nothing that is remembered of the person.
     if v_user.person is not null and v_user.is_proven then
         update erasure set heir = p_user
         where user_id <> p_user
@@ -50,7 +52,8 @@ begin
             user_id = excluded.user_id, erased_at = now(),
             had_trial = had_trial_before(r), free_until = free_until_of(r);
     end if;
-    -- The trigger of contacts has Commet told: its address and name are overwritten by these.
+    -- A trigger on these columns makes the schedule send this address and no name to Commet, where
+    -- they overwrite the old ones.
     update users set
         email = 'erased-' || replace(gen_random_uuid()::text, '-', '') || '@erased.invalid',
         email_key = null, name = null, verified_at = null, person = null, erased_at = now()
@@ -59,7 +62,8 @@ begin
 end
 $$;
 
--- Forgets where the user could pay: whoever has such an address sees what the page says of its user.
+-- Deletes the addresses of the pages on which the user could pay: whoever has such an address can
+-- see personal data on the page.
 create or replace function forget_pages(p_user text) returns void
 language sql as $$
     update payment_trouble set recovery_url = null
@@ -68,7 +72,7 @@ language sql as $$
     update debt_link set url = null where user_id = p_user and url is not null;
 $$;
 
--- Keeps no address of a page of an erased user, whoever tells one later.
+-- Removes a page's address from every later row of an erased user.
 create or replace function keep_no_page() returns trigger
 language plpgsql as $$
 begin
@@ -109,9 +113,10 @@ language sql immutable as $$
     ]) as what
 $$;
 
--- The second step: replaces an id that was given by a product, and what a product wrote into the
--- ledger, in every table. Looks at p_limit entries of the ledger at most, or deletes as many keys; the
--- next call goes on after them. Returns whether the step is done; null where the user is not erased.
+-- The second step: replaces, in every table, an id that a product gave, and the texts that a
+-- product wrote into the ledger. Looks at p_limit entries of the ledger at most, or deletes that
+-- many keys. The next call goes on after them. Returns whether the step is done; null if the user
+-- is not erased.
 create or replace function replace_erased(p_user text, p_limit integer) returns boolean
 language plpgsql security definer set search_path = pg_catalog, public, pg_temp as $$
 declare
@@ -131,8 +136,8 @@ begin
     if not found then
         return exists (select from erasure where user_id = p_user);
     end if;
-    -- Keys are the product's own texts. Nobody knows the new ones; they only have to differ. A new key
-    -- that comes later in the order is looked at once more.
+    -- Keys are the product's own texts. The new keys are random; they only have to differ. A new
+    -- key that comes later in the order is read once more.
     with part as materialized (
         select n.idempotency_key, n.feature, n.fingerprint from usage_event n
         where n.user_id = p_user and (n.idempotency_key, n.feature) > (v_done_key, v_done_feature)
@@ -170,7 +175,8 @@ begin
     if v_count = p_limit then
         return false;
     end if;
-    -- A reservation that was confirmed meanwhile has booked an entry behind the position.
+    -- A reservation that was confirmed meanwhile may have booked an entry before the stored
+    -- position: then begin again.
     if p_user <> v_new and exists (select from usage_event where user_id = p_user
                                    and (idempotency_key, feature) <= (v_done_key, v_done_feature)) then
         update erasure set done_key = '', done_feature = '' where user_id = p_user;
@@ -178,7 +184,7 @@ begin
     end if;
     update usage_credit set user_id = v_new, idempotency_key = 'erased:' || gen_random_uuid()
     where user_id = p_user;
-    -- Twice, because each half has an index.
+    -- Two updates, because each has an index.
     update usage_reservation set
         user_id = v_new, idempotency_key = 'erased:' || gen_random_uuid(), fingerprint = '',
         properties = null
@@ -192,7 +198,7 @@ begin
         note = null
     where period = any (v_periods);
     update usage_drift set user_id = v_new where user_id = p_user;
-    -- The key of a correction is the product's own text.
+    -- `data.key` is the key of a correction, which is the product's own text.
     update outgoing_event set user_id = v_new, data = data - 'key' where user_id = p_user;
     delete from overage_due where user_id = p_user;
     delete from threshold where user_id = p_user;
@@ -205,7 +211,7 @@ begin
     where (customer in (v_new, v_customer) or user_id = v_new) and payload is not null;
     update customers set external_id = v_new where external_id = p_user;
     update customers set approved_for = v_new, approved_note = null where approved_for = p_user;
-    -- A user acts on the own account only.
+    -- Replace the actor too: an actor of kind 'user' is always the user's own account.
     update audit set
         user_id = v_new, note = null,
         actor = case when actor_kind = 'user' and actor = p_user then v_new else actor end
@@ -215,18 +221,18 @@ begin
     delete from plan_change_lease where user_id = p_user;
     perform forget_pages(p_user);
     update users set name = null where id = p_user and name is not null;
-    -- Commet is told for as long as it takes.
+    -- A contact change of a user with a customer remains until Commet has taken it.
     delete from contact_change where user_id = p_user and v_customer is null;
     delete from attempts where key = any (attempts_of(p_user));
     update debt set note = null where user_id = p_user;
     update debt set source = replace(source, p_user, v_new)
     where user_id = p_user and p_user <> v_new and position(p_user in source) > 0;
     update erasure set heir = v_new where heir = p_user;
-    -- The foreign keys follow.
+    -- Foreign keys with `on update cascade` change the other tables.
     update users set id = v_new where id = p_user and id <> v_new;
     update erasure set
         finished_at = now(), done_key = '', done_feature = '',
-        -- Sixty days may be over before Commet has let everything end.
+        -- Sixty days may pass before everything of the user has ended at Commet.
         due_at = case when ended_at is null or renamed_at is null
                       then now() + interval '1 hour' end,
         given_sha256 = case when p_user <> v_new then sha256(convert_to(p_user, 'UTF8')) end
@@ -243,8 +249,9 @@ begin
 end
 $$;
 
--- Returns whether a user owes something, or may turn out to: a dispute, an invoice, or usage that is not
--- delivered. An id that a product wants again is given up before all that is decided.
+-- Returns whether a user owes something, or may owe something later, because of a dispute, an
+-- invoice, or usage that is not delivered. A product may want an erased id again before all that is
+-- decided.
 create or replace function may_owe(p_user text) returns boolean
 language sql stable as $$
     select exists (select from debt d where d.user_id = p_user and d.ended_at is null)
@@ -269,7 +276,8 @@ language sql stable as $$
         or exists (select from subscriptions s where s.user_id = r.user_id and s.had_trial)
 $$;
 
--- Returns until when a remembered person has had what a free plan includes; null: not at all.
+-- Returns until when a remembered person has already had the included quantity of a free plan;
+-- null: the person never had a free plan.
 create or replace function free_until_of(r remembered) returns timestamptz
 language sql stable as $$
     select greatest(
@@ -279,8 +287,8 @@ language sql stable as $$
     )
 $$;
 
--- Gives a user what is remembered of the person: that there was a trial, the free period, and the open
--- debts. Nothing else of the erased account.
+-- Gives a user what is remembered of the person: whether there was a trial, the end of the free
+-- period, and the open debts. The user gets nothing else of the erased account.
 create or replace function inherit() returns trigger
 language plpgsql security definer set search_path = pg_catalog, public, pg_temp as $$
 declare
@@ -302,7 +310,7 @@ begin
 end
 $$;
 
--- An own account inherits when its address is proven: before that it may be anybody's.
+-- An own account inherits when its address is proven. Before that, the account may be anybody's.
 create or replace trigger new_user_inherits
 after insert on users
 for each row
@@ -319,7 +327,7 @@ when (
 )
 execute function inherit();
 
--- Makes the open debts of an erased user those of the same person's new account.
+-- Moves the open debts of an erased user to the same person's new account.
 create or replace function move_debts(p_from text, p_to text) returns void
 language plpgsql as $$
 begin
@@ -332,8 +340,8 @@ begin
 end
 $$;
 
--- Returns the id of ours that a customer has whom Commet calls p_named: the pseudonym of an erased
--- user, or the id that the pseudonym has replaced, is that user.
+-- Returns our present id of a customer that Commet calls p_named. If p_named is the pseudonym of an
+-- erased user, or the id that the pseudonym has replaced, this is the id of the erased user.
 create or replace function present_id(p_named text) returns text
 language sql stable as $$
     select coalesce(
@@ -346,13 +354,14 @@ language sql stable as $$
     )
 $$;
 
--- Returns whether a customer of a webhook is an erased user.
+-- Returns whether the customer that a webhook names is an erased user.
 create or replace function is_erased(p_customer text) returns boolean
 language sql stable as $$
     select exists (select from users u where u.id = find_user(p_customer) and u.erased_at is not null)
 $$;
 
--- Makes the erasure of a user due again whose subscription begins: somebody paid an old checkout page.
+-- Makes the erasure of a user due again when a subscription of the user begins, because somebody
+-- paid on an old checkout page.
 create or replace function end_again() returns trigger
 language plpgsql as $$
 begin

@@ -1,17 +1,19 @@
 -- Deliveries of outgoing events to the product's endpoints (docs/decisions/0051).
 
--- How long an event of a user is waited for before the endpoint gets the user's later ones.
+-- Returns how long the later events of a user wait for a failing event of the same user.
 create or replace function event_patience() returns interval
 language sql immutable as $$ select interval '1 hour' $$;
 
--- After how long a delivery is given up, and an endpoint that takes nothing is switched off.
+-- Returns the time after which a failing delivery is given up. An endpoint that takes nothing for
+-- as long is switched off.
 create or replace function event_given_up_after() returns interval
 language sql immutable as $$ select interval '3 days' $$;
 
--- Whether a user's later events may be sent before this pending one: it has failed for an hour, is
--- not being sent, and is not due. If the endpoint has taken nothing since the first failure, the
--- endpoint may be down rather than the event be at fault: then later events are only tried right
--- after this one was, so that all arrive in order when the endpoint is back.
+-- Returns whether a user's later events may be sent before this pending one. They may if this event
+-- has failed for an hour, no run is sending it, and it is not due. If the endpoint has taken
+-- nothing since the first failure, the cause may be the endpoint, and not the event. Then the later
+-- events may be sent only within two minutes after an attempt of this event, so that all events
+-- arrive in order when the endpoint is back.
 create or replace function may_be_overtaken(p_delivery event_delivery, p_succeeded timestamptz)
 returns boolean
 language sql stable as $$
@@ -22,7 +24,8 @@ language sql stable as $$
             or p_delivery.attempted_at > now() - interval '2 minutes')
 $$;
 
--- Leases up to p_free[i] deliveries that are due at p_endpoints[i], each in the order of places.
+-- Leases deliveries that are due: up to p_free[i] of endpoint p_endpoints[i], in the order of
+-- places.
 create or replace function lease_event_deliveries(
     p_endpoints text[], p_free integer[], p_lease interval
 ) returns table (endpoint text, event uuid, attempt integer)
@@ -36,8 +39,9 @@ language sql as $$
             from event_delivery d
             where d.endpoint = room.endpoint and d.state = 'pending' and d.due_at <= now()
               and (d.leased_until is null or d.leased_until <= now())
-              -- Of a user, one delivery is next: the first that may not be overtaken. The
-              -- subquery is no join, which would compare all that wait with each other.
+              -- Each user has one next delivery: the first that may not be overtaken. This is a
+              -- subquery and not a join, because a join would compare all waiting deliveries with
+              -- each other.
               and d.place = (
                   select e.place from event_delivery e
                   where e.endpoint = d.endpoint and e.user_id = d.user_id
@@ -58,9 +62,10 @@ language sql as $$
     returning d.endpoint, d.event, d.attempts
 $$;
 
--- Records what became of attempt p_attempt. p_reason is null where the endpoint took the event.
--- p_pause is how long the next attempt waits. An attempt that another has followed changes nothing,
--- unless it was taken. Returns why the endpoint was switched off by it: 'failures', 'gone' or null.
+-- Records the outcome of attempt p_attempt. p_reason is null if the endpoint took the event.
+-- p_pause is the time until the next attempt. If another attempt has begun since, a failure is not
+-- recorded, but a success is. If this attempt caused the endpoint to be switched off, returns the
+-- reason, 'failures' or 'gone'; otherwise null.
 create or replace function record_event_attempt(
     p_endpoint text, p_event uuid, p_attempt integer,
     p_status integer, p_reason text, p_milliseconds integer, p_pause interval
@@ -74,7 +79,8 @@ declare
     v_gives_up boolean;
     v_off text;
 begin
-    -- One recording at a time for an endpoint: the endpoint's own columns sum up all its attempts.
+    -- The lock makes recordings about one endpoint run one after the other, because the endpoint's
+    -- columns summarise all its attempts.
     select p.failing_since, p.succeeded_at, p.disabled_at is not null
     into v_failing, v_succeeded, v_is_off
     from event_endpoint p where p.id = p_endpoint for no key update;
@@ -93,7 +99,7 @@ begin
             last_reason = null
         where endpoint = p_endpoint and event = p_event and state <> 'sent';
         if v_failing is not null then
-            -- The endpoint is back, so nothing waits any longer.
+            -- The endpoint is back, so all its pending deliveries become due now.
             update event_delivery set due_at = now()
             where endpoint = p_endpoint and state = 'pending' and due_at > now();
         end if;
@@ -115,7 +121,8 @@ begin
         return null;
     end if;
 
-    -- If the endpoint took others since this one first failed, the event is at fault.
+    -- If the endpoint took other events after this event first failed, the cause is the event. Only
+    -- otherwise is the endpoint marked as failing.
     if v_succeeded is null or v_succeeded < v_failed then
         v_failing := coalesce(v_failing, now());
     end if;
@@ -134,9 +141,9 @@ begin
 end
 $$;
 
--- Sends events to an endpoint again, or for the first time: p_event, or all from p_from up to
--- p_to that the endpoint wants, p_limit at most. Events that wait already go on waiting. Returns how
--- many now wait that did not.
+-- Sends events to an endpoint again, or for the first time: p_event, or all events from p_from up
+-- to p_to that the endpoint wants, p_limit at most. Events that are already pending remain as they
+-- are. Returns how many events became pending.
 create or replace function redeliver_events(
     p_endpoint text, p_event uuid, p_from timestamptz, p_to timestamptz, p_after bigint,
     p_limit integer

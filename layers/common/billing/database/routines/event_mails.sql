@@ -1,6 +1,6 @@
 -- Mails to users about outgoing events. docs/mail.md.
 
--- Returns the types of outgoing events of which a user may get a mail.
+-- Returns the types of outgoing events that may cause a mail to the user.
 create or replace function mailed_types() returns text[]
 language sql immutable as $$
     select array[
@@ -9,8 +9,8 @@ language sql immutable as $$
     ]
 $$;
 
--- Returns the kind of the mail about an outgoing event, and what its text is made from. Both are null
--- for an event without a mail.
+-- Returns the kind of the mail about an outgoing event, and the fields for its text. Both are null
+-- if the event causes no mail.
 create or replace function mail_of_event(
     p_event outgoing_event, out kind text, out fields jsonb
 )
@@ -48,9 +48,10 @@ language sql stable as $$
     ) as m
 $$;
 
--- Returns the address to which mails about events go; null if the user gets none. It is the proven
--- address of an own account, or the address that the identity provider told. A user whom a product
--- registered, and an address that was changed here and not proven, get none.
+-- Returns the user's address for mails about events; null if the user gets none. It is the proven
+-- address of an own account, or the address that the identity provider reported. A user whom a
+-- product registered gets none, and neither does an address that was changed here and is not
+-- proven.
 create or replace function address_for_event_mails(p_user text) returns text
 language sql stable as $$
     select u.email
@@ -61,9 +62,9 @@ language sql stable as $$
            or i.email_sha256 = sha256(convert_to(u.email, 'UTF8')))
 $$;
 
--- Queues the mails about outgoing events, one for each event at most. The caller has locked the users,
--- so that nobody is erased meanwhile, and calls this in the transaction that places the events. Users
--- who have switched off mails of a kind get none of it.
+-- Queues the mails about outgoing events, at most one for each event. The caller has locked the
+-- users, so that none of them is erased meanwhile, and calls this in the transaction that places
+-- the events. Users who have switched off a kind of mail get no mail of that kind.
 create or replace function queue_event_mails(p_events uuid[]) returns void
 language plpgsql security definer set search_path = pg_catalog, public, pg_temp as $$
 declare
@@ -91,13 +92,14 @@ begin
 end
 $$;
 
--- Replaces what a user has chosen about mails, and writes p_entry into the audit trail if that changes
--- anything. Returns null for a user who is unknown or erased.
+-- Replaces a user's mail preferences. If that changes anything, writes p_entry into the audit
+-- trail. Returns null if the user is unknown or erased.
 create or replace function change_mail_preferences(p_user text, p_thresholds boolean, p_entry jsonb)
 returns boolean
 language plpgsql as $$
 begin
-    -- Nobody is erased meanwhile, and two changes follow each other.
+    -- The lock keeps the user from being erased meanwhile, and makes two changes run one after the
+    -- other.
     perform from users where id = p_user and erased_at is null for no key update;
     if not found then
         return null;

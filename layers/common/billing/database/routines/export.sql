@@ -1,5 +1,6 @@
--- What the export of a person shows of tables that most functions may not read: all columns but
--- those from which a password, a link or a mail could be made. Views read with their owner's rights.
+-- Views for the export of a person, on tables that most functions may not read. They show all
+-- columns except those from which somebody could make a password, a link or a mail. A view reads
+-- with its owner's rights.
 
 create or replace view exported_passwords as
 select user_id, changed_at from passwords;

@@ -1,15 +1,17 @@
--- Users whom an identity provider brings. With `security definer` these routines run with the rights of
--- the tables' owner, so that a role that cannot write users can still have one appear.
+-- Users whom an identity provider brings. With `security definer` these routines run with the
+-- rights of the tables' owner, because the caller's role may not write `users`.
 
--- The user whom an issuer calls by this subject. A user who is not known yet appears with the id p_new.
--- Whose address it is says nothing about who it is: no other user is ever looked for by it.
+-- Returns the user whom an issuer calls by this subject. If there is none, creates the user with
+-- the id p_new. Users are never looked up by address, because an address does not say who somebody
+-- is.
 --
--- p_email and p_name, where the token has them, become the user's contact, but only if the issuer says
--- something else than before: what was changed here or by the product stays. The token was issued at
--- p_issued_at; one that is older than the newest that changed something changes nothing. An ID token and
--- an access token of one sign-in are equally old.
--- p_is_proven: the user has proved to have the address. p_entry goes into the audit trail if the user is
--- new. No row for a token from before the person was erased.
+-- p_email and p_name, if the token has them, become the user's contact data, but only if they
+-- differ from what the issuer said before. So values that were changed here or by the product
+-- remain. p_issued_at is when the token was issued. A token that is older than the newest one that
+-- changed something changes nothing. An ID token and an access token of one sign-in have the same
+-- time.
+-- p_is_proven: the user has proved to have the address. If the user is new, p_entry goes into the
+-- audit trail. Returns no row for a token from before the person was erased.
 create or replace function user_of_identity(
     p_issuer text, p_subject text, p_new text, p_email text, p_email_key text, p_is_proven boolean,
     p_name text, p_issued_at timestamptz, p_now timestamptz, p_entry jsonb
@@ -28,7 +30,7 @@ declare
     v_is_new_name boolean;
     v_person bytea := sha256(convert_to(p_issuer || chr(31) || p_subject, 'UTF8'));
 begin
-    -- An update first would write with every request.
+    -- Read first, because an update at this place would write a row with every request.
     return query
         select u.id, u.email, u.name, false
         from identities i join users u on u.id = i.user_id
@@ -49,7 +51,7 @@ begin
     ) then
         return;
     end if;
-    -- Of two first requests at once, the second waits here until the first has committed.
+    -- If two first requests run at once, the second waits here until the first has committed.
     insert into identities (
         issuer, subject, user_id, created_at, told_at, email_sha256, name_sha256, proven_email_key
     ) values (
@@ -67,7 +69,8 @@ begin
         return;
     end if;
 
-    -- Of two tokens that come at once, the newer one has the last word.
+    -- The lock orders two tokens that come at once; the condition below keeps the values of the
+    -- newer one.
     select i.user_id, i.told_at, i.email_sha256, i.name_sha256
     into v_user, v_told_at, v_told_email, v_told_name
     from identities i

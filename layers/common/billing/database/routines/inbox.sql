@@ -1,7 +1,9 @@
--- Commet's webhooks: a webhook is stored and applied in one statement, or neither.
+-- Commet's webhooks. One statement stores a webhook and applies it, so either both happen or
+-- neither.
 
--- Notes whose a webhook about who a customer is was: that of the user who has the customer by now. If Commet
--- linked the customer by its address, the webhook is about somebody else, and its content goes.
+-- Writes into `webhooks.user_id` whose webhook about a customer it was: the user who has the
+-- customer now. If Commet linked the customer by its address, the webhook is about somebody else,
+-- so its payload is deleted.
 create or replace function note_whose(p_id text, p_customer text) returns void
 language sql as $$
     update webhooks set
@@ -12,11 +14,11 @@ language sql as $$
     where id = p_id
 $$;
 
--- Stores a webhook and applies its change. Returns 'duplicate' if its id was stored before, else
--- the status its row got: 'applied' if it has a change of one of our users or news about a customer
--- (record_customer), else p_status
--- ('ignored', 'unreadable', or 'other_mode', which is stored as ignored). p_change is null if the
--- webhook changes nothing in the mirror.
+-- Stores a webhook and applies its change. Returns 'duplicate' if a webhook with this id is stored
+-- already, else the status of the new row. The status is 'applied' if the webhook has a change of
+-- one of our users or news about a customer (record_customer), else p_status ('ignored',
+-- 'unreadable', or 'other_mode', which is stored as ignored). p_change is null if the webhook
+-- changes nothing in the mirror.
 create or replace function receive_webhook(
     p_id text, p_type text, p_mode text, p_customer text, p_at timestamptz, p_payload bytea,
     p_status text, p_change jsonb, p_now timestamptz
@@ -26,7 +28,7 @@ declare
     v_user text := find_user(p_customer);
     v_status text := case when p_status = 'other_mode' then 'ignored' else p_status end;
     v_why text := case when p_status = 'other_mode' then p_status end;
-    -- About somebody who only has the same address as our user: nothing of the content is kept.
+    -- True for a webhook about somebody else who has our user's address. Its payload is not stored.
     v_others boolean := p_status <> 'other_mode' and v_user is null
         and not coalesce(p_change ? 'customer', false)
         and why_ignored(p_customer) = 'somebody_elses';
@@ -43,7 +45,8 @@ begin
            case when e.id is null then p_customer else e.id end, v_user, p_at,
            case when e.id is null and not v_others then p_payload end, v_status, v_why
     from (select 1) as one
-    -- Of an erased user nothing of the content is kept, nor an id that was replaced.
+    -- If the webhook is about an erased user, neither its payload nor an id that was replaced is
+    -- stored.
     left join users e on e.id = find_user(p_customer) and e.erased_at is not null
     on conflict (id) do nothing;
     if not found then
@@ -57,7 +60,8 @@ begin
     elsif v_status = 'applied' then
         perform record_change(v_user, p_at, p_change, p_now);
     end if;
-    -- An erasure at the same moment has ended by now, or waits for this webhook and finds its row.
+    -- This lock waits for an erasure that runs at the same moment. An erasure that starts later
+    -- waits for this statement, and then finds the webhook's row.
     perform from users where id = find_user(p_customer) for no key update;
     update webhooks set payload = null
     where id = p_id and payload is not null and is_erased(p_customer);
@@ -65,8 +69,8 @@ begin
 end
 $$;
 
--- Tries a failed webhook of the inbox again. Returns its new status, 'applied' or 'ignored'; null
--- if the webhook is not failed, because another run was faster.
+-- Tries a failed webhook again. Returns its new status, 'applied' or 'ignored'. Returns null if the
+-- webhook is no longer failed, because another run has applied it.
 create or replace function retry_webhook(
     p_id text, p_customer text, p_at timestamptz, p_change jsonb, p_now timestamptz
 ) returns text
@@ -97,8 +101,8 @@ begin
     update webhooks set
         status = v_status, due_at = null, error = v_why,
         user_id = case when p_change ? 'customer' then user_id else v_user end,
-        -- Housekeeping drops old payloads, but not of failed webhooks. If it has passed this
-        -- webhook already, the payload must be dropped here.
+        -- Housekeeping deletes old payloads, but not of failed webhooks. If it has passed this
+        -- webhook already, the payload has to be deleted here.
         payload = case when is_erased(customer) or v_why = 'somebody_elses' then null when received_at > (
             select (c.position->>'received_at')::timestamptz from rounds c
             where c.name = 'inbox_payloads'
@@ -109,7 +113,7 @@ end
 $$;
 
 -- Makes ignored webhooks of an unknown customer due again when the user appears, or is linked to
--- the customer. A trigger on `users` calls it.
+-- the customer. This is a trigger on `users`.
 create or replace function wake_webhooks() returns trigger
 language plpgsql security definer set search_path = pg_catalog, public, pg_temp as $$
 begin

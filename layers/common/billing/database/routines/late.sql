@@ -1,9 +1,11 @@
--- Usage that belongs to a period that is over: of a trial or a free plan that somebody paid after, and
--- usage reported shortly after access ended (docs/decisions/0034-where-late-usage-belongs.md).
+-- Usage that belongs to a period that is over: usage of a trial or free plan that a paid period has
+-- followed, and usage that is reported shortly after access ended
+-- (docs/decisions/0034-where-late-usage-belongs.md).
 
--- Completes the row of a period that begins. `is_trial`: Commet bills nothing of it. If a trial or free
--- plan led here without a gap, `free_period` names its period and `paid_from` the moment until which
--- usage belongs there, although Commet's new period begins at midnight of that day.
+-- Sets columns of a period that begins. `is_trial`: Commet bills nothing of the period. If a trial
+-- or free plan led to this period without a gap, `free_period` is that earlier period. Usage before
+-- `paid_from` belongs to `free_period`, although Commet's new period begins at midnight of that
+-- day.
 create or replace function begin_period() returns trigger
 language plpgsql as $$
 declare
@@ -27,7 +29,8 @@ begin
     new.paid_from := least(
         v_before.closed_at,
         case when v_before.is_trial then coalesce(v_subscription.trial_ends_at, v_before.ends_at) end,
-        -- If the plan changed, it was paid when it changed, not when we heard of it.
+        -- If the plan changed, the user pays since the time of that change, and not since we heard
+        -- of it.
         case when v_before.subscription_id = new.subscription_id
                   and v_before.plan_id <> new.plan_id
              then to_timestamp((v_subscription.known_at->>'plan_id')::numeric) end
@@ -40,7 +43,8 @@ create or replace trigger begin_usage_period
 before insert on usage_period
 for each row execute function begin_period();
 
--- A provisional period of a trial may turn out to be the first paid one: then it is billed.
+-- A provisional period of a trial may turn out to be the first paid period. Then its usage is
+-- billed.
 create or replace function end_trial_period() returns trigger
 language plpgsql as $$
 begin
@@ -58,13 +62,14 @@ for each row
 when (old.is_trial and new.closed_at is null)
 execute function end_trial_period();
 
--- Returns whether Commet bills nothing of a period: usage of it is not delivered once it is over,
--- because Commet would book it in the paid period that follows.
+-- Returns whether Commet bills nothing of a period. Usage of such a period is not delivered once
+-- the period is over, because Commet would book the usage in the paid period that follows.
 create or replace function is_unbilled(p usage_period) returns boolean
 language sql stable as $$ select p.is_free or p.is_trial $$;
 
--- When a trial or free period is closed, what was not sent of it stays here. Deliveries that no run has
--- tried are taken back. A period that is opened again is delivered again.
+-- When a trial or free period is closed, marks its undelivered usage as withheld. Deletes
+-- deliveries that no run has tried to send. If the period is opened again, nothing is withheld any
+-- more.
 create or replace function withhold_usage() returns trigger
 language plpgsql as $$
 begin
@@ -73,7 +78,8 @@ begin
         where period = new.id and withheld > 0;
         return null;
     end if;
-    -- Waits for a claim that is under way: its deliveries have to be seen below.
+    -- This lock waits for a claim that is running, so that the statement below sees the claim's
+    -- deliveries.
     perform from usage_total where period = new.id order by feature for no key update;
     with taken_back as (
         delete from usage_delivery d
@@ -100,8 +106,9 @@ for each row
 when ((old.closed_at is null) <> (new.closed_at is null) and (new.is_free or new.is_trial))
 execute function withhold_usage();
 
--- Returns when the access that runs in p_period began: the start of the first of the periods that led to
--- it without a gap. Periods of one subscription have no gap between them. Not looked for beyond p_since.
+-- Returns when the access that includes p_period began: the start of the first of all periods that
+-- led to p_period without a gap. There is no gap between two periods of one subscription. Periods
+-- before p_since are not searched.
 create or replace function access_began(p_period bigint, p_since timestamptz)
 returns timestamptz
 language sql stable as $$
@@ -125,8 +132,9 @@ language sql stable as $$
     select min(starts_at) from chain
 $$;
 
--- Returns the user's last period, and the moment at which access in it ended or is known to end. No row
--- if there never was one. p_before: only periods that began before it.
+-- Returns the user's last period, and the time at which access in that period ended or is known to
+-- end. Returns no row if the user never had a period. p_before: only periods that began before
+-- p_before.
 create or replace function last_access(p_user text, p_statuses text[], p_before timestamptz)
 returns table (period bigint, ended_at timestamptz)
 language sql stable as $$
@@ -145,14 +153,15 @@ language sql stable as $$
     limit 1
 $$;
 
--- Returns where usage of p_occurred belongs, if not in the running period p_period; no row if it belongs
--- there. p_code is why usage of this moment is refused, null if it is not.
---   code    'before_subscription', if it belongs nowhere; else null
---   period  the period that is over, with the other columns as in usage_standing:
---   beyond  included less carried, null if it has no overage
--- Usage of a trial or free plan counts against its included quantity and has no overage. Usage that
--- occurred before access ended and comes within p_grace has overage as while access ran, in good
--- standing.
+-- Returns where usage of time p_occurred belongs. Returns no row if it belongs in the running
+-- period p_period. p_code is why usage of this moment is refused, null if it is not.
+--   code    why the usage is refused: 'before_subscription', if it belongs to no period, or
+--           'feature_not_in_plan'; null if it is not refused
+--   period  the period that is over; the other columns are those of usage_standing
+--   beyond  the included quantity less `carried`; null if the usage may not have overage
+-- Usage of a trial or free plan counts against the included quantity of that plan and has no
+-- overage. Usage that occurred before access ended, and is reported within p_grace, may have
+-- overage in good standing, as while access ran.
 create or replace function late_place(
     p_user text, p_feature text, p_occurred timestamptz, p_period bigint, p_code text,
     p_now timestamptz, p_statuses text[], p_grace interval
@@ -181,7 +190,8 @@ begin
         select a.period into v_period
         from last_access(p_user, p_statuses, coalesce(v_began, 'infinity')) as a
         where p_occurred < a.ended_at and p_now < a.ended_at + p_grace
-          -- If access is in doubt before its known end, Commet decides.
+          -- If access is in doubt before its known end, only Commet can decide, so nothing is
+          -- booked.
           and (p_code is distinct from 'access_unconfirmed' or a.ended_at <= p_now);
     end if;
     if v_period is not null then
@@ -227,7 +237,8 @@ begin
             where p.id = v_period
               and (
                   o.kept
-                  -- The entitlements are still those of the period, unless a free plan was left.
+                  -- The present entitlements are still those of the period, unless the user left a
+                  -- free plan.
                   or (p_code is not null or p.is_trial)
                      and e.type = 'usage' and e.model is not distinct from 'metered'
                      and (e.allowed or e.included > 0 or e.unlimited or e.overage_enabled)

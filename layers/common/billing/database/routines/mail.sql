@@ -1,13 +1,14 @@
 -- Mails to people. docs/mail.md.
 
--- Returns the digest that is equal for every spelling of one address, but for a domain that is
--- written in punycode once and once not.
+-- Returns the digest of an address. Different spellings of one address have the same digest, except
+-- if one of them has the domain in punycode.
 create or replace function address_digest(p_address text) returns bytea
 language sql immutable as $$
     select sha256(convert_to(lower(normalize(p_address, nfkc) collate "C"), 'UTF8'))
 $$;
 
--- Returns whether the address gets no mail, because a mail to it came back or was called unwanted.
+-- Returns whether no mail is sent to the address, because a mail to it came back or was called
+-- unwanted.
 create or replace function is_suppressed(p_address text) returns boolean
 language sql stable as $$
     select exists (
@@ -15,8 +16,8 @@ language sql stable as $$
     )
 $$;
 
--- Counts one use of p_key in the hour of p_now. Returns false, and counts nothing, if that would be
--- more than p_limit. Uses of one key at the same moment wait for each other.
+-- Counts one use of p_key in the hour of p_now. If there were p_limit uses already, counts nothing
+-- and returns false. Two calls with the same key at one moment run one after the other.
 create or replace function take_turn(p_key text, p_limit integer, p_now timestamptz)
 returns boolean
 language plpgsql as $$
@@ -33,25 +34,26 @@ create or replace function is_about_threshold(p_kind text) returns boolean
 language sql immutable as $$ select p_kind in ('usage_threshold', 'spend_threshold') $$;
 
 -- Queues one mail to a user and returns its id. Returns null, and queues nothing, if the address is
--- suppressed or a limit is used up. Callers answer alike in both cases.
+-- suppressed or a limit is used up. Callers give the same answer in both cases, so that nobody
+-- learns which addresses are suppressed.
 --
 -- p_kind, and what p_fields has for it:
 --   verify_email          {"token_id"}  a link that proves that the address is the user's
---   email_changing        {"token_id"}  the same, to the new address of an account
+--   email_changing        {"token_id"}  the same link, to the new address of an account
 --   reset_password        {"token_id"}  a link to set a new password
 --   sign_in_link          {"token_id"}  a link to sign in from somewhere new
 --   email_changed_notice  {}            to the old address
 --   password_changed      {}
 --   usage_threshold, spend_threshold, payment_failed, trial_ending
---                         what mail_of_event makes of an outgoing event
--- A token_id is the text that billing.accounts.tokens computes the token from. "expires_at" says
--- when a link ends: the mail is not sent later. Without it a mail is given up after a day, a notice
--- after three. p_fields has nothing else, and never a secret.
+--                         the fields that mail_of_event makes of an outgoing event
+-- billing.accounts.tokens computes the token from token_id. "expires_at" is when the link ends: the
+-- mail is not sent after that time. Without it, a mail with a link is given up after a day, another
+-- mail after three days. p_fields has nothing else, and never a secret.
 --
--- Limits by the hour, of mails with a link: three to an address for each purpose (to prove the
--- address, to set a password, to sign in), so that nobody can use up another purpose; ten for a
--- user, whatever the address. For a user, twenty of each of these: notices, mails about thresholds,
--- and other mails about outgoing events.
+-- Limits by the hour. Of mails with a link, an address gets three for each purpose (to prove the
+-- address, to set a password, to sign in), so that nobody can use up the limit of another purpose;
+-- a user gets ten, whatever the address. A user also gets twenty of each of these: notices, mails
+-- about thresholds, and other mails about outgoing events.
 create or replace function queue_mail(
     p_user_id text, p_address text, p_kind text, p_fields jsonb, p_now timestamptz
 ) returns bigint
@@ -78,8 +80,8 @@ begin
     if v_has_link and not take_turn(
         format('mail:%s:%s', v_purpose, encode(address_digest(p_address), 'hex')), 3, p_now
     ) then
-        -- Strangers may ask for mails to this address. What is refused to them must not use up what
-        -- the user may have sent elsewhere.
+        -- Strangers may ask for mails to this address. A mail that is refused to them must not
+        -- count against the user's own limit.
         update attempts set count = count - 1
         where key = v_account and window_start = date_trunc('hour', p_now, 'UTC');
         return null;

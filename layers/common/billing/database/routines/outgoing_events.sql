@@ -1,7 +1,7 @@
 -- Outgoing events (tables/0012_outgoing_events.sql): inserting them, and giving them their places.
 
--- Inserts an event about a user. The caller is the statement that makes it true. p_data holds ids,
--- codes, quantities and amounts, and no personal data.
+-- Inserts an outgoing event about a user. The statement that makes the event true calls this
+-- routine. p_data holds ids, codes, quantities and amounts, and no personal data.
 create or replace function emit_event(
     p_user text, p_type text, p_occurred timestamptz, p_data jsonb
 ) returns void
@@ -10,11 +10,11 @@ language sql as $$
     values (p_user, p_type, p_occurred, p_data)
 $$;
 
--- Gives places to the events that have none, in the order of inserting, and returns how many. Each
--- of them gets a delivery for each endpoint that is switched on and wants its type, and a mail to its
--- user if it is of a kind that has one. Only one transaction does so at a time, and it sees committed
--- events only. So places appear in their order: whoever has read up to a place never misses an event
--- before it.
+-- Gives places to the events that have none, in the order of inserting. Returns how many. Creates a
+-- delivery of each event for each endpoint that is switched on and wants the event's type. Queues a
+-- mail to the event's user, if events of this type cause a mail. Only one transaction at a time
+-- gives places, and it sees committed events only. So places appear in their order: a reader who
+-- has read up to a place never misses an event with a smaller place.
 create or replace function place_events(p_limit integer) returns integer
 language plpgsql as $$
 declare
@@ -25,14 +25,16 @@ begin
     if not exists (select from outgoing_event e where e.place is null) then
         return 0;
     end if;
-    -- A statement of its own, so that the next one sees what was committed until the lock was taken.
+    -- A statement of its own: the next statement then sees all that was committed before the lock
+    -- was taken.
     insert into newest_place as n (id, place) values (1, 0)
     on conflict (id) do update set place = n.place
     returning n.place into v_newest;
     v_waiting := array(
         select e.id from outgoing_event e where e.place is null order by e.entry limit p_limit
     );
-    -- Nobody is erased who gets a mail now. Before `told`: whoever writes that has locked the user.
+    -- These locks keep users who get a mail now from being erased. They come before the lock on
+    -- `told`: a statement that writes `told` has locked the user first.
     perform from users u
     where u.id in (
         select e.user_id from outgoing_event e
@@ -59,7 +61,8 @@ begin
     join counted c on c.user_id = n.user_id
     where e.id = n.id;
     get diagnostics v_placed = row_count;
-    -- An endpoint that is being deleted meanwhile is waited for, and gets no deliveries.
+    -- `for key share` waits until a deletion of an endpoint has ended; a deleted endpoint gets no
+    -- deliveries.
     insert into event_delivery (endpoint, event, user_id, place)
     select p.id, e.id, e.user_id, e.place
     from (

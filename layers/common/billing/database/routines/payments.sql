@@ -1,13 +1,13 @@
--- Payment trouble: how news about it is written, and the disputes that are open.
+-- Payment trouble: writing news about it, and reading disputes.
 
--- Writes news of p_at about one payment trouble of a user, and keeps users.has_dispute. The caller
--- has locked the user. p_news:
+-- Writes news of time p_at about one payment trouble of a user, and updates users.has_dispute. The
+-- caller has locked the user. p_news:
 --   kind, about   name the trouble
 --   known         {column: value} of payment_trouble; outcome is null if the trouble goes on
 --   dated         false if Commet did not say when: such news never overwrites other news
 -- Each column keeps the value of the newest news that stated it, so the row ends the same in
--- whichever order news arrives. Of two values of the same moment the greater one stays, for the same
--- reason: an outcome before none, and `won` before `lost`.
+-- whichever order news arrives. For the same reason, if two values have the same time, the greater
+-- text wins: an outcome wins over none, and `won` over `lost`.
 create or replace function record_payment_trouble(
     p_user text, p_at timestamptz, p_news jsonb
 ) returns void
@@ -59,8 +59,9 @@ begin
     ) as disputes
     where u.id = p_user and u.has_dispute <> disputes.are_open;
 
-    -- A dispute that was lost is a debt, as long as no newer news says that it was won. Its amount is
-    -- read later, because only the transaction says how much of it is tax (debts/reading.py).
+    -- A lost dispute becomes a debt, unless newer news says that it was won. The debt's amount is
+    -- read later, because only Commet's transaction says how much of the amount is tax
+    -- (debts/reading.py).
     if v_new.kind = 'dispute' and v_new.outcome = 'lost' and v_new.amount > 0 then
         perform open_debt(
             p_user, 'lost_dispute', v_new.about, null, v_new.currency, v_new.resolved_at
@@ -68,16 +69,17 @@ begin
     elsif v_new.kind = 'dispute' and v_new.outcome = 'won' then
         perform end_debt_of('lost_dispute', v_new.about, 'withdrawn', p_at);
     end if;
-    -- An invoice whose payment Commet has given up is a debt, if it has overage: reading it tells. No
-    -- webhook says that the invoice is uncollectible, and the subscription may run again before we
-    -- hear that it had ended.
+    -- An invoice whose payment Commet has given up becomes a debt, if the invoice has overage;
+    -- reading the invoice shows that. No webhook says that the invoice is uncollectible, and the
+    -- subscription may run again before we hear that it had ended.
     if v_new.kind = 'failed_payment' and v_new.outcome = 'given_up' then
         perform open_debt(p_user, 'voided_invoice', v_new.about, null, null, v_new.resolved_at);
     end if;
 end
 $$;
 
--- Returns what a transaction's dispute is about, whoever's the transaction was; no row if nothing is known.
+-- Returns the amount and currency of a transaction's dispute, whoever the transaction belongs to.
+-- Returns no row if no dispute is known.
 create or replace function disputed(p_transaction text)
 returns table (amount numeric, currency text)
 language sql stable as $$
@@ -89,8 +91,8 @@ language sql stable as $$
 $$;
 
 -- Ends an open dispute that no webhook has ended. Returns whether there was one. p_seen is the
--- `changed_at` of the dispute that the caller has seen: if newer news has come, nothing changes.
--- Null: whatever has come.
+-- dispute's `changed_at` that the caller has read: if there is newer news, nothing changes. Null:
+-- ends the dispute in any case.
 create or replace function end_dispute(
     p_user text, p_transaction text, p_seen timestamptz, p_at timestamptz, p_outcome text
 ) returns boolean
@@ -108,7 +110,8 @@ begin
         return false;
     end if;
     perform record_payment_trouble(
-        -- A webhook may be dated a little after our clock.
+        -- The time is after that of all other news: a webhook may have a time that is a little
+        -- ahead of our clock.
         p_user, greatest(p_at, v_changed_at + interval '1 microsecond'),
         jsonb_build_object(
             'kind', 'dispute', 'about', p_transaction, 'dated', true,

@@ -16,11 +16,11 @@ language sql immutable as $$
     ) as m
 $$;
 
--- Returns the allowance period that contains p_now, given an earlier period that has ended. It is a
--- week long if the earlier period was a week, else a month.
--- Months start on the plan's anchor day. In a short month an anchor on the 29th to 31st becomes the
--- last day. Start and end of the earlier period show the anchor: it is the larger day of the two,
--- because two short months never follow each other.
+-- Returns the allowance period that contains p_now, calculated from an earlier period that has
+-- ended. The period is a week long if the earlier period was a week, else a month.
+-- Months start on the plan's anchor day. In a short month, an anchor on the 29th to 31st becomes
+-- the last day. The anchor day is the larger of the two days on which the earlier period starts and
+-- ends, because two short months never follow each other.
 create or replace function following_period(
     p_start timestamptz, p_end timestamptz, p_now timestamptz,
     out starts_at timestamptz, out ends_at timestamptz
@@ -33,8 +33,8 @@ declare
     );
 begin
     if month_after(p_start, v_day) <> p_end then
-        -- The earlier period was not a whole month, but a trial for instance. Its end is the
-        -- anchor.
+        -- The earlier period was not a whole month, for example because it was a trial. Its last
+        -- day is the anchor.
         v_day := extract(day from p_end at time zone 'UTC');
     end if;
     ends_at := p_end;
@@ -47,8 +47,8 @@ begin
 end
 $$;
 
--- Returns when a subscription ends unless Commet says otherwise: where a cancellation is scheduled, or
--- in a trial. Null if no end is known.
+-- Returns when a subscription ends if Commet reports nothing else: it has a known end if a
+-- cancellation is scheduled, or in a trial. Null if no end is known.
 create or replace function known_end(
     p_status text, p_cancels boolean, p_period_end timestamptz, p_trial_ends_at timestamptz
 ) returns timestamptz
@@ -59,9 +59,9 @@ language sql immutable as $$
     end
 $$;
 
--- Returns what was used of a feature in the free periods that were left early and whose included
--- quantity is not given again in p_period. A function of its own, and not a part of usage_standing,
--- so that only users of free plans pay for the look-up.
+-- Returns what was used of a feature in free periods that the user left early and whose included
+-- quantity is not given again in p_period. This is a function of its own, and not a part of
+-- usage_standing, so that the look-up costs time only for users of free plans.
 create or replace function used_before_of(p_period bigint, p_feature text, p_now timestamptz)
 returns numeric
 language plpgsql stable as $$
@@ -78,10 +78,10 @@ begin
 end
 $$;
 
--- Closes the users' periods that have ended and opens the following ones, marked as provisional, so
--- that accepting usage need not wait for Commet to report them. Leaves users without access, and
--- those whose subscription is known to end with its period, as they are: p_statuses are the
--- subscription statuses that give access. The caller has locked the users.
+-- Closes the users' periods that have ended and opens the periods that follow, marked as
+-- provisional, so that accepting usage need not wait until Commet reports them. Changes nothing for
+-- users without access, and for users whose subscription is known to end with its period.
+-- p_statuses are the subscription statuses that give access. The caller has locked the users.
 create or replace function roll_over_periods(p_users text[], p_now timestamptz, p_statuses text[])
 returns void
 language plpgsql as $$

@@ -1,8 +1,9 @@
 -- Redriving: sending parked deliveries again.
 
--- Returns whether a redrive with these arguments includes this delivery. A delivery that may have
--- been counted (`unconfirmed`), or whose subscription is over (`lost_to_cancellation`), is included
--- only if p_event or p_reason names it. The function reads no table, so that Postgres inlines it.
+-- Returns whether a redrive with these arguments includes this delivery. A delivery that Commet may
+-- have counted (`unconfirmed`), or whose subscription has ended (`lost_to_cancellation`), is
+-- included only if p_event or p_reason names it. The function reads no table, so that Postgres
+-- inlines it.
 create or replace function redrivable(
     d usage_delivery, p_user text, p_event text, p_reason text
 ) returns boolean
@@ -16,11 +17,12 @@ language sql stable as $$
        end
 $$;
 
--- Makes parked deliveries pending again; returns how many, p_limit at most. p_user, p_event and
--- p_reason narrow the choice (see redrivable). Each gets a new generation, and so another
--- idempotency key: with the old key Commet would repeat the refusal.
--- Deliveries are left out while a total of their user and feature is being replaced, in whichever
--- period. This routine and begin_replacement both lock the user, so each sees what the other did.
+-- Makes parked deliveries pending again. Returns how many, p_limit at most. p_user, p_event and
+-- p_reason limit the choice (see redrivable). Each delivery gets a new generation, and so a new
+-- idempotency key, because Commet would answer the old key with the old refusal.
+-- Deliveries are left out while a total of the same user and feature is being replaced, in any
+-- period. This routine and begin_replacement both lock the user, so each sees the changes of the
+-- other.
 create or replace function redrive_deliveries(
     p_user text, p_event text, p_reason text, p_limit integer
 ) returns bigint
@@ -68,9 +70,9 @@ begin
 end
 $$;
 
--- Takes a parked delivery off the list: a person has given the credit, accepted the loss, or found
--- that Commet has it (p_delivered). Returns how many deliveries that were: 0 or 1. If the delivery
--- was a part of a debt, the debt is lowered.
+-- Resolves a parked delivery: a person has given the credit, accepted the loss, or found that
+-- Commet has the delivery (p_delivered). Returns how many deliveries it resolved: 0 or 1. If the
+-- delivery was part of a debt, lowers the debt.
 create or replace function resolve_delivery(
     p_user text, p_event text, p_note text, p_delivered boolean
 ) returns bigint

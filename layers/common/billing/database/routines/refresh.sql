@@ -1,12 +1,12 @@
 -- Refreshes: when Commet is asked about a subscription, and how its answer is written.
 --
--- Words used here. A *live* subscription is active, trialing, past_due or paused. A row is *marked*
--- if `refresh_due` is set: something in it is known to be missing or wrong. Two kinds of callers
--- ask Commet: a request, for somebody who waits, and the schedule, in the background. Each has its
--- own pauses, counted in `checks` and `background_checks`.
+-- A *live* subscription is active, trialing, past_due or paused. A row is *marked* if `refresh_due`
+-- is not null: something in the row is known to be missing or wrong. There are two kinds of callers
+-- that ask Commet: a request, for somebody who waits, and the schedule, in the background. Each
+-- kind has its own pauses between questions, calculated from `checks` and `background_checks`.
 
--- Returns whether Commet states a value for a column that differs from the row's. p_stated has the
--- stated columns; `created_at` is not compared.
+-- Returns whether Commet states a value for a column that differs from the row's value. p_stated
+-- has the stated columns. `created_at` is not compared.
 create or replace function says_otherwise(s subscriptions, p_stated jsonb) returns boolean
 language sql stable as $$
     select exists (
@@ -18,13 +18,14 @@ language sql stable as $$
 $$;
 
 -- Writes Commet's answer about a subscription into its row. Returns 'healed' if the row was wrong,
--- 'confirmed' if it was right, 'stale' if the answer was not written; the row is then marked, so
--- that Commet is asked again. p_known has every column that the answer states; p_at is the answer's
--- own time, p_asked_at the time of the question; p_version is the row's version before the
--- question. An answer is stale if the row changed since the question. It is also stale if it
--- contradicts a column that a change later than p_at + p_lag stated; but not if it was asked for
--- ten minutes or more after the newest change. An answer older than the newest change can still be
--- right, because not every webhook comes from a change of the subscription (docs/decisions/0005).
+-- 'confirmed' if it was right, and 'stale' if the answer was not written. A stale answer marks the
+-- row, so that Commet is asked again. p_known has every column that the answer states. p_at is the
+-- answer's own time, and p_asked_at the time of the question. p_version is the row's version before
+-- the question.
+-- An answer is stale if the row changed since the question. It is also stale if it contradicts a
+-- column that a change later than p_at + p_lag stated, unless the question was asked ten minutes or
+-- more after the newest change. An answer older than the newest change can still be right, because
+-- not every webhook comes from a change of the subscription (docs/decisions/0005).
 create or replace function confirm_answer(
     p_id text, p_version bigint, p_at timestamptz, p_asked_at timestamptz, p_known jsonb,
     p_lag interval
@@ -35,15 +36,17 @@ declare
     v_wrong boolean;
     v_still_open boolean;
 begin
-    -- The user first, as everywhere: the change is told under the user's lock.
+    -- The user is locked first, as in every routine: outgoing events about the change are emitted
+    -- under the user's lock.
     perform from users u join subscriptions s on s.user_id = u.id where s.id = p_id
     for no key update of u;
     v_old := (select s from subscriptions s where s.id = p_id for update);
     if v_old.version is distinct from p_version or (
         p_asked_at < v_old.changed_at + interval '10 minutes'
         and says_otherwise(v_old, (
-            -- An older answer may fill in a column that is null, or leave one out; but a change of
-            -- plan that is not booked is no column left out.
+            -- An older answer may fill in a column that is null, and may leave a column out. One
+            -- column is always compared: an answer without a scheduled change of plan says that
+            -- none is booked.
             select jsonb_object_agg(stated.key, stated.value)
             from jsonb_each(p_known) as stated
             where (v_old.known_at->>stated.key)::numeric > extract(epoch from p_at + p_lag)
@@ -57,8 +60,8 @@ begin
         return 'stale';
     end if;
     v_wrong := says_otherwise(v_old, p_known);
-    -- If the same checkout is still unpaid, or the same renewal has still not come, the counts go
-    -- on, so that the pauses between questions grow.
+    -- If the same checkout is still unpaid, or the same renewal has not come, the counts are not
+    -- set back, so the pauses between questions grow.
     v_still_open := p_known->>'status' = v_old.status and (
         v_old.status in ('pending_payment', 'draft', 'unknown')
         or (p_known->>'period_end')::timestamptz <= p_asked_at
@@ -73,8 +76,8 @@ begin
         trial_ends_at = (p_known->>'trial_ends_at')::timestamptz,
         checkout_url = p_known->>'checkout_url',
         changed_at = greatest(changed_at, p_at), owned_at = greatest(owned_at, p_asked_at),
-        -- The status counts as newer than a change that said "no subscription at all": Commet has
-        -- just answered that there is one.
+        -- The status counts as newer than a change that said "no subscription at all", because
+        -- Commet has just answered that there is one.
         known_at = known_at_of(known_at, p_known, p_at) || jsonb_build_object(
             'status', greatest((known_at->>'status')::numeric, extract(epoch from greatest(p_at, (
                 select unsubscribed_at from users where id = v_old.user_id
@@ -91,9 +94,10 @@ begin
 end
 $$;
 
--- Returns how long the schedule leaves a row alone if nothing happens: a day, give or take a tenth.
--- An unpaid checkout is asked about at once, and then at pauses that double from ten seconds to 30
--- days: most unpaid checkouts are abandoned, and a webhook tells of nearly every payment.
+-- Returns how long the schedule waits before it asks about a row to which nothing happens: a day,
+-- more or less a tenth. About an unpaid checkout the schedule asks at once, and then after pauses
+-- that double from ten seconds to 30 days: most unpaid checkouts are abandoned, and a webhook
+-- reports nearly every payment.
 create or replace function recheck_after(p_status text, p_checks integer) returns interval
 language sql volatile as $$
     select (0.9 + 0.2 * random()) * case
@@ -103,24 +107,23 @@ language sql volatile as $$
     end
 $$;
 
--- Notes that Commet answered 404 about a subscription. The row stays as it is, and the next
--- question comes after a day, as for a row that was confirmed. Does nothing if the row changed
--- meanwhile.
+-- Records that Commet answered 404 about a subscription. The columns that Commet states do not
+-- change, and the next question follows after a day, as for a row that was confirmed. Does nothing
+-- if the row changed meanwhile.
 create or replace function keep_unknown(p_id text, p_version bigint) returns void
 language sql as $$
     update subscriptions set
         checked_at = now(), unknown_at = now(), refresh_due = null,
         recheck_at = now() + recheck_after('active', 0),
-        -- A 404 does not confirm that a subscription is live. It does confirm that nothing was
-        -- paid.
+        -- A 404 does not confirm a live subscription. But it confirms that a checkout was not paid.
         confirmed_at = case when status in ('active', 'trialing', 'past_due', 'paused')
                             then confirmed_at else now() end
     where id = p_id and version = p_version
 $$;
 
--- Returns whether the mirror may be wrong about this row in a way that changes an answer to a
--- request: the row is marked, a checkout of the last day may have been paid, or a live
--- subscription's period has ended or was never reported.
+-- Returns whether the mirror may be wrong about this row in a way that changes the answer to a
+-- request. It may if the row is marked, if a checkout of the last day may have been paid, or if a
+-- live subscription's period has ended or was never reported.
 create or replace function is_in_doubt(s subscriptions, p_now timestamptz) returns boolean
 language sql stable as $$
     select coalesce(
@@ -135,7 +138,8 @@ language sql stable as $$
 $$;
 
 -- Returns whether the mirror may be wrong about the user although no row shows it, for example
--- because the user was sent to Commet's portal. Meanwhile an answer is good for ten seconds.
+-- because the user was sent to Commet's portal. In this time an answer of Commet counts as valid
+-- for ten seconds.
 create or replace function is_user_in_doubt(u users) returns boolean
 language sql stable as $$
     select coalesce(
@@ -145,16 +149,17 @@ language sql stable as $$
     )
 $$;
 
--- Returns whether Commet may be asked about a user in doubt now: at most once in ten seconds.
+-- Returns whether Commet may be asked now about a user in doubt. It may be asked once in ten
+-- seconds.
 create or replace function may_ask_about(u users) returns boolean
 language sql stable as $$
     select is_user_in_doubt(u) and coalesce(u.asked_at < now() - interval '10 seconds', true)
 $$;
 
--- Returns when a request may ask Commet about this row again, null if nobody has asked yet. The
--- pause grows from ten seconds to ten minutes, or to one minute where the end of the subscription is
--- known, because past that end answers must be that young. A change of the row sets the pause back
--- to ten seconds.
+-- Returns when a request may ask Commet about this row again; null if nobody has asked yet. The
+-- pause grows from ten seconds to ten minutes. If the subscription has a known end, the pause grows
+-- to one minute only, because after that end an answer must be at most a minute old. A change of
+-- the row sets the pause back to ten seconds.
 create or replace function next_question(s subscriptions) returns timestamptz
 language sql stable as $$
     select s.checked_at + least(
@@ -164,8 +169,8 @@ language sql stable as $$
     )
 $$;
 
--- Returns whether a request should ask Commet about this row now: the pause is over, and the row is
--- in doubt, or live and not confirmed for a day.
+-- Returns whether a request should ask Commet about this row now. It should if the pause is over,
+-- and the row is in doubt, or is live and was not confirmed for a day.
 create or replace function refresh_is_due(s subscriptions, p_now timestamptz) returns boolean
 language sql stable as $$
     select (is_in_doubt(s, p_now) or (
@@ -173,8 +178,8 @@ language sql stable as $$
            )) and coalesce(next_question(s) <= now(), true)
 $$;
 
--- Returns how long the schedule waits before it asks about this row again: the more questions have
--- brought nothing, the longer.
+-- Returns how long the schedule waits before it asks about this row again. The pause grows with
+-- each question that changed nothing.
 create or replace function background_pause(s subscriptions) returns interval
 language sql volatile as $$
     select case when s.status in ('pending_payment', 'draft', 'unknown')
@@ -197,19 +202,20 @@ language sql volatile as $$
     )
 $$;
 
--- Returns whether Commet was asked about this row in the last ten seconds. Within that time nobody
--- asks again, so no two callers ask about a user at once.
+-- Returns whether Commet was asked about this row in the last ten seconds. Nobody asks again within
+-- that time, so that two callers never ask about a user at once.
 create or replace function was_just_asked(s subscriptions) returns boolean
 language sql stable as $$
     select s.checked_at is not null and s.checked_at > now() - interval '10 seconds'
 $$;
 
--- Picks up to p_limit users about whom the schedule should ask Commet now, and notes in all their
--- rows that it asks. Returns their ids. Rows in doubt come before rows due for the daily check.
--- Users asked about in the last ten seconds, or locked by another statement, are left out.
--- Each reason to ask has an index of its own. A row that was asked about leaves the index until its
--- pause is over, except if its period has ended. So rows without a reason, and rows that wait, are
--- not read.
+-- Chooses up to p_limit users about whom the schedule should ask Commet now, and writes into all
+-- their rows that it asks. Returns the users' ids. Rows in doubt come before rows that are due for
+-- the daily check. Users about whom Commet was asked in the last ten seconds, and users that
+-- another statement has locked, are left out.
+-- Each reason to ask has its own index. A row that was asked about is not in the index until its
+-- pause is over, except if its period has ended. So the query reads no rows without a reason, and
+-- no rows that wait.
 create or replace function lease_refreshes(p_now timestamptz, p_limit integer)
 returns setof text
 language plpgsql as $$

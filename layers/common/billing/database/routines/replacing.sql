@@ -2,7 +2,7 @@
 
 -- Returns `sent`, the quantity of our deliveries that Commet booked in this period, and
 -- `replacement`, the number to PUT in its place. Commet takes whole units only. Parked deliveries
--- are not part of `replacement`: they are added when they are redriven.
+-- are not part of `replacement`, because a redrive adds them later.
 create or replace function replacement_of(
     p_period bigint, p_feature text, p_total numeric, out sent numeric, out replacement numeric
 )
@@ -31,9 +31,10 @@ begin
 end
 $$;
 
--- Returns whether replacing a total that shrank would change anything: there is a refused delivery
--- to lower, or Commet counts more than p_total. If more was claimed than p_total for another
--- reason, the excess is in doubt or was booked in another period, and no replacement changes that.
+-- Returns whether replacing a total that shrank would change anything. It would if there is a
+-- refused delivery to lower, or if Commet's total is above p_total. If more than p_total was
+-- claimed for another reason, the excess is in doubt or was booked in another period, and a
+-- replacement does not change that.
 create or replace function can_be_replaced(p_period bigint, p_feature text, p_total numeric)
 returns boolean
 language sql stable as $$
@@ -41,10 +42,10 @@ language sql stable as $$
     from replacement_of(p_period, p_feature, p_total) as r
 $$;
 
--- Returns whether a total that corrections have lowered is quiet, so that Commet's total may be lowered:
--- nothing was booked in it for p_quiet, so that a series of corrections makes one replacement, and a
--- total that usage is about to raise again needs none. A total that is never quiet counts as quiet once
--- it was not corrected for p_closing.
+-- Returns whether a total that corrections have lowered is quiet, so that Commet's total may be
+-- lowered. The total is quiet if nothing was booked in it for p_quiet: then a series of corrections
+-- causes one replacement, and a total that usage soon raises again causes none. A total that never
+-- becomes quiet in this way counts as quiet once it was not corrected for p_closing.
 create or replace function is_quiet(
     p_period bigint, p_feature text, p_now timestamptz, p_quiet interval, p_closing interval
 ) returns boolean
@@ -59,21 +60,21 @@ language sql stable as $$
     )
 $$;
 
--- Begins to replace Commet's total of an open period by ours, and says whether it did. Returns:
+-- Begins to replace Commet's total of an open period by ours. Returns:
 --   begun     a replacement is pending; nothing of the user and feature is claimed until Commet has
 --             answered it
---   waiting   something of the user and feature is in flight, or was sent within p_quiet. Nothing
---             is claimed for 90 seconds, so that a later call can begin; not longer, because the
---             period may be about to end
+--   waiting   a delivery of the user and feature is in flight, growth of another period is left to
+--             claim, or a delivery was sent within p_quiet. Nothing is claimed for 90 seconds, so
+--             that a later call can begin; not longer, because the period may end soon
 --   over      the period has ended, or ends within p_margin
 --   even      the replacement would change nothing
 --   in_doubt  a delivery sent since the period began is not placed, so our number may be wrong
 -- If corrections have lowered the total below what was claimed, the excess is first taken off the
--- refused deliveries, because Commet has none of them. The fraction that PUT cannot carry becomes
--- growth again and follows as usage.
+-- refused deliveries, because Commet has none of them. A fraction that PUT cannot represent becomes
+-- growth again and is sent as usage.
 -- p_reason is sent to Commet. 'correction' is only for a total that shrank. 'drift' is for a
--- repair: it may send the very quantity that we sent before, because Commet's number is different.
--- Call it once per statement: it locks the user and then a total until the statement ends.
+-- repair, which may send the same quantity that we sent before, because Commet's number differs.
+-- Call this once per statement: it locks the user and then a total until the statement ends.
 create or replace function begin_replacement(
     p_period bigint, p_feature text, p_now timestamptz, p_quiet interval, p_margin interval,
     p_reason text
@@ -101,8 +102,8 @@ begin
     ) then
         return 'in_doubt';
     end if;
-    -- The row is updated, not only locked, so that a concurrent claim reads it again and sees the
-    -- pause.
+    -- This is an update and not only a lock, so that a concurrent claim reads the row again and
+    -- sees claims_paused_until.
     insert into usage_total as t (period, feature, total, claims_paused_until)
     values (p_period, p_feature, 0, now() + interval '90 seconds')
     on conflict (period, feature) do update set claims_paused_until = excluded.claims_paused_until
@@ -114,8 +115,9 @@ begin
            where d.user_id = v_period.user_id and d.feature = p_feature
              and (d.state = 'pending' or d.compare_at is not null)
        )
-       -- Growth of another period, which Commet is going to book in this one. The same snapshot
-       -- answers for growth and for pending deliveries: a claim turns one into the other.
+       -- Growth of another period: Commet would book it in this one. One statement checks growth
+       -- and pending deliveries, because a claim turns growth into a delivery, and two statements
+       -- could miss both.
        or exists (
            select from usage_period p
            join usage_total t on t.period = p.id
@@ -164,8 +166,9 @@ begin
 end
 $$;
 
--- Deletes a replacement that had no effect at Commet, so that claiming goes on. Another one is begun
--- after an hour at the earliest, unless the period is about to end. If it was a repair, the drift stays, with p_reason as the reason why the repair was refused.
+-- Deletes a replacement that had no effect at Commet, so that growth is claimed again. The next
+-- replacement begins after an hour at the earliest, unless the period ends soon. If the replacement
+-- was a repair, the drift remains, and p_reason becomes the reason why the repair was refused.
 create or replace function undo_replacement(
     p_period bigint, p_feature text, p_seq integer, p_reason text
 )
@@ -190,10 +193,10 @@ end
 $$;
 
 -- Gives up a replacement whose period is over, because PUT would replace the total of the period
--- that runs now. Returns 'period_over' if Commet has certainly not taken it; it is then deleted.
--- Returns 'unconfirmed' if Commet may have taken it; it is then parked for a person, because Commet
--- no longer reports that period's total. Returns null if another run is sending it or was
--- faster. Call it once per statement, like undo_replacement: both lock a total.
+-- that runs now. Returns 'period_over' if Commet has certainly not taken the replacement, which is
+-- then deleted. Returns 'unconfirmed' if Commet may have taken it: it is then parked for a person,
+-- because Commet no longer reports the total of that period. Returns null if another run is sending
+-- it or has ended it. Call this once per statement, like undo_replacement: both lock a total.
 create or replace function end_replacement(p_period bigint, p_feature text, p_seq integer)
 returns text
 language plpgsql as $$

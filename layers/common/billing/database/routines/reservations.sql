@@ -1,11 +1,11 @@
--- Reserving an amount before the work, and booking what the work really took. The rules of locking
--- are at the top of tables/0004_usage.sql.
+-- Reserving a quantity before the work, and booking the quantity that the work used. The rules of
+-- locking are at the top of tables/0004_usage.sql.
 
--- Reserves p_quantity, or says why not. `verdict` is 'reserved', 'duplicate', 'conflict',
--- 'already_counted', 'reservation_released' or the code of a refusal. `reservation` is the one with
--- this key, null if there is none. A refusal leaves no trace.
--- A reservation that has expired is held anew if it still fits. It keeps its first id, so whoever
--- knows that id may still confirm it.
+-- Reserves p_quantity, or returns why not. `verdict` is 'reserved', 'duplicate', 'conflict',
+-- 'already_counted', 'reservation_released' or the code of a refusal. `reservation` is the
+-- reservation with this key, null if there is none. A refusal changes nothing.
+-- A reservation that has expired becomes held again if it still fits. It keeps its first id, so a
+-- caller that knows this id can still confirm it.
 create or replace function reserve_usage(
     p_id text, p_user text, p_feature text, p_key text, p_quantity numeric, p_fingerprint bytea,
     p_properties text, p_expires_at timestamptz, p_now timestamptz, p_statuses text[],
@@ -34,9 +34,10 @@ begin
     end if;
     select fingerprint, kind into v_counted from usage_event
     where user_id = p_user and idempotency_key = p_key and feature = p_feature;
-    -- Looked up after the ledger: pruning may replace the entry by its key meanwhile.
+    -- The pruned key is read after the ledger, because pruning may replace the entry by its key
+    -- between the two reads.
     v_pruned := pruned_fingerprint(p_user, p_feature, p_key);
-    -- The work was reported directly after the reservation had ended, with whatever quantity.
+    -- True if the work was reported directly after the reservation had ended, with any quantity.
     v_was_its_work := reservation.id is not null and v_counted.kind <> 'correction';
     verdict := case
         when reservation.state = 'confirmed' then 'duplicate'
@@ -48,7 +49,7 @@ begin
         when v_standing.code is not null then v_standing.code
         when v_standing.used + v_standing.held + p_quantity > v_standing.cap
             then v_standing.cap_code
-        -- With what is held, because each hold is going to be confirmed.
+        -- The held quantity counts, because each held reservation is expected to be confirmed.
         when is_too_large(v_standing.used + v_standing.held + p_quantity) then 'total_too_large'
         else coalesce(
             overage_refusal(
@@ -59,8 +60,7 @@ begin
         )
     end;
     if verdict = 'reserved' then
-        -- If the reservation had expired, its row is still there, unless `forget` has just deleted
-        -- it.
+        -- The row of an expired reservation usually exists, unless `forget` has just deleted it.
         insert into usage_reservation (
             id, user_id, idempotency_key, fingerprint, feature, quantity, properties,
             created_at, expires_at
@@ -79,8 +79,9 @@ begin
 end
 $$;
 
--- Returns the period that ran when a reservation was made at p_at: the last one that had begun then.
--- If Commet reported its start late, it is the user's first one after that.
+-- Returns the period that ran when a reservation was made at p_at: the last period that had begun
+-- by p_at. If there is none, because Commet reported the period's start late, returns the user's
+-- newest period.
 create or replace function period_of_hold(p_user text, p_at timestamptz) returns bigint
 language sql stable as $$
     select id from usage_period
@@ -90,14 +91,15 @@ language sql stable as $$
     limit 1
 $$;
 
--- Books p_quantity, which the work of a reservation took, and ends the reservation. `verdict` is
+-- Books p_quantity, which the work of a reservation used, and ends the reservation. `verdict` is
 -- 'confirmed', 'duplicate', 'conflict', 'reservation_not_found', 'reservation_released',
--- 'reservation_expired' or the code of a refusal, which leaves the reservation as it was.
--- p_fingerprint is that of an event which reports the same usage directly. Such an event and the
--- confirmation are the same work and count once.
--- A held reservation is a promise: up to its quantity it is booked whatever has changed since. If
--- access has ended, it is booked in the period that ended; if the user lost the feature, in the period
--- in which it was made. Only what goes beyond the held quantity is decided anew.
+-- 'reservation_expired' or the code of a refusal. A refusal does not change the reservation.
+-- p_fingerprint is the fingerprint of an event that reports the same usage directly. Such an event
+-- and the confirmation are the same work and count once.
+-- A held reservation is a promise: a quantity up to the reserved one is booked, whatever has
+-- changed since. If access has ended, it is booked in the period that ended. If the user lost the
+-- feature, it is booked in the period in which the reservation was made. If p_quantity is above the
+-- reserved quantity, the limits apply again.
 create or replace function confirm_reservation(
     p_id text, p_user text, p_quantity numeric, p_fingerprint bytea, p_now timestamptz,
     p_statuses text[], p_spending jsonb, out verdict text, out reservation usage_reservation
@@ -173,8 +175,8 @@ end
 $$;
 
 -- Ends a reservation without booking anything. `verdict` is 'released', 'reservation_not_found' or
--- 'reservation_confirmed'. Releasing again gives the same answer. An expired reservation becomes
--- released too.
+-- 'reservation_confirmed'. Releasing a reservation again gives the same verdict. An expired
+-- reservation becomes released too.
 create or replace function release_reservation(
     p_id text, p_user text, p_now timestamptz, out verdict text, out reservation usage_reservation
 )

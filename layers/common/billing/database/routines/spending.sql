@@ -1,21 +1,21 @@
--- What users spend beyond the included quantities, and how far they may go. docs/usage.md,
+-- What users spend beyond the included quantities, and how much they may spend. docs/usage.md,
 -- "Spending ceiling".
 --
 -- p_spending has the operator's parameters, with amounts in major units by currency. An amount that
--- is null means "none"; a currency that is missing is not listed:
+-- is null means "no limit". A currency that is missing is not listed:
 --   {"currency": "usd", "ceilings": {"usd": "500"}, "at_once": {"usd": "5"}}
 
--- Returns the users' overage without what they hold: one row for each element of p_users that is
--- not null, numbered by `user_at`. p_periods are their open periods.
+-- Returns the users' overage without their held reservations: one row for each element of p_users
+-- that is not null, numbered by `user_at`. p_periods are the users' open periods.
 --   spent      what usage beyond the included quantities costs
---   unclaimed  the part of it that is not in a delivery yet
+--   unclaimed  the part of `spent` that is not in a delivery yet
 --   currency   of these amounts
 --   by_default the ceiling that OverageCeiling gives; null if none, 0 if the currency is not listed
---   ceiling    the amount that `spent` may reach: the product's limit or else the default, and not
---              more than the user's own; null if there is none
+--   ceiling    the amount that `spent` may reach: the product's limit or else the default, but not
+--              more than the user's own limit; null if there is none
 --   set_by     who set the ceiling: 'user', 'product' or 'default'
---   at_once    from this unclaimed amount on, usage is delivered without waiting for the interval;
---              null if that never happens
+--   at_once    once `unclaimed` reaches this amount, usage is delivered without waiting for the
+--              interval; null if that never happens
 -- A feature whose price is not known counts as 0, because its overage is refused.
 create or replace function booked_overage_of(
     p_users text[], p_periods bigint[], p_spending jsonb
@@ -63,8 +63,8 @@ language sql stable as $$
     ) as d
 $$;
 
--- Returns the amount by which each user's overage would grow if the whole held quantity were used:
--- rows of `user_at` and `cost`, none for a user who holds nothing.
+-- Returns the amount by which each user's overage would grow if the whole held quantity were used,
+-- in rows of `user_at` and `cost`. There is no row for a user without held reservations.
 create or replace function held_overage_of(
     p_users text[], p_periods bigint[], p_now timestamptz
 ) returns table (user_at bigint, cost numeric)
@@ -95,8 +95,8 @@ language sql stable as $$
     group by q.user_at
 $$;
 
--- Returns the users' overage as booked_overage_of does, with held reservations in `spent`, counted
--- as if they were used.
+-- Returns the users' overage, with the columns of booked_overage_of. Here `spent` includes held
+-- reservations, as if they were used.
 create or replace function overage_of(
     p_users text[], p_periods bigint[], p_now timestamptz, p_spending jsonb
 ) returns table (
@@ -111,9 +111,9 @@ language sql stable as $$
 $$;
 
 -- Returns why a user's use of one feature may not grow from p_before to p_after: 'price_unknown',
--- 'spend_limit_reached', or null if it may. Both quantities include what is carried and held. What
--- stays within the included quantity is never refused here. The caller has locked the user, and has
--- checked the feature's cap.
+-- 'spend_limit_reached', or null if it may. Both quantities include `carried` and held
+-- reservations. Use within the included quantity is never refused here. The caller has locked the
+-- user, and has checked the feature's cap.
 create or replace function overage_refusal(
     p_user text, p_feature text, p_period bigint, p_before numeric, p_after numeric,
     p_now timestamptz, p_spending jsonb
@@ -134,19 +134,19 @@ language sql stable as $$
     where p_after > e.included and p_after > p_before
 $$;
 
--- Notes what became of users' overage after usage was booked. A user with enough unclaimed overage
--- is noted in `overage_due`, so that the next run of deliver_usage claims it. A user who passed
--- four fifths of the default ceiling is noted in `alarm_once`: the first of each day rings. So is a
--- currency that has no ceiling.
--- The parameters are columns of one table; rows whose amounts are null are left out. The caller has
--- locked the users.
+-- Records what follows from users' overage after usage was booked. A user with enough unclaimed
+-- overage gets a row in `overage_due`, so that the next run of deliver_usage claims it. If a user's
+-- overage passed four fifths of the default ceiling, `alarm_once` gets a row, and the first user of
+-- each day raises an alarm. A currency without a ceiling gets a row there too.
+-- The parameters are the columns of one table. Rows whose amounts are null are left out. The caller
+-- has locked the users.
 create or replace function note_overage(
     p_users text[], p_spent numeric[], p_unclaimed numeric[], p_by_default numeric[],
     p_at_once numeric[], p_currencies text[], p_now timestamptz
 ) returns void
 language plpgsql as $$
 begin
-    -- Mostly there is nothing to note, and a loop finds that sooner than a query.
+    -- Usually there is nothing to record, and a loop finds that out faster than a query.
     for i in 1 .. cardinality(p_users) loop
         exit when (p_unclaimed[i] > 0 and p_unclaimed[i] >= p_at_once[i])
             or p_spent[i] >= p_by_default[i] * 0.8;
@@ -176,8 +176,8 @@ begin
 end
 $$;
 
--- Calls note_overage for one user whose usage was booked in p_period, then tells the spend thresholds
--- that are reached. For routines that book a single entry.
+-- Calls note_overage for one user whose usage was booked in p_period, then emits events for the
+-- spend thresholds that are reached. Routines that book a single entry call this.
 create or replace function note_overage_of(
     p_user text, p_period bigint, p_now timestamptz, p_spending jsonb
 ) returns void

@@ -1,13 +1,14 @@
--- Adding up one user's ledger by the values of a property. Nothing is locked.
+-- Adding up one user's ledger by the values of a property. Nothing is locked here.
 
--- Returns the sums of a user's entries by period, feature and value of p_property, and by day if
--- p_by_day, with null as the value of entries without the property. Only entries of p_feature (null:
--- any) whose day is in [p_since, p_until) are added up; `entries` says how many these are. Reads
--- the entries booked since p_booked_since in the periods from p_after_start and p_after_period on,
--- p_most and one more at most; each row says as `looked_at` how many were read in all.
+-- Returns the sums of a user's entries by period, feature and value of p_property, and also by day
+-- if p_by_day is true. Entries without the property have the value null. Only entries of p_feature
+-- (null: of any feature) whose day is in [p_since, p_until) are added up; `entries` is their
+-- number. The function reads entries that were booked since p_booked_since, in the periods from
+-- p_after_start and p_after_period on, but at most p_most + 1 entries. Each row has in `looked_at`
+-- how many entries were read in all.
 --
--- Sequential scans are off: while the planner knows little of the ledger, or where one user has a
--- large part of it, the planner would read the entries of all users.
+-- Sequential scans are off, because otherwise the planner would read the entries of all users:
+-- while it has few statistics of the ledger, or if one user has a large part of it.
 create or replace function sums_by_property(
     p_user text, p_property text, p_by_day boolean, p_feature text, p_since date, p_until date,
     p_after_start timestamptz, p_after_period bigint, p_booked_since timestamptz, p_most integer
@@ -27,8 +28,8 @@ as $$
                    day_of_use(p.starts_at, p.ends_at, e.occurred_at) as day
             from usage_period p
             cross join lateral (
-                -- The limit keeps this a look-up for each period. No order: by the time of booking,
-                -- the planner would rather read the index of all users.
+                -- With the limit, this is a look-up for each period. There is no `order by`: to
+                -- order by the time of booking, the planner would read the index of all users.
                 select n.period, n.feature, n.quantity, n.late, n.kind, n.occurred_at,
                        (n.properties ->> p_property) collate "C" as value
                 from usage_event n

@@ -1,10 +1,10 @@
--- Outgoing events about access, payments, debts, usage and users: each inserted by the statement that
--- makes it true. Most come from triggers, because several routines write the same row.
+-- Outgoing events about access, payments, debts, usage and users. The statement that makes an event
+-- true inserts it. Most events come from triggers, because several routines write the same row.
 
 -- Access and subscription ------------------------------------------------------------------------
 
--- Returns whether a subscription with this status gives access. If no statuses are kept yet, those
--- count that the template's own PastDueHasAccess gives.
+-- Returns whether a subscription with this status gives access. If access_status is empty, the
+-- statuses are those of the default of PastDueHasAccess in the template.
 create or replace function gives_access(p_status text) returns boolean
 language sql stable as $$
     select p_status = any (coalesce(
@@ -13,9 +13,9 @@ language sql stable as $$
     ))
 $$;
 
--- Returns whether the user may use metered features at p_now, as usage_standing decides it for any
--- feature; null while that is not certain: Commet has not said what follows a known end, or has not
--- told the entitlements or the period yet.
+-- Returns whether the user may use metered features at p_now, by the rules of usage_standing for
+-- any feature. Null while that is not certain: Commet has not said what follows a known end, or has
+-- not sent the entitlements or the period yet.
 create or replace function has_access(p_user text, p_now timestamptz) returns boolean
 language sql stable as $$
     select case
@@ -27,7 +27,7 @@ language sql stable as $$
         when not exists (
             select from entitlements n where n.user_id = p_user and n.allowed
         ) then null
-        -- A plan that meters nothing has no period.
+        -- A plan without metered features has no period.
         when exists (
             select from entitlements n where n.user_id = p_user and n.allowed and n.type = 'usage'
         ) and not exists (
@@ -42,8 +42,8 @@ language sql stable as $$
     ) as e (ends_at) on true
 $$;
 
--- Returns the user's subscription as events tell it; null if the user has none that was ever paid, or
--- begun without a price.
+-- Returns the user's subscription in the form in which events show it. Null if the user has no
+-- subscription that was ever paid or was begun without a price.
 create or replace function subscription_to_tell(p_user text) returns jsonb
 language sql stable as $$
     select jsonb_build_object(
@@ -59,13 +59,14 @@ language sql stable as $$
       and s.status in ('active', 'trialing', 'past_due', 'paused', 'canceled')
 $$;
 
--- Returns a time as events tell it, in UTC with milliseconds.
+-- Returns a time in the form in which events show it: in UTC with milliseconds.
 create or replace function rfc3339(p_at timestamptz) returns text
 language sql stable as $$
     select to_char(p_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')
 $$;
 
--- Returns what changed from one state of a subscription to the next (subscription_to_tell), in words.
+-- Returns what differs between two states of a subscription (subscription_to_tell), as a list of
+-- words.
 create or replace function changes_of_subscription(p_old jsonb, p_new jsonb) returns text[]
 language sql immutable as $$
     select array_remove(array[
@@ -96,9 +97,9 @@ language sql immutable as $$
     ], null)
 $$;
 
--- Tells what is different about the user's subscription and access since it was last told. Where nothing
--- is, nothing is written. The end of a trial that goes on is told three days before, once. The caller
--- has locked the user.
+-- Emits events about what changed in the user's subscription and access since the last event. If
+-- nothing changed, writes nothing. If a trial goes on, its end is announced once, three days
+-- before. The caller has locked the user.
 create or replace function tell_subscription(p_user text, p_now timestamptz) returns void
 language plpgsql as $$
 declare
@@ -154,9 +155,10 @@ begin
 end
 $$;
 
--- Tells what became true by time alone or by a parameter, of up to p_limit users whose ids come after
--- p_after: a trial is about to end, a known end passed a day ago, or past-due users got or lost access
--- by PastDueHasAccess. Returns the last id, null if there are no more.
+-- Emits events about what became true only because time passed or a parameter changed: a trial ends
+-- soon, a known end passed a day ago, or past-due users got or lost access by PastDueHasAccess.
+-- Handles up to p_limit users whose ids come after p_after. Returns the last id, null if there are
+-- no more.
 create or replace function tell_what_is_due(p_after text, p_limit integer, p_now timestamptz)
 returns text
 language plpgsql as $$
@@ -197,9 +199,9 @@ $$;
 
 -- Payments and debts -----------------------------------------------------------------------------
 
--- Tells news of a payment trouble: that a payment failed and was made up for, that it was given back,
--- that it is disputed and how that ended. `told` has what was told, so that news that comes twice, or
--- late, tells nothing again.
+-- Emits events about a payment trouble: a payment failed, or was made up for, was refunded, is
+-- disputed, or its dispute ended. `payment_trouble.told` records what the events said, so that news
+-- that comes twice or late emits no second event.
 create or replace function tell_payment() returns trigger
 language plpgsql as $$
 declare
@@ -221,7 +223,7 @@ begin
         );
         new.told := new.told || '{"opened": true}';
     end if;
-    -- Two refunds of one payment may be of one amount, so their times tell them apart.
+    -- Two refunds of one payment may have the same amount, so the time is part of the comparison.
     v_ended := jsonb_build_array(new.outcome, new.amount::text)
         || case when new.kind = 'refund' then jsonb_build_array(rfc3339(new.resolved_at))
                 else '[]' end;
@@ -246,14 +248,16 @@ begin
 end
 $$;
 
--- Before the update that record_payment_trouble always makes: the row it inserts before is empty.
+-- The trigger is on updates only: the row that record_payment_trouble inserts is still empty, and
+-- the routine always updates it.
 create or replace trigger tell_payment_of_trouble
 before update on payment_trouble
 for each row
 when (new.kind in ('failed_payment', 'refund', 'dispute') and new.known_at <> '{}')
 execute function tell_payment();
 
--- Tells that a debt is owed, once its amount is known, and that it is not owed any more.
+-- Emits an event when a debt is owed, once its amount is known, and an event when it is not owed
+-- any more.
 create or replace function tell_debt() returns trigger
 language plpgsql as $$
 begin
@@ -280,7 +284,7 @@ create or replace trigger tell_changed_debt
 after update on debt
 for each row
 when (
-    -- Its amount has become known, or it is owed again.
+    -- The debt's amount has become known, or the debt is open again.
     (new.amount > 0 and new.ended_at is null
      and (coalesce(old.amount, 0) = 0 or old.ended_at is not null))
     or (old.amount > 0 and old.ended_at is null and new.ended_at is not null)
@@ -289,7 +293,7 @@ execute function tell_debt();
 
 -- Usage ------------------------------------------------------------------------------------------
 
--- Returns the dates of a period, as events tell them.
+-- Returns the dates of a period in the form in which events show them.
 create or replace function period_to_tell(p_period bigint) returns jsonb
 language sql stable as $$
     select jsonb_build_object(
@@ -299,7 +303,7 @@ language sql stable as $$
     where p.id = p_period
 $$;
 
--- Tells that usage is parked: Commet refused it, or nobody knows whether Commet has it.
+-- Emits an event when usage is parked: Commet refused it, or nobody knows whether Commet has it.
 create or replace function tell_parked() returns trigger
 language plpgsql as $$
 begin
@@ -320,7 +324,8 @@ for each row
 when (new.state = 'parked' and old.state <> 'parked' and new.kind in ('event', 'replacement'))
 execute function tell_parked();
 
--- Tells that Commet billed more than was used, in a period that is over: somebody gives it back.
+-- Emits an event when Commet billed more than was used in a period that is over, so that a person
+-- has to give it back.
 create or replace function tell_credit(
     p_user text, p_period bigint, p_feature text, p_quantity numeric, p_amount numeric,
     p_currency text
@@ -345,7 +350,8 @@ begin
 end
 $$;
 
--- Drift that was closed. The credits of corrections are told by their own rows, below.
+-- This trigger is for drift that was closed. The credits of corrections have a trigger of their
+-- own, below.
 create or replace trigger tell_credit_of_closed_drift
 after insert on usage_delivery
 for each row when (new.kind = 'credit' and new.reason = 'needs_credit' and new.quantity = 0)
@@ -372,7 +378,7 @@ after update of quantity on usage_credit
 for each row when (new.quantity > 0 and old.quantity = 0)
 execute function tell_credit_of_correction();
 
--- Tells that an entry corrects a total.
+-- Emits an event about an entry that corrects a total.
 create or replace function tell_correction(p_entry usage_event, p_total numeric) returns void
 language sql as $$
     select emit_event(
@@ -386,7 +392,7 @@ $$;
 
 -- Users ------------------------------------------------------------------------------------------
 
--- Runs as the owner of the tables: who signs people up has no other business with events.
+-- Runs as the owner of the tables, because the role that signs people up may not write events.
 create or replace function tell_registered() returns trigger
 language plpgsql security definer set search_path = pg_catalog, public, pg_temp as $$
 begin
@@ -395,13 +401,14 @@ begin
 end
 $$;
 
--- Users of a product or of an identity provider.
+-- For users of a product or of an identity provider.
 create or replace trigger tell_registered_user
 after insert on users
 for each row when (not new.own_account or new.verified_at is not null)
 execute function tell_registered();
 
--- An unverified account is nobody's yet, and is deleted after a day.
+-- An unverified account may be anybody's and is deleted after a day, so the event is emitted when
+-- the address is proven.
 create or replace trigger tell_verified_user
 after update of verified_at on users
 for each row

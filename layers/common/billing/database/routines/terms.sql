@@ -1,5 +1,5 @@
--- The terms that usage is billed on (included quantity, unit price, currency), and what usage costs
--- on them.
+-- The terms on which usage is billed (included quantity, unit price, currency), and what usage
+-- costs on these terms.
 
 -- Returns what the overage of p_used costs, in major units: 0 if p_used is within p_included, null
 -- if there is overage and its price is not known. p_unit_price is in the rate scale.
@@ -10,9 +10,10 @@ language sql immutable as $$
                 else 0 end
 $$;
 
--- Returns whether the terms of a closed period are those that were kept, and not the entitlement's
--- present ones: they were kept when the period ended, or before, and the entitlement gives nothing any
--- more. News that arrives in another order may take the entitlement before the period ends.
+-- Returns whether a closed period is billed on its kept terms (`usage_total.terms_at`), and not on
+-- the entitlement's present ones. It is if the terms were kept when the period ended, or if they
+-- were kept before and the entitlement gives nothing any more. The second case happens if news
+-- arrives in another order, and takes the entitlement away before the period ends.
 create or replace function are_terms_kept(
     p_terms_at timestamptz, p_closed_at timestamptz, p_allowed boolean, p_included numeric,
     p_unlimited boolean, p_overage_enabled boolean
@@ -29,9 +30,10 @@ language sql immutable as $$
 $$;
 
 -- The terms on which each total is billed. For a closed period these are the terms that were kept
--- when it ended; otherwise, and if none were kept, the entitlement's present terms.
--- `included` is null if unlimited. `unit_price` is 0 if there is no overage, null if the price is
--- not known. `carried` uses up the included quantity first, before the usage counted in the period.
+-- when it ended. For an open period, and if no terms were kept, they are the entitlement's present
+-- terms. `included` is null if unlimited. `unit_price` is 0 if there is no overage, null if the
+-- price is not known. `carried` uses up the included quantity before the usage that this period
+-- counted.
 create or replace view usage_terms as
 select t.period, t.feature,
        case when k.kept then t.included
@@ -50,10 +52,12 @@ cross join lateral (
 ) as k;
 
 -- Copies a user's present terms to the user's totals. It is called just before the entitlements are
--- replaced, so that usage counted so far keeps its price. A closed period gets terms once: those it
--- ended with, or if the entitlement was taken before, the last ones. Features that the plan no longer has are left out. If usage may still come late for the
--- user's last period (of a trial, a free plan or a subscription that has ended), features that were not
--- used get a total of 0, so that their terms are kept too.
+-- replaced, so that the usage counted so far keeps its price. The terms of a closed period are
+-- written once: the terms it ended with or, if the entitlement was taken away before the end, the
+-- last ones. Features that the plan no longer has are left out.
+-- Usage may still come late for the user's last period if it was of a trial, of a free plan or of a
+-- subscription that has ended. So features of that period that were not used get a total of 0, and
+-- their terms are kept too.
 create or replace function keep_terms(p_user text, p_now timestamptz) returns void
 language sql as $$
     insert into usage_total (period, feature, total, fully_claimed)
@@ -84,7 +88,7 @@ language sql as $$
     where p.user_id = p_user and t.period = p.id and t.feature = e.feature
       and (p.closed_at is null or t.terms_at is null or t.terms_at < p.closed_at)
       and (e.allowed or e.included > 0 or e.unlimited or e.overage_enabled);
-    -- What is left had lost its entitlement when its period ended.
+    -- The totals that are left had lost their entitlement when their period ended.
     update usage_total t set terms_at = p.closed_at
     from usage_period p
     where p.user_id = p_user and t.period = p.id and t.terms_at < p.closed_at

@@ -1,11 +1,13 @@
--- Telling which thresholds were reached (tables/0013_thresholds.sql). The rules of locking are at
--- the top of tables/0004_usage.sql: whatever writes here has locked the user.
+-- Finding out which thresholds were reached, and emitting events about them
+-- (tables/0013_thresholds.sql). The rules of locking are at the top of tables/0004_usage.sql: every
+-- caller that writes here has locked the user.
 
--- Returns a user's thresholds of one feature, or with p_measure 'spend' and p_feature '' those of
--- what is spent. Each has a `mark`, and as `value` what has to be used or spent. p_whole is what is
--- included, or the limit; where that is null or 0, percentages are left out.
--- Of the operator's and the product's thresholds only the most specific count, and without any the
--- defaults. A user's own thresholds are beside these: they hide none.
+-- Returns a user's thresholds of one feature, or, with p_measure 'spend' and p_feature '', the
+-- user's thresholds of spending. `mark` names each threshold, and `value` is the quantity or amount
+-- that has to be reached. p_whole is the included quantity, or the spend limit. If p_whole is null
+-- or 0, thresholds in percent are left out.
+-- Of the operator's and the product's thresholds only the most specific ones count. If there are
+-- none, the defaults count. A user's own thresholds count in addition, and hide no others.
 create or replace function thresholds_in_effect(
     p_user text, p_measure text, p_feature text, p_whole numeric
 ) returns table (mark text, percent integer, amount numeric, value numeric)
@@ -31,9 +33,10 @@ language sql stable as $$
     where t.amount is not null or p_whole > 0
 $$;
 
--- Notes which thresholds are reached in a period now that p_reached is used or spent, and tells
--- each that was not reached before. A threshold of which less is used again is forgotten, so that
--- it is told again. Returns the lowest threshold that lies ahead, null if there is none.
+-- Writes into threshold_reached which thresholds of a period are reached now that p_reached is used
+-- or spent, and emits an event for each new one. If p_reached is below a threshold again, its row
+-- is deleted, so that the next event can follow. Returns the value of the lowest threshold that
+-- lies ahead, null if there is none.
 create or replace function note_thresholds(
     p_user text, p_period bigint, p_measure text, p_feature text, p_reached numeric,
     p_whole numeric, p_data jsonb, p_now timestamptz
@@ -79,8 +82,8 @@ begin
 end
 $$;
 
--- Tells which thresholds of a feature are reached, and notes in `look_at` which use to look at them
--- from next. Does nothing for a period that is over.
+-- Emits events for the thresholds of a feature that are reached. Writes into `look_at` at which use
+-- the thresholds have to be checked next. Does nothing for a period that is over.
 create or replace function tell_thresholds(
     p_user text, p_period bigint, p_feature text, p_now timestamptz
 ) returns void
@@ -113,8 +116,9 @@ begin
 end
 $$;
 
--- Returns what was used of a feature as far as it uses up what the period includes: with what
--- Commet booked here of an earlier period, and for a free plan with what earlier ones took.
+-- Returns the quantity that uses up what the period includes of a feature: the total, what Commet
+-- booked here of an earlier period (`carried`), and in a free plan what was used in earlier free
+-- periods (used_before_of).
 create or replace function used_in(p usage_period, p_feature text, p_now timestamptz)
 returns numeric
 language sql stable as $$
@@ -127,7 +131,8 @@ language sql stable as $$
     ) + case when p.is_free then used_before_of(p.id, p_feature, p_now) else 0 end
 $$;
 
--- Tells which thresholds of what a user spends are reached. What is held is not spent yet.
+-- Emits events for the user's spend thresholds that are reached. Held reservations do not count as
+-- spent.
 create or replace function tell_spending(
     p_user text, p_period bigint, p_now timestamptz, p_spending jsonb
 ) returns void
@@ -158,8 +163,8 @@ begin
 end
 $$;
 
--- Tells which of a user's usage thresholds are reached after what is included, or a threshold, was
--- changed. What is spent is looked at when overage is next booked.
+-- Emits events for a user's usage thresholds that are reached, after the included quantity or a
+-- threshold was changed. Spend thresholds are checked when overage is next booked.
 create or replace function look_at_usage_again(p_user text, p_now timestamptz) returns void
 language sql as $$
     update usage_period set spend_look_at = 0
@@ -171,7 +176,7 @@ language sql as $$
     order by t.feature
 $$;
 
--- The same, and for what is spent too. Locks the user.
+-- Does the same as look_at_usage_again, and also checks the spend thresholds now. Locks the user.
 create or replace function look_again(p_user text, p_now timestamptz, p_spending jsonb) returns void
 language plpgsql as $$
 begin
@@ -183,9 +188,10 @@ begin
 end
 $$;
 
--- Adds a threshold of p_user, or with null of all users. `verdict` is 'added', 'exists', 'too_many' or
--- 'unknown_user'. `kept` is the threshold, or the equal one that exists. A threshold that is reached
--- already is told at once; one of all users, by the next run of `reconcile`.
+-- Adds a threshold of p_user, or, if p_user is null, of all users. `verdict` is 'added', 'exists',
+-- 'too_many' or 'unknown_user'. `kept` is the new threshold, or the equal one that exists. If the
+-- threshold of one user is reached already, an event is emitted at once; for a threshold of all
+-- users, the next run of `reconcile` emits the events.
 create or replace function add_threshold(
     p_id text, p_user text, p_set_by text, p_measure text, p_feature text, p_percent integer,
     p_amount numeric, p_most integer, p_now timestamptz, p_spending jsonb,
@@ -209,7 +215,7 @@ begin
           and n.percent is not distinct from p_percent and n.amount is not distinct from p_amount
     );
     if kept.id is not null then
-        -- If the connection broke, the statement ran twice, and the first run has added it.
+        -- If the connection broke, the statement ran twice, and its first run added the threshold.
         verdict := case when kept.id = p_id then 'added' else 'exists' end;
         return;
     end if;
@@ -230,8 +236,8 @@ begin
 end
 $$;
 
--- Deletes a threshold: p_user's own one, or with null one of the product or operator. Returns
--- whether there was one.
+-- Deletes a threshold. p_user is the user who may delete only an own threshold; null: a threshold
+-- of the product or operator. Returns whether there was such a threshold.
 create or replace function remove_threshold(
     p_id text, p_user text, p_now timestamptz, p_spending jsonb
 ) returns boolean
@@ -260,8 +266,8 @@ begin
 end
 $$;
 
--- Has the next run of `reconcile` look at the thresholds of all users. Of two callers the second
--- waits for the first.
+-- Makes the next run of `reconcile` check the thresholds of all users. If two callers run at once,
+-- the second waits for the first.
 create or replace function request_look() returns void
 language sql as $$
     insert into rounds as c (name, requested) values ('thresholds', '{"after": ""}')

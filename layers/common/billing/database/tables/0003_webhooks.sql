@@ -5,19 +5,20 @@ create table webhooks (
     type        text not null,
     mode        text,
     customer    text collate "C",
-    -- Whose the webhook was when it was stored or applied: the user of the customer, not of the address.
-    -- Null: nobody's, or not known yet. The content belongs to this user's export.
+    -- The user who had the webhook's customer when the webhook was stored or applied. An equal
+    -- address does not count. Null: nobody of ours, or not known yet. The payload is part of this
+    -- user's export.
     user_id     text collate "C",
     occurred_at timestamptz,
     received_at timestamptz not null default now(),
-    payload     bytea,                        -- bytes as signed: jsonb refuses some JSON
+    payload     bytea,  -- the bytes that were signed; not jsonb, which refuses some JSON
     status      text not null check (status in
                 ('applied', 'ignored', 'failed', 'dead', 'unreadable')),
     attempts    integer not null default 1,
     due_at      timestamptz,                  -- when reconcile tries it again
-    -- Of a failed webhook: why it failed. Of an ignored one: why it may matter later.
-    -- 'unknown_customer' waits until that user appears, 'other_mode' until a deployment sets
-    -- CommetMode to the webhook's mode. 'somebody_elses' waits for nothing and has no payload.
+    -- Of a failed webhook: why it failed. Of an ignored one: why it may be applied later.
+    -- 'unknown_customer' is applied when that user appears, 'other_mode' when a deployment sets
+    -- CommetMode to the webhook's mode. 'somebody_elses' is never applied and has no payload.
     error       text
 );
 create index webhooks_due_at on webhooks (due_at) where due_at is not null;

@@ -1,4 +1,4 @@
--- The outbox: deliveries of usage to Commet, and totals that differ from Commet's.
+-- The outbox, which holds deliveries of usage to Commet, and totals that differ from Commet's.
 
 -- `kind` says what a delivery is:
 --   event        growth of a total, sent as a usage event

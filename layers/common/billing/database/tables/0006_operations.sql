@@ -1,7 +1,7 @@
 -- State that all functions of a stack share: the call budget and the positions of rounds.
 
--- A token bucket: one token is one call to Commet. `refilled_at` lies in the future during a pause
--- that Commet asked for.
+-- A token bucket: one token is one call to Commet. During a pause that Commet asked for,
+-- `refilled_at` is in the future.
 create table call_budget (
     name        text collate "C" primary key,
     tokens      numeric not null,
@@ -12,20 +12,21 @@ create table call_budget (
 create table rounds (
     name         text collate "C" primary key,
     position     jsonb,                 -- null: no round is under way
-    requested    jsonb,                 -- not null: the next run begins a round at this position
-    started_at   timestamptz,           -- when the round under way, or the last one, began
-    begun_at     timestamptz,           -- the same by the functions' clock, which decides when the next is due
+    requested    jsonb,                 -- not null: the next run begins a round here
+    started_at   timestamptz,           -- begin of the present round, or of the last one
+    -- the same time by the functions' clock, which decides when the next round is due
+    begun_at     timestamptz,
     finished_at  timestamptz,
-    leased_until timestamptz            -- until then, one run alone works on the round
+    leased_until timestamptz            -- until then, only one run works on the round
 );
 
--- Alarms that ring once for each subject, such as a day or a currency.
+-- Alarms that are raised once for each subject, for example a day or a currency.
 create table alarm_once (
     alarm    text collate "C" not null,
     subject  text collate "C" not null,
     about    text collate "C",               -- the user, if the alarm is about one
     noted_at timestamptz not null default now(),
-    rung_at  timestamptz,                    -- null: the next run of deliver_usage rings
+    rung_at  timestamptz,                    -- null: the next run of deliver_usage raises it
     primary key (alarm, subject)
 );
 create index alarm_once_silent on alarm_once (alarm) where rung_at is null;

@@ -1,4 +1,4 @@
--- Debts: what users owe for usage that nobody billed, or that was billed and never paid.
+-- Debts: money that users owe for usage that nobody billed, or that was billed and never paid.
 
 -- A debt is open until `ended_at`. `source` names where it comes from, by kind:
 --   lost_usage       the allowance period whose deliveries Commet refused after a cancellation; a
@@ -15,13 +15,14 @@ create table debt (
     currency  text,
     opened_at timestamptz not null,
     ended_at  timestamptz,
-    -- paid: by a payment link of ours. collected: by Commet, in another way. withdrawn: its reason
-    -- is gone (the usage was sent again, lowered or resolved, or the invoice had no overage).
+    -- How the debt ended. paid: by a payment link of ours. collected: by Commet, in another way.
+    -- withdrawn: its reason is gone (the usage was sent again, lowered or resolved, or the invoice
+    -- had no overage).
     ended_by  text check (ended_by in ('paid', 'collected', 'forgiven', 'withdrawn')),
-    author    text,                      -- who forgave it
+    author    text,                      -- who wrote `forgiven`
     note      text,
-    -- While the amount is not known: when reconcile reads it at Commet, and how often it has been
-    -- read.
+    -- While the amount is not known: when reconcile next reads it at Commet, and how many times it
+    -- has read.
     due_at    timestamptz,
     reads     integer not null default 0,
     unique (kind, source),               -- whoever has the debt
@@ -31,30 +32,30 @@ create index debt_user_id on debt (user_id, id);
 create index debt_open on debt (user_id) where ended_at is null;
 create index debt_due_at on debt (due_at) where due_at is not null;
 
--- Payment links made for debts. A row is written before Commet is asked for the link, so that a
--- request without an answer is repeated with the same key. State:
+-- Payment links for debts. A row is written before Commet is asked for the link, so that a request
+-- without an answer is repeated with the same key. State:
 --   offered      the user's present link; one at most
---   superseded   the debts have changed since. The link may still be payable: Commet cancels no
---                link that somebody has tried to pay
+--   superseded   the debts have changed since. The link may still be payable, because Commet
+--                cancels no link that somebody has tried to pay
 --   paid, canceled
 create table debt_link (
     id             bigint generated always as identity primary key,
     user_id        text collate "C" not null references users (id) on update cascade,
     debts          bigint[] not null,        -- ids, ascending
-    net            numeric(36,6) not null,   -- what the link asks for; Commet adds tax
+    net            numeric(36,6) not null,   -- the amount that we ask for; Commet adds tax
     currency       text not null,
     state          text not null default 'offered' check (state in
                    ('offered', 'superseded', 'paid', 'canceled')),
     created_at     timestamptz not null,
-    leased_until   timestamptz,              -- until then one request alone asks Commet for it
+    leased_until   timestamptz,              -- until then only one request asks Commet for the link
     payment_id     text collate "C",         -- null until Commet has answered
     url            text,
-    total          numeric(36,6),            -- what is paid at `url`, with tax
-    due_at         timestamptz,              -- when reconcile asks Commet about it
+    total          numeric(36,6),            -- the amount that is paid at `url`, with tax
+    due_at         timestamptz,              -- when reconcile asks Commet about the link
     asks           integer not null default 0,
     ended_at       timestamptz,
     transaction_id text collate "C",         -- of the payment, if a webhook told it
-    -- What was paid beyond the debts that were open then: to be refunded.
+    -- The part of the payment beyond the debts that were open then. It has to be refunded.
     overpaid       numeric(36,6) not null default 0,
     refunded_at    timestamptz
 );
@@ -68,8 +69,8 @@ create index debt_link_unfinished_debts on debt_link using gin (debts)
 create index debt_link_due_at on debt_link (due_at) where due_at is not null;
 create index debt_link_overpaid on debt_link (id) where overpaid > 0 and refunded_at is null;
 
--- Subscriptions that have ended, whose invoices have to be looked through: no webhook tells of an
--- invoice that became uncollectible.
+-- Ended subscriptions whose invoices reconcile has to look through, because no webhook reports that
+-- an invoice became uncollectible.
 create table invoice_search (
     subscription_id text collate "C" primary key,
     user_id         text collate "C" not null references users (id) on update cascade,
@@ -79,14 +80,14 @@ create table invoice_search (
 create index invoice_search_due_at on invoice_search (due_at);
 create index invoice_search_user_id on invoice_search (user_id);
 
--- The sums of open debts from which a user is refused, by currency. Reconcile keeps them as the parameters
--- say; debts in a currency without a row refuse nobody.
+-- By currency, the sum of open debts at which a user is refused. Reconcile copies these sums from
+-- the parameters. Debts in a currency without a row refuse nobody.
 create table debt_floor (
     currency text primary key,
     amount   numeric(36,6) not null
 );
 
--- Reconcile looks for users who are judged wrongly; few have a debt.
+-- Reconcile searches for users whose has_debt is wrong. Few users have a debt.
 create index users_has_debt on users (id) where has_debt;
 
 -- The debt that a lost delivery belongs to (0005_delivery.sql).

@@ -15,25 +15,25 @@ create table mails (
                      'email_changed_notice', 'password_changed',
                      'usage_threshold', 'spend_threshold', 'payment_failed', 'trial_ending'
                  )),
-    -- What the text is made from. Never a secret: a link's token is computed from token_id when the
-    -- mail is sent. No personal data and no address of a page either.
+    -- The values for the mail's text. They contain no secret (a link's token is computed from
+    -- token_id when the mail is sent), no personal data, and no address of a page.
     fields       jsonb not null check (jsonb_typeof(fields) = 'object' and fields - '{
                      token_id,expires_at,
                      feature,plan,percent,used,included,spent,limit,amount,currency,date
                  }'::text[] = '{}'),
-    event        uuid,                     -- the outgoing event that it tells; null: none
+    event        uuid,                     -- the outgoing event that the mail reports; null: none
     queued_at    timestamptz not null,     -- by the clock passed in
-    expires_at   timestamptz not null,     -- by the same clock; it is not sent later
+    expires_at   timestamptz not null,     -- by the same clock; the mail is not sent later
     state        text not null default 'pending' check (state in
                      ('pending', 'sending', 'sent', 'in_doubt', 'dead')),
     reason       text,                     -- why the last attempt failed
-    -- The rest by the database's clock.
-    waits_since  timestamptz not null default now(),  -- when it was queued, or queued anew
+    -- The remaining times are by the database's clock.
+    waits_since  timestamptz not null default now(),  -- when it was queued, or queued again
     due_at       timestamptz not null default now(),
     leased_until timestamptz,              -- not null: while `sending`
     attempts     integer not null default 0,
     ended_at     timestamptz,              -- when it became sent, in_doubt or dead
-    message_id   text collate "C",         -- the mail service's name of it
+    message_id   text collate "C",         -- the mail service's id of the mail
     check ((state = 'sending') = (leased_until is not null)),
     check ((state in ('sent', 'in_doubt', 'dead')) = (ended_at is not null))
 );
@@ -45,15 +45,15 @@ create index mails_ended_at on mails (ended_at) where ended_at is not null;
 create unique index mails_event on mails (event) where event is not null;
 create unique index mails_message_id on mails (message_id) where message_id is not null;
 
--- Addresses that take no mail, or whose owner called one of ours unwanted. The address itself is
--- not kept.
+-- Addresses that get no mail, because a mail to them came back, or because their owner marked one
+-- of our mails as unwanted. The address itself is not stored.
 create table suppressed_addresses (
     address_sha256 bytea primary key,      -- address_digest(address)
     reason         text not null check (reason in ('bounce', 'complaint')),
     suppressed_at  timestamptz not null default now()
 );
 
--- What a user has chosen about mails. No row: everything is sent.
+-- What users have chosen about mails. A user without a row gets all mails.
 create table mail_preferences (
     user_id    text collate "C" primary key references users (id) on update cascade on delete cascade,
     thresholds boolean not null,           -- whether mails about thresholds are sent
