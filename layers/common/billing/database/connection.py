@@ -1,11 +1,11 @@
 """Runs statements on Postgres, over one connection per Lambda environment.
 
 Every statement commits by itself (autocommit). So no transaction stays open between invocations or
-during a call to Commet, and a connection pooler may stand in between. Every statement is safe to
-run twice: if the connection turns out dead, the statement runs once more on a new one.
+during a call to Commet, and a connection pooler may be used. Every statement may run twice: if the
+connection turns out to be lost, the statement runs once more on a new connection.
 
-Errors that leave this module contain no values of rows: `str(error)` is the first line of
-Postgres' message, and `place_of` gives the fields to log beside the message.
+Errors that leave this module contain no values of rows: `str(error)` is the first line of Postgres'
+message, and `place_of` returns the fields to log beside the message.
 """
 
 import re
@@ -28,9 +28,9 @@ Row = dict[str, Any]
 Connection = psycopg.Connection[Row]
 Params = Mapping[str, Any] | Sequence[Any]
 
-# The connection failed, not the statement: a new connection may work. OperationalError includes
-# 57P01..57P03 and 53300: the server shuts down, starts up, or is out of connections. After a
-# failover the old connection may still be open, to a server that has become read-only.
+# Errors of the connection and not of the statement: a new connection may work. OperationalError
+# includes 57P01..57P03 and 53300: the server shuts down, starts up, or is out of connections. After
+# a failover, the old connection may still be open to a server that has become read-only.
 _CONNECTION_LOST = (
     psycopg.OperationalError,
     psycopg.InterfaceError,
@@ -43,23 +43,23 @@ _NOT_THE_CONNECTION = (
     psycopg.errors.DiskFull,
 )
 
-# The lines of Postgres' error context that name a routine and a line in it. Other lines quote
-# values of rows.
+# Matches the lines of Postgres' error context that name a routine and a line in it. Other lines may
+# quote values of rows.
 _IN_A_ROUTINE = re.compile(
     r"PL/pgSQL function (?:[\w.]+\([\w ,.\[\]]*\)|inline_code_block)"
     r" (?:line \d+ )?(?:at|during) [A-Za-z /]+"
     r"|SQL function \"[\w.]+\"(?: statement \d+| during [a-z ]+)"
 )
 # Messages of data errors (class 22) quote the data: `invalid input syntax for type date: "..."`.
-# The server's language decides which quotation marks it uses.
+# The quotation marks depend on the server's language.
 _ERRORS_OF_DATA = "22"
 _MARKS = '["\u00ab\u00bb\u201c\u201d\u201e\u2039\u203a\u300c\u300d]'
 _QUOTED = re.compile(f"{_MARKS}.*{_MARKS}", re.DOTALL)
 
-# Short enough that a function can still answer after a statement timed out: `webhook` has nine
+# After a statement has timed out, a function must still have time to answer: `webhook` has nine
 # seconds in all.
 _STATEMENT_SECONDS = 5
-# What the meaning of statements depends on. A role, a database or a server may be set otherwise.
+# Settings that change the meaning of statements. A role, a database or a server may have others.
 SESSION = {
     "timezone": "UTC",
     "datestyle": "ISO, MDY",
@@ -69,8 +69,8 @@ SESSION = {
     "standard_conforming_strings": "on",
 }
 _OPTIONS = {"statement_timeout": f"{_STATEMENT_SECONDS}s", **SESSION}
-# After so long without an answer the connection is cut on this side: a server or a pooler that has
-# stopped enforces no limit.
+# After this time without an answer, we cut the connection: a server or a pooler that has stopped
+# enforces no limit itself.
 _ANSWER_SECONDS = 6.0
 
 
@@ -81,12 +81,13 @@ def connector(
 
     `secret_id` names the secret; the default is the secret of the functions' own role.
 
-    A password may be rotated at any time. So after a login that failed the secret is read again; if
-    it has changed, the new login is tried. Then the secret's pending login is tried, if there is
-    one: the database learns the next password before the secret names it as current.
+    A password may be rotated at any time. So if a login fails, the function reads the secret again
+    and, if the secret has changed, tries the new login. If the secret has a pending login, the
+    function tries that one last, because a rotation gives the next password to the database before
+    the secret names it as current.
 
-    The returned function raises psycopg.OperationalError when no login works or the server cannot
-    be reached, or where a pooler hands out sessions that are set otherwise than SESSION.
+    The returned function raises psycopg.OperationalError if no login works, if the server cannot be
+    reached, or if a pooler gives us sessions with settings other than SESSION.
     """
     secret = secret_id or settings.secret_id
 
@@ -113,10 +114,10 @@ def connector(
 
 
 def _gave_a_password(error: psycopg.OperationalError) -> bool:
-    """Whether the server or a proxy asked for the password before the connection failed.
+    """Returns whether the server or a proxy asked for the password before the connection failed.
 
-    Then the password may be the reason. Nothing else can tell: libpq keeps no SQLSTATE of a failed
-    login, and the text depends on the server's language and on the proxy.
+    If so, the password may be the reason. There is no better sign: libpq keeps no SQLSTATE of a
+    failed login, and the text depends on the server's language and on the proxy.
     """
     return error.pgconn is not None and bool(error.pgconn.used_password)
 
@@ -129,12 +130,13 @@ def _connect(settings: DatabaseSettings, login: Mapping[str, Any], application: 
         user=str(login["username"]),
         password=str(login["password"]),
         sslmode=settings.sslmode,
-        # Named only for the sslmodes "verify-...": where a root certificate is named, libpq
-        # verifies the certificate even with sslmode "require".
+        # Named only for the sslmodes "verify-...": if a root certificate is named, libpq verifies
+        # the server's certificate even with sslmode "require".
         sslrootcert=_ca_file(settings.ca) if settings.sslmode.startswith("verify") else None,
         application_name=application,
         connect_timeout=3,
-        # In ms. Without this limit a silently cut connection hangs past the function's time limit.
+        # In ms. Without this limit, a connection that was cut silently hangs past the function's
+        # time limit.
         tcp_user_timeout=4000,
         # An environment may be thawed after hours, when a firewall has forgotten the connection.
         keepalives_idle=30,
@@ -151,17 +153,17 @@ def _connect(settings: DatabaseSettings, login: Mapping[str, Any], application: 
 
 
 def _as_options(values: Mapping[str, str]) -> str:
-    """The values as libpq's `options` take them: a space in a value is escaped."""
+    """Returns the values in the form of libpq's `options`, with spaces escaped."""
     return " ".join(
         f"-c {name}={value.replace(' ', chr(92) + ' ')}" for name, value in values.items()
     )
 
 
 def _check_session(connection: Connection) -> None:
-    """Raises psycopg.OperationalError where the session is set otherwise than SESSION.
+    """Raises psycopg.OperationalError if the session's settings differ from SESSION.
 
-    A pooler takes no options, so the role has to be set (docs/aws.md). One question at each connect
-    is cheap; rows booked under another time zone are not.
+    A pooler ignores `options`, so the settings have to be those of the role (docs/aws.md). One
+    query at each connect costs little. Rows booked in another time zone would be wrong.
     """
     found = connection.execute(
         "select name, setting from pg_settings where name = any(%s)",
@@ -181,7 +183,7 @@ def _check_session(connection: Connection) -> None:
         )
 
 
-# As pg_settings spells them.
+# The names of the settings as pg_settings spells them.
 _SPELLED = ("TimeZone", "DateStyle", "IntervalStyle")
 
 
@@ -190,11 +192,11 @@ def _plain(value: str) -> str:
 
 
 def _accepted(name: str, value: str) -> set[str]:
-    """The settings that mean the same to our statements."""
+    """Returns the values of a setting that have the same meaning for our statements."""
     also = {
         "timezone": ("Etc/UTC", "GMT", "Etc/GMT", "Zulu", "UCT"),
         "datestyle": ("ISO, DMY", "ISO, YMD"),
-        # Without a schema of the role's own name this is `public`, too.
+        # If no schema has the role's name, this value means `public` as well.
         "search_path": ("$user, public",),
     }
     return {_plain(each) for each in (value, *also.get(name, ()))}
@@ -220,7 +222,7 @@ class Database:
         self._watchdog = Watchdog(_ANSWER_SECONDS)
 
     def all(self, statement: str, params: Params | None = None) -> list[Row]:
-        """All rows the statement returns."""
+        """Returns all rows of the statement."""
         try:
             return self._watched(statement, params)
         except psycopg.errors.SerializationFailure:
@@ -235,7 +237,7 @@ class Database:
         except psycopg.errors.FeatureNotSupported as error:
             if not _is_outdated_plan(error):
                 raise
-            self.close()  # which drops all its prepared statements
+            self.close()  # drops all prepared statements of the connection
         try:
             return self._watched(statement, params)
         except _CONNECTION_LOST as error:
@@ -246,12 +248,12 @@ class Database:
             raise DatabaseUnavailable from error
 
     def one(self, statement: str, params: Params | None = None) -> Row | None:
-        """The first row, or None."""
+        """Returns the first row, or None."""
         rows = self.all(statement, params)
         return rows[0] if rows else None
 
     def value(self, statement: str, params: Params | None = None) -> Any:
-        """The first column of the first row, or None."""
+        """Returns the first column of the first row, or None."""
         row = self.one(statement, params)
         return next(iter(row.values())) if row else None
 
@@ -260,7 +262,7 @@ class Database:
         self.all(statement, params)
 
     def close(self) -> None:
-        """Drops the connection; the next statement opens a new one."""
+        """Closes the connection. The next statement opens a new one."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
@@ -288,12 +290,14 @@ class Database:
 
 
 def place_of(error: BaseException) -> dict[str, Any]:
-    """Log fields that say where in the database `error`, or an error that caused it, was raised.
+    """Returns log fields that say where in the database an error was raised.
 
-    `sqlstate`: Postgres' error code. `constraint`: the name of the violated constraint, if any.
+    This is `error`, or the error of Postgres that caused it. The result is empty if neither comes
+    from Postgres. No field contains a value of a row.
+    `sqlstate`: Postgres' error code.
+    `constraint`: the name of the violated constraint, if any.
     `routine`: if a routine raised the error, lines like `PL/pgSQL function name(types) line N at
-    ...`, the innermost first. No field contains a value of a row. Empty if the error does not come
-    from Postgres.
+    ...`, the innermost first.
     """
     found: BaseException | None = error
     seen: set[int] = set()
@@ -314,9 +318,9 @@ def place_of(error: BaseException) -> dict[str, Any]:
 
 
 def keep_the_row_out(error: psycopg.Error) -> None:
-    """Cuts an error down to the first line of its message, without quoted data.
+    """Shortens an error to the first line of its message, without quoted data.
 
-    Errors go into logs, and the other lines of Postgres' message quote the failing row.
+    Errors are logged, and the other lines of Postgres' message quote the row that failed.
     """
     if message := error.diag.message_primary:
         if (error.sqlstate or "").startswith(_ERRORS_OF_DATA):
@@ -325,10 +329,10 @@ def keep_the_row_out(error: psycopg.Error) -> None:
 
 
 def _is_outdated_plan(error: psycopg.Error) -> bool:
-    """Whether Postgres refused a prepared statement because a table got other columns meanwhile.
+    """Returns whether Postgres refused a prepared statement because a table's columns changed.
 
-    The name of the function in Postgres' source decides too, because the server's messages may be
-    in another language.
+    The check also uses the name of the function in Postgres' source, because the server's messages
+    may be in another language.
     """
     diag = error.diag
     return (
@@ -338,20 +342,20 @@ def _is_outdated_plan(error: psycopg.Error) -> bool:
 
 
 def _count_unavailable() -> None:
-    """Counts an unreachable database in one metric for the whole stack.
+    """Counts that the database cannot be reached.
 
-    Not one metric per function, because all functions share the database.
+    All functions count in one metric, because they share the database.
     """
-    # Imported here: importing it costs time in every cold start, and few need it.
+    # Imported here, because the import takes time in every cold start, and few cold starts need it.
     from billing import metric
 
     metric.count(metric.Metric.DATABASE_UNAVAILABLE, service="database")
 
 
 def _is_stale(connection: Connection) -> bool:
-    """Whether the server closed the connection while the Lambda environment was frozen.
+    """Returns whether the server closed the connection while the Lambda environment was frozen.
 
-    A healthy idle connection has nothing to read. If there is something to read, the server has
+    On a healthy idle connection there is nothing to read. If there is something, the server has
     closed the connection. This check takes 2 us; a ping to the server takes 69 us.
     """
     if connection.closed or connection.info.transaction_status != TransactionStatus.IDLE:

@@ -1,4 +1,4 @@
-"""Whether the database can do its work."""
+"""Checks whether the database can do its work."""
 
 from billing.database.connection import Database
 from billing.database.statements import Statements
@@ -8,6 +8,6 @@ _sql = Statements(__file__)
 
 
 def check(db: Database) -> None:
-    """Raises DatabaseUnavailable for a server that only reads, or that lacks the tables."""
+    """Raises DatabaseUnavailable if the server is read-only, or has no tables of ours."""
     if not db.value(_sql["is_ready"]):
         raise DatabaseUnavailable

@@ -1,4 +1,4 @@
--- Says whether the server takes writes, and has our tables.
+-- Returns whether the server accepts writes and has our tables.
 -- name: is_ready
 select not pg_is_in_recovery()
    and current_setting('transaction_read_only') = 'off'

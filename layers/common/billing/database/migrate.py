@@ -19,22 +19,22 @@ from billing.deadline import Deadline
 
 # The number of the advisory lock that every runner of this project takes. Any constant would do.
 _LOCK = 7_262_815_501
-# How long a statement waits for a table that is in use. All later statements on that table queue
-# behind it, so a longer wait would hold them up as well.
+# How long a statement waits for a table that is in use. All later statements on that table wait
+# behind this one, so a longer wait would delay them as well.
 _LOCK_WAIT_MS = 15_000
-# A runner never pauses this long between two statements. If it does, it was killed.
+# A runner never waits this long between two statements, so a runner that does has been killed.
 _IDLE_MS = 30_000
 _GRACE_MS = 1_000
 _TRANSACTION_TIMEOUT = 170_000  # the first server version that has transaction_timeout
-# The row of `schema_migrations` that keeps one digest for the whole folder of routines.
+# The name of the row in `schema_migrations` that has one digest for all files of routines.
 _ROUTINES = "routines"
 
 
 class MigrationChanged(Exception):
-    """The numbered files that were applied to the database are not those of this code.
+    """The numbered files that the database has applied are not those of this code.
 
-    Either an applied file has been changed since (write a new file instead), or the database has
-    applied a file that this code does not have, although this code has later ones.
+    Either an applied file was changed later (write a new file instead), or the database has applied
+    a file that this code does not have, although this code has later files.
     """
 
 
@@ -45,19 +45,21 @@ def migrate(
     *,
     deadline: Deadline | None = None,
 ) -> list[str]:
-    """Applies the files that are missing, as the owner of the tables; returns the names applied.
+    """Applies the missing files, as the owner of the tables. Returns the names of applied files.
 
     The names are those of numbered files, and `routines` if the routines were applied. `folder`
     contains `tables/` and `routines/`; the default is this module's folder.
 
-    Everything happens in one transaction, so a failure leaves the database as it was. Of two
-    runners at once, the second waits for an advisory lock. The lock ends with the transaction, even
-    if the first process is killed. A database that is ahead of this code is left as it is, routines
-    included, so that a deployment can be rolled back. Afterwards each of `roles`, named as in the
-    database, has its privileges, and no others unless the database is ahead.
+    Everything happens in one transaction, so a failure leaves the database unchanged. If two
+    runners run at once, the second waits for an advisory lock. The lock ends with the transaction,
+    even if the first process is killed.
 
-    The database ends a statement that is still running at `deadline`: a statement that outlived its
-    runner would keep its locks. Without a deadline a statement may take for ever.
+    If the database has numbered files that are newer than this code, nothing is applied, not even
+    routines, so that a deployment can be rolled back. Afterwards each of `roles` (names in the
+    database) has its privileges. It loses all others, unless the database is newer than this code.
+
+    The database ends a statement that is still running at `deadline`, because a statement that
+    outlives its runner would keep its locks. Without a deadline, a statement may take any time.
 
     Raises MigrationChanged, or psycopg's error of the statement that failed.
     """
@@ -69,7 +71,7 @@ def migrate(
             _limit(connection, deadline)
             connection.execute(f"set local idle_in_transaction_session_timeout = {_IDLE_MS}")
             # Wait for the other runner until the deadline. If this runner gave up earlier, it would
-            # report a failure although the other one is succeeding.
+            # report a failure although the other one may succeed.
             connection.execute("set local lock_timeout = 0")
             connection.execute("select pg_advisory_xact_lock(%s)", [_LOCK])
             connection.execute(f"set local lock_timeout = {_LOCK_WAIT_MS}")
@@ -97,21 +99,21 @@ def migrate(
 
 
 def _limit(connection: Connection, deadline: Deadline | None) -> None:
-    """Limits the statements that follow to the time left until `deadline`; none: no limit."""
+    """Limits the following statements to the time left until `deadline`. None: no limit."""
     milliseconds = max(1, int(deadline.remaining() * 1000)) if deadline else 0  # 0 is no limit
     connection.execute(f"set local statement_timeout = {milliseconds}")
-    # statement_timeout starts anew with each statement of a file; transaction_timeout does not, not
-    # even when it is set again. It ends a second later, so that statement_timeout, whose error is
-    # clearer, comes first.
+    # statement_timeout starts again with each statement of a file. transaction_timeout does not,
+    # not even when it is set again. It is a second longer, so that statement_timeout ends the
+    # statement first, because its error is clearer.
     if deadline and connection.info.server_version >= _TRANSACTION_TIMEOUT:
         connection.execute(f"set local transaction_timeout = {milliseconds + _GRACE_MS}")
 
 
 def _ahead(done: Mapping[str, str], names: Sequence[str]) -> bool:
-    """Whether the database has applied numbered files that come after the last of `names`.
+    """Returns whether the database has applied numbered files that come after the last of `names`.
 
-    Raises MigrationChanged if it has applied an unknown file that comes earlier: then it was made
-    from other files.
+    Raises MigrationChanged if the database has applied an unknown file that comes earlier, because
+    the database was then built from other files.
     """
     unknown = sorted(done.keys() - {_ROUTINES, *names})
     if unknown and unknown[0] < max(names, default=""):
@@ -136,14 +138,15 @@ def _apply(
 
 
 def _apply_routines(connection: Connection, folder: Path, done: Mapping[str, str]) -> list[str]:
-    """Applies all routines if any file changed; returns `["routines"]` then, else an empty list.
+    """Applies all routines if any file changed. Returns `["routines"]` in that case, else [].
 
-    All of them, not only the changed files: a rollback must also set back a routine that had moved
-    to another file.
+    Unchanged files are applied too: if a routine had moved to another file, a rollback must restore
+    it as well.
     """
     files = sorted(folder.glob("*.sql"))
     texts = [file.read_text(encoding="utf-8") for file in files]
-    # No routine depends on the file names, but with them the digest also tells a renamed file.
+    # No routine depends on the file names. They are part of the digest, so that renaming a file
+    # changes it.
     whole = "".join(f"-- {file.name}\n{text}" for file, text in zip(files, texts, strict=True))
     if done.get(_ROUTINES) == _digest(whole):
         return []

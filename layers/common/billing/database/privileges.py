@@ -1,8 +1,9 @@
-"""What each database role of the functions may do. Migrations grant it.
+"""The privileges of the functions' database roles. Migrations grant them.
 
-Two roles: `accounts` signs people up and in, so it alone reads passwords; `app` does all the rest.
-A function that was taken over can do no more than its role (docs/decisions/0022). In a stack with
-pages, `accounts` may also do what the pages do (docs/decisions/0046).
+There are two roles. `accounts` signs people up and in, so only this role reads passwords. `app`
+does everything else. Somebody who takes over a function can do no more than its role
+(docs/decisions/0022). In a stack with pages, `accounts` may also do what the pages do
+(docs/decisions/0046).
 """
 
 import re
@@ -22,18 +23,18 @@ _ALL = "select, insert, update, delete"
 
 @dataclass(frozen=True, slots=True)
 class Privileges:
-    """What one role may do: privileges by table, and the `security definer` routines it may call.
+    """The privileges of one role, by table, and the `security definer` routines it may call.
 
     A privilege may name columns, as in `update (expires_at)`.
-    Routines without `security definer` may be called by every role: they can do no more than their
-    caller.
+    Every role may call routines without `security definer`, because these run with the rights of
+    their caller.
     """
 
     tables: Mapping[str, str]
     routines: frozenset[str]
 
     def each(self) -> Iterator[tuple[str, str, str | None]]:
-        """Each table with one privilege, and a column where the privilege is for single columns."""
+        """Yields each table with one privilege, and the column if the privilege is for a column."""
         for table, granted in self.tables.items():
             for privilege, columns in re.findall(r"(\w+)(?: \(([\w, ]+)\))?", granted):
                 for column in columns.split(", ") if columns else [None]:
@@ -96,7 +97,8 @@ APP = Privileges(
         "plan_change_lease": _ALL,
         "plans_cache": _KEEP,
         "rounds": _KEEP,
-        # `accounts` opens them. Whoever changes the user or the token of one takes an account over.
+        # Only `accounts` creates sessions. Somebody who could change a session's user or token
+        # could take over an account.
         "sessions": "select, update (expires_at, last_seen_at), delete",
         "subscriptions": _KEEP,
         "told": _KEEP,
@@ -106,7 +108,8 @@ APP = Privileges(
         "usage_daily": _KEEP,
         "usage_delivery": _ALL,
         "usage_drift": _ALL,
-        "usage_event": _ADD,  # the ledger: only `prune_ledger` replaces an entry, by its key
+        # the ledger: only `prune_ledger` deletes entries, and keeps their keys
+        "usage_event": _ADD,
         "usage_key": _READ,
         "usage_period": _KEEP,
         "usage_reservation": _ALL,
@@ -131,8 +134,8 @@ APP = Privileges(
     ),
 )
 
-# Beside ACCOUNTS: the pages sign people in, show what they used, and let them buy and cancel. They
-# never add to the ledger.
+# The privileges for the pages, in addition to ACCOUNTS. The pages sign people in, show what they
+# used, and let them buy and cancel. They never add to the ledger.
 PAGES = Privileges(
     tables={
         "access_status": _READ,
@@ -180,17 +183,19 @@ PAGES = Privileges(
     routines=frozenset({"verify_customer"}),
 )
 
-# Both roles read which migrations were applied: `/health` compares them with the code's own.
+# Both roles read which migrations were applied, because `/health` compares them with those of the
+# code.
 MIGRATIONS = "schema_migrations"
 
 
 def grant(
     connection: Connection, roles: Iterable[tuple[str, Privileges]], *, only_more: bool = False
 ) -> None:
-    """Gives each role, by its name in the database, its privileges and takes all others away.
+    """Gives each role its privileges and takes all other privileges away.
 
-    With `only_more` nothing is taken away: newer code may still be running. A role that is named
-    twice gets the privileges of both. The owner of the tables is left out: it may do everything.
+    `roles` are names in the database. With `only_more`, nothing is taken away, because newer code
+    may still be running. A role that is named twice gets the privileges of both. The owner of the
+    tables is left out, because it may do everything.
     """
     wanted = [(name, each) for name, each in roles if name != connection.info.user]
     definers = _definers(connection)
@@ -212,12 +217,12 @@ def grant(
 
 
 def _run(connection: Connection, statement: str, role: str = "") -> None:
-    """Runs a statement of this module's own words, with the name of a role in it."""
+    """Runs a statement that this module wrote, with the name of a role inserted."""
     connection.execute(sql.SQL(statement).format(sql.Identifier(role)))
 
 
 def _definers(connection: Connection) -> dict[str, str]:
-    """The signatures of the routines that run as the tables' owner, by name."""
+    """Returns the signatures of the routines that run as the tables' owner, by name."""
     return {
         str(row["name"]): str(row["signature"])
         for row in connection.execute(

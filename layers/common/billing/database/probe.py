@@ -1,4 +1,4 @@
-"""Asks each role of the functions, after a migration, whether it can work."""
+"""Checks, after a migration, that each role of the functions has its privileges."""
 
 from collections.abc import Callable
 
@@ -10,13 +10,15 @@ _sql = Statements(__file__)
 
 
 class RoleCannotWork(Exception):
-    """A role of the functions logs in and lacks something. The message names role and lack."""
+    """A role of the functions can log in but lacks a privilege. The message names role and
+    privilege.
+    """
 
 
 def probe(role: str, privileges: Privileges, connect: Callable[[], Connection]) -> None:
-    """Opens a connection as a role, and asks which of its privileges it lacks.
+    """Opens a connection as a role, and reads which of its privileges the role lacks.
 
-    Raises RoleCannotWork if it lacks any, and psycopg.OperationalError where it cannot log in.
+    Raises RoleCannotWork if it lacks any, and psycopg.OperationalError if it cannot log in.
     """
     wanted = list(privileges.each())
     connection = connect()

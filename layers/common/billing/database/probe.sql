@@ -1,9 +1,10 @@
--- Asks, as one role of the functions, for what that role cannot do with the tables and routines.
+-- Finding out, as one role of the functions, which privileges that role lacks.
 
--- Lists what the role of the session lacks, five things at most. `names` and `wanted` have tables and
--- views, each with one privilege; `columns` has the column that the privilege is for, null for all.
--- `definers` are the routines that run as their owner and that the role calls. A trigger's function
--- needs no right to be executed, and functions of extensions are not ours.
+-- Returns what the role of the session lacks, at most five rows. `names` and `wanted` list tables
+-- and views, each with one privilege. `columns` has the column of a privilege, null for all
+-- columns. `definers` are the routines that run as their owner and that the role calls. They leave
+-- out trigger functions, which need no right to be executed, and functions of extensions, which are
+-- not ours.
 -- name: lacking
 with
 tables as (

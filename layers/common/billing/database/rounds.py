@@ -1,7 +1,7 @@
-"""Rounds: long work that many runs share. The position of a round is kept in the database.
+"""Rounds: long work that many runs share. The database stores the position of a round.
 
-A run takes up a round, does a step, notes the position and goes on until its time is up. The next
-run continues at that position, even if the first one died.
+A run leases a round, does a step, stores the position, and repeats this until its time is up. The
+next run continues at that position, even if the first run died.
 """
 
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ Position = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """A round under way. No other run works on it for two minutes after each step."""
+    """A round that this run has leased. After each step, the lease lasts two more minutes."""
 
     name: str
     position: Position
@@ -30,22 +30,22 @@ class Round:
 
 @dataclass(frozen=True, slots=True)
 class Latest:
-    """The last round of a name, as far as it has come. `begun_at` is of the functions' clock."""
+    """The newest round of a name and its state. `begun_at` is a time of the functions' clock."""
 
     begun_at: datetime | None
     finished_at: datetime | None  # by the database's clock
     is_under_way: bool
-    is_requested: bool  # the next run begins a new one
+    is_requested: bool  # the next run begins a new round
 
 
 def take_up(
     db: Database, name: str, *, start: Position, every: timedelta, now: datetime
 ) -> Round | None:
-    """The round that is under way, was requested or is due; None if there is none.
+    """Leases the round that is under way, was requested or is due. Returns None if there is none.
 
-    Also None while another run works on the round. A round is due when the last one began `every`
-    before `now`, which is the time of the functions' clock: a laptop's can be moved. A round that
-    nobody requested begins at `start`.
+    Also returns None while another run has the lease. A round is due when the last one began
+    `every` before `now`. `now` is a time of the functions' clock, because on a laptop that clock
+    can be moved. A round that nobody requested begins at `start`.
     """
     params = {"name": name, "start": Jsonb(start), "every": every, "now": now}
     row = db.one(_sql["lease_round"], params)
@@ -53,12 +53,12 @@ def take_up(
 
 
 def advance(db: Database, name: str, position: Position) -> None:
-    """Notes how far the round has come. If this run dies, the next one goes on at `position`."""
+    """Stores how far the round has come. If this run dies, the next run continues at `position`."""
     db.execute(_sql["advance_round"], {"name": name, "position": Jsonb(position)})
 
 
 def leave(db: Database, name: str) -> None:
-    """Gives up the lease, so that the next run can go on with the round at once."""
+    """Ends the lease, so that the next run can continue the round at once."""
     db.execute(_sql["leave_round"], {"name": name})
 
 
@@ -73,6 +73,6 @@ def request(db: Database, name: str, *, start: Position) -> None:
 
 
 def latest(db: Database, name: str) -> Latest:
-    """The last round with this name, whether or not it has ended."""
+    """Returns the newest round with this name, whether or not it has ended."""
     row = db.one(_sql["latest_round"], {"name": name})
     return Latest(**row) if row else Latest(None, None, is_under_way=False, is_requested=False)

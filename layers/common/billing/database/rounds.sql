@@ -1,8 +1,8 @@
 -- The positions of rounds: work that no single run finishes.
 
--- Takes up a round under a lease of two minutes: the requested round, else the round under way,
--- else a new one if the last began longer ago than `every`, or there was none. `now` is the time of
--- the functions' clock. Returns no row if no round is due, or while another run's lease lasts.
+-- Leases a round for two minutes: the requested round, else the round under way, else a new round
+-- if the last one began longer ago than `every`, or there was none. `now` is a time of the
+-- functions' clock. Returns no row if no round is due, or while another run has the lease.
 -- name: lease_round
 insert into rounds as c (name, position, started_at, begun_at, leased_until)
 values (%(name)s, %(start)s, now(), %(now)s, now() + interval '2 minutes')

@@ -8,10 +8,10 @@ _NAME = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
 
 
 class Statements:
-    """The statements of `NAME.sql` beside `NAME.py`, by name.
+    """The statements of `NAME.sql`, for the module `NAME.py` in the same folder, by name.
 
-    `Statements(__file__)["accept"]` is the text under `-- name: accept`. Raises KeyError for a name
-    that the file does not have. The file is read when the first statement is used.
+    `Statements(__file__)["accept"]` is the text under `-- name: accept`. Raises KeyError if the
+    file has no statement with this name. The file is read when the first statement is used.
     """
 
     def __init__(self, module_file: str) -> None:

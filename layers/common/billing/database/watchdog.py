@@ -1,8 +1,8 @@
-"""Cuts a connection whose server has stopped answering.
+"""Cuts a connection if its server has stopped answering.
 
-Postgres enforces `statement_timeout` itself, so a server that has stopped, or a pooler that waits
-for one, enforces nothing. The network notices nothing either: the kernel of the other side
-acknowledges what was sent.
+Postgres itself enforces `statement_timeout`, so a server that has stopped, or a pooler that waits
+for such a server, enforces no limit. TCP does not notice either, because the kernel on the other
+side still acknowledges our packets.
 """
 
 import os
@@ -15,22 +15,24 @@ from typing import Any
 
 import psycopg
 
-_CHECKS = 8  # of one limit
-# The thread ends after so many checks without a statement.
+_CHECKS = 8  # how many times the thread checks within one limit
+# The thread ends after this number of checks without a statement.
 _IDLE_CHECKS = 80
 
 
 class Watchdog:
-    """Shuts a connection's socket where one statement takes longer than `seconds`.
+    """Shuts a connection's socket if one statement takes longer than `seconds`.
 
-    A thread watches while statements come. It starts with the first one, so a snapshot of an
-    environment has none. `has_cut` says whether the last statement was cut.
+    A thread watches while statements are executed. It starts with the first statement, so a
+    snapshot of an environment contains no thread. `has_cut` says whether the last statement was
+    cut.
     """
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._lock = threading.Lock()
-        self._watcher: int | None = None  # the process that has the thread: a fork has none
+        # the process that has the thread, because a fork has no thread
+        self._watcher: int | None = None
         self._until: float | None = None
         self._socket = -1
         self._number = 0
@@ -38,7 +40,7 @@ class Watchdog:
 
     @contextmanager
     def over(self, connection: "psycopg.Connection[Any]") -> Iterator[None]:
-        """Watches what is executed on the connection meanwhile. Adds microseconds."""
+        """Watches the statements executed inside the `with` block. Costs microseconds."""
         with self._lock:
             self.has_cut = False
             self._number += 1
@@ -69,6 +71,7 @@ class Watchdog:
     def _cut(self) -> None:
         self.has_cut = True
         self._until = None
-        # A duplicate: closing the socket object would close libpq's own descriptor.
+        # A duplicate of the descriptor, because closing the socket object would close libpq's own
+        # descriptor.
         with suppress(OSError), socket.socket(fileno=os.dup(self._socket)) as duplicate:
             duplicate.shutdown(socket.SHUT_RDWR)

@@ -1,7 +1,7 @@
-"""Accepts usage events, and answers whether usage would be accepted.
+"""Accepts usage events, and checks whether usage would be accepted.
 
-One statement books an event: it writes the ledger entry and its total before the caller hears
-`accepted`. The rules are in that statement's routine, `accept_usage` in
+One statement books an event: it writes the ledger entry and the total before the caller gets
+`accepted`. The rules are in the routine that this statement calls, `accept_usage` in
 `database/routines/accepting.sql`. Nothing in this module calls Commet.
 """
 
@@ -42,9 +42,9 @@ class UsageEvent:
     """Something that was used, as a caller reports it.
 
     The caller chooses `idempotency_key`, unique per user and feature. `occurred_at` is None if the
-    caller named no time. Raises pydantic's ValidationError, a ValueError whose message contains no
-    values, if a field is malformed. Batches are parsed into this class directly: parsing a batch
-    into a second form took longer than booking the batch.
+    caller named no time. If a field is malformed, raises pydantic's ValidationError, a ValueError
+    whose message contains no values. A batch is parsed directly into objects of this class, because
+    parsing it into other objects first took longer than booking it.
     """
 
     user_id: UserId
@@ -56,7 +56,7 @@ class UsageEvent:
 
     @property
     def fingerprint(self) -> bytes:
-        """A hash of all that the caller supplied: equal for equal events, and only for those."""
+        """A hash of all that the caller supplied. Only equal events have the same hash."""
         occurred = utc_text(self.occurred_at) if self.occurred_at else ""
         # No field contains NUL, so joining with NUL gives different events different texts.
         supplied = f"{self.user_id}\0{self.feature}\0{format_decimal(self.quantity)}\0{occurred}"
@@ -67,12 +67,12 @@ class UsageEvent:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What became of one usage event. `code` says why it was refused; None if it was not.
+    """The outcome of one usage event. `code` says why it was refused; None if it was not.
 
     Codes: `unknown_user subscription_required feature_not_in_plan feature_not_metered
     access_unconfirmed limit_reached payment_overdue spend_limit_reached price_unknown too_old
-    before_subscription in_future total_too_large`. Only `access_unconfirmed` goes away by itself,
-    within seconds.
+    before_subscription in_future total_too_large`. Only `access_unconfirmed` ends by itself, within
+    seconds.
     """
 
     status: Status
@@ -82,16 +82,16 @@ class Verdict:
 def accept(
     db: Database, events: Sequence[UsageEvent], *, rules: Rules, now: datetime
 ) -> list[Verdict]:
-    """Books up to 1,000 events of any users; returns one verdict per event, in their order.
+    """Books up to 1,000 events of any users. Returns one verdict per event, in their order.
 
-    One statement books all of them, with the same outcome as if they had come one after the other:
-    of two events with one key and feature the first wins, and an event above its limit does not
-    stop a smaller one after it.
+    One statement books all of them. The outcome is the same as if the events had come one after the
+    other: if two events have the same key and feature, the first one is booked, and an event above
+    its limit does not stop a smaller one after it.
     """
     if not events:
         return []
-    # Numbered here and not in SQL, where grouping and sorting would take half the time of a single
-    # event.
+    # Pairs are numbered here and not in SQL, where grouping and sorting would take half the time of
+    # a single event.
     pairs: dict[tuple[str, str], int] = {}
     firsts: dict[tuple[str, str, str], int] = {}
     payers: dict[str, int] = {}
@@ -133,14 +133,17 @@ def accept(
 class Allowance:
     """Whether a quantity may be used now.
 
-    `remaining` is the included quantity less what is used and held; None if the feature is
-    unlimited or the user does not have it. `overage_quantity` is the part of the asked quantity
-    that would be overage, and `cost` what that part costs in major units, not rounded; None if the
-    price is not known. Both are 0 if usage is refused for another reason than its cost.
-    `unit_price` is in the rate scale (10000 is 1.00), None if it is not known or there is none.
-    `spending` is what the user spends beyond the included quantities, None if the feature has no
-    overage. `code` says why the usage is not allowed; None if it is. A boolean feature has no
-    quantities: only `allowed` and `code` say something.
+    `remaining` is the included quantity less the used and the held quantity. It is None if the
+    feature is unlimited or the user does not have it.
+    `overage_quantity` is the part of the requested quantity that would be overage. `cost` is the
+    price of that part in major units, not rounded; None if the price is not known. Both are 0 if
+    usage is refused for a reason other than its cost.
+    `unit_price` is in the rate scale (10000 is 1.00). It is None if it is not known or there is
+    none.
+    `spending` is what the user spends beyond the included quantities; None if the feature has no
+    overage.
+    `code` says why the usage is not allowed; None if it is allowed. For a boolean feature only
+    `allowed` and `code` have a meaning, because it has no quantities.
     """
 
     allowed: bool
@@ -162,7 +165,7 @@ def check(
     rules: Rules,
     now: datetime,
 ) -> Allowance:
-    """Whether this much could be used at this moment, and its price; books and reserves nothing.
+    """Returns whether this quantity could be used now, and its price. Books and reserves nothing.
 
     Raises ValueError for a quantity that could not be booked.
     """
@@ -219,19 +222,19 @@ def check(
     )
 
 
-# Arrays in Postgres' text form. Letting the driver adapt lists would take a third of the time of a
-# single event.
+# These functions write arrays in Postgres' text form. If the driver converted lists, that would
+# take a third of the time of a single event.
 
 
 def _words(values: Iterable[object]) -> str:
-    """An array of values that need no quotes, such as numbers."""
+    """Returns an array of values that need no quotes, such as numbers."""
     return f"{{{','.join(map(str, values))}}}"
 
 
 def _texts(values: Sequence[str]) -> str:
     joined = '","'.join(values)
-    # Hardly any text has to be escaped, and checking all at once takes a tenth of the time of
-    # checking each.
+    # Few texts need escaping, and checking all texts at once takes a tenth of the time of checking
+    # each.
     if "\\" in joined or joined.count('"') != 2 * (len(values) - 1):
         joined = '","'.join(t.replace("\\", "\\\\").replace('"', '\\"') for t in values)
     return f'{{"{joined}"}}' if values else "{}"

@@ -1,7 +1,7 @@
 -- Statements that accept usage, or read whether it would be accepted. The rules are in
 -- database/routines/accepting.sql.
 
--- One word per event, in their order.
+-- Returns one word per event, in the order of the events.
 -- name: accept
 select accept_usage(
     %(users)s::text[], %(features)s::text[], %(payers)s::integer[],
@@ -24,7 +24,7 @@ from usage_standing(
     %(statuses)s::text[]
 ) as s
 left join entitlements e on e.user_id = %(user_id)s and e.feature = %(feature)s
--- Nothing is spent yet in the period that follows one that has ended.
+-- If the open period has ended, nothing is spent yet in the period that follows it.
 cross join lateral (
     select case when s.ends_at > %(now)s or s.goes_on then s.period end as period
 ) as r

@@ -1,10 +1,11 @@
-"""Corrects what was booked: books a signed quantity, with a reason and an author, in the ledger.
+"""Corrects booked usage: adds a signed quantity, with a reason and an author, to the ledger.
 
-A correction below zero lowers the total of the period that the usage was booked in. That is not
-always the period it occurred in: a late event is booked in the period that runs when it is
-reported. Commet keeps what was already sent, and the next delivery comes once the total exceeds
-what was sent. After a period is over, Commet takes no lower total: the correction then
-`needs_credit`. The rules are in `database/routines/corrections.sql`.
+A correction below zero lowers the total of the period in which the usage was booked. That may be
+another period than the one in which the usage occurred, because a late event is booked in the
+period that runs when it is reported. Commet keeps what was already sent, and the next delivery is
+made once the total exceeds the quantity that was sent. After a period is over, Commet takes no
+lower total of it: the correction then `needs_credit`. The rules are in
+`database/routines/corrections.sql`.
 """
 
 import json
@@ -24,12 +25,13 @@ _sql = Statements(__file__)
 
 @dataclass(frozen=True, slots=True)
 class Correction:
-    """A quantity to add to a user's usage (above zero) or to take off it (below zero).
+    """A quantity to add to a user's usage (above zero) or to subtract from it (below zero).
 
-    A correction below zero is booked in the period that contained `occurred_at`, or in the one that
-    the entry with the key `corrects` was booked in; if neither is given, in the running period. One
-    above zero is booked in the running period. Raises ValueError if both are given, and for a
-    quantity that could not be booked.
+    A correction below zero is booked in the period that contained `occurred_at`, or in the period
+    of the entry with the key `corrects`. If neither is given, it is booked in the running period. A
+    correction above zero is booked in the running period, or where usage of its time belongs
+    (`late_place`). Raises ValueError if both are given, and for a quantity that could not be
+    booked.
     """
 
     user_id: str
@@ -48,7 +50,7 @@ class Correction:
 
     @property
     def fingerprint(self) -> bytes:
-        """A hash of all that the caller supplied: equal for equal corrections, only for those."""
+        """A hash of all that the caller supplied. Only equal corrections have the same hash."""
         supplied = [
             "correction",
             self.user_id,
@@ -64,9 +66,9 @@ class Correction:
 
 @dataclass(frozen=True, slots=True)
 class Credit:
-    """The quantity that Commet was sent too much, and what it is worth in major units.
+    """The quantity by which Commet was sent too much, and its worth in major units.
 
-    `amount` is None if the price is not known, `currency` if Commet has not named it.
+    `amount` is None if the price is not known. `currency` is None if Commet has not named it.
     """
 
     quantity: Decimal
@@ -76,10 +78,10 @@ class Credit:
 
 @dataclass(frozen=True, slots=True)
 class Booking:
-    """The period in which a correction was booked, and `used`, the total there afterwards.
+    """The period in which a correction was booked, and `used`, the period's total afterwards.
 
-    `needs_credit` is the credit that a person has to give, None if none is needed. It is needed if
-    the period is over and Commet was sent too much of it.
+    `needs_credit` is the credit that a person has to give, None if none is needed. A credit is
+    needed if the period is over and Commet was sent too much of it.
     """
 
     period_start: datetime
@@ -90,10 +92,10 @@ class Booking:
 
 @dataclass(frozen=True, slots=True)
 class Corrected:
-    """What became of a correction: a booking, or a code that says why it was refused.
+    """The outcome of a correction: a booking, or a code that says why it was refused.
 
     Codes: those of `accepting.Verdict`, and `conflict below_zero no_period entry_not_found`.
-    `repeated` is true if the correction had been booked before.
+    `repeated` is true if the same correction was booked before.
     """
 
     booking: Booking | None
@@ -109,9 +111,9 @@ def correct(
     rules: Rules,
     now: datetime,
 ) -> Corrected:
-    """Books a correction; `author` says who made it.
+    """Books a correction. `author` is the person who made it.
 
-    The same correction again changes nothing and gets the same answer.
+    If the same correction is sent again, it changes nothing and gets the same answer.
     """
     row = db.one(
         _sql["correct"],
@@ -142,7 +144,7 @@ def correct(
 
 def _credit(row: Row) -> Credit | None:
     if row["credit_quantity"] is None:
-        # Booked before credits were kept.
+        # The correction was booked before credits were stored.
         return Credit(-row["quantity"], None, None) if row["needs_credit"] else None
     if row["credit_quantity"] == 0:
         return None

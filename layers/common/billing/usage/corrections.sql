@@ -1,4 +1,4 @@
--- The rules are in database/routines/corrections.sql. One row.
+-- Returns one row. The rules are in database/routines/corrections.sql.
 -- name: correct
 select c.verdict, c.used, (c.entry).quantity, (c.entry).needs_credit,
        (c.booked_in).starts_at as period_start, (c.booked_in).ends_at as period_end,

@@ -1,7 +1,7 @@
 """Reads the ledger in the order of booking, page by page.
 
-A page starts after the last entry of the page before. So a page costs the same however long the
-ledger is, and no entry is missing or repeated while more are booked.
+A page starts after the last entry of the previous page. So the time for a page does not depend on
+the length of the ledger, and no entry is missing or repeated while others are booked.
 """
 
 import base64
@@ -19,8 +19,8 @@ _sql = Statements(__file__)
 
 MAX_PAGE = 1000
 
-# How many entries a page looks at if it filters by feature. Few of them may be of that feature, and
-# the page must still be answered in time.
+# How many entries a page reads if it filters by feature. Perhaps few of them are of that feature,
+# and the page must still be answered in time.
 _LOOK_AT = 5000
 
 _BEGINNING = datetime(1, 1, 1, tzinfo=UTC)
@@ -30,10 +30,9 @@ _BEGINNING = datetime(1, 1, 1, tzinfo=UTC)
 class Entry:
     """One entry of the ledger. `kind` is event, confirm (of a reservation) or correction.
 
-    `period_id`, `period_start` and `period_end` are of the allowance period that the entry was
-    booked in, and `subscription_id` and `plan_id` are what the period belongs to. A plan change
-    opens another period, even on the same day. `late` is true if the usage occurred before that
-    period.
+    `period_id`, `period_start` and `period_end` name the allowance period in which the entry was
+    booked. `subscription_id` and `plan_id` are those of that period. A plan change opens another
+    period, even on the same day. `late` is true if the usage occurred before the period.
     """
 
     user_id: str
@@ -82,7 +81,8 @@ class _Cursor:
     def write(self) -> str:
         times = [self.until.isoformat(), self.booked_at.isoformat()]
         fields = [*times, self.user_id, self.key, self.feature]
-        # Not as ASCII: a long key of other characters would make the cursor too long for a URL.
+        # Characters outside ASCII are not escaped, because a long key of such characters would make
+        # the cursor too long for a URL.
         text = json.dumps(fields, ensure_ascii=False)
         return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
@@ -125,7 +125,9 @@ class Page:
     start: _Cursor
 
     def first(self, count: int) -> "Page":
-        """The first `count` entries, one at least; the next page goes on after the last of them."""
+        """Returns a page of the first `count` entries, at least one. The next page starts after
+        them.
+        """
         last = self.entries[count - 1]
         return Page(self.entries[:count], self.start.moved_to(last).write(), self.start)
 
@@ -133,10 +135,10 @@ class Page:
 def page(
     db: Database, query: Query, *, cursor: str | None = None, limit: int = 100, now: datetime
 ) -> Page:
-    """The first page, or the page that `cursor` leads to. `limit` is MAX_PAGE at most.
+    """Returns the first page, or the page that `cursor` leads to. `limit` is MAX_PAGE at most.
 
-    The pages end at the time of the first one: entries booked later are not part of them. Raises
-    InvalidRequest for a cursor that no page returned.
+    All pages end at the time of the first page, so entries that are booked later are on none of
+    them. Raises InvalidRequest for a cursor that no page returned.
     """
     start = _first(query, now) if cursor is None else _Cursor.read(cursor)
     look_at = limit + 1 if query.feature is None else max(_LOOK_AT, limit + 1)
@@ -169,9 +171,9 @@ def page(
 
 
 def entries_of_key(db: Database, user_id: str, key: str, query: Query, *, now: datetime) -> Page:
-    """The entries of a user with one idempotency key, on one page: one per feature at most.
+    """Returns the entries of a user with one idempotency key on one page, at most one per feature.
 
-    Empty also for a key whose entry was pruned.
+    If the entry of the key was pruned, the page is empty.
     """
     start = _first(query, now)
     values = {
@@ -186,7 +188,7 @@ def entries_of_key(db: Database, user_id: str, key: str, query: Query, *, now: d
 
 
 def _first(query: Query, now: datetime) -> _Cursor:
-    until = now + timedelta(microseconds=1)  # includes what was booked at `now`
+    until = now + timedelta(microseconds=1)  # includes entries booked at `now`
     return _Cursor(until if query.until is None else min(until, query.until))
 
 

@@ -1,11 +1,12 @@
 -- Reading the ledger, page by page.
 
--- A page looks at `look_at` entries at most, `wanted` or not. If it looked at that many, the last
--- one is always among the rows, because the next page starts after it. The entries of a user are
--- found by the user's periods. `bound` finds the time at which the page ends from the index alone,
--- so that, however many periods there are, hardly more entries are read than the page has. Times are
--- compared together with the period: only the index of one period can be used then. By time alone
--- the planner may choose the index of all users, and read the entries of everybody.
+-- A page reads at most `look_at` entries, whether or not they are `wanted`. If it reads that many,
+-- the rows always include the last entry, because the next page starts after it. The user's entries
+-- are found through the user's periods. `bound` finds the time at which the page ends with the
+-- index alone, so hardly more entries are read than the page has, however many periods there are.
+-- Conditions compare times together with the period, so that only the index of one period can be
+-- used. With a condition on time alone, the planner may choose the index of all users and read
+-- everybody's entries.
 -- name: page_of_user
 with mine as materialized (
     select id from usage_period where user_id = %(user_id)s
@@ -68,7 +69,7 @@ where s.wanted or s.position = %(look_at)s
 order by s.position
 limit %(limit)s
 
--- The same for the entries of all users.
+-- Does the same as page_of_user, for the entries of all users.
 -- name: page_of_all
 with seen as materialized (
     select e.user_id, e.idempotency_key, e.kind, e.feature, e.quantity, e.occurred_at, e.booked_at,

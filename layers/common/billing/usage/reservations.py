@@ -1,9 +1,9 @@
-"""Reserves an amount before the work is done, and books what the work really took.
+"""Reserves a quantity before the work is done, and books the quantity that the work used.
 
 A reservation counts against the limit while it is held. So two jobs that each fit alone cannot pass
-the limit together. Confirming books under the reservation's own idempotency key. So work that is
-both confirmed and reported directly with that key, in either order, is counted once. The rules are
-in `database/routines/reservations.sql`. Nothing in this module calls Commet.
+the limit together. Confirming books under the reservation's own idempotency key. So work counts
+once if it is both confirmed and reported directly with that key, in either order. The rules are in
+`database/routines/reservations.sql`. Nothing in this module calls Commet.
 """
 
 import json
@@ -23,8 +23,8 @@ _sql = Statements(__file__)
 
 DEFAULT_EXPIRY = timedelta(minutes=5)
 LONGEST_EXPIRY = timedelta(hours=1)
-# How long a reservation that has ended is kept. Usage may be reported 35 days back, so by then the
-# work was reported or never will be.
+# How long an ended reservation is kept. Usage may be reported up to 35 days late, so after this
+# time nobody reports the work any more.
 KEPT = timedelta(days=35)
 
 _TIDY_LIMIT = 10_000
@@ -34,9 +34,10 @@ State = Literal["held", "confirmed", "released", "expired"]
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """A reservation in any state. `booked` is the quantity that was booked; None until confirmed.
+    """A reservation in any state. `booked` is the quantity that was booked; None until it is
+    confirmed.
 
-    The usage is booked with `properties`.
+    `properties` are those with which the usage is booked.
     """
 
     id: str
@@ -52,12 +53,12 @@ class Reservation:
 
 @dataclass(frozen=True, slots=True)
 class ReservationResult:
-    """What became of a request to reserve, confirm or release.
+    """The outcome of a request to reserve, confirm or release.
 
     `reservation` is None if there is none. `code` says why the request was refused, None if it was
-    not: one of `accepting.Verdict`, `conflict`, or `already_counted reservation_not_found
+    not. It is a code of `accepting.Verdict`, or `conflict already_counted reservation_not_found
     reservation_expired reservation_released reservation_confirmed`. `repeated` is true if an
-    earlier request had done all of this.
+    earlier request had the same effect, so that this one changed nothing.
     """
 
     reservation: Reservation | None
@@ -73,11 +74,11 @@ def reserve(
     rules: Rules,
     now: datetime,
 ) -> ReservationResult:
-    """Reserves the quantity of `usage` until it is confirmed, released or expires.
+    """Reserves the quantity of `usage` until the reservation is confirmed, released or expires.
 
-    The same key again returns the same reservation: unchanged while it is held or once it is
-    confirmed, held anew with a new expiry if it had expired and still fits. After a release the key
-    is refused. Raises ValueError for an `expires_in` of 0 or less, or of more than an hour.
+    If the same key is sent again, the same reservation is returned: unchanged if it is held or
+    confirmed, and held again with a new expiry if it had expired and still fits. After a release
+    the key is refused. Raises ValueError for an `expires_in` of 0 or less, or of more than an hour.
     """
     if not timedelta(0) < expires_in <= LONGEST_EXPIRY:
         raise ValueError("expires_in must be above 0 seconds and at most an hour")
@@ -99,7 +100,8 @@ def reserve(
         },
     )
     # If the connection broke, the statement ran twice, and the first run may have reserved already.
-    # Then the verdict is 'duplicate', but the row has our new id: this request made it.
+    # Then the verdict is 'duplicate', but the row has our new id, which shows that this request
+    # made the reservation.
     return _outcome(row, now, done="reserved", new_id=new_id)
 
 
@@ -117,11 +119,11 @@ def confirm(
     rules: Rules,
     now: datetime,
 ) -> ReservationResult:
-    """Books the quantity the work took, which may be less or more than was reserved.
+    """Books the quantity that the work used, which may be less or more than was reserved.
 
-    Up to the reserved quantity a held reservation is booked whatever has changed since: status,
-    plan, limit, debt. What goes beyond it, and an expired reservation, is booked if it still fits.
-    Raises ValueError for a quantity that could not be booked.
+    If the reservation is held, a quantity up to the reserved one is booked, whatever has changed
+    since (status, plan, limit, debt). A larger quantity, or the quantity of an expired reservation,
+    is booked if it still fits. Raises ValueError for a quantity that could not be booked.
     """
     if not is_quantity(quantity):
         raise ValueError("quantity must be above 0, with at most 9 integer and 6 decimal digits")
@@ -150,7 +152,7 @@ def confirm(
 def release(db: Database, reservation: Reservation, *, now: datetime) -> ReservationResult:
     """Ends a reservation without booking anything.
 
-    Releasing again changes nothing. Releasing is refused once the reservation is confirmed.
+    Releasing it again changes nothing. Releasing a confirmed reservation is refused.
     """
     row = db.one(
         _sql["release"],
@@ -160,11 +162,12 @@ def release(db: Database, reservation: Reservation, *, now: datetime) -> Reserva
 
 
 def tidy(db: Database, *, now: datetime) -> int:
-    """Marks expired reservations and deletes those that ended long ago; returns how many it marked.
+    """Marks expired reservations, and deletes those that ended long ago. Returns how many it
+    marked.
 
-    Limits do not depend on this. It only keeps the index small that limits are checked against.
-    Confirmed work is counted once even after its reservation is deleted, because the ledger has the
-    key.
+    Limits do not depend on this function. It only keeps the index small that limits are checked
+    with. Confirmed work counts once even after its reservation is deleted, because the ledger has
+    the key.
     """
     expired = len(db.all(_sql["expire"], {"now": now, "limit": _TIDY_LIMIT}))
     db.execute(_sql["forget"], {"before": now - KEPT, "limit": _TIDY_LIMIT})
@@ -185,7 +188,7 @@ def _outcome(
 def _reservation(row: Row, now: datetime) -> Reservation:
     state = row["state"]
     if state == "held" and row["expires_at"] <= now:
-        state = "expired"  # by the clock, even before `tidy` has marked it
+        state = "expired"  # expired by `now`, even if `tidy` has not marked it
     return Reservation(
         id=row["id"],
         user_id=row["user_id"],

@@ -1,4 +1,4 @@
--- Reserving an amount before the work. The rules are in database/routines/reservations.sql.
+-- Reserving a quantity before the work. The rules are in database/routines/reservations.sql.
 
 -- name: reserve
 select r.verdict, (r.reservation).id, (r.reservation).user_id, (r.reservation).feature,
@@ -30,7 +30,7 @@ select r.verdict, (r.reservation).id, (r.reservation).user_id, (r.reservation).f
 from release_reservation(%(id)s, %(user_id)s, %(now)s) as r
 
 -- Marks expired reservations as expired, which removes them from the index that limits are checked
--- against. Skips one that is locked, because it is being confirmed or released right now.
+-- with. Skips locked reservations, because another statement is confirming or releasing them.
 -- name: expire
 with due as materialized (
     select id from usage_reservation

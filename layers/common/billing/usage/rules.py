@@ -13,14 +13,14 @@ Amounts = Mapping[str, Decimal | None]
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What decides whether usage is given.
+    """The operator's parameters that decide whether usage is given.
 
     `statuses` are the subscription statuses that give access. `ceilings` (OverageCeiling) and
-    `at_once` (DeliverAtOnceFrom) are amounts in major units by currency. None there means that
-    there is no such limit. In a currency without a ceiling there is no overage. `late_grace`
-    (LateUsageGrace) is how long after access ended usage is taken that occurred before. `currency`
-    is used where Commet has not named one. `spending` is the JSON text that the routines read
-    (database/routines/spending.sql).
+    `at_once` (DeliverAtOnceFrom) are amounts in major units by currency. None means that there is
+    no such limit. In a currency without a ceiling there is no overage. `late_grace`
+    (LateUsageGrace) is how long after the end of access usage is taken that occurred before that
+    end. `currency` is used if Commet has not named one. `spending` is the JSON text that the
+    routines read (database/routines/spending.sql).
     """
 
     statuses: Collection[str]

@@ -1,7 +1,7 @@
 """What users spend beyond the included quantities, and how much they may spend.
 
-The ceiling is held by the statement that books usage (`database/routines/spending.sql`). This
-module reads the amounts and keeps the limits that a product or a user has set.
+The statement that books usage enforces the ceiling (`database/routines/spending.sql`). This module
+reads the amounts, and stores the limits that a product or a user has set.
 """
 
 from collections.abc import Mapping
@@ -38,12 +38,12 @@ class Spending:
 
 
 def spending_in(row: Mapping[str, Any]) -> Spending:
-    """The spending in a row of the routine `overage_of`."""
+    """Returns the spending in a row of the routine `overage_of`."""
     return Spending(row["spent"], row["ceiling"], cast("SetBy", row["set_by"]), row["spent_in"])
 
 
 def spending_of(db: Database, user_id: str, *, rules: Rules, now: datetime) -> Spending | None:
-    """What the user spends now; None if the user's plan has no overage, or no period runs."""
+    """Returns what the user spends now. None if the plan has no overage, or no period runs."""
     row = db.one(_sql["spending"], {"user_id": user_id, "now": now, "spending": rules.spending})
     return spending_in(row) if row else None
 
@@ -60,11 +60,11 @@ def set_limit(
 ) -> None:
     """Sets how much overage the user may have in an allowance period, in the user's currency.
 
-    A product's limit takes the place of the default, above or below it. A user's own limit applies
-    below that one. None removes the limit. What is already spent stays spent: a lower limit refuses
-    what comes. Thresholds that the changed limit makes reached are told. Raises NotFound for an
-    unknown user, and InvalidRequest where the amount has too many decimals, or where a user's own
-    limit is above the one that applies to the user.
+    A product's limit replaces the default, and may be above or below it. A user's own limit may
+    only be lower. None removes the limit. A lower limit does not change what is already spent; it
+    refuses later usage. Emits events for thresholds that the changed limit makes reached. Raises
+    NotFound for an unknown user. Raises InvalidRequest if the amount has too many decimals, or if a
+    user's own limit is above the limit that applies to the user.
     """
     row = db.one(_sql["limit_of"], {"user_id": user_id, "now": now, "spending": rules.spending})
     if row is None:

@@ -1,6 +1,6 @@
 -- What users spend, and their limits. The rules are in database/routines/spending.sql.
 
--- No row if the plan has no overage, or no period runs.
+-- Returns no row if the plan has no overage, or if no period runs.
 -- name: spending
 select o.spent, o.ceiling, o.set_by, o.currency as spent_in
 from overage_of(
@@ -17,8 +17,8 @@ where exists (
 )
 and exists (select from usage_period p where p.user_id = %(user_id)s and p.closed_at is null)
 
--- The currency of a user's amounts, and the limit that applies without an own one; no row for an
--- unknown user.
+-- Returns the currency of a user's amounts, and the limit that applies if the user has no own
+-- limit. Returns no row for an unknown user.
 -- name: limit_of
 select o.currency, coalesce(u.spend_limit, o.by_default) as ceiling
 from users u

@@ -1,7 +1,7 @@
 """One user's ledger in sums: by day, by the values of a property, or by both.
 
-The days are those of the dashboard. So the sums of one period add up to what the dashboard shows as
-used, less what was carried into the period.
+The days are those of the dashboard. So the sums of one period add up to the `used` of the
+dashboard, less the quantity that was carried into the period.
 """
 
 import base64
@@ -17,16 +17,18 @@ from billing.errors import FieldError, InvalidRequest
 
 _sql = Statements(__file__)
 
-# How many entries sums by a property may read. Half a million took Postgres 0.5 s with seven
-# values, and 3 s with a value for each entry, on a busy machine; a statement is ended after five
-# seconds. An index by the time of use would read less, and would cost every event.
+# How many entries sums by a property may read. On a busy machine, Postgres took 0.5 s for half a
+# million entries with seven values, and 3 s if each entry had its own value. A statement is ended
+# after five seconds. An index by the time of use would read fewer entries, but would slow down
+# every event.
 MOST_ENTRIES = 250_000
 
-# No entry that was booked so long before a day counts on that day: usage may be dated five minutes
-# ahead. A day is more than enough for clocks that differ.
+# An entry that was booked this long before a day cannot count on that day, because usage may be
+# dated at most five minutes ahead. A day is more than enough for clocks that differ.
 _AHEAD = timedelta(days=1)
 
-_DAWN = datetime(1970, 1, 1, tzinfo=UTC)  # no entry is older, and a day can be taken off
+# no entry is older, and subtracting a day does not overflow
+_DAWN = datetime(1970, 1, 1, tzinfo=UTC)
 
 _BEGINNING = datetime(1, 1, 1, tzinfo=UTC)
 _FIRST_DAY = date(1, 1, 1)
@@ -35,10 +37,10 @@ _LAST_DAY = date(9999, 12, 31)
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """Which sums: of one feature or all, of the UTC days in [since, until).
+    """Selects the sums of one feature or all features, of the UTC days in [since, until).
 
-    Without `prop`, the name of a property, they are sums by day. With it they are sums by the
-    property's values, and by day too if `by_day` is true.
+    Without `prop`, the name of a property, the sums are by day. With it they are by the property's
+    values, and also by day if `by_day` is true.
     """
 
     feature: str | None = None
@@ -50,7 +52,7 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Sum:
-    """A sum of entries of one period, of which `late` and `corrected` are parts.
+    """A sum of the entries of one period. `late` and `corrected` are parts of `quantity`.
 
     `day` is None in sums that are not by day. `value` is None for entries without the property, and
     in sums that are not by a property.
@@ -77,7 +79,7 @@ class Page:
     next_cursor: str | None
 
     def first(self, count: int) -> "Page":
-        """The first `count` sums, one at least; the next page goes on after the last of them."""
+        """Returns a page of the first `count` sums, at least one. The next page follows them."""
         return Page(self.sums[:count], _Cursor.after(self.sums[count - 1]).write())
 
 
@@ -125,11 +127,11 @@ class _Cursor:
 def page(
     db: Database, user_id: str, query: Query, *, cursor: str | None = None, limit: int = 100
 ) -> Page:
-    """The first page, or the page that `cursor` leads to.
+    """Returns the first page, or the page that `cursor` leads to.
 
     Usage that is booked between two pages counts on the pages that are read afterwards. Raises
-    InvalidRequest for a cursor that no page returned, and `too_many_entries` where sums by a
-    property would read more than MOST_ENTRIES.
+    InvalidRequest for a cursor that no page returned, and `too_many_entries` if sums by a property
+    would read more than MOST_ENTRIES.
     """
     start = _Cursor() if cursor is None else _Cursor.read(cursor)
     values = {

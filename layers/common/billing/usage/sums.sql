@@ -1,7 +1,7 @@
--- One user's ledger in sums. A row belongs to one period, because a plan change opens another period
--- on the same day, and only the sums of one period can be compared with the dashboard.
+-- One user's ledger in sums. Each row belongs to one period, because a plan change opens another
+-- period on the same day, and only the sums of one period can be compared with the dashboard.
 
--- Sums by day, as booking keeps them: they stay when the ledger is pruned.
+-- Sums by day, from usage_daily. They remain when the ledger is pruned.
 -- name: by_day
 with mine as (
     select id, starts_at, ends_at, subscription_id, plan_id
@@ -22,8 +22,8 @@ where d.feature = coalesce(%(feature)s, d.feature)
 order by p.starts_at, p.id, d.day, d.feature
 limit %(limit)s
 
--- Sums by the values of a property, and by day where `by_day` is true. `looked_at` says how many
--- entries were read. `is_row` is false in a row that has no sums and only tells `looked_at`.
+-- Sums by the values of a property, and also by day if `by_day` is true. `looked_at` is the number
+-- of entries that were read. If `is_row` is false, the row has no sums, only `looked_at`.
 -- name: by_property
 with sums as materialized (
     select looked_at, entries, period, day, feature, value, quantity, late, corrected

@@ -1,6 +1,7 @@
 """What a user has used in the running period, and what the usage will cost.
 
-Accepting an event updates its total in the same statement, so these numbers are never behind.
+The statement that accepts an event updates the total too, so these numbers include every accepted
+event.
 """
 
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ _sql = Statements(__file__)
 
 @dataclass(frozen=True, slots=True)
 class Overage:
-    """Usage beyond the included quantity. `enabled` is false in a trial and on a free plan, too.
+    """Usage beyond the included quantity. `enabled` is false in a trial and on a free plan.
 
     `unit_price` is in the rate scale (10000 is 1.00), None if Commet has not reported it. `cost` is
     in major units with the currency's decimals, None if there is overage without a known price.
@@ -42,12 +43,14 @@ class DayOfUse:
 class FeatureUsage:
     """The usage of one feature in its allowance period (start inclusive, end exclusive).
 
-    `included` and `remaining` are None if the feature is unlimited. `held` is the quantity that
-    reservations hold; it is not part of `used`. `carried` is the part of `used` that was counted in
-    an earlier period and booked by Commet in this one. `used_before` was used in free periods that
-    were left early, and is not part of `used`. `daily` lists only days on which something
-    occurred. The days add up to `used` less `carried`. A day is below zero if corrections took off
-    more than occurred on it. Usage that occurred before the period counts on its first day.
+    `included` and `remaining` are None if the feature is unlimited.
+    `held` is the quantity of held reservations; it is not part of `used`.
+    `carried` is the part of `used` that was counted in an earlier period and booked by Commet in
+    this one.
+    `used_before` was used in free periods that the user left early; it is not part of `used`.
+    `daily` lists only days on which usage occurred. The days add up to `used` less `carried`. A day
+    is below zero if corrections subtracted more than occurred on it. Usage that occurred before the
+    period counts on its first day.
     """
 
     feature: str
@@ -69,10 +72,10 @@ class FeatureUsage:
 def usage_of_user(
     db: Database, *, user_id: str, currency: str, now: datetime
 ) -> list[FeatureUsage]:
-    """The usage of every usage feature of the user's plan, used or not, ordered by feature code.
+    """Returns the usage of each usage feature of the user's plan, used or not, by feature code.
 
-    Empty while no allowance period is open: before the first payment is confirmed, and after a
-    subscription has ended. `currency` is used if Commet has not named one.
+    The list is empty while no allowance period is open: before the first payment is confirmed, and
+    after a subscription has ended. `currency` is used if Commet has not named one.
     """
     rows = db.all(_sql["usage_of_user"], {"user_id": user_id, "now": now})
     return [_feature(row, currency) for row in rows]

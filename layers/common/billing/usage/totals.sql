@@ -1,5 +1,5 @@
--- The user's usage of each usage feature of the plan, in the period that contains `now`. One
--- statement reads totals and days, so the days add up to the total even while usage is booked.
+-- Returns the user's usage of each usage feature of the plan, in the period that contains `now`.
+-- One statement reads totals and days, so the days add up to the total even while usage is booked.
 -- name: usage_of_user
 select s.feature, s.name, s.unit,
        coalesce(f.starts_at, s.starts_at) as starts_at,
@@ -10,7 +10,7 @@ from (
     select array_agg(user_id) as users, array_agg(feature) as features
     from entitlements
     where user_id = %(user_id)s and type = 'usage' and model is not distinct from 'metered'
-      -- A feature that the plan no longer has stays as a row that allows nothing.
+      -- A feature that the plan no longer has still has a row, which allows nothing.
       and (allowed or included > 0 or unlimited or overage_enabled)
 ) as granted
 cross join lateral usage_standing(
