@@ -1,4 +1,4 @@
-"""How a run of reconcile asks Commet about debts, one after the other."""
+"""The loop with which a run of reconcile asks Commet about debts, one after the other."""
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -19,10 +19,11 @@ def ask_about_each(
     *,
     calls: int = 1,
 ) -> int:
-    """Asks about whatever `lease` returns, until it returns nothing. Returns how often it asked.
+    """Leases rows with `lease` and calls `ask` for each, until `lease` returns nothing.
 
-    Each question takes `calls` from the budget, and it ends where the budget or the time does. What
-    Commet refuses is asked again once its lease is over. Raises CommetUnavailable.
+    Returns how many times it called `ask`. Each call of `ask` takes `calls` from the budget. The
+    loop also ends when the budget or the time is used up. If Commet refuses a question, the same
+    question is asked again after the lease of its row has ended. Raises CommetUnavailable.
     """
     asked = 0
     while leased := lease():

@@ -1,10 +1,10 @@
-"""Finds invoices of ended subscriptions that were never paid, and says what they leave owed.
+"""Finds invoices of ended subscriptions that were never paid, and calculates what is owed for them.
 
-Only usage beyond the included quantity is a debt, with its part of the tax: the lines
-`feature_overage`. A base price that was never paid is none.
+Only usage beyond the included quantity is a debt (the lines `feature_overage`), with the part of
+the tax that belongs to it. A base price that was never paid is no debt.
 
-A webhook tells of an invoice that became void, and of none that became uncollectible. So the
-invoices of every subscription that has ended are looked through, until none waits to be paid.
+A webhook says that an invoice became void, but none says that an invoice became uncollectible. So
+reconcile reads the invoices of every ended subscription, until none waits for payment.
 """
 
 from dataclasses import dataclass
@@ -26,19 +26,19 @@ _sql = Statements(__file__)
 
 NEVER_PAID = frozenset({"void", "uncollectible"})
 UNDECIDED = frozenset({"draft", "outstanding"})
-# The invoice of a change of plans that was declined. It bills usage that the next invoice bills
+# The invoice of a change of plan whose charge was declined. The next invoice bills the same usage
 # again, because the subscription goes on as it was.
 _BILLED_AGAIN = frozenset({"plan_change"})
 
-# So many are asked about while a person waits.
+# How many searches or invoices may be read while a person waits.
 _AT_MOST = 5
-# So many are leased by one statement of a run.
+# How many searches one statement of a run leases.
 _BATCH = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Owed:
-    """What is owed, in major units. `amount` includes `tax`."""
+    """Money that is owed, in major units. `amount` includes `tax`."""
 
     amount: Decimal
     tax: Decimal
@@ -51,10 +51,10 @@ class _Search:
 
 
 def owed(invoice: Invoice) -> Owed:
-    """What usage on this invoice was never paid, if the invoice was not.
+    """Returns the usage on this invoice that was never paid, if the invoice was not paid.
 
-    Its part of the tax is rounded half up. Discounts and credits lower what is owed: it is never
-    more than the invoice asked for.
+    The part of the tax that belongs to the usage is rounded half up. Discounts and credits lower
+    the result, so it is never more than the invoice's total.
     """
     overage = sum(li.amount for li in invoice.line_items if li.line_type == "feature_overage")
     asked = invoice.total - invoice.tax_amount
@@ -67,9 +67,9 @@ def owed(invoice: Invoice) -> Owed:
 
 
 def find(db: Database, commet: Commet, user_id: str, *, now: datetime, deadline: Deadline) -> None:
-    """Looks through the invoices of one user's ended subscriptions, while the user waits.
+    """Reads the invoices of one user's ended subscriptions, while the user waits.
 
-    Raises CommetUnavailable or CommetRefused; what was found before that is written.
+    Raises CommetUnavailable or CommetRefused. Debts that were found before the error are stored.
     """
     for row in db.all(_sql["searches_of"], {"user_id": user_id, "limit": _AT_MOST}):
         _search(db, commet, now, deadline, _Search(**row))
@@ -78,7 +78,7 @@ def find(db: Database, commet: Commet, user_id: str, *, now: datetime, deadline:
 def find_collected(
     db: Database, commet: Commet, user_id: str, *, now: datetime, deadline: Deadline
 ) -> None:
-    """Ends those of the user's debts whose invoices Commet has collected meanwhile.
+    """Ends the user's debts whose invoices Commet has collected since.
 
     Raises CommetUnavailable or CommetRefused.
     """
@@ -89,7 +89,7 @@ def find_collected(
 
 
 def run(db: Database, commet: Commet, budget: Budget, *, now: datetime, deadline: Deadline) -> int:
-    """Looks through what is due. Returns how many calls were made. Raises CommetUnavailable."""
+    """Does the searches that are due. Returns how many there were. Raises CommetUnavailable."""
     return ask_about_each(
         lambda: [_Search(**row) for row in db.all(_sql["lease_searches"], {"limit": _BATCH})],
         partial(_search, db, commet, now, deadline),
@@ -99,7 +99,7 @@ def run(db: Database, commet: Commet, budget: Budget, *, now: datetime, deadline
 
 
 def invoice_of(commet: Commet, invoice_id: str, deadline: Deadline) -> Invoice | None:
-    """The invoice, or None where Commet does not know it."""
+    """Returns the invoice, or None if Commet does not know it."""
     try:
         return commet.invoice(invoice_id, deadline)
     except CommetRefused as error:

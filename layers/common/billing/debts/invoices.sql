@@ -1,12 +1,13 @@
 -- Invoices of ended subscriptions that were never paid.
 
--- The user's ended subscriptions that have not been looked through, or have to be again.
+-- Returns the user's ended subscriptions whose invoices were not read yet, or have to be read
+-- again.
 -- name: searches_of
 select subscription_id, user_id from invoice_search
 where user_id = %(user_id)s and (searches = 0 or due_at <= now())
 limit %(limit)s
 
--- Leases searches that are due, for five minutes.
+-- Leases due searches for five minutes.
 -- name: lease_searches
 with due as materialized (
     select subscription_id from invoice_search
@@ -20,15 +21,15 @@ from due
 where s.subscription_id = due.subscription_id
 returning s.subscription_id, s.user_id
 
--- An invoice still waits to be paid: looks again, less and less often.
+-- An invoice still waits for payment. Searches again, after pauses that double up to a day.
 -- name: search_again
 update invoice_search set
     searches = searches + 1,
     due_at = now() + least(interval '1 day', interval '5 minutes' * 2 ^ least(searches, 20))
 where subscription_id = %(subscription_id)s
 
--- Ends a search. The first one is followed by a second a day later: Commet may draw up the last
--- invoice after it has told of the end.
+-- Ends a search. A day after the first search there is a second one, because Commet may issue the
+-- last invoice after it has reported the subscription's end.
 -- name: end_search
 with again as (
     update invoice_search set searches = searches + 1, due_at = now() + interval '1 day'
@@ -41,7 +42,7 @@ where subscription_id = %(subscription_id)s and searches > 0
 -- name: open_unread
 select open_debt(%(user_id)s, 'voided_invoice', %(source)s, null, null, %(now)s)
 
--- The user's voided invoices that have been read.
+-- Returns the invoices of the user's debts of kind 'voided_invoice' whose amount is known.
 -- name: read_of
 select source from debt
 where user_id = %(user_id)s and kind = 'voided_invoice' and amount > 0 and ended_at is null

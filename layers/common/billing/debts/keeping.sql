@@ -10,8 +10,8 @@ from unnest(%(currencies)s::text[], %(amounts)s::numeric[]) as n (currency, amou
 on conflict (currency) do update set amount = excluded.amount
 where f.amount <> excluded.amount
 
--- Judges users anew who count as debtors and are none, or the other way round. The order of the
--- ids is the order of locking.
+-- Updates users.has_debt of the users for whom it is wrong. Users are locked in the order of their
+-- ids.
 -- name: judge
 select w.id, judge_debts(w.id)
 from (

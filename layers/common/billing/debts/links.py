@@ -1,8 +1,10 @@
-"""Payment links for debts: offers one link for all that a user owes, and finds out what was paid.
+"""Payment links for debts: offers one link for all that a user owes in a currency, and finds out
+what was paid.
 
-The same debts are offered on the same link. If a debt is added or ended, the link is superseded:
-it is canceled at Commet, and the next request gets a new one. Commet cancels no link that somebody
-has tried to pay, so a superseded link may still be paid; then its debts end all the same.
+As long as the debts stay the same, the user gets the same link. If a debt is added or ended, the
+link is superseded: it is canceled at Commet, and the next request creates a new link. Commet
+cancels no link that somebody has tried to pay, so a superseded link may still be paid. Its payment
+then ends the link's debts, like any other payment.
 """
 
 import hashlib
@@ -29,18 +31,18 @@ logger = Logger(child=True)
 
 _DESCRIPTION = "Usage that has not been paid"
 _KEY_REFUSED = frozenset({401, 403})
-# Somebody may pay a link in this status: only then does its expiry end it.
+# Somebody may pay a link in this status. Only such a link ends when it expires.
 _WAITS = frozenset({"pending", "failed"})
-# So many links are asked about while a person waits.
+# How many links are asked about while a person waits.
 _AT_MOST = 5
 _BATCH = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A link at which debts of one currency are paid.
+    """A link on which debts of one currency are paid.
 
-    `total` is what is paid there, in major units, with tax.
+    `total` is the amount to pay there, in major units, with tax.
     """
 
     url: str
@@ -64,11 +66,11 @@ def offer(
     now: datetime,
     deadline: Deadline,
 ) -> Link | None:
-    """The user's link for all open debts of one currency.
+    """Returns the user's link for all open debts of one currency.
 
-    None if nothing is owed, or if Commet refuses a link.
-    Raises Conflict `checkout_in_progress` while another request asks for the link,
-    CommetUnavailable, and CommetRefused for a refused API key.
+    Returns None if nothing is owed, or if Commet refuses to create a link. Raises Conflict
+    `checkout_in_progress` while another request creates the link, CommetUnavailable, and
+    CommetRefused for a refused API key.
     """
     row = db.one(_sql["offer"], {"user_id": user_id, "now": now})
     if row is None:
@@ -95,29 +97,30 @@ def offer(
         logger.warning("debts.link_refused", extra=extra)
         return None
     except Exception:
-        # Commet may have made the link. The next request repeats the call with the same key.
+        # Commet may have created the link. The next request repeats the call with the same key.
         db.execute(_sql["end_lease"], {"id": row["id"]})
         raise
     total = Decimal(payment.amount_total).scaleb(-minor_digits(row["currency"]))
     values = {"id": row["id"], "payment_id": payment.id, "url": payment.url, "total": total}
     if db.value(_sql["store"], values) != "offered" or payment.url is None:
-        raise _in_progress()  # the debts have changed meanwhile, and the next request asks anew
+        raise _in_progress()  # the debts have changed since; the next request creates a new link
     return Link(payment.url, total, row["currency"])
 
 
 def ask(
     db: Database, commet: Commet, user_id: str, *, now: datetime, deadline: Deadline
 ) -> frozenset[str]:
-    """Asks Commet what became of the user's links, and ends the debts that were paid.
+    """Asks Commet whether the user's links were paid, and ends the debts that were.
 
-    Returns the statuses that Commet told. Raises CommetUnavailable or CommetRefused.
+    Returns the statuses of the payments at Commet. Raises CommetUnavailable or CommetRefused.
     """
     rows = db.all(_sql["unfinished_of"], {"user_id": user_id, "limit": _AT_MOST})
     return frozenset(_look(db, commet, now, deadline, _Unfinished(**row)) for row in rows)
 
 
 def run(db: Database, commet: Commet, budget: Budget, *, now: datetime, deadline: Deadline) -> int:
-    """Cancels superseded links and asks about others that are due. Returns how many.
+    """Cancels superseded links and asks Commet about the other links that are due. Returns how many
+    links there were.
 
     Raises CommetUnavailable.
     """
@@ -138,7 +141,8 @@ def _look(
     except CommetRefused as error:
         if error.commet_status != 404:
             raise
-        db.execute(_sql["end"], {"id": link.id, "now": now})  # nobody can pay what is not there
+        # nobody can pay a link that does not exist
+        db.execute(_sql["end"], {"id": link.id, "now": now})
         return "canceled"
     expired = payment.expires_at is not None and payment.expires_at <= now
     if payment.status == "succeeded":
@@ -151,7 +155,7 @@ def _look(
 
 
 def _canceled(commet: Commet, link: _Unfinished, deadline: Deadline) -> Payment:
-    """The payment as it is now; a superseded one is canceled first, if Commet does that."""
+    """Returns the payment. Cancels it first if its link is superseded and Commet allows that."""
     if link.state == "superseded":
         try:
             return commet.cancel_payment(link.payment_id, deadline)
@@ -162,7 +166,7 @@ def _canceled(commet: Commet, link: _Unfinished, deadline: Deadline) -> Payment:
 
 
 def _key(user_id: str, row: Row, success_url: str) -> str:
-    """The key for this link: another one as soon as the debts, the sum or the address differ."""
+    """Returns the key for creating this link. It depends on the debts, the sum and the address."""
     parts = (user_id, *map(str, row["debts"]), format_decimal(row["net"]), success_url)
     digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
     return f"debts:{row['id']}:{digest}"

@@ -7,8 +7,8 @@ from offer_debts(%(user_id)s, %(now)s)
 -- name: end_lease
 update debt_link set leased_until = null where id = %(id)s
 
--- Keeps Commet's answer. Returns the link's state: the debts may have changed during the call, and
--- then the link is to be canceled at once.
+-- Stores Commet's answer. Returns the link's state. If the debts changed during the call, the link
+-- is superseded, and is canceled at once.
 -- name: store
 update debt_link set
     payment_id = %(payment_id)s, url = %(url)s, total = %(total)s, leased_until = null,
@@ -16,7 +16,8 @@ update debt_link set
 where id = %(id)s
 returning state
 
--- The user's links, and those of an account that the person had before, if the user has their debts now.
+-- Returns the user's links, and links of the user's debts that an erased account of the same person
+-- got.
 -- name: unfinished_of
 select id, state, payment_id from debt_link
 where state in ('offered', 'superseded') and payment_id is not null
@@ -47,7 +48,7 @@ select complete_link(%(payment_id)s, null, %(now)s)
 update debt_link set state = 'canceled', ended_at = %(now)s, due_at = null
 where id = %(id)s and state in ('offered', 'superseded')
 
--- Nobody has paid it yet: asks again, less and less often.
+-- Nobody has paid the link yet. Asks again, after pauses that double up to seven days.
 -- name: ask_again
 update debt_link set
     asks = asks + 1,

@@ -1,4 +1,4 @@
-"""What a user owes. Asks nobody, so it loads fast: `refusing` asks Commet before a refusal."""
+"""What a user owes, from the database alone, so this module loads fast. `refusing` asks Commet."""
 
 from dataclasses import dataclass
 from decimal import Decimal
@@ -18,9 +18,10 @@ class Owing:
 
 
 def owing(db: Database, user_id: str) -> Owing | None:
-    """What the user owes, as far as our copy knows; None below the floor (`DebtFloor`).
+    """Returns what the user owes by our copy; None if it is below the floor (`DebtFloor`).
 
-    Of debts in several currencies, the sum of the first by its code.
+    If the user has debts in several currencies, returns the sum in the currency whose code is
+    first.
     """
     row = db.one(_sql["owing"], {"user_id": user_id})
     return Owing(row["amount"], row["currency"]) if row else None

@@ -1,7 +1,7 @@
-"""Reads at Commet how much a debt is, where the webhook that told of it does not say enough.
+"""Reads the amount of a debt at Commet, if the webhook about the debt does not contain it.
 
-An invoice that was never paid names its lines. A disputed amount contains tax, and the transaction
-says how much: Commet adds tax to a payment link, so a debt has to know its own.
+An invoice that was never paid lists its lines. A disputed amount contains tax, and only the
+transaction says how much. The tax must be known, because Commet adds tax to a payment link.
 """
 
 from dataclasses import dataclass
@@ -22,9 +22,9 @@ from billing.errors import CommetRefused
 
 _sql = Statements(__file__)
 
-# So many are asked about while a person waits.
+# How many debts are asked about while a person waits.
 _AT_MOST = 5
-# So many are leased by one statement of a run.
+# How many debts one statement of a run leases.
 _BATCH = 20
 
 
@@ -33,23 +33,23 @@ class _Unread:
     id: int
     kind: str
     source: str
-    disputed: Decimal | None  # of a dispute: the amount, in major units
-    currency: str | None  # of that amount
+    disputed: Decimal | None  # of a dispute: the disputed amount, in major units
+    currency: str | None  # the currency of `disputed`
 
 
 def find_out(
     db: Database, commet: Commet, user_id: str, *, now: datetime, deadline: Deadline
 ) -> None:
-    """Asks how much one user's unread debts are, while the user waits.
+    """Asks Commet for the amounts of one user's unread debts, while the user waits.
 
-    Raises CommetUnavailable or CommetRefused; what was read before that is written.
+    Raises CommetUnavailable or CommetRefused. Amounts that were read before the error are stored.
     """
     for row in db.all(_sql["unread_of"], {"user_id": user_id, "limit": _AT_MOST}):
         _read(db, commet, now, deadline, _Unread(**row))
 
 
 def run(db: Database, commet: Commet, budget: Budget, *, now: datetime, deadline: Deadline) -> int:
-    """Reads what is due. Returns how many calls were made. Raises CommetUnavailable."""
+    """Reads the debts that are due. Returns how many there were. Raises CommetUnavailable."""
     return ask_about_each(
         lambda: [_Unread(**row) for row in db.all(_sql["lease_unread"], {"limit": _BATCH})],
         partial(_read, db, commet, now, deadline),
@@ -59,7 +59,7 @@ def run(db: Database, commet: Commet, budget: Budget, *, now: datetime, deadline
 
 
 def share_of_tax(disputed: Decimal, transaction: Transaction, currency: str) -> Decimal | None:
-    """The tax in a disputed amount, rounded half up; None where Commet does not say it."""
+    """Returns the tax in a disputed amount, rounded half up; None if Commet does not state it."""
     net, tax = transaction.subtotal, transaction.tax_amount
     if net is None or tax is None or net + tax <= 0:
         return None
@@ -79,7 +79,7 @@ def _read(db: Database, commet: Commet, now: datetime, deadline: Deadline, debt:
 
 
 def _invoice(commet: Commet, debt: _Unread, deadline: Deadline) -> tuple[Owed, str] | None:
-    """What the invoice leaves owed, with the currency; None where Commet has not decided it."""
+    """Returns what is owed for the invoice, and the currency; None while Commet has not decided."""
     invoice = invoice_of(commet, debt.source, deadline)
     if invoice is None or invoice.status in UNDECIDED:
         return None
@@ -88,7 +88,7 @@ def _invoice(commet: Commet, debt: _Unread, deadline: Deadline) -> tuple[Owed, s
 
 
 def _dispute(commet: Commet, debt: _Unread, deadline: Deadline) -> tuple[Owed, str] | None:
-    """What the lost dispute leaves owed, with the currency; None where the tax is not known."""
+    """Returns what is owed for the lost dispute, and the currency; None if the tax is not known."""
     if debt.disputed is None or debt.currency is None:
         return None
     try:

@@ -9,7 +9,7 @@ where d.user_id = %(user_id)s and d.amount is null and d.ended_at is null
 order by d.id
 limit %(limit)s
 
--- Leases debts that have to be read, for five minutes.
+-- Leases debts whose amount has to be read, for five minutes.
 -- name: lease_unread
 with due as materialized (
     select id from debt
@@ -28,7 +28,7 @@ select l.id, l.kind, l.source, t.amount as disputed, t.currency
 from leased l
 left join lateral disputed(l.source) t on l.kind = 'lost_dispute'
 
--- Commet does not say yet how much it is: reads again, less and less often.
+-- Commet does not state the amount yet. Reads again, after pauses that double up to a day.
 -- name: read_again
 update debt set
     reads = reads + 1,

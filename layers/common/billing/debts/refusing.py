@@ -1,4 +1,4 @@
-"""Refuses a checkout to a user who owes, after asking Commet whether the debts were paid."""
+"""Refuses a checkout to a user who owes. Before that, asks Commet whether the debts were paid."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -22,14 +22,14 @@ from billing.errors import (
 
 _sql = Statements(__file__)
 
-# How often Commet is asked about the debts of a user who wants to check out.
+# How many times Commet may be asked about the debts of a user who wants to check out.
 QUESTIONS = Limit(10, timedelta(hours=1))
-# For how long a person waits until the amounts of debts are read.
+# How long a person waits for the amounts of debts to be read.
 _READ_SECONDS = 4.0
 
 
 class Debtors:
-    """Decides whether a user may check out. `app_url` is where a person returns after paying."""
+    """Decides whether a user may check out. `app_url` is the address to return to after paying."""
 
     def __init__(
         self, db: Database, commet: Commet, clock: Callable[[], datetime], app_url: str
@@ -40,12 +40,12 @@ class Debtors:
         self._app_url = app_url
 
     def check(self, user_id: str, deadline: Deadline) -> None:
-        """Returns if the user owes less than the floor.
+        """Returns if the user owes less than the floor; raises otherwise.
 
-        Commet is asked first: about debts whose amount is not known, and, before a refusal,
+        First asks Commet for the debts' amounts that are not known. Before it refuses, asks Commet
         whether the debts were paid. Raises DebtOpen; Conflict `debt_payment_processing` while a
-        payment is under way, or `checkout_in_progress`; TooManyRequests where the user's questions
-        of this hour are used up; CommetUnavailable where Commet cannot say whether the debts were
+        payment is processed, or `checkout_in_progress`; TooManyRequests if the user's questions of
+        this hour are used up; CommetUnavailable if Commet does not answer whether the debts were
         paid; CommetRefused.
         """
         turn = Turn(self._db, f"debts:{user_id}", QUESTIONS, self._clock())
@@ -60,7 +60,7 @@ class Debtors:
     def _check(self, user_id: str, turn: Turn, deadline: Deadline) -> None:
         if self._has_unread(user_id):
             turn.take()
-            # As long as an amount is not known nobody is refused for it.
+            # A debt whose amount is not known refuses nobody, so a failed question changes nothing.
             with suppress(CommetUnavailable, CommetRefused):
                 limit = deadline.within(_READ_SECONDS)
                 for find_out in (invoices.find, reading.find_out):
@@ -84,7 +84,7 @@ class Debtors:
 
     def _refusal(self, user_id: str, deadline: Deadline) -> DebtOpen:
         owed = self._db.one(_sql["owed"], {"user_id": user_id})
-        if owed is None:  # the debts have ended this very moment
+        if owed is None:  # the debts have ended in this moment
             raise Conflict(
                 "The debt is being settled. Try again in a few seconds.",
                 code="checkout_in_progress",
@@ -107,10 +107,10 @@ class Debtors:
         return DebtOpen(format_money(amount, currency), currency, url)
 
     def _recovery_url(self, subscription_id: str | None, deadline: Deadline) -> str | None:
-        """Commet's own page for what a past due subscription owes, where there is one."""
+        """Returns Commet's page on which a past due subscription is paid; None if there is none."""
         if subscription_id is None:
             return None
-        with suppress(CommetRefused):  # it is past due no more
+        with suppress(CommetRefused):  # the subscription is no longer past due
             return self._commet.create_recovery_link(subscription_id, deadline).url
         return None
 
@@ -118,5 +118,5 @@ class Debtors:
         return bool(self._db.value(_sql["has_unread"], {"user_id": user_id}))
 
     def owes(self, user_id: str) -> bool:
-        """Whether the user's open debts reach the floor."""
+        """Returns whether the user's open debts reach the floor."""
         return bool(self._db.value(_sql["has_debt"], {"user_id": user_id}))

@@ -1,6 +1,6 @@
 -- Whether a user may check out.
 
--- Whether debts of the user have to be looked for or read, and would matter.
+-- Returns whether a debt of the user has to be searched or read, and a floor exists.
 -- name: has_unread
 select exists (select from debt_floor) and (
     exists (
@@ -17,8 +17,8 @@ select exists (select from debt_floor) and (
 -- name: has_debt
 select has_debt from users where id = %(user_id)s
 
--- What a debtor owes in one currency, that of the offered link if there is one, and the current
--- subscription if it is past due.
+-- Returns what a debtor owes in one currency: the currency of the offered link, if there is one.
+-- `past_due` is the current subscription, if it is past due.
 -- name: owed
 select o.amount, o.currency,
        (select c.id from current_subscription c

@@ -1,8 +1,8 @@
-"""Asks Commet about a total before it is replaced there.
+"""Asks Commet about a total before that total is replaced at Commet.
 
-A replacement changes the total of the allowance that is running at Commet when the call arrives.
-This may be a newer allowance than the mirror knows: the webhook of a plan change may be late or
-lost. Commet would then bill the total of the old allowance once more in the new one.
+A replacement changes the total of the allowance that runs at Commet when the call arrives. This may
+be a newer allowance than the one in the mirror, because the webhook of a plan change may be late or
+lost. Commet would then bill the total of the old allowance a second time in the new one.
 """
 
 import json
@@ -17,11 +17,13 @@ _EXACT = Decimal("0.000001")
 
 
 def reason_against(replacement: Delivery, answers: Sequence[FeatureAccess]) -> str | None:
-    """Why this replacement must not be sent, given Commet's `feature_access`; None if it may be.
+    """Returns why this replacement must not be sent; None if it may be sent.
 
-    `period_over`: Commet does not count in the replacement's period now. `already_lower`: a
-    correction would raise Commet's total. Corrections only lower it, so it is the total of
-    another allowance that began on the same day, or somebody else has lowered it.
+    `answers` is Commet's `feature_access`.
+    `period_over`: Commet does not count in the replacement's period now.
+    `already_lower`: the correction would raise Commet's total, but corrections only lower it. So
+    Commet's total belongs to another allowance that began on the same day, or somebody else has
+    lowered it.
     """
     consumption = next((a.consumption for a in answers if a.code == replacement.feature), None)
     if consumption is None or consumption.period.start != replacement.starts_at:

@@ -1,7 +1,8 @@
-"""What a run of deliver_usage does beside sending. Nothing in this module calls Commet.
+"""The steps of a run of deliver_usage other than sending. Nothing in this module calls Commet.
 
-It parks deliveries that must not be sent any more, begins to replace totals that shrank, and prices
-what ended periods were billed too much and what ended subscriptions were never billed.
+The steps park deliveries that must not be sent any more, and begin to replace totals that shrank.
+They also price what Commet billed too much in ended periods, and what it never billed of ended
+subscriptions.
 """
 
 from collections.abc import Callable
@@ -21,7 +22,7 @@ _sql = Statements(__file__)
 
 logger = Logger(child=True)
 
-# Rows per statement: few enough for the five seconds a statement may take, on a busy database too.
+# Rows per statement. A statement must end within five seconds, also on a busy database.
 _CLOSE_LIMIT = 1_000
 _PARK_LIMIT = 1_000
 _CREDIT_LIMIT = 100
@@ -32,16 +33,16 @@ T = TypeVar("T")
 
 
 class Steps:
-    """Runs steps one by one. If the database refuses one, the others still run.
+    """Runs steps one by one. If the database refuses one step, the others still run.
 
-    `failed` counts the refused steps.
+    `failed` is the number of refused steps.
     """
 
     def __init__(self) -> None:
         self.failed = 0
 
     def take(self, step: Callable[[], T], otherwise: T) -> T:
-        """The step's result, or `otherwise` if the database refused the step.
+        """Returns the step's result, or `otherwise` if the database refused the step.
 
         Raises DatabaseUnavailable.
         """
@@ -54,9 +55,9 @@ class Steps:
 
 
 def park_unsendable(db: Database, now: datetime, steps: Steps, deadline: Deadline) -> int:
-    """Parks deliveries that must not be sent any more; returns how many.
+    """Parks deliveries that must not be sent any more. Returns how many it parked.
 
-    Parking needs no call to Commet, so it comes before all calls and never waits for an answer.
+    Parking needs no call to Commet, so this step comes first and never waits for Commet.
     """
     parked = 0
     values = {"key_lifetime": KEY_LIFETIME, "limit": _PARK_LIMIT}
@@ -76,10 +77,11 @@ def park_unsendable(db: Database, now: datetime, steps: Steps, deadline: Deadlin
 
 
 def close(db: Database, now: datetime, quiet: timedelta, steps: Steps, deadline: Deadline) -> None:
-    """Handles totals that shrank below what was claimed.
+    """Handles totals that are now below the quantity claimed of them.
 
-    While their period runs it begins to replace them at Commet, once they are quiet; after the end
-    it parks credits. It also resumes claims where a replacement can no longer be sent.
+    While the period runs, the function begins to replace quiet totals at Commet. After the end of
+    the period, it parks credits. It also resumes claims of totals whose replacement can no longer
+    be sent.
     """
     period = {
         "now": now, "margin": MARGIN, "closing": CLOSING, "quiet": quiet, "limit": _CLOSE_LIMIT

@@ -1,9 +1,9 @@
--- What a run of deliver_usage does beside sending.
+-- Steps of a run of deliver_usage other than sending.
 
--- Totals to replace because corrections have lowered them below what was claimed: once they are quiet,
--- and at the latest when their period is about to end. Commet takes a replacement only before that.
--- `is_quiet` and `can_be_replaced` read other tables, so they are asked last, of as few totals as
--- possible (`offset 0` keeps Postgres from asking earlier).
+-- Returns totals to replace because corrections have lowered them below the claimed quantity: once
+-- they are quiet, and at the latest just before their period ends, because afterwards Commet takes
+-- no replacement. `is_quiet` and `can_be_replaced` read other tables, so they are called last, for
+-- as few totals as possible (`offset 0` keeps Postgres from calling them earlier).
 -- name: to_be_replaced
 select s.period, s.feature
 from (
@@ -28,8 +28,8 @@ limit %(limit)s
 -- name: begin_replacement
 select begin_replacement(%(period)s, %(feature)s, %(now)s, %(quiet)s, %(margin)s, 'correction')
 
--- Resumes claims for totals whose replacement can no longer be sent: their period has ended, and
--- the replacement was given up or parked.
+-- Resumes claims of totals whose replacement can no longer be sent: their period has ended, and the
+-- replacement was given up or parked.
 -- name: resume_claims
 with over as materialized (
     select n.period, n.feature
@@ -55,9 +55,9 @@ select credit_closed_periods(%(limit)s)
 select mark_lost(%(limit)s)
 
 -- Parks deliveries that were first tried a day ago and never confirmed. Commet forgets an
--- idempotency key after a day, so sending one again might count it twice; comparing totals decides
--- instead. A lease always ends before the key does, so no run is sending such a delivery now.
--- Therefore neither a lease nor a pause that Commet asked for has to be waited for.
+-- idempotency key after a day, so sending such a delivery again might count it twice. Comparing
+-- totals decides instead. A lease always ends before the key does, so no run is sending such a
+-- delivery now. So this statement need not wait for a lease, nor for a pause that Commet asked for.
 -- name: park_expired
 with expired as materialized (
     select n.period, n.feature, n.seq
@@ -72,7 +72,7 @@ from expired
 where d.period = expired.period and d.feature = expired.feature and d.seq = expired.seq
 returning d.user_id, d.feature, d.event_id, d.kind, d.reason
 
--- Pending replacements whose period is over, or ends within half of `margin`.
+-- Returns pending replacements whose period is over, or ends within half of `margin`.
 -- name: ended_replacements
 select d.period, d.feature, d.seq, d.user_id, d.event_id
 from usage_total t
@@ -83,7 +83,7 @@ where t.claims_paused_until = 'infinity'
   and d.kind = 'replacement' and d.state = 'pending' and d.due_at <= now()
 limit %(limit)s
 
--- Gives up one of them. No row if another run was faster.
+-- Gives up one ended replacement. Returns no row if another run has given it up.
 -- name: end_replacement
 select %(user_id)s as user_id, %(feature)s as feature, %(event_id)s as event_id,
        'replacement' as kind, ended.reason

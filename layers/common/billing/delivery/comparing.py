@@ -1,18 +1,18 @@
 """Compares Commet's totals with the sum of our deliveries, and acts on the result.
 
-Commet's total lags behind its answers. So it is compared exactly only if nothing of that user and
-feature is in flight and nothing was sent for a while. While something is in flight, there is drift
-only if Commet's total is impossible: no part of what is in flight would explain it. Commet's totals
-are JSON numbers, which keep 15 significant digits: totals that differ by less than one unit of the
-fifteenth digit agree.
+Commet's total is updated some time after its answers. So an exact comparison is made only if
+nothing of the user and feature is in flight and nothing was sent for a while. While something is in
+flight, there is drift only if Commet's total is impossible: no part of the deliveries in flight
+would explain it. Commet's totals are JSON numbers, which keep 15 significant digits. So totals that
+differ by less than one unit of the fifteenth digit are equal.
 
-Totals also decide what is in doubt:
-- A delivery unconfirmed for a day: is it in Commet's total or not?
-- A delivery sent around the end of a period: in which of the two periods did Commet book it?
+Totals also decide about deliveries in doubt:
+- For a delivery that is unconfirmed for a day: does Commet's total include it?
+- For a delivery sent around the end of a period: in which of the two periods did Commet book it?
 
-Drift is noted until the totals agree again. It is repaired, by replacing Commet's total
-(`begin_replacement`), only if an operator asks for that. When its period ends, drift becomes a
-credit that a person decides about.
+Drift is recorded until the totals agree again. It is repaired only if an operator asks for that, by
+replacing Commet's total (`begin_replacement`). If its period ends, drift becomes a credit, and a
+person decides about it.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -40,20 +40,20 @@ _sql = Statements(__file__)
 
 logger = Logger(child=True)
 
-# A round through all users begins this long after the last one began.
+# The time from the start of one round through all users to the start of the next.
 EVERY = timedelta(hours=6)
-_AGAIN = timedelta(minutes=2)  # until a user who could not be decided is compared again
+_AGAIN = timedelta(minutes=2)  # the time until a user with undecided deliveries is compared again
 _ROUND = "drift"
 _BEGINNING = {"after": ""}
-_UNUSED = ""  # stands for all features that were not used
+_UNUSED = ""  # stands for all features without usage
 _AT_ONCE = 8
 _CALL_SECONDS = 10.0
 _REPAIRS = 50
-# With more deliveries in doubt than this, not every combination is tried: 12 make 4,096.
+# If there are more deliveries in doubt than this, not every combination is tried: 12 make 4,096.
 _MANY = 12
 # Commet adds doubles, so its sums are rounded to the six decimals that quantities have.
 _EXACT = Decimal("0.000001")
-_DIGITS = 15  # which any double keeps
+_DIGITS = 15  # any double keeps so many digits
 
 
 class AccessReader(Protocol):
@@ -66,7 +66,7 @@ class AccessReader(Protocol):
 class SentTotal:
     """What we sent of one feature for the user's open period.
 
-    `sent_totals` in comparing.sql explains the fields.
+    comparing.sql explains the fields at `sent_totals`.
     """
 
     period: int
@@ -81,11 +81,12 @@ class SentTotal:
 
 @dataclass(frozen=True, slots=True)
 class Doubt:
-    """A delivery in doubt: it is not known whether, or in which period, Commet booked it.
+    """A delivery in doubt: we do not know whether Commet booked it, or in which period.
 
     Commet books a delivery in the period of its timestamp, which ends at `ends_at`, or in the
-    period that runs when Commet takes it. Commet takes it at the first attempt with an unknown
-    outcome (`tried_at`) or later, and a sent delivery at `answered_at` or earlier.
+    period that runs when Commet takes the delivery. Commet takes it at or after the first attempt
+    with an unknown outcome (`tried_at`). It takes a delivery that is sent at or before
+    `answered_at`.
     """
 
     period: int
@@ -94,7 +95,7 @@ class Doubt:
     seq: int
     kind: str
     quantity: Decimal
-    state: str  # 'sent': certainly booked, only the period is unknown
+    state: str  # 'sent': Commet has booked it, only the period is unknown
     tried_at: datetime | None
     answered_at: datetime | None
     event_id: str
@@ -102,29 +103,33 @@ class Doubt:
     overdue: bool
 
     def was_answered_before(self, starts_at: datetime) -> bool:
-        """Whether Commet took it before a period with this start, and so cannot have it there."""
+        """Whether Commet took the delivery before a period that starts at `starts_at`, and so
+        did not book it there.
+        """
         return self.answered_at is not None and self.answered_at < starts_at - MARGIN
 
     def is_in_own_period_or(self, starts_at: datetime) -> bool:
-        """Whether Commet booked it in its own period or in the one with this start.
+        """Whether Commet booked the delivery in its own period or in the one that starts at
+        `starts_at`.
 
-        True if no other period lies between the two, or if it was first tried after this start.
+        True if no other period lies between the two, or if the delivery was first tried after that
+        start.
         """
         tried_since = self.tried_at is not None and self.tried_at >= starts_at - MARGIN
         return self.ends_at >= starts_at or tried_since
 
     @property
     def key(self) -> dict[str, object]:
-        """The primary key of its row."""
+        """The primary key of the delivery's row."""
         return {"period": self.period, "feature": self.feature, "seq": self.seq}
 
 
 @dataclass(slots=True)
 class Compared:
-    """What one run of `compare` did.
+    """The results of one run of `compare`.
 
-    `users`: about whom Commet answered. `decided`: deliveries no longer in doubt. `differing`:
-    totals with drift. `failed`: users about whom Commet gave no usable answer.
+    `users`: number of users about whom Commet answered. `decided`: deliveries that are no longer in
+    doubt. `differing`: totals with drift. `failed`: users about whom Commet gave no usable answer.
     """
 
     users: int = 0
@@ -144,10 +149,10 @@ def compare(
     quiet: timedelta = QUIET,
     every: timedelta = EVERY,
 ) -> Compared:
-    """Begins repairs that were asked for, decides deliveries in doubt, and goes on with the round.
+    """Begins repairs that were asked for, decides deliveries in doubt, and continues the round.
 
-    Compares as many users as time and call budget allow; the next run goes on where this one
-    stopped. `quiet` is how long Commet's total may lag behind its answers. `every` is the time from
+    Compares as many users as time and call budget allow. The next run continues after the last of
+    them. `quiet` is how long Commet's total may lag behind its answers. `every` is the time from
     the start of one round to the start of the next. Raises DatabaseUnavailable.
     """
     work = _Work(db, commet, budget=budget, clock=clock, deadline=deadline, quiet=quiet)
@@ -161,14 +166,14 @@ def compare(
 
 
 def request(db: Database) -> None:
-    """Makes the next run compare all users, although the last round is not long ago."""
+    """Makes the next run begin a round through all users, even if the last round was recent."""
     rounds.request(db, _ROUND, start=_BEGINNING)
 
 
 def repair(db: Database, *, user_id: str | None = None) -> int:
-    """Asks for a repair of all drift in open periods, of one user or all; returns how many.
+    """Requests a repair of all drift in open periods, of one user or of all. Returns how many.
 
-    Each replacement is sent once nothing of the user and feature is in flight.
+    A replacement is sent once nothing of its user and feature is in flight.
     """
     asked = db.all(_sql["ask_repair"], {"user_id": user_id})
     for row in asked:
@@ -177,22 +182,25 @@ def repair(db: Database, *, user_id: str | None = None) -> int:
 
 
 def precision(total: Decimal) -> Decimal:
-    """How exactly Commet can tell a total: 0.000001 up to 999,999,999.999999, then 15 digits."""
+    """Returns how exactly Commet can state a total: 0.000001 up to 999,999,999.999999, then 15
+    digits.
+    """
     return max(_EXACT, Decimal(1).scaleb(total.adjusted() + 1 - _DIGITS))
 
 
 def explain(
     difference: Decimal, doubts: Sequence[Doubt], *, within: Decimal = _EXACT
 ) -> frozenset[int] | None:
-    """Which deliveries in doubt Commet has booked in this period, by position in `doubts`.
+    """Returns which deliveries in doubt Commet has booked in this period, by position in `doubts`.
 
-    `difference` is Commet's total less what we know it booked. The answer is the one combination of
-    deliveries that adds up to it, with an error of less than `within`; None if there is no such
-    combination, or more than one. Deliveries of less than `within` count as booked: Commet's total
-    cannot show them.
+    `difference` is Commet's total less the quantity that we know it booked. The result is the one
+    combination of deliveries that adds up to `difference`, with an error of less than `within`. It
+    is None if there is no such combination, or more than one. Deliveries of less than `within`
+    count as booked, because Commet's total cannot show them.
 
-    Deliveries sent around the end of a period were answered in order: the first ones belong to the
-    period before, the rest to this one. So combinations that keep this order are tried first.
+    Commet answered deliveries sent around the end of a period in order: the first ones belong to
+    the earlier period, and the others to this one. So combinations that keep this order are tried
+    first.
     """
     weightless = frozenset(i for i, d in enumerate(doubts) if abs(d.quantity) < within)
     sent = [i for i, d in enumerate(doubts) if d.state == "sent" and i not in weightless]
@@ -216,7 +224,7 @@ def explain(
 
 
 def _subsets(positions: Sequence[int]) -> Iterator[frozenset[int]]:
-    """All subsets; only the empty and the full one if there are more than `_MANY` positions."""
+    """Yields all subsets. For more than `_MANY` positions, only the empty and the full subset."""
     sizes = range(len(positions) + 1) if len(positions) <= _MANY else (0, len(positions))
     return map(frozenset, chain.from_iterable(combinations(positions, size) for size in sizes))
 
@@ -256,7 +264,7 @@ class _Work:
                     logger.warning("usage.drift_repair_refused", **row)
 
     def go_round(self, every: timedelta) -> None:
-        """Compares all users in turn, from where the last run stopped."""
+        """Compares all users in turn, starting where the last run stopped."""
         found = rounds.take_up(self._db, _ROUND, start=_BEGINNING, every=every, now=self._clock())
         if found is None:
             return
@@ -273,7 +281,9 @@ class _Work:
             rounds.advance(self._db, _ROUND, {"after": after})
 
     def look_at(self, users: Sequence[str]) -> bool:
-        """Compares these users' totals; False if there was no time or no call budget for it."""
+        """Compares these users' totals. Returns False if there was not enough time or call
+        budget.
+        """
         if not self.goes_on:
             return False
         if not users:
@@ -327,7 +337,8 @@ class _Work:
                 or consumption.model != "metered"
                 or consumption.period.start != ours.starts_at
             ):
-                # Commet reports another period, plan or kind of feature: nothing can be compared.
+                # Commet reports another period, plan or kind of feature, so nothing can be
+                # compared.
                 undecided |= self._still_in_doubt(doubts)
                 continue
             theirs = consumption.units_used.quantize(_EXACT)
@@ -345,7 +356,7 @@ class _Work:
     def _compare_exactly(
         self, user: str, feature: str, ours: SentTotal, doubts: Sequence[Doubt], theirs: Decimal
     ) -> bool:
-        """Compares totals while nothing is in flight; returns whether to compare them again."""
+        """Compares totals while nothing is in flight. Returns whether to compare the user again."""
         replacements = [d for d in doubts if d.kind == "replacement"]
         if replacements:
             self._decide_replacement(ours, replacements, theirs)
@@ -362,27 +373,30 @@ class _Work:
         return False
 
     def _decide(self, ours: SentTotal, doubts: Sequence[Doubt], booked: frozenset[int]) -> None:
-        """Decides deliveries in doubt: Commet booked those at `booked` in the open period."""
+        """Decides deliveries in doubt. `booked` has the positions of those that Commet booked
+        in the open period.
+        """
         for position, doubt in enumerate(doubts):
             if position in booked:
                 self._do("place", _sql["place"], doubt, billed_period=ours.period)
             elif doubt.state == "sent" and doubt.is_in_own_period_or(ours.starts_at):
                 self._do("place", _sql["place"], doubt, billed_period=doubt.period)
             elif doubt.state == "sent":
-                # Booked in its own period or in one between that and the open one. Commet
-                # reports the total of the open period only.
+                # Commet booked it in its own period, or in a period between that and the open one.
+                # Commet reports the total of the open period only.
                 self._do("give_up", _sql["give_up"], doubt)
             elif doubt.period == ours.period:
                 self._do("resend", _sql["resend"], doubt)
             else:
-                # Booked in an earlier period or not at all. Commet reports no earlier totals.
+                # Commet booked it in an earlier period, or not at all. Commet reports no earlier
+                # totals.
                 self._do("give_up", _sql["give_up"], doubt)
             self.done.decided += 1
 
     def _decide_replacement(
         self, ours: SentTotal, doubts: Sequence[Doubt], theirs: Decimal
     ) -> None:
-        """Decides whether Commet made a replacement: nothing else was sent of its total since."""
+        """Decides whether Commet made a replacement. Nothing else of the total was sent since."""
         for doubt in doubts:
             replaced = abs(ours.sent + doubt.quantity - theirs) < precision(theirs)
             if doubt.period == ours.period and replaced:
@@ -405,14 +419,14 @@ class _Work:
         )
 
     def _still_in_doubt(self, doubts: Sequence[Doubt]) -> bool:
-        """Gives up overdue deliveries; returns whether others are left, to be compared again."""
+        """Gives up overdue deliveries. Returns whether others remain, to be compared again."""
         for doubt in doubts:
             if doubt.overdue:
                 self._do("give_up", _sql["give_up"], doubt)
         return any(not doubt.overdue for doubt in doubts)
 
     def _undecidable(self, user: str, refusal: CommetRefused) -> None:
-        """Handles Commet's refusal to report totals, as of a customer without a plan."""
+        """Handles Commet's refusal to report totals, for example of a customer without a plan."""
         logger.info("usage.not_compared", user_id=user, commet_code=refusal.commet_code)
         if self._still_in_doubt(self._doubts(user)):
             self._later(user)
@@ -437,7 +451,9 @@ class _Work:
         self._db.execute(_sql["ask_later"], {"user_id": user, "after": _AGAIN})
 
     def _sent_totals(self, user: str) -> dict[str, SentTotal]:
-        """What we sent, by feature, and 0 for `_UNUSED`; empty if the user has no open period."""
+        """Returns what we sent, by feature, and 0 for `_UNUSED`. Empty if the user has no open
+        period.
+        """
         rows = self._db.all(_sql["sent_totals"], {"user_id": user, "quiet": self._quiet})
         totals = {row["feature"] or _UNUSED: SentTotal(**row) for row in rows}
         if totals and _UNUSED not in totals:
@@ -461,7 +477,7 @@ class _Work:
 def _possible(
     before: SentTotal | None, after: SentTotal, doubts: Sequence[Doubt], theirs: Decimal
 ) -> bool:
-    """Whether Commet's total is possible, given what was in flight while Commet was asked.
+    """Returns whether Commet's total is possible, given what was in flight while we asked Commet.
 
     `before` and `after` are what we had sent before and after the question.
     """

@@ -1,11 +1,11 @@
 -- Comparing Commet's totals with what we sent.
 
--- What we sent for a user's open period, one row per feature; one row without a feature if nothing
--- was used; no row if no period is open.
+-- What we sent for a user's open period: one row per feature. If nothing was used, one row without
+-- a feature. If no period is open, no row.
 --   sent       quantity of the deliveries that Commet booked in the period
---   fresh      the part of `sent` that was sent within `quiet`: Commet may not show it yet
+--   fresh      the part of `sent` that was sent within `quiet`, so Commet may not show it yet
 --   in_flight  number of deliveries that are pending, or were sent within `quiet`
---   maybe      quantity of the pending deliveries that were tried, and so may have arrived
+--   maybe      quantity of the pending deliveries that were tried, so Commet may have them
 --   in_place   false while the total is being replaced
 -- name: sent_totals
 select p.id as period, p.starts_at, t.feature,
@@ -39,15 +39,16 @@ left join lateral (
 ) as f on true
 where p.user_id = %(user_id)s and p.closed_at is null
 
--- Features that have a pending delivery, of whichever period.
+-- Returns features with a pending delivery, of any period.
 -- name: pending
 select distinct feature from usage_delivery where user_id = %(user_id)s and state = 'pending'
 
--- Puts a user's deliveries and `carried` in order before totals are compared.
--- First: an answer may be recorded at the very moment in which a new period is opened. The delivery
--- was then placed in the period before, although Commet may have booked it in the new one: it is
--- put in doubt. Second: `carried` of the open period is set to the sum of the deliveries that
--- Commet booked in it and that were counted in another period.
+-- Corrects a user's deliveries and `carried` before totals are compared.
+-- First: an answer may be recorded at the moment in which a new period is opened. The delivery was
+-- then placed in the period before, although Commet may have booked it in the new one. Such a
+-- delivery is put in doubt.
+-- Second: `carried` of the open period is set to the sum of the deliveries that Commet booked in
+-- the open period and that another period counted.
 -- name: make_ready
 with open_one as (
     select p.id, p.user_id, p.starts_at from usage_period p
@@ -72,8 +73,9 @@ cross join lateral (
 ) as m
 where t.period = o.id and t.feature = m.feature and t.carried <> m.quantity
 
--- A user's deliveries in doubt, in the order Commet answered them. `fresh`: sent within `quiet`, so
--- Commet may not show it yet. `overdue`: in doubt for `patience` or longer.
+-- Returns a user's deliveries in doubt, in the order in which Commet answered them. `fresh`: sent
+-- within `quiet`, so Commet's total may not show it yet. `overdue`: in doubt for `patience` or
+-- longer.
 -- name: in_doubt
 select d.period, least(p.ends_at, p.closed_at) as ends_at, d.feature, d.seq, d.kind, d.quantity,
        d.state, d.uncertain_since as tried_at, d.answered_at, d.event_id,
@@ -92,12 +94,12 @@ group by user_id
 order by min(compare_at)
 limit %(limit)s
 
--- Places a delivery in the period that Commet booked it in.
+-- Places a delivery in the period in which Commet booked it.
 -- name: place
 select place_delivery(%(period)s, %(feature)s, %(seq)s, %(billed_period)s)
 
--- Sends a delivery again that Commet does not have. It gets another key, because the old key's 24
--- hours are over.
+-- Makes a delivery that Commet does not have pending again. It gets a new key, because the 24 hours
+-- of the old key are over.
 -- name: resend
 update usage_delivery set
     state = 'pending', generation = generation + 1, reason = null, due_at = now(), attempts = 0,
@@ -105,13 +107,13 @@ update usage_delivery set
 where period = %(period)s and feature = %(feature)s and seq = %(seq)s
   and state = 'parked' and compare_at is not null
 
--- Resumes claims of a total that was replaced.
+-- Resumes claims of a total whose replacement Commet has made.
 -- name: resume_claims
 update usage_total set claims_paused_until = null
 where period = %(period)s and feature = %(feature)s and %(seq)s > 0
 
--- Ends the comparing of a delivery that totals cannot decide. A sent one stays sent and is never
--- placed; an unconfirmed one stays parked, for a person.
+-- Ends the comparing of a delivery that totals cannot decide. A sent delivery remains sent and is
+-- never placed. An unconfirmed one remains parked, and a person decides.
 -- name: give_up
 update usage_delivery set compare_at = null
 where period = %(period)s and feature = %(feature)s and seq = %(seq)s
@@ -120,14 +122,14 @@ where period = %(period)s and feature = %(feature)s and seq = %(seq)s
 update usage_delivery set compare_at = now() + %(after)s::interval
 where user_id = %(user_id)s and compare_at is not null
 
--- Notes drift. Returns true if the total had none before.
+-- Records drift. Returns true if the total had no drift before.
 -- name: note_drift
 insert into usage_drift as f
     (period, feature, user_id, ours, theirs, found_at, checked_at)
 values (%(period)s, %(feature)s, %(user_id)s, %(ours)s, %(theirs)s, %(now)s, %(now)s)
 on conflict (period, feature) do update set
     ours = excluded.ours, theirs = excluded.theirs, checked_at = excluded.checked_at,
-    -- If drift is left after a repair, a new repair has to be asked for.
+    -- If drift remains after a repair, an operator has to ask for a new repair.
     repair = case when f.repair = 'sent' then null else f.repair end
 returning xmax = 0 as is_new
 
@@ -163,7 +165,7 @@ returning f.user_id, f.feature, f.repair, f.reason
 -- name: close_drift
 select close_drift(%(limit)s)
 
--- Users with usage in an open period, in the order of their ids.
+-- Returns users with usage in an open period, in the order of their ids.
 -- name: users_after
 select p.user_id
 from usage_period p

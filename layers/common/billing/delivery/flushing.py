@@ -1,4 +1,4 @@
-"""Delivers the usage of one user at once, before the user may leave at Commet."""
+"""Delivers the usage of one user at once, because the user may leave at Commet."""
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -20,9 +20,9 @@ logger = Logger(child=True)
 
 _sql = Statements(__file__)
 
-# So long a person waits, at most, until usage is delivered.
+# How long a person waits at most for usage to be delivered.
 _SECONDS = 2.0
-# Deliveries of one user that are sent at once: a plan has fewer metered features.
+# How many deliveries of one user are sent at once. A plan has fewer metered features.
 _LIMIT = 16
 
 
@@ -38,12 +38,12 @@ def flush(
 ) -> bool:
     """Delivers all undelivered usage of the user, due or not, within two seconds.
 
-    Totals that corrections have lowered are lowered at Commet as well.
+    Also lowers Commet's totals where corrections have lowered ours.
 
-    Returns whether nothing is left to be delivered. Whatever is not delivered by then, or by
-    `deadline`, is sent by the next run of deliver_usage. `interval` is the least time between two
-    scheduled deliveries of one total. For two hours from now any overage of the user is due at
-    once. Raises DatabaseUnavailable and no other error.
+    Returns whether nothing is left to deliver. The next run of deliver_usage sends whatever is left
+    after two seconds, or at `deadline`. `interval` is the least time between two scheduled
+    deliveries of one total. For the next two hours, any overage of the user is due at once. Raises
+    DatabaseUnavailable and no other error.
     """
     try:
         outbox.expect_departure(db, user_id)

@@ -1,10 +1,10 @@
--- Deliveries of the user that wait after an attempt are due now. Leased ones are not: a run is sending
--- them.
+-- Makes deliveries of the user due that wait after an attempt. Leaves out leased ones, because a
+-- run is sending them.
 -- name: hurry
 update usage_delivery set due_at = now(), waits = false
 where user_id = %(user_id)s and state = 'pending' and waits
 
--- Totals that corrections have lowered below what Commet was told, and that may be replaced there.
+-- Returns totals that corrections have lowered below the claimed quantity, if they can be replaced.
 -- name: lowered
 select t.period, t.feature
 from usage_period p
@@ -18,8 +18,8 @@ where p.user_id = %(user_id)s and p.closed_at is null
 -- name: begin_replacement
 select begin_replacement(%(period)s, %(feature)s, %(now)s, %(quiet)s, %(margin)s, 'correction')
 
--- Says whether Commet has still to be told of usage in the user's running period, or to answer.
--- Parked deliveries do not count: they wait for a person.
+-- Returns whether usage of the user's running period is not sent to Commet or not answered. Parked
+-- deliveries do not count, because they wait for a person.
 -- name: any_undelivered
 select exists (
     select from usage_period p

@@ -1,7 +1,7 @@
 """The outbox: deliveries of usage to Commet, from the claim to their end.
 
-A claim turns the growth of a total into a delivery and stores its body. From then on the same body
-is sent, under the same event id, until Commet takes it or refuses it.
+A claim turns the growth of a total into a delivery and stores its body. From then on, the same body
+is sent under the same event id, until Commet takes it or refuses it.
 """
 
 import random
@@ -21,24 +21,24 @@ _sql = Statements(__file__)
 
 logger = Logger(child=True)
 
-# This long before the end of a period growth is claimed without waiting for the interval, so that
+# This long before the end of a period, growth is claimed without waiting for the interval, so that
 # Commet bills it in that period.
 CLOSING = timedelta(minutes=15)
 LEASE = timedelta(seconds=60)
 # How long Commet keeps an idempotency key.
 KEY_LIFETIME = timedelta(hours=24)
-# How long comparing totals may leave a delivery undecided before a person has to look.
+# How long comparing totals may leave a delivery undecided before a person has to decide.
 PATIENCE = timedelta(hours=1)
-# How far Commet's clock and ours may be apart, including the time an answer takes to arrive.
+# How much Commet's clock and ours may differ, including the time an answer takes to arrive.
 MARGIN = timedelta(minutes=1)
-# Commet's total may lag this long behind its answers.
+# How long Commet's total may lag behind its answers.
 QUIET = timedelta(minutes=1)
 
-# Rows per statement: few enough for the five seconds a statement may take, on a busy database too.
+# Rows per statement. A statement must end within five seconds, also on a busy database.
 _CLAIM_LIMIT = 10_000
 _REDRIVE_LIMIT = 10_000
 _FIRST_PAUSE_SECONDS = 2.0
-# Refusals by which Commet says that the mirror is wrong about the user.
+# Codes of refusals by which Commet says that the mirror is wrong about the user.
 _CONTRADICTS = frozenset(
     {
         "no_active_subscription",
@@ -50,16 +50,16 @@ _CONTRADICTS = frozenset(
 )
 _LONGEST_PAUSE_SECONDS = 600.0
 _CLAIM_SECONDS = 60.0
-# So many users with valuable overage are claimed early in one run.
+# How many users with valuable overage are claimed early in one run.
 _EARLY_LIMIT = 1_000
-# For this long after a user's visit to Commet's portal, any overage of the user is due at once. A
-# session of the portal lasts 30 minutes, and an open page may be used for longer.
+# How long after a user's visit to Commet's portal any overage of the user is due at once. A session
+# of the portal lasts 30 minutes, and an open page may be used for longer.
 _DEPARTURE = timedelta(hours=2)
 
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """A leased delivery: no other run sends it until the lease ends."""
+    """A leased delivery. No other run sends it until the lease ends."""
 
     period: int
     feature: str
@@ -72,26 +72,26 @@ class Delivery:
     attempts: int
     starts_at: datetime  # of its period
     ends_at: datetime  # the end of its period, earlier if a plan change closed it
-    # The first earlier attempt that may have had an effect; None if there was none.
+    # The first of the earlier attempts that may have had an effect; None if there was none.
     uncertain_before: datetime | None
     is_early: bool  # whether its interval is not over yet
 
     @property
     def idempotency_key(self) -> str:
-        """Event id and generation. A redrive raises the generation.
+        """Event id and generation. A redrive raises the generation, and so changes the key.
 
-        With the old key Commet would repeat its refusal.
+        Commet would answer the old key with the old refusal.
         """
         return f"{self.event_id}:{self.generation}"
 
     @property
     def calls(self) -> int:
-        """How many calls an attempt makes: Commet is asked before a total is replaced."""
+        """How many calls an attempt makes. Before a replacement there is a question to Commet."""
         return 2 if self.kind == "replacement" else 1
 
 
 class Outcome(Enum):
-    """What became of one attempt."""
+    """The kinds of results of one attempt."""
 
     SENT = "sent"
     POSTPONED = "postponed"
@@ -100,12 +100,12 @@ class Outcome(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What became of one attempt to send a delivery, and what follows.
+    """The result of one attempt to send a delivery, and what follows from it.
 
     `reason`: why the delivery is parked. `no_effect`: Commet has certainly not processed the
-    attempt. `wait_seconds`: the pause Commet asked for. `stop`: every other delivery of this run
-    would fail for the same reason. `contradicts`: by Commet's answer the mirror may be wrong about
-    the user.
+    attempt. `wait_seconds`: the pause that Commet asked for. `stop`: every other delivery of this
+    run would fail for the same reason. `contradicts`: Commet's answer says that the mirror may be
+    wrong about the user.
     """
 
     delivery: Delivery
@@ -122,10 +122,10 @@ class Result:
 class Gauges:
     """The state of the outbox, for metrics.
 
-    `outbox_age_seconds`: how long the oldest pending delivery has waited, since it became due or
-    since its first attempt that got no answer. `parked_deliveries`: how many deliveries wait for a
-    person, including those that comparing totals should have decided by now. `usage_drift`: how
-    many totals have drift.
+    `outbox_age_seconds`: the age of the oldest pending delivery, since it became due or since its
+    first attempt without an answer. `parked_deliveries`: how many deliveries wait for a person,
+    including those that comparing totals should have decided by now. `usage_drift`: how many totals
+    have drift.
     """
 
     outbox_age_seconds: float
@@ -140,7 +140,7 @@ def claim(
     interval: timedelta,
     deadline: Deadline | None = None,
 ) -> int:
-    """Turns the growth of totals into deliveries; returns how many.
+    """Turns the growth of totals into deliveries. Returns how many.
 
     `interval` is the least time between two deliveries of one total. It does not apply around the
     end of a period, nor to users whose overage has become valuable. Stops at `deadline`, by default
@@ -158,7 +158,7 @@ def claim(
 
 
 def claim_of_user(db: Database, user_id: str, *, now: datetime, interval: timedelta) -> int:
-    """Turns all growth of one user into deliveries, whether or not it is due; returns how many."""
+    """Turns all growth of one user into deliveries, due or not. Returns how many."""
     early = [{"user_id": user_id, "value": None}]
     return _claim(db, now, interval, limit=0, early=early)
 
@@ -187,11 +187,12 @@ def _mark_fully_claimed(db: Database, deadline: Deadline) -> None:
 def lease(
     db: Database, limit: int = 1, *, early_limit: int = 0, user_id: str | None = None
 ) -> list[Delivery]:
-    """Leases up to `limit` deliveries for `LEASE`, those first that have been due longest.
+    """Leases up to `limit` deliveries for `LEASE`. Those that have been due longest come first.
 
-    What is left of `limit` goes to deliveries that were claimed before their interval was over, up
-    to `early_limit`, the most valuable first. `user_id` leases deliveries of that user alone, of
-    both kinds. Leaves out deliveries whose idempotency key Commet may forget before the lease ends.
+    If fewer are due, the rest of `limit`, but at most `early_limit`, goes to deliveries that were
+    claimed before their interval was over, the most valuable first. With `user_id`, only deliveries
+    of that user are leased, of both kinds. Leaves out deliveries whose idempotency key Commet may
+    forget before the lease ends.
     """
     rows = db.all(
         _sql["lease"],
@@ -212,7 +213,9 @@ def any_early(db: Database) -> bool:
 
 
 def expect_departure(db: Database, user_id: str) -> None:
-    """Makes any overage of the user due at once for two hours: the user may leave at Commet."""
+    """Makes any overage of the user due at once for two hours, because the user may leave at
+    Commet.
+    """
     db.execute(_sql["expect_departure"], {"user_id": user_id, "lasting": _DEPARTURE})
 
 
@@ -223,10 +226,12 @@ def record(
     now: datetime,
     jitter: Callable[[], float] = random.random,
 ) -> None:
-    """Writes the results of attempts into the outbox. `now` is not before any of their answers."""
+    """Writes the results of attempts into the outbox. `now` is not before any of Commet's
+    answers.
+    """
     sent = [r for r in results if r.outcome is Outcome.SENT]
-    # A replacement also changes its total. One replacement per statement, so that no two statements
-    # wait for each other's totals.
+    # A replacement also changes its total. Each replacement has a statement of its own, so that no
+    # two statements wait for each other's totals.
     replacements = [[r] for r in sent if r.delivery.kind == "replacement"]
     for batch in ([r for r in sent if r.delivery.kind != "replacement"], *replacements):
         if batch:
@@ -239,7 +244,7 @@ def record(
     parked = [r for r in results if r.outcome is Outcome.PARKED]
     named = ("user_id", "feature", "event_id", "kind")
     log_parked([{n: getattr(r.delivery, n) for n in named} | {"reason": r.reason} for r in parked])
-    # A refused replacement is deleted. If it was a repair, the drift stays.
+    # A refused replacement is deleted. If it was a repair, the drift remains.
     undone = [r for r in parked if r.delivery.kind == "replacement" and r.reason != "unconfirmed"]
     for result in undone:
         undo_replacement(db, _row(result), reason=result.reason)
@@ -252,14 +257,14 @@ def record(
 
 
 def log_parked(rows: Sequence[Row]) -> int:
-    """Logs each parked delivery, as docs/operations.md says; returns how many there are."""
+    """Logs each parked delivery (docs/operations.md has the fields). Returns how many there are."""
     for row in rows:
         logger.warning("delivery.parked", **row)
     return len(rows)
 
 
 def undo_replacement(db: Database, key: Mapping[str, object], *, reason: str | None) -> None:
-    """Deletes a replacement that Commet did not make. Drift that it should repair keeps `reason`.
+    """Deletes a replacement that Commet did not make. If it was a repair, the drift gets `reason`.
 
     `key` names the delivery by period, feature and seq.
     """
@@ -290,7 +295,7 @@ def _postponed(result: Result, jitter: Callable[[], float]) -> dict[str, object]
 
 
 def gauges(db: Database) -> Gauges:
-    """The present state of the outbox."""
+    """Returns the present state of the outbox."""
     row = db.one(_sql["gauges"], {"undecided": KEY_LIFETIME + PATIENCE})
     assert row is not None  # noqa: S101 - the statement always returns one row
     return Gauges(**row)
@@ -303,12 +308,12 @@ def redrive(
     event_id: str | None = None,
     reason: str | None = None,
 ) -> int:
-    """Makes parked deliveries pending again, after a plan upgrade for instance; returns how many.
+    """Makes parked deliveries pending again, for example after a plan upgrade. Returns how many.
 
-    The arguments narrow the choice: to one user, to one event id, to one reason. Deliveries that
-    may have been counted already (`unconfirmed`) and those of a subscription that is over
-    (`lost_to_cancellation`) are sent only if `event_id` or `reason` names them. Deliveries are left
-    out while a total of their user and feature is being replaced.
+    The arguments limit the choice to one user, one event id or one reason. Deliveries that Commet
+    may have counted already (`unconfirmed`) and those of a subscription that is over
+    (`lost_to_cancellation`) are included only if `event_id` or `reason` names them. Deliveries are
+    left out while a total of their user and feature is being replaced.
     """
     values = {"user_id": user_id, "event_id": event_id, "reason": reason, "limit": _REDRIVE_LIMIT}
     driven = 0
@@ -322,10 +327,10 @@ def redrive(
 def resolve(
     db: Database, *, user_id: str, event_id: str, note: str, delivered: bool = False
 ) -> bool:
-    """Takes a parked delivery off the list: a person has dealt with it; `note` says how.
+    """Resolves a parked delivery: a person has dealt with it, and `note` says how.
 
-    `delivered` marks it sent, because Commet was found to have it; a credit cannot be delivered.
-    Returns False if there is no such parked delivery.
+    `delivered` marks the delivery as sent, because somebody found that Commet has it. A credit
+    cannot be delivered. Returns False if there is no such parked delivery.
     """
     values = {"user_id": user_id, "event_id": event_id, "note": note, "delivered": delivered}
     return bool(db.value(_sql["resolve"], values))

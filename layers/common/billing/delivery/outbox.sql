@@ -1,19 +1,20 @@
--- Deliveries: making them from growth, leasing them, and recording what became of them.
+-- Deliveries: making them from growth, leasing them, and recording their results.
 --
--- Leases and back-off use the database's clock, so that no two machines disagree. Which period a
--- moment belongs to is decided by the clock that the caller passes in.
+-- Leases and pauses use the database's clock, which is the same for all machines. The clock that
+-- the caller passes in decides to which period a moment belongs.
 --
--- A statement that picks at most `limit` rows picks them in a materialized step of its own. In a
--- plain join Postgres may run the pick once per row of the other side, and so pick more each time.
+-- A statement that chooses at most `limit` rows chooses them in a materialized step of its own. In
+-- a plain join, Postgres may run the choice once per row of the other side, and then chooses more
+-- rows each time.
 
--- Claims growth: turns what totals have grown by since the last claim into deliveries. One
--- statement writes `claimed`, number and body, so no growth is claimed twice or lost. Totals that
--- another claim has locked are skipped. All growth of a user and feature is skipped while one of
--- their totals is being replaced: Commet would book it in that total, whichever period counted it.
--- The body's `timestamp` lies inside the period that counted the usage, and before the start of the
--- next one, because a plan change can end a period early.
--- Claims up to `limit` totals that are due, or all growth of `users`, due or not. `values` says what
--- the overage of each of these users is worth.
+-- Claims growth: turns the growth of totals since the last claim into deliveries. One statement
+-- writes `claimed`, number and body, so no growth is claimed twice or lost. Totals that another
+-- claim has locked are skipped. All growth of a user and feature is skipped while one of their
+-- totals is being replaced, because Commet would book it in that total, whichever period counted
+-- it. The body's `timestamp` lies inside the period that counted the usage, and before the start of
+-- the next one, because a plan change can end a period early.
+-- Claims up to `limit` totals that are due, or all growth of `users`, due or not. `values` has the
+-- worth of the overage of each of these users.
 -- name: claim
 with on_time as (
     select t.period, t.feature, t.claimed, t.total - t.withheld as total, t.seq, p.user_id,
@@ -43,7 +44,7 @@ early as (
 due as materialized (
     select d.period, d.feature, d.claimed, d.seq + 1 as seq, d.user_id, d.closed_at, d.starts_at,
            d.ends_at, d.early_until, d.early_value,
-           -- A fraction that a double cannot carry stays growth, for the next delivery.
+           -- A fraction that a double cannot represent remains growth, for the next delivery.
            case when fits_double(d.total - d.claimed) then d.total - d.claimed
                 else trunc(d.total - d.claimed) end as quantity
     from (
@@ -92,7 +93,7 @@ inserted as (
 )
 select count(*) as claimed from inserted
 
--- Marks totals of closed periods that have nothing left to claim, so that claims skip them.
+-- Marks totals of closed periods with nothing left to claim, so that claims skip them.
 -- name: mark_fully_claimed
 with done as materialized (
     select n.period, n.feature
@@ -108,7 +109,7 @@ from done
 where t.period = done.period and t.feature = done.feature
 returning 1
 
--- Takes users off the list of those whose overage is due, the most valuable first.
+-- Takes the users with the most valuable overage from overage_due.
 -- name: take_overage_due
 with next as materialized (
     select user_id from overage_due
@@ -119,18 +120,18 @@ with next as materialized (
 delete from overage_due d using next where d.user_id = next.user_id
 returning d.user_id, d.value
 
--- Notes that any overage of a user is due for `lasting`, because the user may leave at Commet.
+-- Records that any overage of a user is due for `lasting`, because the user may leave at Commet.
 -- name: expect_departure
 update users set overage_due_until = now() + %(lasting)s::interval where id = %(user_id)s
 
 -- name: any_early
 select exists (select from usage_delivery where state = 'pending' and early_until > now())
 
--- Leases the deliveries that have been due longest. What is left of `limit` goes to deliveries whose
--- interval is not over, `early_limit` at most, the most valuable first. If `user_id` is not null,
--- deliveries of that user alone are leased.
--- If a run dies, its lease expires and the next run sends them, unchanged. A delivery is not leased
--- if Commet may forget its key before the lease ends; `park_expired` will park it soon.
+-- Leases the deliveries that have been due longest. The rest of `limit` goes to deliveries whose
+-- interval is not over, at most `early_limit`, the most valuable first. If `user_id` is not null,
+-- only deliveries of that user are leased.
+-- If a run dies, its lease expires and the next run sends the deliveries, unchanged. A delivery is
+-- not leased if Commet may forget its key before the lease ends; `park_expired` parks it soon.
 -- name: lease
 with on_time as materialized (
     select n.period, n.feature, n.seq, n.uncertain_since
@@ -179,10 +180,10 @@ where d.period = next.period and d.feature = next.feature and d.seq = next.seq
 returning d.period, d.feature, d.seq, d.user_id, d.kind, d.event_id, d.generation, d.body,
           d.attempts, next.starts_at, next.ends_at, next.uncertain_since as uncertain_before, next.is_early
 
--- Marks deliveries that Commet took as sent, also those that were parked before the answer came.
--- A delivery is placed in its own period if that is still open and ends more than `margin` after
--- the answer. Otherwise Commet may have booked it in the next period, and comparing totals will
--- tell. A replacement is placed always, and its total may be claimed again.
+-- Marks deliveries that Commet took as sent, including those that were parked before the answer
+-- came. A delivery is placed in its own period if that is still open and ends more than `margin`
+-- after the answer. Otherwise Commet may have booked it in the next period, and comparing totals
+-- decides. A replacement is always placed, and claims of its total are resumed.
 -- name: mark_sent
 with answered as (
     select a.period, a.feature, a.seq, a.remote_id,
@@ -191,7 +192,7 @@ with answered as (
     from jsonb_to_recordset(%(rows)s) as a (
         period bigint, feature text collate "C", seq integer, remote_id text
     )
-    -- The limit changes no answer. It makes the look-up one probe of an index per row.
+    -- The limit changes no result. It makes the look-up one probe of an index per row.
     cross join lateral (
         select n.closed_at, n.ends_at from usage_period n where n.id = a.period limit 1
     ) as p
@@ -210,8 +211,8 @@ update usage_total t set claims_paused_until = null
 from sent
 where sent.kind = 'replacement' and t.period = sent.period and t.feature = sent.feature
 
--- Makes deliveries due again in `seconds`. An attempt that certainly had no effect does not start
--- the day after which a delivery is parked as unconfirmed.
+-- Makes deliveries due again in `seconds`. If an attempt certainly had no effect, it does not count
+-- as the first attempt, a day after which a delivery is parked as unconfirmed.
 -- name: postpone
 update usage_delivery d set
     due_at = now() + make_interval(secs => a.seconds),
@@ -232,9 +233,9 @@ from jsonb_to_recordset(%(rows)s) as a (
 where d.period = a.period and d.feature = a.feature and d.seq = a.seq
   and d.generation = a.generation and d.state = 'pending'
 
--- The users whose deliveries Commet refused, or about whose periods it says otherwise: has Commet asked
--- about their subscriptions at the next run. A
--- question under way was asked before the refusal, so its answer does not count (version).
+-- Marks the current subscriptions of users whose deliveries Commet refused, or about whose periods
+-- Commet disagrees, so that the next run asks Commet about them. Raises the version, because the
+-- answer to a question from before the refusal does not count.
 -- name: doubt_subscriptions
 with refused as materialized (
     select u.id from users u where u.id = any (%(users)s) order by u.id for no key update
@@ -252,10 +253,9 @@ select redrive_deliveries(%(user_id)s, %(event_id)s, %(reason)s, %(limit)s)
 -- name: resolve
 select resolve_delivery(%(user_id)s, %(event_id)s, %(note)s, %(delivered)s)
 
--- The state of the outbox, for metrics. A delivery that got no answer becomes due anew after each
--- attempt, so its age counts from the first attempt. `parked_deliveries` leaves out deliveries in
--- doubt that comparing totals may still decide, and counts them once that has taken too long
--- (`undecided`).
+-- Returns the state of the outbox, for metrics. A delivery without an answer gets a new due time
+-- after each attempt, so its age counts from the first attempt. `parked_deliveries` leaves out
+-- deliveries in doubt that comparing totals may still decide, and includes them after `undecided`.
 -- name: gauges
 select
     coalesce(extract(epoch from now() - least(

@@ -1,21 +1,22 @@
 """Sends deliveries to Commet, so that Commet counts each unit of usage exactly once.
 
-What Commet answers, and what happens to the delivery:
+Commet's answers, and what happens to the delivery:
 
-- Taken, or taken before (`duplicate`): it is sent.
-- No usable answer: whether Commet took it is unknown. It stays pending and is sent again with the
-  same key, after longer and longer pauses. 24 hours after the first such attempt Commet forgets the
-  key; then the delivery is parked as `unconfirmed`, and comparing totals decides it (`comparing`).
-- Asked to wait: it stays pending, and no function of the stack calls Commet until the pause is
-  over.
-- Our API key was refused: nothing was booked, and no other delivery would be. It stays pending, and
-  the run ends.
-- Any other refusal: it is parked with Commet's code. Other deliveries go on.
+- Taken, or taken before (`duplicate`): the delivery is sent.
+- No usable answer: we do not know whether Commet took the delivery. It remains pending and is
+  sent again with the same key, after longer and longer pauses. Commet forgets the key 24 hours
+  after the first such attempt. Then the delivery is parked as `unconfirmed`, and comparing totals
+  decides (`comparing`).
+- Asked to wait: the delivery remains pending, and no function of the stack calls Commet until the
+  pause is over.
+- Our API key was refused: Commet booked nothing, and would refuse every other delivery too. The
+  delivery remains pending, and the run ends.
+- Any other refusal: the delivery is parked with Commet's code. The run sends the others.
 
 Before a total is replaced, Commet is asked whether it still counts in the same period (`asking`).
 
 Deliveries that were claimed before their interval was over, because the user's overage had become
-valuable, come after all others and make at most half of the calls that background work may make.
+valuable, come after all others. They make at most half of the calls that background work may make.
 
 Calls run in threads; only the caller's thread uses the database. Any number of runs may overlap,
 and each may die at any point.
@@ -46,24 +47,24 @@ _CALL_SECONDS = 10.0  # the limit of one call, well inside the lease
 _GLANCE_SECONDS = 0.05  # how long finished calls may wait while others are slow
 _DEFAULT_PAUSE_SECONDS = 5.0  # if Commet answers "too many requests" without a Retry-After
 _PARK_SECONDS = 10.0  # the limit for parking, so that due deliveries do not wait longer
-_CLAIM_SHARE = 0.3  # the part of a run's time that claiming may take
-_TOKEN_SECONDS = 5.0  # how long a run waits for the call budget before it leaves the rest
-# A run ends after failures of three users, or 25 failures, without a success in between: Commet is
-# down, and waiting for one time-out after another helps nobody. Fewer failures may
-# have reasons that concern those users alone.
+_CLAIM_SHARE = 0.3  # the part of a run's time that claiming may use
+_TOKEN_SECONDS = 5.0  # how long a run waits for the call budget before it ends
+# A run ends after failures of three users, or after 25 failures, without a success in between:
+# Commet is down then, and more time-outs would change nothing. Fewer failures may have reasons that
+# concern only these users.
 _FAILING_USERS = 3
 _FAILURES_IN_A_ROW = 25
 
 
 class Identified(Protocol):
-    """The part of Commet's answer to a delivery that is used here."""
+    """The part of Commet's answer to a delivery that this module uses."""
 
     @property
     def id(self) -> str: ...
 
 
 class UsageReceiver(Protocol):
-    """The part of the Commet client that sends deliveries. Several threads call it at a time."""
+    """The part of the Commet client that sends deliveries. Several threads call it at once."""
 
     def track_usage(self, body: str, *, idempotency_key: str, deadline: Deadline) -> Identified: ...
 
@@ -75,7 +76,7 @@ class UsageReceiver(Protocol):
 
 
 class CallBudget(Protocol):
-    """How often the whole stack may call Commet (`call_budget.Budget`)."""
+    """Limits how many calls the whole stack makes to Commet (`call_budget.Budget`)."""
 
     def wait(self, calls: int, deadline: Deadline) -> bool: ...
 
@@ -86,8 +87,8 @@ class CallBudget(Protocol):
 class Summary:
     """What one run did: how many deliveries it claimed, sent, postponed and parked.
 
-    `drained` is true if no due delivery was left. `steps_failed` counts steps that the database
-    refused; the run did the others all the same.
+    `drained` is true if no due delivery was left. `steps_failed` is the number of steps that the
+    database refused; the run did the other steps.
     """
 
     claimed: int = 0
@@ -111,13 +112,13 @@ def deliver(
     quiet: timedelta = QUIET,
     jitter: Callable[[], float] = random.random,
 ) -> Summary:
-    """Claims growth and sends due deliveries, until none is due or time runs out.
+    """Claims growth and sends due deliveries, until none is due or the time is over.
 
     `interval` is the least time between two deliveries of one user and feature. `early_budget`
-    limits, beside `budget`, the deliveries that were claimed before their interval was over.
-    `workers` is how many calls may be under way at a time. `quiet` is how long Commet's total may
-    lag behind its answers. Raises DatabaseUnavailable; deliveries whose result was not written by
-    then are sent again, unchanged, when their lease is over.
+    limits, in addition to `budget`, the deliveries that were claimed before their interval was
+    over. `workers` is how many calls may run at once. `quiet` is how long Commet's total may lag
+    behind its answers. Raises DatabaseUnavailable. Deliveries whose result was not written before
+    such an error are sent again, unchanged, when their lease is over.
     """
     now = clock()
     steps = closing.Steps()
@@ -145,10 +146,10 @@ def deliver(
 def attempt(
     commet: UsageReceiver, delivery: Delivery, deadline: Deadline, *, now: datetime
 ) -> Result:
-    """Sends one leased delivery and says what became of it; Commet's errors become results."""
+    """Sends one leased delivery and returns the result. Errors of Commet become results."""
     send = commet.track_usage
     if delivery.kind == "replacement":
-        # PUT replaces the total of the period that runs when Commet gets the call. If this
+        # PUT replaces the total of the period that runs when Commet gets the call. If the
         # delivery's period may be over by then, it is not sent.
         if now >= delivery.ends_at - MARGIN / 2:
             return _too_late(delivery)
@@ -167,7 +168,7 @@ def attempt(
 def guarded_attempt(
     commet: UsageReceiver, delivery: Delivery, deadline: Deadline, *, now: datetime
 ) -> Result:
-    """The same; an unexpected error is logged and postpones this delivery alone."""
+    """Calls `attempt`. An unexpected error is logged and postpones only this delivery."""
     try:
         return attempt(commet, delivery, deadline, now=now)
     except Exception:
@@ -178,7 +179,9 @@ def guarded_attempt(
 def _not_to_be_replaced(
     commet: UsageReceiver, delivery: Delivery, deadline: Deadline
 ) -> Result | None:
-    """Asks Commet about the total. The result if a replacement must not be sent; None if it may."""
+    """Asks Commet about the total. Returns a result if a replacement must not be sent, else
+    None.
+    """
     try:
         reason = reason_against(delivery, commet.feature_access(delivery.user_id, deadline))
     except CommetRefused as refusal:
@@ -189,11 +192,11 @@ def _not_to_be_replaced(
 
 
 def _unanswered(delivery: Delivery, failure: CommetUnavailable) -> Result:
-    # Commet has not processed a call that it answers with `rate_limited`.
+    # If Commet answers `rate_limited`, it has not processed the call.
     limited = failure.commet_code == "rate_limited"
     asked = failure.asked_retry_after or (_DEFAULT_PAUSE_SECONDS if limited else None)
-    # Commet is still processing an earlier call with this key. That is no reason for the whole
-    # stack to pause.
+    # Commet is still processing an earlier call with this key. The rest of the stack need not pause
+    # for that.
     busy = failure.commet_code == "idempotency_in_progress"
     return Result(
         delivery, Outcome.POSTPONED, no_effect=limited, wait_seconds=None if busy else asked
@@ -211,15 +214,15 @@ def _refused(delivery: Delivery, refusal: CommetRefused) -> Result:
 def _too_late(delivery: Delivery, reason: str = "period_over") -> Result:
     if delivery.uncertain_before is None:
         return Result(delivery, Outcome.PARKED, reason=reason)
-    # An earlier attempt may have been booked, and Commet no longer reports that period's total.
+    # Commet may have booked an earlier attempt, and no longer reports the total of that period.
     return Result(delivery, Outcome.PARKED, reason="unconfirmed")
 
 
 class _Calls:
     """Calls that a run took from a budget and has not made yet.
 
-    `tokens` is below 0 after more calls than were taken: a replacement makes two. These are taken
-    before any others.
+    `tokens` is below 0 if the run made more calls than it took, because a replacement makes two
+    calls. The missing calls are then taken first.
     """
 
     def __init__(self, budget: CallBudget, deadline: Deadline) -> None:
@@ -228,10 +231,11 @@ class _Calls:
         self.tokens = 0
 
     def allowed(self, free: int, *, patient: bool) -> int:
-        """How many of `free` workers may call. Calls that are not made are kept for later.
+        """Returns how many of `free` workers may make a call. Calls that are not made are kept for
+        later.
 
-        Waits for the budget only if `patient`: while calls are under way, their results would wait
-        as well.
+        Waits for the budget only if `patient`. While calls are running, the run must not wait,
+        because it would record their results late.
         """
         at_once = Deadline.after(0)
         if self.tokens < free and self._budget.wait(free - self.tokens, at_once):
@@ -244,7 +248,7 @@ class _Calls:
 
 
 class _Run:
-    """One run: keeps up to `workers` calls under way until none is due or it has to stop."""
+    """One run: keeps up to `workers` calls running until none is due or the run has to stop."""
 
     def __init__(
         self,
@@ -268,7 +272,7 @@ class _Run:
         self._flying: dict[Future[Result], Delivery] = {}
         self._summary = Summary()
         self._calls = _Calls(budget, deadline)
-        # Without early deliveries the second budget is not asked.
+        # If there are no early deliveries, the second budget is not used.
         second = early_budget if outbox.any_early(db) else None
         self._early_calls = _Calls(second, deadline) if second else None
         self._stopped = False
@@ -276,7 +280,7 @@ class _Run:
         self._failing: set[str] = set()
 
     def until_done(self) -> Summary:
-        """Sends deliveries; returns what the run did."""
+        """Sends deliveries. Returns what the run did."""
         with ThreadPoolExecutor(self._workers, thread_name_prefix="delivery") as pool:
             while True:
                 more = self._may_start() and self._start(pool)
@@ -294,12 +298,14 @@ class _Run:
         )
 
     def _start(self, pool: ThreadPoolExecutor) -> bool:
-        """Starts calls on free workers, as the call budget allows; whether it started any."""
+        """Starts calls on free workers, as the call budget allows. Returns whether it started
+        any.
+        """
         free = self._workers - len(self._flying)
         allowed = self._calls.allowed(free, patient=not self._flying)
         if allowed == 0:
-            # If no call is under way, this run has just waited for the budget in vain. So it ends,
-            # and the next one goes on.
+            # If no call is running, this run has waited for the budget without success. So it ends,
+            # and the next run continues.
             self._stopped = not self._flying
             return False
         early = allowed

@@ -14,7 +14,7 @@ _METRICS = {
 
 
 def count(webhook_type: str, data: Data) -> None:
-    """Counts the webhook, if its type is counted. To be called once for each webhook."""
+    """Counts the webhook, if its type is counted. Must be called once for each webhook."""
     name = webhook_type
     if name == "payment.dispute_resolved" and text(data, "outcome") == "lost":
         name = "dispute.lost"

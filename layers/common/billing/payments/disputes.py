@@ -1,4 +1,4 @@
-"""Ends disputes whose webhook was lost: by asking Commet, or because an operator says so."""
+"""Ends disputes whose webhook was lost: by asking Commet, or on the word of an operator."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -8,13 +8,13 @@ from billing.database.statements import Statements
 
 _sql = Statements(__file__)
 
-# Commet is asked about a dispute that was in no webhook for so long, and again after as long.
+# How long after the last webhook Commet is asked about a dispute, and the time between questions.
 ASK_AFTER = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
 class OpenDispute:
-    """An open dispute, as it was when it was read. `changed_at` is the time of its newest news."""
+    """An open dispute, as it was read. `changed_at` is the time of the newest news about it."""
 
     user_id: str
     transaction_id: str
@@ -22,19 +22,23 @@ class OpenDispute:
 
 
 def lease_oldest(db: Database, *, now: datetime) -> OpenDispute | None:
-    """The open dispute about which Commet has to be asked first, leased for a day; None if none."""
+    """Leases, for a day, the open dispute about which Commet has to be asked first. None if
+    none is due.
+    """
     row = db.one(_sql["lease_oldest"], {"now": now, "before": now - ASK_AFTER})
     return OpenDispute(**row) if row else None
 
 
 def unlease(db: Database, dispute: OpenDispute) -> None:
-    """Ends a lease for which Commet gave no answer."""
+    """Ends a lease for whose question Commet gave no answer."""
     params = {"user_id": dispute.user_id, "transaction_id": dispute.transaction_id}
     db.execute(_sql["unlease"], params)
 
 
 def end(db: Database, dispute: OpenDispute, *, outcome: str, now: datetime) -> bool:
-    """Ends the dispute, unless newer news about it has come. Returns whether it was ended."""
+    """Ends the dispute, unless there is newer news about it. Returns whether it ended the
+    dispute.
+    """
     params = {
         "user_id": dispute.user_id,
         "transaction_id": dispute.transaction_id,
@@ -48,7 +52,9 @@ def end(db: Database, dispute: OpenDispute, *, outcome: str, now: datetime) -> b
 def resolve(
     db: Database, *, user_id: str, transaction_id: str, outcome: str, now: datetime
 ) -> bool:
-    """Ends an open dispute as an operator says. Returns whether the user had such a dispute."""
+    """Ends an open dispute on the word of an operator. Returns whether the user had this
+    dispute.
+    """
     params = {
         "user_id": user_id,
         "transaction_id": transaction_id,

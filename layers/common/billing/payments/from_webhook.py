@@ -1,7 +1,8 @@
-"""Reads Commet's webhooks about payments that went wrong. Pure functions: they read nothing else.
+"""Reads Commet's webhooks about payments that went wrong. These are pure functions.
 
-No field is trusted (commet/webhook_fields.py). News without the id that it is about is no news,
-because nothing could tell it apart. Names, card data and messages in words are not read.
+No field is trusted (commet/webhook_fields.py). A webhook without the id of the trouble is ignored,
+because nothing else says which trouble it is about. Names, card data and messages in words are not
+read.
 """
 
 from collections.abc import Callable, Mapping
@@ -26,9 +27,9 @@ _RESOLUTIONS = frozenset({"won", "lost"})
 class News:
     """What one webhook says about one payment trouble.
 
-    `kind` and `about`, an id of Commet's, name the trouble. `known` holds new values of columns of
-    `payment_trouble`; other columns stay. `outcome` is always among them: null where the webhook
-    says that the trouble goes on.
+    `kind` and `about` (an id of Commet's) name the trouble. `known` holds new values of columns of
+    `payment_trouble`; other columns do not change. `known` always has `outcome`: null if the
+    webhook says that the trouble goes on.
     """
 
     kind: str
@@ -36,22 +37,22 @@ class News:
     known: Mapping[str, Any]
 
     def parameter(self, *, dated: bool) -> dict[str, Any]:
-        """The `p_news` argument of `record_payment_trouble`.
+        """Returns the `p_news` argument of `record_payment_trouble`.
 
-        `dated` is false where the webhook has no time: it may be older than what is known.
+        `dated` is false if the webhook has no time, and so may be older than what is known.
         """
         return {"kind": self.kind, "about": self.about, "known": dict(self.known), "dated": dated}
 
 
 def news_of(webhook_type: str, data: Data) -> News | None:
-    """What a webhook of this type says, or None where it says nothing about a payment trouble."""
+    """Returns what a webhook of this type says; None if it is not about a payment trouble."""
     rule = _RULES.get(webhook_type)
     about = text(data, rule.about) if rule else None
     if rule is None or about is None:
         return None
     found = _ids(data) | _money(data, rule.amount) | rule.known(data)
-    # A webhook that does not state a column leaves the column as it is. An outcome is always
-    # stated: its absence is what says that the trouble goes on.
+    # If a webhook does not state a column, the column does not change. `outcome` is always stated,
+    # because a webhook without an outcome says that the trouble goes on.
     known = {column: value for column, value in found.items() if value is not None}
     return News(rule.kind, about, {"outcome": None} | known)
 
@@ -84,14 +85,14 @@ def _disputed(data: Data) -> dict[str, Any]:
 
 def _resolved(data: Data) -> dict[str, Any]:
     outcome = text(data, "outcome")
-    # An outcome that the contract does not know ends the dispute as well.
+    # An outcome that the contract does not list ends the dispute as well.
     return _disputed(data) | {"outcome": outcome if outcome in _RESOLUTIONS else "unknown"}
 
 
 _RULES = {
     "payment.failed": _Rule(FAILED_PAYMENT, "invoiceId", _failed),
     "payment.recovered": _Rule(FAILED_PAYMENT, "invoiceId", _ends("recovered")),
-    # Commet has given up: the subscription is canceled.
+    # Commet has given up the payment: the subscription is canceled.
     "payment.retry_failed": _Rule(FAILED_PAYMENT, "invoiceId", _ends("given_up")),
     "payment.refunded": _Rule(
         REFUND, "paymentTransactionId", _ends("refunded"), amount="refundAmount"
@@ -113,7 +114,7 @@ _RULES = {
     "payment_link.completed": _Rule(PAYMENT_LINK, "paymentId", _ends("completed"), amount="amount"),
 }
 
-# The webhook types about payments for which our endpoint is registered.
+# The types of webhooks about payments that our endpoint is registered for.
 HANDLED = tuple(_RULES)
 
 
@@ -127,7 +128,7 @@ def _ids(data: Data) -> dict[str, Any]:
 
 
 def _money(data: Data, field: str | None) -> dict[str, Any]:
-    """Amount, in major units, and currency; without a currency an amount says nothing."""
+    """Returns amount, in major units, and currency. An amount without a currency is left out."""
     currency = text(data, "currency")
     if field is None or currency is None or not _is_currency(currency):
         return {}

@@ -1,4 +1,4 @@
-"""The payment trouble that a user has now, as Postgres knows it from Commet's webhooks."""
+"""The payment trouble that a user has now, as recorded from Commet's webhooks."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,9 +14,9 @@ _sql = Statements(__file__)
 class OpenTrouble:
     """A payment trouble that goes on since `since`.
 
-    `kind` is failed_payment, dispute or unpaid_invoice. `amount` is in major units; amount and
-    currency are None where Commet did not say them. `recovery_url` is the page on which a failed
-    payment can be made up for.
+    `kind` is failed_payment, dispute or unpaid_invoice. `amount` is in major units. `amount` and
+    `currency` are None if Commet did not state them. `recovery_url` is the page on which the user
+    can make up for a failed payment.
     """
 
     kind: str
@@ -27,9 +27,10 @@ class OpenTrouble:
 
 
 def open_of_user(db: Database, user_id: str) -> OpenTrouble | None:
-    """The trouble to show to the user: a failed renewal, else a dispute, else an overdue invoice.
+    """Returns the trouble to show to the user: a failed renewal, else a dispute, else an overdue
+    invoice.
 
-    A failed renewal and an overdue invoice count only while the subscription is past due, so nobody
+    A failed renewal and an overdue invoice count only while the subscription is past due. So nobody
     who has paid is asked to pay because a webhook was lost.
     """
     row = db.one(_sql["open_of_user"], {"user_id": user_id})
@@ -37,5 +38,5 @@ def open_of_user(db: Database, user_id: str) -> OpenTrouble | None:
 
 
 def has_open_dispute(db: Database, user_id: str) -> bool:
-    """Whether a payment of the user is disputed and the outcome is not known."""
+    """Returns whether a payment of the user is disputed and the outcome is not known."""
     return bool(db.value(_sql["has_open_dispute"], {"user_id": user_id}))

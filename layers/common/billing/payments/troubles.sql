@@ -1,6 +1,6 @@
--- A webhook about a failed payment does not contain the amount. If the same invoice became overdue,
--- that webhook did. An invoice that was paid or voided is no trouble any more, whichever webhook
--- said so.
+-- A webhook about a failed payment does not contain the amount, but a webhook about the same
+-- invoice being overdue does. An invoice that was paid or voided is no trouble any more, whichever
+-- webhook said so.
 -- name: open_of_user
 select t.kind, t.opened_at as since, coalesce(t.amount, i.amount) as amount,
        coalesce(t.currency, i.currency) as currency, t.recovery_url
