@@ -1,6 +1,6 @@
-"""Decides whether a user has access. Commet is asked before a user without access is refused.
+"""Decides whether a user has access. Asks Commet before it refuses a user without access.
 
-The user may have paid a second ago, and no webhook may have said so yet.
+The user may have paid a second ago, and the webhook about it may not have arrived.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -19,16 +19,16 @@ from billing.subscriptions.mirror import Subscription
 if TYPE_CHECKING:
     from billing.commet.client import Commet
 
-# How long one request may wait for Commet's answer about one user, and about several users. After
-# that the mirror decides.
+# How long one request may wait for Commet's answer about one user, and about several users. If
+# there is no answer by then, the mirror decides.
 _ONE_USER_SECONDS = 4.0
 _SEVERAL_USERS_SECONDS = 6.0
 
-# One request asks about at most so many users. About the others the caller may ask again.
+# One request asks about at most this many users. The caller may ask again about the others.
 _ASK_AT_MOST = 5
 
-# Commet is asked before a refusal with one of these codes: the user may have paid, resumed or
-# changed plans a second ago.
+# Commet is asked before a refusal with one of these codes, because the user may have paid, resumed
+# or changed plans a second ago.
 _UNSURE = frozenset(
     {
         "subscription_required",
@@ -41,7 +41,7 @@ _UNSURE = frozenset(
 
 
 class Decision(Protocol):
-    """What was decided about a user's request. `code` is the reason of a refusal, else None."""
+    """The decision about a user's request. `code` is the reason of a refusal, else None."""
 
     @property
     def code(self) -> str | None: ...
@@ -54,9 +54,9 @@ D = TypeVar("D", bound=Decision)
 class Decided(Generic[D]):
     """The decisions, in the order of the users.
 
-    `unconfirmed`: the positions of refusals about which Commet should have been asked and has not
-    answered, each with the time of our newest information about the user. These must not be
-    answered as refusals, because the user may have paid.
+    `unconfirmed` has the positions of refusals about which Commet should have answered and has not.
+    Each has the time of our newest information about the user. They must not be sent as refusals,
+    because the user may have paid.
     """
 
     decisions: Sequence[D]
@@ -77,7 +77,7 @@ class Asked:
 class Access:
     """Answers from the mirror, and asks Commet before it refuses.
 
-    `commet` builds the client. It is called only when Commet has to be asked, because the client's
+    `commet` builds the client. It is called only if Commet has to be asked, because the client's
     module imports httpx.
     """
 
@@ -95,16 +95,17 @@ class Access:
         self._budget = Budget(db, settings.commet_calls_per_second)
 
     def standing(self, user_id: str, deadline: Deadline) -> tuple[Subscription | None, bool]:
-        """The user's current subscription or None, and whether it gives access.
+        """Returns the user's current subscription or None, and whether it gives access.
 
-        Commet is asked first if the subscription gives no access, or if the user may have changed
-        the subscription at Commet.
+        Asks Commet first if the subscription gives no access, or if the user may have changed the
+        subscription at Commet.
         """
         found = self._read(user_id)
         if found[1] and not mirror.in_doubt(self._db, user_id):
             return found
         self.ask(user_id, deadline)
-        return self._read(user_id)  # also where nobody was asked: a webhook may have come meanwhile
+        # read again even if Commet was not asked: a webhook may have come
+        return self._read(user_id)
 
     def decide(
         self,
@@ -112,12 +113,13 @@ class Access:
         decide: Callable[[Sequence[int]], Sequence[D]],
         deadline: Deadline,
     ) -> Decided[D]:
-        """A decision for each of `users`. Commet is asked before a user without access is refused.
+        """Returns a decision for each of `users`. Asks Commet before it refuses a user without
+        access.
 
         `decide` gets positions in `users` and returns a decision for each. Refusals are decided a
-        second time, unless Commet should have answered and has not: a webhook, or the answer to
-        another request, may have been written after the first decision and before we looked whether
-        to ask. Commet is asked about at most five users.
+        second time, except those about which Commet should have answered and has not: after the
+        first decision, a webhook or the answer to another request may have changed the mirror.
+        Commet is asked about at most five users.
         """
         decisions = list(decide(range(len(users))))
         unsure = [i for i, decision in enumerate(decisions) if decision.code in _UNSURE]
@@ -133,7 +135,9 @@ class Access:
         return Decided(decisions, unconfirmed)
 
     def ask_about(self, users: Collection[str], deadline: Deadline) -> Asked:
-        """Asks Commet about at most five of `users`, who would be refused because of no access."""
+        """Asks Commet about at most five of `users`, who would be refused because they have no
+        access.
+        """
         deadline = deadline.within(_SEVERAL_USERS_SECONDS)
         askable = mirror.askable(self._db, users, self._clock())
         answered = {user for user in askable[:_ASK_AT_MOST] if self.ask(user, deadline)}
@@ -144,9 +148,9 @@ class Access:
     def ask(self, user_id: str, deadline: Deadline) -> bool:
         """Asks Commet about the user and writes the answer into the mirror.
 
-        Returns whether Commet answered. Commet is not asked where no row of the user may have
-        changed, where anybody asked about the user in the last ten seconds, or where the stack's
-        call budget is used up.
+        Returns whether Commet answered. Commet is not asked if no row of the user can have changed,
+        if anybody asked about the user in the last ten seconds, or if the stack's call budget is
+        used up.
         """
         now = self._clock()
         if not mirror.lease_refresh(self._db, user_id, now):

@@ -1,7 +1,7 @@
 """A change: what one webhook, or one answer of Commet, says about a customer.
 
-Webhooks and answers both become a `Change`. The SQL function `record_change` applies it, so
-subscriptions change in one way only.
+Webhooks and answers both become a `Change`, and the SQL function `record_change` applies both, so
+that all changes follow the same rules.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,27 +14,29 @@ from psycopg.types.json import Jsonb
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One change. `known` holds new values of columns of `subscriptions`; others stay."""
+    """One change. `known` holds new values of columns of `subscriptions`. Other columns do not
+    change.
+    """
 
     subscription_id: str | None = None
     known: Mapping[str, Any] = field(default_factory=dict)
-    # Whether the subscription changed in a way that is not in `known`, so Commet has to be asked.
+    # True: the subscription changed in a way that is not in `known`, so Commet has to be asked.
     mark: bool = False
-    # When Commet named this customer as the owner of the subscription, or None: when the change
-    # occurred. An answer says it as of the time of asking.
+    # When Commet named this customer as the owner of the subscription. None: when the change
+    # occurred. For an answer, this is the time of asking.
     owned_at: datetime | None = None
-    # Whether Commet says that the customer has no subscription at all.
+    # True: Commet says that the customer has no subscription at all.
     ends_all: bool = False
-    # All entitlements of the customer, or None where the source says nothing about entitlements.
+    # All entitlements of the customer. None if the source does not list them.
     features: Sequence[Mapping[str, Any]] | None = None
     period: "AllowancePeriod | None" = None
-    # The currency in which Commet charges the subscription, or None where the source does not say.
+    # The currency in which Commet charges the subscription. None if the source does not say.
     currency: str | None = None
     # News about one payment trouble (payments/from_webhook.py), or None.
     payment: Mapping[str, Any] | None = None
-    # What the source says about the customer's debts: see `record_debt_news`.
+    # News about the customer's debts (`record_debt_news`).
     debt: Mapping[str, Any] | None = None
-    # News about who the customer is: see `record_customer`. Such a change has nothing else.
+    # News about who the customer is (`record_customer`). A change with this has nothing else.
     customer: Mapping[str, Any] | None = None
 
     def parameter(self) -> Jsonb:
@@ -79,7 +81,7 @@ class AllowancePeriod:
 def scheduled_change(
     *, plan_id: str | None, plan_name: str | None, interval: str | None, effective_at: str | None
 ) -> dict[str, Any]:
-    """A change of plan that is booked; `interval` is None for a free plan."""
+    """Returns the value for a scheduled change of plan. `interval` is None for a free plan."""
     return dict(locals())
 
 
@@ -97,7 +99,7 @@ def entitlement(
     unit_price: str | None = None,
     currency: str | None = None,
 ) -> dict[str, Any]:
-    """One item of `Change.features`.
+    """Returns one item of `Change.features`.
 
     Quantities are decimal strings. `unit_price` is in the rate scale, where 10000 is 1.00.
     """

@@ -1,9 +1,9 @@
 """Starts checkouts: creates a subscription at Commet, whose `checkout_url` the user then visits.
 
-Each user has one checkout at a time. A request takes the lease in `checkout_attempt` before it
-calls Commet, and no transaction or row lock stays open during the call. The idempotency key at
-Commet contains the attempt's number. A request that got no answer leaves the attempt as it is, so
-the next request repeats it with the same key.
+Each user has one checkout at a time. A request takes the lease in `checkout_attempt` before
+it calls Commet. No transaction or row lock is held during the call. The idempotency key at
+Commet contains the attempt's number. If Commet does not answer, the attempt does not change, so
+the next request repeats the call with the same key.
 """
 
 from collections.abc import Callable
@@ -39,23 +39,23 @@ _WHAT_TO_DO = {
     "paused": "The subscription is paused. Resume it in the portal.",
 }
 _CHANGEABLE = ("active", "trialing")
-# Commet refused the API key, so it decided nothing about the checkout: the attempt stays as it is.
+# If Commet refuses the API key, it decides nothing about the checkout, so the attempt does not
+# change.
 _KEY_REFUSED = frozenset({401, 403})
 _NO_SUCH_PLAN = frozenset({"plan_not_found", "price_not_found", "no_prices_configured"})
-# For how long Commet is asked about a user who starts a checkout while the mirror has a
-# subscription.
+# How long a user is in doubt who starts a checkout although the mirror has a subscription.
 _SECOND_CHECKOUT = timedelta(minutes=1)
-# How many checkouts a user may start or continue. Each costs calls to Commet, and Commet may send
-# the user a mail.
+# How many checkouts a user may start or continue. Each costs calls to Commet, and Commet may send a
+# mail to the user.
 CHECKOUTS = Limit(10, timedelta(hours=1))
-# How often Commet is asked about a user who asks for a checkout beside a running subscription. A
-# change of plan may follow, which has a limit of its own.
+# How many times Commet is asked about a user who has a subscription and asks for a checkout. A
+# change of plan may follow, which has its own limit.
 SECOND_CHECKOUTS = Limit(30, timedelta(hours=1))
 
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """A started checkout. `created` is false where an unpaid checkout was continued."""
+    """A started checkout. `created` is false if an unpaid checkout was continued."""
 
     subscription: Subscription
     created: bool
@@ -78,13 +78,13 @@ class Checkouts:
         success_url: str,
         deadline: Deadline,
     ) -> Started:
-        """A subscription that waits for payment, or a free one that is active at once.
+        """Returns a subscription that waits for payment, or a free one that is active at once.
 
-        Raises NotFound `plan_not_found`; InvalidRequest where the plan does not have the interval;
+        Raises NotFound `plan_not_found`; InvalidRequest if the plan does not have the interval;
         AlreadySubscribed; Conflict `dispute_open`, `email_missing`, `checkout_in_progress`,
-        `free_period_used` or
-        `billing_email_taken`; TooManyRequests where the user's checkouts of this hour are used up;
-        CommetUnavailable where Commet does not answer; CommetRefused for any other refusal.
+        `free_period_used` or `billing_email_taken`; TooManyRequests if the user's checkouts of this
+        hour are used up; CommetUnavailable if Commet does not answer; CommetRefused for any other
+        refusal.
         """
         self._refuse_disputed(user)
         if user.email is None:
@@ -98,7 +98,7 @@ class Checkouts:
             turn.take()  # under the lease, so that a double click counts once
             started = self._taken_up(attempt, deadline)
             if started is None and attempt.subscription_id is not None:
-                attempt = self._anew(attempt)  # that subscription has ended
+                attempt = self._anew(attempt)  # the attempt's subscription has ended
             if started is None:
                 if has_trial:
                     attempt = self._without_second_trial(attempt, deadline)
@@ -121,7 +121,8 @@ class Checkouts:
         except Exception as error:
             if isinstance(error, CallBudgetSpent) and self._commet.sent == sent:
                 turn.give_back()
-            # Commet may not have answered. The next request repeats this attempt with its key.
+            # Commet may not have answered. The next request repeats the call of this attempt with
+            # the same key.
             self._end(_sql["end_lease"], attempt, subscription_id=None)
             raise
         self._end(_sql["end_lease"], attempt, subscription_id=started.subscription.id)
@@ -158,9 +159,9 @@ class Checkouts:
         )
 
     def _anew(self, attempt: "_Attempt") -> "_Attempt":
-        """A new attempt at the same checkout, with a new idempotency key.
+        """Returns a new attempt for the same checkout, with a new idempotency key.
 
-        With the key of `attempt`, Commet would repeat its last answer.
+        If the key of `attempt` were used again, Commet would repeat its last answer.
         """
         self._end(_sql["abandon_checkout"], attempt)
         return self._lease(
@@ -168,10 +169,11 @@ class Checkouts:
         )
 
     def _without_second_trial(self, attempt: "_Attempt", deadline: Deadline) -> "_Attempt":
-        """The attempt, or a new one without a trial where a trial of the user has begun unheard.
+        """Returns the attempt, or a new one without a trial if the user has had a trial that no
+        webhook reported.
 
-        A trial that began in an unpaid checkout, and has ended since, may be in no webhook. So
-        Commet is asked about the user's unpaid checkouts before it is told to offer a trial.
+        No webhook may have reported a trial that began in an unpaid checkout and has ended since.
+        So Commet is asked about the user's unpaid checkouts before the checkout offers a trial.
         """
         rows = mirror.refreshable(self._db, attempt.user.id)
         if attempt.skips_trial or all(row.is_live for row in rows):
@@ -180,9 +182,9 @@ class Checkouts:
         return self._anew(attempt) if mirror.had_trial(self._db, attempt.user.id) else attempt
 
     def _forget_customer(self, user: User, error: CommetRefused) -> bool:
-        """Whether Commet does not know the user's customer any more; if so, unlinks the customer.
+        """Returns whether Commet no longer knows the user's customer. If so, unlinks the customer.
 
-        This happens where Commet's sandbox was emptied, or where the API key now belongs to another
+        This happens if Commet's sandbox was emptied, or if the API key now belongs to another
         organization. The next attempt creates a new customer.
         """
         linked = customers.of_user(self._db, user.id)
@@ -192,7 +194,7 @@ class Checkouts:
         return True
 
     def _check_plan(self, user: User, code: str, interval: str | None, deadline: Deadline) -> bool:
-        """Whether the plan begins with a trial, as far as Commet's catalogue says."""
+        """Returns whether the plan begins with a trial, according to Commet's catalogue."""
         now = self._clock()
         plan = plans.catalogue(self._db, self._commet, now=now, deadline=deadline).find(code)
         if plan is None:  # the plan may be newer than the cached catalogue
@@ -231,7 +233,7 @@ class Checkouts:
         current = mirror.current(self._db, user.id)
         if current is None or not _is_running(current):
             return
-        # The subscription may have ended without a webhook, and then the user may buy again. Where
+        # The subscription may have ended without a webhook, and then the user may buy again. If
         # Commet does not answer, the mirror decides.
         mirror.doubt(self._db, user.id, lasting=_SECOND_CHECKOUT)
         if mirror.lease_refresh(self._db, user.id, self._clock()):
@@ -242,7 +244,7 @@ class Checkouts:
             raise _already_subscribed(current)
 
     def _ask(self, user: User, turn: Turn, deadline: Deadline) -> None:
-        """Asks Commet about a user whose refresh is leased. No call is made without a turn."""
+        """Asks Commet about a user whose refresh is leased. Without a turn, makes no call."""
         sent = self._commet.sent
         try:
             turn.take()
@@ -258,9 +260,9 @@ class Checkouts:
             pass  # the mirror decides
 
     def _taken_up(self, attempt: "_Attempt", deadline: Deadline) -> Started | None:
-        """The attempt's own checkout while it waits for payment, else None.
+        """Returns the attempt's own checkout while it waits for payment, else None.
 
-        Raises Conflict `already_subscribed` where it has been paid.
+        Raises Conflict `already_subscribed` if it has been paid.
         """
         if attempt.subscription_id is None:
             return None
@@ -351,10 +353,10 @@ def _email_missing() -> Conflict:
 
 
 def _is_running(subscription: mirror.Subscription) -> bool:
-    """Whether it stands in the way of another one: it is live, and Commet knows it.
+    """Returns whether the subscription prevents a second one: it is live, and Commet knows it.
 
-    Commet knows no subscription of another organization's API key. Its user cannot change it in the
-    portal, so the user may buy again.
+    If the API key belongs to another organization, Commet does not know the subscription, and its
+    user cannot change it in the portal. So the user may buy again.
     """
     return subscription.status in mirror.LIVE and subscription.is_known
 

@@ -1,4 +1,4 @@
--- Marks the user's other unpaid checkouts, so that Commet is asked what became of them.
+-- Marks the user's other unpaid checkouts, so that Commet is asked whether they were paid.
 -- name: mark_other_pending
 with one as (
     select id from users where id = %(user_id)s for no key update
@@ -7,16 +7,16 @@ update subscriptions set refresh_due = least(refresh_due, now())
 where user_id = (select id from one) and id <> %(id)s and status = 'pending_payment'
 
 -- Leases the user's checkout for 30 seconds: only the request with the lease calls Commet about it.
--- Returns no row while another request has the lease. The attempt's number grows where the plan,
--- the interval, the address or the trial differs, where the attempt's checkout was paid or has ended, or where
--- the attempt is 23 hours old.
+-- Returns no row while another request has the lease. The attempt's number grows if the plan, the
+-- interval, the address or the trial differs, if the attempt's checkout was paid or has ended, or
+-- if the attempt is 23 hours old.
 -- name: lease_checkout
 insert into checkout_attempt as c
     (user_id, attempt, plan_code, billing_interval, success_url, skips_trial, started_at,
      leased_until)
 values
     (%(user_id)s,
-     -- An erased user may have had the same id, whose keys Commet still knows.
+     -- An erased user may have had the same id, and Commet may still know the keys of that user.
      (select 1 + 1000000 * count(*) from erasure
       where given_sha256 = sha256(convert_to(%(user_id)s, 'UTF8'))),
      %(plan_code)s, %(billing_interval)s, %(success_url)s, %(skips_trial)s, now(),
@@ -45,15 +45,15 @@ on conflict (user_id) do update set
 where c.leased_until is null or c.leased_until < now()
 returning attempt, subscription_id
 
--- Ends the lease of this attempt, and of no later one: a slow request may have lost its lease to a
--- newer attempt.
+-- Ends the lease of this attempt, but not of a later one: a slow request may have lost its lease to
+-- a newer attempt.
 -- name: end_lease
 update checkout_attempt set
     leased_until = null,
     subscription_id = coalesce(%(subscription_id)s, subscription_id)
 where user_id = %(user_id)s and attempt = %(attempt)s
 
--- Ends the lease, and makes the next request a new attempt even if it asks for the same.
+-- Ends the lease. The next request gets a new attempt, even if it asks for the same checkout.
 -- name: abandon_checkout
 update checkout_attempt set
     leased_until = null, started_at = timestamptz 'epoch', subscription_id = null

@@ -1,7 +1,8 @@
-"""Tells Commet a user's new address and name.
+"""Sends a user's new address and name to Commet.
 
-A change is noted in the statement that makes it (`contact_changed` in routines/customers.sql), and
-the schedule tells Commet. So no request waits for it, and nothing is lost while Commet is down.
+The statement that changes them also records the change (`contact_changed` in
+routines/customers.sql), and the schedule sends it to Commet. So no request waits for Commet, and
+nothing is lost while Commet is down.
 """
 
 from aws_lambda_powertools import Logger
@@ -17,7 +18,7 @@ _sql = Statements(__file__)
 
 logger = Logger(child=True)
 
-# Shorter than the lease.
+# Less than the lease, so that a call ends before its lease.
 _CALL_SECONDS = 10.0
 # Commet refused the API key, not the address.
 _KEY_REFUSED = frozenset({401, 403})
@@ -25,17 +26,21 @@ _GONE = 404  # Commet has no such customer, so it has nothing of an erased user 
 
 
 def compare(db: Database, user_id: str, told: str | None) -> None:
-    """Has Commet told the user's address where it is not `told`, the one that Commet has."""
+    """Makes the schedule send the user's address to Commet if it is not `told`, the one Commet
+    has.
+    """
     if told is not None:
         db.execute(_sql["compare"], {"user_id": user_id, "email": told})
 
 
 def run(db: Database, commet: Commet, budget: Budget, deadline: Deadline) -> int:
-    """Tells Commet what changed, as far as time and the call budget allow; returns how many users.
+    """Sends changed contact data to Commet, as time and call budget allow. Returns for how many
+    users.
 
-    What Commet refuses, such as the address of another customer, is kept with the code and not sent
-    again until the user changes; of an erased user, it is sent again every hour. Raises
-    CommetUnavailable, and CommetRefused for a refused key; a later run then tells the rest.
+    If Commet refuses a change, for example because another customer has the address, the code is
+    stored and the change is not sent again until the user changes. For an erased user, it is sent
+    again every hour. Raises CommetUnavailable, and CommetRefused for a refused key; a later run
+    then sends the rest.
     """
     told = 0
     while leased := db.one(_sql["lease"]):
@@ -58,7 +63,8 @@ def _tell(db: Database, commet: Commet, user_id: str, version: int, deadline: De
             deadline=deadline.within(_CALL_SECONDS),
         )
     except CommetUnavailable as error:
-        # An attempt that may still arrive keeps the lease, so that a newer address comes after it.
+        # A call without an answer may still arrive at Commet. So its lease remains, and a newer
+        # address is sent after it.
         if error.commet_code is not None:
             db.execute(_sql["unlease"], {"user_id": user_id})
         raise

@@ -1,7 +1,7 @@
--- Users whose address or name Commet does not know yet.
+-- Users whose address or name was not sent to Commet yet.
 
--- Leases one user for a minute, who has a customer. While it lasts no other run tells Commet about the
--- user, so an older address never arrives after a newer one.
+-- Leases one user who has a customer, for a minute. Until the lease ends, no other run sends the
+-- user's contact data, so an older address never arrives after a newer one.
 -- name: lease
 update contact_change set leased_until = now() + interval '1 minute'
 where user_id = (
@@ -13,23 +13,23 @@ where user_id = (
 ) and due_at <= now() and (leased_until is null or leased_until < now())
 returning user_id, version
 
--- Read after the lease, so that the address is as new as the leased version, or newer.
+-- Read after the lease, so that the address belongs to the leased version or a newer one.
 -- name: contact
 select commet_customer_id, email, case when erased_at is null then name else 'Erased' end as name,
        erased_at is not null as is_erased
 from users where id = %(user_id)s
 
--- Ends the lease, so that a version that is newer than the one told is told at once.
+-- Ends the lease, so that a version that is newer than the sent one is sent at once.
 -- name: unlease
 update contact_change set leased_until = null
 where user_id = %(user_id)s
 
--- Commet knows this version. A newer one stays due.
+-- Commet has this version. A newer one remains due.
 -- name: told
 delete from contact_change where user_id = %(user_id)s and version = %(version)s
 
--- Commet refused this version. It is not sent again, unless the user is erased: then Commet has to
--- forget the old address, and is told again every hour.
+-- Commet refused this version. It is not sent again, unless the user is erased: then it is sent
+-- again every hour, because Commet has to forget the old address.
 -- name: refused
 update contact_change c set
     leased_until = null,
@@ -39,6 +39,7 @@ update contact_change c set
 from users u
 where c.user_id = %(user_id)s and u.id = c.user_id
 
--- Commet has another address for the user than we have: the user's changed while the customer was made.
+-- Commet has another address than we have: the user's address changed while the customer was
+-- created.
 -- name: compare
 select note_contact(id) from users where id = %(user_id)s and email <> %(email)s

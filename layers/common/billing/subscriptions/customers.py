@@ -1,8 +1,8 @@
-"""Who is who: links users to Commet's customers.
+"""Links users to Commet's customers.
 
 The rules are in `database/routines/customers.sql`. A user gets a customer that Commet says is
-theirs, with one exception: a customer that Commet gave them only because the addresses are the
-same.
+theirs, with one exception: a customer to which Commet gave the user's id only because the addresses
+are the same.
 """
 
 from collections.abc import Collection
@@ -26,30 +26,32 @@ _sql = Statements(__file__)
 
 logger = Logger(child=True)
 
-# For how long no customer is created for a user whose address turned out to be another customer's:
-# the other customer is out of reach of its own user while Commet believes the address.
+# How long no customer is created for a user after Commet said that another customer has the
+# address. Each try would link that customer to this user at Commet, so that the customer's own user
+# loses it.
 _TAKEN_FOR = timedelta(days=1)
 
 
 def of_user(db: Database, user_id: str) -> str | None:
-    """Commet's id of the user's customer; None where the user has none."""
+    """Returns Commet's id of the user's customer; None if the user has none."""
     found: str | None = db.value(_sql["of_user"], {"user_id": user_id})
     return found
 
 
 def is_awaited(db: Database, user_id: str) -> bool:
-    """Whether Commet was asked for a customer, and we do not know one that is the user's own.
+    """Returns whether Commet was asked for a customer, and we do not know the user's own customer
+    yet.
 
-    Then the customer that Commet has for the user may be somebody else's, who has the same address.
-    Nothing of it may be shown to the user.
+    The customer that Commet has for the user may then belong to somebody else with the same
+    address. Nothing of that customer may be shown to the user.
     """
     return bool(db.value(_sql["awaits"], {"user_id": user_id}))
 
 
 def record(db: Database, customer: Customer, now: datetime) -> None:
-    """Records what Commet answered about a customer, and links it to its user.
+    """Records what Commet answered about a customer, and links the customer to its user.
 
-    `now` is the time of asking; it counts where Commet does not say when the customer changed.
+    `now` is the time of asking. It is used if Commet does not say when the customer changed.
     """
     news = {
         "id": customer.id,
@@ -62,22 +64,23 @@ def record(db: Database, customer: Customer, now: datetime) -> None:
 
 
 def note(db: Database, customer_ids: Collection[str]) -> None:
-    """Has the schedule ask who these customers are, once. Other ids than Commet's are skipped."""
+    """Makes the schedule ask once who these customers are. Skips ids that are not Commet's."""
     for each in customer_ids:
         db.execute(_sql["note"], {"customer_id": each})
 
 
 def owner(db: Database, user_id: str, named: str | None) -> str | None:
-    """The user whose subscription it is that Commet, asked about `user_id`, says is `named`'s.
+    """Returns the id of the user who owns a subscription that Commet says is `named`'s.
 
-    An empty text if it is nobody's of ours; None if that is not known.
+    Commet was asked about `user_id`. Returns an empty text if the owner is no user of ours; None if
+    the owner is not known.
     """
     found: str | None = db.value(_sql["owner"], {"user_id": user_id, "customer": named})
     return found
 
 
 def forget(db: Database, user_id: str, customer_id: str) -> None:
-    """Unlinks a customer that Commet does not know any more."""
+    """Unlinks a customer that Commet no longer knows."""
     db.execute(_sql["forget"], {"user_id": user_id, "customer_id": customer_id})
 
 
@@ -91,11 +94,10 @@ def ensure(
     now: datetime,
     deadline: Deadline,
 ) -> None:
-    """Sees to it that the user has a customer of their own at Commet, and that it is linked.
+    """Creates and links a customer at Commet for the user, unless the user has one.
 
-    Raises Forbidden `email_unverified` where the address of an own account is not proven; Conflict
-    `billing_email_taken` where the address is another customer's; CommetRefused and
-    CommetUnavailable.
+    Raises Forbidden `email_unverified` if the address of an own account is not proven; Conflict
+    `billing_email_taken` if another customer has the address; CommetRefused and CommetUnavailable.
     """
     params = {"user_id": user_id, "taken_for": _TAKEN_FOR, "now": now}
     found = db.one(_sql["standing"], params)
@@ -106,7 +108,7 @@ def ensure(
     if found["was_taken"]:
         raise _email_taken()
     if not found["was_requested"]:
-        # A customer that has the user's id before we have asked for one was given it on purpose.
+        # If a customer has the user's id before we asked for a customer, a person gave it that id.
         known = commet.find_customer(user_id, deadline)
         if known is not None:
             record(db, known, now)
@@ -132,7 +134,8 @@ def ensure(
     if of_user(db, user_id) == customer.id:
         contacts.compare(db, user_id, customer.email)
         return
-    with suppress(CommetUnavailable):  # then the schedule gives it back (customer_watch)
+    # if Commet does not answer, the schedule does this (customer_watch)
+    with suppress(CommetUnavailable):
         give_back(db, commet, customer.id, named=before, now=now, deadline=deadline)
     raise _email_taken()
 
@@ -146,11 +149,11 @@ def give_back(
     now: datetime,
     deadline: Deadline,
 ) -> None:
-    """Sets a customer back to the id it had before Commet linked it by its address: to `named`.
+    """Gives a customer back the id that it had before Commet linked it by its address: `named`.
 
-    If Commet refuses, the link stays as it is at Commet, and no user gets anything of it. The
-    customer's own user has access until the end of the paid period, and `adopt` mends the link.
-    Raises CommetUnavailable.
+    If Commet refuses, the link at Commet remains, and no user gets anything of the customer. The
+    customer's own user then has access until the end of the paid period, and an operator can
+    correct the link with `adopt`. Raises CommetUnavailable.
     """
     try:
         back = commet.update_customer(customer_id, external_id=named, deadline=deadline)
@@ -172,12 +175,12 @@ def adopt(
     now: datetime,
     deadline: Deadline,
 ) -> bool:
-    """Gives a user a customer of Commet that has no user of ours. Returns whether that was new.
+    """Gives a user a customer of Commet that has no user of ours. Returns whether the link is new.
 
-    Who decided it, and why, is kept with the customer. Safe to repeat, also where an earlier
-    attempt ended half-way. Raises NotFound `unknown_user` or `unknown_customer`; Conflict
-    `customer_of_another` or `has_a_customer`, and then nothing was changed; CommetRefused and
-    CommetUnavailable.
+    The author of the decision and the reason are stored with the customer. May be repeated, even if
+    an earlier attempt ended half-way. Raises NotFound `unknown_user` or `unknown_customer`;
+    Conflict `customer_of_another` or `has_a_customer`, and then nothing was changed; CommetRefused
+    and CommetUnavailable.
     """
     try:
         customer = commet.customer(customer_id, deadline)
@@ -204,7 +207,8 @@ def adopt(
     if refused == "has_a_customer":
         raise _has_a_customer()
     was_linked = of_user(db, user_id) == customer.id
-    record(db, customer, now)  # so that the answer to the change is the newer one
+    # before Commet is changed, so that Commet's answer to the change is newer
+    record(db, customer, now)
     if customer.external_id != user_id:
         try:
             customer = commet.update_customer(customer.id, external_id=user_id, deadline=deadline)

@@ -1,4 +1,5 @@
--- Users and Commet's customers. What changes them is in database/routines/customers.sql.
+-- Users and Commet's customers. The routines that change them are in
+-- database/routines/customers.sql.
 
 -- name: of_user
 select commet_customer_id from users where id = %(user_id)s
@@ -26,7 +27,7 @@ select commet_customer_id is not null as is_linked, is_unverified(users) as is_u
        ) as was_taken
 from users where id = %(user_id)s
 
--- Commet refused to create a customer, so it linked none.
+-- Commet refused to create a customer, and linked no other one.
 -- name: unrequest
 update users set customer_requested_at = null
 where id = %(user_id)s and commet_customer_id is null
@@ -35,14 +36,14 @@ where id = %(user_id)s and commet_customer_id is null
 update users set customer_requested_at = now()
 where id = %(user_id)s and customer_requested_at is null
 
--- Without this, a customer that Commet links by the address a second time, a day later, would look like
--- one that somebody gave to the user since.
+-- If Commet links a customer by the address a second time, a day later, record_customer must not
+-- take that link for one that a person has made since.
 -- name: request_again
 update users set billing_email_taken_at = %(now)s
 where id = %(user_id)s and billing_email_taken_at is not null
 
--- The id of ours that a customer had before Commet gave it this user's: that of the user who has the
--- customer, else the one that Commet named last.
+-- Returns the id of ours that a customer had before Commet gave it this user's id: the id of the
+-- user who has the customer, else the id that Commet named last.
 -- name: named_before
 select coalesce(
     (select u.id from users u where u.commet_customer_id = %(customer_id)s and u.id <> %(user_id)s),

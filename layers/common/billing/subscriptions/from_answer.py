@@ -9,7 +9,7 @@ from billing.subscriptions.changes import AllowancePeriod, Change, entitlement, 
 
 
 def known_of(answer: Subscription) -> dict[str, Any]:
-    """The value of every column of `subscriptions` that Commet's answer contains."""
+    """Returns the value of every column of `subscriptions` that Commet's answer contains."""
     period = answer.current_period
     return {
         "status": answer.status,
@@ -27,9 +27,9 @@ def known_of(answer: Subscription) -> dict[str, Any]:
 
 
 def subscription_change(answer: Subscription, asked_at: datetime) -> Change:
-    """The change to record for a subscription that may be new to us. Nulls are left out.
+    """Returns the change to record for a subscription that may be new to us, without nulls.
 
-    The answer says whose it is as of `asked_at`.
+    Commet names the owner as of `asked_at`.
     """
     known = {column: value for column, value in known_of(answer).items() if value is not None}
     return Change(answer.id, known, owned_at=asked_at)
@@ -40,7 +40,7 @@ def _scheduled_change(answer: Subscription) -> dict[str, Any] | None:
     if booked is None:
         return None
     return scheduled_change(
-        plan_id=booked.new_plan_id or answer.plan.id,  # null: the interval alone changes
+        plan_id=booked.new_plan_id or answer.plan.id,  # null: only the interval changes
         plan_name=booked.new_plan_name or answer.plan.name,
         interval=booked.new_billing_interval,
         effective_at=booked.scheduled_for.isoformat() if booked.scheduled_for else None,
@@ -48,7 +48,7 @@ def _scheduled_change(answer: Subscription) -> dict[str, Any] | None:
 
 
 def entitlement_change(subscription_id: str, features: Sequence[FeatureAccess]) -> Change:
-    """The customer's entitlements, and the period in which their usage is counted."""
+    """Returns the customer's entitlements, and the period in which their usage is counted."""
     periods = [f.consumption.period for f in features if f.consumption]
     period = (
         AllowancePeriod(subscription_id, periods[0].start.isoformat(), periods[0].end.isoformat())

@@ -1,4 +1,4 @@
-"""Turns each of Commet's webhooks into a change. Pure functions: they read nothing else.
+"""Turns each of Commet's webhooks into a change. These are pure functions.
 
 No field is trusted to exist, to have the right type or to hold a known value. A field that cannot
 be read is left out of the change. The fields of each type: commet-api, webhook contract 2026-08-27.
@@ -49,12 +49,12 @@ class Webhook:
 
 
 def body_id(body: bytes) -> str:
-    """The id of a webhook that has none of its own. The same body always gives the same id."""
+    """Returns an id for a webhook that has none. The same body always gets the same id."""
     return f"sha256:{hashlib.sha256(body).hexdigest()}"
 
 
 def parse(body: bytes) -> Webhook:
-    """The webhook in a body; raises Unreadable."""
+    """Returns the webhook in a body. Raises Unreadable."""
     try:
         envelope = json.loads(body, parse_float=str)  # as text, because a float is inexact
     except (ValueError, RecursionError) as error:
@@ -78,17 +78,17 @@ def parse(body: bytes) -> Webhook:
     )
 
 
-# The fields of a webhook that say who somebody is, or what somebody wrote.
+# Names of fields that may say who somebody is, or hold text that somebody wrote.
 _PERSONAL = re.compile(
     r"email|name$|address|phone|recipient|description|metadata|cardholder|taxid|taxnumber|url|note",
     re.IGNORECASE,
 )
-# Names of plans and features, and the pages that the mirror knows.
+# Exceptions from _PERSONAL: names of plans and features, and a page that the mirror knows.
 _NOT_PERSONAL = frozenset({"planName", "unitName", "featureName", "checkoutUrl", "name"})
 
 
 def stripped(body: bytes) -> bytes:
-    """A webhook's body without the fields that say who somebody is; b"{}" if it is not JSON."""
+    """Returns a webhook's body without personal fields; b"{}" if it is not JSON."""
     try:
         envelope = json.loads(body)
     except (ValueError, RecursionError):
@@ -110,7 +110,7 @@ def _without_personal(value: Any, *, inside: str) -> Any:
 
 
 def change_of(webhook: Webhook) -> Change | None:
-    """What the webhook says about its customer, or None where it changes nothing here."""
+    """Returns what the webhook says about its customer; None if it changes nothing here."""
     if webhook.customer is None:
         return None
     if webhook.type in _ABOUT_CUSTOMERS:
@@ -136,12 +136,13 @@ def _subscription_change(webhook: Webhook) -> Change | None:
         currency = text(webhook.data, rule.currency, longest=3) if rule.currency else None
         change = Change(subscription_id, known, mark=rule.mark, currency=currency)
     if change.known.get("status", "active") not in STATUSES:
-        # An unknown status takes nothing away. The subscription is marked, so that Commet is asked.
+        # A status that we do not know takes nothing away. It marks the subscription, so that Commet
+        # is asked.
         known = {column: value for column, value in change.known.items() if column != "status"}
         change = Change(change.subscription_id, known, mark=True)
     if webhook.occurred_at is None:
-        # A webhook without a time may be older than what we know. It only marks the subscription,
-        # so that Commet is asked.
+        # A webhook without a time may be older than the mirror. It only marks the subscription, so
+        # that Commet is asked.
         return Change(change.subscription_id, mark=True) if change.subscription_id else None
     return change
 
@@ -206,8 +207,8 @@ _RULES: dict[str, _Rule] = {
     "subscription.activated": _Rule(_period, currency="invoiceCurrency"),
     "subscription.reactivated": _Rule(_period, mark=True, currency="invoiceCurrency"),
     "subscription.updated": _Rule(_status, mark=True),
-    # Marked, because the last plan and period are not in the webhook. If we missed a change of
-    # them, the mirror would show the wrong ones for ever.
+    # Marked, because the webhook does not contain the last plan and period. If we missed a change
+    # of them, the mirror would show wrong ones for ever.
     "subscription.canceled": _Rule(
         lambda _: {"status": "canceled"}, mark=True, ends=("scheduled_change",)
     ),
@@ -223,8 +224,8 @@ _RULES: dict[str, _Rule] = {
     "subscription.past_due": _Rule(_status),
     "subscription.plan_changed": _Rule(_plan_changed, mark=True, ends=("scheduled_change",)),
     "subscription.plan_change_scheduled": _Rule(_plan_change_scheduled),
-    # Marked, because another change may have replaced this one: Commet dates the two webhooks in
-    # either order.
+    # Marked, because another change may have replaced this one, and the times of the two webhooks
+    # do not show which came first.
     "subscription.plan_change_revoked": _Rule(_status, mark=True, ends=("scheduled_change",)),
     "subscription.pause_scheduled": _Rule(_status),
     "subscription.pause_updated": _Rule(_status),
@@ -240,9 +241,9 @@ _RULES: dict[str, _Rule] = {
     "checkout.ready": _Rule(
         lambda data: {"checkout_url": text(data, "checkoutUrl")}, currency="invoiceCurrency"
     ),
-    # A renewal sends no other webhook, and this one does not contain the new period.
+    # No other webhook reports a renewal, and this one does not contain the new period.
     "invoice.created": _Rule(_nothing, mark=True, currency="currency"),
-    # Whether a subscription is past due is in webhooks of their own, which may be lost.
+    # Other webhooks report whether a subscription is past due, and they may be lost.
     "payment.failed": _Rule(_nothing, mark=True),
     "payment.recovered": _Rule(_nothing, mark=True),
     "payment.retry_failed": _Rule(_nothing, mark=True),
@@ -254,10 +255,10 @@ _RULES: dict[str, _Rule] = {
 }
 
 
-# The webhook types that say who a customer is.
+# The types of webhooks that say who a customer is.
 _ABOUT_CUSTOMERS = ("customer.created", "customer.updated")
 
-# The webhook types that may say something about debts.
+# The types of webhooks that may report something about debts.
 _ABOUT_DEBTS = (
     "invoice.voided",
     "payment.received",
@@ -265,7 +266,7 @@ _ABOUT_DEBTS = (
     "payment_link.completed",
 )
 
-# The webhook types for which our endpoint is registered: all that change something here.
+# The types of webhooks that our endpoint is registered for: all that change something here.
 HANDLED = tuple(
     dict.fromkeys(
         [*_RULES, "customer.state_changed", *_ABOUT_CUSTOMERS, *payments.HANDLED, *_ABOUT_DEBTS]
@@ -274,7 +275,7 @@ HANDLED = tuple(
 
 
 def _customer_news(customer_id: str, data: Data) -> dict[str, Any]:
-    """What the webhook says about who a customer is, as `record_customer` takes it."""
+    """Returns what the webhook says about who a customer is, for `record_customer`."""
     external_id = text(data, "externalId")
     made_for = text(nested(data, "metadata"), MADE_FOR)
     email = text(data, "email")
@@ -283,14 +284,14 @@ def _customer_news(customer_id: str, data: Data) -> dict[str, Any]:
         "id": customer_id,
         "external_id": external_id,
         "email_key": email and email_address.key(email),
-        # Commet is asked about a customer whose time or id cannot be read.
+        # If the customer's time or id cannot be read, Commet is asked.
         "at": iso(data, "updatedAt") if is_readable else None,
         "ours": external_id is not None and made_for == external_id,
     }
 
 
 def _debt_news(webhook: Webhook) -> dict[str, Any] | None:
-    """What the webhook says about debts, as `record_debt_news` takes it."""
+    """Returns what the webhook says about debts, for `record_debt_news`."""
     invoice = text(webhook.data, "invoiceId")
     payment = text(webhook.data, "paymentId")
     link = text(webhook.data, "paymentLinkId")
@@ -306,7 +307,7 @@ def _debt_news(webhook: Webhook) -> dict[str, Any] | None:
 
 
 def _state_changed(data: Data) -> Change:
-    """The change that `customer.state_changed` brings: it lists everything the customer has."""
+    """Returns the change in a `customer.state_changed`, which lists everything the customer has."""
     subscription_id = text(data, "subscriptionId")
     status = text(data, "status")
     features = _features(data)
@@ -339,7 +340,8 @@ def _features(data: Data) -> list[dict[str, Any]] | None:
     for each in listed:
         code = text(each, "code") if isinstance(each, dict) else None
         if code is None:
-            # The set is incomplete, and applying it would take the unreadable feature away.
+            # Without this feature the set is incomplete. Applying it would take the feature from
+            # the user.
             return None
         features[code] = _entitlement(each, code)
     return list(features.values())
@@ -355,7 +357,7 @@ def _entitlement(data: Data, code: str) -> dict[str, Any]:
         name=text(data, "name") or code,
         type=text(data, "type") or "unknown",
         unit=text(data, "unitName"),
-        # A boolean feature has `enabled` beside `allowed`, and both have to be true.
+        # A boolean feature has `enabled` beside `allowed`. It is granted only if both are true.
         allowed=data.get("allowed") is True and data.get("enabled") is not False,
         model=text(consumption, "model"),
         included=number(units, "includedUnits"),

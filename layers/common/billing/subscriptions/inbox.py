@@ -1,9 +1,9 @@
 """The inbox of Commet's webhooks: stores each webhook, applies it, and tries failed ones again.
 
-A webhook with a good signature is answered 200, or 503 while the database does not answer. No bug
-of ours and no surprising content may be answered with an error, because Commet disables an endpoint
-after three webhooks in a row that it cannot deliver. A webhook that could not be applied waits in
-the inbox for `reconcile`.
+A webhook with a good signature is answered with 200, or with 503 while the database does not
+answer. A bug of ours or unexpected content never causes an error as the answer, because Commet
+disables an endpoint after three webhooks in a row that it cannot deliver. A webhook that could not
+be applied waits in the inbox for `reconcile`.
 """
 
 from collections.abc import Callable, Mapping
@@ -31,14 +31,14 @@ MAX_ATTEMPTS = 12
 _BATCH = 50
 _REDRIVE_AT_ONCE = 5000
 
-# A webhook's time counts as at most so far ahead of our clock. A webhook dated further ahead would
-# overrule every true one until that time.
+# A webhook's time counts as at most this far ahead of our clock. Otherwise a webhook with a time in
+# the future would win over every true one until that time.
 _AHEAD = timedelta(minutes=5)
 
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What became of a webhook. `outcome`: duplicate, applied, ignored, failed or unreadable."""
+    """The outcome of a webhook. `outcome`: duplicate, applied, ignored, failed or unreadable."""
 
     event_id: str
     event_type: str
@@ -49,8 +49,8 @@ class Receipt:
 class Health:
     """How many webhooks wait in the inbox.
 
-    `failed` ones are tried again, `dead` ones wait for a person. `oldest_seconds` is the age of the
-    oldest failed one.
+    `failed` webhooks are tried again. `dead` ones wait for a person. `oldest_seconds` is the age of
+    the oldest failed one.
     """
 
     failed: int
@@ -62,7 +62,7 @@ def receive(db: Database, body: bytes, *, mode: str, now: datetime) -> Receipt:
     """Stores and applies a signed body, once. Raises DatabaseUnavailable and nothing else.
 
     Webhooks of Commet's other mode (live or sandbox), of unknown types and of unknown customers are
-    stored as `ignored`. `retry_failed` applies them when our mode changes or the user appears.
+    stored as `ignored`. `retry_failed` applies them if our mode changes or the user appears.
     """
     try:
         webhook = from_webhook.parse(body)
@@ -101,7 +101,7 @@ def _record(
 
 
 def _count(webhook: Webhook, outcome: str, mode: str | None) -> None:
-    """Counts a webhook that was applied now, or that names no customer and never will be."""
+    """Counts a webhook that was applied now, or that names no customer and so is never applied."""
     if mode is None or not _is_of(webhook, mode):
         return
     if outcome == "applied" or (outcome == "ignored" and webhook.customer is None):
@@ -124,10 +124,10 @@ def retry_failed(
 ) -> dict[str, int]:
     """Applies failed webhooks that are due, those with the fewest attempts first.
 
-    Returns how many ended with each outcome: applied, ignored, failed or dead. Works until no
-    webhook is due or time is up. A webhook that fails again is due later each time, so it delays no
-    other; after `MAX_ATTEMPTS` it is `dead`. Ignored webhooks are tried again where their user has
-    appeared since, or where their mode is now ours.
+    Returns how many ended with each outcome: applied, ignored, failed or dead. Stops when no
+    webhook is due or the time is over. After each failure, a webhook waits longer, so it delays no
+    other webhook. After `MAX_ATTEMPTS` it is `dead`. Ignored webhooks are tried again if their user
+    has appeared since, or if their mode is now ours.
     """
     db.execute(_sql["wake_ignored"], {"mode": mode})
     outcomes: dict[str, int] = {}
@@ -148,16 +148,16 @@ def retry_failed(
 
 
 def health(db: Database) -> Health:
-    """How many webhooks wait in the inbox now."""
+    """Returns how many webhooks wait in the inbox now."""
     row = db.one(_sql["health"])
     assert row is not None  # noqa: S101 - it has no condition
     return Health(**row)
 
 
 def redrive(db: Database, *, event_id: str | None = None, user_id: str | None = None) -> int:
-    """Has `reconcile` try dead webhooks again: all of them, one, or one user's. Returns how many.
+    """Makes `reconcile` try dead webhooks again: all, one, or those of one user. Returns how many.
 
-    A webhook whose payload was deleted stays dead, because nothing is left to apply.
+    A webhook whose payload was deleted remains dead, because nothing is left to apply.
     """
     params = {"id": event_id, "user_id": user_id, "limit": _REDRIVE_AT_ONCE}
     driven = 0
@@ -169,7 +169,7 @@ def redrive(db: Database, *, event_id: str | None = None, user_id: str | None = 
 
 
 def _retry(db: Database, event_id: str, payload: bytes, *, mode: str, now: datetime) -> str | None:
-    """What became of the webhook; None where another run has applied it already."""
+    """Returns the outcome of the webhook; None if another run has applied it already."""
     try:
         webhook = from_webhook.parse(payload)
         change = _change_of(webhook, mode)
@@ -208,13 +208,17 @@ def _is_of(webhook: Webhook, mode: str) -> bool:
 
 
 def _log_failure(event_id: str, error: Exception) -> None:
-    """Logs the failure without a traceback: most errors' messages quote the webhook's content."""
+    """Logs the failure without a traceback, because most error messages quote the webhook's
+    content.
+    """
     fields = {"event_id": event_id, "error": _named(error), **place_of(error)}
     logger.error("webhook.event_failed", extra=fields)
 
 
 def _named(error: Exception) -> str:
-    """The error's class; of a database error also its message and routine, without values."""
+    """Returns the error's class; for a database error also its message and routine, without
+    values.
+    """
     place = place_of(error)
     if not place or not isinstance(error, psycopg.Error):
         return type(error).__name__

@@ -1,14 +1,14 @@
 -- The inbox of Commet's webhooks.
 
--- Stores and applies the webhook in one statement, so that both happen or neither.
+-- Stores and applies the webhook in one statement, so either both happen or neither.
 -- name: receive_webhook
 select receive_webhook(
     %(id)s, %(type)s, %(mode)s, %(customer)s, %(occurred_at)s, %(payload)s, %(status)s, %(change)s,
     %(now)s
 )
 
--- Keeps a webhook that could not be applied, for reconcile. A webhook that is already stored stays
--- as it is.
+-- Stores a webhook that could not be applied, for reconcile. A webhook that is stored already does
+-- not change.
 -- name: store_failed_webhook
 insert into webhooks
     (id, type, mode, customer, user_id, occurred_at, payload, status, due_at, error)
@@ -22,8 +22,9 @@ values
 on conflict (id) do nothing
 
 -- Leases failed webhooks that are due, for a minute, so that two runs do not work on the same one.
--- Those with the fewest attempts come first, so that one user's webhooks that fail again and again
--- do not delay those of others. Among these the oldest occurrence comes first.
+-- Webhooks with the fewest attempts come first, so that one user's webhooks that fail repeatedly do
+-- not delay those of other users. Among equal numbers of attempts, the webhook that occurred first
+-- comes first.
 -- name: lease_failed_webhooks
 with due as materialized (
     select id from webhooks
@@ -37,7 +38,8 @@ from due
 where e.id = due.id
 returning e.id, e.payload, e.attempts, e.occurred_at
 
--- Ends the lease of webhooks for which no time was left, and does not count it as an attempt.
+-- Ends the lease of webhooks for which there was not enough time. The lease does not count as an
+-- attempt.
 -- name: unlease_webhooks
 update webhooks set due_at = now(), attempts = attempts - 1
 where id = any (%(ids)s) and status = 'failed'
@@ -45,7 +47,8 @@ where id = any (%(ids)s) and status = 'failed'
 -- name: retry_webhook
 select retry_webhook(%(id)s, %(customer)s, %(occurred_at)s, %(change)s, %(now)s)
 
--- Has a webhook that failed again tried later. After its last attempt it is dead: a person decides.
+-- Makes a webhook that failed again due later. After its last attempt it is dead, and a person
+-- decides.
 -- name: postpone_webhook
 update webhooks set
     status = case when attempts >= %(max_attempts)s then 'dead' else 'failed' end,
@@ -55,9 +58,10 @@ update webhooks set
 where id = %(id)s and status = 'failed'
 returning status
 
--- Has ignored webhooks tried again that can be applied now: those whose user appeared in the same
--- moment as the webhook (for users who appear later, the trigger wake_webhooks_of_user does this),
--- and those of the mode that is ours now. A webhook without payload has nothing left to apply.
+-- Makes ignored webhooks due that can be applied now. These are webhooks whose user appeared in the
+-- same moment as the webhook (for users who appear later, the trigger wake_webhooks_of_user does
+-- this), and webhooks of the mode that is ours now. A webhook without a payload has nothing left to
+-- apply.
 -- name: wake_ignored
 update webhooks set status = 'failed', due_at = now(), attempts = 0, error = null
 where id in (
@@ -73,7 +77,7 @@ where id in (
      limit 1000)
 )
 
--- Has dead webhooks tried again as if they had just arrived.
+-- Makes dead webhooks due again, as if they had just arrived.
 -- name: redrive_webhooks
 with dead as materialized (
     select id from webhooks
@@ -90,8 +94,8 @@ from dead
 where e.id = dead.id
 returning e.id
 
--- How many webhooks wait to be tried again, how many for a person, and the age of the oldest that
--- waits to be tried again.
+-- Returns how many webhooks wait for another attempt, how many wait for a person, and the age of
+-- the oldest that waits for another attempt.
 -- name: health
 select
     (select count(*) from webhooks where status = 'failed' and due_at is not null) as failed,

@@ -13,7 +13,7 @@ from billing.deadline import Deadline
 from billing.errors import CommetRefused, FieldError, InvalidRequest, NotFound
 from billing.subscriptions import customers, mirror
 
-# How often a user's invoices may be read. Each time costs calls to Commet.
+# How many times a user's invoices may be read. Each time costs calls to Commet.
 READS = Limit(120, timedelta(hours=1))
 
 
@@ -34,7 +34,7 @@ def page(
     now: datetime,
     deadline: Deadline,
 ) -> Page:
-    """A page of the user's invoices; no invoices for a user whom Commet does not know.
+    """Returns a page of the user's invoices; an empty page for a user whom Commet does not know.
 
     Raises InvalidRequest for a cursor that no page returned, TooManyRequests, CommetUnavailable and
     CommetRefused.
@@ -60,7 +60,7 @@ def page(
 def detail(
     db: Database, commet: Commet, user: User, invoice_id: str, *, now: datetime, deadline: Deadline
 ) -> tuple[IssuedInvoiceDetail, str]:
-    """One invoice of the user, and the address of its PDF.
+    """Returns one invoice of the user, and the address of its PDF.
 
     Raises NotFound `invoice_not_found`, also for another user's invoice; TooManyRequests,
     CommetUnavailable and CommetRefused.
@@ -81,7 +81,7 @@ def detail(
 
 
 def _is_known(db: Database, user: User) -> bool:
-    if customers.is_awaited(db, user.id):  # the invoices might be somebody else's
+    if customers.is_awaited(db, user.id):  # the invoices might belong to somebody else
         return False
     return bool(customers.of_user(db, user.id)) or mirror.current(db, user.id) is not None
 

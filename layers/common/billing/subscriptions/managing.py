@@ -1,4 +1,4 @@
-"""Cancels a user's subscription, keeps it, and finds the page on which a failed payment is paid."""
+"""Cancels a user's subscription, undoes a cancellation, and finds the page for a failed payment."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
@@ -18,14 +18,14 @@ from billing.errors import (
 )
 from billing.subscriptions import customers, from_answer, mirror, refresh
 
-# How often a user may cancel, keep and ask for a page. Each costs calls to Commet.
+# How many times a user may cancel, keep and ask for a page. Each costs calls to Commet.
 REQUESTS = Limit(30, timedelta(hours=1))
-# For how long Commet is asked about a user who may pay on another page.
+# How long a user is in doubt who may pay on another page.
 _IN_DOUBT = timedelta(hours=2)
 
-# Of these a cancellation waits for the end of the period.
+# For these statuses, a cancellation waits for the end of the period.
 _WAITS = ("active", "trialing")
-# Commet's refusals where the subscription is as the request wants it to be.
+# Commet's refusals if the subscription already is in the state that the request asks for.
 _DONE = frozenset(
     {"subscription_already_canceled", "already_scheduled", "not_scheduled_for_cancellation"}
 )
@@ -40,9 +40,9 @@ _NOT_POSSIBLE = frozenset(
 
 
 class Management:
-    """Does what a user may do with a subscription. Every method is safe to repeat.
+    """What a user may do with a subscription. Every method may be repeated.
 
-    `deliver` reports all usage of a user to Commet, and says whether nothing is left.
+    `deliver` sends all usage of a user to Commet, and returns whether nothing is left.
     """
 
     def __init__(
@@ -58,16 +58,17 @@ class Management:
         self._deliver = deliver
 
     def cancel(self, user: User, *, immediate: bool, deadline: Deadline) -> mirror.Subscription:
-        """Cancels at the end of the paid period, or now; returns the subscription.
+        """Cancels at the end of the paid period, or now. Returns the subscription.
 
-        Usage is delivered before a subscription ends at once. Raises Conflict
-        `no_billing_account` or `cancellation_not_possible`, UsagePending,
-        TooManyRequests, CommetUnavailable and CommetRefused.
+        If the subscription ends at once, usage is delivered first. Raises Conflict
+        `no_billing_account` or `cancellation_not_possible`, UsagePending, TooManyRequests,
+        CommetUnavailable and CommetRefused.
         """
         with self._counted(user):
             found = self._read(user, deadline)
             if found.status in mirror.LIVE and (immediate or not found.cancel_at_period_end):
-                # Commet ends a free or an unpaid subscription at once, whatever is asked.
+                # Commet ends a free or an unpaid subscription at once, even if the request names
+                # the end of the period.
                 waits = is_deferred(found.status, found.billing_interval)
                 if (immediate or not waits) and not self._deliver(user.id, deadline):
                     raise UsagePending
@@ -80,7 +81,9 @@ class Management:
             return self._current(user, deadline)
 
     def keep(self, user: User, *, deadline: Deadline) -> mirror.Subscription:
-        """Takes a scheduled cancellation back; returns the subscription. Raises as `cancel`."""
+        """Undoes a scheduled cancellation. Returns the subscription. Raises the errors of
+        `cancel`.
+        """
         with self._counted(user):
             found = self._read(user, deadline)
             if found.status not in mirror.LIVE:
@@ -90,9 +93,9 @@ class Management:
             return self._current(user, deadline)
 
     def recovery_url(self, user: User, *, deadline: Deadline) -> str:
-        """The page on which the open invoice of a past due subscription is paid.
+        """Returns the page on which the open invoice of a past due subscription is paid.
 
-        Raises Conflict `nothing_to_recover` where no payment is overdue, and as `cancel`.
+        Raises Conflict `nothing_to_recover` if no payment is overdue, and the errors of `cancel`.
         """
         with self._counted(user):
             found = self._read(user, deadline)
@@ -107,7 +110,9 @@ class Management:
         )
 
     def _read(self, user: User, deadline: Deadline) -> Subscription:
-        """The user's subscription, read at Commet: the mirror may be late, and Commet obeys."""
+        """Reads the user's subscription at Commet, because Commet acts at once and the mirror
+        may be late.
+        """
         current = mirror.current(self._db, user.id)
         if current is None:
             raise _nothing_to_manage()
@@ -123,7 +128,7 @@ class Management:
         return found
 
     def _owned(self, user: User, subscription_id: str, deadline: Deadline) -> Subscription | None:
-        """The subscription, None if it is not the user's or Commet does not know it."""
+        """Returns the subscription; None if it is not the user's or Commet does not know it."""
         try:
             found = self._commet.subscription(subscription_id, deadline)
         except CommetRefused as error:
@@ -143,7 +148,7 @@ class Management:
                     "The subscription cannot be canceled or kept as it is. Open the portal.",
                     code="cancellation_not_possible",
                 ) from error
-            if error.commet_code not in _DONE:  # another request was first
+            if error.commet_code not in _DONE:  # another request has done it already
                 raise
         else:
             change = from_answer.subscription_change(answer, asked_at)
@@ -151,7 +156,8 @@ class Management:
         mirror.doubt(self._db, user.id, lasting=timedelta(minutes=1))
 
     def _current(self, user: User, deadline: Deadline) -> mirror.Subscription:
-        # Entitlements follow from the refresh; the subscription itself is recorded.
+        # The subscription is recorded above. The refresh is only for the entitlements, so it may
+        # fail.
         with suppress(CommetUnavailable, CommetRefused):
             self._refresh(user, deadline)
         found = mirror.current(self._db, user.id)
@@ -164,7 +170,7 @@ class Management:
 
 
 def is_deferred(status: str, billing_interval: str | None) -> bool:
-    """Whether a cancellation waits for the end of the period; a free plan ends at once."""
+    """Returns whether a cancellation waits for the end of the period. A free plan ends at once."""
     return status in _WAITS and billing_interval is not None
 
 

@@ -16,11 +16,11 @@ _sql = Statements(__file__)
 LIVE = frozenset({"active", "trialing", "past_due", "paused"})
 PENDING = frozenset({"pending_payment", "draft", "unknown"})
 
-# Commet's answers may be older than its webhooks, and a webhook's time is a moment after the change
-# itself. An answer that is older than the newest webhook by more than this is out of date.
+# Commet's answers may be older than its webhooks, and a webhook's time is slightly later than the
+# change itself. An answer that is older than the newest webhook by more than this is out of date.
 READ_LAG = timedelta(seconds=5)
 
-# A refresh asks about so many rows of a user. Each row costs a call to Commet.
+# How many rows of a user a refresh asks about. Each row costs a call to Commet.
 _ROWS_AT_ONCE = 10
 
 
@@ -39,7 +39,7 @@ class Subscription:
     scheduled_change: Mapping[str, Any] | None
     trial_ends_at: datetime | None
     checkout_url: str | None
-    is_known: bool  # whether Commet knew the subscription when it was last asked about it
+    is_known: bool  # whether Commet knew it when we last asked
     as_of: datetime
 
     def gives_access(self, statuses: Collection[str]) -> bool:
@@ -48,44 +48,50 @@ class Subscription:
 
 
 def current(db: Database, user_id: str) -> Subscription | None:
-    """The user's live subscription, else the newest pending one, else the newest ended one."""
+    """Returns the user's live subscription, else the newest pending one, else the newest ended
+    one.
+    """
     row = db.one(_sql["current"], {"user_id": user_id})
     return Subscription(**row) if row else None
 
 
 def free_until(db: Database, user_id: str) -> datetime | None:
-    """Until when a free plan is not given to a user who had one in an account that was erased."""
+    """Returns until when a user gets no free plan, because an erased account of the person had
+    one.
+    """
     found: datetime | None = db.value(_sql["free_until"], {"user_id": user_id})
     return found
 
 
 def had_trial(db: Database, user_id: str) -> bool:
-    """Whether a trial of the user has ever begun."""
+    """Returns whether a trial of the user has ever begun."""
     return bool(db.value(_sql["had_trial"], {"user_id": user_id}))
 
 
 def in_doubt(db: Database, user_id: str) -> bool:
-    """Whether the user may have changed something at Commet about which no webhook came yet."""
+    """Returns whether the user may have changed something at Commet, and no webhook has come
+    yet.
+    """
     return bool(db.value(_sql["in_doubt"], {"user_id": user_id}))
 
 
 def doubt(db: Database, user_id: str, *, lasting: timedelta) -> None:
     """Puts the user in doubt for `lasting`: Commet is asked before this user is refused anything.
 
-    During this time, an answer of Commet counts for ten seconds.
+    In this time, an answer of Commet counts as valid for ten seconds.
     """
     db.execute(_sql["doubt"], {"user_id": user_id, "lasting": lasting})
 
 
 def note_answer(db: Database, user_id: str) -> None:
-    """Records that Commet has answered the question for which `lease_refresh` was called."""
+    """Records that Commet has answered the question for which the caller called `lease_refresh`."""
     db.execute(_sql["note_answer"], {"user_id": user_id})
 
 
 def record_change(
     db: Database, user_id: str, change: Change, *, at: datetime, now: datetime
 ) -> None:
-    """Applies a change that occurred at `at`. Columns with newer information keep it."""
+    """Applies a change that occurred at `at`. Columns with newer values do not change."""
     db.execute(
         _sql["record_change"],
         {"user_id": user_id, "at": at, "change": change.parameter(), "now": now},
@@ -101,10 +107,10 @@ def confirm(
     at: datetime,
     asked_at: datetime,
 ) -> str:
-    """Writes Commet's answer, which is as of `at`, to a row that was read at `version`.
+    """Writes Commet's answer of time `at` to a row that was read at `version`.
 
-    Returns `confirmed`; `healed` where the row was wrong; or `stale` where a newer change was
-    applied meanwhile. A stale answer is not written, and the row is marked.
+    Returns `confirmed`; `healed` if the row was wrong; or `stale` if a newer change was applied
+    meanwhile. A stale answer is not written, and the row is marked.
     """
     return str(
         db.value(
@@ -122,14 +128,14 @@ def confirm(
 
 
 def keep_unknown(db: Database, subscription_id: str, version: int) -> None:
-    """Records that Commet does not know this subscription. Its status and period stay."""
+    """Records that Commet does not know this subscription. Its status and period do not change."""
     params = {"id": subscription_id, "version": version}
     db.execute(_sql["keep_unknown"], params)
 
 
 @dataclass(frozen=True, slots=True)
 class Refreshable:
-    """A subscription about which Commet is asked, as it was when it was read."""
+    """A subscription about which Commet is asked, as it was read."""
 
     id: str
     version: int
@@ -139,14 +145,15 @@ class Refreshable:
 
     @property
     def is_live(self) -> bool:
-        """Whether it has begun and not ended, as far as we know."""
+        """Whether the subscription has begun and not ended, by our copy."""
         return self.status in LIVE
 
 
 def refreshable(db: Database, user_id: str) -> list[Refreshable]:
-    """At most ten rows of the user that are live, pending or marked, the live ones first.
+    """Returns at most ten rows of the user that are live, pending or marked, the live ones first.
 
-    A user with more rows has left many checkouts unpaid. Those confirmed longest ago come first.
+    A user with more rows has left many checkouts unpaid. After the live and the marked rows, those
+    come first that were confirmed longest ago.
     """
     params = {"user_id": user_id, "limit": _ROWS_AT_ONCE}
     rows = db.all(_sql["refreshable"], params)
@@ -154,13 +161,15 @@ def refreshable(db: Database, user_id: str) -> list[Refreshable]:
 
 
 def lease_refresh(db: Database, user_id: str, now: datetime) -> bool:
-    """Whether this caller may ask Commet about the user. Nobody else may for ten seconds."""
+    """Returns whether this caller may ask Commet about the user. Nobody else may for ten
+    seconds.
+    """
     params = {"user_id": user_id, "now": now}
     return bool(db.all(_sql["lease_refresh"], params))
 
 
 def lease_refreshes(db: Database, now: datetime, *, limit: int) -> list[str]:
-    """At most `limit` users whose rows are due, leased for this caller.
+    """Returns at most `limit` users whose rows are due, leased for this caller.
 
     Users with a row in doubt come first.
     """
@@ -169,7 +178,7 @@ def lease_refreshes(db: Database, now: datetime, *, limit: int) -> list[str]:
 
 
 def unlease_refresh(db: Database, user_id: str) -> None:
-    """Ends a lease whose call was not made, so that the next caller may ask at once."""
+    """Ends a lease for which no call was made, so that the next caller may ask at once."""
     db.execute(_sql["unlease_refresh"], {"user_id": user_id})
 
 
@@ -179,15 +188,15 @@ def unlease_refreshes(db: Database, users: Collection[str]) -> None:
 
 
 def askable(db: Database, users: Collection[str], now: datetime) -> list[str]:
-    """The users about whom Commet may be asked now: one of their rows is due."""
+    """Returns the users about whom Commet may be asked now, because one of their rows is due."""
     params = {"users": list(users), "now": now}
     return [row["user_id"] for row in db.all(_sql["askable"], params)]
 
 
 def unanswered(db: Database, users: Collection[str], now: datetime) -> dict[str, datetime]:
-    """The users about whom Commet has not answered since it was asked, or since it had to be.
+    """Returns the users in doubt about whom Commet was not asked, or has not answered.
 
-    Each comes with the time of our newest information about the user.
+    Each user has the time of our newest information about the user.
     """
     params = {"users": list(users), "now": now}
     rows = db.all(_sql["unanswered"], params)
@@ -207,9 +216,9 @@ class BooleanFeature:
 
 
 def boolean_features(db: Database, user_id: str) -> list[BooleanFeature]:
-    """The boolean features of the user's plan, ordered by feature code.
+    """Returns the boolean features of the user's plan, ordered by feature code.
 
-    `allowed` is as Commet last said, also where the user has no access.
+    `allowed` is what Commet last said, even if the user has no access.
     """
     rows = db.all(_sql["boolean_features"], {"user_id": user_id})
     return [BooleanFeature(**row) for row in rows]

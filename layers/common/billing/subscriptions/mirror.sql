@@ -21,8 +21,8 @@ select is_user_in_doubt(u) from users u where u.id = %(user_id)s
 update users set doubted_until = greatest(doubted_until, now() + %(lasting)s::interval)
 where id = %(user_id)s
 
--- answered_at is the time we asked, not the time the answer came: Commet's state may have changed
--- in between.
+-- answered_at is the time of our question, and not of the answer, because Commet's state may have
+-- changed in between.
 -- name: note_answer
 update users set answered_at = asked_at where id = %(user_id)s and doubted_until > now()
 
@@ -35,9 +35,9 @@ select confirm_answer(%(id)s, %(version)s, %(at)s, %(asked_at)s, %(known)s, %(la
 -- name: keep_unknown
 select keep_unknown(%(id)s, %(version)s)
 
--- Claims the right to ask Commet about one user. Returns rows where a subscription is due or the
--- user is in doubt, and nobody has asked about the user in the last ten seconds. The user's own row
--- is locked first, as in every statement that writes several rows of a user.
+-- Takes the right to ask Commet about one user. Returns rows if a subscription is due or the user
+-- is in doubt, and nobody has asked about the user in the last ten seconds. The user's own row is
+-- locked first, as in every statement that writes several rows of a user.
 -- name: lease_refresh
 with one as (
     select id, may_ask_about(users) as doubted
@@ -67,7 +67,7 @@ select id from leased union all select id from asked
 -- name: lease_refreshes
 select lease_refreshes(%(now)s, %(limit)s) as user_id
 
--- Undoes lease_refresh where the call budget had no calls left.
+-- Undoes lease_refresh if the call budget had no calls left.
 -- name: unlease_refresh
 with doubted as (
     update users set asked_at = null where id = %(user_id)s and doubted_until > now()
@@ -83,9 +83,9 @@ update subscriptions set
 where user_id = any (%(users)s) and checked_at is not null
   and (status <> 'canceled' or refresh_due is not null)
 
--- The rows about which a refresh asks: live, pending or marked. A refresh asks about the first of
--- them only. So live rows come first, then marked ones, then those confirmed longest ago, and the
--- rest has its turn in a later refresh.
+-- Returns the rows about which a refresh asks: live, pending or marked rows. A refresh asks only
+-- about the first ones. So live rows come first, then marked ones, then those that were confirmed
+-- longest ago. A later refresh asks about the others.
 -- name: refreshable
 select id, version, status, changed_at, period_end
 from subscriptions
@@ -95,7 +95,7 @@ order by status in ('active', 'trialing', 'past_due', 'paused') desc, refresh_du
          confirmed_at nulls first, created_at desc, id
 limit %(limit)s
 
--- The users, of those given, about whom Commet may be asked now.
+-- Returns those of the given users about whom Commet may be asked now.
 -- name: askable
 select s.user_id
 from subscriptions s
@@ -106,16 +106,16 @@ from users u
 where u.id = any (%(users)s) and may_ask_about(u)
 order by user_id
 
--- The users, of those given, about whom something is in doubt and Commet was not asked yet or has
--- not answered since, and the time of our newest information. A user may be in several rows.
--- Canceled subscriptions do not count: Commet itself has said that they have ended. For an unpaid
--- checkout, an answer counts for ten seconds during the first hour, because most checkouts are paid
--- within the hour or never.
+-- Returns those of the given users about whom something is in doubt and Commet was not asked yet or
+-- has not answered since, each with the time of our newest information. A user may have several
+-- rows. Canceled subscriptions do not count, because Commet itself said that they have ended. An
+-- answer about an unpaid checkout counts as valid for ten seconds during the first hour, because
+-- most checkouts are paid within the hour or never.
 -- name: unanswered
 select s.user_id, max(greatest(s.changed_at, s.confirmed_at)) as as_of
 from subscriptions s
 where s.user_id = any (%(users)s) and s.status <> 'canceled' and is_in_doubt(s, %(now)s)
-  -- An end that was known and is a day past counts as certain, even if Commet does not answer.
+  -- A known end that passed a day ago counts as certain, even if Commet does not answer.
   and not coalesce(known_end(
       s.status, s.cancel_at_period_end, s.period_end, s.trial_ends_at
   ) <= %(now)s::timestamptz - interval '1 day', false)
@@ -126,7 +126,7 @@ where s.user_id = any (%(users)s) and s.status <> 'canceled' and is_in_doubt(s, 
            and s.confirmed_at < now() - interval '10 seconds'))
 group by s.user_id
 union all
--- A user in doubt, also where no row of the user is.
+-- A user in doubt, even if no row of the user is in doubt.
 select u.id, greatest(u.created_at, u.answered_at, (
     select max(greatest(s.changed_at, s.confirmed_at)) from subscriptions s where s.user_id = u.id
 ))

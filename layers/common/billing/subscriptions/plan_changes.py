@@ -1,9 +1,10 @@
 """Changes the plan of a user who has a subscription.
 
-A change that moves money, or takes something away, is shown first. The answer has a confirmation,
-which is good for ten minutes. The same request with the confirmation performs the change, once: the
-idempotency key at Commet is made from it. From a free plan to a paid one Commet asks for a
-checkout, where the user sees the price, so there is nothing to confirm here.
+A change that moves money, or takes something away, is first shown as a preview. The preview has a
+confirmation, which is valid for ten minutes. The same request with the confirmation performs the
+change once, because the idempotency key at Commet is made from the confirmation. For a change from
+a free plan to a paid one, Commet asks for a checkout. The user sees the price there, so this module
+asks for no confirmation.
 """
 
 import secrets
@@ -39,13 +40,13 @@ from billing.subscriptions import customers, mirror, plans, refresh, selling
 _sql = Statements(__file__)
 
 CONFIRMATION_LASTS = timedelta(minutes=10)
-# How many changes a user may look at and confirm. Each costs calls to Commet.
+# How many changes a user may preview and confirm. Each costs calls to Commet.
 CHANGES = Limit(30, timedelta(hours=1))
 # How many charges of a user may be declined.
 CHARGES = Limit(5, timedelta(days=1))
 _CHARGED = frozenset({"charge_failed"})
 _UNDER_WAY = "charge_in_progress"
-# For how long Commet is asked about a user who was sent to a checkout, or whose plan was changed.
+# How long a user is in doubt who was sent to a checkout, or whose plan was changed.
 _IN_DOUBT = timedelta(hours=2)
 
 _AGAIN = "The subscription has changed since, or ten minutes are over. Ask for the change again."
@@ -89,7 +90,7 @@ _REFUSALS: dict[str, Callable[[], BillingError]] = {
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What a plan gives of one feature. `unit_price` is of overage, in the rate scale."""
+    """What a plan gives of one feature. `unit_price` is that of overage, in the rate scale."""
 
     enabled: bool
     included: Decimal | None
@@ -99,7 +100,7 @@ class Terms:
 
 @dataclass(frozen=True, slots=True)
 class FeatureChange:
-    """How a change of plan changes one feature. `used` counts in the running period."""
+    """How a change of plan changes one feature. `used` is the usage of the running period."""
 
     code: str
     name: str
@@ -110,7 +111,7 @@ class FeatureChange:
 
     @property
     def used_beyond(self) -> Decimal:
-        """How much of what was used is more than the new plan includes."""
+        """How much of the used quantity is above the included quantity of the new plan."""
         if self.after.unlimited:
             return Decimal(0)
         return max(Decimal(0), self.used - (self.after.included or Decimal(0)))
@@ -118,12 +119,12 @@ class FeatureChange:
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """What a change would mean. Amounts are in minor units of `currency`.
+    """The effects of a change of plan. Amounts are in minor units of `currency`.
 
     `due_now` is charged when the change is confirmed: the new price, overage so far and tax, less
-    `credit` for what is left of the old period. It is 0 for a change that waits for the end of the
-    period. `then` is the price of each period from then on as Commet says, None where it does
-    not say. `effective_at` is None where the change happens at once.
+    `credit` for the rest of the old period. It is 0 for a change that waits for the end of the
+    period. `then` is the price of each later period; None if Commet does not state it.
+    `effective_at` is None if the change happens at once.
     """
 
     plan: Plan
@@ -140,10 +141,10 @@ class Preview:
 
 @dataclass(frozen=True, slots=True)
 class Performed:
-    """What became of a confirmed change.
+    """The outcome of a confirmed change.
 
-    `charged` is in minor units, None where nothing was charged yet. `effective_at` is None where
-    the change has happened.
+    `charged` is in minor units; None if nothing was charged yet. `effective_at` is None if the
+    change has happened.
     """
 
     outcome: Literal["completed", "scheduled"]
@@ -160,9 +161,9 @@ class PaidElsewhere:
 
 
 class PlanChanges:
-    """Shows and performs changes of plan.
+    """Previews and performs changes of plan.
 
-    `deliver` reports all usage of a user to Commet, and says whether nothing is left.
+    `deliver` sends all usage of a user to Commet, and returns whether nothing is left.
     """
 
     def __init__(
@@ -189,12 +190,13 @@ class PlanChanges:
         success_url: str,
         deadline: Deadline,
     ) -> Preview | PaidElsewhere | Performed:
-        """What changing from `current` to this plan means, or the checkout on which it is paid.
+        """Returns the effects of a change from `current` to this plan, or the checkout to pay it
+        on.
 
-        Raises AlreadySubscribed where the user has this plan and interval, and what
-        Commet's refusals mean here: `plan_change_not_offered`, `plan_change_not_possible`,
-        `dispute_open`, `plan_not_found`. Raises TooManyRequests where the user's previews of this
-        hour are used up, CommetUnavailable and CommetRefused.
+        Raises AlreadySubscribed if the user has this plan and interval. Translates Commet's
+        refusals into `plan_change_not_offered`, `plan_change_not_possible`, `dispute_open` or
+        `plan_not_found`. Raises TooManyRequests if the user's previews of this hour are used up,
+        CommetUnavailable and CommetRefused.
         """
         plan = self._plan(plan_code, deadline)
         price = _price_for(plan, billing_interval, current.billing_interval)
@@ -220,12 +222,12 @@ class PlanChanges:
         billing_interval: str | None,
         deadline: Deadline,
     ) -> Performed:
-        """Performs the change that was shown with this confirmation, or says what became of it.
+        """Performs the change that was shown with this confirmation, or returns its outcome.
 
-        Raises Conflict `confirmation_expired` or `checkout_in_progress`; UsagePending
-        where usage could not be reported first; PaymentRequired `payment_failed` or
-        `payment_method_missing`; what `ask` raises; CommetUnavailable, after which the same
-        request finds out whether Commet has performed the change.
+        Raises Conflict `confirmation_expired` or `checkout_in_progress`; UsagePending if usage
+        could not be delivered first; PaymentRequired `payment_failed` or `payment_method_missing`;
+        the errors of `ask`; CommetUnavailable. After CommetUnavailable, the same request finds out
+        whether Commet has performed the change.
         """
         key = {"id": confirmation, "user_id": user.id}
         known = self._db.one(_sql["confirmed"], key)
@@ -242,7 +244,7 @@ class PlanChanges:
     def _perform_once(self, user: User, key: dict[str, str], deadline: Deadline) -> Performed:
         is_ours = self._db.one(_sql["lease_change"], key) is not None
         try:
-            # Read anew: another request may have concluded the change meanwhile.
+            # Read again, because another request may have concluded the change meanwhile.
             known = self._db.one(_sql["confirmed"], key)
             if known is None or (known["outcome"] is None and not is_ours):
                 raise self._not_leased(user)
@@ -277,7 +279,7 @@ class PlanChanges:
     def _is_same(
         self, known: dict[str, Any], plan_code: str, interval: str | None, deadline: Deadline
     ) -> bool:
-        # What has begun is concluded, also where the plan is not sold any more.
+        # A change that has begun is concluded, even if the plan is no longer sold.
         plan_id = (
             self._catalogue(deadline).id_of(plan_code)
             if known["has_begun"]
@@ -298,7 +300,7 @@ class PlanChanges:
     def _perform(
         self, user: User, confirmation: str, known: dict[str, Any], deadline: Deadline
     ) -> dict[str, Any]:
-        """What became of the change, as it is kept. Raises where it is to be asked for again."""
+        """Performs the change. Returns its outcome as it is stored. Raises if it is still open."""
         self._check(user, confirmation, known, deadline)
         charges = Turn(self._db, f"charge:{user.id}", CHARGES, self._clock())
         if known["is_immediate"]:
@@ -341,9 +343,10 @@ class PlanChanges:
     def _check(
         self, user: User, confirmation: str, known: dict[str, Any], deadline: Deadline
     ) -> None:
-        """Raises where the change may not be performed as it was shown.
+        """Raises Conflict if the change may not be performed as it was shown.
 
-        Where Commet may have performed it already, the same call only hears Commet's answer again.
+        Commet may have performed the change already. Then this returns, because repeating the call
+        with the same key only returns Commet's answer again.
         """
         found = self._commet.subscription(known["subscription_id"], deadline)
         if customers.owner(self._db, user.id, found.customer_id) != user.id:
@@ -361,7 +364,8 @@ class PlanChanges:
             return
         if not self._deliver(user.id, deadline):
             raise UsagePending
-        # Usage since then is owed anyway. The change itself costs what was shown, or less.
+        # Usage since the preview is owed in any case. The change itself must not cost more than was
+        # shown.
         told = self._commet.preview_plan_change(
             known["subscription_id"],
             plan_id=known["plan_id"],
@@ -390,7 +394,8 @@ class PlanChanges:
         success_url: str,
         deadline: Deadline,
     ) -> PaidElsewhere | Performed:
-        # The mirror may be late. A change of a paid plan would charge without being confirmed.
+        # The mirror may be late. If the user has a paid plan by now, the change would charge
+        # without a confirmation.
         found = self._commet.subscription(current.id, deadline)
         if (
             found.billing_interval is not None
@@ -410,8 +415,9 @@ class PlanChanges:
         mirror.doubt(self._db, user.id, lasting=_IN_DOUBT)
         if changed.checkout_url is not None:
             return PaidElsewhere(changed.checkout_url)
-        # The user has paid on another page since the subscription was read, and Commet has made
-        # this change on top. It cannot be made conditional, so the user is told what it cost.
+        # Since the subscription was read, the user has paid on another page, and then Commet has
+        # made this change as well. Commet offers no conditional change, so the user is told what it
+        # cost.
         told = _told(changed, {"effective_at": None})
         with suppress(CommetUnavailable, CommetRefused):
             self._refresh(user, deadline)
@@ -426,7 +432,8 @@ class PlanChanges:
         deadline: Deadline,
     ) -> Preview:
         interval = price.billing_interval if price else None
-        self._deliver(user.id, deadline)  # so that the price contains the overage so far
+        # deliver first, so that the price contains all overage so far
+        self._deliver(user.id, deadline)
         try:
             told = self._commet.preview_plan_change(
                 current.id, plan_id=plan.id, billing_interval=interval, deadline=deadline
@@ -470,12 +477,12 @@ class PlanChanges:
         )
 
     def _currency_of(self, user: User, deadline: Deadline) -> str:
-        """The currency in which the user is charged."""
+        """Returns the currency in which the user is charged."""
         known: str | None = self._db.value(_sql["currency"], {"user_id": user.id})
         return known or plans.currency(self._db, self._catalogue(deadline), self._currency)
 
     def _features(self, user: User, plan: Plan, currency: str) -> list[FeatureChange]:
-        """The features that the two plans give differently, by code."""
+        """Returns the features that differ between the two plans, by code."""
         rows = self._db.all(_sql["terms"], {"user_id": user.id, "now": self._clock()})
         old = {row["code"]: row for row in rows}
         new = {feature.code: feature for feature in plan.features}
@@ -494,7 +501,9 @@ class PlanChanges:
 
 
 def _price_for(plan: Plan, wanted: str | None, current: str | None) -> PlanPrice | None:
-    """The plan's price for the wanted interval, else for the current one, else the default."""
+    """Returns the plan's price for the wanted interval, else for the current one, else the
+    default.
+    """
     by_interval = {price.billing_interval: price for price in plan.prices}
     default = next((price for price in plan.prices if price.is_default), None)
     if plan.is_free:
@@ -556,7 +565,7 @@ def _outcome(kept: dict[str, Any], currency: str) -> Performed:
 
 
 def _raise_translated(error: CommetRefused) -> NoReturn:
-    """Raises what Commet's refusal of a change means here, or the refusal itself."""
+    """Raises our error for Commet's refusal of a change, or the refusal itself if we have none."""
     refusal = _REFUSALS.get(error.commet_code)
     if refusal is None:
         raise error

@@ -1,6 +1,6 @@
--- Changes of plan: those that were shown, and what became of those that were confirmed.
+-- Changes of plan: previews, and the outcomes of confirmed changes.
 
--- What the user may use now, and has used in the running period.
+-- Returns what the user may use now, and what the user has used in the running period.
 -- name: terms
 select e.feature as code, e.name, e.unit, e.included, e.unlimited, e.unit_price,
        e.overage_enabled,
@@ -35,8 +35,8 @@ select subscription_id, old_plan_id, old_interval, plan_id, billing_interval, cu
 from plan_change
 where id = %(id)s and user_id = %(user_id)s
 
--- Leases the user's change of plan for 30 seconds: only the request with the lease calls Commet about
--- it. Returns no row where another request has the lease, where the confirmation is over, or where
+-- Leases the user's change of plan for 30 seconds: only the request with the lease calls Commet
+-- about it. Returns no row if another request has the lease, if the confirmation has expired, or if
 -- Commet may have forgotten the change's key, which it keeps for 24 hours.
 -- name: lease_change
 insert into plan_change_lease as l (user_id, plan_change, leased_until)
@@ -56,7 +56,7 @@ update plan_change set begun_at = coalesce(begun_at, now()) where id = %(id)s
 -- name: undo_begin
 update plan_change set begun_at = null where id = %(id)s
 
--- Says whether a request has the lease.
+-- Returns whether a request has the lease.
 -- name: is_leased
 select exists (
     select from plan_change_lease where user_id = %(user_id)s and leased_until > now()

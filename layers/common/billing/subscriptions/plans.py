@@ -1,6 +1,6 @@
 """The public plans, and which of them are sold.
 
-While Commet does not answer, the last catalogue is used, with its age.
+While Commet does not answer, the last catalogue is used, together with its age.
 """
 
 from dataclasses import dataclass
@@ -22,42 +22,43 @@ _sql = Statements(__file__)
 FRESH = timedelta(seconds=60)
 RECENT = timedelta(seconds=10)
 
-# A request that already has a catalogue waits so long for a newer one.
+# How long a request that has an older catalogue waits for a newer one.
 _PATIENCE_SECONDS = 3.0
 
 
 @dataclass(frozen=True, slots=True)
 class Catalogue:
-    """The public plans in the order in which Commet shows them, as of `as_of`."""
+    """The public plans of time `as_of`, in the order in which Commet shows them."""
 
     as_of: datetime
     public: list[Plan]
 
     @property
     def plans(self) -> list[Plan]:
-        """The plans that are sold: those that are supported."""
+        """The plans that are sold, which are those that this project supports."""
         return [plan for plan in self.public if unsupported(plan) is None]
 
     def find(self, code: str) -> Plan | None:
-        """The plan that is sold under this code, or None."""
+        """Returns the plan that is sold under this code, or None."""
         return next((plan for plan in self.plans if plan.code == code), None)
 
     def id_of(self, code: str) -> str | None:
-        """The id of the public plan with this code, whether or not it is sold."""
+        """Returns the id of the public plan with this code, sold or not."""
         return next((plan.id for plan in self.public if plan.code == code), None)
 
 
 def catalogue(
     db: Database, commet: Commet, *, now: datetime, deadline: Deadline, max_age: timedelta = FRESH
 ) -> Catalogue:
-    """The plans, at most `max_age` old where Commet answers, else the last catalogue.
+    """Returns the plans, at most `max_age` old if Commet answers, else the last catalogue.
 
-    Raises CommetUnavailable or CommetRefused only where no catalogue was ever stored.
+    Raises CommetUnavailable or CommetRefused only if no catalogue was ever stored.
     """
     known = _cached(db)
     if known and timedelta() <= now - known.as_of < max_age:
         return known
-    # While Commet is slow or down, one request in ten seconds asks, and the others do not wait.
+    # While Commet is slow or down, one request in ten seconds asks Commet, and the others do not
+    # wait.
     if known and not db.one(_sql["lease_plans"]):
         return known
     try:
@@ -81,12 +82,16 @@ def catalogue(
 
 
 def currency(db: Database, known: Catalogue, configured: str) -> str:
-    """The currency of the plans' plain prices: `configured`, unless Commet charges in another."""
+    """Returns the currency of the plans' plain prices: `configured`, unless Commet charges in
+    another.
+    """
     return base_currency(known.public, _charged(db), configured)
 
 
 def note_currencies(db: Database, configured: str) -> None:
-    """Notes an alarm for each currency that the plans do not offer and in which Commet charges."""
+    """Records an alarm for each currency in which Commet charges and which the plans do not
+    offer.
+    """
     known = _cached(db)
     if known is None:
         return

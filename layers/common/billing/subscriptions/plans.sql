@@ -12,14 +12,14 @@ where c.currency = any (%(currencies)s)
 group by c.currency
 on conflict do nothing
 
--- Returns a row where this caller may ask Commet for the plans. Nobody else may for ten seconds.
+-- Returns a row if this caller may ask Commet for the plans. Nobody else may for ten seconds.
 -- name: lease_plans
 update plans_cache set tried_at = now()
 where tried_at is null or tried_at < now() - interval '10 seconds'
 returning id
 
--- Stores the catalogue, and notes an alarm for each plan in it that is not sold, unless it was noted
--- before. `not_sold` has the plans' codes, each with the reason.
+-- Stores the catalogue. Records an alarm for each plan in it that is not sold, unless that alarm
+-- exists. `not_sold` has the plans' codes, each with the reason.
 -- name: cache_plans
 with noted as (
     insert into alarm_once (alarm, subject)

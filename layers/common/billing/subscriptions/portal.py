@@ -11,8 +11,8 @@ from billing.deadline import Deadline
 from billing.errors import CallBudgetSpent, CommetRefused, Conflict
 from billing.subscriptions import customers, mirror
 
-# For how long Commet is asked about a user who visited the portal. A session expires in 30 minutes,
-# and a page that is open may stay open for longer.
+# How long a user is in doubt who visited the portal. A session expires in 30 minutes, but an open
+# page may remain open for longer.
 _VISIT = timedelta(hours=2)
 # How many addresses a user may get. Each costs a call to Commet.
 LINKS = Limit(30, timedelta(hours=1))
@@ -28,13 +28,14 @@ def portal_url(
     now: datetime,
     deadline: Deadline,
 ) -> str:
-    """The address of a new portal session. It is never cached, because it expires in 30 minutes.
+    """Returns the address of a new portal session. It is never cached, because it expires in 30
+    minutes.
 
-    In the portal the user may cancel, resume or change plans, so for two hours Commet is asked
-    before this user is refused anything. `before` is called once the link may be handed out, and
-    before Commet is asked for it. Raises Conflict `no_billing_account` for a user who has
-    neither started a checkout nor a subscription, or no customer of their own; TooManyRequests
-    where the user's addresses of this hour are used up; CommetUnavailable, and CommetRefused.
+    In the portal the user may cancel, resume or change plans. So for two hours Commet is asked
+    before this user is refused anything. `before` is called once the user may have the link, and
+    before Commet is asked for it. Raises Conflict `no_billing_account` for a user who has neither
+    started a checkout nor a subscription, or no customer of their own; TooManyRequests if the
+    user's addresses of this hour are used up; CommetUnavailable, and CommetRefused.
     """
     no_account = Conflict(
         "There is nothing to manage yet. Choose a plan first.", code="no_billing_account"

@@ -1,6 +1,6 @@
-"""A refresh: asks Commet about one user, and writes the answer unless a newer change has come.
+"""A refresh: asks Commet about one user, and writes the answer unless there is a newer change.
 
-Asking and writing are separate functions, so that threads can ask about many users at once while
+Asking and writing are separate functions, so that several threads can ask about users at once while
 one connection to the database writes.
 """
 
@@ -20,13 +20,13 @@ from billing.subscriptions.mirror import Refreshable
 
 Answer = TypeVar("Answer")
 
-# How long after its newest change a live subscription without a known end of its period still gives
-# access, although Commet does not know it.
+# For a live subscription that Commet does not know and whose period has no known end: how long
+# after its newest change it still gives access.
 _GRACE = timedelta(days=1)
 
 
 def calls(rows: Sequence[Refreshable]) -> int:
-    """How many calls asking about a user with these rows needs at most.
+    """Returns how many calls a refresh of a user with these rows needs at most.
 
     One for the active subscription, one for each row, one for the entitlements.
     """
@@ -35,7 +35,7 @@ def calls(rows: Sequence[Refreshable]) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Truth:
-    """Commet's answers about a user, who was asked about at `asked_at`."""
+    """Commet's answers about a user. `asked_at` is the time of the questions."""
 
     user_id: str
     asked_at: datetime
@@ -49,8 +49,8 @@ def refresh(
 ) -> int:
     """Asks about the user's subscriptions and entitlements and writes the answers.
 
-    Returns how many rows were wrong. Raises CommetUnavailable or CommetRefused; nothing was written
-    then, and marked rows stay marked.
+    Returns how many rows were wrong. Raises CommetUnavailable or CommetRefused. Nothing was written
+    in that case, and marked rows remain marked.
     """
     rows = mirror.refreshable(db, user_id)
     return write(db, rows, ask(commet, user_id, rows, now=now, deadline=deadline))
@@ -64,11 +64,13 @@ def ask(
     now: datetime,
     deadline: Deadline,
 ) -> Truth:
-    """Commet's answers about a user. Uses no database, so threads may call it at the same time.
+    """Returns Commet's answers about a user. Uses no database, so several threads may call it at
+    once.
 
-    Commet is asked for the active subscription, and for each other row by its id: the answer "no
-    active subscription" does not say which of our rows ended. All answers are there before anything
-    is written, so a missing answer never removes a mark. Raises CommetUnavailable or CommetRefused.
+    Commet is asked for the active subscription, and for each other row by its id, because the
+    answer "no active subscription" does not say which of our rows ended. All answers are read
+    before anything is written, so a missing answer never removes a mark. Raises CommetUnavailable
+    or CommetRefused.
     """
     active = _unless_unknown(commet.active_subscription, user_id, deadline)
     answers = [active] if active else []
@@ -90,7 +92,7 @@ def ask(
 
 
 def write(db: Database, rows: Sequence[Refreshable], truth: Truth) -> int:
-    """Writes the answers to those rows that have not changed since; returns how many were wrong."""
+    """Writes the answers to rows that have not changed since. Returns how many rows were wrong."""
     known = {row.id: row for row in rows}
     owners = {
         each.id: customers.owner(db, truth.user_id, each.customer_id)
@@ -106,7 +108,8 @@ def write(db: Database, rows: Sequence[Refreshable], truth: Truth) -> int:
             unknown |= {each.id} & known.keys()
         elif owner != truth.user_id:
             outcomes[each.id] = _hand_over(db, truth, each, owner)
-    # One customer has one live subscription, so beside another one an unknown one is over.
+    # One customer has one live subscription. So if Commet knows another live one, the unknown one
+    # is over.
     replaced = any(each.status in mirror.LIVE for each in own)
     kept = [_keep_or_end_unknown(db, truth, known[i], replaced=replaced) for i in unknown]
     # If a live subscription changed after we asked, drop these entitlements: the newer change
@@ -115,7 +118,7 @@ def write(db: Database, rows: Sequence[Refreshable], truth: Truth) -> int:
     live |= {row.id for row in mirror.refreshable(db, truth.user_id) if row.is_live}
     changed = {row_id for row_id, outcome in outcomes.items() if outcome == "stale"}
     if not any(kept) and not live & changed:
-        # The entitlements are as of the time of asking, not as of the answer's arrival.
+        # The entitlements get the time of the question, and not that of the answer's arrival.
         mirror.record_change(
             db, truth.user_id, truth.entitlements, at=truth.asked_at, now=truth.asked_at
         )
@@ -138,7 +141,7 @@ def _write(db: Database, truth: Truth, answer: Subscription, row: Refreshable | 
 
 
 def _hand_over(db: Database, truth: Truth, answer: Subscription, owner: str) -> str:
-    """Writes a subscription of the user's that is another user's now, or nobody's of ours."""
+    """Writes a subscription that another user has now, or nobody of ours."""
     if owner:
         change = from_answer.subscription_change(answer, truth.asked_at)
         mirror.record_change(db, owner, change, at=answer.updated_at, now=truth.asked_at)
@@ -149,11 +152,11 @@ def _hand_over(db: Database, truth: Truth, answer: Subscription, owner: str) -> 
 
 
 def _keep_or_end_unknown(db: Database, truth: Truth, row: Refreshable, *, replaced: bool) -> bool:
-    """Whether a live subscription that Commet does not know keeps giving access.
+    """Returns whether a live subscription that Commet does not know still gives access.
 
-    It does until its paid period ends, and is canceled after that, or once it is `replaced` by one
-    that Commet knows. An API key of the wrong organization knows no subscription at all, and must
-    not lock everybody out at once.
+    It does until its paid period ends. It is canceled after that, or once it is `replaced` by a
+    subscription that Commet knows. It is not canceled at once, because with an API key of the wrong
+    organization Commet knows no subscription at all, and that must not lock everybody out.
     """
     over = replaced or (row.period_end or row.changed_at + _GRACE) <= truth.asked_at
     if row.is_live and over:
@@ -167,7 +170,7 @@ def _keep_or_end_unknown(db: Database, truth: Truth, row: Refreshable, *, replac
 def _unless_unknown(
     ask: Callable[[str, Deadline], Answer], of: str, deadline: Deadline
 ) -> Answer | None:
-    """The answer, or None where Commet knows no such customer or subscription."""
+    """Returns the answer; None if Commet knows no such customer or subscription."""
     try:
         return ask(of, deadline)
     except CommetRefused as error:
@@ -180,8 +183,8 @@ def _features(commet: Commet, user_id: str, deadline: Deadline) -> list[FeatureA
     try:
         return commet.feature_access(user_id, deadline)
     except CommetRefused as error:
-        # Commet does not document with which code it says that a customer has no features. 402 and
-        # 404 are read as that. Other refusals, of our key or our request, say nothing about the
+        # Commet does not document the code by which it says that a customer has no features. 402
+        # and 404 are read as that. Other refusals concern our key or our request, and not the
         # customer.
         if error.commet_status in (402, 404):
             return []

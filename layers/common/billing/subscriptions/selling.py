@@ -1,9 +1,9 @@
 """Which plans are sold, and in which currency.
 
-Sold are those whose features can all be used through this project.
+A plan is sold if all its features can be used through this project.
 
-A credits or balance plan sells a pool that nothing here draws on, and a seat or a quota cannot be
-set here. Whoever bought such a plan would pay for what they cannot use.
+A credits or balance plan sells a pool that this project never uses, and seats and quotas cannot be
+set here. A user with such a plan would pay for something that cannot be used.
 """
 
 from collections.abc import Collection
@@ -15,9 +15,9 @@ _TYPES = ("usage", "boolean")
 
 
 def unsupported(plan: Plan) -> str | None:
-    """What the plan has that is not supported: a consumption model or a type of feature.
+    """Returns what the plan has that is not supported: a consumption model or a type of feature.
 
-    Returns None for a plan that is sold. A feature that is not enabled does not count.
+    Returns None for a plan that is sold. Features that are not enabled do not count.
     """
     if plan.consumption_model not in _MODELS:
         return plan.consumption_model
@@ -30,9 +30,9 @@ def unsupported(plan: Plan) -> str | None:
 
 
 def unoffered(plans: Collection[Plan], charged: Collection[tuple[str, str]]) -> set[str]:
-    """The currencies in which Commet charges plans that do not list a price in them.
+    """Returns the currencies in which Commet charges plans that list no price in them.
 
-    `charged` has ids of plans, each with a currency. A plan that is not in `plans` tells nothing.
+    `charged` has ids of plans, each with a currency. Ids that are not in `plans` are ignored.
     """
     listed = {
         plan.id: {each.currency.lower() for price in plan.prices for each in price.regional_prices}
@@ -46,23 +46,23 @@ def unoffered(plans: Collection[Plan], charged: Collection[tuple[str, str]]) -> 
 def base_currency(
     plans: Collection[Plan], charged: Collection[tuple[str, str]], configured: str
 ) -> str:
-    """The currency of the plans' plain prices, which Commet does not name.
+    """Returns the currency of the plans' plain prices, which Commet does not name.
 
-    It is the one in which Commet charges a plan that lists no price in it; `configured` while
-    Commet has charged nobody so, or in several such currencies.
+    It is the currency in which Commet charges a plan that lists no price in that currency. It is
+    `configured` while Commet has charged nobody in this way, or in several such currencies.
     """
     found = unoffered(plans, charged)
     return next(iter(found)) if len(found) == 1 else configured
 
 
 def price_in(price: PlanPrice, currency: str) -> int | None:
-    """The plan's price that is listed in this currency, in minor units; None if there is none."""
+    """Returns the plan's listed price in this currency, in minor units; None if there is none."""
     listed = (each.price for each in price.regional_prices if each.currency.lower() == currency)
     return next(listed, None)
 
 
 def overage_in(feature: PlanFeature, currency: str) -> int | None:
-    """The price of overage that is listed in this currency, in the rate scale; None if none is."""
+    """Returns the listed price of overage in this currency, in the rate scale; None if none is."""
     listed = (
         each.overage_unit_price
         for each in feature.regional_prices
