@@ -140,8 +140,9 @@ class DebtOpened(Data):
 class DebtClosed(DebtOpened):
     """The user does not owe it any more."""
 
-    ended_by: Literal["paid", "collected", "forgiven", "withdrawn"] = Field(
-        description="How it ended.", examples=["paid"]
+    ended_by: Literal["paid", "collected", "forgiven", "withdrawn", "moved"] = Field(
+        description="How it ended. `moved`: the person came back, and the new user owes it.",
+        examples=["paid"],
     )
 
 

@@ -18,6 +18,7 @@ from billing.credentials.secrets import Secrets
 from billing.database.connection import Database
 from billing.deadline import Deadline
 from billing.errors import InvalidRequest, NotFound, Unauthenticated
+from billing.events import log
 from billing.subscriptions import from_webhook, inbox
 from billing.usage import accepting
 from billing.usage.accepting import UsageEvent
@@ -572,6 +573,35 @@ class TestComingBack:
         started = customer.checkout()
         assert started.status == 201
         assert started.json["subscription"]["id"] != customer.subscription
+
+    def test_the_count_of_events_goes_on(self, customer: Customer, db: Database) -> None:
+        """A receiver keeps the largest sequence: it must not take the new user's events for old."""
+        customer.erase()
+        customer.run()
+        customer.hear()
+        log.place(db)
+        before = db.value("select max(sequence) from outgoing_event where user_id = %s", [GIVEN])
+        later(6)
+        assert put().status == 201
+        log.place(db)
+        [registered] = log.after(db, 0, 10, None, GIVEN)
+        assert (registered.type, registered.sequence) == ("user.registered", before + 1)
+
+    def test_its_events_leave_under_its_id_first(self, customer: Customer, db: Database) -> None:
+        """Else the product would hear of the erasure of somebody whom it does not know."""
+        db.execute(
+            "insert into event_endpoint (id, slot, url, description)"
+            " values ('ep_' || repeat('a', 24), 1, 'https://a.example/hooks', '')"
+        )
+        customer.erase()
+        customer.run()
+        customer.hear()
+        later(6)
+        assert put().code == "being_erased"  # no run has placed the events yet
+        log.place(db)
+        assert put().code == "being_erased"  # the endpoint has not got them yet
+        db.execute("update event_delivery set state = 'sent', ended_at = now()")
+        assert put().status == 201
 
     def test_with_a_large_ledger(
         self, customer: Customer, db: Database, monkeypatch: pytest.MonkeyPatch

@@ -7,7 +7,7 @@ select erase_user(%(user_id)s, %(asked)s)
 select exists (
     select from erasure e
     join users u on u.id = e.user_id
-    where e.user_id = %(user_id)s and (
+    where e.user_id = %(user_id)s and are_events_out(e.user_id) and (
         e.renamed_at < now() - interval '5 hours'
         -- Commet was never asked for a customer.
         or (u.commet_customer_id is null and u.customer_requested_at is null)

@@ -42,6 +42,7 @@ update erasure set renamed_at = now() where user_id = %(user_id)s
 -- name: is_closed
 select (
     e.ended_at < now() - interval '1 day' and e.renamed_at < now() - interval '1 day'
+    and are_events_out(e.user_id)
     and not exists (
         select from usage_delivery d
         where d.user_id = e.user_id and d.state <> 'sent'

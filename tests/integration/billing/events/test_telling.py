@@ -14,6 +14,8 @@ from billing.deadline import Deadline
 from billing.events import log, telling
 from billing.subscriptions import inbox, mirror
 from billing.subscriptions.changes import AllowancePeriod, Change
+from billing.usage.accepting import UsageEvent, accept
+from billing.usage.rules import Rules
 from local.openapi.event_types import MODELS
 from tests.integration.billing.conftest import NOW, START, after
 from tests.integration.billing.events.users import add_user
@@ -118,6 +120,31 @@ class TestAccess:
         assert kinds(db, "access.granted", "access.ended") == [
             "access.granted", "access.ended", "access.granted",
         ]  # fmt: skip
+
+    def test_who_comes_back_with_everything_used_up_gets_access_again(self, db: Database) -> None:
+        """Commet says "not allowed" also when what is included is used up."""
+        full = FEATURE | {"overage_enabled": False, "unit_price": None, "allowed": False}
+        change(db, features=[full | {"allowed": True}])
+        change(db, 1, status="paused")
+        change(db, 2, features=[full])
+        assert kinds(db, "access.granted", "access.ended") == [
+            "access.granted", "access.ended", "access.granted",
+        ]  # fmt: skip
+
+    def test_a_plan_that_bills_overage_and_is_not_allowed_gives_none(self, db: Database) -> None:
+        change(db, features=[FEATURE | {"allowed": False}])
+        assert kinds(db, "access.granted") == []
+
+    def test_late_usage_in_a_period_that_goes_on_tells_thresholds(self, db: Database) -> None:
+        """Access has ended, and what occurred before is still booked in the open period."""
+        change(db)
+        change(db, 60, status="paused")
+        late = UsageEvent(USER, "storage", Decimal(90), "late", occurred_at=after(minutes=30))
+        rules = Rules(frozenset({"active"}), ceilings={"usd": None}, at_once={"usd": None})
+        [verdict] = accept(db, [late], rules=rules, now=after(minutes=70))
+        assert verdict.status == "accepted"
+        assert db.value("select closed_at is null from usage_period") is True
+        assert kinds(db, "usage.threshold_reached") == ["usage.threshold_reached"]
 
     def test_a_checkout_that_is_not_paid_tells_nothing(self, db: Database) -> None:
         change(db, status="pending_payment", features=[])
@@ -353,6 +380,27 @@ class TestDebts:
         self.owe(db, None)
         db.execute("update debt set amount = 0, ended_at = %s, ended_by = 'withdrawn'", [NOW])
         assert kinds(db) == []
+
+    def test_a_debt_whose_amount_changes_is_told_again(self, db: Database) -> None:
+        self.owe(db, Decimal(5))
+        db.execute("update debt set amount = 50")
+        db.execute("update debt set ended_at = %s, ended_by = 'paid'", [NOW])
+        assert [(kind, about["amount"]) for kind, about in events(db)] == [
+            ("debt.opened", "5"), ("debt.opened", "50"), ("debt.closed", "50"),
+        ]  # fmt: skip
+
+    def test_a_debt_goes_with_the_person(self, db: Database) -> None:
+        """Both users' events say so; an id that is replaced is no other user."""
+        heir = add_user(db, "usr_heir")
+        self.owe(db, Decimal(5))
+        db.execute("select move_debts(%s, %s)", [USER, heir])
+        assert [(kind, about.get("ended_by")) for kind, about in events(db)] == [
+            ("debt.opened", None), ("debt.closed", "moved"),
+        ]  # fmt: skip
+        log.place(db)
+        assert [each.type for each in log.after(db, 0, 10, None, heir)] == ["debt.opened"]
+        db.execute("update users set id = 'usr_renamed' where id = %s", [heir])
+        assert log.place(db) == 0
 
     def test_a_debt_that_is_owed_again_is_told_again(self, db: Database) -> None:
         self.owe(db, Decimal(3))

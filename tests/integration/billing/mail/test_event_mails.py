@@ -107,6 +107,19 @@ def mails(db: Database) -> list[tuple[str, str, str]]:
 
 
 class TestWhatIsSent:
+    def test_nobody_is_asked_for_a_payment_that_was_made_up_for(self, db: Database) -> None:
+        """The news of both arrived together, or the later one first."""
+        for user, outcome in (("usr_ana", "recovered"), ("usr_bea", None)):
+            own_account(db, user)
+            db.execute(
+                "insert into payment_trouble (user_id, kind, about, opened_at, changed_at, outcome)"
+                " values (%s, 'failed_payment', 'inv_1', now(), now(), %s)",
+                [user, outcome],
+            )
+            emit(db, user, "payment_failed")
+        log.place(db)
+        assert [user for user, *_ in mails(db)] == ["usr_bea"]
+
     @pytest.mark.parametrize("kind", EVENTS)
     def test_each_kind_comes_from_its_event(self, db: Database, kind: str) -> None:
         own_account(db)

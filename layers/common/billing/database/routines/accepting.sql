@@ -344,6 +344,9 @@ begin
                     v_used := v_used || r.used;
                     v_withheld := v_withheld || r.withheld;
                     v_settled := v_settled || null::timestamptz;
+                    -- The thresholds of this period are always compared.
+                    v_look_at := v_look_at || 0::numeric;
+                    v_spend_look_at := v_spend_look_at || 0::numeric;
                     v_places := jsonb_build_object(
                         concat_ws(':', 'first', p_users[v_pair], r.period), cardinality(p_users)
                     ) || v_places || jsonb_build_object(v_place, cardinality(p_users));
@@ -560,8 +563,7 @@ begin
         );
     end if;
 
-    -- v_look_at and v_spend_look_at have no elements for the pairs that were added for ended
-    -- periods. So no threshold of an ended period is reported.
+    -- Of a period that is closed, both routines tell nothing.
     if v_any_accepted then
         for i in 1 .. cardinality(v_look_at) loop
             if v_totals[i] >= v_look_at[i] and v_totals[i] > v_used[i] then

@@ -235,7 +235,8 @@ begin
         -- Sixty days may pass before everything of the user has ended at Commet.
         due_at = case when ended_at is null or renamed_at is null
                       then now() + interval '1 hour' end,
-        given_sha256 = case when p_user <> v_new then sha256(convert_to(p_user, 'UTF8')) end
+        given_sha256 = case when p_user <> v_new then sha256(convert_to(p_user, 'UTF8')) end,
+        last_sequence = coalesce((select t.sequence from told t where t.user_id = v_new), 0)
     where user_id = v_new;
     update remembered r set
         had_trial = had_trial_before(r), free_until = free_until_of(r),
@@ -247,6 +248,26 @@ begin
     ));
     return true;
 end
+$$;
+
+-- Returns whether all outgoing events of a user have left under the user's id: they have a place,
+-- are on the bus, and no endpoint waits for one. Events older than four days count as left, because
+-- an endpoint gets an event for three days.
+create or replace function are_events_out(p_user text) returns boolean
+language sql stable as $$
+    select not exists (
+            select from event_delivery d
+            where d.user_id = p_user and d.state = 'pending'
+              and d.waits_since > now() - interval '4 days'
+        )
+        and not exists (
+            select from outgoing_event e
+            where e.user_id = p_user and e.inserted_at > now() - interval '4 days'
+              and case when e.place is null
+                  then exists (select from event_endpoint q where q.disabled_at is null)
+                      or exists (select from event_bus)
+                  else e.place > (select b.place from event_bus b) end
+        )
 $$;
 
 -- Returns whether a user owes something, or may owe something later, because of a dispute, an

@@ -39,7 +39,12 @@ language sql stable as $$
         select 'payment_failed', jsonb_build_object(
             'amount', p_event.data->>'amount', 'currency', p_event.data->>'currency'
         )
-        where p_event.type = 'payment.failed'
+        -- Nobody is asked to make up for a payment that was made meanwhile.
+        where p_event.type = 'payment.failed' and not exists (
+            select from payment_trouble t
+            where t.user_id = p_event.user_id and t.kind = 'failed_payment'
+              and t.about = p_event.data->>'invoice_id' and t.outcome is not null
+        )
         union all
         select 'trial_ending', jsonb_build_object(
             'plan', p_event.data->>'plan', 'date', p_event.data->>'trial_ends_at'

@@ -13,7 +13,7 @@ language sql stable as $$
     ))
 $$;
 
--- Returns whether the user may use metered features at p_now, by the rules of usage_standing for
+-- Returns whether the user may use what the plan has at p_now, by the rules of usage_standing for
 -- any feature. Null while that is not certain: Commet has not said what follows a known end, or has
 -- not sent the entitlements or the period yet.
 create or replace function has_access(p_user text, p_now timestamptz) returns boolean
@@ -24,12 +24,10 @@ language sql stable as $$
         when not gives_access(s.status) then false
         when e.ends_at <= p_now - interval '1 day' then false
         when e.ends_at <= p_now then null
-        when not exists (
-            select from entitlements n where n.user_id = p_user and n.allowed
-        ) then null
+        when not exists (select from granted_features(p_user, p_now)) then null
         -- A plan without metered features has no period.
         when exists (
-            select from entitlements n where n.user_id = p_user and n.allowed and n.type = 'usage'
+            select from granted_features(p_user, p_now) as g (type) where g.type = 'usage'
         ) and not exists (
             select from usage_period p where p.user_id = p_user and p.closed_at is null
         ) then null
@@ -40,6 +38,29 @@ language sql stable as $$
     left join lateral known_end(
         s.status, s.cancel_at_period_end, s.period_end, s.trial_ends_at
     ) as e (ends_at) on true
+$$;
+
+-- Returns the types of the features that the user's plan grants, by the rule of usage_standing.
+-- Commet says "not allowed" also when the included quantity is used up. The plan then has the
+-- feature, unless it bills overage.
+create or replace function granted_features(p_user text, p_now timestamptz)
+returns table (type text)
+language sql stable as $$
+    select n.type
+    from entitlements n
+    left join current_subscription s on s.user_id = n.user_id
+    left join users u on u.id = n.user_id
+    left join lateral known_end(
+        s.status, s.cancel_at_period_end, s.period_end, s.trial_ends_at
+    ) as e (ends_at) on true
+    where n.user_id = p_user and (
+        n.allowed or (
+            n.included > 0 and not n.unlimited and not (
+                n.overage_enabled and s.status = 'active' and s.billing_interval is not null
+                and (e.ends_at <= p_now) is not true and not u.has_dispute and not u.has_debt
+            )
+        )
+    )
 $$;
 
 -- Returns the user's subscription in the form in which events show it. Null if the user has no
@@ -256,11 +277,23 @@ for each row
 when (new.kind in ('failed_payment', 'refund', 'dispute') and new.known_at <> '{}')
 execute function tell_payment();
 
--- Emits an event when a debt is owed, once its amount is known, and an event when it is not owed
--- any more.
+-- Emits an event when a debt is owed, once its amount is known; again when the amount has changed;
+-- and an event when it is not owed any more. If the person came back (move_debts), the debt has
+-- ended for the erased user and is owed by the new one.
 create or replace function tell_debt() returns trigger
 language plpgsql as $$
 begin
+    if tg_op = 'UPDATE' and old.user_id <> new.user_id then
+        if not exists (select from users u where u.id = old.user_id) then
+            return null;  -- the user has another id, and the debt is still the user's
+        end if;
+        perform emit_event(
+            old.user_id, 'debt.closed', now(), jsonb_build_object(
+                'debt', old.id, 'kind', old.kind, 'amount', trim_scale(old.amount)::text,
+                'currency', old.currency, 'ended_by', 'moved'
+            )
+        );
+    end if;
     perform emit_event(
         new.user_id,
         case when new.ended_at is null then 'debt.opened' else 'debt.closed' end,
@@ -284,9 +317,10 @@ create or replace trigger tell_changed_debt
 after update on debt
 for each row
 when (
-    -- The debt's amount has become known, or the debt is open again.
+    -- The debt's amount is known, or is another one, or the debt is open again, or somebody else's.
     (new.amount > 0 and new.ended_at is null
-     and (coalesce(old.amount, 0) = 0 or old.ended_at is not null))
+     and (old.amount is distinct from new.amount or old.ended_at is not null
+          or old.user_id <> new.user_id))
     or (old.amount > 0 and old.ended_at is null and new.ended_at is not null)
 )
 execute function tell_debt();
@@ -392,10 +426,17 @@ $$;
 
 -- Users ------------------------------------------------------------------------------------------
 
--- Runs as the owner of the tables, because the role that signs people up may not write events.
+-- Runs as the owner of the tables, because the role that signs people up may not write events. If
+-- the id was that of an erased user, the count of events goes on where it was: a receiver that keeps
+-- the largest sequence of each user would pass over events that begin at 1 again.
 create or replace function tell_registered() returns trigger
 language plpgsql security definer set search_path = pg_catalog, public, pg_temp as $$
 begin
+    insert into told (user_id, sequence)
+    select new.id, max(e.last_sequence) from erasure e
+    where e.given_sha256 = sha256(convert_to(new.id, 'UTF8'))
+    having max(e.last_sequence) > 0
+    on conflict (user_id) do nothing;
     perform emit_event(new.id, 'user.registered', coalesce(new.verified_at, new.created_at), '{}');
     return null;
 end

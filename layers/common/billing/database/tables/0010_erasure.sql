@@ -31,6 +31,9 @@ create table erasure (
     done_key     text collate "C" not null default '',
     done_feature text collate "C" not null default '',
     given_sha256 bytea,                    -- of the replaced id: finds late webhooks
+    -- The sequence of the newest outgoing event under the replaced id. If the id is registered
+    -- again, the count goes on after it.
+    last_sequence bigint not null default 0,
     -- The account with which the person came back. Debts that become known later belong to it.
     heir         text collate "C"
 );
