@@ -30,8 +30,9 @@ from billing.errors import (
 _sql = Statements(__file__)
 
 TOKEN_PREFIX = "ses_"  # noqa: S105 - the beginning of every token, not a secret
-# How the ids of this project and of Commet begin. A user with such an id could be taken for
-# somebody else where ids of several kinds are looked up: customers of webhooks, and `show`.
+# The prefixes of ids of this project and of Commet. Some code looks up ids of several kinds
+# (customers of webhooks, and `show`). A user with such an id could be taken for somebody else
+# there.
 RESERVED_PREFIXES = (
     *("usr_", "ses_", "sess_", "act_", "svc_", "chg_"),
     *("cus_", "sub_", "pln_", "pp_", "ftr_", "inv_", "txn_", "pay_", "evt_", "whe_", "whev_"),
@@ -54,7 +55,7 @@ class User:
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A session that was just opened. `id` names it in the user's list; only `token` uses it."""
+    """A session that was just opened. `id` names it in the user's list; only `token` opens it."""
 
     id: str
     token: str
@@ -63,7 +64,7 @@ class Session:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a session begins: what the device is called, and what is stored of its network."""
+    """Where a session begins: the name of the device, and the stored form of its network."""
 
     device: str | None = None
     network: str | None = None
@@ -82,10 +83,10 @@ def sign_up(
     origin: Origin = NOWHERE,
     person: bytes | None = None,
 ) -> tuple[User, Session]:
-    """A new unverified account and its first session. Queues the mail that proves the address.
+    """Creates an unverified account and its first session. Queues the mail that proves the address.
 
-    `person` says who it is to an account that was erased (accounts/people.py). Raises Conflict
-    `email_taken` where a verified account has the address.
+    `person` is a hash that says who the person is (accounts/people.py). An account that was erased
+    is recognised by it. Raises Conflict `email_taken` if a verified account has the address.
     """
     session = new_session(now)
     user = User(f"usr_{secrets.token_hex(12)}", email, name, is_unverified=True)
@@ -107,12 +108,12 @@ def sign_up(
 
 
 def email_taken() -> Conflict:
-    """The error to raise where a verified account has this email address."""
+    """Returns the error to raise if a verified account has this email address."""
     return Conflict("There is already an account with this email address.", code="email_taken")
 
 
 def email_unverified() -> Forbidden:
-    """The error to raise where an own account has to prove its address first."""
+    """Returns the error to raise if an own account has to prove its address first."""
     return Forbidden(
         "Confirm your email address first: open the link in the mail that we sent.",
         code="email_unverified",
@@ -128,9 +129,10 @@ def require_verified(user: User) -> None:
 def by_password(
     db: Database, *, email: str, password: str, verify: Callable[[str | None, str], bool]
 ) -> tuple[User, str]:
-    """The verified account with this address and password, and the stored hash.
+    """Returns the verified account with this address and password, and the stored hash.
 
-    Raises InvalidCredentials, whether the address is unknown, not proven, or the password wrong.
+    Raises InvalidCredentials in all other cases: the address is unknown or not proven, or the
+    password is wrong.
     """
     row = db.one(_sql["user_by_email"], {"email_key": email_address.key(email)})
     if not verify(row["password_hash"] if row else None, password) or row is None:
@@ -139,7 +141,7 @@ def by_password(
 
 
 def password_hash_of(db: Database, user_id: str) -> str | None:
-    """The stored hash of a user's password; None for a user without a password."""
+    """Returns the stored hash of a user's password; None for a user without a password."""
     found: str | None = db.value(_sql["password_of"], {"user_id": user_id})
     return found
 
@@ -153,10 +155,10 @@ def begin_session(
     *,
     person: bytes | None = None,
 ) -> Session:
-    """A new session of a verified account, whose password was just checked against the hash.
+    """Begins a session of a verified account. The caller has just checked the password's hash.
 
-    `person` is as in `sign_up`, and replaces what was written before. Raises InvalidCredentials
-    where the password has been changed meanwhile.
+    `person` is that of `sign_up`, and replaces the stored one. Raises InvalidCredentials if the
+    password was changed since that check.
     """
     session = new_session(now)
     params = {
@@ -172,17 +174,17 @@ def begin_session(
 
 
 def rehash(db: Database, user_id: str, *, old: str, new: str) -> None:
-    """Stores a new hash of the same password, unless the password has been changed meanwhile."""
+    """Stores a new hash of the same password, unless the password was changed meanwhile."""
     db.execute(_sql["rehash"], {"user_id": user_id, "old": old, "new": new})
 
 
 def is_known_network(db: Database, user_id: str, network: str | None) -> bool:
-    """Whether the account signed in from this network before."""
+    """Returns whether the account has signed in from this network before."""
     return bool(db.value(_sql["is_known_network"], {"user_id": user_id, "network": network}))
 
 
 def user_of_session(db: Database, token: str, now: datetime) -> User:
-    """The user of the session with this token.
+    """Returns the user of the session with this token.
 
     Raises Unauthenticated for an unknown token and for a session that has ended.
     """
@@ -202,7 +204,9 @@ def user_of_session(db: Database, token: str, now: datetime) -> User:
 
 
 def close_session(db: Database, token: str) -> None:
-    """Ends the session. An unknown token is no error: its session has ended already."""
+    """Ends the session. An unknown token is no error, because its session may have ended
+    already.
+    """
     db.execute(_sql["delete_session"], {"token_sha256": digest(token)})
 
 
@@ -219,10 +223,10 @@ def put_user(
 ) -> tuple[User, bool]:
     """Registers or updates a user of a product, who has no password here.
 
-    Returns the user, and whether the user is new. A user who signed up here keeps their own email
-    and name. The address is contact data: other users may have it too. `person` is as in `sign_up`.
-    Raises Conflict `being_erased` where the id is still an erased user's, and InvalidRequest for a
-    new user whose id could be taken for one of ours or of Commet's.
+    Returns the user, and whether the user is new. A user who signed up here keeps the own email and
+    name. The address is contact data, so several users may have it. `person` is that of `sign_up`.
+    Raises Conflict `being_erased` if an erased user still has the id, and InvalidRequest for a new
+    user whose id could be taken for an id of ours or of Commet's.
     """
     if _is_reserved(user_id) and db.one(_sql["user_by_id"], {"id": user_id}) is None:
         reserved = "Ids that begin so are this project's or the billing provider's."
@@ -255,9 +259,9 @@ def patch_user(
     clear_name: bool = False,
     by: Actor = trail.SOMEBODY,
 ) -> User:
-    """Changes the address or the name of a user of a product; None leaves them as they are.
+    """Changes the address or the name of a user of a product. A value of None changes nothing.
 
-    Raises NotFound `unknown_user` and Conflict `own_account` for a user who signed up here.
+    Raises NotFound `unknown_user`, and Conflict `own_account` for a user who signed up here.
     """
     params = {
         "id": user_id,
@@ -275,7 +279,7 @@ def patch_user(
 
 
 def user_by_id(db: Database, user_id: str) -> User:
-    """The user with this id; raises NotFound `unknown_user`."""
+    """Returns the user with this id. Raises NotFound `unknown_user`."""
     row = db.one(_sql["user_by_id"], {"id": user_id})
     if row is None:
         raise NotFound("There is no user with this id.", code="unknown_user")
@@ -287,7 +291,7 @@ def _is_reserved(user_id: str) -> bool:
 
 
 def new_session(now: datetime) -> Session:
-    """A session with a random id and token, which is not stored yet."""
+    """Returns a session with a random id and token. It is not stored yet."""
     return Session(
         id=f"sess_{secrets.token_hex(12)}",
         token=TOKEN_PREFIX + secrets.token_hex(32),
@@ -296,7 +300,7 @@ def new_session(now: datetime) -> Session:
 
 
 def session_row(session: Session, origin: Origin) -> Row:
-    """What is stored of a new session, as a statement's parameters."""
+    """Returns a new session as parameters for the statement that stores it."""
     return {
         "token_sha256": digest(session.token),
         "session_id": session.id,
@@ -307,7 +311,7 @@ def session_row(session: Session, origin: Origin) -> Row:
 
 
 def digest(token: str) -> bytes:
-    """The SHA-256 by which a session's token is stored."""
+    """Returns the SHA-256 of a session's token, under which the session is stored."""
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
 
 

@@ -7,7 +7,7 @@ select sign_up(
     %(person)s
 )
 
--- Only a verified account is found by its address.
+-- Finds only verified accounts by their address.
 -- name: user_by_email
 select u.id, u.email, u.name, false as is_unverified, p.hash as password_hash
 from users u
@@ -23,15 +23,15 @@ select id, email, name, is_unverified(users) as is_unverified
 from users
 where id = %(id)s and erased_at is null
 
--- Inserts or updates a user whom a backend registers. A backend changes neither the email nor the name
--- of a user who signed up here. No row for a user who is erased.
+-- Inserts or updates a user whom a backend registers. Of a user who signed up here, the backend
+-- changes neither email nor name. Returns no row if the user is erased.
 -- name: put_user
 with before as materialized (
     select email, name from users where id = %(id)s
 ), put as (
     insert into users as u (id, email, email_key, name, person, created_at)
     select %(id)s, %(email)s, %(email_key)s, %(name)s, %(person)s, %(now)s
-    -- Commet may still have this id for an erased user.
+    -- Commet may still use this id for an erased user.
     where not exists (
         select from erasure e
         join users o on o.id = e.user_id
@@ -52,7 +52,7 @@ select p.id, p.email, p.name, p.is_unverified, p.created, audit(p.id, case
 end)
 from put p left join before b on true
 
--- Changes a user of a product. No row for a user who signed up here.
+-- Changes a user of a product. Returns no row for a user who signed up here.
 -- name: patch_user
 with before as materialized (
     select email, name from users where id = %(id)s
@@ -84,8 +84,8 @@ select exists (
     select from known_networks where user_id = %(user_id)s and network = %(network)s
 )
 
--- The user of a session that has not ended. Moves the session's end ahead, but not more often than
--- touch_every: a write with every request would make the row a bottleneck.
+-- Returns the user of a session that has not ended, and extends the session. It extends at most
+-- once in touch_every, because a write with every request would make the row a bottleneck.
 -- name: use_session
 with good as (
     select s.token_sha256, s.user_id, s.created_at, s.last_seen_at, s.expires_at

@@ -1,7 +1,7 @@
 """The commands about addresses that an operator can give to `send_mail`.
 
-That function has the database role of sign-in. No other role may give an account another address:
-whoever has the address sets the password.
+`send_mail` has the database role that signs people in. No other role may give an account another
+address, because somebody who controls the address can set the password.
 """
 
 from collections.abc import Callable, Mapping
@@ -23,9 +23,10 @@ _LONGEST = 2000
 
 
 def obey(db: Database, command: Command, *, now: datetime) -> dict[str, Any]:
-    """Carries out `command`, whose name is in COMMANDS. It is written into the audit trail.
+    """Carries out `command`, whose name is in COMMANDS. Writes it into the audit trail.
 
-    Raises InvalidRequest for a field that is missing or wrong, and what the command itself raises.
+    Raises InvalidRequest for a field that is missing or wrong, and the errors of the command
+    itself.
     """
     name = command["command"]
     user, author, note = (_text(command, field) for field in ("user", "author", "note"))

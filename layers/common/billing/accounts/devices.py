@@ -1,6 +1,7 @@
-"""What a session's device is called in the list of sessions: its browser and system."""
+"""Names for devices in the list of sessions, made of browser and system."""
 
-# The first name that the text contains counts: Edge also says Chrome, and Chrome also says Safari.
+# The first name that the header contains counts: Edge's header also names Chrome, and Chrome's also
+# names Safari.
 _BROWSERS = (
     ("Edg", "Edge"),
     ("OPR/", "Opera"),
@@ -24,9 +25,9 @@ _SYSTEMS = (
 
 
 def label(user_agent: str) -> str | None:
-    """The device's name, such as "Firefox on Linux"; None for a program that we do not know.
+    """Returns the device's name, such as "Firefox on Linux"; None for an unknown program.
 
-    Nothing of the header itself is kept: it can tell one device from all others.
+    The header itself is not stored, because it may identify one device among all others.
     """
     browser = _first(_BROWSERS, user_agent)
     system = _first(_SYSTEMS, user_agent)

@@ -1,4 +1,4 @@
-"""Erases a user at once, as far as no call to Commet is needed; reconcile does the rest.
+"""Erases a user at once, except for what needs calls to Commet; reconcile does those.
 
 The rules are in `database/routines/erasing.sql`.
 """
@@ -12,17 +12,17 @@ from billing.errors import Conflict, NotFound
 
 _sql = Statements(__file__)
 
-# How many entries of the ledger one statement of the second step looks at.
+# How many ledger entries one statement of the second step reads.
 _AT_ONCE = 5000
 _MOST_STATEMENTS = 20
-# A statement takes five seconds at most, then the database ends it.
+# Time for one statement. The database ends a statement after five seconds.
 _STATEMENT_SECONDS = 6.0
-# For how long a request begins statements of the second step, and one statement more.
+# How long a request begins statements of the second step. The last one may end later.
 _REQUEST_SECONDS = 10.0
 
 
 def erase(db: Database, user_id: str, *, by: Actor) -> None:
-    """The first step of erasure. Never refused, may be repeated.
+    """Does the first step of erasure. It is never refused, and may be repeated.
 
     Raises NotFound `unknown_user`.
     """
@@ -32,12 +32,12 @@ def erase(db: Database, user_id: str, *, by: Actor) -> None:
 
 
 def make_way(db: Database, user_id: str, deadline: Deadline) -> None:
-    """Has an erased user give up the id that a product wants to use again, where that is safe.
+    """Frees the id of an erased user for a product that wants to use the id again, if that is safe.
 
-    It is safe five hours after Commet has taken another id for the customer: until then a webhook
-    with the old id may still come, and would be taken for one about the new user. Raises Conflict
-    `being_erased` before that, and where a large ledger takes more than ten seconds: the next
-    request then goes on.
+    It is safe five hours after Commet has taken another id for the customer. Until then a webhook
+    with the old id may arrive, and would be taken for one about the new user. Raises Conflict
+    `being_erased` before that time, and if a large ledger takes more than ten seconds: the next
+    request then continues.
     """
     if not db.value(_sql["may_make_way"], {"user_id": user_id}):
         raise being_erased()
@@ -46,10 +46,10 @@ def make_way(db: Database, user_id: str, deadline: Deadline) -> None:
 
 
 def replace(db: Database, user_id: str, deadline: Deadline) -> bool:
-    """The second step of erasure. Returns whether it is done.
+    """Does the second step of erasure. Returns whether it is done.
 
-    A large ledger takes several calls: each goes on where the last one ended. No statement is begun
-    that might not end before the deadline.
+    A large ledger takes several calls. Each call continues where the last one ended. No statement
+    is begun that might not end before the deadline.
     """
     for _ in range(_MOST_STATEMENTS):
         if deadline.remaining() < _STATEMENT_SECONDS:
@@ -61,7 +61,7 @@ def replace(db: Database, user_id: str, deadline: Deadline) -> bool:
 
 
 def being_erased() -> Conflict:
-    """The error to raise where an id is still that of an erased user."""
+    """Returns the error to raise if an erased user still has the id."""
     return Conflict(
         "The account with this id is being erased. Try again in some hours, or use another id.",
         code="being_erased",

@@ -1,7 +1,8 @@
 """Exports everything recorded about one user, as one JSON document.
 
-The document has a section for each kind of row. A large account takes several pages: each page goes
-on where the last one ended, in the order of the sections, and together the pages are the document.
+The document has a section for each kind of row. A large account takes several pages, in the order
+of the sections. Each page continues where the last one ended, and together the pages are the
+document.
 """
 
 import base64
@@ -20,14 +21,15 @@ from billing.errors import FieldError, InvalidRequest
 
 _sql = Statements(__file__)
 
-# Lambda answers with 6 MB at most; what is around the rows, and a row too many, fit beside these.
+# Lambda's answers have at most 6 MB. The JSON around the rows, and one row too many, fit into the
+# rest.
 MAX_BYTES = 4_000_000
 _AT_ONCE = 100
 # How many pages of one user may be read. A page costs some megabytes and dozens of statements.
 PAGES = Limit(100, timedelta(hours=1))
 _KEYS = 3
 
-# The statement of each section, and of how many columns its position is made.
+# For each section, its statement and the number of columns that make its position.
 SECTIONS: dict[str, tuple[str, int]] = {
     "account": (_sql["account"], 1),
     "password": (_sql["password"], 1),
@@ -100,9 +102,9 @@ class _Position:
 
 
 def page(db: Database, user_id: str, *, now: datetime, cursor: str | None = None) -> Page:
-    """A page of the export of a user.
+    """Returns a page of the export of a user.
 
-    Raises InvalidRequest for a cursor that no page returned, and TooManyRequests where the pages of
+    Raises InvalidRequest for a cursor that no page returned, and TooManyRequests if the pages of
     this hour are used up.
     """
     start = _Position.read(cursor) if cursor else _Position(next(iter(SECTIONS)))
@@ -130,7 +132,7 @@ def _rows(db: Database, user_id: str, position: _Position) -> list[dict[str, Any
     after = {f"after{n}": value for n, value in enumerate(position.key[:keys], 1)}
     try:
         return db.all(statement, {"user_id": user_id, "limit": _AT_ONCE, **after})
-    except DataError as error:  # a position with another text where a number belongs
+    except DataError as error:  # the cursor has a text where a number belongs
         raise InvalidRequest(
             errors=[FieldError("cursor", "invalid_cursor", "Send a next_cursor value unchanged.")]
         ) from error
@@ -141,7 +143,7 @@ def _padded(key: list[str]) -> tuple[str, ...]:
 
 
 def _plain(row: dict[str, Any]) -> dict[str, Any]:
-    """The row, with a webhook's bytes as the text that they are."""
+    """Returns the row with a webhook's bytes decoded as text."""
     payload = row.get("payload")
     if isinstance(payload, str) and payload.startswith("\\x"):
         row["payload"] = bytes.fromhex(payload[2:]).decode("utf-8", "replace")

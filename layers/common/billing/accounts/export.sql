@@ -1,5 +1,5 @@
--- Everything recorded about one user, section by section. Each statement returns rows after a position
--- (`key`), without what is a secret or a hash of one.
+-- Everything recorded about one user, section by section. Each statement returns the rows after a
+-- position (`key`), without secrets and hashes of secrets.
 
 -- name: account
 select array[t.id] as key, to_jsonb(t) - '{person}'::text[] as row
@@ -153,7 +153,7 @@ where t.user_id = %(user_id)s
 order by t.id
 limit %(limit)s
 
--- Measure and feature are one part of the position, which has three at most.
+-- Measure and feature are one part of the position, because a position has three parts at most.
 -- name: thresholds_reached
 select array[t.period::text, t.measure || ' ' || t.feature, t.mark] as key, to_jsonb(t) as row
 from threshold_reached t

@@ -1,7 +1,7 @@
-"""Users whom an identity provider brings: who they are here, and their contact.
+"""Users whom an identity provider brings.
 
-A user is who the issuer says by its subject, and appears with an id of ours when the first token
-comes. The address in a token is contact data: nobody is ever found by it.
+Issuer and subject of a token say who the user is. With the first token, a user with an id of ours
+is created. The address in a token is contact data: nobody is ever found by it.
 """
 
 import secrets
@@ -32,10 +32,10 @@ _name: TypeAdapter[str] = TypeAdapter(Name)
 
 
 def user_of(db: Database, identity: "Identity", now: datetime, *, by: Actor = SOMEBODY) -> User:
-    """The user of an identity, who appears with the first token.
+    """Returns the user of an identity. Creates the user with the first token.
 
-    An address or a name that could not be typed in here either is left out. `by` is the person, in
-    this request, for the audit trail. Raises Unauthenticated for a token that was issued before the
+    An address or a name that our own forms would refuse is left out. `by` is the person in this
+    request, for the audit trail. Raises Unauthenticated for a token that was issued before the
     person was erased.
     """
     email = _valid(_email, identity.email)
@@ -62,7 +62,7 @@ def user_of(db: Database, identity: "Identity", now: datetime, *, by: Actor = SO
 
 
 def find(db: Database, issuer: str, subject: str) -> User:
-    """The user whom the issuer calls so; raises NotFound `unknown_user`."""
+    """Returns the user with this issuer and subject. Raises NotFound `unknown_user`."""
     row = db.one(_sql["find"], {"issuer": issuer, "subject": subject})
     if row is None:
         raise NotFound(

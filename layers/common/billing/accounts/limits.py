@@ -26,12 +26,12 @@ class Limit:
     window: timedelta
 
     def window_start(self, now: datetime) -> datetime:
-        """The begin of the window that `now` is in."""
+        """Returns the start of the window that contains `now`."""
         return now - (now - _EPOCH) % self.window
 
 
 class Turn:
-    """One request under a limit: counted under `key` at most once, in the window of `now`."""
+    """One request under a limit. It is counted under `key` at most once, in the window of `now`."""
 
     def __init__(self, db: Database, key: str, limit: Limit, now: datetime) -> None:
         self._db = db
@@ -44,7 +44,7 @@ class Turn:
     def take(self) -> None:
         """Counts the request, unless it is counted already.
 
-        Raises TooManyRequests, and counts nothing, where the limit is used up. Requests at the same
+        If the limit is used up, counts nothing and raises TooManyRequests. Requests at the same
         moment are counted one after the other, so no more than `limit.count` pass.
         """
         if self._taken:
@@ -65,7 +65,7 @@ class Turn:
 
 
 class Calling(Protocol):
-    """Counts the calls that it has made."""
+    """A client that counts the calls it has made."""
 
     sent: int
 
@@ -74,9 +74,9 @@ class Calling(Protocol):
 def counted(
     db: Database, key: str, limit: Limit, *, now: datetime, calling: Calling
 ) -> Iterator[None]:
-    """Counts one request, unless the call budget ended before `calling` made a call.
+    """Counts one request, but not if the call budget ended before `calling` made a call.
 
-    Raises TooManyRequests where the limit is used up.
+    Raises TooManyRequests if the limit is used up.
     """
     turn = Turn(db, key, limit, now)
     turn.take()
@@ -90,6 +90,6 @@ def counted(
 
 
 def too_many(end: datetime, now: datetime) -> TooManyRequests:
-    """The error of a limit whose window ends at `end`. `retry_after` is the seconds until then."""
+    """Returns the error for a limit whose window ends at `end`, in `retry_after` seconds."""
     seconds = max(1, int((end - now).total_seconds()))
     return TooManyRequests("There were too many attempts. Try again later.", retry_after=seconds)

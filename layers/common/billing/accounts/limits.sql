@@ -1,5 +1,5 @@
--- Counts one use of the key in this window. Returns no row, and changes nothing, where the limit is
--- used up. The insert locks the key's row, so uses at the same moment wait for each other.
+-- Counts one use of the key in this window. If the limit is used up, changes nothing and returns no
+-- row. The insert locks the key's row, so uses at the same moment run one after the other.
 -- name: take
 insert into attempts as a (key, window_start, count)
 values (%(key)s, %(window_start)s, 1)

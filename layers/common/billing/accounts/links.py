@@ -1,7 +1,7 @@
-"""What links in mails do: prove an address, set a new password, sign in.
+"""The actions of links in mails: prove an address, set a new password, sign in.
 
-A link does something once, and until it ends. Opening it does nothing, because programs that scan
-mails open links: the page behind a link sends its token in a POST.
+A link works once, and until it expires. Only opening it does nothing, because programs that scan
+mails open links: the page behind a link sends the link's token in a POST.
 """
 
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ class Linked:
 
 
 class Links:
-    """Sends links and carries out what they are for. `app_secret` is what tokens are made with."""
+    """Sends links and carries out their actions. Tokens are made with `app_secret`."""
 
     def __init__(self, db: Database, app_secret: str, people: People) -> None:
         self._db = db
@@ -43,11 +43,13 @@ class Links:
         self._people = people
 
     def send_verification(self, user_id: str, now: datetime) -> None:
-        """Sends the link that proves an address again. Nothing happens for a verified account."""
+        """Sends the link that proves an address again. Does nothing for a verified account."""
         self._send(user_id, "verify_email", now)
 
     def send_sign_in(self, user_id: str | None, now: datetime) -> None:
-        """Sends a link to sign in to a verified account. None: to nobody, in the same time."""
+        """Sends a link to sign in to a verified account. None: sends nothing, but takes the
+        same time.
+        """
         self._send(user_id, "sign_in", now)
 
     def send_to_next(self, user_id: str, email: str, now: datetime) -> None:
@@ -64,29 +66,29 @@ class Links:
         self._db.execute(_sql["forgot_password"], params | {"asked": asked})
 
     def proving(self, token: str, now: datetime) -> Linked:
-        """The account whose address a link proves. Raises Conflict `link_expired`."""
+        """Returns the account whose address a link proves. Raises Conflict `link_expired`."""
         return self._linked(token, _PROVING, now)
 
     def prove(self, linked: Linked, now: datetime) -> User:
-        """Proves the address, and returns the account with it.
+        """Proves the address. Returns the account with the proven address.
 
         The caller has made sure that the account's owner asks. Raises Conflict `link_expired`, and
-        `email_taken` where another account proved to have the address first.
+        `email_taken` if another account proved to have the address first.
         """
         params = {**self._of(linked), "now": now}
         _raise(self._db.value(_sql["prove_address"], params | _request()))
         return accounts.user_by_id(self._db, linked.user_id)
 
     def resetting(self, token: str, now: datetime) -> Linked:
-        """The account whose password a link resets. Raises Conflict `link_expired`."""
+        """Returns the account whose password a link resets. Raises Conflict `link_expired`."""
         return self._linked(token, ["reset_password"], now)
 
     def reset_password(
         self, linked: Linked, password_hash: str, now: datetime, network: str | None
     ) -> None:
-        """Sets the password and proves the address. All sessions and other links end.
+        """Sets the password and proves the address. Ends all sessions and all other links.
 
-        Raises Conflict `link_expired`, and `email_taken` as `prove`.
+        Raises Conflict `link_expired`, and `email_taken` like `prove`.
         """
         params = {
             **self._of(linked),
@@ -97,7 +99,7 @@ class Links:
         _raise(self._db.value(_sql["reset_password"], params | _request()))
 
     def sign_in(self, token: str, now: datetime, origin: Origin) -> tuple[User, Session]:
-        """The account that a link signs in to, and a session. Raises Conflict `link_expired`."""
+        """Signs in by a link. Returns the account and a session. Raises Conflict `link_expired`."""
         linked = self._linked(token, ["sign_in"], now)
         session = accounts.new_session(now)
         params = {
@@ -118,7 +120,9 @@ class Links:
         return {"token_id": tokens.new_id(), "lasting": lasting, "now": now, **params}
 
     def _of(self, linked: Linked) -> dict[str, object]:
-        """The token, the account, and whose account it is by the address that got the link."""
+        """Returns parameters: the token, the account, and the person by the address that got
+        the link.
+        """
         person = self._people.of_address(linked.email)
         return {"token_id": linked.token_id, "user_id": linked.user_id, "person": person}
 
@@ -136,7 +140,9 @@ class Links:
 
 
 def _request() -> dict[str, str]:
-    """The name of one use of a link: `Database` may repeat the statement, which is one use."""
+    """Returns an id for one use of a link. `Database` may repeat the statement, which is one
+    use.
+    """
     return {"request": uuid4().hex}
 
 

@@ -1,4 +1,4 @@
--- What links in mails do.
+-- The actions of links in mails.
 
 -- name: send_to_account
 select send_token(
@@ -18,7 +18,7 @@ where u.id = %(user_id)s and u.own_account and u.erased_at is null
 -- name: forgot_password
 select forgot_password(%(email_key)s, %(token_id)s, %(lasting)s, %(now)s, %(asked)s)
 
--- The account of a token that was neither used nor has expired, and its password's hash.
+-- Returns the account of a token that was neither used nor has expired, and its password's hash.
 -- name: account_of
 select t.user_id, t.purpose, t.email, p.hash as password_hash
 from account_tokens t

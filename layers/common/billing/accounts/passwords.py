@@ -1,4 +1,4 @@
-"""Passwords, hashed with argon2id. Their length is checked by `billing.http.shapes`.
+"""Passwords, hashed with argon2id. `billing.http.shapes` checks their length.
 
 Sources: OWASP Password Storage Cheat Sheet (19 MiB, 2 passes, 1 lane) and NIST SP 800-63B.
 """
@@ -16,8 +16,9 @@ _SHORTEST_WORD = 3
 
 _hasher = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
 
-# With an unknown email, the password is checked against this hash, so that the answer takes as long
-# as with a known one. It is the hash of 200 random digits, longer than any password we accept.
+# If the email is unknown, the password is checked against this hash, so that the answer takes as
+# long as for a known email. It is the hash of 200 random digits, longer than any password we
+# accept.
 _NOBODY = (
     "$argon2id$v=19$m=19456,t=2,p=1$qpguGHwrNlYr5ha5mr/FYQ"
     "$fMhT672CN3OAUAdfLsMXV9OLYjsWrL7cJmzx9iS7+Gg"
@@ -25,10 +26,10 @@ _NOBODY = (
 
 
 def hash_password(password: str, *, email: str, product: str = "") -> str:
-    """The hash to store, with salt and parameters.
+    """Returns the hash to store, with salt and parameters.
 
-    Raises InvalidRequest for a common password, and for one that is little more than the address,
-    a part of it, or the product's name.
+    Raises InvalidRequest for a common password, and for one that is little more than the address, a
+    part of it, or the product's name.
     """
     normal = _normal(password)
     if len(normal) < SHORTEST:
@@ -41,7 +42,7 @@ def hash_password(password: str, *, email: str, product: str = "") -> str:
 
 
 def verify_password(stored: str | None, password: str) -> bool:
-    """Whether the password matches the stored hash. Takes as long where `stored` is None."""
+    """Returns whether the password matches the stored hash. Takes as long if `stored` is None."""
     try:
         _hasher.verify(stored or _NOBODY, _normal(password))
     except (VerificationError, InvalidHashError):
@@ -50,20 +51,22 @@ def verify_password(stored: str | None, password: str) -> bool:
 
 
 def rehashed(stored: str, password: str) -> str | None:
-    """A new hash of a password that was just verified; None where `stored` has today's parameters.
+    """Returns a new hash of a password that was just verified; None if `stored` has today's
+    parameters.
 
-    The rules for new passwords are not applied: the user has the password already.
+    The rules for new passwords do not apply, because the user has this password already.
     """
     return _hasher.hash(_normal(password)) if _hasher.check_needs_rehash(stored) else None
 
 
 def _normal(password: str) -> str:
-    # One keyboard sends an accent composed, another one apart: the password is the same.
+    # Some keyboards send an accented letter as one character, others as two. Both are the same
+    # password.
     return unicodedata.normalize("NFKC", password)
 
 
 def _letters(text: str) -> str:
-    """The letters of a text. Digits and signs make a name no better password."""
+    """Returns the letters of a text. Digits and signs do not make a name a better password."""
     return "".join(each for each in _normal(text).lower() if each.isalpha())
 
 
@@ -81,7 +84,7 @@ def _refused(code: str, message: str) -> InvalidRequest:
 
 @cache
 def _common_passwords() -> frozenset[str]:
-    # Imported late: only a new password needs these 30,000 strings.
+    # Imported late, because only a new password needs these 30,000 strings.
     from zxcvbn.frequency_lists import FREQUENCY_LISTS
 
     return frozenset(FREQUENCY_LISTS["passwords"])

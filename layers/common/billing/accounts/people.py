@@ -1,9 +1,9 @@
-"""Says who a person is, so that an erased account is recognised when the person comes back.
+"""Hashes that say who a person is, so that a person who comes back after an erasure is recognised.
 
-What is stored is a keyed hash (HMAC). Without the key, which is not in the database, nobody can try
-addresses or ids until one fits. The key never changes: with another one nobody would be recognised.
-So it is a secret of its own, which outlives the stack. Users of an identity provider are known by a
-hash of its random subject (database/routines/identities.sql).
+A keyed hash (HMAC) is stored. The key is not in the database, so nobody can try addresses or ids
+until a hash fits. The key never changes, because nobody would be recognised with another key. So it
+is a secret of its own, which remains when the stack is deleted. Users of an identity provider are
+recognised by a hash of the random subject (database/routines/identities.sql).
 """
 
 import hashlib
@@ -19,11 +19,11 @@ class People:
         self._key = key.encode()
 
     def of_address(self, email: str) -> bytes:
-        """Of a person with an account here: every spelling of one address gives the same."""
+        """Returns the hash for an own account. Every spelling of one address has the same hash."""
         return self._hash("address", email_address.key(email))
 
     def of_product_id(self, user_id: str) -> bytes:
-        """Of a product's user, by the id that the product gave."""
+        """Returns the hash for a product's user, from the id that the product gave."""
         return self._hash("product", user_id)
 
     def _hash(self, *parts: str) -> bytes:

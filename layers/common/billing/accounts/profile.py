@@ -1,4 +1,4 @@
-"""What a user sees and changes of the own account, and what an operator changes of it."""
+"""The parts of an account that its user sees and changes, and those that an operator changes."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -26,7 +26,7 @@ class Account:
 
 
 def show(db: Database, user_id: str, now: datetime) -> Account:
-    """The account with this id; raises NotFound `unknown_user`."""
+    """Returns the account with this id. Raises NotFound `unknown_user`."""
     row = db.one(_sql["show"], {"user_id": user_id, "now": now})
     if row is None:
         raise NotFound("There is no user with this id.", code="unknown_user")
@@ -41,10 +41,10 @@ def rename(db: Database, user_id: str, name: str | None) -> None:
 def change_password(
     db: Database, user_id: str, *, old_hash: str, new_hash: str, token: str, now: datetime
 ) -> None:
-    """Sets the password, and ends all sessions but that of `token`.
+    """Sets the password, and ends all sessions except that of `token`.
 
-    `old_hash` is the stored hash of the password that the user typed. Raises InvalidCredentials
-    where the password has been changed meanwhile.
+    `old_hash` is the stored hash of the password that the user typed. Raises InvalidCredentials if
+    the password was changed meanwhile.
     """
     params = {
         "user_id": user_id,
@@ -58,9 +58,9 @@ def change_password(
 
 
 def verify_address(db: Database, user_id: str, email: str | None, now: datetime) -> None:
-    """Counts an address as proven, by an operator's word: `email`, or the account's own.
+    """Marks an address as proven, on the word of an operator: `email`, or the account's own.
 
-    Raises NotFound `unknown_user`; Conflict `not_an_own_account`, and `email_taken` where another
+    Raises NotFound `unknown_user`; Conflict `not_an_own_account`, and `email_taken` if another
     account has the address.
     """
     key = None if email is None else email_address.key(email)
@@ -87,5 +87,5 @@ def _raise(refused: str | None) -> None:
 
 
 def not_an_own_account() -> Conflict:
-    """The error to raise where only a user who signed up here can do something."""
+    """Returns the error to raise if an action is only for users who signed up here."""
     return Conflict("The user did not sign up here.", code="not_an_own_account")

@@ -24,13 +24,15 @@ class Listed:
 
 
 def of_user(db: Database, user_id: str, *, token: str, now: datetime) -> list[Listed]:
-    """The user's sessions that have not ended: that of `token`, then the last used first."""
+    """Returns the user's sessions that have not ended: first that of `token`, then by last use."""
     params = {"user_id": user_id, "token_sha256": accounts.digest(token), "now": now}
     return [Listed(**row) for row in db.all(_sql["of_user"], params)]
 
 
 def began_at(db: Database, token: str) -> datetime | None:
-    """When the session of this token began, by the functions' clock; None if there is none."""
+    """Returns when the session of this token began, by the functions' clock; None if there is
+    none.
+    """
     found: datetime | None = db.value(_sql["began_at"], {"token_sha256": accounts.digest(token)})
     return found
 
@@ -42,11 +44,11 @@ def end(db: Database, user_id: str, session_id: str) -> None:
 
 
 def end_others(db: Database, user_id: str, token: str) -> int:
-    """Ends all sessions of the user but that of `token`; returns how many."""
+    """Ends all sessions of the user except that of `token`. Returns how many."""
     params = {"user_id": user_id, "token_sha256": accounts.digest(token)}
     return len(db.all(_sql["end_others"], params))
 
 
 def end_all(db: Database, user_id: str) -> int:
-    """Ends all sessions of the user; returns how many."""
+    """Ends all sessions of the user. Returns how many."""
     return len(db.all(_sql["end_all"], {"user_id": user_id}))

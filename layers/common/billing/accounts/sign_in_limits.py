@@ -1,19 +1,20 @@
 """Limits how often anybody may try to sign in, to sign up, or to have mails sent.
 
 Attempts are counted in Postgres before a password is hashed, so a flood of attempts costs a row and
-no CPU. Networks and email addresses are stored as HMAC. While an attempt cannot be counted, nobody
-is signed in.
+no CPU. Networks and email addresses are stored as HMAC. If an attempt cannot be counted, nobody is
+signed in.
 
 Each limit has a fixed window:
 - by network: stops one machine from trying many accounts;
 - by network and account: stops one machine from guessing one password;
-- by account, generous: past it, every sign-in of the account takes a second longer, also with the
-  right password;
-- wrong passwords by account, over all networks: past it, a network from which the account never
-  signed in needs a link from a mail. Strangers can make a new network need the link, and cannot
-  lock the owner out.
+- by account, with a high limit: above it, every sign-in of the account takes a second longer, also
+  with the right password;
+- wrong passwords by account, over all networks: above it, a network from which the account never
+  signed in needs a link from a mail. Strangers can cause this, but cannot lock out the owner, who
+  signs in from a known network or by the link.
 
-An IPv6 address counts in two networks: its first 64 bits, and with WIDER as much its first 48.
+An IPv6 address counts in two networks: in its first 64 bits, and in its first 48 bits, for which
+the limit is WIDER times as high.
 """
 
 import hashlib
@@ -35,7 +36,8 @@ BY_ACCOUNT = Limit(100, timedelta(hours=1))
 ACCOUNT_DELAY = timedelta(seconds=1)
 FAILURES_OF_ACCOUNT = Limit(30, timedelta(days=1))
 MAILS_BY_ADDRESS = Limit(20, timedelta(minutes=5))
-# How many times as much as 64 bits the 48 bits around them may do: they may be one office.
+# How many times as many attempts a network of 48 bits may make as one of 64 bits, because a network
+# of 48 bits may be an office.
 WIDER = 4
 _HOUR = timedelta(hours=1)
 
@@ -54,7 +56,7 @@ class Attempts:
     def sign_in(self, address: str, email: str, now: datetime) -> timedelta:
         """Counts one sign-in. Returns how long to wait before the password is checked.
 
-        Raises TooManyRequests where a limit of this address is passed.
+        Raises TooManyRequests if a limit of this address is exceeded.
         """
         spelled = email_address.key(email)
         account = self._hash("account", spelled)
@@ -68,15 +70,15 @@ class Attempts:
         return ACCOUNT_DELAY if account in passed else timedelta()
 
     def sign_up(self, address: str, now: datetime) -> None:
-        """Counts one sign-up; raises TooManyRequests where the limit is passed."""
+        """Counts one sign-up. Raises TooManyRequests if the limit is exceeded."""
         self._refuse(self._passed(self._by_network("up", address, self._sign_ups), now), now)
 
     def mail(self, address: str, now: datetime) -> None:
-        """Counts one request for a mail; raises TooManyRequests where the limit is passed."""
+        """Counts one request for a mail. Raises TooManyRequests if the limit is exceeded."""
         self._refuse(self._passed(self._by_network("mail", address, MAILS_BY_ADDRESS), now), now)
 
     def failed(self, email: str, now: datetime) -> bool:
-        """Counts one wrong password. Returns whether it is the one that uses up the limit."""
+        """Counts one wrong password. Returns whether this one uses up the limit."""
         key = self._failures(email)
         (row,) = self._db.all(
             _sql["count_attempts"],
@@ -85,7 +87,7 @@ class Attempts:
         return bool(row["count"] == FAILURES_OF_ACCOUNT.count)
 
     def is_guessed(self, email: str, now: datetime) -> bool:
-        """Whether the wrong passwords of an account have used up their limit."""
+        """Returns whether the wrong passwords of an account have used up their limit."""
         count = self._db.value(
             _sql["count"],
             {
@@ -96,7 +98,9 @@ class Attempts:
         return (count or 0) >= FAILURES_OF_ACCOUNT.count
 
     def network(self, address: str) -> str | None:
-        """What is stored of the network of an address; None where it is not known."""
+        """Returns the stored form of the network of an address; None if the network is not
+        known.
+        """
         narrowest = networks.of(address)[0]
         return None if narrowest == networks.UNKNOWN else self._hash("net", narrowest)
 
@@ -104,7 +108,9 @@ class Attempts:
         return self._hash("failed", email_address.key(email))
 
     def _by_network(self, kind: str, address: str, limit: Limit, *parts: str) -> dict[str, Limit]:
-        """The limit of each network that the address is in, by the key to count under."""
+        """Returns the limit of each network of the address, by the key under which it is
+        counted.
+        """
         narrow, *wide = networks.of(address)
         wider = Limit(limit.count * WIDER, limit.window)
         return {
@@ -113,7 +119,7 @@ class Attempts:
         }
 
     def _passed(self, limits: dict[str, Limit], now: datetime) -> dict[str, datetime]:
-        """Counts one attempt against each limit. Returns the passed limits and their ends."""
+        """Counts one attempt against each limit. Returns the exceeded limits and their ends."""
         starts = {key: limit.window_start(now) for key, limit in limits.items()}
         rows = self._db.all(
             _sql["count_attempts"],

@@ -1,4 +1,4 @@
--- Counts one attempt for every key. Returns each key's count, with this attempt included.
+-- Counts one attempt for every key. Returns each key's count, including this attempt.
 -- name: count_attempts
 insert into attempts as a (key, window_start, count)
 select k.key, k.window_start, 1

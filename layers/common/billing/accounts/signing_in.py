@@ -1,8 +1,8 @@
 """Checks passwords that people type, and counts wrong ones.
 
 While somebody guesses an account's password, a network from which the account never signed in needs
-a link from a mail. The answer to such an attempt is the same for a right and a wrong password, and
-takes as long.
+a link from a mail. An attempt from such a network gets the same answer, in the same time, for a
+right and a wrong password.
 """
 
 import time
@@ -24,7 +24,8 @@ from billing.metric import Metric
 class SigningIn:
     """Checks passwords.
 
-    `attempts` counts them, `links` sends the links that are needed, and `people` says who it is.
+    `attempts` counts the attempts, `links` sends links to sign in, and `people` makes the hash of
+    the person.
     """
 
     def __init__(self, db: Database, attempts: Attempts, links: Links, people: People) -> None:
@@ -43,11 +44,12 @@ class SigningIn:
         by: Actor,
         now: datetime,
     ) -> tuple[User, Session]:
-        """The user and a new session. The audit trail says what became of the attempt of `by`.
+        """Returns the user and a new session. Writes the outcome of the attempt into the audit
+        trail, as an act of `by`.
 
-        Raises InvalidCredentials; TooManyRequests; Forbidden `sign_in_link_required` where many
-        wrong passwords were tried and the account never signed in from this network. Then a link
-        is sent, if the password is right.
+        Raises InvalidCredentials; TooManyRequests; Forbidden `sign_in_link_required` if many wrong
+        passwords were tried and the account never signed in from this network. In the last case a
+        link is sent if the password is right.
         """
         self._count(address, email, now)
         is_guessed = self._attempts.is_guessed(email, now)
@@ -81,7 +83,7 @@ class SigningIn:
     ) -> None:
         """Checks a password that a user types again, against the account's stored hash.
 
-        Wrong ones count like wrong sign-ins. Raises InvalidCredentials and TooManyRequests.
+        Wrong passwords count like wrong sign-ins. Raises InvalidCredentials and TooManyRequests.
         """
         self._count(address, email, now)
         if not passwords.verify_password(stored, password):

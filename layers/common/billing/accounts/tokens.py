@@ -1,8 +1,8 @@
-"""The tokens in links of mails: for the proof of an address, a new password, a sign-in.
+"""The tokens in links of mails: to prove an address, to set a password, to sign in.
 
-A token is the id of its row in `account_tokens` and an HMAC of that id, under a key derived from
-the app secret. The database has the id and nothing that the HMAC could be made from. So a mail can
-wait in the database until it is sent, and nobody who reads the database can make its link.
+A token is the id of its row in `account_tokens` and an HMAC of that id, with a key derived from the
+app secret. The database has the id, but not the key. So a mail can wait in the database until it is
+sent, and nobody who reads the database can make its link.
 """
 
 import hashlib
@@ -11,7 +11,7 @@ import re
 import secrets
 from datetime import timedelta
 
-# How long a token is good, by its purpose.
+# How long a token is valid, by its purpose.
 LASTING = {
     "verify_email": timedelta(hours=24),
     "change_email": timedelta(hours=24),
@@ -24,19 +24,19 @@ _ID = re.compile(r"act_[0-9a-f]{24}")
 
 
 def new_id() -> str:
-    """A new random id of a token."""
+    """Returns a new random id of a token."""
     return f"act_{secrets.token_hex(12)}"
 
 
 def token_of(app_secret: str, token_id: str) -> str:
-    """The token that belongs to the id, for the link of a mail."""
+    """Returns the token of the id, for the link of a mail."""
     return f"{token_id}.{_mac(app_secret, token_id)}"
 
 
 def id_of(app_secret: str, token: str) -> str | None:
-    """The id of the token; None for a text that is no token of ours.
+    """Returns the id of the token; None for a text that is no token of ours.
 
-    Says nothing about whether the token was used or has expired: its row in the database does.
+    The token's row in the database says whether the token was used or has expired.
     """
     token_id, _, mac = token.partition(".")
     if not _ID.fullmatch(token_id):

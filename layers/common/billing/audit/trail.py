@@ -1,9 +1,8 @@
 """The audit trail: who did what to which account.
 
-An entry is written in the statement of the act, where the act is one of the database: the statement
-calls the routine `audit` with what `entry` returns. Acts at Commet, and sign-ins that fail, are
-written by `write`, a statement of its own. Entries hold ids, codes and flags, and no personal data
-but in the notes of operators.
+An act in the database and its entry are written by one statement: it calls the routine `audit` with
+the result of `entry`. For acts at Commet, and for sign-ins that fail, `write` runs a statement of
+its own. Entries hold ids, codes and flags. Only the notes of operators may hold personal data.
 """
 
 import base64
@@ -40,7 +39,7 @@ class Action(StrEnum):
     CHANGED = "account.changed"
     EXPORTED = "account.exported"
     ERASURE_ASKED = "account.erasure_asked"
-    ERASED = "account.erased"  # the second step: what was given is replaced
+    ERASED = "account.erased"  # the second step: given ids and texts are replaced
     PASSWORD_CHANGED = "password.changed"  # noqa: S105 - an action
     RESET_ASKED = "password.reset_asked"
     PASSWORD_RESET = "password.reset"  # noqa: S105 - an action
@@ -70,9 +69,9 @@ class Action(StrEnum):
 class Actor:
     """Who acts, and in which request.
 
-    `id` is a user's id, a service key's name or an operator's author. A `user` without an id signs
-    in or up just now. `network` is a part of the client's address (`network_of`). `note` says why
-    an operator acts; operators read it, and `page` leaves it out.
+    `id` is a user's id, a service key's name or an operator's author. A `user` without an id is
+    just signing in or up. `network` is a part of the client's address (`network_of`). `note` says
+    why an operator acts. Operators read it; `page` leaves it out.
     """
 
     kind: Literal["user", "service", "operator", "system"]
@@ -87,12 +86,12 @@ SYSTEM = Actor("system")
 
 
 def operator(author: str | None, note: str | None = None) -> Actor:
-    """An operator who gave the command, and why."""
+    """Returns the operator who gave a command, and why."""
     return Actor("operator", author, note=note)
 
 
 def network_of(address: str) -> str | None:
-    """The part of an IP address that is kept: a /24 of IPv4, a /48 of IPv6; None of other text."""
+    """Returns the part of an IP address to store: IPv4's /24, IPv6's /48; None for other text."""
     try:
         ip = ip_address(address)
     except ValueError:
@@ -106,7 +105,9 @@ def network_of(address: str) -> str | None:
 def entry(
     by: Actor, action: Action, /, *, outcome: str = DONE, **details: str | int | bool
 ) -> Jsonb:
-    """An entry for the routine `audit(user, entry)`. `outcome`: `done`, or a refusal's code."""
+    """Returns an entry for the routine `audit(user, entry)`. `outcome`: `done`, or a refusal's
+    code.
+    """
     return _entry(uuid4(), by, action, outcome, details)
 
 
@@ -120,14 +121,14 @@ def write(
     outcome: str = DONE,
     **details: str | int | bool,
 ) -> None:
-    """Writes one entry about a user; `user_id` is None where the user is not known."""
+    """Writes one entry about a user. `user_id` is None if the user is not known."""
     _write(db, user_id, entry(by, action, outcome=outcome, **details))
 
 
 class KeyUses:
-    """Notes the first use of each service key on each day, by scope.
+    """Records the first use of each service key on each day, by scope.
 
-    One environment writes once for each, and the database keeps one of all environments.
+    Each environment writes once for each, and the database stores only one of these entries.
     """
 
     def __init__(self, db: Database) -> None:
@@ -135,7 +136,7 @@ class KeyUses:
         self._noted: set[tuple[str, str, str]] = set()
 
     def note(self, name: str, scope: str, request_id: str, now: datetime) -> None:
-        """Notes that the key `name` was used for `scope`."""
+        """Records that the key `name` was used for `scope`."""
         use = (name, scope, now.date().isoformat())
         if use in self._noted:
             return
@@ -147,9 +148,10 @@ class KeyUses:
 def last_uses(
     db: Database, keys: Iterable[tuple[str, Iterable[str]]], *, now: datetime, days: int
 ) -> dict[str, datetime]:
-    """When each service key was last used, by name: the first use on the last day that has one.
+    """Returns when each service key was last used, by name.
 
-    `keys` are names with their scopes. A key that was not used for `days` is left out.
+    This is the time of its first use on the last day on which it was used. `keys` are names with
+    their scopes. A key that was not used for `days` days is left out.
     """
     dates = [(now - timedelta(days=ago)).date().isoformat() for ago in range(days)]
     ids = [
@@ -181,7 +183,7 @@ class Page:
 
 
 def page(db: Database, user_id: str, *, cursor: str | None, limit: int) -> Page:
-    """The entries about a user, newest first. Raises InvalidRequest for a cursor of no page."""
+    """Returns entries about a user, newest first. Raises InvalidRequest for an unknown cursor."""
     at, entry_id = _read_cursor(cursor) if cursor else (None, None)
     rows = db.all(_sql["page"], {"user_id": user_id, "at": at, "id": entry_id, "limit": limit + 1})
     shown = rows[:limit]
@@ -190,7 +192,7 @@ def page(db: Database, user_id: str, *, cursor: str | None, limit: int) -> Page:
 
 
 def prune(db: Database, age: timedelta, limit: int) -> int:
-    """Deletes entries older than `age`, `limit` at most; returns how many."""
+    """Deletes entries older than `age`, `limit` at most. Returns how many."""
     return int(db.value(_sql["prune"], {"age": age, "limit": limit}) or 0)
 
 
@@ -199,7 +201,7 @@ def _write(db: Database, user_id: str | None, written: Jsonb) -> None:
 
 
 def _id_of(use: tuple[str, str, str]) -> UUID:
-    """The id of the entry about a key's first use on a day: its name, the scope and the date."""
+    """Returns the id of the entry about a key's first use on a day: from name, scope and date."""
     return uuid5(_KEY_USES, "\n".join(use))
 
 

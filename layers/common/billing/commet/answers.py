@@ -23,15 +23,17 @@ def _storable(text: str) -> str:
 
 
 def _in_utc(moment: datetime) -> datetime:
-    """The time in UTC. In another zone it may lie in year 10000, which nobody could read again."""
+    """Returns the time in UTC. In another zone it could be in year 10000, which Python cannot
+    read.
+    """
     try:
         return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
     except OverflowError:
         raise ValueError("must lie in the years 1 to 9999 of UTC") from None
 
 
-# Text, times and numbers that Postgres can store. An answer with anything else is refused as
-# nonsense when it is read, before anything depends on it.
+# Text, times and numbers that Postgres can store. An answer with other values is refused as
+# nonsense when it is read, before any code uses it.
 Text = Annotated[str, AfterValidator(_storable)]
 Time = Annotated[datetime, AfterValidator(_in_utc)]
 Quantity = Annotated[Decimal, Field(gt=-(10**15), lt=10**15)]
@@ -44,7 +46,7 @@ class Answer(BaseModel):
         populate_by_name=True,
         frozen=True,
         hide_input_in_errors=True,
-        defer_build=True,  # a function that starts needs few of these models, or none
+        defer_build=True,  # a function needs few of these models, or none
     )
 
 
@@ -57,7 +59,7 @@ class Customer(Answer):
 
     @property
     def is_ours(self) -> bool:
-        """Whether we created the customer for the very user whose id it has."""
+        """Whether we created the customer for the user whose id it has."""
         return bool(self.external_id) and (self.metadata or {}).get(MADE_FOR) == self.external_id
 
 
@@ -82,7 +84,7 @@ class ScheduledPlanChange(Answer):
 
 class Subscription(Answer):
     id: Text
-    customer_id: Text | None = None  # ours, or Commet's own for a customer made in its dashboard
+    customer_id: Text | None = None  # our id, or Commet's id of a customer from its dashboard
     status: Text
     plan: PlanRef
     billing_interval: Text | None = None  # null on a free plan
@@ -101,14 +103,14 @@ class PlanOverage(Answer):
 
 
 class RegionalOverage(Answer):
-    """The price of overage in another currency than the organization's."""
+    """The price of overage in a currency other than the organization's."""
 
     currency: Text
     overage_unit_price: int | None = None  # rate scale
 
 
 class RegionalPrice(Answer):
-    """A plan's price in another currency than the organization's."""
+    """A plan's price in a currency other than the organization's."""
 
     currency: Text
     price: int  # minor units
@@ -153,7 +155,7 @@ class PlanChangePreview(Answer):
     """What a change of plan that takes effect at once would cost. Amounts are in minor units."""
 
     currency: Text
-    current_plan_credit: MinorUnits  # for what is left of the old period
+    current_plan_credit: MinorUnits  # for the rest of the old period
     new_plan_charge: MinorUnits
     estimated_total: MinorUnits  # charged now: the price, overage so far and tax, less the credit
     effective_date: Time
@@ -239,7 +241,7 @@ class WebhookEndpoint(Answer):
 
 
 class CreatedWebhookEndpoint(WebhookEndpoint):
-    secret_key: SecretStr = Field(min_length=1)  # only this answer has it; logs never show it
+    secret_key: SecretStr = Field(min_length=1)  # no other answer contains it; logs never show it
 
 
 class UsageAdjustment(Answer):
@@ -251,7 +253,7 @@ class UsageAdjustment(Answer):
 
 
 class InvoiceSummary(Answer):
-    """An invoice as a list shows it, without lines."""
+    """An invoice in a list, without its lines."""
 
     id: Text
     status: Text  # draft, outstanding, paid, void or uncollectible
@@ -272,7 +274,7 @@ class Invoice(InvoiceSummary):
 
 
 class IssuedInvoice(Answer):
-    """An invoice as a customer reads it."""
+    """An invoice in the form that the customer sees."""
 
     id: Text
     customer_id: Text  # ours, or Commet's own
@@ -290,7 +292,7 @@ class IssuedInvoice(Answer):
 
 
 class IssuedLine(Answer):
-    """A line of an invoice. The three quantities are of usage, in whole units."""
+    """A line of an invoice. Its three quantities are quantities of usage, in whole units."""
 
     line_type: Text
     feature_name: Text | None = None

@@ -1,8 +1,8 @@
 """The call budget: how many calls per second the whole stack may make to Commet.
 
 It is one token bucket in Postgres, because Commet publishes no rate limit and hundreds of Lambda
-environments cannot know of each other's calls. Calls that a person waits for come first: background
-work leaves a part of the bucket to them.
+environments cannot know of each other's calls. Calls for which a person waits come first:
+background work leaves a part of the bucket for them.
 """
 
 import time
@@ -15,20 +15,20 @@ from billing.deadline import Deadline
 
 _sql = Statements(__file__)
 
-_BURST_SECONDS = 2  # a full bucket is as many calls as this time refills
-# A full bucket is at least this many calls, so that the largest request for tokens fits beside the
-# part that is kept for people.
+_BURST_SECONDS = 2  # seconds in which an empty bucket becomes full
+# A full bucket has at least this many calls, so that the largest request fits beside the part that
+# is kept for people.
 _SMALLEST_BURST = 32
-_KEPT_FOR_PEOPLE = Decimal("0.25")  # the part of a full bucket that background work leaves
+_KEPT_FOR_PEOPLE = Decimal("0.25")  # background work leaves this part of the bucket
 _LONGEST_NAP_SECONDS = 1.0
-# The longest pause that Commet may ask for: a wrong number must not stop the stack for days.
+# The longest pause that Commet may ask for. A wrong number must not stop the stack for days.
 _LONGEST_PAUSE_SECONDS = 900.0
 
 
 class Budget:
-    """Hands out calls to Commet. All methods raise DatabaseUnavailable.
+    """Gives out calls to Commet. All methods raise DatabaseUnavailable.
 
-    A budget with another `name` is a second limit for one kind of work, which takes each of its
+    A budget with another `name` is a second limit for one kind of work. That work takes each of its
     calls from both budgets.
     """
 
@@ -47,18 +47,18 @@ class Budget:
         self._sleep = sleep
 
     def take(self, calls: int) -> bool:
-        """Takes `calls` from the budget for a person who waits; False if there are not enough."""
+        """Takes `calls` for a person who waits. Returns False if there are not enough."""
         return self._take(calls, keep=Decimal(0)) == 0
 
     def wait(self, calls: int, deadline: Deadline) -> bool:
-        """Takes `calls` for background work, waiting for them; False if `deadline` comes first."""
+        """Takes `calls` for background work, and waits for them. Returns False at `deadline`."""
         while True:
             seconds = self._take(calls, keep=self._burst * _KEPT_FOR_PEOPLE)
             if seconds == 0:
                 return True
             if seconds >= deadline.remaining():
                 return False
-            # Other runs take tokens too, so `seconds` is only a guess: ask again soon.
+            # `seconds` is only an estimate, because other runs take tokens too. So ask again soon.
             self._sleep(min(float(seconds), _LONGEST_NAP_SECONDS))
 
     def pause(self, seconds: float) -> None:

@@ -57,18 +57,18 @@ from billing.errors import CommetRefused, CommetUnavailable, Unavailable
 
 API_VERSION = "2026-08-27"
 
-# The system's random numbers: Lambda environments restored from one snapshot would share the state
-# of any other generator.
+# The system's random numbers. Lambda environments that are restored from one snapshot would share
+# the state of any other generator.
 _chance = SystemRandom().random
 
-# What an API key may look like. If httpx refused a key with other characters, its message would
+# The form of an API key. If httpx refused a key with other characters, its error message would
 # quote the key.
 _KEY = re.compile(r"[!-~]{1,500}")
 
 _MAX_ATTEMPTS = 3
 _ATTEMPT_SECONDS = 8.0  # longer than Commet takes, shorter than a client of API Gateway waits
 _CONNECT_SECONDS = 3.0
-_MIN_SECONDS = 0.05  # with less than this left a call is not worth starting
+_MIN_SECONDS = 0.05  # with less time left, no call is started
 _MAX_PAGES = 50
 _MAX_ANSWER_BYTES = 10_000_000
 
@@ -79,7 +79,7 @@ logging.getLogger("httpx").setLevel(logging.WARNING)
 
 
 class ApiKey(Protocol):
-    """Returns the API key; with `fresh`, reads the secret again first. Raises Unavailable."""
+    """Returns the API key. With `fresh`, reads the secret again first. Raises Unavailable."""
 
     def __call__(self, *, fresh: bool = False) -> str: ...
 
@@ -120,20 +120,20 @@ class Commet:
     def create_customer(
         self, *, user_id: str, email: str, name: str | None, deadline: Deadline
     ) -> Customer:
-        """Creates the customer with our id, or returns the one that exists.
+        """Creates the customer with our id, or returns the existing one.
 
-        Commet may return a customer of somebody else who has the same address, and give it our id.
-        Only a customer that was created here says so itself (`Customer.is_ours`).
+        Commet may return somebody else's customer that has the same address, and give it our id.
+        `Customer.is_ours` is true only for a customer that this method created.
         """
         body: dict[str, object] = {"id": user_id, "email": email, "metadata": {MADE_FOR: user_id}}
         if name:
             body["fullName"] = name
-        # No idempotency key: Commet is idempotent on `id`. With a key, the same user under a
-        # changed name would be refused as a mismatch.
+        # No idempotency key, because Commet is idempotent on `id`. With a key, Commet would refuse
+        # the same user with a changed name as a mismatch.
         return self._write("/customers", body, Customer, idempotency_key=None, deadline=deadline)
 
     def customer(self, customer_id: str, deadline: Deadline) -> Customer:
-        """One customer by Commet's own id. Raises ValueError for an empty id."""
+        """Returns the customer with this id of Commet's. Raises ValueError for an empty id."""
         call = Call("GET", _path("customers", customer_id))
         return self._parse(Customer, self._send(call, deadline))
 
@@ -151,8 +151,8 @@ class Commet:
     ) -> Customer:
         """Gives a customer this address, and this name unless it is None.
 
-        `customer_id` is Commet's own id. Raises CommetRefused `duplicate` where another
-        customer has the address and Commet wants each address once.
+        `customer_id` is Commet's own id. Raises CommetRefused `duplicate` if another customer has
+        the address and Commet allows each address only once.
         """
         # No idempotency key: making the same change twice has the same result.
         body = {"email": email} | ({"fullName": name} if name else {})
@@ -160,7 +160,7 @@ class Commet:
         return self._parse(Customer, self._send(call, deadline))
 
     def find_customer(self, user_id: str, deadline: Deadline) -> Customer | None:
-        """The customer that was created with our id; None if there is none.
+        """Returns the customer with our id; None if there is none.
 
         Raises ValueError for an empty id.
         """
@@ -186,9 +186,9 @@ class Commet:
         deadline: Deadline,
         skip_trial: bool = False,
     ) -> Subscription:
-        """Creates a subscription, paid at its `checkout_url`; a free one is active at once.
+        """Creates a subscription, to be paid at its `checkout_url`. A free one is active at once.
 
-        `skip_trial`: it has no trial, also where the plan has one.
+        `skip_trial`: it has no trial, even if the plan has one.
         """
         body: dict[str, object] = {
             "customerId": user_id,
@@ -204,17 +204,18 @@ class Commet:
         )
 
     def subscription(self, subscription_id: str, deadline: Deadline) -> Subscription:
-        """One subscription, whatever its status."""
+        """Returns one subscription, whatever its status."""
         path = f"/subscriptions/{quote(subscription_id, safe='')}"
         return self._parse(Subscription, self._send(Call("GET", path), deadline))
 
     def list_subscriptions(
         self, *, status: str, cursor: str | None, deadline: Deadline
     ) -> tuple[list[Subscription], str | None]:
-        """A page of all customers' subscriptions in this status, and the next page's cursor.
+        """Returns a page of all customers' subscriptions in this status, and the next page's
+        cursor.
 
         The cursor is None on the last page. A subscription that cannot be read is left out, so that
-        it does not hide the others.
+        the others can still be read.
         """
         query = {"status": status} | ({"cursor": cursor} if cursor else {})
         items, following = self._page("/subscriptions", query, deadline)
@@ -225,7 +226,9 @@ class Commet:
         return readable, following
 
     def active_subscription(self, user_id: str, deadline: Deadline) -> Subscription | None:
-        """The subscription that Commet calls active, though it may be unpaid; None if none."""
+        """Returns the subscription that Commet calls active; it may be unpaid. None if there is
+        none.
+        """
         call = Call("GET", "/subscriptions/active", params={"customerId": user_id})
         answer = self._send(call, deadline)
         return None if answer is None else self._parse(Subscription, answer)
@@ -238,7 +241,7 @@ class Commet:
         billing_interval: str | None,
         deadline: Deadline,
     ) -> PlanChangePreview:
-        """What changing the plan now would cost.
+        """Returns what changing the plan now would cost.
 
         Raises CommetRefused `plan_change_scheduled` for a change that waits for the period's end.
         """
@@ -259,10 +262,10 @@ class Commet:
         idempotency_key: str | None,
         deadline: Deadline,
     ) -> PlanChange:
-        """Changes the plan now, books the change, or begins the checkout that it needs.
+        """Changes the plan now, books the change, or begins the checkout that the change needs.
 
-        Without an idempotency key the change must be one that only a checkout completes: asked
-        again, Commet answers with the newest link.
+        A call without an idempotency key is only for a change that a checkout completes: if it is
+        repeated, Commet answers with the newest link.
         """
         body = {"newPlanId": plan_id}
         if billing_interval:
@@ -284,21 +287,21 @@ class Commet:
         return self._write(path, body, Subscription, idempotency_key=None, deadline=deadline)
 
     def uncancel_subscription(self, subscription_id: str, deadline: Deadline) -> Subscription:
-        """Takes a scheduled cancellation back."""
+        """Undoes a scheduled cancellation."""
         path = f"{_path('subscriptions', subscription_id)}/uncancel"
         return self._write(path, {}, Subscription, idempotency_key=None, deadline=deadline)
 
     # --- access, usage, portal --------------------------------------------------------------
 
     def feature_access(self, user_id: str, deadline: Deadline) -> list[FeatureAccess]:
-        """The customer's entitlements now, with usage totals and allowance periods."""
+        """Returns the customer's entitlements now, with usage totals and allowance periods."""
         return self._list("/feature-access", {"customerId": user_id}, FeatureAccess, deadline)
 
     def track_usage(self, body: str, *, idempotency_key: str, deadline: Deadline) -> TrackedUsage:
-        """Sends a usage event. `body` is the JSON stored with the delivery, sent unchanged.
+        """Sends a usage event. `body` is the JSON that is stored with the delivery, unchanged.
 
-        Tried once. The caller (delivery/sending.py) tries again within the call budget, and must
-        know of every attempt whether it may have had an effect.
+        The call is tried once. The caller (delivery/sending.py) tries again within the call budget,
+        because it must know of every attempt whether it may have had an effect.
         """
         call = Call(
             "POST", "/usage/events", content=body, idempotency_key=idempotency_key, attempts=1
@@ -310,7 +313,8 @@ class Commet:
     ) -> UsageAdjustment:
         """Replaces the total of a feature in the period that is running, in whole units.
 
-        `body` is the JSON stored with the delivery, sent unchanged. Tried once, as `track_usage`.
+        `body` is the JSON that is stored with the delivery, unchanged. Tried once, like
+        `track_usage`.
         """
         call = Call("PUT", "/usage", content=body, idempotency_key=idempotency_key, attempts=1)
         return self._parse(UsageAdjustment, self._send(call, deadline))
@@ -319,8 +323,8 @@ class Commet:
         self, *, user_id: str, return_url: str, deadline: Deadline
     ) -> PortalSession:
         """Creates a session of the customer portal."""
-        # No idempotency key: an old session must not be returned again, and a spare one does no
-        # harm.
+        # No idempotency key, because an old session must not be returned again, and an additional
+        # session does no harm.
         return self._write(
             "/portal/sessions",
             {"customerId": user_id, "returnUrl": return_url},
@@ -371,7 +375,7 @@ class Commet:
         return self._parse(IssuedInvoiceDetail, self._send(Call("GET", path), deadline))
 
     def invoice_download(self, invoice_id: str, deadline: Deadline) -> DownloadLink:
-        """The address of an invoice's PDF, which is good for a week."""
+        """Returns the address of an invoice's PDF, which is valid for a week."""
         path = f"{_path('invoices', invoice_id)}/download-links"
         return self._write(path, {}, DownloadLink, idempotency_key=None, deadline=deadline)
 
@@ -405,21 +409,23 @@ class Commet:
         )
 
     def cancel_payment(self, payment_id: str, deadline: Deadline) -> Payment:
-        """Cancels a payment link; one that is canceled already stays so.
+        """Cancels a payment link. A link that is canceled already remains so.
 
-        Raises CommetRefused `payment_not_cancelable` where somebody has tried to pay it.
+        Raises CommetRefused `payment_not_cancelable` if somebody has tried to pay the link.
         """
         path = f"{_path('payments', payment_id)}/cancel"
         return self._write(path, {}, Payment, idempotency_key=None, deadline=deadline)
 
     def create_recovery_link(self, subscription_id: str, deadline: Deadline) -> RecoveryLink:
-        """The page on which the open invoice of a past due subscription is paid."""
+        """Returns the page on which the open invoice of a past due subscription is paid."""
         path = f"{_path('subscriptions', subscription_id)}/recovery-links"
-        # No idempotency key: a link that is dead must not be returned again.
+        # No idempotency key, because a dead link must not be returned again.
         return self._write(path, {}, RecoveryLink, idempotency_key=None, deadline=deadline)
 
     def refund(self, transaction_id: str, deadline: Deadline) -> Refund:
-        """Gives back all of a transaction. Only `payment.refunded` makes it final."""
+        """Refunds a whole transaction. The refund is final only with the webhook
+        `payment.refunded`.
+        """
         path = f"{_path('transactions', transaction_id)}/refund"
         key = f"refund:{transaction_id}"
         return self._write(path, {}, Refund, idempotency_key=key, deadline=deadline)
@@ -427,7 +433,9 @@ class Commet:
     # --- webhook endpoints --------------------------------------------------------------------
 
     def webhooks(self, deadline: Deadline) -> list[WebhookEndpoint]:
-        """All webhook endpoints of the account, whoever registered them, without secrets."""
+        """Returns all webhook endpoints of the account, whoever registered them, without
+        secrets.
+        """
         return self._list("/webhooks", {}, WebhookEndpoint, deadline)
 
     def create_webhook(
@@ -439,7 +447,9 @@ class Commet:
         idempotency_key: str,
         deadline: Deadline,
     ) -> CreatedWebhookEndpoint:
-        """Creates a webhook endpoint, active at once. No other answer shows its secret."""
+        """Creates a webhook endpoint, which is active at once. Only this answer contains its
+        secret.
+        """
         body = {
             "url": url,
             "events": list(events),
@@ -463,10 +473,11 @@ class Commet:
         is_active: bool | None = None,
         deadline: Deadline,
     ) -> WebhookEndpoint:
-        """Changes what is given of a webhook endpoint; returns the endpoint.
+        """Changes the given fields of a webhook endpoint. Returns the endpoint.
 
-        Always sets the API version to this client's, so that the endpoint sends the shapes it
-        reads. The secret stays. Switching an endpoint on again does not send what it missed.
+        Always sets the API version to this client's version, so that webhooks have the fields that
+        we read. The secret does not change. If a disabled endpoint becomes active again, Commet
+        does not send the webhooks that it missed.
         """
         changes = {
             "url": url,
@@ -522,7 +533,7 @@ class Commet:
             raise CommetUnavailable(nonsense=True)
         cursor = str(page["nextCursor"]) if page.get("hasMore") and page.get("nextCursor") else None
         if cursor is not None and cursor == query.get("cursor"):
-            raise CommetUnavailable(nonsense=True)  # the same page again, for ever
+            raise CommetUnavailable(nonsense=True)  # the same page again, which would never end
         return page["data"], cursor
 
     def _parse(self, shape: type[T], answer: object) -> T:
@@ -561,7 +572,7 @@ class Commet:
             attempt += 1
 
     def _key(self, *, fresh: bool = False) -> str:
-        """The API key. Raises CommetUnavailable if it has characters that no key has.
+        """Returns the API key. Raises CommetUnavailable if it has characters that no key has.
 
         The error does not contain the key.
         """
@@ -643,16 +654,16 @@ def _json(reply: Reply) -> Any:
 
 
 def _decimal(text: str) -> Decimal:
-    # A number with a huge exponent takes minutes to convert to an integer.
+    # Converting a number with a huge exponent to an integer takes minutes.
     if len(text) > 100 or re.search(r"[eE][+-]?\d{3,}", text):
         raise ValueError("number out of range")
     return Decimal(text)
 
 
 def _failure(reply: Reply) -> CommetUnavailable:
-    """The error for an answer that is not a success, if trying again may help.
+    """Returns the error for an answer that is not a success, if trying again may help.
 
-    Otherwise raises: CommetRefused for a business answer, CommetUnavailable for nonsense.
+    Otherwise raises CommetRefused for a business answer, or CommetUnavailable for nonsense.
     """
     status = reply.status
     request_id = reply.request_id
@@ -661,7 +672,7 @@ def _failure(reply: Reply) -> CommetUnavailable:
         return CommetUnavailable(
             retry_after=_retry_after(reply), commet_code=code, request_id=request_id
         )
-    if code is None:  # not an error of Commet's: a redirect, or a proxy's page
+    if code is None:  # not an error of Commet's API, but a redirect or a proxy's page
         raise CommetUnavailable(nonsense=True, request_id=request_id)
     raise CommetRefused(code, commet_status=status, request_id=request_id)
 
@@ -678,5 +689,5 @@ def _error_code(reply: Reply) -> str | None:
 
 def _retry_after(reply: Reply) -> int | None:
     text = reply.headers.get("retry-after", "")
-    # A whole number of seconds, of nine digits at most. A date, zero or nonsense counts as none.
+    # Accepts whole seconds of nine digits at most. A date, zero or nonsense counts as none.
     return int(text) if re.fullmatch(r"[0-9]{1,9}", text) and int(text) > 0 else None

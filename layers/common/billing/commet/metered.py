@@ -1,4 +1,4 @@
-"""The Commet client for requests of people: it takes every call from the call budget."""
+"""The Commet client for requests of people, which takes every call from the call budget."""
 
 from typing import Any
 
@@ -9,9 +9,9 @@ from billing.errors import CallBudgetSpent, CommetUnavailable
 
 
 class MeteredCommet(Commet):
-    """Takes every attempt of a call from `budget` before it is made, retries and pages too.
+    """Takes every attempt of a call from `budget` before it is made, including retries and pages.
 
-    Never waits for the budget: raises CallBudgetSpent at once where no call is left. If Commet asks
+    Never waits for the budget: raises CallBudgetSpent at once if no call is left. If Commet asks
     for a pause (Retry-After), the whole stack pauses. Every method may also raise
     DatabaseUnavailable, because the budget is in Postgres.
     """

@@ -1,7 +1,7 @@
 """Reads single fields of Commet's webhooks.
 
-No field is trusted to exist or to have the right type. A field that cannot be read is None, and
-whatever is returned can be stored by Postgres.
+No field is trusted to exist or to have the right type. A field that cannot be read is None.
+Postgres can store every value that these functions return.
 """
 
 import re
@@ -11,9 +11,9 @@ from typing import Any
 
 Data = Mapping[str, Any]
 
-# The field of a customer's metadata that says for which user of ours the customer was created.
-# Commet may give our user's id to a customer that has the same address; the field tells the two
-# apart.
+# The field of a customer's metadata that names the user for whom we created the customer. Commet
+# may give our user's id to another customer with the same address. The field shows which customer
+# is which.
 MADE_FOR = "user"
 
 _MAX_TEXT = 500
@@ -21,18 +21,18 @@ _DECIMAL = re.compile(r"-?[0-9]{1,15}(\.[0-9]{1,6})?")
 
 
 def is_null(data: Data, key: str) -> bool:
-    """Whether the key is present and its value is null."""
+    """Returns whether the key is present and its value is null."""
     return key in data and data[key] is None
 
 
 def nested(data: Data, key: str) -> Data:
-    """An object inside the object; an empty one where there is none."""
+    """Returns an object inside the object; an empty one if there is none."""
     value = data.get(key)
     return value if isinstance(value, dict) else {}
 
 
 def text(data: Data, key: str, *, longest: int = _MAX_TEXT) -> str | None:
-    """A string of at most `longest` characters that Postgres can store, or None."""
+    """Returns a string of at most `longest` characters that Postgres can store, or None."""
     value = data.get(key)
     if not isinstance(value, str) or not 0 < len(value) <= longest or "\x00" in value:
         return None
@@ -44,16 +44,16 @@ def text(data: Data, key: str, *, longest: int = _MAX_TEXT) -> str | None:
 
 
 def number(data: Data, key: str) -> str | None:
-    """A number as decimal text that fits numeric(21,6), or None."""
+    """Returns a number as decimal text that fits numeric(21,6), or None."""
     value = data.get(key)
     if isinstance(value, bool) or not isinstance(value, int | str):
         return None
-    written = str(value)  # fractions were kept as text when the webhook was parsed
+    written = str(value)  # fractions remained text when the webhook was parsed
     return written if _DECIMAL.fullmatch(written) else None
 
 
 def time_of(value: object) -> datetime | None:
-    """A time in UTC, or None. A time without an offset is read as UTC."""
+    """Returns a time in UTC, or None. A time without an offset is read as UTC."""
     if not isinstance(value, str) or len(value) > _MAX_TEXT:
         return None
     try:
@@ -64,6 +64,6 @@ def time_of(value: object) -> datetime | None:
 
 
 def iso(data: Data, key: str) -> str | None:
-    """A time as ISO-8601 text in UTC, or None."""
+    """Returns a time as ISO-8601 text in UTC, or None."""
     moment = time_of(data.get(key))
     return moment.isoformat() if moment else None

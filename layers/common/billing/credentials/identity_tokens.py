@@ -1,11 +1,11 @@
 """Checks the tokens (JWTs) of a product's identity provider: OpenID Connect, RFC 7519, RFC 8725.
 
-An ID token and an access token are both accepted, as long as they are made for our audience. What
-the provider's users see and pay for is theirs alone, whichever of the two a page sends.
+ID tokens and access tokens are both accepted, if their audience is ours. A page may send either of
+them, because both give a user access only to the user's own data.
 
-Only the issuer that the operator configured is believed, and only keys that this issuer publishes.
-A key or an address of keys inside a token is never used. Checks compare with wall time, because
-the provider's clock is no test clock; clocks may differ by a minute.
+Only the issuer that the operator configured is trusted, and only keys that this issuer publishes. A
+key inside a token, or an address of keys, is never used. Times are compared with wall time, because
+the provider does not use our test clock. Clocks may differ by a minute.
 """
 
 from collections.abc import Mapping
@@ -29,20 +29,20 @@ MAX_TOKEN_LENGTH = 8192  # API Gateway takes 10,240 bytes of headers in all
 MAX_SUBJECT = 255  # characters, as OpenID Connect has it
 SKEW_SECONDS = 60
 
-# Other types are no credentials: logout+jwt, secevent+jwt, dpop+jwt, oauth-authz-req+jwt.
+# Tokens of other types are no credentials: logout+jwt, secevent+jwt, dpop+jwt, oauth-authz-req+jwt.
 _TYPES = frozenset({"jwt", "at+jwt"})
-# A key or the address of one, chosen by whoever made the token; and extensions, none of which we
-# know.
+# Headers that name a key, which the maker of the token could choose, and extensions, of which we
+# know none.
 _REFUSED_HEADERS = frozenset({"jwk", "jku", "x5u", "crit", "b64"})
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who a token says its bearer is.
+    """Who the bearer of a token is, according to the token.
 
-    `email` and `name` are what the token has, unchecked; `email_verified`: the provider says that
+    `email` and `name` are the token's values, unchecked. `email_verified`: the provider says that
     the user has proved to have the address. `authenticated_at` is when the user last signed in at
-    the provider, else when the token was issued.
+    the provider; if the token does not say, when the token was issued.
     """
 
     issuer: str
@@ -55,7 +55,7 @@ class Identity:
 
 
 class _Refused(Exception):
-    """The token is not good. `reason` is for the log and the message for the caller."""
+    """The token is not valid. `reason` is for the log, and the message is for the caller."""
 
     def __init__(self, reason: str, message: str) -> None:
         self.reason = reason
@@ -65,9 +65,9 @@ class _Refused(Exception):
 class IdentityTokens:
     """Checks the tokens of one issuer.
 
-    `audiences`: one of them must be the token's audience. `email_claim` and `name_claim` name the
-    claims that have the user's address and name; whether the address was proven is in the claim
-    named after it, `<email_claim>_verified`.
+    The token's audience must be one of `audiences`. `email_claim` and `name_claim` name the claims
+    with the user's address and name. The claim `<email_claim>_verified` says whether the address
+    was proven.
     """
 
     def __init__(
@@ -88,10 +88,10 @@ class IdentityTokens:
         self._clock = clock
 
     def verify(self, token: str, deadline: Deadline) -> Identity:
-        """Who the token says its bearer is.
+        """Returns who the bearer is, according to the token.
 
-        Raises Unauthenticated for a token that is not good, and IdentityProviderUnavailable where
-        the key of the token is not known and the provider does not answer.
+        Raises Unauthenticated for a token that is not valid, and IdentityProviderUnavailable if the
+        token's key is not known and the provider does not answer.
         """
         try:
             header = _header(token)
@@ -106,10 +106,10 @@ class IdentityTokens:
         raise error
 
     def _claims(self, token: str, algorithm: str, key: Any) -> dict[str, Any]:
-        """What the token says, if the key signed it."""
+        """Returns the claims of a token, if the key signed it."""
         try:
-            # PyJWT would compare times with its own clock, so they are compared below, as is the
-            # audience, which has another name in some access tokens.
+            # PyJWT would compare times with its own clock, so they are compared below. The audience
+            # is compared below too, because some access tokens have it in another claim.
             options: jwt.types.Options = {
                 "verify_exp": False,
                 "verify_nbf": False,
@@ -134,7 +134,7 @@ class IdentityTokens:
     def _identity(self, claims: Mapping[str, Any]) -> Identity:
         issued_at = self._check_times(claims)
         self._check_audience(claims)
-        if "events" in claims:  # as in a logout token, which is sent to clients and not to users
+        if "events" in claims:  # a logout token has it, which is sent to clients and not to users
             raise _Refused("type", "The token is no access token and no ID token.")
         subject = claims["sub"]
         if not 1 <= len(subject) <= MAX_SUBJECT or not subject.isprintable():
@@ -150,7 +150,7 @@ class IdentityTokens:
         )
 
     def _check_times(self, claims: Mapping[str, Any]) -> float:
-        """Refuses a token outside of its time. Returns when the token was issued."""
+        """Refuses a token before or after its time. Returns when the token was issued."""
         now = self._clock().timestamp()
         issued_at, expires_at = _time(claims, "iat"), _time(claims, "exp")
         if expires_at <= now - SKEW_SECONDS:
@@ -163,15 +163,15 @@ class IdentityTokens:
         return issued_at
 
     def _signed_in_at(self, claims: Mapping[str, Any], issued_at: float) -> float:
-        """When the user signed in. Nobody signs in after the token was issued."""
+        """Returns when the user signed in, which cannot be after the token was issued."""
         return min(_time(claims, "auth_time"), issued_at) if "auth_time" in claims else issued_at
 
     def _check_audience(self, claims: Mapping[str, Any]) -> None:
         """Refuses a token that was made for somebody else.
 
-        Cognito's access tokens have `client_id` in the place of `aud`. A token for several
-        audiences could be sent on to us by another of them. So the client that the token was issued
-        to (`azp`) must be ours too, unless the other audiences are the issuer's own addresses.
+        Cognito's access tokens have `client_id` instead of `aud`. If a token has several audiences,
+        another one of them could send it to us. So the client to which the token was issued (`azp`)
+        must be ours too, unless the other audiences are the issuer's own addresses.
         """
         use = claims.get("token_use")
         if use not in (None, "id", "access"):
@@ -191,7 +191,7 @@ class IdentityTokens:
 
 
 def _header(token: str) -> dict[str, Any]:
-    """The header of a token. Nothing of it is believed until the signature is checked."""
+    """Returns the header of a token. It is not trusted until the signature is checked."""
     if len(token) > MAX_TOKEN_LENGTH:
         raise _Refused("size", f"The token is longer than {MAX_TOKEN_LENGTH} characters.")
     try:
@@ -209,7 +209,7 @@ def _header(token: str) -> dict[str, Any]:
 
 
 def _time(claims: Mapping[str, Any], name: str) -> float:
-    """A time as seconds since 1970."""
+    """Returns a time as seconds since 1970."""
     value = claims[name]
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 10**11:
         raise _Refused("malformed", f"The token's claim {name} is no time.")

@@ -1,9 +1,9 @@
 """Reads and writes secrets. No other module does.
 
-Environment variables hold the ids of secrets. A value is read on first use, from the AWS Parameters
-and Secrets Lambda extension where it runs, else from Secrets Manager through boto3. The extension
+Environment variables hold the ids of secrets. A value is read on first use: from the AWS Parameters
+and Secrets Lambda extension if it runs, else from Secrets Manager through boto3. The extension
 answers only during an invocation, so nothing here is read at import. boto3 is imported late,
-because it adds half a second to a cold start. The local stack serves the extension's protocol too.
+because it adds half a second to a cold start. The local stack offers the extension's protocol too.
 """
 
 import http.client
@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 from billing.errors import Unavailable
 
-# At INFO, botocore logs where it found credentials, and Lambda would print that.
+# At INFO, botocore logs where it found credentials, and Lambda would print these lines.
 logging.getLogger("botocore").setLevel(logging.WARNING)
 
 # During a rotation the next value has the stage AWSPENDING, until it becomes AWSCURRENT.
@@ -25,10 +25,10 @@ Stage = Literal["AWSCURRENT", "AWSPENDING"]
 
 
 class SecretStore(Protocol):
-    """Something that secrets are read from."""
+    """A store from which secrets are read."""
 
     def get(self, secret_id: str, stage: Stage = "AWSCURRENT", /) -> str:
-        """The secret's value at that stage. Raises Unavailable where it cannot be read."""
+        """Returns the secret's value at that stage. Raises Unavailable if it cannot be read."""
 
 
 class ExtensionStore:
@@ -58,7 +58,7 @@ class ExtensionStore:
             return _text(json.loads(body))
         except (OSError, http.client.HTTPException) as error:
             raise Unavailable from error
-        except ValueError:  # not chained, because the decoder's message quotes the secret
+        except ValueError:  # not chained: the decoder's message quotes the secret
             raise Unavailable("A secret of this stack cannot be read.") from None
         finally:
             connection.close()
@@ -74,7 +74,7 @@ class SecretsManagerStore:
         return _text(self._call("get_secret_value", SecretId=secret_id, VersionStage=stage))
 
     def put(self, secret_id: str, text: str) -> None:
-        """Makes `text` the secret's current value. Raises Unavailable where that fails."""
+        """Makes `text` the secret's current value. Raises Unavailable if that fails."""
         self._call("put_secret_value", SecretId=secret_id, SecretString=text)
 
     def _call(self, operation: str, **arguments: str) -> object:
@@ -91,7 +91,7 @@ class SecretsManagerStore:
 
 
 def _text(answer: object) -> str:
-    """The text in a store's answer. Raises Unavailable, also for a binary secret."""
+    """Returns the text in a store's answer. Raises Unavailable, also for a binary secret."""
     text = answer.get("SecretString") if isinstance(answer, dict) else None
     if not isinstance(text, str):
         raise Unavailable("A secret of this stack is not text.")
@@ -99,10 +99,11 @@ def _text(answer: object) -> str:
 
 
 class Secrets:
-    """Secrets by id, kept in memory for the life of the environment and read again on demand.
+    """Secrets by id. They are kept in memory as long as the environment lives, and read again on
+    demand.
 
-    May be used by several threads. Only one of them at a time reads the store, because boto3's
-    default session cannot be shared.
+    Several threads may use it. Only one of them at a time reads the store, because boto3's default
+    session cannot be shared.
     """
 
     def __init__(self, store: SecretStore) -> None:
@@ -114,11 +115,12 @@ class Secrets:
     def text(
         self, secret_id: str, *, fresh: bool = False, max_age_seconds: float | None = None
     ) -> str:
-        """The secret's text. With `fresh` it is read again, because it may have been rotated.
+        """Returns the secret's text. With `fresh` it is read again, because it may have been
+        rotated.
 
-        A text that was read longer than `max_age_seconds` ago is read again too, so that a key
-        removed from the secret stops working. Where that read fails, the known text is returned.
-        Raises Unavailable where no text is known or a fresh read fails.
+        A text that was read longer than `max_age_seconds` ago is read again too, so that a key that
+        was removed from the secret stops working. If that read fails, the known text is returned.
+        Raises Unavailable if no text is known or a fresh read fails.
         """
         if not secret_id:
             raise RuntimeError("This function's environment does not name the secret.")
@@ -126,8 +128,8 @@ class Secrets:
         if known is not None and not fresh and not self._is_old(secret_id, max_age_seconds):
             return known
         with self._lock:
-            # Another thread may have read the secret while this one waited for the lock. Its value
-            # is fresh enough.
+            # Another thread may have read the secret while this one waited for the lock. That value
+            # is new enough.
             if self._values.get(secret_id) in (None, known):
                 try:
                     value = self._store.get(secret_id)
@@ -136,7 +138,8 @@ class Secrets:
                         name_secret(error, secret_id)
                         raise
                     value = known
-                # Set after a failed read too, so that an unreachable store is not asked every time.
+                # Set after a failed read too, so that an unreachable store is not read with every
+                # request.
                 self._read_at[secret_id] = time.monotonic()
                 self._values[secret_id] = value
             return self._values[secret_id]
@@ -144,7 +147,9 @@ class Secrets:
     def fields(
         self, secret_id: str, *, fresh: bool = False, max_age_seconds: float | None = None
     ) -> dict[str, Any]:
-        """The fields of a secret that is a JSON object. Raises Unavailable where it is not one."""
+        """Returns the fields of a secret that is a JSON object. Raises Unavailable if it is not
+        one.
+        """
         text = self.text(secret_id, fresh=fresh, max_age_seconds=max_age_seconds)
         try:
             return parse(text)
@@ -153,7 +158,9 @@ class Secrets:
             raise
 
     def login(self, secret_id: str, *, fresh: bool = False) -> dict[str, Any]:
-        """A secret's username and password. Raises Unavailable where one of them is missing."""
+        """Returns a secret's username and password. Raises Unavailable if one of them is
+        missing.
+        """
         found = self.fields(secret_id, fresh=fresh)
         if missing := [name for name in ("username", "password") if not found.get(name)]:
             error = Unavailable(f"A secret of this stack has no {' and no '.join(missing)}.")
@@ -162,7 +169,7 @@ class Secrets:
         return found
 
     def pending(self, secret_id: str) -> dict[str, Any] | None:
-        """The next value of a secret that is being rotated; None at other times."""
+        """Returns the next value of a secret that is being rotated; None at other times."""
         try:
             return parse(self._store.get(secret_id, "AWSPENDING"))
         except Unavailable:
@@ -175,16 +182,18 @@ class Secrets:
 
 
 def name_secret(error: Exception, secret_id: str) -> None:
-    """Adds the secret's id to the error as a note. Notes are logged and never answered."""
+    """Adds the secret's id to the error as a note. Notes are logged, but never part of an
+    answer.
+    """
     error.add_note(f"Secret: {secret_id}")
 
 
 def parse(text: str) -> dict[str, Any]:
-    """The fields of a secret's text. Raises Unavailable where it is not a JSON object."""
+    """Returns the fields of a secret's text. Raises Unavailable if it is not a JSON object."""
     try:
         value = json.loads(text)
     except ValueError:
-        # Not chained, because the decoder's error holds the secret and could be logged.
+        # Not chained, because the decoder's error contains the secret and could be logged.
         raise Unavailable("A secret of this stack is not valid JSON.") from None
     if not isinstance(value, dict):
         raise Unavailable("A secret of this stack is not a JSON object.")

@@ -21,15 +21,15 @@ from billing.errors import Unauthenticated
 
 PREFIX = "svc_"
 
-# An unknown key has the secret read again, because the key may be new. This happens at most once in
-# this time, so that strangers cannot make us read the secret with every request.
+# If a key is unknown, the secret is read again, because the key may be new. This happens at most
+# once in this time, so that strangers cannot make us read the secret with every request.
 _REREAD_SECONDS = 60.0
-_MAX_AGE_SECONDS = 300.0  # a removed key works for at most so long
+_MAX_AGE_SECONDS = 300.0  # the longest time for which a removed key works
 
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """A backend that sent a valid key: the key's name and scopes."""
+    """A backend that sent a valid key. It has the key's name and scopes."""
 
     name: str
     scopes: frozenset[str]
@@ -44,7 +44,7 @@ class ServiceKeys:
         self._reread_at = float("-inf")
 
     def authenticate(self, key: str) -> Service:
-        """The service to which the key belongs. Raises Unauthenticated for an unknown key."""
+        """Returns the service that has the key. Raises Unauthenticated for an unknown key."""
         service = self._find(key, fresh=False)
         now = time.monotonic()
         if service is None and now - self._reread_at >= _REREAD_SECONDS:
@@ -55,9 +55,9 @@ class ServiceKeys:
         return service
 
     def listed(self) -> list[Service]:
-        """The services that have a key, in the order of their names: one for each key.
+        """Returns one service for each key, in the order of their names.
 
-        Raises what reading the secret raises.
+        Raises the errors of reading the secret.
         """
         found = [_service(entry) for entry in self._entries(fresh=False)]
         return sorted(found, key=lambda service: (service.name, sorted(service.scopes)))
@@ -66,13 +66,16 @@ class ServiceKeys:
         digest = hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
         found = None
         for entry in self._entries(fresh=fresh):
-            # The key is compared with every entry, so the time does not show which one matched.
+            # The key is compared with every entry, so that the time does not show which one
+            # matched.
             if hmac.compare_digest(str(entry.get("sha256")).lower().encode(), digest.encode()):
                 found = _service(entry)
         return found
 
     def _entries(self, *, fresh: bool) -> list[dict[str, Any]]:
-        """The entries of the secret. A malformed one is left out, and the other keys stay valid."""
+        """Returns the entries of the secret. A malformed entry is ignored, and the other keys
+        remain valid.
+        """
         fields = self._secrets.fields(
             self._secret_id, fresh=fresh, max_age_seconds=_MAX_AGE_SECONDS
         )

@@ -1,7 +1,7 @@
 """Checks the signatures of webhooks. A signature is the hex HMAC-SHA256 of the raw body alone.
 
-The HMAC's key is the whole secret as Commet shows it, with `whsec_`. The signature contains no
-time, so a replayed webhook is recognised by its id.
+The HMAC's key is the whole secret as Commet shows it, including `whsec_`. The signature contains no
+time, so a repeated webhook is recognised by its id.
 """
 
 import hashlib
@@ -16,16 +16,17 @@ from billing.errors import BadSignature, PayloadTooLarge
 
 MAX_BODY_BYTES = 1_100_000  # a megabyte of data, and the fields around it
 
-# A wrong signature has the secret read again, because it may have been rotated. This happens at
-# most once in this time, so that strangers cannot make us read the secret with every request.
+# If a signature is wrong, the secret is read again, because it may have been rotated. This happens
+# at most once in this time, so that strangers cannot make us read the secret with every request.
 _REREAD_SECONDS = 60.0
-_MAX_AGE_SECONDS = 300.0  # a removed secret is accepted for at most so long
+_MAX_AGE_SECONDS = 300.0  # the longest time for which a removed secret is accepted
 
 
 def is_signed(body: bytes, signature: str, secrets: Iterable[str]) -> bool:
-    """Whether the signature was made with one of the secrets. Several are valid in a rotation.
+    """Returns whether the signature was made with one of the secrets.
 
-    Compares in constant time and accepts upper-case hex. An empty secret never matches.
+    During a rotation, several secrets are valid. The comparison takes constant time and accepts
+    upper-case hex. An empty secret never matches.
     """
     claimed = signature.strip().lower().encode("utf-8", "surrogatepass")
     matches = False
@@ -45,7 +46,7 @@ class Verifier:
         self._reread_at = float("-inf")
 
     def verify(self, body: bytes, signature: str) -> None:
-        """Returns where Commet signed the body. Raises BadSignature or PayloadTooLarge."""
+        """Returns if Commet signed the body. Raises BadSignature or PayloadTooLarge."""
         if len(body) > MAX_BODY_BYTES:
             raise PayloadTooLarge
         if is_signed(body, signature, self._current(fresh=False)):

@@ -1,13 +1,13 @@
 """The public keys with which an identity provider signs its tokens.
 
-The keys are read over HTTP when the first token comes, and never before: a snapshot of the
-environment has none. They are kept for the life of the environment and read again when they are an
-hour old, so a key that the provider withdraws works for an hour at most. While the provider does
-not answer, the known keys go on for a day.
+The keys are read over HTTP when the first token comes, and never before, so a snapshot of the
+environment has none. They are kept as long as the environment lives, and read again when they are
+an hour old. So a key that the provider withdraws works for an hour at most. While the provider does
+not answer, the known keys are used for up to a day.
 
-A token with an unknown key has the keys read again, because the provider may have changed its key.
-This happens at most once a minute, so that strangers cannot make us call the provider with every
-request.
+If a token has an unknown key, the keys are read again, because the provider may have changed its
+key. This happens at most once a minute, so that strangers cannot make us call the provider with
+every request.
 """
 
 import json
@@ -37,8 +37,8 @@ logger = Logger(child=True)
 # httpx logs every request with its whole URL at INFO, and Lambda would print it.
 logging.getLogger("httpx").setLevel(logging.WARNING)
 
-# Which algorithms a key may be used with. A token cannot choose another kind of algorithm than the
-# kind of its key, and no algorithm has a secret that both sides know.
+# The algorithms that each kind of key may be used with. So a token cannot choose an algorithm of
+# another kind than its key, and there is no algorithm with a secret that both sides share.
 _RSA, _EC, _OKP = ("RS256", "PS256"), ("ES256",), ("EdDSA",)
 ALGORITHMS = (*_RSA, *_EC, *_OKP)
 _RSA_BITS = range(2048, 8193)  # a larger key would make each check slow
@@ -46,7 +46,7 @@ _RSA_BITS = range(2048, 8193)  # a larger key would make each check slow
 _FRESH_SECONDS = 3600.0
 _LONGEST_SECONDS = 24 * 3600.0
 _REREAD_SECONDS = 60.0
-# After a failed read without any keys: for so long the provider is not asked again.
+# If a read fails while no keys are known, the provider is not asked again for this time.
 _PAUSE_SECONDS = 5.0
 _READ_SECONDS = 3.0  # for both calls together
 
@@ -77,14 +77,14 @@ class SigningKeys:
         self._keys: dict[tuple[str | None, str], PublicKey] = {}
         self._count = 0
         self._read_at: float | None = None  # when the keys were last read
-        self._tried_at: float | None = None  # when that was last tried
+        self._tried_at: float | None = None  # when reading them was last tried
         self._has_failed = False
 
     def find(self, key_id: str | None, algorithm: str, deadline: Deadline) -> "PublicKey":
-        """The key with this id, for this algorithm.
+        """Returns the key with this id, for this algorithm.
 
-        A token may leave the id out where the provider has one key only. Raises Unauthenticated
-        where the provider has no such key, and IdentityProviderUnavailable where it does not say.
+        A token may leave out the id if the provider has only one key. Raises Unauthenticated if the
+        provider has no such key, and IdentityProviderUnavailable if the provider does not answer.
         """
         if not self._is_younger_than(_FRESH_SECONDS):
             self._read(deadline, pause=_PAUSE_SECONDS if not self._keys else _REREAD_SECONDS)
@@ -111,7 +111,7 @@ class SigningKeys:
         return self._read_at is not None and self._clock() - self._read_at < seconds
 
     def _read(self, deadline: Deadline, *, pause: float) -> None:
-        """Reads the keys, unless that was tried less than `pause` seconds ago."""
+        """Reads the keys, unless reading was tried less than `pause` seconds ago."""
         now = self._clock()
         if self._tried_at is not None and now - self._tried_at < pause:
             return
@@ -148,9 +148,9 @@ class SigningKeys:
 
 
 def _get(http: httpx.Client, url: str, deadline: Deadline) -> Mapping[str, Any]:
-    """The JSON object at this address. Follows no redirect. Raises _Unusable."""
+    """Returns the JSON object at this address. Follows no redirect. Raises _Unusable."""
     timed_transport.current.set(deadline)
-    # Without compression, a small answer cannot unpack into a huge one.
+    # No compression, so that a small answer cannot become a huge one.
     headers = {"accept": "application/json", "accept-encoding": "identity"}
     body = b""
     try:
@@ -172,7 +172,9 @@ def _get(http: httpx.Client, url: str, deadline: Deadline) -> Mapping[str, Any]:
 
 
 def _key(entry: object) -> "tuple[str | None, tuple[str, ...], PublicKey] | None":
-    """A key's id, the algorithms for which it may be used, and the key; None if it is unusable."""
+    """Returns a key's id, the algorithms it may be used with, and the key; None if it is
+    unusable.
+    """
     if not isinstance(entry, dict) or "d" in entry or entry.get("use", "sig") != "sig":
         return None
     if "verify" not in _texts(entry.get("key_ops", ["verify"])):
@@ -193,7 +195,9 @@ def _texts(value: object) -> Iterable[str]:
 
 
 def _parsed(entry: Mapping[str, Any]) -> "tuple[tuple[str, ...], PublicKey]":
-    """The algorithms of the key's kind, and the key. Raises ValueError, or an error of PyJWT."""
+    """Returns the algorithms of the key's kind, and the key. Raises ValueError, or an error of
+    PyJWT.
+    """
     kind, curve = entry.get("kty"), entry.get("crv")
     text = json.dumps(entry)
     if kind == "RSA":

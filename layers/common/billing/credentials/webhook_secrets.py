@@ -4,8 +4,8 @@
      "endpoint": "whe_...", "rotation": "2026-09"}
 
 `secrets` may also be a list of plain texts, written by hand. The deployment, which registers the
-endpoint, writes the other two. `endpoint` is the id of the endpoint to which the first secret
-belongs. `rotation` is the rotation that was asked for when the endpoint was created.
+endpoint, writes the other two fields. `endpoint` is the id of the endpoint to which the first
+secret belongs. `rotation` is the rotation that was asked for when the endpoint was created.
 """
 
 import json
@@ -24,7 +24,7 @@ STAYS_VALID = timedelta(hours=24)
 
 @dataclass(frozen=True, slots=True)
 class Signed:
-    """One secret, and the time from which it is not accepted any more, or None."""
+    """One secret, and the time from which it is no longer accepted, or None."""
 
     secret: str = field(repr=False)
     until: datetime | None = None
@@ -32,7 +32,7 @@ class Signed:
 
 @dataclass(frozen=True, slots=True)
 class WebhookSecret:
-    """The secret's content. A malformed entry is ignored, and the others stay valid."""
+    """The secret's content. A malformed entry is ignored, and the others remain valid."""
 
     signing: tuple[Signed, ...] = ()
     endpoint_id: str | None = None
@@ -44,18 +44,19 @@ class WebhookSecret:
         listed = fields.get("secrets")
         endpoint_id, rotation = fields.get("endpoint"), fields.get("rotation")
         return cls(
-            # Only a list counts. The single letters of a text would be secrets easy to guess.
+            # Only a list is accepted: the single letters of a text would be secrets that are easy
+            # to guess.
             tuple(filter(None, map(_signed, listed if isinstance(listed, list) else []))),
             endpoint_id if isinstance(endpoint_id, str) and endpoint_id else None,
             rotation if isinstance(rotation, str) else "",
         )
 
     def valid(self, now: datetime) -> list[str]:
-        """The secrets that are accepted at `now`."""
+        """Returns the secrets that are accepted at `now`."""
         return [each.secret for each in self.signing if each.until is None or now < each.until]
 
     def renewed(self, secret: str, *, endpoint_id: str, rotation: str, now: datetime) -> Self:
-        """The content with a new secret in front. The older ones expire within a day."""
+        """Returns the content with a new first secret. The older ones expire within a day."""
         end = now + STAYS_VALID
         older = (
             Signed(each.secret, min(each.until or end, end))
@@ -65,7 +66,7 @@ class WebhookSecret:
         return type(self)((Signed(secret), *older), endpoint_id, rotation)
 
     def text(self) -> str:
-        """The JSON text to store."""
+        """Returns the JSON text to store."""
         secrets = [
             {"secret": each.secret, "until": each.until.isoformat()} if each.until else each.secret
             for each in self.signing

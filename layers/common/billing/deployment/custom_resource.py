@@ -2,7 +2,7 @@
 
 Every request is answered once: with success, with a failure and a readable reason, or, shortly
 before the function's own time limit, with the failure that it took too long. An error is logged and
-not raised. If it were raised, Lambda would run the request again after CloudFormation has rolled it
+not raised, because Lambda would otherwise run the request again after CloudFormation has rolled it
 back.
 """
 
@@ -23,7 +23,7 @@ from billing.deadline import LambdaContext
 from billing.errors import BillingError
 
 _KINDS = ("Create", "Update", "Delete")
-# Without these no answer can be sent.
+# Without these fields, no answer can be sent.
 _NEEDED = ("ResponseURL", "StackId", "RequestId", "LogicalResourceId")
 _MAX_REASON = 1000  # bytes in the JSON text; the whole answer may have 4096
 _RESERVE_SECONDS = 10.0
@@ -31,7 +31,7 @@ _ATTEMPTS = 3
 
 
 class Log(Protocol):
-    """The part of a logger that is used here."""
+    """The part of a logger that this module uses."""
 
     def exception(self, msg: str) -> None: ...
 
@@ -51,7 +51,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The result of a request. `said` is shown as the reason.
+    """The result of a request. CloudFormation shows `said` as the reason.
 
     If `resource_id` changes on Update, CloudFormation deletes the old resource. `data` are
     attributes for the template, which prints them, so they must not contain a secret.
@@ -63,7 +63,9 @@ class Done:
 
 
 def is_request(event: object) -> bool:
-    """Whether CloudFormation sent the event: it says what it wants, and where it waits."""
+    """Returns whether CloudFormation sent the event: it has a request type and a response
+    address.
+    """
     return (
         isinstance(event, dict)
         and event.get("RequestType") in _KINDS
@@ -73,10 +75,10 @@ def is_request(event: object) -> bool:
 
 
 def refuse(event: object, log: Log) -> dict[str, Any] | None:
-    """The answer to an event that is neither a request nor a person's {} or null; None for those.
+    """Returns the answer to an event of an unknown form; None for a request and for {} or null.
 
-    Such an event may come from a schedule or a trigger that somebody gave to the wrong function. It
-    must change nothing.
+    A person may send {} or null. Another event may come from a schedule or a trigger that somebody
+    connected to the wrong function, and must change nothing.
     """
     if event is None or event == {}:
         return None
@@ -87,9 +89,9 @@ def refuse(event: object, log: Log) -> dict[str, Any] | None:
 
 
 def explained(error: Exception) -> str:
-    """An error's explanation for the person who deploys.
+    """Returns an error's explanation for the person who deploys.
 
-    It is read in the stack's events, where the function's log is far away. Our own errors are
+    The person reads it among the stack's events, without the function's log. Our own errors are
     quoted in full, with their cause. Of other errors only the class and the place are named,
     because their messages may contain a secret.
     """
@@ -116,10 +118,10 @@ def fulfil(
     reason: Callable[[Exception], str],
     log: Log,
 ) -> dict[str, Any]:
-    """Does `work` and sends the answer; returns the answer.
+    """Calls `work` and sends the answer. Returns the answer.
 
-    `resource_id` is the resource's id where `work` fails on Create. `reason` makes the text for the
-    person who deploys from an error. Raises OSError where the answer could not be delivered.
+    `resource_id` is the resource's id if `work` fails on Create. `reason` turns an error into the
+    text for the person who deploys. Raises OSError if the answer could not be delivered.
     """
     answer = _Answer(event, resource_id)
     seconds = context.get_remaining_time_in_millis() / 1000 - _RESERVE_SECONDS
@@ -136,7 +138,8 @@ def fulfil(
         said = reason(error)
     finally:
         watch.cancel()
-        answer.give(status, said, done)  # without it, CloudFormation waits for its ServiceTimeout
+        # without an answer, CloudFormation waits for its ServiceTimeout
+        answer.give(status, said, done)
     return answer.given
 
 
@@ -156,7 +159,7 @@ def _texts(properties: object) -> dict[str, str]:
 
 
 def _cut(said: str) -> str:
-    """The beginning of the text that fits. A character outside ASCII takes six or twelve bytes."""
+    """Shortens the text to what fits. A character outside ASCII takes six or twelve bytes."""
     said = said[:_MAX_REASON]
     while len(json.dumps(said)) - len('""') > _MAX_REASON:
         said = said[:-1]
@@ -164,7 +167,7 @@ def _cut(said: str) -> str:
 
 
 class _Answer:
-    """The one answer to a request. The first answer is sent, later ones are dropped."""
+    """The one answer to a request. The first answer is sent, and later ones are dropped."""
 
     def __init__(self, event: Mapping[str, Any], resource_id: str) -> None:
         self._event = event
@@ -195,7 +198,7 @@ def _put(url: str, body: bytes) -> None:
         url,
         data=body,
         method="PUT",
-        # The address is signed without a content type. Without this line urllib would add one.
+        # The address is signed without a content type. Without this header, urllib would add one.
         headers={"Content-Type": ""},
     )
     for attempt in range(1, _ATTEMPTS + 1):

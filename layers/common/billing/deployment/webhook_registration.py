@@ -1,9 +1,9 @@
-"""Registers our webhook endpoint at Commet, for the types we handle, and stores its secret.
+"""Registers our webhook endpoint at Commet, for the types that we handle, and stores its secret.
 
-Commet shows a secret once, when the endpoint is created. So the secret is stored before anything
-else happens. An endpoint whose secret we do not have is replaced: the new one is created first and
-the old one deleted afterwards, so that no webhook is lost. A webhook that both endpoints deliver
-has the same id and is applied once.
+Commet shows a secret once, when the endpoint is created, so the secret is stored before anything
+else happens. An endpoint whose secret we do not have is replaced. The new endpoint is created first
+and the old one deleted afterwards, so that no webhook is lost. If both endpoints deliver a webhook,
+it has the same id and is applied once.
 """
 
 import hashlib
@@ -43,8 +43,9 @@ class Registration:
         """Makes sure that one active endpoint, whose secret we have, sends to our URL.
 
         Returns the endpoint's id. May be repeated, also by two runs at the same time. A `rotation`
-        that differs from the stored one replaces the endpoint and its secret; the old secret stays
-        valid for another day. Where the new secret cannot be stored, its endpoint is deleted again.
+        that differs from the stored one replaces the endpoint and its secret; the old secret
+        remains valid for another day. If the new secret cannot be stored, its endpoint is deleted
+        again.
         """
         for _ in range(_ROUNDS):
             kept = self.vault.read()
@@ -54,15 +55,15 @@ class Registration:
             others = {each.id for each in listed if each.url == self.url} - {kept.endpoint_id}
             if ours is not None and kept.valid(self.clock()) and kept.rotation == wanted:
                 self._put_right(ours)
-                # Other endpoints with our address sign with secrets that nobody knows.
+                # We do not have the secrets of other endpoints with our address.
                 self._delete(others)
                 return ours.id
             replaced = others | ({ours.id} if ours else set())
             made = self._make(replaced, kept, request_id)
             self._keep(kept, made, wanted)
             self._delete(replaced - {made.id})
-            # Check once more. Another run may have stored its own endpoint meanwhile, or deleted
-            # this one. And with a repeated idempotency key, Commet may have answered with an
+            # Check once more, because another run may have stored its own endpoint meanwhile, or
+            # deleted this one. Also, Commet may have answered a repeated idempotency key with an
             # endpoint that is deleted by now.
         raise CommetUnavailable(nonsense=True)
 
@@ -97,14 +98,16 @@ class Registration:
     def _make(
         self, replaced: Iterable[str], kept: WebhookSecret, request_id: str
     ) -> CreatedWebhookEndpoint:
-        """A new endpoint. Two runs of one request that found the same state get the same one."""
+        """Returns a new endpoint. Two runs of a request that found the same state get the same
+        endpoint.
+        """
         key = _key(request_id, self.url, *self.events, *sorted(replaced), kept.endpoint_id or "")
         try:
             return self._created(key)
         except CommetRefused as refused:
             if refused.commet_code != "duplicate":
                 raise
-        # Commet's contract does not promise that two endpoints may have the same address. Where it
+        # Commet's contract does not promise that two endpoints may have the same address. If Commet
         # refuses the second one, the old one is deleted first.
         self._delete(replaced)
         return self._created(f"{key}-alone")

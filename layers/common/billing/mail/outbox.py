@@ -1,9 +1,9 @@
 """The outbox: mails from the moment they are queued to their end.
 
 The statement that makes a mail necessary queues it (`queue_mail` in routines/mail.sql). A mail is
-leased right before the mail service is called, and the outcome is recorded right after it. The mail
-service knows no idempotency key, so a mail whose attempt got no answer is in doubt: it may have
-been sent, and is not sent again by itself.
+leased just before the mail service is called, and the outcome is recorded just after the call. The
+mail service has no idempotency keys. So a mail is in doubt if its attempt got no answer: it may
+have been sent, and no run sends it again.
 """
 
 import random
@@ -17,7 +17,7 @@ from billing.database.statements import Statements
 
 _sql = Statements(__file__)
 
-# Longer than any run of the function that sends.
+# Longer than any run of the function that sends mails.
 LEASE = timedelta(minutes=2)
 KEPT = timedelta(days=30)
 _FIRST_PAUSE_SECONDS = 5.0
@@ -26,7 +26,7 @@ _LONGEST_PAUSE_SECONDS = 1800.0
 
 @dataclass(frozen=True, slots=True)
 class Mail:
-    """A leased mail: no other run sends it until the lease ends."""
+    """A leased mail. No other run sends it until the lease ends."""
 
     id: int
     user_id: str
@@ -38,10 +38,10 @@ class Mail:
 
 
 class Outcome(StrEnum):
-    """What became of one attempt, by the state that the mail gets."""
+    """The outcome of one attempt. The value is the state that the mail gets."""
 
     SENT = "sent"
-    POSTPONED = "pending"  # the mail service has certainly not taken it; it is tried again
+    POSTPONED = "pending"  # the mail service has certainly not taken it; tried again
     IN_DOUBT = "in_doubt"
     REFUSED = "dead"
 
@@ -60,9 +60,9 @@ class Ended:
 class Gauges:
     """The state of the outbox, for metrics.
 
-    `age_seconds`: how long the oldest unsent mail has waited. `dead`, `in_doubt`: how many such
-    mails have not expired, so that sending them again would still help somebody. A mail that is
-    dead because of its address is not counted: nobody but the address's owner can change that.
+    `age_seconds`: how long the oldest unsent mail has waited. `dead`, `in_doubt`: how many mails in
+    that state have not expired, so that sending them again would still help. A mail that is dead
+    because of its address is not counted, because only the address's owner can change that.
     """
 
     age_seconds: float
@@ -90,7 +90,7 @@ def record(
     message_id: str | None = None,
     reason: str | None = None,
 ) -> None:
-    """Records what became of an attempt to send the mail."""
+    """Records the outcome of an attempt to send the mail."""
     db.execute(
         _sql["record"],
         {
@@ -107,15 +107,15 @@ def record(
 def redrive(
     db: Database, *, now: datetime, mail_id: int | None = None, user_id: str | None = None
 ) -> int:
-    """Queues dead mails and those in doubt anew, and returns how many; never expired ones.
+    """Queues dead mails and mails in doubt again, if they have not expired. Returns how many.
 
-    A mail in doubt may have been sent, and its owner then gets it twice.
+    A mail in doubt may have been sent. Its owner then gets it twice.
     """
     return len(db.all(_sql["redrive"], {"now": now, "id": mail_id, "user": user_id}))
 
 
 def gauges(db: Database, now: datetime) -> Gauges:
-    """The state of the outbox."""
+    """Returns the state of the outbox."""
     row = db.one(_sql["gauges"], {"now": now})
     assert row is not None  # noqa: S101 - an aggregate always returns a row
     return Gauges(**row)

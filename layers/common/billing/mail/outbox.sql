@@ -1,10 +1,10 @@
--- The outbox: leasing mails, and recording what became of them.
+-- The outbox: leasing mails, and recording outcomes.
 --
--- Leases and pauses go by the database's clock, so that no two machines disagree. The
--- time at which a mail expires is compared with the time that the caller passes in.
+-- Leases and pauses use the database's clock, which is the same for all machines. The time at which
+-- a mail expires is compared with the time that the caller passes in.
 
--- Ends mails that nobody will send, and says how many of each state. A run that died while it sent
--- a mail left it in doubt: the mail service may have taken it.
+-- Ends mails that nobody will send, and returns them. If a run died while it sent a mail, that mail
+-- is in doubt, because the mail service may have taken it.
 -- name: end_hopeless
 with hopeless as (
     select id, case when state = 'sending' then 'in_doubt' else 'dead' end as ending,
@@ -23,7 +23,8 @@ from hopeless h
 where m.id = h.id
 returning m.id, m.state, m.kind, m.reason
 
--- Leases the mail that has been due the longest; no row if none is due. Another run passes over it.
+-- Leases the mail that has been due the longest. Returns no row if none is due. Skips mails that
+-- another run has locked.
 -- name: lease_next
 with next as materialized (
     select id from mails
@@ -38,8 +39,8 @@ from next
 where m.id = next.id
 returning m.id, m.user_id, m.attempts, m.address, m.kind, m.fields, m.expires_at
 
--- Records what became of an attempt, also if it took longer than its lease. An attempt that another
--- has followed says nothing any more, unless the mail was sent.
+-- Records the outcome of an attempt, even if it took longer than its lease. If another attempt has
+-- begun since, the outcome is recorded only if the mail was sent.
 -- name: record
 update mails set
     state = %(state)s, reason = %(reason)s, leased_until = null,
@@ -50,8 +51,8 @@ where id = %(id)s
   and (attempts = %(attempts)s and state in ('sending', 'in_doubt')
        or %(state)s = 'sent' and state in ('pending', 'in_doubt'))
 
--- Queues dead mails and those in doubt anew, unless they have expired. Sending a mail in doubt
--- again may send it twice.
+-- Queues dead mails and mails in doubt again, unless they have expired. A mail in doubt may then be
+-- sent twice.
 -- name: redrive
 update mails set state = 'pending', ended_at = null, due_at = now(), waits_since = now()
 where state in ('in_doubt', 'dead') and expires_at > %(now)s
@@ -59,7 +60,7 @@ where state in ('in_doubt', 'dead') and expires_at > %(now)s
   and (%(user)s::text is null or user_id = %(user)s::text)
 returning id
 
--- Each part reads an index of its own; the sent mails are in none of them.
+-- Each part of the query uses an index of its own. Sent mails are in none of these indexes.
 -- name: gauges
 select
     coalesce(extract(epoch from now() - least(

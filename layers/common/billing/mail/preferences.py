@@ -17,12 +17,12 @@ class Preferences:
 
 
 def read(db: Database, user_id: str) -> Preferences:
-    """What the user has chosen; who has chosen nothing gets all mails."""
+    """Returns the user's preferences. A user who has chosen nothing gets all mails."""
     return Preferences(bool(db.value(_sql["read"], {"user_id": user_id})))
 
 
 def change(db: Database, user_id: str, preferences: Preferences, *, by: Actor) -> bool:
-    """Replaces what the user has chosen. Returns False where there is no such user."""
+    """Replaces the user's preferences. Returns False if there is no such user."""
     params = {
         "user_id": user_id,
         "thresholds": preferences.thresholds,

@@ -1,4 +1,4 @@
-"""Makes a mail from its words: subject, text and HTML that say the same."""
+"""Makes a mail from its words: subject, text and HTML with the same content."""
 
 import re
 import textwrap
@@ -31,7 +31,7 @@ _LAST = (
     '<p class="quiet" style="margin:0 0 16px;font-size:14px;color:#57606a">'
     '<a class="link" href="{link}" style="color:#1d4ed8">{text}</a></p>'
 )
-# One address and nothing else: no list, no name, no comment.
+# Matches one address and nothing else: no list, no name, no comment.
 _ONE_ADDRESS = re.compile(r"[!#-'*+\-/-9=?A-Z^-~.]{1,64}@([^@\s<>,;:()\[\]\\\"]{1,253})", re.ASCII)
 
 
@@ -43,7 +43,7 @@ class Rendered:
 
 
 def link_of(app_url: str, kind: str, token: str = "") -> str | None:
-    """The link of a mail of this kind; None for a kind that has none.
+    """Returns the link of a mail of this kind; None for a kind without a link.
 
     `token` is only for a kind whose link has one.
     """
@@ -64,10 +64,10 @@ def render(
     fields: Mapping[str, str] | None = None,
     unsubscribe: str | None = None,
 ) -> Rendered:
-    """The mail. Whatever is inserted is escaped in the HTML.
+    """Returns the mail. Inserted values are escaped in the HTML.
 
-    `ends_at` is when its link ends. `fields` are those of the mail's row. `unsubscribe` is the
-    address of the page that switches mails of this kind off.
+    `ends_at` is when the mail's link ends. `fields` are those of the mail's row. `unsubscribe` is
+    the address of the page that switches off mails of this kind.
     """
     words = WORDS[kind]
     values = {"product": product, "address": address} | _shown(fields or {})
@@ -91,14 +91,15 @@ def render(
 
 
 def sender_of(product: str, address: str) -> str:
-    """The From header: the product's name, encoded as RFC 2047 says, and the address."""
+    """Returns the From header: the product's name, encoded by RFC 2047, and the address."""
     return formataddr((_one_line(product), address))
 
 
 def recipient_of(address: str) -> str | None:
-    """The address as SES takes it: in ASCII, the domain in punycode.
+    """Returns the address in the form that SES takes: in ASCII, the domain in punycode.
 
-    None for an address that SES cannot send to, or that a mail program could take for several.
+    Returns None for an address that SES cannot send to, or that a mail program could read as
+    several.
     """
     found = _ONE_ADDRESS.fullmatch(address)
     if found is None:
@@ -115,7 +116,7 @@ def recipient_of(address: str) -> str | None:
 
 
 def _shown(fields: Mapping[str, str]) -> dict[str, str]:
-    """The fields as a person reads them: amounts with their currency, days without their time."""
+    """Returns the fields for a reader: amounts with their currency, days without their time."""
     currency = fields.get("currency", "").upper()
     shown = dict(fields)
     for name in _AMOUNTS & fields.keys():
@@ -127,7 +128,9 @@ def _shown(fields: Mapping[str, str]) -> dict[str, str]:
 
 
 def _filled(paragraphs: Iterable[str], values: Mapping[str, str]) -> list[str]:
-    """The paragraphs with the values, but for those of which a value is missing."""
+    """Returns the paragraphs with the values. Leaves out a paragraph if one of its values is
+    missing.
+    """
     templates = (Template(each) for each in paragraphs)
     return [each.substitute(values) for each in templates if values.keys() >= _names(each)]
 

@@ -1,4 +1,4 @@
-"""Sends what the outbox has, one mail after the other.
+"""Sends the mails of the outbox, one after the other.
 
 Each mail is leased, sent and recorded before the next one is leased. So a run that dies leaves at
 most one mail in doubt, and two runs at once never send the same mail.
@@ -30,7 +30,7 @@ logger = Logger(child=True)
 
 @dataclass(frozen=True, slots=True)
 class Letterhead:
-    """What all mails of a stack have in common."""
+    """The values that all mails of a stack share."""
 
     product: str
     sender: str  # an address
@@ -39,7 +39,7 @@ class Letterhead:
 
 @dataclass(frozen=True, slots=True)
 class Links:
-    """Makes what a mail's links have of the stack's secret."""
+    """Makes the parts of a mail's links that need the stack's secret."""
 
     token_of: Callable[[str], str]  # a link's token, from the token's id
     unsubscribe_of: Callable[[str], str]  # the address that switches mails off, from the user's id
@@ -47,7 +47,7 @@ class Links:
 
 @dataclass(slots=True)
 class Done:
-    """What one run did: numbers of mails."""
+    """Numbers of mails that one run handled."""
 
     sent: int = 0
     postponed: int = 0
@@ -64,9 +64,9 @@ def send(
     clock: Clock,
     deadline: Deadline,
 ) -> Done:
-    """Sends all mails that are due, while there is time for another one before `deadline`.
+    """Sends all mails that are due, as long as one more call fits before `deadline`.
 
-    Stops where the service takes no mail at all; the next run goes on.
+    Stops if the mail service takes no mail at all. The next run continues.
     """
     done = Done()
     while deadline.remaining() > CALL_SECONDS:
@@ -81,7 +81,7 @@ def send(
 
 
 def tidy(db: Database, now: datetime) -> int:
-    """Ends mails that nobody will send, and deletes old ones. Returns how many ended."""
+    """Ends mails that nobody will send, and deletes old ones. Returns how many it ended."""
     ended = outbox.end_hopeless(db, now)
     for each in ended:
         fields = {"mail": each.id, "kind": each.kind, "state": each.state, "reason": each.reason}
@@ -97,7 +97,9 @@ def _attempt(
     letterhead: Letterhead,
     links: Links,
 ) -> tuple[Outcome, bool]:
-    """Sends one leased mail and records the outcome. Returns it, and whether the run is over."""
+    """Sends one leased mail and records the outcome. Returns the outcome, and whether to stop
+    the run.
+    """
     message_id, reason, stop = None, None, False
     try:
         message_id = service.send(_message(mail, letterhead, links))
@@ -116,7 +118,7 @@ def _attempt(
 
 
 def _message(mail: Mail, letterhead: Letterhead, links: Links) -> Message:
-    """The mail as it is sent.
+    """Returns the mail in the form in which it is sent.
 
     Raises Refused for an address that no mail can be sent to, and NotTaken for a mail that this
     version of the code cannot make.

@@ -1,7 +1,7 @@
 """The mail service: Amazon SES, API version 2.
 
-Calls are never repeated here: whether a mail is sent again is decided by the outbox. Every error of
-a call is one of the three below, which say what is known of the mail.
+This module never repeats a call, because the outbox decides whether a mail is sent again. Every
+error of a call becomes one of the three errors below, which say what we know about the mail.
 """
 
 from collections.abc import Mapping
@@ -10,10 +10,10 @@ from typing import Any, Protocol
 
 _CONNECT_SECONDS = 2.0
 _ANSWER_SECONDS = 5.0
-# The longest that one call takes.
+# The longest time of one call.
 CALL_SECONDS = _CONNECT_SECONDS + _ANSWER_SECONDS
 
-# What the service says of one mail alone. The next mail may be taken.
+# Error codes that concern one mail only. The service may take the next mail.
 _OF_THIS_MAIL = frozenset({"BadRequestException", "InvalidParameterValue", "ValidationException"})
 _OF_THIS_MAIL_FOR_NOW = frozenset({"MessageRejected"})
 
@@ -21,8 +21,8 @@ _OF_THIS_MAIL_FOR_NOW = frozenset({"MessageRejected"})
 class NotTaken(Exception):
     """The service has certainly not taken the mail, but may take it later.
 
-    `reason`: the service's error code, or why it was not reached. `concerns_all`: any other mail
-    would meet the same error now.
+    `reason`: the service's error code, or why it was not reached. `concerns_all`: every other mail
+    would get the same error now.
     """
 
     def __init__(self, reason: str, *, concerns_all: bool) -> None:
@@ -40,7 +40,7 @@ class Refused(Exception):
 
 
 class Unanswered(Exception):
-    """The service may have taken the mail: the call ended without an answer."""
+    """The service may have taken the mail, because the call ended without an answer."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -49,10 +49,10 @@ class Unanswered(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A mail as it is sent. `sender` and `recipient` have the form of a header.
+    """A mail in the form in which it is sent. `sender` and `recipient` have the form of a header.
 
-    `unsubscribe` is the address to which a mail program posts when the user wants no more mails of
-    the kind (RFC 8058); None for a kind that is always sent.
+    `unsubscribe` is the address to which a mail program posts if the user wants no more mails of
+    this kind (RFC 8058). None for a kind that is always sent.
     """
 
     sender: str
@@ -64,17 +64,17 @@ class Message:
 
 
 class MailService(Protocol):
-    """Something that takes mails."""
+    """A service that takes mails."""
 
     def send(self, message: Message) -> str:
-        """The service's id of the mail. Raises NotTaken, Refused or Unanswered."""
+        """Returns the service's id of the mail. Raises NotTaken, Refused or Unanswered."""
 
 
 class Ses:
     """Sends through SES, or through the server at `endpoint` that behaves like it.
 
-    Make one for each run: the connections of an environment that was frozen may be dead, and a
-    dead connection leaves a mail in doubt.
+    Create one for each run: after an environment was frozen, its connections may be dead, and a
+    call over a dead connection leaves a mail in doubt.
     """
 
     def __init__(self, endpoint: str | None, configuration_set: str) -> None:
@@ -83,7 +83,7 @@ class Ses:
         self._made: Any = None
 
     def send(self, message: Message) -> str:
-        """The service's id of the mail. Raises NotTaken, Refused or Unanswered."""
+        """Returns the service's id of the mail. Raises NotTaken, Refused or Unanswered."""
         from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
         from botocore.exceptions import ConnectionError as NotConnected
         from botocore.parsers import ResponseParserError
@@ -108,7 +108,9 @@ class Ses:
             raise NotTaken(type(error).__name__, concerns_all=True) from error
 
     def _client(self) -> Any:
-        """boto3's client, made for the first mail: most runs find none. Raises NotTaken."""
+        """Returns boto3's client. It is made for the first mail, because most runs find none.
+        Raises NotTaken.
+        """
         if self._made is None:
             import boto3
             from botocore.config import Config
@@ -141,7 +143,7 @@ def _content(message: Message) -> dict[str, Any]:
 
 
 def _headers(message: Message) -> dict[str, str]:
-    # Out-of-office programs do not answer such a mail (RFC 3834).
+    # This header keeps out-of-office programs from answering the mail (RFC 3834).
     headers = {"Auto-Submitted": "auto-generated"}
     if message.unsubscribe is not None:
         headers["List-Unsubscribe"] = f"<{message.unsubscribe}>"
@@ -150,7 +152,9 @@ def _headers(message: Message) -> dict[str, str]:
 
 
 def _said(answer: Mapping[str, Any]) -> Exception:
-    """The error for an error answer. A gateway that got no answer itself knows nothing."""
+    """Returns the error for an error answer. After a gateway's 502 or 504, the outcome is not
+    known.
+    """
     code = str(answer.get("Error", {}).get("Code", ""))
     if answer.get("ResponseMetadata", {}).get("HTTPStatusCode") in {502, 504}:
         return Unanswered(code)

@@ -1,8 +1,9 @@
-"""Addresses that get no more mail: mails to them came back for good, or were called unwanted.
+"""Addresses that get no more mail, because mails to them came back for good or were marked
+unwanted.
 
-SES says so in events, which EventBridge brings (https://docs.aws.amazon.com/ses/, "Examples of
-event data"). Our own table is asked before a mail is queued, so that the person can be told, and
-mails that nobody can read do not harm the reputation of the sender.
+SES reports both in events, which EventBridge delivers (https://docs.aws.amazon.com/ses/, "Examples
+of event data"). Our own table is read before a mail is queued. So the person can be told, and mails
+that nobody can read do not harm the reputation of the sender.
 """
 
 from collections.abc import Mapping
@@ -15,7 +16,7 @@ from billing.errors import InvalidRequest
 
 _sql = Statements(__file__)
 
-# How each kind of event is called, and where it lists the addresses.
+# The name of each kind of event, and the field that lists the addresses.
 _KINDS = {
     "Bounce": ("bounce", "bouncedRecipients"),
     "Complaint": ("complaint", "complainedRecipients"),
@@ -24,7 +25,7 @@ _KINDS = {
 
 @dataclass(frozen=True, slots=True)
 class Unwelcome:
-    """What one event says: no more mail to these addresses, because of `reason`."""
+    """The content of one event: no more mail to these addresses, because of `reason`."""
 
     reason: str  # "bounce" or "complaint"
     message_id: str
@@ -32,9 +33,9 @@ class Unwelcome:
 
 
 def read(event: Mapping[str, Any]) -> Unwelcome | None:
-    """What an event of SES says; None for an event after which mails may still be sent.
+    """Returns the content of an event of SES; None if mails may still be sent.
 
-    A mailbox that is full, or a server that is down, is no reason to stop: such bounces are not
+    If a mailbox is full or a server is down, mails may still be sent: such bounces are not
     `Permanent`. Raises InvalidRequest for an event of an unknown form.
     """
     try:
@@ -53,12 +54,12 @@ def _read(event: Mapping[str, Any]) -> Unwelcome | None:
     if reason == "bounce" and about["bounceType"] != "Permanent":
         return None
     named = tuple(str(each["emailAddress"]) for each in about[listed])
-    # One recipient is all that our mails have, so the mail's own address is meant too.
+    # Our mails have one recipient each, so the event concerns the mail's own address too.
     return Unwelcome(reason, str(detail["mail"]["messageId"]), tuple(_bare(n) for n in named))
 
 
 def suppress(db: Database, unwelcome: Unwelcome) -> None:
-    """Suppresses the addresses; those that are suppressed already stay so."""
+    """Suppresses the addresses. Addresses that are suppressed already remain so."""
     db.execute(
         _sql["suppress"],
         {
@@ -70,10 +71,10 @@ def suppress(db: Database, unwelcome: Unwelcome) -> None:
 
 
 def allow(db: Database, address: str) -> bool:
-    """Lets mails to the address be queued again. Returns whether it was suppressed."""
+    """Allows mails to the address again. Returns whether the address was suppressed."""
     return db.one(_sql["allow"], {"address": address}) is not None
 
 
 def _bare(address: str) -> str:
-    """The address of `Name <address>`."""
+    """Returns the address in `Name <address>`."""
     return address.rpartition("<")[2].rstrip(">").strip()

@@ -1,5 +1,5 @@
--- Suppresses the address of the mail that came back, as it is written there, and each address that
--- the mail service names. A mail to one of them that waits ends with the next run.
+-- Suppresses the address of the mail that came back, as the mail's row has it, and each address
+-- that the mail service names. The next run ends waiting mails to these addresses.
 -- name: suppress
 insert into suppressed_addresses (address_sha256, reason)
 select distinct address_digest(a.address), %(reason)s

@@ -1,8 +1,8 @@
 """The words of each mail, and the path of its link.
 
-A mail has the product's name and the recipient's own address, and nothing else that somebody typed:
-a stranger who signs up with an address cannot write to its owner. Names of features and plans are
-the operator's.
+A mail contains the product's name and the recipient's own address, and no other text that a user
+typed, so that a stranger who signs up with somebody's address cannot send a message to the owner.
+Names of features and plans come from the operator.
 """
 
 from collections.abc import Mapping
@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """What one kind of mail says. `$product`, `$address` and the mail's fields are replaced.
+    """The words of one kind of mail. `$product`, `$address` and the mail's fields are replaced.
 
-    A paragraph with a field that the mail does not have is left out.
+    A paragraph is left out if the mail does not have one of its fields.
     """
 
     subject: str
@@ -21,7 +21,7 @@ class Words:
     button: str = ""
     path: str | None = None  # the page of the link, below AppUrl; None: a mail without a link
     after: tuple[str, ...] = ()
-    has_token: bool = True  # of a link: it works once, and without signing in
+    has_token: bool = True  # the link works once, and without signing in
     optional: bool = False  # the user may switch mails of this kind off
 
 

@@ -1,7 +1,7 @@
-"""Has queued mails sent at once, instead of by the schedule's next run.
+"""Starts the function that sends mails, so that queued mails do not wait for the schedule.
 
-A request that has queued a mail invokes the function that sends mails, and does not wait for it to
-run. Lambda takes such an invocation in milliseconds. If Lambda does not, the request goes on: the
+A request that has queued a mail invokes that function, and does not wait until it has run. Lambda
+accepts such an invocation in milliseconds. If Lambda does not, the request continues, and the
 schedule sends the mail within a minute.
 """
 
@@ -11,19 +11,20 @@ from aws_lambda_powertools import Logger
 
 logger = Logger(child=True)
 
-# The most that a request waits for Lambda to take the invocation.
+# How long a request waits at most until Lambda accepts the invocation.
 _SECONDS = 0.5
 
 
 class Waker:
-    """Invokes the function that sends mails. With an empty `function` it does nothing."""
+    """Invokes the function that sends mails. If `function` is empty, does nothing."""
 
     def __init__(self, function: str) -> None:
         self._function = function
         self._client: Any = None
 
     def wake(self) -> None:
-        """Has the mails that are due sent now. Raises nothing: the schedule sends them otherwise.
+        """Starts sending the mails that are due. Raises nothing, because the schedule sends them
+        otherwise.
 
         Call it after the statement that queued a mail was committed.
         """
@@ -31,7 +32,7 @@ class Waker:
             return
         try:
             self._lambda().invoke(FunctionName=self._function, InvocationType="Event")
-        except Exception as error:  # noqa: BLE001 - whatever went wrong, the request goes on
+        except Exception as error:  # noqa: BLE001 - whatever went wrong, the request continues
             logger.warning("mail.not_woken", extra={"reason": type(error).__name__})
 
     def _lambda(self) -> Any:

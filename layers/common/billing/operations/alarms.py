@@ -1,7 +1,7 @@
-"""Alarms that ring once for each subject: a day, a currency or a plan.
+"""Alarms that are raised once for each subject: a day, a currency or a plan.
 
-They are noted where they become known (`database/routines/spending.sql`,
-`subscriptions/plans.sql`), and the next run of deliver_usage rings.
+The statement that finds the reason stores the alarm (`database/routines/spending.sql`,
+`subscriptions/plans.sql`), and the next run of deliver_usage raises it.
 """
 
 from collections import Counter
@@ -17,7 +17,8 @@ logger = Logger(child=True)
 
 
 def ring(db: Database) -> Counter[str]:
-    """Logs each alarm that was noted since the last run; returns how many there are of each kind.
+    """Logs each alarm that was stored since the last run. Returns the number of alarms of each
+    kind.
 
     Kinds: `near_ceiling` (a user passed four fifths of the default ceiling, the first one that
     day), `currency_without_ceiling`, `plan_not_sold` (a public plan is not supported), and

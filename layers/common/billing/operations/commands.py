@@ -48,12 +48,12 @@ def obey(
     commet: Callable[[], Commet],
     deadline: Deadline,
 ) -> dict[str, Any]:
-    """Carries out `command`; returns the rows that it found or the number that it changed.
+    """Carries out `command`. Returns the rows that it found or the number that it changed.
 
     Every command but `show` is written into the audit trail, with its `author` and its `note`,
-    which any command may have; of `erase` without the note. `commet` builds the client, for the
-    commands that call Commet. Raises InvalidRequest for an unknown command, and for a field that is
-    missing or wrong; and what the command itself raises.
+    which any command may have; `erase` is written without the note. `commet` builds the client, for
+    the commands that call Commet. Raises InvalidRequest for an unknown command and for a field that
+    is missing or wrong, and the errors of the command itself.
     """
     run = _COMMANDS.get(str(command.get("command")))
     if run is None:
@@ -73,7 +73,7 @@ def obey(
 
 
 def _audit(asked: _Asked, by: Actor, outcome: str) -> None:
-    """Writes the command into the trail: its name, and the ids that it names."""
+    """Writes the command into the trail: its name, and the ids that it contains."""
     if outcome == InvalidRequest.code:
         return
     named = {name: value for name in _IDS if (value := asked.command.get(name)) is not None}
@@ -215,7 +215,7 @@ def _end_sessions(asked: _Asked) -> dict[str, Any]:
 
 
 def _decided(asked: _Asked) -> tuple[str, str]:
-    """The user of a command about an account, and who decided it."""
+    """Returns the user of a command about an account, and the author of the decision."""
     user, author, note = asked.text("user"), asked.text("author"), asked.text("note")
     if not user or not author or not note:
         raise InvalidRequest(
@@ -239,7 +239,7 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-# The fields of commands that name something by an id, a code or a number.
+# The fields of commands that contain an id, a code or a number.
 _IDS = ("what", "id", "reason", "transaction", "debt", "link", "customer")
 _REDRIVES: dict[str, Callable[[_Asked], int]] = {
     "webhooks": _redrive_webhooks,

@@ -1,8 +1,8 @@
-"""Asks Commet about customers of whom a webhook or the sweep said too little.
+"""Asks Commet about customers if a webhook or the sweep did not say who they are.
 
-A webhook may name a customer by Commet's own id before we know whose customer it is. And where a
-customer gets another user, Commet is asked what that user has now. A customer that Commet gave to a
-user because of the address alone is given back.
+A webhook may name a customer by Commet's own id before we know the customer's user. If a customer
+gets another user, Commet is asked what that user has now. If Commet gave a customer to a user only
+because of the address, the customer is given back.
 """
 
 from collections.abc import Callable
@@ -22,16 +22,16 @@ from billing.subscriptions import customers, mirror, refresh
 _sql = Statements(__file__)
 
 _AT_ONCE = 20
-# Why usage is parked of a user whose customer Commet had given to another.
+# Why usage was parked of a user whose customer Commet had given to another user.
 _REFUSED = "customer_not_found"
 _CALL_SECONDS = 10.0
-# Commet refused the API key, not the question.
+# Commet refused the API key, and not the question.
 _KEY_REFUSED = frozenset({401, 403})
 
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """About how many customers Commet was asked, and how many of them have a user here."""
+    """How many customers Commet was asked about, and how many of them have a user here."""
 
     asked: int = 0
     linked: int = 0
@@ -40,14 +40,14 @@ class Watched:
 def run(
     db: Database, commet: Commet, budget: Budget, *, clock: Clock, deadline: Deadline
 ) -> Watched:
-    """Asks about the customers that are due, as far as time and the call budget allow.
+    """Asks about the customers that are due, as time and the call budget allow.
 
-    A customer that Commet does not know is not asked about again. Raises CommetUnavailable, and
+    If Commet does not know a customer, it is not asked about again. Raises CommetUnavailable, and
     CommetRefused for a refused key; a later run then asks about the rest.
     """
 
     def limit(calls: int) -> Deadline:
-        """Takes calls from the budget; returns when they have to be over."""
+        """Takes calls from the budget. Returns the time by which they must be over."""
         if not budget.wait(calls, deadline):
             raise _OutOfTime
         return deadline.within(_CALL_SECONDS)
@@ -60,7 +60,7 @@ def run(
             except CommetRefused as error:
                 if error.commet_status in _KEY_REFUSED:
                     raise
-                continue  # asked again when its lease is over
+                continue  # asked again when its lease has ended
             except _OutOfTime:
                 return watched
             db.execute(_sql["settle"], {"customer_id": row["id"], "due_at": due_at})
@@ -69,7 +69,7 @@ def run(
 
 
 class _OutOfTime(Exception):
-    """The call budget or the time has ended."""
+    """The call budget or the time is used up."""
 
 
 def _look(
@@ -81,15 +81,15 @@ def _look(
 ) -> tuple[str | None, datetime | None]:
     """Asks about one customer, and about what its user has.
 
-    Returns the user, and when the customer was due before the second question: a later mark says
-    that Commet is to be asked again.
+    Returns the user, and the customer's `due_at` before the second question. If `due_at` is another
+    one afterwards, Commet has to be asked again.
     """
     _ask(db, commet, customer_id, clock, limit(1))
     found = _standing(db, customer_id)
     if found["by_email"]:
         named = found["user_id"]
         customers.give_back(db, commet, customer_id, named=named, now=clock(), deadline=limit(1))
-        if named is not None:  # what Commet refused of the user meanwhile
+        if named is not None:  # deliveries of the user that Commet refused meanwhile
             outbox.redrive(db, user_id=named, reason=_REFUSED)
         found = _standing(db, customer_id)
     user_id: str | None = found["user_id"]
@@ -100,7 +100,9 @@ def _look(
 
 
 def _standing(db: Database, customer_id: str) -> Row:
-    """The user who has the customer; whether Commet gave it to another by its address; its mark."""
+    """Returns the customer's user, whether Commet linked it to another one by address, and its
+    `due_at`.
+    """
     found = db.one(_sql["standing"], {"customer_id": customer_id})
     assert found is not None  # noqa: S101 - it was leased, and customers are never deleted
     return found

@@ -1,4 +1,4 @@
--- Customers of Commet about whom the schedule asks who they are.
+-- Customers about whom the schedule asks Commet who they are.
 
 -- Leases customers about whom the schedule should ask Commet, for five minutes.
 -- name: lease
@@ -11,7 +11,7 @@ from due
 where c.id = due.id
 returning c.id
 
--- Ends the lease, unless somebody has marked the customer since.
+-- Ends the lease, unless the customer was made due again since.
 -- name: settle
 update customers set due_at = null where id = %(customer_id)s and due_at = %(due_at)s
 

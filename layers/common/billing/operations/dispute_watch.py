@@ -1,7 +1,7 @@
 """Asks Commet about disputes that are open for over a day, because a webhook may have been lost.
 
-Commet's transaction says `disputed` while its dispute is open, and after the dispute was lost. Any
-other status ends the dispute here.
+The status of Commet's transaction is `disputed` while its dispute is open, and after the dispute
+was lost. Any other status ends the dispute here.
 """
 
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ _WON = "succeeded"
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """One run's counts: disputes about which Commet answered, and disputes that were over."""
+    """Counts of one run: disputes about which Commet answered, and disputes that were over."""
 
     asked: int = 0
     ended: int = 0
@@ -35,10 +35,10 @@ class Watched:
 def run(
     db: Database, commet: Commet, budget: Budget, *, clock: Clock, deadline: Deadline
 ) -> Watched:
-    """Asks about each dispute once a day, as far as time and the call budget allow.
+    """Asks about each dispute once a day, as time and the call budget allow.
 
-    Where Commet does not answer, a later run asks again. Where Commet refuses the question, it is
-    asked again a day later.
+    If Commet does not answer, a later run asks again. If Commet refuses the question, it is asked
+    again a day later.
     """
     asked = ended = 0
     while deadline.remaining() > 0:

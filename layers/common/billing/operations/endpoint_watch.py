@@ -1,7 +1,7 @@
-"""Checks that our webhook endpoint is active at Commet, and switches it on where it is not.
+"""Checks that our webhook endpoint is active at Commet, and switches it on if it is not.
 
-Commet disables an endpoint after three webhooks in a row that it could not deliver. It notifies a
-person by mail and never sends the missed webhooks again. So a sweep follows, which reads everything
+Commet disables an endpoint after three webhooks in a row that it could not deliver. It sends a mail
+to a person, and never sends the missed webhooks again. So a sweep follows, which reads everything
 that may have changed meanwhile.
 """
 
@@ -24,7 +24,7 @@ class Endpoint(Enum):
 def look_after(
     commet: Commet, url: str, *, before_enabling: Callable[[], None], deadline: Deadline
 ) -> Endpoint:
-    """Finds the endpoint with our address `url`, and switches it on where it is disabled.
+    """Finds the endpoint with our address `url`, and switches it on if it is disabled.
 
     `before_enabling` is called before the endpoint is switched on. Raises CommetUnavailable or
     CommetRefused.

@@ -1,14 +1,15 @@
-"""Goes on with erasures: ends what runs at Commet, has Commet forget, and finishes.
+"""Continues erasures: ends what runs at Commet, removes the person's data there, and finishes.
 
-In this order, because each step needs the one before:
-1. All usage is reported, then every live subscription is canceled, at once.
-2. Commet gets another id for the customer, if the user's was given by a product. Deliveries name
-   the customer by the old id, so they come first. (`contacts` overwrites address and name.)
-3. When deliveries, invoices and disputes are closed, 60 days after the request at the latest, the
-   id and what a product wrote into the ledger are replaced here. Where Commet has not let the other
-   steps happen by then, they are tried for as long as it takes.
+The steps are done in this order, because each needs the one before:
+1. All usage is delivered, then every live subscription is canceled at once.
+2. If a product gave the user's id, Commet gets another id for the customer. Deliveries name the
+   customer by the old id, so they come first. (`contacts` overwrites address and name.)
+3. When deliveries, invoices and disputes are closed, and at the latest 60 days after the request,
+   the id and the texts that a product wrote into the ledger are replaced here. If Commet has not
+   allowed the other steps by then, they are tried for as long as it takes.
 
-A subscription that begins later (somebody pays an old checkout page) makes the erasure due again.
+A subscription that begins later (somebody pays on an old checkout page) makes the erasure due
+again.
 """
 
 from collections.abc import Callable
@@ -33,13 +34,13 @@ logger = Logger(child=True)
 Deliver = Callable[[str, Deadline], bool]
 
 _CALL_SECONDS = 10.0
-# Commet refused the API key, not the question.
+# Commet refused the API key, and not the question.
 _KEY_REFUSED = frozenset({401, 403})
 
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """How many erasures this run went on with, and how many it finished."""
+    """How many erasures this run continued, and how many it finished."""
 
     worked: int = 0
     finished: int = 0
@@ -54,11 +55,11 @@ def run(
     clock: Clock,
     deadline: Deadline,
 ) -> Watched:
-    """Goes on with the erasures that are due, as far as time and the call budget allow.
+    """Continues the erasures that are due, as time and the call budget allow.
 
-    `deliver` reports all usage of a user to Commet, and says whether nothing is left. What Commet
-    refuses or does not answer is tried again, an hour later at most. Raises CommetRefused for a
-    refused key.
+    `deliver` sends all usage of a user to Commet, and returns whether nothing is left. If Commet
+    refuses or does not answer, the step is tried again after at most an hour. Raises CommetRefused
+    for a refused key.
     """
     work = _Work(
         db=db, commet=commet, budget=budget, deliver=deliver, clock=clock, deadline=deadline
@@ -82,12 +83,14 @@ def run(
 
 
 def stuck(db: Database) -> int:
-    """Of how many erased users Commet still has something after a day: what runs, id or address."""
+    """Returns of how many erased users Commet still has something after a day: what runs, id or
+    address.
+    """
     return int(db.value(_sql["stuck"]) or 0)
 
 
 class _Work:
-    """The work on one erasure after the other."""
+    """The work on erasures, one after the other."""
 
     def __init__(
         self,
@@ -107,7 +110,9 @@ class _Work:
         self._deadline = deadline
 
     def go_on(self, row: Row) -> bool:
-        """Whether this has finished the erasure here. Commet's part may last longer."""
+        """Continues an erasure. Returns whether it is finished here. Commet's part may take
+        longer.
+        """
         user_id = row["user_id"]
         if row["overdue"] and not row["finished"]:
             return erasing.replace(self._db, user_id, self._deadline)
@@ -118,17 +123,17 @@ class _Work:
             self._db.execute(_sql["done"], {"user_id": user_id})
             return False
         if self._db.value(_sql["is_closed"], {"user_id": user_id}):
-            # A large ledger: the next run goes on when the lease is over.
+            # For a large ledger, the next run continues when the lease has ended.
             return erasing.replace(self._db, user_id, self._deadline)
         self._db.execute(_sql["look_again"], {"user_id": user_id})
         return False
 
     def postpone(self, user_id: str) -> None:
-        """Has a later run try again; the pause grows to an hour."""
+        """Makes the erasure due again later. The pause grows to an hour."""
         self._db.execute(_sql["postpone"], {"user_id": user_id})
 
     def _end(self, user_id: str) -> bool:
-        """Whether nothing of the user runs at Commet, and all usage is reported."""
+        """Returns whether nothing of the user runs at Commet, and all usage is delivered."""
         live = self._live(user_id)
         if not self._deliver(user_id, self._deadline):
             return False
@@ -159,7 +164,9 @@ class _Work:
         mirror.record_change(self._db, user_id, change, at=answer.updated_at, now=self._clock())
 
     def _rename(self, row: Row) -> bool:
-        """Whether Commet has the pseudonym for the user's customer, or no customer of the user."""
+        """Returns whether Commet has the pseudonym for the user's customer, or has no customer
+        of the user.
+        """
         if row["renamed"]:
             return True
         user_id, pseudonym = row["user_id"], row["pseudonym"]

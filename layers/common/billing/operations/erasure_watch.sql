@@ -1,4 +1,4 @@
--- Erasures that go on (database/routines/erasing.sql).
+-- Erasures that are not finished (database/routines/erasing.sql).
 
 -- Leases one erasure that is due, for two minutes.
 -- name: lease
@@ -15,7 +15,7 @@ update erasure set
     tries = tries + 1, due_at = now() + least(interval '1 hour', interval '1 minute' * 2 ^ least(tries, 6))
 where user_id = %(user_id)s
 
--- Waits for deliveries, invoices and disputes.
+-- Waits an hour for deliveries, invoices and disputes to be closed.
 -- name: look_again
 update erasure set tries = 0, due_at = now() + interval '1 hour' where user_id = %(user_id)s
 
@@ -26,8 +26,8 @@ where user_id = %(user_id)s and status in ('active', 'trialing', 'past_due', 'pa
 -- name: ended
 update erasure set ended_at = now() where user_id = %(user_id)s and ended_at is null
 
--- The user's customer. Commet may still answer a checkout that was under way: for a day, a customer
--- that was asked for is awaited.
+-- Returns the user's customer. If a customer was asked for in the last day, it is awaited, because
+-- Commet may still answer a checkout that was running.
 -- name: customer
 select u.commet_customer_id as id,
        u.commet_customer_id is null
@@ -38,7 +38,7 @@ where u.id = %(user_id)s
 -- name: renamed
 update erasure set renamed_at = now() where user_id = %(user_id)s
 
--- A day after Commet has the new id no webhook with the old one is on its way any more.
+-- A day after Commet got the new id, no webhook with the old one arrives any more.
 -- name: is_closed
 select (
     e.ended_at < now() - interval '1 day' and e.renamed_at < now() - interval '1 day'
@@ -75,15 +75,15 @@ where e.user_id = %(user_id)s
 -- name: done
 update erasure set due_at = null where user_id = %(user_id)s and finished_at is not null
 
--- Debts that became known after the person came back.
+-- Moves debts that became known after the person came back.
 -- name: move_debts
 select move_debts(e.user_id, e.heir)
 from erasure e
 where e.heir is not null
   and exists (select from debt d where d.user_id = e.user_id and d.ended_at is null)
 
--- Erased users of whom Commet still has something after a day: a subscription or undelivered usage, the
--- given id, or the address.
+-- Returns how many erased users Commet still has something of after a day: a subscription or
+-- undelivered usage, the given id, or the address.
 -- name: stuck
 select count(*) from (
     select user_id from erasure

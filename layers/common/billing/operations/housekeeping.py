@@ -1,6 +1,6 @@
 """Deletes old sessions, counters, webhooks, ledger rows, deliveries, audit entries and events.
 
-Of webhooks, ledger rows and deliveries the parts stay that may still be needed.
+Parts of webhooks, ledger rows and deliveries that may still be needed remain.
 """
 
 from datetime import datetime, timedelta
@@ -27,25 +27,27 @@ _BEGINNING = {"received_at": "-infinity", "id": ""}
 
 
 def tidy_sign_ins(db: Database, now: datetime) -> None:
-    """Deletes what has ended: sessions, links, networks long unused, counters of attempts."""
+    """Deletes ended sessions and links, networks that were not used for long, and old counters."""
     db.execute(_sql["delete_expired_sessions"], {"now": now})
     db.execute(_sql["prune_sign_ins"], {"now": now, "networks_before": now - _KEEP_NETWORKS})
     db.execute(_sql["delete_old_attempts"], {"before": now - _KEEP_ATTEMPTS})
 
 
 def delete_unverified(db: Database, now: datetime) -> int:
-    """Deletes accounts whose address was not proven within a day; returns how many."""
+    """Deletes accounts whose address was not proven within a day. Returns how many."""
     deleted: int = db.value(_sql["delete_unverified"], {"before": now - _KEEP_UNVERIFIED})
     return deleted
 
 
 def delete_plan_changes(db: Database) -> None:
-    """Deletes changes of plan whose confirmation ended two days ago. Commet has forgotten them."""
+    """Deletes changes of plan whose confirmation ended two days ago. Commet no longer knows
+    their keys.
+    """
     db.execute(_sql["delete_old_plan_changes"], {"age": _KEEP_PLAN_CHANGES})
 
 
 def prune_audit(db: Database, *, age: timedelta, deadline: Deadline) -> int:
-    """Deletes entries of the audit trail that are older than `age`; returns how many."""
+    """Deletes entries of the audit trail that are older than `age`. Returns how many."""
     pruned = 0
     while deadline.remaining() > 0:
         found = trail.prune(db, age, _AT_ONCE)
@@ -56,7 +58,7 @@ def prune_audit(db: Database, *, age: timedelta, deadline: Deadline) -> int:
 
 
 def prune_events(db: Database, *, age: timedelta, deadline: Deadline) -> int:
-    """Deletes outgoing events that are older than `age`, delivered or not; returns how many."""
+    """Deletes outgoing events that are older than `age`, delivered or not. Returns how many."""
     pruned = 0
     while deadline.remaining() > 0:
         found = log.prune(db, age, _AT_ONCE)
@@ -122,11 +124,11 @@ def compact_deliveries(db: Database, *, before: datetime, deadline: Deadline) ->
 
 
 def prune_ledger(db: Database, now: datetime, *, before: datetime, deadline: Deadline) -> int:
-    """Replaces ledger rows booked before `before` by their idempotency keys; returns how many.
+    """Replaces ledger rows booked before `before` by their idempotency keys. Returns how many.
 
-    The keys are kept for ever. Works once a day, in a round that continues where the last run
-    stopped. A ledger row stays while its period runs, while its usage waits to be sent, while a
-    delivery is in doubt, and while a credit is open.
+    The keys are kept for ever. Runs once a day, in a round that continues where the last run
+    stopped. A ledger row remains while its period runs, while its usage waits to be sent, while a
+    delivery of it is in doubt, and while a credit of it is open.
     """
     start = {"booked_at": "-infinity", "user_id": "", "key": "", "feature": ""}
     found = rounds.take_up(db, _LEDGER, start=start, every=_DAILY, now=now)

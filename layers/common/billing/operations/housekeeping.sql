@@ -26,9 +26,9 @@ select looked_at, finished from compact_deliveries(%(before)s, %(limit)s)
 select looked_at, pruned, booked_at, user_id, key, feature
 from prune_ledger(%(before)s, %(booked_at)s, %(user_id)s, %(key)s, %(feature)s, %(limit)s)
 
--- Deletes the payload of the next old webhooks, from a position on. Returns how many rows were
--- looked at, how many payloads were deleted, and the last position. A webhook that was not applied
--- yet keeps its payload.
+-- Deletes the payloads of the next old webhooks after a position. Returns how many rows it read,
+-- how many payloads it deleted, and the last position. A webhook that was not applied yet keeps its
+-- payload.
 -- name: prune_payloads
 with old as (
     select id, received_at from webhooks
@@ -48,7 +48,7 @@ select (select count(*) from old) as looked_at, (select count(*) from pruned) as
        last.received_at, last.id
 from (select received_at, id from old order by received_at desc, id desc limit 1) as last
 
--- Deletes old webhooks altogether. Commet sends no webhook again after so long. If it did, the
+-- Deletes the rows of old webhooks. Commet sends no webhook again after so long. If it did, the
 -- subscription's columns would all be newer, and the webhook would change nothing.
 -- name: delete_old_webhooks
 with old as (

@@ -1,4 +1,6 @@
-"""Everything recorded about one user, for an operator, and what reconcile will do about them."""
+"""Everything recorded about one user, for an operator, and what reconcile will do about the
+user.
+"""
 
 from collections.abc import Iterator
 from datetime import datetime
@@ -98,7 +100,7 @@ def _retries(rows: list[Row]) -> Iterator[str]:
 
 
 def _plain(value: Any) -> Any:
-    """The value with JSON's own types only."""
+    """Returns the value with JSON's own types only."""
     if isinstance(value, dict):
         return {key: _plain(each) for key, each in value.items()}
     if isinstance(value, list):

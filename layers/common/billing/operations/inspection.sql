@@ -10,7 +10,7 @@ order by id = %(who)s desc, commet_customer_id = %(who)s desc nulls last,
          (own_account and verified_at is not null) desc, created_at desc, id
 limit 1
 
--- Other users with the same address, of whom none but the one shown has proven it.
+-- Returns other users with the same address. Only the user that is shown may have proven it.
 -- name: same_address
 select id from users
 where coalesce(email_key, lower(normalize(email, nfkc) collate "C")) = %(email_key)s
@@ -101,7 +101,8 @@ where customer = any (%(customers)s)
 order by received_at desc
 limit 50
 
--- The newest, with how many endpoints each waits for, and how many did not take it in three days.
+-- Returns the newest events, each with the number of endpoints that it waits for, and the number
+-- that did not take it in three days.
 -- name: outgoing_events
 select e.occurred_at, e.type, e.sequence, e.id::text as id, e.data,
        (select count(*) from event_delivery d

@@ -1,9 +1,10 @@
-"""One run of `reconcile`: repairs on a schedule what webhooks alone cannot.
+"""One run of `reconcile`, which repairs on a schedule what webhooks alone cannot keep right.
 
 The steps, in this order: try failed webhooks again, switch a disabled endpoint on, sweep, ask who
-unknown customers are, refresh users who are due, ask about old disputes, evaluate thresholds that
-were changed, look after debts, compare totals of usage, delete old rows, count what waits in the
-inbox. The first steps have a share of the time each, so that none takes the time of the others.
+unknown customers are, refresh users who are due, ask about old disputes, check thresholds that were
+changed, continue the work on debts, compare totals of usage, delete old rows, count what waits in
+the inbox. Each of the first steps has a share of the time, so that none takes the time of the
+others.
 """
 
 from collections import Counter
@@ -44,8 +45,8 @@ logger = Logger(child=True)
 Clock = Callable[[], datetime]
 Summary = dict[str, int]
 
-# Commet is asked about so many users at the same time, because its answers take longer than writing
-# them.
+# How many users Commet is asked about at the same time. Asking takes longer than writing the
+# answers.
 _AT_ONCE = 8
 _REFRESH_SECONDS = 10.0
 _ENDPOINT_SECONDS = 5.0
@@ -66,11 +67,11 @@ _THRESHOLDS_SHARE = 0.3
 def run(
     db: Database, commet: Commet, settings: Settings, *, clock: Clock, deadline: Deadline
 ) -> Summary:
-    """Works until nothing is due or time is up; returns what it did, as counts by name.
+    """Works until nothing is due or the time is over. Returns counts of what it did, by name.
 
     An error about one user stops no other user: it is logged, and the user's row is due again
-    later. A step that the database refuses stops no other step: it is counted in `steps_failed`.
-    Raises DatabaseUnavailable.
+    later. If the database refuses a step, the other steps still run, and the step counts in
+    `steps_failed`. Raises DatabaseUnavailable.
     """
     budget = Budget(db, settings.commet_calls_per_second)
     steps: Sequence[Callable[[], Summary]] = (
@@ -107,7 +108,9 @@ def run(
 
 
 def _attempt(step: Callable[[], Summary]) -> Summary:
-    """The counts of one step. A step that the database refuses is logged and counted instead."""
+    """Returns the counts of one step. If the database refuses the step, logs and counts that
+    instead.
+    """
     try:
         return step()
     except psycopg.Error as error:
@@ -180,7 +183,7 @@ def _inbox(db: Database, settings: Settings, clock: Clock, deadline: Deadline) -
 
 
 def _health(db: Database) -> Summary:
-    """How many webhooks wait in the inbox for a later run, and how many for a person."""
+    """Returns how many webhooks wait in the inbox for a later run, and how many for a person."""
     found = inbox.health(db)
     return {
         "inbox_failed": found.failed,
@@ -195,7 +198,7 @@ def _endpoint(db: Database, commet: Commet, settings: Settings, deadline: Deadli
         found = endpoint_watch.look_after(
             commet,
             settings.webhook_url,
-            # The sweep is requested first. If the answer of switching on is lost, the next run
+            # The sweep is requested first. If Commet's answer to the change is lost, the next run
             # finds the endpoint active and cannot know that webhooks were missed.
             before_enabling=lambda: sweep.request(db),
             deadline=deadline,
@@ -228,7 +231,7 @@ def _sweep(
 
 
 def _contacts(db: Database, commet: Commet, budget: Budget, deadline: Deadline) -> Summary:
-    """Tells Commet the addresses and names that changed."""
+    """Sends changed addresses and names to Commet."""
     told = 0
     try:
         told = contacts.run(db, commet, budget, deadline)
@@ -248,7 +251,7 @@ def _erasures(
     clock: Clock,
     deadline: Deadline,
 ) -> Summary:
-    """Goes on with erasures."""
+    """Continues erasures."""
 
     def deliver(user_id: str, limit: Deadline) -> bool:
         return flushing.flush(
@@ -291,7 +294,7 @@ def _customers(
 def _refresh_due(
     db: Database, commet: Commet, budget: Budget, clock: Clock, deadline: Deadline
 ) -> Summary:
-    """Asks about the users who are due. Stops for this run where Commet answers about none."""
+    """Asks about the users who are due. Stops for this run if Commet answers about none of them."""
     counts = Counter(refreshed=0, refresh_failed=0, healed=0)
     with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="ask") as pool:
         while deadline.remaining() > 0:
@@ -353,21 +356,21 @@ def _drift(
 
 
 def _floor(db: Database, settings: Settings, deadline: Deadline) -> Summary:
-    """Judges users anew where DebtFloor or RefuseDebtors was changed."""
+    """Updates users.has_debt if DebtFloor or RefuseDebtors was changed."""
     keeping.keep_floor(db, settings.debt_floor if settings.refuse_debtors else {}, deadline)
     return {}
 
 
 def _tell(db: Database, settings: Settings, now: datetime, deadline: Deadline) -> Summary:
-    """Tells products what became true by time, or because PastDueHasAccess was changed."""
+    """Emits events about what became true by time, or because PastDueHasAccess was changed."""
     telling.keep_statuses(db, settings.live_statuses)
     telling.tell_what_is_due(db, now, deadline)
     return {}
 
 
 def _thresholds(db: Database, settings: Settings, clock: Clock, deadline: Deadline) -> Summary:
-    """Looks at all users' thresholds where one of all users, or OverageCeiling, was changed."""
-    # Nothing else of the rules is needed here.
+    """Checks all users' thresholds if one of all users, or OverageCeiling, was changed."""
+    # The thresholds need only these two of the rules.
     rules = Rules((), ceilings=settings.overage_ceiling, currency=settings.currency)
     looked = thresholds.follow(db, rules, clock, deadline)
     return {"thresholds_evaluated": looked}
@@ -376,7 +379,7 @@ def _thresholds(db: Database, settings: Settings, clock: Clock, deadline: Deadli
 def _debts(
     db: Database, commet: Commet, budget: Budget, clock: Clock, deadline: Deadline
 ) -> Summary:
-    """Asks what became of payment links, and how much unread debts are."""
+    """Asks whether payment links were paid, and for the amounts of unread debts."""
     counts = Counter(debt_calls=0)
     try:
         for run in (links.run, invoices.run, reading.run):

@@ -2,7 +2,7 @@
 
 Each page of the list is compared with the mirror. A row that differs is marked for a refresh, and a
 subscription that is not in the mirror is recorded. Then every live row that the list did not
-confirm is marked too. Where a run has no time left, the next run continues.
+confirm is marked too. If a run has no time left, the next run continues.
 """
 
 from collections.abc import Sequence
@@ -33,14 +33,14 @@ EVERY = timedelta(days=1)
 _STATUSES = ("active", "trialing", "past_due", "paused")
 _LOOK_AT_ONCE = 5000
 
-# After so many failures to read the list of one status to its end, this round skips the status. Its
-# rows then count as unconfirmed, so Commet is asked about each of them.
+# After this number of failures to read the list of one status to its end, this round skips the
+# status. The status's rows then count as unconfirmed, so Commet is asked about each of them.
 _TRIES = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Swept:
-    """One run's counts: rows compared, rows that differ, subscriptions missing in the mirror."""
+    """Counts of one run: rows compared, rows that differ, subscriptions missing in the mirror."""
 
     compared: int = 0
     differing: int = 0
@@ -55,15 +55,15 @@ class Swept:
 
 
 def request(db: Database) -> None:
-    """Has the next run begin a sweep that also has Commet asked about every live subscription.
+    """Makes the next run begin a sweep after which Commet is asked about every live subscription.
 
-    Comparing alone is not enough after an outage, because Commet's list contains no entitlements.
+    After an outage, comparing alone is not enough, because Commet's list contains no entitlements.
     """
     rounds.request(db, NAME, start=_start(recheck=True))
 
 
 def run(db: Database, commet: Commet, budget: Budget, *, clock: Clock, deadline: Deadline) -> Swept:
-    """Continues the round that is due, as far as time and the call budget allow.
+    """Continues the round that is due, as time and the call budget allow.
 
     Raises CommetUnavailable or CommetRefused. A later run then continues the round. After three
     failures to read a status, the round skips the status.
@@ -134,10 +134,10 @@ def _next(position: Position, status: str, following: str | None) -> Position:
 
 
 def _stumbled(position: Position) -> Position:
-    """Where to continue after a page that could not be read.
+    """Returns where to continue after a page that could not be read.
 
     The status is read again from its first page, because the cursor may have expired. After the
-    last try the next status follows.
+    last try, the next status follows.
     """
     tries = int(position.get("tries", 0)) + 1
     if tries == _TRIES:

@@ -1,6 +1,6 @@
 -- Compares subscriptions of Commet's list with the mirror. A row with the same values is confirmed,
--- a row that differs is marked. A row that another statement has locked is skipped: it is being
--- written right now.
+-- and a row that differs is marked. A locked row is skipped, because another statement is writing
+-- it.
 -- name: compare
 with listed as (
     select i.id, i.customer, i.known
@@ -9,7 +9,7 @@ with listed as (
 found as (
     select s.id,
            says_otherwise(s, l.known - 'checkout_url')
-           -- It is another user's now.
+           -- Another user has it now.
            or coalesce(find_user(l.customer) <> s.user_id, false) as differs
     from subscriptions s
     join listed l on l.id = s.id
@@ -34,8 +34,8 @@ select l.id, l.customer, find_user(l.customer) as user_id,
 from listed l
 left join found on found.id = l.id
 
--- Of the next live rows, marks those that Commet's list did not confirm since the round began.
--- Returns the id of the last row looked at, or no row at the end.
+-- Marks those of the next live rows that Commet's list did not confirm since the round began.
+-- Returns the id of the last row that it read, or no row at the end.
 -- name: mark_unseen
 with looked_at as (
     select id from subscriptions

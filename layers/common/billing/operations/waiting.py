@@ -1,4 +1,4 @@
-"""What waits for an operator: the rows that the alarms count, for the operators' page."""
+"""Rows that wait for an operator and that the alarms count, for the operators' page."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from billing.delivery import outbox
 
 _sql = Statements(__file__)
 
-# More deliveries than these are not counted, so that counting takes no longer in an outage.
+# Counting stops at this number, so that it takes no longer in an outage.
 MOST_COUNTED = 10_000
 
 
@@ -40,7 +40,9 @@ class DeadWebhook:
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """A total that differs from Commet's. `repair` says how far a repair has come, if any."""
+    """A total that differs from Commet's. `repair` is the state of its repair, if one was asked
+    for.
+    """
 
     user_id: str
     feature: str
@@ -51,12 +53,14 @@ class Drift:
 
 
 def pending(db: Database) -> int:
-    """How many deliveries are not sent yet; `MOST_COUNTED` + 1 where there are more than those."""
+    """Returns how many deliveries are not sent yet; `MOST_COUNTED` + 1 if there are more than
+    that.
+    """
     return int(db.value(_sql["pending"], {"limit": MOST_COUNTED + 1}))
 
 
 def parked(db: Database, limit: int) -> Sequence[Parked]:
-    """The deliveries that wait for a person, those first that wait longest.
+    """Returns the deliveries that wait for a person, those first that have waited longest.
 
     They are those that `outbox.gauges` counts.
     """
@@ -65,10 +69,10 @@ def parked(db: Database, limit: int) -> Sequence[Parked]:
 
 
 def dead_webhooks(db: Database, limit: int) -> Sequence[DeadWebhook]:
-    """The webhooks that wait for a person, those first that came last."""
+    """Returns the webhooks that wait for a person, the newest first."""
     return [DeadWebhook(**row) for row in db.all(_sql["dead_webhooks"], {"limit": limit})]
 
 
 def drift(db: Database, limit: int) -> Sequence[Drift]:
-    """The totals that differ from Commet's, those first that differ longest."""
+    """Returns the totals that differ from Commet's, those first that have differed longest."""
     return [Drift(**row) for row in db.all(_sql["drift"], {"limit": limit})]
