@@ -10,8 +10,8 @@ it charges them whole: 500 are 5 krónur (docs.stripe.com/currencies, "Special c
 
 from decimal import ROUND_HALF_UP, Context, Decimal
 
-# A quantity has at most so many significant digits, which every double keeps, and a total at most
-# this number of units.
+# A quantity has at most this many significant digits, which every double keeps. MAX_QUANTITY is the
+# largest quantity, and the largest total.
 MAX_DIGITS = 15
 MAX_DECIMALS = 6
 MAX_QUANTITY = Decimal(10**MAX_DIGITS - 1)
@@ -19,7 +19,7 @@ RATE_SCALE = 10_000
 
 _QUANTUM = Decimal(1).scaleb(-MAX_DECIMALS)
 _SIGNIFICANT = Context(prec=MAX_DIGITS)
-# So many digits that no product of a quantity and a price is rounded before we round it.
+# With this many digits, no product of a quantity and a price is rounded before we round it.
 _EXACT = Context(prec=60, rounding=ROUND_HALF_UP)
 
 # Decimals of the currencies that do not have two.
@@ -36,7 +36,9 @@ _WHOLE_IN_HUNDREDTHS = frozenset({"isk", "ugx"})
 
 
 def is_quantity(value: Decimal) -> bool:
-    """Whether the value is above zero, with at most 15 significant digits and 6 decimals."""
+    """Returns whether the value is above zero, with at most 15 significant digits and 6
+    decimals.
+    """
     # is_finite comes first, because comparing a NaN raises. The range is checked before `quantize`,
     # which would write out all digits of 1e999999.
     return (
@@ -48,7 +50,7 @@ def is_quantity(value: Decimal) -> bool:
 
 
 def format_decimal(value: Decimal) -> str:
-    """The number without exponent and trailing zeros: "30", "1.5", "0"."""
+    """Returns the number without exponent and trailing zeros: "30", "1.5", "0"."""
     text = format(value, "f")
     if "." in text:
         text = text.rstrip("0").rstrip(".")
@@ -56,19 +58,21 @@ def format_decimal(value: Decimal) -> str:
 
 
 def decimals(currency: str) -> int:
-    """How many decimals the amounts that are charged have: usd 2, jpy 0, kwd 3."""
+    """Returns how many decimals a charged amount has: usd 2, jpy 0, kwd 3."""
     return _DECIMALS.get(currency.lower(), 2)
 
 
 def minor_digits(currency: str) -> int:
-    """By how many digits an amount in minor units is shifted: as `decimals`; isk and ugx 2."""
+    """Returns how many digits of an amount in minor units are decimals: like `decimals`; isk
+    and ugx 2.
+    """
     return 2 if currency.lower() in _WHOLE_IN_HUNDREDTHS else decimals(currency)
 
 
 def exact_cost(units: Decimal, unit_price: Decimal | None) -> Decimal | None:
-    """The cost of `units` beyond the included quantity, in major units, not rounded.
+    """Returns the cost of `units` beyond the included quantity, in major units, not rounded.
 
-    `unit_price` is in the rate scale. Returns None where there are units and `unit_price` is None.
+    `unit_price` is in the rate scale. Returns None if there are units and `unit_price` is None.
     """
     if unit_price is None:
         return None if units else Decimal(0)
@@ -76,7 +80,7 @@ def exact_cost(units: Decimal, unit_price: Decimal | None) -> Decimal | None:
 
 
 def overage_cost(units: Decimal, unit_price: Decimal | None, currency: str) -> Decimal | None:
-    """As `exact_cost`, rounded half up to what can be charged in the currency."""
+    """Returns `exact_cost`, rounded half up to an amount that can be charged in the currency."""
     exact = exact_cost(units, unit_price)
     if exact is None:
         return None
@@ -84,23 +88,25 @@ def overage_cost(units: Decimal, unit_price: Decimal | None, currency: str) -> D
 
 
 def format_money(amount: Decimal, currency: str) -> str:
-    """An amount in major units, with all decimals of the currency: "3.00"."""
+    """Returns an amount in major units as text, with all decimals of the currency: "3.00"."""
     return format(amount.quantize(Decimal(1).scaleb(-decimals(currency)), context=_EXACT), "f")
 
 
 def of_minor_units(amount: int | Decimal, currency: str) -> Decimal:
-    """An amount in minor units, in major units: 2900 cents are 29.00. Rounded to six decimals."""
+    """Converts minor to major units: 2900 cents are 29.00. Rounds to six decimals."""
     exact = Decimal(amount).scaleb(-minor_digits(currency), context=_EXACT)
     return exact.quantize(_QUANTUM, context=_EXACT)
 
 
 def format_minor_units(amount: int | Decimal, currency: str) -> str:
-    """An amount in minor units, written in major units: 2900 cents is "29.00"."""
+    """Returns an amount in minor units as text in major units: 2900 cents are "29.00"."""
     return format_money(Decimal(amount).scaleb(-minor_digits(currency)), currency)
 
 
 def format_exact(amount: Decimal, currency: str) -> str:
-    """An amount in major units, not rounded, with the decimals of the currency at least."""
+    """Returns an amount in major units as text, not rounded, with at least the currency's
+    decimals.
+    """
     plain = format_decimal(amount)
     whole, _, fraction = plain.partition(".")
     fraction = fraction.ljust(decimals(currency), "0")
@@ -108,5 +114,5 @@ def format_exact(amount: Decimal, currency: str) -> str:
 
 
 def format_unit_price(unit_price: Decimal, currency: str) -> str:
-    """A price in the rate scale, written in major units and not rounded: 1000 is "0.10"."""
+    """Returns a price in the rate scale as text in major units, not rounded: 1000 is "0.10"."""
     return format_exact(_EXACT.divide(unit_price, Decimal(RATE_SCALE)), currency)

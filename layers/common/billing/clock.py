@@ -1,8 +1,8 @@
 """The current time, for every decision of billing.
 
-In AWS this is wall time. The local stack sets `CLOCK_URL`, and the time then comes from the
-stand-in's test clock, so that a month can pass in a moment. Leases and pauses between attempts use
-the database's `now()` instead.
+In AWS this is wall time. The local stack sets `CLOCK_URL`. The time then comes from the stand-in's
+test clock, so that a month can pass in a moment. Leases and pauses between attempts use the
+database's `now()` instead.
 """
 
 import json
@@ -20,15 +20,19 @@ def wall_clock() -> datetime:
 
 
 def utc_text(moment: datetime) -> str:
-    """The time as ISO-8601 in UTC: equal moments give equal texts. `moment` has an offset."""
+    """Returns the time as ISO-8601 in UTC. Equal moments give equal texts. `moment` has an
+    offset.
+    """
     try:
         return moment.astimezone(UTC).isoformat()
-    except OverflowError:  # in UTC the time would lie outside the years 1 to 9999
+    except OverflowError:  # in UTC the time would be outside the years 1 to 9999
         return moment.isoformat()
 
 
 def test_clock(url: str) -> Clock:
-    """A clock that reads `url` each time. The clock raises Unavailable without an answer."""
+    """Returns a clock that reads `url` each time. The clock raises Unavailable if it gets no
+    answer.
+    """
 
     def now() -> datetime:
         from urllib.request import urlopen  # late: takes 30 ms, and only the local stack uses it

@@ -34,7 +34,7 @@ class Settings:
 
     database: DatabaseSettings
     owner_secret_id: str
-    accounts_secret_id: str  # of the role `accounts`, for migrations
+    accounts_secret_id: str  # of the role `accounts`; migrations need it
     commet_base_url: str
     commet_secret_id: str
     commet_mode: str
@@ -43,50 +43,51 @@ class Settings:
     app_secret_id: str
     people_secret_id: str
     app_url: str
-    api_url: str  # the API's own address, where the stack knows it; "": below app_url
+    api_url: str  # the API's own address, if the stack knows it; "": below app_url
     allowed_origins: frozenset[str]
     own_accounts: bool  # whether people can sign up and sign in here
-    api_reference: bool  # whether the API describes itself at /docs and /openapi.json
+    api_reference: bool  # whether the API serves its description at /docs and /openapi.json
     pages: bool  # whether the stack has pages for people
     pages_language: str  # of the pages' texts, such as "en" or "de-CH"
-    pages_accent: str  # the colour of the pages' buttons, such as "#4338ca"; "": their own
+    pages_accent: str  # the colour of the pages' buttons, such as "#4338ca"; "": the default
     support_email: str  # the address that the pages name for help; "": none
-    hosted_origins: frozenset[str]  # of Commet's checkout and portal, where forms may end
+    hosted_origins: frozenset[str]  # of Commet's checkout and portal: forms may redirect there
     operators: frozenset[str]  # who may see the operators' page: keys of addresses
     # The identity provider whose tokens are accepted; an empty issuer: none.
     oidc_issuer: str
     oidc_audiences: frozenset[str]  # one of them must be the token's
     oidc_email_claim: str
     oidc_name_claim: str
-    oidc_jwks_url: str  # where the keys are; empty: where the provider's discovery document says
+    oidc_jwks_url: str  # address of the keys; empty: from the provider's discovery document
     currency: str
     past_due_has_access: bool
-    # The sum of debts from which a user is refused, by currency, in major units; None: no debt is
-    # too much.
+    # The sum of debts at which a user is refused, by currency, in major units. None: no sum is too
+    # large.
     debt_floor: Mapping[str, Decimal | None]
     refuse_debtors: bool
     sign_ups_per_hour: int  # allowed from one address
-    product_name: str  # as mails name it; no password may be made of it
+    product_name: str  # the name that mails use; no password may be made of it
     email_from: str  # the address that mails come from; "": no mail is sent
-    email_configuration_set: str  # SES's name for how mails are sent; "" names none
+    email_configuration_set: str  # SES's configuration set for our mails; "": none
     email_endpoint: str | None  # the address of SES, if not the public one
     event_bus: str  # the EventBridge bus that outgoing events are put on: name or ARN; "": none
     events_endpoint: str | None  # the address of EventBridge, if not the public one
     receivers_on_loopback: bool  # whether endpoints may be on this machine (the local stack)
-    send_mail_function: str  # the ARN of the function that sends mails; "": nothing wakes it
+    send_mail_function: str  # the ARN of the function that sends mails; "": none is invoked
     trusted_proxy_hops: int
     delivery_interval: timedelta
-    # Amounts in major units by currency; None: no limit. A currency that is missing has no overage.
+    # Amounts in major units by currency. None: no limit. A currency that is missing has no overage.
     overage_ceiling: Mapping[str, Decimal | None]  # of a user in an allowance period
-    deliver_at_once_from: Mapping[str, Decimal | None]  # unclaimed overage that does not wait
-    late_usage_grace: timedelta  # how long after access ended usage from before is taken
-    webhook_on_api: bool  # whether the API takes webhooks too, beside the function's own URL
+    # unclaimed overage of this amount does not wait
+    deliver_at_once_from: Mapping[str, Decimal | None]
+    late_usage_grace: timedelta  # how long after the end of access earlier usage is taken
+    webhook_on_api: bool  # whether the API takes webhooks, in addition to the function's own URL
     delivery_workers: int  # deliveries that are sent to Commet at the same time
     secrets_extension_port: int | None
     secrets_endpoint: str | None
     clock_url: str
     function: str
-    webhook_url: str  # the address of our webhook endpoint, as it is registered at Commet
+    webhook_url: str  # the address of our webhook endpoint that is registered at Commet
     commet_calls_per_second: int  # the call budget of the whole stack
     inbox_payload_age: timedelta  # older webhooks lose their payload
     inbox_id_age: timedelta  # older webhooks lose their row
@@ -103,7 +104,7 @@ class Settings:
 
 
 def from_env(env: Mapping[str, str]) -> Settings:
-    """The settings in environment variables. Raises Misconfigured for a malformed one."""
+    """Returns the settings in environment variables. Raises Misconfigured for a malformed one."""
     app_url = env.get("APP_URL", "")
     return Settings(
         database=DatabaseSettings(
@@ -178,7 +179,7 @@ def from_env(env: Mapping[str, str]) -> Settings:
 
 
 def origin_of(url: str) -> str:
-    """The origin of an http(s) URL, as browsers write it; '' for any other text."""
+    """Returns the origin of an http(s) URL, in the form of browsers; '' for any other text."""
     try:
         parts = urlsplit(url)
         port = parts.port
@@ -192,7 +193,9 @@ def origin_of(url: str) -> str:
 
 
 def is_https_or_loopback(url: str) -> bool:
-    """Whether the URL is https, or http to this machine, without a user, a query or a fragment."""
+    """Returns whether the URL is https, or http to this machine, without user, query or
+    fragment.
+    """
     if not origin_of(url):
         return False
     parts = urlsplit(url)
@@ -204,13 +207,13 @@ def is_https_or_loopback(url: str) -> bool:
 def amounts_by_currency(
     env: Mapping[str, str], name: str, default: str
 ) -> Mapping[str, Decimal | None]:
-    """The list of amounts in variable `name`, such as `usd=500,eur=none`, by currency.
+    """Returns the list of amounts in variable `name`, such as `usd=500,eur=none`, by currency.
 
-    Amounts are in major units; None where the list says `none`. A currency that the list does not
-    have is taken from `default`, a list in the same form. Raises Misconfigured if the list is
+    Amounts are in major units; None if the list says `none`. If the list does not have a currency,
+    the amount comes from `default`, a list in the same form. Raises Misconfigured if the list is
     malformed, has a currency twice, has an amount that is not above zero or has more decimals than
-    the currency, or if neither list has the billing currency. A function that is not handed the
-    variable does not need the list, so only `default` is read then.
+    the currency, or if neither list has the billing currency. A function without the variable does
+    not need the list, so only `default` is read then.
     """
     amounts = _amounts(name, default) | _amounts(name, env.get(name, ""))
     if name in env and _currency(env) not in amounts:
@@ -243,7 +246,9 @@ def _currency(env: Mapping[str, str]) -> str:
 
 
 def _origins(env: Mapping[str, str], name: str, default: str) -> frozenset[str]:
-    """The origins that variable `name` lists. Raises Misconfigured for any other text in it."""
+    """Returns the origins that variable `name` lists. Raises Misconfigured for any other text
+    in it.
+    """
     listed = [text.strip() for text in env.get(name, default).split(",")]
     origins = frozenset(origin_of(text) for text in listed if text)
     if "" in origins:
@@ -252,7 +257,9 @@ def _origins(env: Mapping[str, str], name: str, default: str) -> frozenset[str]:
 
 
 def _hosted_origins(env: Mapping[str, str]) -> frozenset[str]:
-    """They are written into a header, where `;` and spaces would begin something else."""
+    """Returns Commet's origins. They are written into a header, where `;` or a space would end
+    them.
+    """
     origins = _origins(env, "HOSTED_ORIGINS", _HOSTED_ORIGINS)
     if not all(re.fullmatch(r"https?://[a-z0-9._:\[\]-]+", origin) for origin in origins):
         raise Misconfigured("HOSTED_ORIGINS must list origins like https://pay.commet.co")
@@ -260,7 +267,7 @@ def _hosted_origins(env: Mapping[str, str]) -> frozenset[str]:
 
 
 def _addresses(env: Mapping[str, str], name: str) -> frozenset[str]:
-    """The email addresses that variable `name` lists, as keys, by which addresses are compared."""
+    """Returns the email addresses that variable `name` lists, as keys that can be compared."""
     listed = (text.strip() for text in env.get(name, "").split(","))
     return frozenset(email_address.key(text) for text in listed if text)
 

@@ -5,7 +5,7 @@ from typing import Protocol
 
 
 class LambdaContext(Protocol):
-    """The parts of Lambda's context object that are used here."""
+    """The parts of Lambda's context object that this project uses."""
 
     aws_request_id: str
 
@@ -25,7 +25,7 @@ class Deadline:
 
     @classmethod
     def of_invocation(cls, context: LambdaContext, *, reserve: float = 1.0) -> "Deadline":
-        """The end of the invocation's time limit, less `reserve` seconds to answer in."""
+        """Returns the end of the invocation's time limit, less `reserve` seconds for the answer."""
         return cls.after(context.get_remaining_time_in_millis() / 1000 - reserve)
 
     def remaining(self) -> float:
@@ -33,5 +33,5 @@ class Deadline:
         return max(0.0, self._at - time.monotonic())
 
     def within(self, seconds: float) -> "Deadline":
-        """This deadline, or `seconds` from now if that is sooner."""
+        """Returns this deadline, or `seconds` from now if that is sooner."""
         return Deadline(min(self._at, time.monotonic() + seconds))

@@ -35,7 +35,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-# The title of every problem code. A code that is raised anywhere has its own title here
+# The title of every problem code. Every code that is raised anywhere has its own title here
 # (tests/unit/billing/test_problem_titles.py).
 TITLES = {
     # the request
@@ -132,7 +132,7 @@ TITLES = {
 
 @dataclass(frozen=True, slots=True)
 class FieldError:
-    """One field that is wrong. Never holds the field's value, which may be a password."""
+    """One field that is wrong. It never contains the field's value, which may be a password."""
 
     field: str
     code: str
@@ -140,11 +140,11 @@ class FieldError:
 
 
 class BillingError(Exception):
-    """Base of all our errors; answered as an RFC 9457 problem document.
+    """Base of all our errors, which are answered as an RFC 9457 problem document.
 
-    Without a `detail`, the title is the detail. `is_expected`: a 5xx answer that asks the caller to
-    come again soon, while nothing is broken or an alarm of its own rings. Such an answer is not
-    counted as an error of the function.
+    Without a `detail`, the title is the detail. `is_expected` is true for a 5xx answer that asks
+    the caller to try again soon, while nothing is broken or another alarm covers the cause. Such an
+    answer does not count as an error of the function.
     """
 
     status = 500
@@ -167,7 +167,9 @@ class BillingError(Exception):
 
     @property
     def title(self) -> str:
-        """The title of this code. A code that this release does not know has its class's title."""
+        """The title of this code. If this release does not know the code, the title of its
+        class.
+        """
         return TITLES.get(self.code) or TITLES[type(self).code]
 
 
@@ -201,7 +203,7 @@ class Unauthenticated(BillingError):
 
 
 class InvalidCredentials(Unauthenticated):
-    """The password is wrong. `of_user` is whose, for the audit trail; nobody is shown that."""
+    """The password is wrong. `of_user` is the account's user, for the audit trail only."""
 
     code = "invalid_credentials"
 
@@ -258,7 +260,7 @@ class PaymentRequired(BillingError):
 class DebtOpen(PaymentRequired):
     """The user owes `amount` in `currency`, in major units, and can pay it at `pay_url`.
 
-    `pay_url` is None where Commet made no payment link.
+    `pay_url` is None if Commet created no payment link.
     """
 
     code = "debt_open"
@@ -290,16 +292,18 @@ class DatabaseUnavailable(Unavailable):
 
 
 class IdentityProviderUnavailable(Unavailable):
-    """A token is signed with a key that is not known, and its issuer does not publish its keys."""
+    """A token is signed with an unknown key, and its issuer does not publish its keys now."""
 
     code = "identity_provider_unavailable"
-    # Whoever sends a token with an unknown key while the provider is down gets this, too. The
-    # provider's failures have an alarm of their own.
+    # A stranger who sends a token with an unknown key while the provider is down gets this error
+    # too. The provider's failures have an alarm of their own.
     is_expected = True
 
 
 class UsagePending(Unavailable):
-    """The subscription would end or change before its usage is billed. Deliveries have an alarm."""
+    """The subscription would end or change before its usage is billed. Deliveries have their
+    own alarm.
+    """
 
     code = "usage_pending"
     is_expected = True
@@ -311,7 +315,7 @@ class UsagePending(Unavailable):
 class AccessUnconfirmed(Unavailable):
     """Commet has not said whether the user has paid, so the answer is neither yes nor no.
 
-    `as_of` is the time of the newest information we have about the user's subscription.
+    `as_of` is the time of our newest information about the user's subscription.
     """
 
     code = "access_unconfirmed"
@@ -325,8 +329,8 @@ class AccessUnconfirmed(Unavailable):
 class CommetUnavailable(Unavailable):
     """Commet gave no usable answer, so the outcome of a write is unknown.
 
-    Trying again with the same idempotency key is safe and may help. `asked_retry_after` is the
-    number of seconds that Commet asked for, or None. `nonsense`: Commet answered, and the answer
+    A second attempt with the same idempotency key is safe and may help. `asked_retry_after` is the
+    number of seconds that Commet asked for, or None. `nonsense`: Commet answered, but the answer
     cannot be read. `commet_code` and `request_id` are for the log.
     """
 
@@ -355,11 +359,11 @@ class CommetUnavailable(Unavailable):
 
 
 class CallBudgetSpent(CommetUnavailable):
-    """The call was not made: the call budget is used up, or Commet has asked for a pause."""
+    """The call was not made, because the call budget is used up or Commet has asked for a pause."""
 
 
 class CommetRefused(BillingError):
-    """Commet refused the request. `commet_code` is its reason (commet-api error catalogue)."""
+    """Commet refused the request. `commet_code` is Commet's code (commet-api error catalogue)."""
 
     status = 502
     code = "billing_provider_error"

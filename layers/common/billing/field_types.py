@@ -1,6 +1,6 @@
-"""The types of single fields, for pydantic: one rule for the HTTP API and for all other code.
+"""The types of single fields, for pydantic. The HTTP API and all other code use the same types.
 
-Postgres can store every valid value as it is, and Commet receives the value unchanged.
+Postgres can store every valid value unchanged, and Commet receives the value unchanged.
 """
 
 import re
@@ -27,19 +27,19 @@ _PLAIN_QUANTITY = re.compile(r"[0-9]{1,9}(\.[0-9]{1,6})?|[0-9]{10,15}")
 
 
 def _plain(text: str) -> str:
-    # Postgres cannot store NUL in a text. No name needs the other control characters.
+    # Postgres cannot store NUL in a text, and no name needs the other control characters.
     if _CONTROL.search(text):
         raise ValueError("must not contain control characters")
     return encodable(text)
 
 
 def encodable(text: str) -> str:
-    """The text itself. Raises ValueError where it cannot be encoded as UTF-8."""
+    """Returns the text. Raises ValueError if it cannot be encoded as UTF-8."""
     if text.isascii():
         return text
     try:
         text.encode()
-    except UnicodeEncodeError:  # not chained, because its message quotes the text
+    except UnicodeEncodeError:  # not chained: the message quotes the text
         raise ValueError("must not contain half of a surrogate pair") from None
     return text
 
@@ -65,7 +65,7 @@ FeatureCode = Annotated[str, Field(pattern=FEATURE_PATTERN)]
 
 
 def _only_text(value: object) -> object:
-    # pydantic would read a number, also in quotes, as seconds since 1970.
+    # pydantic would read a number, even in quotes, as seconds since 1970.
     if not isinstance(value, str | datetime) or (
         isinstance(value, str) and not re.match(r"\d{4}-\d", value)
     ):
@@ -74,7 +74,8 @@ def _only_text(value: object) -> object:
 
 
 def _storable_offset(value: datetime) -> datetime:
-    # Postgres refuses an offset of 16 hours, and with it the whole batch. No time zone has one.
+    # Postgres refuses an offset of 16 hours, and the whole batch with it. No time zone has such an
+    # offset.
     if abs(value.utcoffset() or timedelta()) >= timedelta(hours=16):
         raise ValueError("must have an offset of less than 16 hours")
     return value
@@ -84,7 +85,8 @@ OccurredAt = Annotated[AwareDatetime, BeforeValidator(_only_text), AfterValidato
 
 
 def _only_day(value: object) -> object:
-    # pydantic would read a number, also in quotes, as seconds since 1970, and a time at midnight.
+    # pydantic would read a number, even in quotes, as seconds since 1970. It would also accept a
+    # time at midnight.
     if isinstance(value, str) and not re.fullmatch(r"\d{4}-\d\d-\d\d", value):
         raise ValueError("must be a day such as 2026-11-30")
     return value
@@ -101,7 +103,7 @@ def _no_number_in_disguise(value: object) -> object:
 
 
 def _quantity(value: object, check: ValidatorFunctionWrapHandler) -> Decimal:
-    """Validates as pydantic does. For a plain number pydantic takes four times as long."""
+    """Validates like pydantic. For a plain number, pydantic takes four times as long."""
     if isinstance(value, str) and _PLAIN_QUANTITY.fullmatch(value) and (plain := Decimal(value)):
         return plain
     if isinstance(value, Decimal) and is_quantity(value):
@@ -111,7 +113,8 @@ def _quantity(value: object, check: ValidatorFunctionWrapHandler) -> Decimal:
 
 
 def _in_full(value: Decimal) -> Decimal:
-    # pydantic rounds to 28 digits before it counts them, as abs() would, so check the exact value.
+    # pydantic rounds to 28 digits before it counts digits, and abs() would too. So check the exact
+    # value.
     if not is_quantity(value.copy_abs()):
         if value == round(value, MAX_DECIMALS):
             raise PydanticKnownError("decimal_max_digits", {"max_digits": MAX_DIGITS})
@@ -125,9 +128,9 @@ def _not_zero(value: Decimal) -> Decimal:
     return value
 
 
-# pydantic's max_digits together with decimal_places would allow nine digits before the point. So
-# `_in_full` counts the digits.
-# The bounds come directly after the type. After a validator function, pydantic would check them in
+# Together with decimal_places, pydantic's max_digits would allow only nine digits before the point.
+# So `_in_full` counts the digits.
+# The bounds stand directly after the type. After a validator function, pydantic would check them in
 # Python, which is slower.
 Quantity = Annotated[
     Decimal,
@@ -142,18 +145,19 @@ SignedQuantity = Annotated[
     AfterValidator(_in_full),
 ]
 
-# An amount of money in major units that limits something. 0 allows nothing.
+# An amount of money in major units that is a limit. With 0, nothing is allowed.
 LimitAmount = Annotated[
     Decimal,
     Field(ge=0, lt=10**9, max_digits=13, decimal_places=4, allow_inf_nan=False),
     BeforeValidator(_no_number_in_disguise),
 ]
 
-# The rule of `Text` as a pattern, which is checked faster: a batch may have a thousand keys.
+# The rule of `Text` as a pattern, because a pattern is checked faster and a batch may have a
+# thousand keys.
 TEXT_PATTERN = r"^[^\x00-\x1f\x7f]*$"
 IdempotencyKey = Annotated[str, Field(min_length=1, max_length=200, pattern=TEXT_PATTERN)]
-# A quantity is summed by day, by the values of a property, or by both. The names of properties are
-# chosen by callers, so the name is all that follows the dot.
+# A quantity is summed by day, by the values of a property, or by both. Callers choose the names of
+# properties, so all text after the dot is the name.
 GROUP_BY_PATTERN = r"^(day|(day,)?property\.[^\x00-\x1f\x7f]{1,200})$"
 Property = Annotated[Text, Field(max_length=200)]
 Properties = Annotated[dict[Property, Property], Field(max_length=20)]

@@ -5,12 +5,13 @@ from enum import StrEnum
 
 from aws_lambda_powertools.metrics import MetricUnit, single_metric
 
-# Used outside of a stack, where nobody reads metrics and a missing name must not fail.
+# For code outside of a stack, where nobody reads metrics and a missing name must not cause an
+# error.
 _NAMESPACE, _SERVICE = "UsageBilling", "billing"
 
 
 class Metric(StrEnum):
-    """The metrics' names. The unit is a count, or seconds where the name ends in `Seconds`."""
+    """The metrics' names. The unit is a count, or seconds if the name ends in `Seconds`."""
 
     # accounts
     SIGNED_UP = "SignedUp"
@@ -130,8 +131,8 @@ class Metric(StrEnum):
 def count(metric: Metric, *, service: str | None = None) -> None:
     """Adds one to the metric at once, under this function's name or that of `service`.
 
-    For rare events, and for code that several functions share. The counts of one invocation are
-    written together at its end instead.
+    This is for rare events, and for code that several functions share. Other counts of one
+    invocation are written together at its end.
     """
     namespace = os.environ.get("POWERTOOLS_METRICS_NAMESPACE", _NAMESPACE)
     with single_metric(name=metric, unit=metric.unit, value=1, namespace=namespace) as single:
@@ -143,7 +144,8 @@ def count(metric: Metric, *, service: str | None = None) -> None:
 def count_for_watched_build(metric: Metric) -> None:
     """Adds one to the metric under the name of this build, while a canary watches the build.
 
-    At other times nothing is written: each build would be a metric of its own, which is paid for.
+    At other times nothing is written, because each build would be a metric of its own that costs
+    money.
     """
     build = os.environ.get("WATCHED_BUILD")
     if not build:

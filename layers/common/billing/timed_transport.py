@@ -1,7 +1,8 @@
-"""A transport for httpx whose socket operations all end at one deadline.
+"""A transport for httpx with one deadline for all its socket operations.
 
-httpx limits each connect, write and read separately. If headers or body trickle in, each read is
-short but the whole answer may take for ever. Here each operation gets only the time that is left.
+httpx limits each connect, write and read separately. If an answer arrives in small pieces, each
+read is short but the whole answer may take for ever. Here each operation gets only the time that is
+left.
 """
 
 from collections.abc import Iterable
@@ -18,10 +19,10 @@ current: ContextVar[Deadline] = ContextVar("deadline")
 
 
 def transport() -> httpx.HTTPTransport:
-    """A transport whose socket operations time out when the deadline `current` is over."""
+    """Returns a transport whose socket operations time out at the deadline `current`."""
     made = httpx.HTTPTransport(trust_env=False)
-    # httpx takes no network backend as an argument. The alternative would be a copy of its
-    # transport.
+    # httpx takes no network backend as an argument. Without this line, we would need a copy of
+    # httpx's transport.
     made._pool._network_backend = Backend()  # noqa: SLF001
     return made
 
@@ -34,7 +35,7 @@ def _left(limit: float | None) -> float:
 
 
 class Backend(httpcore.SyncBackend):
-    """Opens connections whose operations time out when the deadline `current` is over."""
+    """Opens connections whose operations time out at the deadline `current`."""
 
     def connect_tcp(
         self,

@@ -1,12 +1,12 @@
-"""Builds the objects that functions use, once per environment and only when first used.
+"""Builds the objects that functions use, once per environment and when they are first used.
 
-No other module keeps objects for the life of an environment. Importing this module opens no socket
+No other module keeps objects as long as an environment lives. Importing this module opens no socket
 and reads no secret and no clock, so a snapshot of the environment can be restored anywhere and at
 any time.
 
-Modules that only some functions use are imported late, by the builder that needs them. Whoever has
-such a module built, a handler or a module of `http`, imports it at its own top as well, so that it
-is loaded during INIT (tests/unit/test_imports.py).
+Modules that only some functions use are imported late, by the builder that needs them. A handler,
+or a module of `http`, that uses such a builder imports the module at its own top as well, so that
+it is loaded during INIT (tests/unit/test_imports.py).
 """
 
 import os
@@ -55,8 +55,8 @@ def settings() -> Settings:
 def secrets() -> Secrets:
     """This environment's secrets."""
     port = settings().secrets_extension_port
-    # The extension wants the session token. A function that was restored from a SnapStart snapshot
-    # has none: AWS gives it container credentials instead.
+    # The extension needs the session token. A function that was restored from a SnapStart snapshot
+    # has none, because AWS gives it container credentials instead.
     if port and "AWS_SESSION_TOKEN" in os.environ:
         return Secrets(ExtensionStore(port))
     return Secrets(SecretsManagerStore(settings().secrets_endpoint))
@@ -82,7 +82,7 @@ def now() -> datetime:
 
 @cache
 def commet() -> "Commet":
-    """The Commet client of work that takes its calls from the call budget itself.
+    """The Commet client for work that takes its calls from the call budget itself.
 
     Its module imports httpx, which takes a fifth of a cold start.
     """
@@ -93,7 +93,7 @@ def commet() -> "Commet":
 
 @cache
 def metered_commet() -> "MeteredCommet":
-    """The Commet client of a request that a person waits for: counts every call in the budget."""
+    """The Commet client for a request of a person. It takes every call from the budget."""
     from billing.commet.call_budget import Budget
     from billing.commet.metered import MeteredCommet
 
@@ -137,7 +137,7 @@ def checkouts() -> "Checkouts":
 
 @cache
 def plan_changes() -> "PlanChanges":
-    """Shows and performs changes of plan."""
+    """Previews and performs changes of plan."""
     from billing.subscriptions.plan_changes import PlanChanges
 
     return PlanChanges(database(), metered_commet(), clock(), flush, settings().currency)
@@ -152,7 +152,7 @@ def management() -> "Management":
 
 
 def flush(user_id: str, deadline: "Deadline") -> bool:
-    """Delivers all usage of a user now. Returns whether nothing is left to be delivered."""
+    """Delivers all usage of a user now. Returns whether nothing is left to deliver."""
     from billing.commet.call_budget import Budget
     from billing.delivery import flushing
 
@@ -188,7 +188,7 @@ def attempts() -> "Attempts":
 
 
 def ses() -> "Ses":
-    """The mail service, for one run (billing/mail/service.py says why)."""
+    """The mail service, for one run (billing/mail/service.py has the reason)."""
     from billing.mail.service import Ses
 
     return Ses(settings().email_endpoint, settings().email_configuration_set)
@@ -202,7 +202,7 @@ def event_bridge() -> "EventBridge":
 
 
 def event_receivers() -> "Receivers":
-    """Makes the calls to endpoints, for one run: the connections of an older one may be dead."""
+    """Calls endpoints. Made for one run, because connections of an earlier run may be dead."""
     from billing.events.receivers import Receivers
 
     return Receivers(allow_loopback=settings().receivers_on_loopback)
@@ -214,13 +214,13 @@ def endpoint_secret() -> str:
 
 
 def event_source() -> str:
-    """What outgoing events name as their source."""
+    """The `source` of outgoing events."""
     return settings().app_url or "/"
 
 
 @cache
 def mail_sender() -> "Waker":
-    """Has queued mails sent at once."""
+    """Invokes the function that sends queued mails."""
     from billing.mail.waking import Waker
 
     return Waker(settings().send_mail_function)
@@ -228,7 +228,7 @@ def mail_sender() -> "Waker":
 
 @cache
 def links() -> "Links":
-    """Sends the links of mails, and carries out what they are for."""
+    """Sends the links of mails, and carries out their actions."""
     from billing.accounts.links import Links
 
     return Links(database(), secrets().text(settings().app_secret_id), people())
@@ -244,7 +244,7 @@ def signing_in() -> "SigningIn":
 
 @cache
 def people() -> "People":
-    """Says who a person is, so that an erased account is recognised."""
+    """Makes the hashes by which a person with an erased account is recognised."""
     from billing.accounts.people import People
 
     return People(secrets().text(settings().people_secret_id))
@@ -259,11 +259,11 @@ def service_keys() -> "ServiceKeys":
 
 
 def load_identity_tokens() -> None:
-    """Loads during INIT what checks tokens, where an identity provider is configured.
+    """Imports during INIT the module that checks tokens, if an identity provider is configured.
 
-    Elsewhere nobody pays for it: PyJWT and cryptography take a quarter of a second.
+    Without one, it is not imported, because PyJWT and cryptography take a quarter of a second.
     """
-    with suppress(Misconfigured):  # each request says so
+    with suppress(Misconfigured):  # each request reports it
         if from_env(os.environ).oidc_issuer:
             from billing.credentials import identity_tokens  # noqa: F401
 
@@ -286,7 +286,7 @@ def identity_tokens() -> "IdentityTokens":
 
 @cache
 def key_uses() -> "KeyUses":
-    """Notes the first use of each service key on each day."""
+    """Records the first use of each service key on each day."""
     from billing.audit.trail import KeyUses
 
     return KeyUses(database())
@@ -301,7 +301,9 @@ def webhook_verifier() -> "Verifier":
 
 
 def webhook_vault() -> "Vault":
-    """Reads and writes the webhook secret. Uses Secrets Manager: the extension cannot write."""
+    """Reads and writes the webhook secret in Secrets Manager, because the extension cannot
+    write.
+    """
     from billing.credentials.webhook_secrets import Vault
 
     return Vault(SecretsManagerStore(settings().secrets_endpoint), settings().webhook_secret_id)

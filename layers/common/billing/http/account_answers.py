@@ -1,4 +1,4 @@
-"""What people do with their own accounts: address, password, sessions, erasure."""
+"""The answers about people's own accounts: address, password, sessions, erasure."""
 
 import time
 from contextlib import AbstractContextManager
@@ -27,12 +27,12 @@ from billing.http.shapes.accounts import (
 from billing.http.sign_in import actor, client_address, origin
 from billing.mail import waking  # noqa: F401 - wiring imports it late; here it loads during INIT
 
-# Answers that must not tell whether an account exists take at least so long, in seconds.
+# The least time, in seconds, of answers that must not show whether an account exists.
 _ALIKE = 0.3
 
 
 def show(user_id: str) -> AccountShown:
-    """A user's account. Raises what `profile.show` raises."""
+    """Returns a user's account. Raises the errors of `profile.show`."""
     found = profile.show(wiring.database(), user_id, wiring.now())
     account = AccountReply(
         id=found.id,
@@ -47,10 +47,10 @@ def show(user_id: str) -> AccountShown:
 
 
 def change(app: APIGatewayHttpResolver, user: User, body: AccountChange) -> AccountShown:
-    """Changes the name, and asks for another address: a link is mailed to that address.
+    """Changes the name. For another address, mails a link to that address.
 
-    The password is checked for another address. Where an identity provider signed the user in, a
-    recent token is needed instead, and the address counts at once. Raises InvalidCredentials,
+    Another address needs the password. If an identity provider signed the user in, it needs a
+    recent token instead, and the address counts at once. Raises InvalidCredentials,
     TooManyRequests, Forbidden `recent_sign_in_required`, and InvalidRequest without a password.
     """
     if body.email is not None and api.recently_authenticated(app):
@@ -67,7 +67,7 @@ def change(app: APIGatewayHttpResolver, user: User, body: AccountChange) -> Acco
 
 
 def erase(app: APIGatewayHttpResolver, user: User, password: str | None) -> ErasureReply:
-    """Erases the caller's account; the password or a recent token is checked as in `change`.
+    """Erases the caller's account. Checks the password or a recent token, like `change`.
 
     All sessions end. The answer has to delete the cookie (`sign_in.no_cookie`).
     """
@@ -115,9 +115,10 @@ def send_verification(app: APIGatewayHttpResolver) -> None:
 
 
 def change_password(app: APIGatewayHttpResolver, body: ChangePassword) -> None:
-    """Sets another password of the caller; all other sessions end.
+    """Changes the caller's password. All other sessions end.
 
-    Raises InvalidCredentials and TooManyRequests for the old password, InvalidRequest for the new.
+    Raises InvalidCredentials and TooManyRequests for the old password, and InvalidRequest for the
+    new one.
     """
     user = api.user(app)
     with _audited(app, Action.PASSWORD_CHANGED, user.id):
@@ -136,18 +137,19 @@ def change_password(app: APIGatewayHttpResolver, body: ChangePassword) -> None:
 def forgot_password(app: APIGatewayHttpResolver, body: ForgotPassword) -> None:
     """Sends a link to set a new password, if there is an account with this address.
 
-    Takes as long where there is none. Raises TooManyRequests.
+    Takes as long if there is none. Raises TooManyRequests.
     """
     began = time.monotonic()
     now = wiring.now()
     wiring.attempts().mail(client_address(app), now)
     wiring.links().forgot_password(body.email, now, by=actor(app))
-    wiring.mail_sender().wake()  # also where nothing was queued: the answer takes as long
+    # wakes also if nothing was queued, so that the answer takes as long
+    wiring.mail_sender().wake()
     time.sleep(max(0.0, _ALIKE - (time.monotonic() - began)))
 
 
 def reset_password(app: APIGatewayHttpResolver, body: ResetPassword) -> None:
-    """Sets the password of the account of a link; all sessions end.
+    """Sets the password of the account that a link belongs to. All sessions end.
 
     Raises Conflict `link_expired` and `email_taken`, and InvalidRequest for a common password.
     """
@@ -161,7 +163,7 @@ def reset_password(app: APIGatewayHttpResolver, body: ResetPassword) -> None:
 
 
 def sessions(app: APIGatewayHttpResolver) -> SessionList:
-    """The caller's sessions. The session of this request comes first."""
+    """Returns the caller's sessions. The session of this request comes first."""
     found = opened.of_user(
         wiring.database(), api.user(app).id, token=api.session_token(app), now=wiring.now()
     )
@@ -180,7 +182,7 @@ def sessions(app: APIGatewayHttpResolver) -> SessionList:
 
 
 def end_other_sessions(app: APIGatewayHttpResolver) -> None:
-    """Ends all sessions of the caller but that of this request."""
+    """Ends all sessions of the caller except that of this request."""
     user = api.user(app)
     with _audited(app, Action.SESSION_ENDED, user.id) as about:
         about["ended"] = opened.end_others(wiring.database(), user.id, api.session_token(app))
@@ -200,7 +202,7 @@ def _confirm(
     *,
     field: str = "current_password",
 ) -> str:
-    """The stored hash of the password that the user typed again, in this field of the body."""
+    """Checks the password in this field of the body. Returns its stored hash."""
     stored = accounts.password_hash_of(wiring.database(), user.id)
     if stored is None or user.email is None:
         raise profile.not_an_own_account()

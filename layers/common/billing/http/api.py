@@ -1,8 +1,9 @@
-"""What every HTTP function except the webhook shares: routing, validation, callers, problems.
+"""The code that every HTTP function except the webhook shares: routing, validation, callers,
+problems.
 
-A route says who may call it with `security=[...]`. The OpenAPI document shows this, and `_admit`
-enforces it. The caller is checked before the body is read, so a stranger learns nothing about the
-form of a valid body.
+The parameter `security=[...]` of a route names its callers. The OpenAPI document shows them, and
+`_admit` checks them. The caller is checked before the body is read, so a stranger learns nothing
+about the form of a valid body.
 """
 
 import json
@@ -63,31 +64,31 @@ logger = Logger()
 Body = TypeVar("Body")
 Route = TypeVar("Route", bound=Callable[..., Any])
 
-# How old a token may be where a person with an own account types their password.
+# How old a token may be on routes on which a person with an own account has to type the password.
 _RECENT = timedelta(minutes=10)
 
-# Errors name unknown fields too. A body can hold very many of them, with very long names.
+# Errors also name unknown fields. A body may have very many of them, with very long names.
 _MOST_ERRORS = 20
 _LONGEST_NAME = 50
 
 _WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 _COOKIE = "__Host-session"
-# Over plain http, which the local stack uses, browsers refuse `__Host-` and Secure.
+# Browsers refuse `__Host-` and Secure over plain http, which the local stack uses.
 _LOOPBACK_COOKIE = "session"
 
 
 def by_service(scope: str) -> Security:
-    """The `security` of a route for service keys with this scope."""
+    """Returns the `security` of a route for service keys with this scope."""
     return [{SERVICE_KEY: [scope]}]
 
 
 def by_user_or_service(scope: str) -> Security:
-    """The `security` of a route for people, and for service keys with this scope."""
+    """Returns the `security` of a route for people, and for service keys with this scope."""
     return [*BY_USER, *by_service(scope)]
 
 
 def own_account(route: Route) -> Route:
-    """Marks a route of people who sign up here. Without own accounts it answers 404."""
+    """Marks a route for people who sign up here. It answers 404 in a stack without own accounts."""
     route.own_account = True  # type: ignore[attr-defined]
     return route
 
@@ -98,7 +99,7 @@ def is_for_own_accounts(route: Callable[..., Any]) -> bool:
 
 
 def resolver(*, max_body_bytes: int = 64 * 1024) -> APIGatewayHttpResolver:
-    """A function's router. Every exception, ours or not, is answered as a problem document."""
+    """Returns a function's router, which answers every exception as a problem document."""
     wiring.load_identity_tokens()
     app = APIGatewayHttpResolver(json_body_deserializer=bodies.parse)
 
@@ -109,7 +110,7 @@ def resolver(*, max_body_bytes: int = 64 * 1024) -> APIGatewayHttpResolver:
             app.current_event.raw_event["body"] = None
         else:
             _check_body(app, max_body_bytes)
-        # Powertools reads the content type again, even without a body, and only in lower case.
+        # Powertools reads the content type again, even if there is no body, and only in lower case.
         app.current_event.raw_event["headers"]["content-type"] = "application/json"
         response: Response[Any] = call_next(app)
         response.headers.setdefault("Cache-Control", "no-store")
@@ -148,8 +149,8 @@ def resolver(*, max_body_bytes: int = 64 * 1024) -> APIGatewayHttpResolver:
 def handle(
     app: APIGatewayHttpResolver, event: dict[str, Any], context: LambdaContext
 ) -> dict[str, Any]:
-    """Answers one request in payload format 2.0. A function's `handler` calls nothing else."""
-    logger.remove_keys(["caller"])  # the logger keeps its keys from the last invocation
+    """Answers one request in payload format 2.0. A function's `handler` only calls this."""
+    logger.remove_keys(["caller"])  # the logger keeps its keys from the previous invocation
     logger.append_keys(request_id=events.request_id(event))
     try:
         event = events.request_of(event)
@@ -179,13 +180,13 @@ def user(app: APIGatewayHttpResolver) -> User:
 
 
 def user_if_known(app: APIGatewayHttpResolver) -> User | None:
-    """The signed-in caller of a route of BY_ANYBODY, None if nobody is signed in."""
+    """Returns the signed-in caller of a route of BY_ANYBODY; None if nobody is signed in."""
     found = app.context.get("caller")
     return found if isinstance(found, User) else None
 
 
 def user_if_signed_in(app: APIGatewayHttpResolver) -> User | None:
-    """The signed-in caller of a public route, None if nobody is known to be signed in."""
+    """Returns the signed-in caller of a public route; None if nobody is known to be signed in."""
     try:
         token, from_cookie = _credentials(app)
         return _signed_in(app, token, from_cookie=from_cookie)
@@ -200,7 +201,7 @@ def caller(app: APIGatewayHttpResolver) -> User | Service:
 
 
 def actor(app: APIGatewayHttpResolver) -> Actor:
-    """Who sends this request, for the audit trail. Of a public route: somebody without an id."""
+    """Returns who sends this request, for the audit trail. On a public route, the id is None."""
     found = app.context.get("caller")
     request_id = events.request_id(app.current_event.raw_event)
     if isinstance(found, Service):
@@ -209,11 +210,11 @@ def actor(app: APIGatewayHttpResolver) -> Actor:
 
 
 def subject(app: APIGatewayHttpResolver, user_id: str | None) -> User:
-    """The user about whom a request is, on a route of `by_user_or_service`.
+    """Returns the user that a request is about, on a route of `by_user_or_service`.
 
-    A session is about its own user, and may leave `user_id` out. A service key names one. Raises
-    Forbidden for another user's session, InvalidRequest for a service without `user_id`, and
-    NotFound for an unknown user.
+    With a session, this is the session's own user, and `user_id` may be left out. With a service
+    key, `user_id` names the user. Raises Forbidden if a session names another user, InvalidRequest
+    for a service without `user_id`, and NotFound for an unknown user.
     """
     found = caller(app)
     if isinstance(found, User):
@@ -228,9 +229,9 @@ def subject(app: APIGatewayHttpResolver, user_id: str | None) -> User:
 
 
 def json_response(body: Body, status: int = 200, **kwargs: Any) -> Response[Body]:
-    """An answer whose JSON body is a model, or a dictionary of JSON's own types.
+    """Returns an answer whose JSON body is a model, or a dictionary of JSON's own types.
 
-    The body is written as text here. Powertools would otherwise validate it again, which took a
+    This function writes the body as text. Powertools would validate the body again, which took a
     tenth of the time of a batch. The return type still names the model, for the OpenAPI document.
     """
     if isinstance(body, BaseModel):
@@ -243,7 +244,7 @@ def json_response(body: Body, status: int = 200, **kwargs: Any) -> Response[Body
 def require_own_account(app: APIGatewayHttpResolver) -> None:
     """Raises Forbidden `own_account_required` for a caller whom an identity provider signed in.
 
-    Such a caller has no session and no password here. A route of `BY_SESSION` checks this itself.
+    Such a caller has no session and no password here. Routes of `BY_SESSION` check this themselves.
     """
     if "identity" in app.context:
         raise Forbidden(
@@ -253,15 +254,15 @@ def require_own_account(app: APIGatewayHttpResolver) -> None:
 
 
 def recently_authenticated(app: APIGatewayHttpResolver) -> bool:
-    """Whether a token shows that the caller signed in within the last ten minutes.
+    """Returns whether a token shows that the caller signed in within the last ten minutes.
 
-    False for a caller with a session, who has to type the password instead. Raises Forbidden
-    `recent_sign_in_required` where an identity provider signed the caller in longer ago.
+    Returns False for a caller with a session, who has to type the password instead. Raises
+    Forbidden `recent_sign_in_required` if an identity provider signed the caller in longer ago.
     """
     identity = app.context.get("identity")
     if identity is None:
         return False
-    # Wall time, as the token's own times are.
+    # Wall time, because the token's times are wall time too.
     if datetime.now(UTC) - identity.authenticated_at > _RECENT:
         raise Forbidden(
             "Sign in at the identity provider again, and send the new token within ten minutes.",
@@ -271,9 +272,9 @@ def recently_authenticated(app: APIGatewayHttpResolver) -> bool:
 
 
 def session_token(app: APIGatewayHttpResolver) -> str:
-    """The session's token that the caller sent.
+    """Returns the session's token that the caller sent.
 
-    Raises Unauthenticated without one, and Forbidden for the token of an identity provider.
+    Raises Unauthenticated if there is none, and Forbidden for the token of an identity provider.
     """
     require_own_account(app)
     token, _ = _credentials(app)
@@ -281,7 +282,7 @@ def session_token(app: APIGatewayHttpResolver) -> str:
 
 
 def session_token_if_sent(app: APIGatewayHttpResolver) -> str | None:
-    """What the request has as a session's token, which may be of no session; None without one."""
+    """Returns the token in the request, which may belong to no session; None if there is none."""
     try:
         token, _ = _credentials(app)
     except Unauthenticated:
@@ -295,25 +296,28 @@ def cookie_name() -> str:
 
 
 def cookie_is_secure() -> bool:
-    """Whether the cookie is sent over https only. False where the app is plain http (local)."""
+    """Returns whether the cookie is for https only. False if the app uses plain http (local
+    stack).
+    """
     return not wiring.settings().app_url.startswith("http://")
 
 
 def own_origin(app: APIGatewayHttpResolver) -> str:
-    """The address at which this request met the API, as API Gateway says; "" where none is said."""
+    """Returns the address at which this request reached API Gateway; "" if that is not known."""
     context = app.current_event.raw_event.get("requestContext") or {}
     return origin_of(f"https://{context.get('domainName') or ''}")
 
 
 def is_ours(origin: str) -> bool:
-    """Whether pages of this origin (an `Origin` header) may send writes with the cookie."""
+    """Returns whether pages of this origin (an `Origin` header) may send writes with the cookie."""
     return origin_of(origin) == origin and origin in wiring.settings().allowed_origins
 
 
 def answers(model: type | None, status: int, when: str | None = None) -> dict[int, OpenAPIResponse]:
-    """What a route answers with this status, for the OpenAPI document, and when.
+    """Returns the answer of a route with this status, for the OpenAPI document. `when` describes
+    it.
 
-    Problems are named by `may_answer`.
+    Problems are named with `may_answer`.
     """
     success: OpenAPIResponse = {"description": when or HTTPStatus(status).phrase}
     if model is not None:
@@ -324,8 +328,8 @@ def answers(model: type | None, status: int, when: str | None = None) -> dict[in
 def may_answer(*codes: str) -> Callable[[Route], Route]:
     """Names the problems of a route, by code, for the OpenAPI document.
 
-    `local.openapi` adds those that follow from the route's form: its callers, its body and its
-    parameters. A handler test that gets another code fails (tests/integration/functions).
+    `local.openapi` adds the problems that follow from the route's callers, body and parameters. A
+    handler test that gets another code fails (tests/integration/functions).
     """
 
     def mark(route: Route) -> Route:
@@ -341,7 +345,7 @@ def problem_codes(route: Callable[..., Any]) -> tuple[str, ...]:
 
 
 def greets(route: Route) -> Route:
-    """Marks a public route that knows whoever is signed in (`user_if_signed_in`)."""
+    """Marks a public route that reads who is signed in (`user_if_signed_in`)."""
     route.greets = True  # type: ignore[attr-defined]
     return route
 
@@ -352,9 +356,9 @@ def is_greeting(route: Callable[..., Any]) -> bool:
 
 
 def any_sender(route: Route) -> Route:
-    """Marks a route that pages of every origin may send writes to, with any body: it is not read.
+    """Marks a route to which pages of every origin may send writes. Its body is not read.
 
-    Only for a route whose address proves what it may do, such as one that mail programs post to.
+    Only for a route whose address proves what the caller may do, such as one for mail programs.
     """
     route.any_sender = True  # type: ignore[attr-defined]
     return route
@@ -366,7 +370,7 @@ def takes_any_sender(route: Callable[..., Any]) -> bool:
 
 
 def page(route: Route) -> Route:
-    """Marks a route that reads files only: it needs neither the database nor secrets."""
+    """Marks a route that only reads files, and needs neither the database nor secrets."""
     route.page = True  # type: ignore[attr-defined]
     return route
 
@@ -377,7 +381,7 @@ def is_page(route: Callable[..., Any]) -> bool:
 
 
 def field_error(found: Mapping[str, Any], where: Sequence[object]) -> FieldError:
-    """One of pydantic's errors as ours. `where` is the path to the field in the caller's body."""
+    """Converts one of pydantic's errors. `where` is the path to the field in the caller's body."""
     return FieldError(
         field=".".join(map(str, where))[:_LONGEST_NAME] or "body",
         code=str(found["type"]),
@@ -389,9 +393,9 @@ def field_error(found: Mapping[str, Any], where: Sequence[object]) -> FieldError
 
 
 def _check_query(app: APIGatewayHttpResolver) -> None:
-    """Refuses parameters that are unknown, or there twice, on a route that takes parameters.
+    """Refuses unknown and repeated parameters, on a route that takes parameters.
 
-    A misspelt filter would otherwise filter nothing.
+    Otherwise a misspelt filter would be ignored, and nothing would be filtered.
     """
     known = {each.alias for each in app.context["_route"].dependant.query_params}
     if not known:
@@ -449,7 +453,7 @@ def _admit(app: APIGatewayHttpResolver) -> None:
 
 
 def _credentials(app: APIGatewayHttpResolver) -> tuple[str, bool]:
-    """The request's token, and whether it came in the cookie. Raises Unauthenticated."""
+    """Returns the request's token, and whether it was in the cookie. Raises Unauthenticated."""
     scheme, _, token = app.current_event.headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer" and token.strip():
         return token.strip(), False
@@ -483,7 +487,7 @@ def _authenticate(
 
 
 def _note_use(app: APIGatewayHttpResolver, service: Service, requirements: Security) -> None:
-    """Notes the key's first use today. If that fails, the request goes on."""
+    """Records the key's first use today. If that fails, the request continues."""
     scope = next(scopes[0] for each in requirements for scopes in each.values() if scopes)
     request_id = events.request_id(app.current_event.raw_event)
     try:
@@ -493,7 +497,7 @@ def _note_use(app: APIGatewayHttpResolver, service: Service, requirements: Secur
 
 
 def _signed_in(app: APIGatewayHttpResolver, token: str, *, from_cookie: bool) -> User:
-    """The user of a session's token or of an identity provider's. Raises Unauthenticated."""
+    """Returns the user of a session's or an identity provider's token. Raises Unauthenticated."""
     if not _is_identity_token(token, from_cookie=from_cookie):
         if not wiring.settings().own_accounts:
             raise Unauthenticated("This address does not accept credentials of this kind.")
@@ -505,7 +509,7 @@ def _signed_in(app: APIGatewayHttpResolver, token: str, *, from_cookie: bool) ->
 
 
 def _is_identity_token(token: str, *, from_cookie: bool) -> bool:
-    """Whether the text has the form of a JWT. The cookie is for sessions only."""
+    """Returns whether the text has the form of a JWT. In the cookie, only sessions are accepted."""
     has_provider = bool(wiring.settings().oidc_issuer)
     return has_provider and not from_cookie and token.count(".") == 2
 
@@ -528,7 +532,7 @@ def _problem(
 
 
 def _invalid_request(error: RequestValidationError) -> InvalidRequest:
-    # The first part of `loc` is "body", "query" or "path"; the field's path follows.
+    # The first part of `loc` is "body", "query" or "path". The rest is the path of the field.
     return InvalidRequest(
         errors=[field_error(each, each["loc"][1:]) for each in error.errors()[:_MOST_ERRORS]]
     )

@@ -1,7 +1,7 @@
 """Serves the description of the API: the OpenAPI document, the reference page, the problems.
 
-The files are made by `make openapi` and lie beside the function. The document is that of a stack
-with all routes, so it is adapted to this one.
+`make openapi` writes the files into the function's folder. The document describes a stack with all
+routes, so it is adapted to this stack.
 """
 
 import copy
@@ -16,12 +16,12 @@ from billing.errors import NotFound
 
 Document = dict[str, Any]
 
-# A reader's page needs scripts and styles of this address, and its icons are in the style sheet.
+# The page needs scripts and styles of its own address. Its icons are in the style sheet.
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:;"
     " connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-OWN_ACCOUNT = "x-own-account"  # marks routes of people who sign up here
+OWN_ACCOUNT = "x-own-account"  # marks routes for people who sign up here
 
 _TYPES = {
     ".css": "text/css; charset=utf-8",
@@ -29,17 +29,18 @@ _TYPES = {
     ".js": "text/javascript; charset=utf-8",
 }
 _AN_HOUR = "public, max-age=3600"
-# Files of other people have their version in their name.
+# Third-party files have their version in their name.
 _FOR_GOOD = "public, max-age=31536000, immutable"
 
 
 def adapted(document: Document, *, own_accounts: bool, issuer: str) -> Document:
-    """The document of a stack with these settings, from that of a stack with all routes."""
+    """Returns the document for these settings, made from the document with all routes."""
     found = copy.deepcopy(document)
     schemes = found["components"]["securitySchemes"]
     if issuer:
         url = f"{issuer.rstrip('/')}/.well-known/openid-configuration"
-        # Not as `openIdConnect`: generators would send no token, and a page may not read that URL.
+        # Not as `openIdConnect`: generators would send no token then, and a page may not read that
+        # URL.
         described = schemes["identityToken"]["description"].partition(" Only where")[0]
         schemes["identityToken"]["description"] = f"{described} Its provider: {url}"
     if not own_accounts:
@@ -50,7 +51,9 @@ def adapted(document: Document, *, own_accounts: bool, issuer: str) -> Document:
 
 @cache
 def served_document(folder: Path, *, own_accounts: bool, issuer: str) -> str:
-    """The text of the document that this stack serves. Its server is the stack itself."""
+    """Returns the text of the document that this stack serves. It names the stack itself as the
+    server.
+    """
     document = json.loads((folder / "openapi.json").read_text(encoding="utf-8"))
     found = adapted(document, own_accounts=own_accounts, issuer=issuer)
     found["servers"] = [{"url": "/", "description": "This stack"}]
@@ -59,7 +62,7 @@ def served_document(folder: Path, *, own_accounts: bool, issuer: str) -> str:
 
 @cache
 def asset(folder: Path, name: str) -> tuple[str, str, dict[str, str]]:
-    """The text of a file, its type and its headers. Raises NotFound."""
+    """Returns the text of a file, its type and its headers. Raises NotFound."""
     place = folder / name
     if place.suffix not in _TYPES or not place.is_file():
         raise NotFound
@@ -73,7 +76,7 @@ def asset(folder: Path, name: str) -> tuple[str, str, dict[str, str]]:
 
 @cache
 def compressed(text: str) -> bytes:
-    """The text as gzip. The largest file takes a tenth of a second, so it is done once."""
+    """Returns the text as gzip. Cached, because the largest file takes a tenth of a second."""
     return gzip.compress(text.encode(), 6, mtime=0)
 
 

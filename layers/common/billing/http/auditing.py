@@ -1,4 +1,4 @@
-"""Writes what a request did at Commet into the audit trail, whatever became of it."""
+"""Writes what a request did at Commet into the audit trail, with its outcome."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,9 +30,9 @@ def audited(
 ) -> Iterator[Details]:
     """Writes one entry when the block ends: `done`, or the code of the error that the block raised.
 
-    The block may add to the details. A request above a limit of its own is not written. If the
-    entry cannot be written, the answer stands and the log says `audit.not_written`: what happened
-    at Commet has happened. `by` is who acts, if that is not just the caller of the request.
+    The block may add details. A request above its own limit is not written. If the entry cannot be
+    written, the answer is sent anyway and the log says `audit.not_written`, because what happened
+    at Commet cannot be undone. `by` is the actor, if that is not the caller of the request.
     """
     about: Details = dict(details)
     outcome = trail.DONE

@@ -1,7 +1,7 @@
-"""Reads the JSON body of a request, strictly: no two bodies that differ are read as one.
+"""Reads the JSON body of a request, strictly: two different bodies are never read as equal.
 
 A body that cannot be read is refused with 400, because none of its fields is known. A body that can
-be read, and whose fields are wrong, is refused with 422.
+be read, but has wrong fields, is refused with 422.
 """
 
 import json
@@ -21,18 +21,18 @@ from billing.errors import (
     UnsupportedMediaType,
 )
 
-# No object of this API has more than 20 fields. Naming each unknown one of a large body took
+# No object of this API has more than 20 fields. For a large body, naming each unknown field took
 # seconds and 600 MB.
 MAX_NAMES = 50
 
-# Lambda takes 6 MB, and the body is a JSON text in it: each quote, backslash and line end takes two
-# bytes. The rest is left to headers and to what AWS adds.
+# Lambda accepts 6 MB, and the body is a text inside a JSON document there: each quote, backslash
+# and line end takes two bytes. The rest is for headers and for the fields that AWS adds.
 _MOST_SENT = 6 * 1024 * 1024 - 128 * 1024
 _SURELY_FITS = _MOST_SENT // 6  # a control character takes six
 
 _CHARSET = re.compile(r';\s*charset\s*=\s*"?([^";\s]*)', re.IGNORECASE)
 _UTF8 = ("utf-8", "utf8", "us-ascii", "")
-_LONGEST = 50  # so much of a header is repeated in a problem document
+_LONGEST = 50  # at most this much of a header is repeated in a problem document
 
 
 def check(event: BaseProxyEvent, max_body_bytes: int) -> None:
@@ -65,8 +65,8 @@ def check(event: BaseProxyEvent, max_body_bytes: int) -> None:
         raise PayloadTooLarge(
             f"The body is larger than {_MOST_SENT} bytes, counting quotes and backslashes twice."
         )
-    # API Gateway puts U+FFFD in the place of every byte that is not UTF-8. Two keys that differ in
-    # such a byte would be one key.
+    # API Gateway replaces every byte that is not UTF-8 by U+FFFD. Two keys that differ only in such
+    # bytes would become equal.
     if "\ufffd" in body:
         raise UnreadableBody(
             "The body is not UTF-8 text, or contains U+FFFD, which stands for bytes that are not."
@@ -80,15 +80,16 @@ def _shown(value: str) -> str:
 
 
 def parse(text: str) -> dict[str, Any]:
-    """A JSON object with exact decimals.
+    """Returns a JSON object, with exact decimals.
 
-    Raises UnreadableBody where it is not JSON, NaN and names given twice included, and
-    InvalidRequest for JSON that is no object, or has an object with more than MAX_NAMES names.
+    Raises UnreadableBody if the text is not JSON, and for NaN and for a name that is given twice.
+    Raises InvalidRequest for JSON that is no object, or has an object with more than MAX_NAMES
+    names.
     """
     try:
         body = _decoder.decode(text)
     except (ValueError, RecursionError) as error:
-        # Not chained: the exception holds the whole body, although its message does not.
+        # Not chained: the exception contains the whole body, although its message does not.
         detail = "The body is not valid JSON."
         if isinstance(error, json.JSONDecodeError):
             detail = f"The body is not valid JSON (line {error.lineno}, column {error.colno})."
@@ -96,13 +97,13 @@ def parse(text: str) -> dict[str, Any]:
             detail = "An object of the body has the same name twice."
         raise UnreadableBody(detail) from None
     if not isinstance(body, dict):
-        # Of a list, Powertools would use the first item as the body.
+        # Powertools would use the first item of a list as the body.
         raise InvalidRequest("The body must be a JSON object.")
     return body
 
 
 class _Twice(ValueError):
-    """An object has the same name twice. Some readers keep the first value, others the last."""
+    """An object has the same name twice. Some programs keep the first value, others the last."""
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -117,7 +118,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _decimal(text: str) -> Decimal:
-    # A huge exponent would make every later step slow, and no amount needs one.
+    # A huge exponent would make later steps slow, and no amount needs one.
     if len(text) > 400 or re.search(r"[eE][+-]?\d{4,}", text):
         raise ValueError("number out of range")
     return Decimal(text)
@@ -127,7 +128,7 @@ def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
-# One decoder for all bodies: making one takes as long as reading a usage event.
+# One decoder for all bodies, because making one takes as long as reading a usage event.
 _decoder = json.JSONDecoder(
     parse_float=_decimal, parse_constant=_no_constant, object_pairs_hook=_object
 )

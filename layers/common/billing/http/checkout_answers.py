@@ -1,4 +1,4 @@
-"""Starts checkouts and changes of plan, and answers them."""
+"""Starts checkouts and changes of plan, and makes their answers."""
 
 from typing import Literal
 
@@ -35,8 +35,8 @@ from billing.subscriptions.plan_changes import (
 def checkout(app: APIGatewayHttpResolver, user: User, body: Checkout) -> tuple[int, CheckoutReply]:
     """Starts a checkout, continues the one that waits for payment, or changes the plan.
 
-    Returns the status with the answer: 201 where a checkout was started, else 200. The audit trail
-    gets an entry, also of a refusal.
+    Returns the status with the answer: 201 if a checkout was started, else 200. The audit trail
+    gets an entry, even if the request is refused.
     """
     action = Action.PLAN_CHANGED if body.confirmation else Action.CHECKOUT
     with auditing.audited(app, action, user.id) as about:
@@ -107,8 +107,8 @@ def _start(
 def _refuse_debtor(user: User, deadline: Deadline) -> None:
     """Raises DebtOpen for a user who owes.
 
-    Somebody who comes back after an erasure may owe before the first checkout, and gets a customer
-    first: without one Commet makes no page to pay on.
+    A person who comes back after an erasure may owe before the first checkout. Such a person gets a
+    customer first, because without a customer Commet creates no page to pay on.
     """
     db = wiring.database()
     if (
@@ -131,7 +131,7 @@ def _refuse_debtor(user: User, deadline: Deadline) -> None:
 def _reply(
     user: User, *, checkout_url: str | None = None, change: PlanChangeReply | None = None
 ) -> CheckoutReply:
-    """The answer to a user who has a subscription."""
+    """Returns the answer to a user who has a subscription."""
     current = mirror.current(wiring.database(), user.id)
     if current is None:
         raise Conflict("The subscription has ended meanwhile. Try again.")
@@ -163,7 +163,9 @@ def _preview(asked: Preview) -> PlanChangeReply:
 
 
 def _then_amount(asked: Preview) -> str:
-    """What each period costs from then on: as the catalogue lists it, else as Commet says."""
+    """Returns the price of each later period: the catalogue's price, else the one that Commet
+    stated.
+    """
     price = asked.price
     listed = selling.price_in(price, asked.currency) if price else 0
     if listed is None:

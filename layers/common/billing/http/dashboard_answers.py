@@ -36,9 +36,9 @@ from billing.usage.totals import FeatureUsage
 
 
 def dashboard(app: APIGatewayHttpResolver, user: User) -> Dashboard:
-    """A user's subscription, usage, and costs so far.
+    """Returns a user's subscription, usage, and costs so far.
 
-    Commet is asked first where the copy of the subscription may be wrong (`Access.standing`).
+    Asks Commet first if the copy of the subscription may be wrong (`Access.standing`).
     """
     now = wiring.now()
     subscription, access = wiring.access().standing(user.id, api.deadline(app))
@@ -73,9 +73,9 @@ def set_limit(
     *,
     by: Literal["product", "user"],
 ) -> SpendLimitReply:
-    """Sets the limit of a user's overage in a period; None removes the limit that `by` had set.
+    """Sets the limit of a user's overage in a period. None removes the limit that `by` had set.
 
-    Raises what `spending.set_limit` raises.
+    Raises the errors of `spending.set_limit`.
     """
     spending.set_limit(
         wiring.database(),
@@ -100,7 +100,7 @@ def _subscription(
     period = None
     start, end = row.period_start, row.period_end
     if not (start and end) and row.status == "trialing" and used:
-        # The webhook that begins a trial names no period, and allowances are those of the trial.
+        # The webhook that begins a trial names no period. Allowances are those of the trial.
         start, end = used[0].period_start, row.trial_ends_at
     if start and end:
         days = math.ceil((end - now) / timedelta(days=1))

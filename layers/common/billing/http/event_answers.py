@@ -1,4 +1,4 @@
-"""Reads outgoing events, and makes, changes and reads the endpoints that they are sent to."""
+"""Reads outgoing events, and creates, changes and reads the endpoints that they are sent to."""
 
 from aws_lambda_powertools.event_handler import APIGatewayHttpResolver, Response
 
@@ -27,7 +27,7 @@ _DELIVERIES_ON_A_PAGE = 100
 def events(
     *, after: int, limit: int, user_id: str | None, types: str | None
 ) -> Response[OutgoingEventPage]:
-    """The events after a place, as far as they were committed by now."""
+    """Returns the events after a place that are committed by now."""
     wanted = None if types is None else types.split(",")
     db = wiring.database()
     log.place(db)
@@ -41,7 +41,9 @@ def events(
 
 
 def create(app: APIGatewayHttpResolver, asked: CreateEndpoint) -> EndpointWithSecret:
-    """Makes an endpoint. Raises InvalidRequest for its URL, and what `endpoints.create` raises."""
+    """Creates an endpoint. Raises InvalidRequest for its URL, and the errors of
+    `endpoints.create`.
+    """
     _check(asked.url)
     made = endpoints.create(
         wiring.database(),
@@ -69,7 +71,7 @@ def change(app: APIGatewayHttpResolver, endpoint_id: str, asked: ChangeEndpoint)
         _check(asked.url)
     types = asked.types
     if types is None and "types" in asked.model_fields_set:
-        types = []  # null: all
+        types = []  # null: all types
     wanted = endpoints.Change(
         url=asked.url, types=types, description=asked.description, enabled=asked.enabled
     )
@@ -107,7 +109,9 @@ def deliveries(endpoint_id: str, state: str | None, cursor: str | None) -> Event
 
 
 def redeliver(app: APIGatewayHttpResolver, endpoint_id: str, asked: Redeliver) -> Redelivered:
-    """Has events sent again. Raises NotFound, and InvalidRequest unless it is one or a range."""
+    """Sends events again. Raises NotFound, and InvalidRequest unless `asked` is one event or a
+    range.
+    """
     db, by = wiring.database(), api.actor(app)
     if asked.event is not None and asked.start is None and asked.end is None:
         return Redelivered(queued=endpoints.redeliver_one(db, endpoint_id, asked.event, by=by))

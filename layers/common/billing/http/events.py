@@ -1,7 +1,8 @@
-"""Reads the event that AWS hands to a function that answers HTTP: payload format 2.0.
+"""Reads the event that AWS passes to a function that answers HTTP: payload format 2.0.
 
 A function may be invoked with anything: the event of a load balancer or of a schedule, null, text.
-Uses the standard library only, because the webhook function imports it and must start fast.
+Uses the standard library only, because the webhook function imports this module and must start
+fast.
 """
 
 from typing import Any
@@ -10,9 +11,9 @@ from billing.errors import UnknownEvent
 
 
 def request_of(event: object) -> dict[str, Any]:
-    """The event as a request whose parts have the types of payload format 2.0.
+    """Returns the event as a request whose parts have the types of payload format 2.0.
 
-    Missing and null parts become empty ones, and headers that are no text are left out. Raises
+    Missing and null parts become empty, and headers that are no text are left out. Raises
     UnknownEvent for an event without method or path, and for a body that is no text.
     """
     if not isinstance(event, dict):
@@ -48,7 +49,7 @@ def request_of(event: object) -> dict[str, Any]:
 
 
 def request_id(event: object) -> str:
-    """The id that AWS gave to the request; "" where there is none."""
+    """Returns the id that AWS gave to the request; "" if there is none."""
     context = event.get("requestContext") if isinstance(event, dict) else None
     return _text(context.get("requestId")) if isinstance(context, dict) else ""
 

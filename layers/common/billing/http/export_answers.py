@@ -1,4 +1,4 @@
-"""Everything recorded about a user, in parts, as the API and the pages give it."""
+"""Everything recorded about a user, in parts, for the API and the pages."""
 
 from aws_lambda_powertools.event_handler import APIGatewayHttpResolver
 
@@ -11,9 +11,10 @@ from billing.http.shapes.accounts import Export
 
 
 def part(app: APIGatewayHttpResolver, user_id: str, cursor: str | None) -> Export:
-    """The part at this cursor, the first one for None. The audit trail has who began an export.
+    """Returns the part at this cursor; None is the first part, whose caller the audit trail
+    records.
 
-    Raises what `export.page` raises.
+    Raises the errors of `export.page`.
     """
     db, now = wiring.database(), wiring.now()
     found = export.page(db, user_id, cursor=cursor, now=now)

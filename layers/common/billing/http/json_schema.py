@@ -1,4 +1,5 @@
-"""What pydantic cannot know of a field for the OpenAPI document: values, formats, references.
+"""Facts about fields for the OpenAPI document that pydantic cannot know: values, formats,
+references.
 
 Nothing here changes how a value is checked or written.
 """
@@ -9,12 +10,12 @@ from pydantic import WithJsonSchema
 
 
 def one_of(*values: str) -> WithJsonSchema:
-    """The field has one of these values. A further value would be another version of the API."""
+    """The field has one of these values. Another value would need a new version of the API."""
     return WithJsonSchema({"type": "string", "enum": list(values)})
 
 
 def known(*values: str) -> WithJsonSchema:
-    """The values that the field has today. Further values may come, so any text is valid."""
+    """The values that the field has today. New values may be added, so any text is valid."""
     listed: dict[str, Any] = {"type": "string", "enum": list(values)}
     return WithJsonSchema({"anyOf": [listed, {"type": "string"}], "examples": list(values[:1])})
 

@@ -1,4 +1,4 @@
-"""What people choose about mails: signed in, or with the link of a mail."""
+"""People's choices about mails: signed in, or with the link of a mail."""
 
 import base64
 import hashlib
@@ -45,7 +45,7 @@ You can switch them on again in your account.</p>
 
 
 def show(user: User) -> MailPreferencesReply:
-    """What the user has chosen about mails."""
+    """Returns what the user has chosen about mails."""
     return MailPreferencesReply(thresholds=preferences.read(wiring.database(), user.id).thresholds)
 
 
@@ -58,15 +58,16 @@ def change(app: APIGatewayHttpResolver, user: User, body: MailPreferences) -> Ma
 
 
 def ask(token: str) -> Response[str]:
-    """A page with a button that switches mails off. It changes nothing. Raises NotFound."""
+    """Returns a page with a button that switches mails off. It changes nothing. Raises NotFound."""
     _user_of(token)
     return _page("Fewer mails", _ASK)
 
 
 def switch_off(app: APIGatewayHttpResolver, token: str) -> Response[str]:
-    """Switches mails off that can be switched off, and says so on a page. Raises NotFound.
+    """Switches off the mails that can be switched off. Returns a page that says so. Raises
+    NotFound.
 
-    The answer is the same for a user who has left.
+    The answer is the same for a user who was erased.
     """
     user_id = _user_of(token)
     by = replace(api.actor(app), id=user_id)

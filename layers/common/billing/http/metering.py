@@ -1,10 +1,11 @@
-"""Metered routes of a product: hold a quantity, do the work, count what the work took.
+"""Metered routes of a product: hold a quantity, do the work, count the quantity that it used.
 
     held = metering.hold(app, user.id, "pages", Decimal(10), key=body.idempotency_key)
     found, took = work(body.text)
     metering.confirm(app, held, took)
 
-`hold` admits the user: access, limit, spend limit, debt. What it raises is the route's answer.
+`hold` checks the user: access, limit, spend limit, debt. The error that it raises is the route's
+answer.
 """
 
 from collections.abc import Callable
@@ -24,7 +25,7 @@ from billing.usage.accepting import UsageEvent
 from billing.usage.reservations import Reservation, ReservationResult
 from billing.usage.thresholds import Refusal
 
-# Longer than a function of this stack may run, and short for a user who waits to try again.
+# Longer than a function of this stack may run, and short enough for a user who waits to try again.
 EXPIRES_IN = timedelta(minutes=1)
 
 # The problems that a metered route can answer, for `api.may_answer`.
@@ -53,9 +54,9 @@ def hold(
     """Holds a quantity for a user until the work is done.
 
     If the work fails, nothing is counted, and the same request with the same key may be sent again.
-    After a minute without `confirm` the quantity is free. A key whose work was counted is refused:
-    otherwise one key would buy any amount of work. Keep the result yourself if a caller must be
-    able to fetch it again.
+    A minute after `hold` the quantity is free again, unless `confirm` was called. A key whose work
+    was counted is refused, because otherwise one key would pay for any amount of work. If a caller
+    must be able to fetch the result again, store it yourself.
 
     Raises the problem that refuses the user (402, 404, 409, 422), and AccessUnconfirmed.
     """
@@ -75,10 +76,10 @@ def hold(
 
 
 def confirm(app: APIGatewayHttpResolver, held: Reservation, took: Decimal) -> None:
-    """Counts what the work took: less or more than was held.
+    """Counts the quantity that the work used, which may be less or more than was held.
 
-    A quantity up to the held one is always counted. A part beyond the held quantity is decided like
-    new usage. Raises the problem that refuses this part.
+    A quantity up to the held one is always counted. The part above it is checked like new usage.
+    Raises the problem that refuses that part.
     """
     book = partial(
         reservations.confirm,
@@ -97,9 +98,10 @@ def _decide(
     feature: str,
     decide: Callable[[], ReservationResult],
 ) -> Reservation:
-    """The reservation after a decision. Before a refusal that may be out of date, asks Commet.
+    """Returns the reservation after a decision. Asks Commet before a refusal that may be out of
+    date.
 
-    The first refusal of a period because of a limit is told as an outgoing event.
+    The first refusal of a period because of a limit emits an outgoing event.
     """
     decided = wiring.access().decide([user_id], lambda _: [decide()], api.deadline(app))
     if decided.unconfirmed:

@@ -1,4 +1,4 @@
-"""The plans that are sold, with their prices, as the API and the pages show them."""
+"""The plans that are sold, with their prices, for the API and the pages."""
 
 from decimal import Decimal
 
@@ -13,9 +13,10 @@ from billing.subscriptions.plans import currency as currency_of
 
 
 def plans(user: User | None, deadline: Deadline) -> Plans:
-    """The plans that are sold, with their prices. A user who had a trial gets no trial days.
+    """Returns the plans that are sold, with their prices. A user who had a trial gets no trial
+    days.
 
-    Raises CommetUnavailable or CommetRefused where Commet does not answer and no copy is stored.
+    Raises CommetUnavailable or CommetRefused if Commet does not answer and no copy is stored.
     """
     has_trial = user is None or not mirror.had_trial(wiring.database(), user.id)
     found = catalogue(
@@ -28,7 +29,9 @@ def plans(user: User | None, deadline: Deadline) -> Plans:
 
 
 def _plan(plan: answers.Plan, currency: str, base: str, *, has_trial: bool) -> PlanReply:
-    """A plan with its prices in `currency` where they are listed in it, else in `base`."""
+    """Returns a plan with the prices that it lists in `currency`, else with its prices in
+    `base`.
+    """
     return PlanReply(
         id=plan.id,
         code=plan.code,

@@ -1,4 +1,4 @@
-"""What a user may do about a subscription: Commet's portal, cancel, keep, pay, read invoices."""
+"""A user's actions on a subscription: Commet's portal, cancel, keep, pay, read invoices."""
 
 from typing import Any
 
@@ -19,10 +19,10 @@ from billing.subscriptions import managing, mirror, portal  # noqa: F401 - manag
 
 
 def portal_url(app: APIGatewayHttpResolver, user: User, return_url: str | None) -> str:
-    """The address of a new portal session, after which people come back to `return_url`.
+    """Returns the address of a new portal session, after which people come back to `return_url`.
 
-    Raises InvalidRequest where the origin of `return_url` is not allowed, and what
-    `portal.portal_url` raises.
+    Raises InvalidRequest if the origin of `return_url` is not allowed, and the errors of
+    `portal.portal_url`.
     """
     target = redirects.allowed_target(
         wiring.settings(), return_url, "return_url", own=api.own_origin(app)
@@ -33,7 +33,7 @@ def portal_url(app: APIGatewayHttpResolver, user: User, return_url: str | None) 
             wiring.metered_commet(),
             user,
             return_url=target,
-            # In the portal the user may leave, so what was used is delivered first.
+            # The user may leave in the portal, so all usage is delivered first.
             before=lambda: wiring.flush(user.id, api.deadline(app)),
             now=wiring.now(),
             deadline=api.deadline(app),
@@ -43,7 +43,7 @@ def portal_url(app: APIGatewayHttpResolver, user: User, return_url: str | None) 
 
 
 def cancel(app: APIGatewayHttpResolver, user: User, *, immediate: bool) -> Canceled:
-    """Cancels at the end of the paid period, or now. Raises what `Management.cancel` raises."""
+    """Cancels at the end of the paid period, or now. Raises the errors of `Management.cancel`."""
     with auditing.audited(app, Action.CANCELED, user.id, immediate=immediate) as about:
         canceled = wiring.management().cancel(user, immediate=immediate, deadline=api.deadline(app))
         about["subscription"] = canceled.id
@@ -51,7 +51,7 @@ def cancel(app: APIGatewayHttpResolver, user: User, *, immediate: bool) -> Cance
 
 
 def keep(app: APIGatewayHttpResolver, user: User) -> Canceled:
-    """Takes back a cancellation at the end of the period. Raises what `Management.keep` raises."""
+    """Undoes a cancellation at the end of the period. Raises the errors of `Management.keep`."""
     with auditing.audited(app, Action.KEPT, user.id) as about:
         kept = wiring.management().keep(user, deadline=api.deadline(app))
         about["subscription"] = kept.id
@@ -59,9 +59,9 @@ def keep(app: APIGatewayHttpResolver, user: User) -> Canceled:
 
 
 def recovery(app: APIGatewayHttpResolver, user: User) -> RecoveryReply:
-    """The page on which the overdue payment of the subscription can be paid.
+    """Returns the page on which the overdue payment of the subscription can be paid.
 
-    Raises what `Management.recovery_url` raises.
+    Raises the errors of `Management.recovery_url`.
     """
     with auditing.audited(app, Action.RECOVERY, user.id):
         url = wiring.management().recovery_url(user, deadline=api.deadline(app))
@@ -69,7 +69,7 @@ def recovery(app: APIGatewayHttpResolver, user: User) -> RecoveryReply:
 
 
 def invoices(app: APIGatewayHttpResolver, user: User, cursor: str | None) -> InvoicePage:
-    """A page of a user's invoices, newest first. Raises what `invoices.page` raises."""
+    """Returns a page of a user's invoices, newest first. Raises the errors of `invoices.page`."""
     found = issued.page(
         wiring.database(),
         wiring.metered_commet(),
@@ -83,7 +83,7 @@ def invoices(app: APIGatewayHttpResolver, user: User, cursor: str | None) -> Inv
 
 
 def invoice(app: APIGatewayHttpResolver, user: User, invoice_id: str) -> InvoiceDetail:
-    """One invoice of the user, with its lines. Raises what `invoices.detail` raises."""
+    """Returns one invoice of the user, with its lines. Raises the errors of `invoices.detail`."""
     found, pdf_url = issued.detail(
         wiring.database(),
         wiring.metered_commet(),
@@ -98,7 +98,7 @@ def invoice(app: APIGatewayHttpResolver, user: User, invoice_id: str) -> Invoice
 
 def _state(subscription: mirror.Subscription) -> Canceled:
     ends_at = subscription.period_end if subscription.cancel_at_period_end else None
-    if subscription.status == "canceled":  # which may be before the end of the period
+    if subscription.status == "canceled":  # it may have ended before the end of the period
         ends_at = min(subscription.period_end or subscription.as_of, subscription.as_of)
     return Canceled(
         subscription=SubscriptionState(

@@ -18,12 +18,14 @@ CONTENT_TYPE = "application/problem+json"
 
 
 def type_of(code: str) -> str:
-    """The address of a problem's explanation, relative to the API (docs/problems.md)."""
+    """Returns the address of a problem's explanation, relative to the API (docs/problems.md)."""
     return f"/docs/problems#{code}"
 
 
 def document(error: BillingError, request_id: str) -> dict[str, Any]:
-    """The problem document of an error. Programs read `code`; `type` explains it to people."""
+    """Returns the problem document of an error. `code` is for programs, `type` explains it to
+    people.
+    """
     problem: dict[str, Any] = {
         "type": type_of(error.code),
         "title": error.title,
@@ -62,7 +64,7 @@ def headers(error: BillingError) -> dict[str, str]:
 
 
 def response(error: BillingError, request_id: str) -> dict[str, Any]:
-    """The whole answer for an error, in API Gateway's payload format 2.0."""
+    """Returns the whole answer for an error, in API Gateway's payload format 2.0."""
     return {
         "statusCode": error.status,
         "headers": headers(error),

@@ -1,14 +1,14 @@
-"""Checks the address that Commet sends people back to: its origin must be an allowed one."""
+"""Checks the address to which Commet sends people back. Its origin must be allowed."""
 
 from billing.config import Settings, origin_of
 from billing.errors import FieldError, InvalidRequest
 
 
 def allowed_target(settings: Settings, url: str | None, field: str, *, own: str = "") -> str:
-    """`url`, or the app's own address where `url` is None.
+    """Returns `url`, or the app's own address if `url` is None.
 
-    `own` is the origin of the API itself, which is always allowed. Raises InvalidRequest, naming
-    `field`, where the origin of `url` is not allowed.
+    `own` is the origin of the API itself, which is always allowed. If the origin of `url` is not
+    allowed, raises InvalidRequest, which names `field`.
     """
     if url is None:
         return settings.app_url

@@ -1,4 +1,4 @@
-"""The problem that answers each code with which usage is refused."""
+"""The problem for each code with which usage is refused."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -15,14 +15,14 @@ from billing.http import api
 
 
 def refusal(code: str) -> BillingError:
-    """The error to raise for a refusal's code."""
-    # The database may be newer than this code and refuse with a code that is not in the table.
+    """Returns the error to raise for a refusal's code."""
+    # The database may be newer than this code and use a code that is not in the table.
     kind, detail = _REFUSALS.get(code, (Conflict, "The current state forbids the request."))
     return kind(detail, code="idempotency_conflict" if code == "conflict" else code)
 
 
 def log_refusals(codes: Iterable[str]) -> Counter[str]:
-    """Logs how often each code refused usage in this request, and returns it.
+    """Logs how many times each code refused usage in this request. Returns the counts.
 
     Never logs users or keys.
     """

@@ -5,7 +5,7 @@ from collections.abc import MutableMapping
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
     "Referrer-Policy": "no-referrer",
-    # Two years. Browsers ignore it over plain http, so the local stack stays reachable.
+    # Two years. Browsers ignore this header over plain http, so the local stack remains reachable.
     "Strict-Transport-Security": "max-age=63072000",
     "X-Content-Type-Options": "nosniff",
 }

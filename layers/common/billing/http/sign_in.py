@@ -1,4 +1,6 @@
-"""What sign-up, sign-in and sign-out share: the answer, the cookie and the client's address."""
+"""The code that sign-up, sign-in and sign-out share: the answer, the cookie and the client's
+address.
+"""
 
 import hmac
 from dataclasses import replace
@@ -17,10 +19,10 @@ from billing.http.shapes.signing_in import SessionReply, SignedIn, UserReply
 
 
 def client_address(app: APIGatewayHttpResolver) -> str:
-    """The address by which attempts are counted.
+    """Returns the IP address under which attempts are counted.
 
-    Without a trusted proxy, this is the address that connected to API Gateway. With trusted proxies
-    in front, it is the address that connected to the outermost proxy.
+    Without a trusted proxy, this is the address that connected to API Gateway. With trusted
+    proxies, it is the address that connected to the outermost proxy.
     """
     hops = wiring.settings().trusted_proxy_hops
     headers = app.current_event.headers
@@ -33,26 +35,26 @@ def client_address(app: APIGatewayHttpResolver) -> str:
 
 
 def actor(app: APIGatewayHttpResolver) -> Actor:
-    """Who sends this request, for the audit trail, with the network that it comes from."""
+    """Returns who sends this request, for the audit trail, with the network of the request."""
     return replace(api.actor(app), network=trail.network_of(client_address(app)))
 
 
 def origin(app: APIGatewayHttpResolver) -> Origin:
-    """Where a session begins that this request begins."""
+    """Returns the origin of a session that this request begins."""
     network = wiring.attempts().network(client_address(app))
     return Origin(device(app), network)
 
 
 def device(app: APIGatewayHttpResolver) -> str | None:
-    """What the client's device is called; None where it is not known."""
+    """Returns the name of the client's device; None if it is not known."""
     return devices.label(app.current_event.headers.get("user-agent", ""))
 
 
 def _is_from_our_proxy(proof: str) -> bool:
-    """Whether the proof was made with our secret, so that only our proxy can have sent it.
+    """Returns whether the proof was made with our secret, so that only our proxy can have sent it.
 
-    Anybody can call the HTTP API directly, past the proxy, and write another address into
-    X-Forwarded-For with each attempt.
+    Without this proof, anybody could call the HTTP API directly, without the proxy, and write
+    another address into X-Forwarded-For with each attempt.
     """
     key = wiring.secrets().text(wiring.settings().app_secret_id)
     expected = hmac.digest(key.encode(), b"trusted proxy", "sha256").hex()
@@ -60,14 +62,16 @@ def _is_from_our_proxy(proof: str) -> bool:
 
 
 def end_previous(app: APIGatewayHttpResolver) -> None:
-    """Ends the session that a successful sign-in came with: the new one takes its place."""
+    """Ends the session that a successful sign-in was sent with, because the new one replaces it."""
     token = api.session_token_if_sent(app)
     if token is not None:
         accounts.close_session(wiring.database(), token)
 
 
 def signed_in(user: User, session: Session, *, in_cookie: bool, status: int) -> Response[SignedIn]:
-    """The answer to a sign-up or sign-in. With `in_cookie` the token is in a cookie only."""
+    """Returns the answer to a sign-up or sign-in. With `in_cookie`, only the cookie has the
+    token.
+    """
     body = SignedIn(
         user=UserReply(id=user.id, email=user.email, name=user.name),
         session=SessionReply(
@@ -80,12 +84,13 @@ def signed_in(user: User, session: Session, *, in_cookie: bool, status: int) -> 
 
 
 def signed_out() -> Response[None]:
-    """The answer to a sign-out; has the browser delete the cookie."""
+    """Returns the answer to a sign-out. It makes the browser delete the cookie."""
     return Response(204, cookies=[no_cookie()])
 
 
 def session_cookie(token: str) -> Cookie:
-    """The session's cookie. Scripts cannot read it, and other sites cannot have it sent.
+    """Returns the session's cookie. Scripts cannot read it, and other sites cannot make browsers
+    send it.
 
     It lives as long as the longest session, because the server decides when a session ends.
     """
@@ -101,7 +106,7 @@ def session_cookie(token: str) -> Cookie:
 
 
 def no_cookie() -> Cookie:
-    """A cookie that has the browser delete the session's."""
+    """Returns a cookie that makes the browser delete the session's cookie."""
     expired = session_cookie("")
     expired.max_age = None
     expired.expires = datetime(1970, 1, 1)  # noqa: DTZ001 - Powertools prints it as GMT

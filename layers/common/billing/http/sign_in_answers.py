@@ -33,7 +33,8 @@ def sign_in(app: APIGatewayHttpResolver, body: SignIn) -> tuple[User, Session]:
             now=wiring.now(),
         )
     except Forbidden:
-        wiring.mail_sender().wake()  # also where no link was queued: the answer takes as long
+        # wakes also if no link was queued, so that the answer takes as long
+        wiring.mail_sender().wake()
         raise
     end_previous(app)
     metric.count(Metric.SIGNED_IN, service="session")
@@ -41,7 +42,7 @@ def sign_in(app: APIGatewayHttpResolver, body: SignIn) -> tuple[User, Session]:
 
 
 def sign_in_by_link(app: APIGatewayHttpResolver, token: str) -> tuple[User, Session]:
-    """Opens a session for the token of a mailed link. Raises what `Links.sign_in` raises."""
+    """Opens a session with the token of a mailed link. Raises the errors of `Links.sign_in`."""
     user, session = wiring.links().sign_in(token, wiring.now(), origin(app))
     by = actor(app)
     trail.write(wiring.database(), by, Action.SIGNED_IN, user_id=user.id, by_link=True)

@@ -18,7 +18,7 @@ from billing.metric import Metric
 
 
 def sign_up(app: APIGatewayHttpResolver, body: SignUp) -> tuple[User, Session]:
-    """Creates a user and their first session, and has the link sent that confirms the address.
+    """Creates a user and the user's first session, and sends the link that confirms the address.
 
     Raises TooManyRequests, Conflict `email_taken`, and InvalidRequest for a common password.
     """

@@ -15,9 +15,10 @@ from billing.usage.thresholds import Level, Threshold
 def add(
     user_id: str | None, asked: CreateThreshold, *, by: Literal["operator", "product", "user"]
 ) -> Response[ThresholdReply]:
-    """Adds a threshold of a user, or with None of all users: 201, or 200 for an equal one.
+    """Adds a threshold of a user, or of all users if `user_id` is None: 201, or 200 for an equal
+    one.
 
-    Raises what `thresholds.add` raises.
+    Raises the errors of `thresholds.add`.
     """
     level = Level(asked.measure, asked.feature, asked.percent, asked.amount)
     found, is_new = thresholds.add(
@@ -27,17 +28,17 @@ def add(
 
 
 def applying_to(user_id: str) -> ThresholdList:
-    """The thresholds that apply to a user, the defaults included."""
+    """Returns the thresholds that apply to a user, including the defaults."""
     return _list(thresholds.applying_to(wiring.database(), user_id))
 
 
 def of(user_id: str | None) -> ThresholdList:
-    """The thresholds added for a user; with None those of all users."""
+    """Returns the thresholds added for a user. If `user_id` is None, those of all users."""
     return _list(thresholds.of(wiring.database(), user_id))
 
 
 def remove(threshold_id: str, *, user_id: str | None) -> None:
-    """Removes a user's own threshold; with None one of the product. Raises NotFound."""
+    """Removes a user's own threshold. If `user_id` is None, one of the product. Raises NotFound."""
     thresholds.remove(
         wiring.database(),
         threshold_id,

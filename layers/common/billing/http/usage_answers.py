@@ -28,19 +28,19 @@ REFUSED = ("refused", "conflict")
 
 
 def verdict(index: int, key: str | None, found: Verdict) -> UsageVerdict:
-    """The verdict on one event of a request."""
+    """Returns the verdict on one event of a request."""
     return {"index": index, "idempotency_key": key, "status": found.status, "code": found.code}
 
 
 def invalid(index: int, item: object, wrong: Sequence[FieldError]) -> UsageVerdict:
-    """The verdict on an item that is not a valid event: which fields are wrong, and why."""
+    """Returns the verdict on an item that is not a valid event, with its wrong fields."""
     refused = verdict(index, key_of(item), Verdict("refused", "invalid_event"))
     refused["errors"] = [{"field": e.field, "code": e.code, "message": e.message} for e in wrong]
     return refused
 
 
 def taken(results: list[UsageVerdict]) -> UsageTaken:
-    """All verdicts of one request, and how many of each kind there are."""
+    """Returns all verdicts of one request, and how many of each kind there are."""
     statuses = [result["status"] for result in results]
     accepted, duplicates = statuses.count("accepted"), statuses.count("duplicate")
     return {
@@ -52,7 +52,7 @@ def taken(results: list[UsageVerdict]) -> UsageTaken:
 
 
 def allowance(found: Allowance) -> UsageAllowed:
-    """Whether a quantity may be used, and its price."""
+    """Returns whether a quantity may be used, and its price."""
     return UsageAllowed(
         allowed=found.allowed,
         remaining=None if found.remaining is None else format_decimal(found.remaining),
@@ -68,7 +68,7 @@ def allowance(found: Allowance) -> UsageAllowed:
 
 
 def spending(found: Spending | None) -> SpendingReply | None:
-    """What a user spends, and the limit of it."""
+    """Returns what a user spends, and the limit."""
     if found is None:
         return None
     return SpendingReply(
@@ -80,7 +80,7 @@ def spending(found: Spending | None) -> SpendingReply | None:
 
 
 def unconfirmed(found: Allowance) -> UsageAllowed:
-    """The answer while Commet has not confirmed whether the user has access.
+    """Returns the answer while Commet has not confirmed whether the user has access.
 
     Nothing is allowed, `remaining` and `unit_price` are null and `cost` is zero.
     """
@@ -113,7 +113,7 @@ def reservation(found: Reservation) -> ReservationReply:
 def corrected(
     correction: Correction, booking: Booking, *, repeated: bool, currency: str
 ) -> CorrectionTaken:
-    """The answer to a correction. `currency` is used where Commet has named none."""
+    """Returns the answer to a correction. `currency` is used if Commet has named none."""
     period = UsagePeriodReply(start=booking.period_start, end=booking.period_end)
     credit = booking.needs_credit
     return CorrectionTaken(

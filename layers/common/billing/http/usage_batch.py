@@ -1,4 +1,4 @@
-"""Reads up to 1,000 events of one request, and names the wrong fields of each invalid one."""
+"""Reads up to 1,000 events of one request, and finds the wrong fields of each invalid one."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,8 +11,8 @@ from billing.http import api
 from billing.http.shapes import usage as shapes
 from billing.usage.accepting import UsageEvent
 
-# The answer names at most this many wrong fields of each event: Lambda limits an answer to 6 MB,
-# and all 1,000 events may be wrong.
+# The answer names at most this many wrong fields of each event, because Lambda limits an answer to
+# 6 MB and all 1,000 events may be wrong.
 _MOST_ERRORS = 3
 
 _event = TypeAdapter(UsageEvent)
@@ -21,7 +21,7 @@ _key = TypeAdapter(IdempotencyKey)
 
 
 def read(items: list[Any]) -> Sequence[UsageEvent | list[FieldError]]:
-    """Each event, or its wrong fields, in the order sent."""
+    """Returns each event, or its wrong fields, in the order of the request."""
     try:
         return _events.validate_python(items)  # validating one by one takes twice as long
     except ValidationError:
@@ -29,9 +29,9 @@ def read(items: list[Any]) -> Sequence[UsageEvent | list[FieldError]]:
 
 
 def key_of(item: object) -> str | None:
-    """The idempotency key of an item that is not a valid event, or None without a valid key.
+    """Returns the idempotency key of an invalid item; None if the item has no valid key.
 
-    The sender finds the item by this key.
+    The sender uses the key to find the item.
     """
     key = item.get("idempotency_key") if isinstance(item, dict) else None
     try:
@@ -47,7 +47,7 @@ def _read_one(item: object) -> UsageEvent | list[FieldError]:
         wrong = error
     try:
         shapes.UsageEvent.model_validate(item)
-    except ValidationError as error:  # names the fields as a request with a single event does
+    except ValidationError as error:  # it names the fields like a request with a single event
         wrong = error
     found = wrong.errors(include_url=False, include_context=False, include_input=False)
     return [api.field_error(each, each["loc"]) for each in found[:_MOST_ERRORS]]

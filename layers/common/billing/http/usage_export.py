@@ -1,7 +1,7 @@
 """Writes a page of the ledger, or of its sums, as JSON or CSV, in an answer that Lambda can send.
 
-Lambda's answer holds 6 MB. A page that would be larger ends earlier, and its cursor goes on after
-the last entry that it has.
+Lambda's answer holds 6 MB. If a page would be larger, it ends earlier, and its cursor continues
+after the last entry on it.
 """
 
 import csv
@@ -25,7 +25,7 @@ from billing.usage.sums import Sum
 
 T = TypeVar("T")
 
-# Of 6,291,456 bytes. The rest is for the headers, with the cursor.
+# Of 6,291,456 bytes. The rest is for the headers, including the cursor.
 MAX_BYTES = 6_000_000
 
 COLUMNS = (
@@ -62,12 +62,12 @@ COLUMNS_OF_SUMS = (
     "plan_id",
 )
 
-# Signs that begin a formula, with their full-width and small forms, and the minus sign:
-# spreadsheets read some of these as if they were ASCII.
+# Signs that begin a formula, with their full-width and small forms, and the minus sign.
+# Spreadsheets read some of these like the ASCII signs.
 _FORMULA = "[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20\ufe66\ufe62\ufe63\ufe6b\u2212]"
-# Passed over in front of a formula: blanks, characters without a width, quotes.
+# Characters that spreadsheets ignore before a formula: blanks, characters without a width, quotes.
 _SKIPPED = "\\s\u200b-\u200f\u2060\ufeff\"'`\u2018-\u201f\u00ab\u00bb"
-# Where a semicolon separates columns, as in many countries, a cell begins after each semicolon.
+# In many countries a semicolon separates columns, so a cell also begins after each semicolon.
 _CELL_WITH_FORMULA = re.compile(
     f"^(?=[{_SKIPPED};\uff1b]*{_FORMULA})|(?<=[;\uff1b])(?=[{_SKIPPED}]*{_FORMULA})"
 )
@@ -77,7 +77,7 @@ _FORMULA_IN_JSON = re.compile(f"([;\uff1b][{_SKIPPED}\\\\]*)({_FORMULA})")
 def or_csv(
     responses: dict[int, OpenAPIResponse], columns: Sequence[str]
 ) -> dict[int, OpenAPIResponse]:
-    """The same answers for the OpenAPI document, the successful one also as CSV."""
+    """Returns the answers for the OpenAPI document. The successful one may also be CSV."""
     text = {"type": "string", "examples": [",".join(columns)]}
     responses[200]["content"]["text/csv"] = {"schema": text}
     return responses
@@ -86,9 +86,9 @@ def or_csv(
 def ledger_answer(
     app: APIGatewayHttpResolver, page: ledger.Page, *, form: str | None
 ) -> Response[Any]:
-    """The answer with a page of the ledger, in the form that the request asks for.
+    """Returns a page of the ledger, in the format that the request asks for.
 
-    `form` is the request's parameter `format`; without it the header Accept decides.
+    `form` is the request's parameter `format`. Without it, the header Accept decides.
     """
     if _wants_csv(app, form):
         text, sent = as_csv(page)
@@ -98,7 +98,7 @@ def ledger_answer(
 
 
 def sums_answer(app: APIGatewayHttpResolver, page: sums.Page, *, form: str | None) -> Response[Any]:
-    """The answer with a page of sums, in the form that the request asks for."""
+    """Returns a page of sums, in the format that the request asks for."""
     if _wants_csv(app, form):
         lines = _fitting(page.sums, lambda each: _csv_line(each, COLUMNS_OF_SUMS))
         sent = page if len(lines) == len(page.sums) else page.first(len(lines))
@@ -112,7 +112,7 @@ def sums_answer(app: APIGatewayHttpResolver, page: sums.Page, *, form: str | Non
 
 
 def as_json(page: ledger.Page) -> tuple[str, ledger.Page]:
-    """The page as a JSON document, and the part of the page that is in it."""
+    """Returns the page as a JSON document, and the part of the page that fits into it."""
     rows = _fitting(page.entries, lambda entry: usage_answers.entry(entry).model_dump_json())
     part = page if len(rows) == len(page.entries) else page.first(len(rows))
     cursor = json.dumps(part.next_cursor)
@@ -120,9 +120,9 @@ def as_json(page: ledger.Page) -> tuple[str, ledger.Page]:
 
 
 def as_csv(page: ledger.Page) -> tuple[str, ledger.Page]:
-    """The page as CSV (RFC 4180) with a header line, and the part of the page that is in it.
+    """Returns the page as CSV (RFC 4180) with a header line, and the part of the page that fits.
 
-    An apostrophe stands before text that a spreadsheet would run as a formula. In `properties`,
+    An apostrophe is added before text that a spreadsheet would run as a formula. In `properties`,
     which is JSON, the sign that would begin the formula is written as an escape.
     """
     rows = _fitting(page.entries, lambda entry: _csv_line(entry, COLUMNS))
@@ -150,13 +150,13 @@ def _answer(
 
 
 def _fitting(found: Sequence[T], write: Callable[[T], str]) -> list[str]:
-    """As many of the things, written, as fit the answer."""
+    """Writes as many of `found` as fit into the answer."""
     rows: list[str] = []
     left = MAX_BYTES
     for each in found:
         row = write(each)
         # The answer is a text within a JSON document: each quote takes another byte there, and a
-        # character that is not ASCII up to twelve.
+        # character outside ASCII up to twelve.
         left -= len(json.dumps(row))
         if left < 0:
             break
@@ -189,7 +189,7 @@ def _cell(value: object) -> str:
 
 
 def _moment(value: date) -> str:
-    """A time in UTC, or a day."""
+    """Returns a time in UTC, or a day, as text."""
     if not isinstance(value, datetime):
         return value.isoformat()
     return value.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")

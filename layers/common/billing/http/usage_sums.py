@@ -1,4 +1,4 @@
-"""Answers the routes that add up one user's usage."""
+"""Answers of the routes that sum up one user's usage."""
 
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -12,13 +12,13 @@ from billing.http import usage_answers, usage_export
 from billing.http.shapes.ledger import UsageSums
 from billing.usage import sums
 
-# Sums by a property read the ledger, so they are counted: nobody keeps the database busy.
+# Sums by a property read the ledger, so they have a limit that keeps the database free for others.
 BY_PROPERTY = Limit(300, timedelta(hours=1))
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """The parameters of a request; None: left out."""
+    """The parameters of a request. None: left out."""
 
     group_by: str | None
     feature: str | None
@@ -30,9 +30,9 @@ class Asked:
 
 
 def page(user_id: str, asked: Asked) -> UsageSums:
-    """A page of the sums of a user. `asked.form` has no effect.
+    """Returns a page of the sums of a user. `asked.form` has no effect.
 
-    Raises what `sums.page` raises, and TooManyRequests where the user's sums by a property of this
+    Raises the errors of `sums.page`, and TooManyRequests if the user's sums by a property of this
     hour are used up.
     """
     found = _found(user_id, asked)
@@ -41,9 +41,9 @@ def page(user_id: str, asked: Asked) -> UsageSums:
 
 
 def answer(app: APIGatewayHttpResolver, user_id: str, asked: Asked) -> Response[Any]:
-    """A page of the sums of a user as JSON or CSV, cut where Lambda's answer is full.
+    """Returns a page of the sums of a user as JSON or CSV, shortened to what Lambda can send.
 
-    Raises as `page`.
+    Raises the errors of `page`.
     """
     return usage_export.sums_answer(app, _found(user_id, asked), form=asked.form)
 
