@@ -512,6 +512,30 @@ class TestAfterAccessEnded:
         assert customer.parked() == [("lost_to_cancellation", "1.5E+2", Decimal(5), True)]
         assert customer.debts() == [("lost_usage", Decimal(5), None)]
 
+    def test_up_to_the_spend_limit(self, customer: Customer, remote: StandIn) -> None:
+        """Of which 14.00 of 15.00 were spent while access ran: one GB costs 0.10."""
+        wiring.database().execute("update users set spend_limit = 15")
+        assert customer.report(240, "in-time") == "accepted"
+        used = remote.control.now()
+        remote.control.advance(seconds=10)
+        customer.cancel()
+        customer.hear()
+        assert [customer.report(6, f"late-{n}", used) for n in range(3)] == [
+            "accepted", "spend_limit_reached", "spend_limit_reached",
+        ]  # fmt: skip
+
+    def test_no_overage_after_an_overdue_payment(self, customer: Customer, remote: StandIn) -> None:
+        """As it was refused while access ran."""
+        remote.control.set_card(customer.id, charge_failure="card_declined")
+        customer.renew()
+        assert customer.report(500, "in-time") == "payment_overdue"
+        used = remote.control.now()
+        remote.control.advance(seconds=10)
+        customer.cancel()
+        customer.hear()
+        assert customer.report(500, "late", used) == "payment_overdue"
+        assert customer.report(99, "late", used) == "accepted"
+
     def test_of_a_plan_with_a_limit(self, remote: StandIn, box: Any) -> None:  # noqa: F811
         """Where nothing is sold beyond what is included, the limit holds after the end."""
 

@@ -258,6 +258,7 @@ declare
     v_settled timestamptz[] := array_fill(null::timestamptz, array[cardinality(p_users)]);
         -- usage that occurred before `v_settled` belongs to another period, or to none
     v_withheld boolean[] := array_fill(false, array[cardinality(p_users)]);
+    v_closed boolean[] := array_fill(false, array[cardinality(p_users)]);
     v_places jsonb := '{}';  -- the pairs that were added, by pair, period and code; the first of
         -- them by user and period
     v_place text;
@@ -321,7 +322,8 @@ begin
             for r in
                 select l.code, l.period, l.starts_at, l.ends_at, l.used, l.cap, l.cap_code, l.held,
                        l.beyond, l.unit_price,
-                       coalesce(is_unbilled(p) and p.closed_at is not null, false) as withheld
+                       coalesce(is_unbilled(p) and p.closed_at is not null, false) as withheld,
+                       coalesce(p.closed_at is not null, false) as closed
                 from late_place(
                     p_users[v_pair], p_features[v_pair], p_occurred[i], v_periods[v_pair],
                     v_codes[v_pair], p_now, p_statuses, p_grace
@@ -343,6 +345,7 @@ begin
                     v_prices := v_prices || r.unit_price;
                     v_used := v_used || r.used;
                     v_withheld := v_withheld || r.withheld;
+                    v_closed := v_closed || r.closed;
                     v_settled := v_settled || null::timestamptz;
                     -- The thresholds of this period are always compared.
                     v_look_at := v_look_at || 0::numeric;
@@ -442,7 +445,7 @@ begin
                 for r in
                     select o.user_at, o.spent, o.unclaimed, o.currency, o.by_default, o.ceiling,
                            o.at_once
-                    from booked_overage_of(v_paying, v_periods, p_spending) as o
+                    from booked_overage_of(v_paying, v_periods, p_spending, v_closed) as o
                 loop
                     v_spent[r.user_at] := r.spent;
                     v_unclaimed[r.user_at] := r.unclaimed;

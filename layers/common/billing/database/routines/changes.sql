@@ -43,6 +43,22 @@ when (
 )
 execute function remember_trial();
 
+-- Remembers that a subscription ended while a payment was overdue. Usage that is reported shortly
+-- after the end then has no overage, as it had none before (late_place).
+create or replace function remember_overdue() returns trigger
+language plpgsql as $$
+begin
+    new.ended_overdue := old.status = 'past_due' and new.status in ('canceled', 'paused');
+    return new;
+end
+$$;
+
+create or replace trigger remember_overdue_of_subscription
+before update of status on subscriptions
+for each row
+when (old.status <> new.status)
+execute function remember_overdue();
+
 -- Records, for a free period that begins, which earlier free periods the user left early. The
 -- included quantity of those periods is not given a second time.
 create or replace function link_free_periods(p_period bigint) returns void

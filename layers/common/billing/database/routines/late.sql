@@ -205,6 +205,7 @@ begin
                    w.unit_price
             from usage_period p
             join users u on u.id = p.user_id
+            left join subscriptions s on s.id = p.subscription_id
             left join usage_total t on t.period = p.id and t.feature = p_feature
             left join entitlements e on e.user_id = p.user_id and e.feature = p_feature
             cross join lateral (
@@ -224,7 +225,9 @@ begin
                        not is_unbilled(p) and w.unit_price is distinct from 0 as sells_overage,
                        not is_unbilled(p) and w.unit_price is distinct from 0
                            and w.included is not null
-                           and not u.has_debt and not u.has_dispute as has_overage,
+                           and not u.has_debt and not u.has_dispute
+                           and not coalesce(s.ended_overdue or s.status = 'past_due', false)
+                           as has_overage,
                        case when p.is_free then used_before_of(p.id, p_feature, p_occurred)
                             else 0 end as used_before
             ) as k

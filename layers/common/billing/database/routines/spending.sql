@@ -17,8 +17,10 @@
 --   at_once    once `unclaimed` reaches this amount, usage is delivered without waiting for the
 --              interval; null if that never happens
 -- A feature whose price is not known counts as 0, because its overage is refused.
+-- p_closed says which periods are over: their usage is priced by the terms that they ended with,
+-- because the user may have no entitlements any more. Null: all periods are open.
 create or replace function booked_overage_of(
-    p_users text[], p_periods bigint[], p_spending jsonb
+    p_users text[], p_periods bigint[], p_spending jsonb, p_closed boolean[] default null
 ) returns table (
     user_at bigint, spent numeric, unclaimed numeric, currency text, by_default numeric,
     ceiling numeric, set_by text, at_once numeric
@@ -32,7 +34,8 @@ language sql stable as $$
                 else 'default' end,
            case when u.overage_due_until > now() then 0
                 else (p_spending->'at_once'->>c.currency)::numeric end
-    from unnest(p_users, p_periods) with ordinality as q (user_id, period, user_at)
+    from unnest(p_users, p_periods, p_closed) with ordinality
+         as q (user_id, period, is_closed, user_at)
     cross join lateral (
         select n.spend_limit, n.own_spend_limit, n.overage_due_until
         from users n where n.id = q.user_id limit 1
@@ -48,6 +51,11 @@ language sql stable as $$
                    coalesce(n.unit_price, 0) as unit_price
             from entitlements n
             where n.user_id = q.user_id and n.overage_enabled and not n.unlimited
+              and q.is_closed is not true
+            union all
+            select n.feature, n.included, n.currency, coalesce(n.unit_price, 0)
+            from usage_terms n
+            where q.is_closed and n.period = q.period and n.included is not null
         ) as e
         left join lateral (
             select n.total, n.claimed, n.carried from usage_total n

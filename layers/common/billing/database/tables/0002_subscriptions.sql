@@ -100,6 +100,8 @@ create table subscriptions (
     scheduled_change     jsonb,
     trial_ends_at        timestamptz,
     had_trial            boolean not null default false,  -- a trial has begun; never set back
+    -- The subscription was canceled or paused while a payment was overdue.
+    ended_overdue        boolean not null default false,
     checkout_url         text,
     created_at           timestamptz not null,
     -- The newest time at which Commet named this user as the owner. An older change gives the
