@@ -22,7 +22,7 @@ TEMPLATE = ROOT / "template.yaml"
 SAMCONFIG = ROOT / "samconfig.toml"
 
 _RUNTIME = (3, 13)
-# Lambda keeps this many executions unreserved, so an account with fewer cannot reserve any.
+# Lambda keeps this many executions unreserved. So an account with fewer cannot reserve any.
 _FEW_AT_ONCE = 100
 
 
@@ -94,7 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _rehearse(console: Console, environment: Environment, chosen: dict[str, str]) -> int:
     known = parameters.of_template(TEMPLATE)
-    # A missing value may be deployed already. If not, the deployment asks for it.
+    # A value that is missing here may be deployed already. If not, the deployment asks for it.
     missing = {n: f"<{n}>" for n, p in known.items() if p.default is None and n not in chosen}
     values = parameters.choose_values(known, chosen, missing, None)
     if missing:
@@ -142,9 +142,9 @@ def _plan(
 ) -> Plan:
     parts = [f"{name}={value}" for name, value in values.items()]
     if before and before.status == "UPDATE_ROLLBACK_COMPLETE":
-        # The versions that the failed deployment published survive its rollback, and Lambda never
-        # publishes the same version twice. So the next attempt needs another build id, or it would
-        # fail too.
+        # The versions that the failed deployment published remain after its rollback, and Lambda
+        # never publishes the same version twice. So the next attempt fails too, unless it has
+        # another build id.
         parts.append(f"after the attempt of {before.updated}")
     digest = build_id(ROOT, parts)
     steps = commands(environment, values, digest, confirm=confirm)
@@ -204,7 +204,7 @@ def _check_state(stack: Deployed) -> None:
 
 
 def _sam() -> str | None:
-    """The path of the pinned SAM CLI, which is beside this interpreter; None where it is not."""
+    """Returns the path of the pinned SAM CLI beside this interpreter; None if it is not there."""
     return shutil.which("sam", path=str(Path(sys.executable).parent))
 
 
@@ -217,7 +217,7 @@ def _run(command: Sequence[str], region: str) -> None:
 
 
 def _what_remains(account: Account, before: Deployed) -> str:
-    """What a failed deployment has left in AWS, as the stack's status says."""
+    """Says what a failed deployment has left in AWS, according to the stack's status."""
     try:
         after = account.stack(before.name)
     except DeployError:
@@ -233,7 +233,7 @@ def _what_remains(account: Account, before: Deployed) -> str:
 
 
 def _is_deployed(account: Account, plan: Plan) -> bool:
-    """Whether the stack is this build now: SAM also ends well where a person says no to it."""
+    """Returns whether the stack has this build now. SAM also succeeds if a person answers no."""
     now = account.stack(plan.environment.stack)
     return now.parameters.get(BUILD_ID) == plan.build_id
 
@@ -256,7 +256,7 @@ def _prune(console: Console, environment: Environment, *, keep: int, dry_run: bo
     stack = account.stack(environment.stack)
     if not stack.exists:
         raise DeployError(f"There is no stack {environment.stack} in this account and region.")
-    # A stack that is being rolled back, or still has to be, may need any version.
+    # A stack that is being rolled back, or has to be, may need any version.
     _check_state(stack)
     unneeded = prune.find(account, environment.stack, keep)
     for kind, found in (("function", unneeded.functions), ("layer", unneeded.layers)):
@@ -271,7 +271,9 @@ def _prune(console: Console, environment: Environment, *, keep: int, dry_run: bo
 
 
 def _delete(console: Console, environment: Environment, *, logs_too: bool, ask: bool) -> int:
-    """Log groups are looked for by name, so those of a stack that is gone are found too."""
+    """Deletes the stack. Log groups are found by name, so those of a deleted stack are found
+    too.
+    """
     if _sam() is None:
         raise DeployError("SAM CLI is not installed here. Run: make setup")
     _check_terminal("delete", ask=ask)

@@ -1,4 +1,4 @@
-"""Reads from AWS: the account, its stacks and their resources. Its errors say what to do."""
+"""Reads from AWS: the account, its stacks and their resources. Error messages say what to do."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,12 +23,12 @@ _EXPIRED = {"ExpiredToken", "ExpiredTokenException", "RequestExpired", "InvalidC
 
 @dataclass(frozen=True, slots=True)
 class Deployed:
-    """A stack as it is now. `status` is empty where the stack does not exist."""
+    """A stack as it is now. `status` is empty if the stack does not exist."""
 
     name: str
     status: str = ""
     parameters: dict[str, str] = field(default_factory=dict)
-    updated: str = ""  # when the last update began; empty where the stack was never updated
+    updated: str = ""  # when the last update began; empty if there was none
 
     @property
     def exists(self) -> bool:
@@ -52,13 +52,13 @@ class Account:
         return self._session.client(service, endpoint_url=self._endpoint)  # type: ignore[call-overload]
 
     def identity(self) -> str:
-        """The account's number and the name of the user or role that is signed in."""
+        """Returns the account's number and the name of the user or role that is signed in."""
         with explained():
             who = self.client("sts").get_caller_identity()
         return f"{who['Account']} as {who['Arn'].rpartition(':')[2]}"
 
     def stack(self, name: str) -> Deployed:
-        """The stack with this name; with an empty `status` where it does not exist."""
+        """Returns the stack with this name, with an empty `status` if it does not exist."""
         with explained():
             try:
                 (found,) = self.client("cloudformation").describe_stacks(StackName=name)["Stacks"]
@@ -67,7 +67,7 @@ class Account:
                     return Deployed(name)
                 raise
         if found["StackStatus"] == "REVIEW_IN_PROGRESS":
-            # Somebody made a change set and never executed it, so the stack does not exist yet.
+            # Somebody created a change set and never executed it, so the stack does not exist yet.
             return Deployed(name)
         parameters = {p["ParameterKey"]: p["ParameterValue"] for p in found.get("Parameters", [])}
         updated = found.get("LastUpdatedTime")
@@ -76,12 +76,12 @@ class Account:
         )
 
     def concurrency(self) -> int | None:
-        """How many functions the account may run at once; None where AWS does not say."""
+        """Returns how many functions the account may run at once; None if AWS does not say."""
         try:
             with explained():
                 limits = self.client("lambda").get_account_settings()["AccountLimit"]
         except (DeployError, KeyError):
-            return None  # the right to ask is not needed for a deployment
+            return None  # a deployment does not need the right to ask
         return int(limits["ConcurrentExecutions"])
 
     def resources(self, stack: str, kind: str) -> list[str]:

@@ -16,7 +16,9 @@ PARTS = ("template.yaml", "samconfig.toml", "functions", "layers")
 
 
 def build_id(root: Path, parameters: Sequence[str] = ()) -> str:
-    """The digest's first 16 hex digits. Raises FileNotFoundError where one of PARTS is missing."""
+    """Returns the digest's first 16 hex digits. Raises FileNotFoundError if one of PARTS is
+    missing.
+    """
     digest = hashlib.sha256()
     for path in _files(root):
         digest.update(f"{path.relative_to(root).as_posix()}\0".encode())

@@ -51,12 +51,12 @@ WEBHOOKS_PER_USER = 4 / DAYS  # a day
 FEATURES_PER_USER = 2  # metered features, used all day long
 REQUEST_SECONDS = 0.05
 EVENT_SECONDS = 0.0004  # each further event of a batch
-DELIVERY_SECONDS = 0.15 / 8  # eight at a time
+DELIVERY_SECONDS = 0.15 / 8  # eight calls at a time
 IDLE_RUN_SECONDS = 0.3
 LOG_BYTES = 2_400  # per invocation: Lambda's report, a line or two, a metric, the access log
 EVENT_BYTES = 500  # in the ledger, with its index
 EVENT_IOS = 0.15
-SECRETS = 8  # five of the deployer's, three that the stack makes
+SECRETS = 8  # five of the deployer, three that the stack creates
 METRICS = 50
 # Per day and function: X-Ray traces one request a second, and 5% of the others.
 TRACED, TRACED_OF_THE_REST = DAY_SECONDS, 0.05
@@ -79,7 +79,9 @@ class Load:
 
     @property
     def requests(self) -> float:
-        """Requests to the API in a day. Webhooks are not included: they have their own URL."""
+        """Requests to the API in a day. Webhooks are not included, because they have their own
+        URL.
+        """
         return self.usage_requests + self.users * PAGES_PER_USER
 
     @property
@@ -88,7 +90,7 @@ class Load:
 
 
 def usual_load(events_a_day: int) -> Load:
-    """A load in which products with more than a million events a day send batches of 100."""
+    """Returns a load. Products with more than a million events a day send batches of 100."""
     return Load(events_a_day, batch=100 if events_a_day > 1_000_000 else 1)
 
 
@@ -102,10 +104,10 @@ def estimate(
     architecture: str = "arm64",
     warm: int = 0,
 ) -> dict[str, float]:
-    """US dollars a month, by kind of cost.
+    """Returns US dollars a month, by kind of cost.
 
-    `database`: with the optional second template, database.yaml. `warm`: the number of environments
-    of provisioned concurrency for TrackUsageFunction, which has no snapshots then.
+    `database`: include the optional second template, database.yaml. `warm`: the number of
+    environments of provisioned concurrency for TrackUsageFunction, which then has no snapshots.
     """
     runs = len(template.schedules) * 24 * 60
     memory = {name: spec.memory_mb / 1024 for name, spec in template.functions.items()}
@@ -144,10 +146,10 @@ def estimate(
 
 
 def deliveries_a_day(load: Load, template: Template) -> float:
-    """The deliveries to Commet in a day.
+    """Returns the number of deliveries to Commet in a day.
 
-    A user and feature has one delivery per DELIVERY_INTERVAL_SECONDS at most, because a delivery
-    contains everything since the last one. COMMET_CALLS_PER_SECOND limits all of them together.
+    A user and feature has at most one delivery per DELIVERY_INTERVAL_SECONDS, because a delivery
+    contains all usage since the last one. COMMET_CALLS_PER_SECOND limits all deliveries together.
     """
     environment = template.functions["DeliverUsageFunction"].environment
     intervals = DAY_SECONDS / int(environment["DELIVERY_INTERVAL_SECONDS"])
@@ -173,7 +175,9 @@ def _database(load: Load, deliveries: float) -> dict[str, float]:
 
 
 def _capacity(events_a_day: int) -> float:
-    """Aurora capacity units on average. On two cores, 25,000 events a second in batches passed."""
+    """Returns Aurora's average capacity units. In a test, two cores took 25,000 events/s in
+    batches.
+    """
     return 0.5 if events_a_day <= 100_000 else 2.0
 
 
@@ -182,7 +186,7 @@ def _http_functions(template: Template) -> set[str]:
 
 
 def table(path: Path = ROOT / "template.yaml") -> list[list[str]]:
-    """The table in docs/aws.md: its head, and a row of costs for each kind."""
+    """Returns the table in docs/aws.md: its head, and a row of costs for each kind."""
     template, alarms = load_template(path), count_alarm_metrics(path)
     columns = [
         estimate(usual_load(events), template, alarms, database=True) for events in EVENTS_A_DAY
@@ -194,7 +198,7 @@ def table(path: Path = ROOT / "template.yaml") -> list[list[str]]:
 
 @cache
 def count_alarm_metrics(path: Path) -> int:
-    """The number of metrics in all alarms. AWS charges an alarm by its metrics."""
+    """Returns the number of metrics in all alarms. AWS charges for an alarm by its metrics."""
 
     class Loader(yaml.SafeLoader):
         """Reads `!Function value` as the value."""
@@ -216,9 +220,9 @@ def count_alarm_metrics(path: Path) -> int:
 
 
 def _metrics(alarm: Mapping[str, Any]) -> int:
-    """The metrics of an alarm in a stack as it is by default: with pages, without operators.
+    """Returns the metrics of an alarm in a default stack: with pages, without operators.
 
-    A metric with a condition is an `!If`, read as a list.
+    A metric with a condition is an `!If`, which is read as a list.
     """
     listed = alarm.get("Metrics", [])
     made = [part for part in listed if not (isinstance(part, list) and part[0] == "HasOps")]
@@ -231,7 +235,7 @@ def _dollars(amount: float) -> str:
 
 
 def described(page: str, path: Path = ROOT / "template.yaml") -> str:
-    """The text of docs/aws.md with the table, and what snapshots cost, as they are now."""
+    """Returns the text of docs/aws.md with the present table and the present costs of snapshots."""
     old = re.compile(r"^\| A month, in USD .*?^\| \*\*Together\*\*[^\n]*", re.MULTILINE | re.DOTALL)
     snapshots = estimate(Load(0), load_template(path), 0, database=False)["SnapStart"]
     page = old.sub(lambda _: as_markdown(table(path)), page, count=1)

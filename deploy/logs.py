@@ -11,10 +11,10 @@ from deploy.parameters import kept_resources
 
 
 def find(account: Account, stack: str, template: Path) -> list[str]:
-    """The log groups that this stack, or an earlier one of the same name, made and kept.
+    """Returns the log groups that this stack, or an earlier one of the same name, created and left.
 
-    CloudFormation names them <stack>-<logical id>-<letters>. A logical id has no hyphen, so the log
-    groups of a stack usage-billing-staging are not taken for those of usage-billing. Raises
+    CloudFormation names them <stack>-<logical id>-<letters>. A logical id has no hyphen, so log
+    groups of a stack usage-billing-staging are not mistaken for those of usage-billing. Raises
     DeployError.
     """
     ids = "|".join(map(re.escape, kept_resources(template, "AWS::Logs::LogGroup")))
@@ -30,7 +30,7 @@ def find(account: Account, stack: str, template: Path) -> list[str]:
 
 
 def delete(account: Account, groups: Iterable[str]) -> None:
-    """Deletes the log groups. One that does not exist is no error. Raises DeployError."""
+    """Deletes the log groups. A log group that does not exist is no error. Raises DeployError."""
     client = account.client("logs")
     with explained():
         for name in groups:

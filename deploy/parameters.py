@@ -35,7 +35,7 @@ class Parameter:
     longest: int | None = None
 
     def check(self, value: str) -> None:
-        """Raises DeployError for a value that CloudFormation would refuse after the build."""
+        """Raises DeployError for a value that CloudFormation would refuse only after the build."""
         if self.is_number:
             self._check_number(value)
         if self.longest is not None and len(value) > self.longest:
@@ -67,7 +67,7 @@ class Environment:
 
 @cache
 def of_template(path: Path) -> Mapping[str, Parameter]:
-    """The template's parameters, in their order. BuildId is left out, because it is computed."""
+    """Returns the template's parameters, in order. Leaves out BuildId, because it is computed."""
     document = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506 - a SafeLoader
     return {
         name: Parameter(
@@ -88,7 +88,7 @@ def of_template(path: Path) -> Mapping[str, Parameter]:
 
 @cache
 def kept_resources(path: Path, kind: str) -> tuple[str, ...]:
-    """The logical ids of the template's resources of this type that stay when the stack goes."""
+    """Returns the logical ids of resources of this type that remain when the stack is deleted."""
     document = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506 - a SafeLoader
     return tuple(
         name
@@ -102,7 +102,7 @@ def _limit(declared: Mapping[str, Any], name: str) -> Decimal | None:
 
 
 def environment(samconfig: Path, name: str) -> Environment:
-    """The environment with this name. Raises DeployError where samconfig.toml has none."""
+    """Returns the environment with this name. Raises DeployError if samconfig.toml has none."""
     try:
         environments = tomllib.loads(samconfig.read_text(encoding="utf-8"))
     except (OSError, tomllib.TOMLDecodeError) as error:
@@ -120,7 +120,9 @@ def environment(samconfig: Path, name: str) -> Environment:
 
 
 def given(words: Iterable[str]) -> dict[str, str]:
-    """Words of the form `Name=value` as a mapping. Raises DeployError for any other word."""
+    """Returns words of the form `Name=value` as a mapping. Raises DeployError for any other
+    word.
+    """
     values = {}
     for word in words:
         name, equals, value = str(word).partition("=")
@@ -136,11 +138,12 @@ def choose_values(
     before: Mapping[str, str],
     ask: Callable[[Parameter], str] | None,
 ) -> dict[str, str]:
-    """Every parameter's value: the chosen one, else the deployed one, else the answer of `ask`.
+    """Returns every parameter's value: the chosen one, else the deployed one, else the answer of
+    `ask`.
 
-    A parameter without any of these is left out where the template has a default. Raises
-    DeployError for a name that the template does not have, for a value that it does not allow, and
-    for a missing value where `ask` is None.
+    A parameter without any of these is left out if the template has a default. Raises DeployError
+    for a name that the template does not have, for a value that it does not allow, and for a
+    missing value if `ask` is None.
     """
     if unknown := sorted(chosen.keys() - known.keys()):
         raise DeployError(
@@ -167,19 +170,21 @@ def choose_values(
 
 
 class _Loader(yaml.SafeLoader):
-    """Reads CloudFormation's short forms (`!Ref` ...) as None: parameters do not use them."""
+    """Reads CloudFormation's short forms (`!Ref` ...) as None, because parameters do not use
+    them.
+    """
 
 
 _Loader.add_multi_constructor("!", lambda *_: None)
 
 
 def as_words(values: Mapping[str, str]) -> list[str]:
-    """The values in the form that `sam deploy --parameter-overrides` takes."""
+    """Returns the values in the form that `sam deploy --parameter-overrides` takes."""
     return ['{}="{}"'.format(name, value.replace('"', '\\"')) for name, value in values.items()]
 
 
 def changes(before: Mapping[str, str], values: Mapping[str, str]) -> dict[str, tuple[Any, str]]:
-    """The new and the changed values by name, each with the value before, or None."""
+    """Returns the new and the changed values by name, each with the earlier value, or None."""
     return {
         name: (before.get(name), value)
         for name, value in values.items()

@@ -17,7 +17,7 @@ _EVENTS_A_DAY = (0, 100_000)
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One deployment. `before` is the stack as it is now, or None where AWS was not called."""
+    """One deployment. `before` is the stack as it is now, or None if AWS was not called."""
 
     environment: Environment
     values: Mapping[str, str]
@@ -116,7 +116,7 @@ class Plan:
 def commands(
     environment: Environment, values: Mapping[str, str], build_id: str, *, confirm: bool
 ) -> list[list[str]]:
-    """The commands of a deployment, in order. `confirm`: whether SAM asks before it changes AWS."""
+    """Returns the commands of a deployment, in order. `confirm`: SAM asks before it changes AWS."""
     deploy = ["sam", "deploy", "--config-env", environment.name, "--no-fail-on-empty-changeset"]
     if not confirm:
         deploy.append("--no-confirm-changeset")
@@ -126,5 +126,5 @@ def commands(
 
 
 def _shell(command: Sequence[str]) -> str:
-    """The command as text that can be pasted into a shell."""
+    """Returns the command as text that can be pasted into a shell."""
     return " ".join(word if word.isascii() and " " not in word else f"'{word}'" for word in command)

@@ -1,6 +1,6 @@
 """Deletes old versions of functions and layers. A deployment publishes new ones and deletes none.
 
-Three kinds of versions stay: the newest, those that an alias points to (also for a part of the
+Three kinds of versions remain: the newest, those that an alias points to (also for a part of the
 traffic, while it is being shifted), and the layers that a remaining function version uses.
 """
 
@@ -25,7 +25,7 @@ class Unneeded:
 
 
 def find(account: Account, stack: str, keep: int) -> Unneeded:
-    """The versions of `stack` to delete, if the newest `keep` of each stay. Raises DeployError."""
+    """Finds the versions to delete, except the newest `keep` of each. Raises DeployError."""
     if keep < 1:
         raise ValueError("keep must be at least 1: the version in use cannot be deleted.")
     client = account.client("lambda")

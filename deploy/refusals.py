@@ -1,4 +1,4 @@
-"""What could not work once it is deployed: refused before the build."""
+"""Refuses, before the build, settings that could not work after the deployment."""
 
 import re
 from collections.abc import Mapping
@@ -11,13 +11,13 @@ _CA = re.compile(r"^# Amazon RDS (\S+) Root CA", re.MULTILINE)
 
 
 def regions_with_ca(template: Path) -> set[str]:
-    """The regions whose CAs of RDS are in the bundle that ships beside `template`."""
+    """Returns the regions whose RDS CAs are in the bundle that ships beside `template`."""
     bundle = template.parent / "layers/common/billing/database/ca.pem"
     return set(_CA.findall(bundle.read_text(encoding="utf-8")))
 
 
 def refuse_unverifiable(template: Path, values: Mapping[str, str], region: str) -> None:
-    """Raises DeployError where no function could verify the certificate of the database."""
+    """Raises DeployError if no function could verify the certificate of the database."""
     if values.get("DatabaseCa", "aws") != "aws" or values.get("DatabaseSslMode") == "require":
         return
     named = _REGION.search(values.get("DatabaseHost", ""))

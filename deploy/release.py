@@ -38,7 +38,7 @@ RELEASES = "releases"
 Connect = Callable[[], Connection]
 
 _PARAMETER = re.compile(r"%\((\w+)\)s|%(%)")
-# A value of each type, with which the statements are run in an empty database.
+# A value of each type. The statements run with these values in an empty database.
 _SAMPLES = {
     "bigint": "1",
     "boolean": "true",
@@ -51,15 +51,17 @@ _SAMPLES = {
     "text": "x",
     "timestamp with time zone": "2026-09-01T00:00:00Z",
 }
-# SQLSTATE classes of errors about the values and not about the statement: data, constraints, `raise
-# exception`.
+# SQLSTATE classes of errors that concern the values and not the statement: data, constraints,
+# `raise exception`.
 _OF_THE_VALUES = ("22", "23", "P0")
 _EMPTY_COLUMN = "23502"
 
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """A statement as psycopg sends it: `text` has $1, $2, ... for `parameters`."""
+    """A statement in the form in which psycopg sends it: `text` has $1, $2, ... for
+    `parameters`.
+    """
 
     name: str  # the file and the statement's name in it: usage/accepting.sql accept
     text: str
@@ -75,7 +77,7 @@ class Signature:
 
 
 def statements(folder: Path) -> list[Statement]:
-    """Every statement in the `.sql` files below a folder, in the order of their names.
+    """Returns every statement in the `.sql` files below a folder, in the order of their names.
 
     The folders `database/tables` and `database/routines` hold no statements.
     """
@@ -103,9 +105,9 @@ def _numbered(name: str, text: str) -> Statement:
 def describe(
     connection: Connection, statement: Statement, types: Sequence[str] | None = None
 ) -> Signature:
-    """The statement's types. Postgres parses the statement and does not run it.
+    """Returns the statement's types. Postgres parses the statement and does not run it.
 
-    The parameters have `types`, or the types that Postgres infers. Raises psycopg.Error where the
+    The parameters have `types`, or the types that Postgres infers. Raises psycopg.Error if the
     statement cannot be parsed.
     """
     oids = [_oid(connection, each) for each in types] if types is not None else None
@@ -141,8 +143,9 @@ def _type_name(connection: Connection, oid: int) -> str:
 def record(billing: Path, target: Path, connect: Connect) -> int:
     """Records the code in `billing` as a release, in `target`. Returns the number of statements.
 
-    `connect` opens an empty database, which is filled. Raises psycopg.Error where a statement does
-    not work with the tables and routines beside it; `target` is unchanged then.
+    `connect` opens an empty database, which this function fills. Raises psycopg.Error if a
+    statement does not work with the code's own tables and routines. `target` is unchanged in that
+    case.
     """
     migrate(connect, (), billing / "database")
     signatures: dict[str, dict[str, dict[str, str]]] = {}
@@ -164,7 +167,9 @@ def record(billing: Path, target: Path, connect: Connect) -> int:
 
 
 def _all_but_sql(place: str, names: list[str]) -> set[str]:
-    """The names that a copy leaves out: files that are not SQL, and folders without SQL files."""
+    """Returns names that a copy leaves out: files that are not SQL, and folders without SQL
+    files.
+    """
     folder = Path(place)
     return {
         name
@@ -184,9 +189,9 @@ def last(releases: Path) -> Path | None:
 
 
 def broken(release: Path, billing: Path, connect: Connect) -> list[str]:
-    """The reasons why the code in `billing` cannot follow a recorded release, one sentence each.
+    """Returns why the code in `billing` cannot follow a recorded release, one sentence per reason.
 
-    `connect` opens an empty database, which is filled.
+    `connect` opens an empty database, which this function fills.
     """
     return list(_broken(release, billing, connect))
 
@@ -216,9 +221,10 @@ def _broken(release: Path, billing: Path, connect: Connect) -> Iterator[str]:
 def _problems(
     connection: Connection, statement: Statement, recorded: Signature | None
 ) -> Iterator[str]:
-    """The reasons why a statement does not work as it was recorded."""
+    """Yields the reasons why a statement does not work as it was recorded."""
     try:
-        # A function sends texts without a type, and other values with their type. Both must work.
+        # A function sends texts without a type, and other values with their type. Both have to
+        # work.
         found = describe(connection, statement)
         if recorded is not None:
             found = describe(connection, statement, list(recorded.parameters.values()))
@@ -251,8 +257,8 @@ def _run(
     connection.execute("rollback")
     if answer.status not in {ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK}:
         error = psycopg.errors.error_from_result(answer)
-        # All parameters have a value. So a column that is null is one that the recorded statement
-        # does not fill.
+        # All parameters have a value. So if a column is null, the recorded statement does not fill
+        # it.
         unknown_column = error.sqlstate == _EMPTY_COLUMN and None not in values
         if unknown_column or not (error.sqlstate or "").startswith(_OF_THE_VALUES):
             yield f"fails when it runs: {error.diag.message_primary}"

@@ -28,7 +28,7 @@ from local.standin import StandInError
 _BUILT = TEMPLATE.parent / ".aws-sam/build/template.yaml"
 _DEMO_LOG_LINES = 30
 
-# Errors that the person at the terminal can solve.
+# Errors that a person at the terminal can solve.
 _EXPECTED = (
     KeyRefusedError,
     OperateError,
@@ -43,7 +43,7 @@ _EXPECTED = (
 
 
 def build_parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
-    """The parser of all commands and flags. Defaults come from `environment`.
+    """Returns the parser of all commands and flags. Defaults come from `environment`.
 
     Raises argparse.ArgumentTypeError for a variable that cannot be used.
     """
@@ -92,7 +92,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _interrupt(number: int, _: FrameType | None) -> NoReturn:
-    """The first signal stops everything in order. A second one ends this process at once."""
+    """Handles signals. The first one stops everything in order. A second one ends this process
+    at once.
+    """
     for again in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(again, lambda *_: os._exit(128 + number))
     raise KeyboardInterrupt
@@ -139,7 +141,9 @@ def _run(console: Console, asked: argparse.Namespace) -> int:
 
 
 def _name_python(console: Console, functions: str | None = None) -> None:
-    """Prints which interpreter runs this, and which one runs the functions if it differs."""
+    """Prints which interpreter runs this program, and which one runs the functions if it
+    differs.
+    """
     line = f"Python {platform.python_version()} ({sys.executable})"
     if functions:
         line += f"; the functions run on {functions}"

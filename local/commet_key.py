@@ -10,7 +10,7 @@ class KeyRefusedError(Exception):
 
 
 def check_sandbox_key(key: str) -> str:
-    """The key itself. Raises KeyRefusedError, without quoting the key, if it is no sandbox key."""
+    """Returns the key. Raises KeyRefusedError, without quoting the key, if it is no sandbox key."""
     if re.match(r"[cr]k_live_", key):
         raise KeyRefusedError(
             "COMMET_API_KEY is a live key, and the local stack would bill real people. "

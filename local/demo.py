@@ -40,11 +40,11 @@ class Addresses:
     commet: str
     commet_api_key: str
     service_key: str
-    # The mailbox, in which the link arrives that confirms an email address. Where mails cannot be
-    # read, `confirm` confirms the address of the user with this id in another way.
+    # The mailbox, which receives the mail with the link that confirms an email address. If mails
+    # cannot be read, `confirm` confirms the address of the user with this id in another way.
     mailbox: str | None = None
     confirm: Callable[[str], object] = lambda _: None
-    # Whether the stack posts events to this machine, so that the demo can receive some.
+    # True: the stack posts events to this machine, so that the demo can receive some.
     posts_here: bool = False
 
 
@@ -55,10 +55,11 @@ def main(
     patience_seconds: float = 15.0,
     run_schedule: Callable[[str], None] | None = None,
 ) -> int:
-    """Plays the story. Returns 0 where every step ended as expected, else 1.
+    """Plays the story. Returns 0 if every step ended as expected, else 1.
 
     A step waits up to `patience_seconds` for the expected state. `run_schedule` is called with the
-    name of the scheduled function that a step needs; without it, schedules have to fire themselves.
+    name of the scheduled function that a step needs. Without `run_schedule`, the stack's schedules
+    have to fire.
     """
     console = console or Console(highlight=False)
     story = Story(addresses, console, patience_seconds, run_schedule or (lambda _: None))
@@ -114,7 +115,7 @@ class Story:
         self._confirm = addresses.confirm
 
     def close(self) -> None:
-        """Closes all connections, and stops to listen for events."""
+        """Closes all connections, and stops listening for events."""
         if self._receiver:
             self._receiver.close()
         for client in (self._api, self._backend, self._browser, self._commet):
@@ -206,8 +207,8 @@ class Story:
 
     def _get_access(self) -> None:
         with self._step("Get access by webhook") as say:
-            # Where no webhook came, the dashboard asks Commet. So access alone does not prove that
-            # the webhooks arrived.
+            # If no webhook came, the dashboard asks Commet. So access alone does not prove that the
+            # webhooks arrived.
             accepted = len(self._until(self._webhooks, _are_accepted))
             # Access, entitlements and the period come in several webhooks, in any order.
             board = self._until(
@@ -345,7 +346,9 @@ class Story:
         return _expect(self._commet.get("/test-clock"), 200)
 
     def _webhooks(self) -> list[dict[str, Any]]:
-        """The webhooks that the stand-in has sent about this user, with each attempt's answer."""
+        """Returns the webhooks that the stand-in has sent about this user, with each attempt's
+        answer.
+        """
         origin = str(self._commet.base_url).partition("/api/")[0]
         customer = _expect(self._commet.get(f"{origin}/_standin/customers/{self._user_id}"), 200)
         events = {event["id"] for event in customer["events"]}
@@ -353,7 +356,9 @@ class Story:
         return [d for d in _expect(answer, 200)["data"] if d["event_id"] in events]
 
     def _until(self, ask: Callable[[], T], is_expected: Callable[[T], bool]) -> T:
-        """Asks until the answer is the expected one. Raises StepFailed when time is up."""
+        """Calls `ask` until it returns an expected value. Raises StepFailed when the time is
+        over.
+        """
         deadline = time.monotonic() + self._patience_seconds
         while not is_expected(found := ask()):
             if time.monotonic() > deadline:
@@ -387,7 +392,9 @@ def _cost_line(usage: dict[str, Any]) -> str:
 
 
 def _are_accepted(webhooks: list[dict[str, Any]]) -> bool:
-    """Whether there are webhooks, and all were delivered. Raises StepFailed for a refused one."""
+    """Returns whether there are webhooks, and all were delivered. Raises StepFailed for a
+    refused one.
+    """
     for each in webhooks:
         refused = [a["status"] for a in each["attempts"] if a["status"] in {400, 401, 403, 413}]
         if refused:

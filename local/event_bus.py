@@ -1,6 +1,6 @@
-"""The EventBridge bus of the local stack: takes entries by EventBridge's own protocol.
+"""The EventBridge bus of the local stack, which takes entries by EventBridge's own protocol.
 
-Entries are kept in memory, the newest 500. No rule and no target stands behind the bus.
+The newest 500 entries are kept in memory. The bus has no rules and no targets.
 """
 
 import json
@@ -17,7 +17,7 @@ _MOST_ENTRIES = 10
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """An entry as it was put. `detail` is its JSON, read."""
+    """An entry of the bus. `detail` is its parsed JSON."""
 
     id: str
     bus: str
@@ -34,7 +34,7 @@ class EventBus:
         self._lock = threading.Lock()
 
     def put_events(self, body: bytes) -> tuple[int, dict[str, Any]]:
-        """Takes entries, as EventBridge's PutEvents. Returns status and JSON."""
+        """Takes entries like EventBridge's PutEvents. Returns status and JSON."""
         try:
             asked = json.loads(body)["Entries"]
             results = [self._put(each) for each in asked] if len(asked) <= _MOST_ENTRIES else []
@@ -47,7 +47,7 @@ class EventBus:
         return 200, {"FailedEntryCount": failed, "Entries": results}
 
     def entries(self) -> list[Entry]:
-        """What was put, the newest first."""
+        """Returns the entries, the newest first."""
         with self._lock:
             return list(self._entries)
 

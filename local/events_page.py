@@ -1,8 +1,8 @@
-"""The page `/_events` of the local stack: outgoing events and who got them, the newest first.
+"""The page `/_events` of the local stack: outgoing events and their deliveries, the newest first.
 
-The page refreshes itself; for `Accept: application/json` it is JSON. `?user_id=` shows the events
-of one user, and `/_events/bus` what was put on the EventBridge bus. The pages change nothing, and
-answer only names of this machine.
+The page refreshes itself. For `Accept: application/json` it is JSON. `?user_id=` shows the events
+of one user, and `/_events/bus` the entries of the EventBridge bus. The pages change nothing, and
+answer only requests to names of this machine.
 """
 
 import json
@@ -52,7 +52,7 @@ Answer = tuple[int, str, str]
 
 
 class EventsPage:
-    """The pages, from the stack's database and its bus."""
+    """The pages, which read the stack's database and its bus."""
 
     def __init__(self, database_url: str, bus: EventBus) -> None:
         self._database_url = database_url

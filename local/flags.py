@@ -31,7 +31,7 @@ Other programs on this machine can read flags. So keys and passwords are better 
 
 
 def defaults(environment: Mapping[str, str]) -> dict[str, object]:
-    """The value of each option where no flag gives one.
+    """Returns the value of each option that no flag gives.
 
     These are not defaults of the flags, because the defaults of `run` would overwrite flags that
     were given before the word `run`. Raises argparse.ArgumentTypeError.
@@ -139,7 +139,7 @@ def _add_what_is_sold(parser: argparse.ArgumentParser) -> None:
 
 
 def to_port(text: str) -> Port:
-    """The port that a text names. Raises argparse.ArgumentTypeError."""
+    """Returns the port in a text. Raises argparse.ArgumentTypeError."""
     try:
         number = int(text)
     except ValueError:

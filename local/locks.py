@@ -1,4 +1,4 @@
-"""File locks: at most one process uses a directory, however the last one ended."""
+"""File locks: at most one process uses a directory, even if the previous one was killed."""
 
 import fcntl
 import os
@@ -16,9 +16,9 @@ class HeldError(Exception):
 
 
 def hold(path: Path, *, patience_seconds: float = 0) -> IO[str]:
-    """Takes the lock. It is kept while the returned file, or a child's copy of it, is open.
+    """Takes the lock. It is held while the returned file, or a child's copy of it, is open.
 
-    Where the owner is dead and one of its children still has the lock, waits `patience_seconds` for
+    If the owner is dead and one of its children still has the lock, waits `patience_seconds` for
     the child to end. Raises HeldError.
     """
     file = path.open("a+")
@@ -41,17 +41,17 @@ def hold(path: Path, *, patience_seconds: float = 0) -> IO[str]:
 
 
 def release(file: IO[str]) -> None:
-    """Gives the lock up. A child that still has a copy keeps it until it ends.
+    """Releases the lock. A child that has a copy keeps the lock until the child ends.
 
-    The pid is removed, so that `hold` waits for such a child also where this process takes the lock
-    again: otherwise the owner would count as alive.
+    The pid is removed from the file, so that `hold` waits for such a child, even if this process
+    takes the lock again. Otherwise `hold` would see a living owner and not wait.
     """
     file.truncate(0)
     file.close()
 
 
 def is_running(pid: str) -> bool:
-    """Whether a process with this pid runs, also one of another user."""
+    """Returns whether a process with this pid runs, even one of another user."""
     try:
         os.kill(int(pid), 0)
     except (ProcessLookupError, ValueError):

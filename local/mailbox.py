@@ -35,9 +35,9 @@ _KEPT = 500
 _LARGEST = 10 * 1024 * 1024
 _LINK = re.compile(r"https?://[^\s<>\"]+")
 _HTML, _JSON, _PLAIN = "text/html; charset=utf-8", "application/json", "text/plain; charset=utf-8"
-# Of our own pages: no script, and nothing from elsewhere. They may show a mail in a frame.
+# The policy of our own pages: no scripts, nothing from elsewhere. They may show a mail in a frame.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-src 'self'; frame-ancestors 'none'"
-# Of a mail: no script, no form, nothing from elsewhere. Its links open in a tab of their own.
+# The policy of a mail: no scripts, no forms, nothing from elsewhere. Its links open in a new tab.
 _MAILS_POLICY = (
     "sandbox allow-popups allow-popups-to-escape-sandbox; default-src 'none';"
     " style-src 'unsafe-inline'; img-src data:; frame-ancestors 'self'"
@@ -67,7 +67,7 @@ class Mailbox:
         self._lock = threading.Lock()
 
     def send_email(self, body: bytes) -> tuple[int, dict[str, Any]]:
-        """Takes a mail, as SES's SendEmail with simple content. Returns status and JSON."""
+        """Takes a mail like SES's SendEmail with simple content. Returns status and JSON."""
         try:
             mail = _read(json.loads(body))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -77,7 +77,7 @@ class Mailbox:
         return 200, {"MessageId": mail.id}
 
     def mails(self, to: str | None = None) -> list[Mail]:
-        """All mails, or those to one address, the newest first."""
+        """Returns all mails, or those to one address, the newest first."""
         with self._lock:
             return [mail for mail in self._mails if to is None or to in mail.to]
 
@@ -100,7 +100,7 @@ class Mailbox:
         return [b"" if environ["REQUEST_METHOD"] == "HEAD" else body]
 
     def _answer(self, environ: "WSGIEnvironment") -> Answer:
-        """The answer to a request. `PATH_INFO` is the part of the path after `/_mail`."""
+        """Returns the answer to a request. `PATH_INFO` is the part of the path after `/_mail`."""
         if not is_this_machine(str(environ.get("HTTP_HOST", ""))):
             return 421, _PLAIN, "The mailbox answers only names of this machine.\n", {}
         if environ["REQUEST_METHOD"] not in {"GET", "HEAD"}:
@@ -118,11 +118,11 @@ class Mailbox:
 
 
 def _one(mail: Mail | None, part: str, *, as_json: bool) -> Answer:
-    """The page of a mail, or its part `html` alone."""
+    """Returns the page of a mail, or only its part `html`."""
     if mail is None or part not in {"", "html"}:
         return 404, _PLAIN, "There is no such mail. The mailbox forgets when it ends.\n", {}
     if part == "html":
-        # Links open in a new tab: in the frame they would show a page of the product.
+        # Links open in a new tab, because in the frame they would show a page of the product.
         html = f'<base target="_blank">{mail.html}'
         return 200, _HTML, html, {"Content-Security-Policy": _MAILS_POLICY}
     if as_json:

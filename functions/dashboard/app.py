@@ -54,7 +54,7 @@ from billing.http.shapes.limits import (
 from billing.http.shapes.signing_in import UserReply
 from billing.usage import ledger
 
-# Powertools reads the rules of a path parameter from `Path`, so the type UserId cannot be used.
+# Powertools reads the rules of a path parameter from `Path`, so this cannot be the type UserId.
 UserIdInPath = Annotated[
     str,
     PathParameter(
@@ -531,7 +531,9 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
 
 
 def _asset(name: str) -> Response[bytes]:
-    """A file, compressed where the client takes that: the largest has two megabytes."""
+    """Returns a file, compressed if the client accepts that, because the largest has two
+    megabytes.
+    """
     if not wiring.settings().api_reference:
         raise NotFound
     text, kind, headers = api_reference.asset(_REFERENCE, name)

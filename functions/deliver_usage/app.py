@@ -26,8 +26,8 @@ metrics = Metrics()
 def handler(_: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     """Delivers what is due. Returns this run's counts and the state of the outbox.
 
-    Deliveries for which no time was left are sent by the next run. Raises RuntimeError where a step
-    failed, so that Lambda counts an error.
+    If there is not enough time, the next run sends the other deliveries. Raises RuntimeError if a
+    step failed, so that Lambda counts an error.
     """
     settings = wiring.settings()
     done = sending.deliver(

@@ -20,16 +20,16 @@ _RESOURCE = "migrations"
 
 
 class NotPublished(Exception):
-    """The code changed under the same BuildId, so the functions would keep running the old code."""
+    """The code changed but BuildId did not, so the functions would keep running the old code."""
 
 
 def handler(event: Any, context: LambdaContext) -> dict[str, Any]:
     """Applies missing migrations. Returns their names, or the answer to CloudFormation.
 
-    Raises the migration's error where a person invoked the function; CloudFormation gets the error
-    as a failure's reason. An event of any other kind changes nothing.
+    If a person invoked the function, raises the migration's error. CloudFormation gets the error as
+    the reason of a failure. An event of any other kind changes nothing.
     """
-    # The reserved seconds are for answering with the reason of a failure.
+    # The reserved seconds are for the answer with the reason of a failure.
     deadline = Deadline.of_invocation(context, reserve=15)
     if not custom_resource.is_request(event):
         return custom_resource.refuse(event, logger) or {"applied": _migrate(deadline)}
@@ -45,15 +45,15 @@ def handler(event: Any, context: LambdaContext) -> dict[str, Any]:
 
 def _fulfil(request: Request, deadline: Deadline) -> Done:
     _check_build(request)
-    # The data stays when the stack is deleted.
+    # When the stack is deleted, the data remains.
     applied = [] if request.kind == "Delete" else _migrate(deadline)
     return Done(request.resource_id or _RESOURCE, f"{len(applied)} applied")
 
 
 def _check_build(request: Request) -> None:
-    """Raises NotPublished where the layer is newer and BuildId is the same.
+    """Raises NotPublished if the layer is newer and BuildId has not changed.
 
-    An older layer is allowed: CloudFormation is rolling this deployment back.
+    An older layer is allowed, because CloudFormation may be rolling this deployment back.
     """
     now, before = request.properties, request.properties_before
     if now.get("BuildId") != before.get("BuildId") or "Layer" not in before:
@@ -77,7 +77,7 @@ def _migrate(deadline: Deadline) -> list[str]:
     roles = [(str(secrets.login(each)["username"]), granted) for each, granted in logins]
     connect = connector(settings.database, secrets, "migrate", secret_id=settings.owner_secret_id)
     applied = migrate(connect, roles, deadline=deadline)
-    # Otherwise the first request would find out that a role cannot work.
+    # Check every role now. Otherwise the first request would find out that a role cannot work.
     for (secret_id, _), (role, granted) in zip(logins, roles, strict=True):
         connect = connector(settings.database, secrets, "migrate", secret_id=secret_id)
         probe(role, granted, connect)

@@ -72,9 +72,9 @@ METRICS = {
 
 
 def handler(event: Any, context: LambdaContext) -> dict[str, Any]:
-    """One scheduled run, which returns its counts, or one command, which returns its result.
+    """Does one scheduled run and returns its counts, or one command and returns its result.
 
-    Raises RuntimeError where a step of the run failed, so that Lambda counts an error, and
+    Raises RuntimeError if a step of the run failed, so that Lambda counts an error, and
     InvalidRequest for a wrong command.
     """
     # A schedule may send any JSON.
@@ -92,7 +92,7 @@ def handler(event: Any, context: LambdaContext) -> dict[str, Any]:
     return answer
 
 
-# A command has no metrics, and Powertools warns of a function that publishes none.
+# Commands have no metrics, and Powertools warns about a function that publishes none.
 @metrics.log_metrics
 def _run(_: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     summary = reconcile.run(

@@ -15,15 +15,15 @@ from billing.errors import CommetRefused, CommetUnavailable, Unavailable
 
 logger = Logger()
 
-# The resource's id where no endpoint was registered. Commet's own ids look different.
+# The resource's id if no endpoint was registered. Commet's own ids have another form.
 _NONE = "not-registered"
 
 
 def handler(event: Any, context: LambdaContext) -> dict[str, Any]:
     """Registers the endpoint. Returns the endpoint's id, or the answer to CloudFormation.
 
-    Raises the error where a person invoked the function; CloudFormation gets the error as a
-    failure's reason. An event of any other kind changes nothing.
+    If a person invoked the function, raises the error. CloudFormation gets the error as the reason
+    of a failure. An event of any other kind changes nothing.
     """
     deadline = Deadline.of_invocation(context, reserve=15)
     if not custom_resource.is_request(event):
@@ -49,15 +49,15 @@ def _fulfil(request: Request, deadline: Deadline) -> Done:
         request_id=request.id, rotation=request.properties.get("Rotation", "")
     )
     logger.info("webhook_endpoint.registered", endpoint_id=endpoint_id)
-    # The resource keeps its id even where the endpoint was replaced. With a new id CloudFormation
-    # would send a Delete for the old one, and a Delete must only mean that the stack is deleted.
+    # The resource keeps its id even if the endpoint was replaced. If the id changed, CloudFormation
+    # would send a Delete for the old id, and a Delete must only mean that the stack is deleted.
     return Done(request.resource_id or endpoint_id, data={"EndpointId": endpoint_id})
 
 
 def _remove(request: Request, deadline: Deadline) -> Done:
-    """Removes the endpoint. What cannot be removed for good reason is left, and named.
+    """Removes the endpoint. If it cannot be removed for a known reason, leaves it and names it.
 
-    Raises CommetUnavailable where an endpoint that was registered may be removed by a later try.
+    Raises CommetUnavailable if a later attempt may remove an endpoint that was registered.
     """
     resource_id = request.resource_id or _NONE
     try:
@@ -67,8 +67,9 @@ def _remove(request: Request, deadline: Deadline) -> Done:
         # The stack must be deletable after its API key was revoked, and with a wrong setting.
         return _left(resource_id, error)
     except CommetUnavailable as error:
-        # Without the API key's secret Commet was not called. And where nothing was registered, the
-        # address of Commet may be the mistake that the deletion is to undo.
+        # If the secret with the API key could not be read, Commet was not called. If no endpoint
+        # was registered, the address of Commet may be the mistake because of which the stack is
+        # deleted.
         if resource_id != _NONE and not isinstance(error.__cause__, Unavailable):
             raise
         return _left(resource_id, error)
@@ -86,7 +87,7 @@ def _left(resource_id: str, error: Exception) -> Done:
 
 
 def _registration(url: str, deadline: Deadline) -> Registration:
-    # Wall time, because how long a secret stays valid does not depend on the test clock.
+    # Wall time, because the test clock must not change how long a secret remains valid.
     return Registration(wiring.commet(), wiring.webhook_vault(), url, wall_clock, deadline)
 
 

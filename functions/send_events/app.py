@@ -21,14 +21,14 @@ logger = Logger()
 metrics = Metrics()
 
 _PLACED_AT_ONCE = 1000
-_BUS_SHARE = 0.4  # of a run's time, so that endpoints get the rest
+_BUS_SHARE = 0.4  # of a run's time; endpoints get the rest
 
 
 @metrics.log_metrics
 def handler(_: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    """One run. Returns its counts and the state of the deliveries.
+    """Does one run. Returns its counts and the state of the deliveries.
 
-    What no time was left for is sent by the next run.
+    If there is not enough time, the next run sends the other events.
     """
     db = wiring.database()
     deadline = Deadline.of_invocation(context, reserve=5)

@@ -28,9 +28,9 @@ metrics = Metrics()
 
 
 def handler(event: Any, context: LambdaContext) -> dict[str, Any]:
-    """One run, which returns its counts; or what became of an event of SES, or of a command.
+    """Does one run and returns its counts, or handles an event of SES or a command.
 
-    Raises InvalidRequest for a wrong command, and for an event of SES that cannot be read: the
+    Raises InvalidRequest for a wrong command, and for an event of SES that cannot be read. The
     failure queue then keeps that event for a person.
     """
     # A schedule may send any JSON.
@@ -57,7 +57,7 @@ def _suppress(event: dict[str, Any]) -> dict[str, Any]:
     return {"suppressed": len(unwelcome.addresses)}
 
 
-# An event and a command have no metrics, and Powertools warns of a function that publishes none.
+# Events and commands have no metrics, and Powertools warns about a function that publishes none.
 @metrics.log_metrics
 def _run(_: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     settings = wiring.settings()
@@ -65,7 +65,7 @@ def _run(_: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     sending.tidy(db, wiring.now())
     done = sending.Done()
     if settings.email_from:
-        # Read before a mail is leased: without it no mail could be made.
+        # Read before a mail is leased, because no mail can be made without the secret.
         secret = wiring.secrets().text(settings.app_secret_id)
         done = sending.send(
             db,

@@ -67,7 +67,8 @@ ReservationId = Annotated[
 
 
 def _by_form(body: Any, _: object) -> shapes.UsageEvent | UsageBatch:
-    # pydantic would try both forms, and put the form's name before the name of each wrong field.
+    # If pydantic chose the form, it would try both, and put the form's name before each wrong
+    # field's name.
     form = UsageBatch if isinstance(body, dict) and "events" in body else shapes.UsageEvent
     return form.model_validate(body)
 
@@ -473,7 +474,9 @@ def _decide(users: list[str], decide: Callable[[Sequence[int]], Sequence[D]]) ->
 
 
 def _only(decided: Decided[D]) -> D:
-    """The decision about a single user. Raises AccessUnconfirmed where Commet did not answer."""
+    """Returns the decision about a single user. Raises AccessUnconfirmed if Commet did not
+    answer.
+    """
     if decided.unconfirmed:
         raise AccessUnconfirmed(decided.unconfirmed[0])
     return decided.decisions[0]

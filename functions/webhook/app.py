@@ -1,7 +1,7 @@
 """POST /webhooks/commet, and the function's own URL: receives Commet's webhooks.
 
-This function reads API Gateway's payload format itself. A router with validation would take half of
-the time that a webhook's cold start may take, and there is only one route.
+This function reads API Gateway's payload format itself, because there is only one route, and a
+router with validation would take half of the time that a webhook's cold start may take.
 """
 
 import base64
@@ -40,14 +40,14 @@ _OUTCOMES = {
 # The route key of every request to the function's own URL, whatever its path.
 _FUNCTION_URL = "$default"
 
-# Only one in 100 signature failures is logged, because strangers can cause any number of them.
+# Only one in 100 signature failures is logged, because strangers can cause any number of failures.
 _LOG_ONE_IN = 100
 _failures = 0
 
 
 @metrics.log_metrics
 def handler(event: dict[str, Any], _: LambdaContext) -> dict[str, Any]:
-    """Answers 200 to a signed webhook, 503 while the database does not answer, else a problem."""
+    """Answers 200 to a signed webhook, 503 if the database does not answer, else a problem."""
     request_id = events.request_id(event)
     logger.append_keys(request_id=request_id)
     try:
@@ -98,7 +98,9 @@ def _take(event: dict[str, Any]) -> dict[str, Any]:
 
 
 def _header(event: dict[str, Any], name: str) -> str:
-    """A header's value, or "". AWS writes names in lower case, SAM CLI as the client sent them."""
+    """Returns a header's value, or "". AWS writes names in lower case, SAM CLI as the client
+    sent them.
+    """
     for given, value in (event.get("headers") or {}).items():
         if given.lower() == name:
             return str(value)

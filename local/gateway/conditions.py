@@ -1,11 +1,11 @@
-"""Decides which resources of a template are made: all whose condition holds, or who have none."""
+"""Decides which resources of a template exist: those whose condition holds, or that have none."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 
 class UnknownConditionError(Exception):
-    """A condition has a function or a name that is not read here."""
+    """A condition has a function or a name that this module does not know."""
 
 
 class Conditions:
@@ -18,7 +18,7 @@ class Conditions:
         self._conditions: Mapping[str, Any] = template.get("Conditions") or {}
 
     def are_met_by(self, resource: Mapping[str, Any]) -> bool:
-        """Whether CloudFormation makes the resource. Raises UnknownConditionError."""
+        """Returns whether CloudFormation creates the resource. Raises UnknownConditionError."""
         name = resource.get("Condition")
         return name is None or self._holds(name)
 
@@ -44,7 +44,7 @@ class Conditions:
         return combined[function]([self._is(each) for each in arguments])
 
     def _text(self, value: Any) -> str:
-        """The text of a value that a condition compares."""
+        """Returns the text of a value that a condition compares."""
         if not isinstance(value, dict):
             return str(value)
         function, argument = _one(value)
@@ -52,7 +52,7 @@ class Conditions:
             return str(self._values[argument])
         if function == "Fn::Join":
             between, parts = argument
-            # A list comes as the text that CloudFormation makes the list of.
+            # A list parameter comes as one text, with commas, which CloudFormation splits.
             texts = self._text(parts).split(",") if isinstance(parts, dict) else parts
             return str(between).join(self._text(each) for each in texts)
         raise UnknownConditionError(f"A condition compares {function} of {argument}.")

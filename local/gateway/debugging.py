@@ -1,4 +1,4 @@
-"""One function under a debugger: it waits for it, and nothing limits its time."""
+"""One function under a debugger: it waits for the debugger, and has no time limit."""
 
 import importlib.util
 import socket
@@ -11,10 +11,10 @@ from local import lambda_runtime
 from local.gateway.runtime_api import LOOPBACK
 from local.gateway.template import FunctionSpec
 
-# Long enough for any breakpoint, in place of the limits of the function and of its start.
+# Long enough for any breakpoint. It replaces the time limits of the function and of its start.
 PATIENT_SECONDS = 86_400.0
 _BOOTSTRAP = Path(lambda_runtime.__file__).with_name("debugged.py")
-# After a change of code, the process before needs a moment to give up the port.
+# After a change of code, the previous process needs a moment to release the port.
 _PORT_SECONDS = 5.0
 
 
@@ -30,7 +30,7 @@ class Debugging:
     port: int
 
     def command(self, client: list[str]) -> list[str]:
-        """The arguments of Python that run `client` under the debugger."""
+        """Returns the arguments of Python that run `client` under the debugger."""
         self._wait_for_port()
         name = [client[1]] if client[0] == "-m" else client
         return [
@@ -52,7 +52,7 @@ class Debugging:
 
 
 def named(functions: Mapping[str, FunctionSpec], name: str) -> str:
-    """The logical id of a function that is named by it or by its folder. Raises DebuggingError."""
+    """Returns the logical id of the function with this id or this folder. Raises DebuggingError."""
     if importlib.util.find_spec("debugpy") is None:
         raise DebuggingError("debugpy is not installed. `make debug` installs it.")
     for logical_id, spec in functions.items():

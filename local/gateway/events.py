@@ -28,7 +28,7 @@ def http_api_event(
     request_id: str,
     api_id: str = "local",
 ) -> Event:
-    """The event of one request to an HTTP API route, payload format 2.0."""
+    """Returns the event of one request to an HTTP API route, payload format 2.0."""
     domain = request.host.partition(":")[0]
     event = _event(
         request, route_key=route_key, request_id=request_id, api_id=api_id, domain=domain
@@ -40,7 +40,7 @@ def http_api_event(
 
 
 def function_url_event(request: Request, *, function: str, request_id: str) -> Event:
-    """The event of one request to a function's own URL."""
+    """Returns the event of one request to a function's own URL."""
     url_id = function.lower()
     event = _event(
         request,
@@ -54,7 +54,7 @@ def function_url_event(request: Request, *, function: str, request_id: str) -> E
 
 
 def api_request_id() -> str:
-    """A new request id in the form of HTTP APIs: 16 characters."""
+    """Returns a new request id in the form of HTTP APIs: 16 characters."""
     return base64.urlsafe_b64encode(secrets.token_bytes(11)).decode()
 
 
@@ -100,9 +100,9 @@ def _event(request: Request, *, route_key: str, request_id: str, api_id: str, do
 
 
 def _headers(request: Request) -> dict[str, str]:
-    """The request's headers, with names in lower case and the headers that a proxy adds.
+    """Returns the request's headers, with names in lower case, and the headers that a proxy adds.
 
-    Cookies are not among them, because they have their own field in the event.
+    Cookies are left out, because they have their own field in the event.
     """
     headers = {name.lower(): value for name, value in request.headers.items()}
     headers.pop("cookie", None)
@@ -122,7 +122,7 @@ def trace_id() -> str:
 
 
 def _arrives_as_text(mimetype: str) -> bool:
-    """Whether a body of this type is text in the event. All other bodies are in base64."""
+    """Returns whether a body of this type is text in the event. All other bodies are in base64."""
     return mimetype.startswith("text/") or mimetype in _TEXT_TYPES
 
 
@@ -143,6 +143,6 @@ def schedule_event(schedule: Schedule) -> Event:
         "time": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "region": REGION,
         "resources": [resource],
-        # The scheduler sends its detail as text, a rule as an object.
+        # EventBridge Scheduler sends its detail as text, a rule as an object.
         "detail": "{}" if scheduler else {},
     }

@@ -17,7 +17,7 @@ from local.gateway.watch import CodeWatch, Stamp
 from local.gateway.workers import Launcher, Worker
 
 _STARTS_AT_ONCE = max(2, os.cpu_count() or 1)
-_IDLE_SECONDS = 120  # after so long an idle worker is ended; the last one used stays
+_IDLE_SECONDS = 120  # after this time an idle worker is ended, except the last used
 _END_SECONDS = 2.0
 
 
@@ -40,13 +40,13 @@ class InvocationResult:
     payload: bytes
     failed: bool
     request_id: str
-    init_ms: float | None = None  # of a worker's first invocation
+    init_ms: float | None = None  # only for a worker's first invocation
 
 
 class Functions:
     """All functions of a template.
 
-    `max_workers` bounds each function's concurrency; further invocations wait up to
+    `max_workers` is the most workers of each function. Further invocations wait up to
     `queue_seconds` for a worker before they are refused.
     """
 
@@ -60,7 +60,7 @@ class Functions:
     ) -> None:
         self._launcher = launcher
         watch = CodeWatch()
-        # One process alone can wait at the debugger's port, and all requests wait with it.
+        # Only one process can wait at the debugger's port, and all requests wait for that process.
         limits = {True: (1, PATIENT_SECONDS), False: (max_workers, queue_seconds)}
         self._pools = {
             name: _Pool(spec, launcher, watch, *limits[launcher.is_debugged(name)])
@@ -75,11 +75,13 @@ class Functions:
         return self._pool(name).spec
 
     def is_debugged(self, name: str) -> bool:
-        """Whether the function waits for a debugger, without limits of time."""
+        """Returns whether the function waits for a debugger, without time limits."""
         return self._launcher.is_debugged(name)
 
     def warm(self, name: str) -> None:
-        """Starts a worker of the function before anybody asks for it. Does not wait for it."""
+        """Starts a worker of the function before there is a request. Does not wait for the
+        worker.
+        """
 
         def start() -> None:
             with contextlib.suppress(TooManyRequestsError):  # the gateway is stopping
@@ -99,8 +101,8 @@ class Functions:
     ) -> InvocationResult:
         """Runs a function with an event (bytes of JSON, or anything that has a JSON form).
 
-        `asked_by` is the id of the request that the invocation answers. A `routine` invocation that
-        succeeded in a running worker has no REPORT line. Raises FunctionNotFoundError,
+        `asked_by` is the id of the request that the invocation answers. A `routine` invocation has
+        no REPORT line if it succeeded in a running worker. Raises FunctionNotFoundError,
         RequestTooLargeError and TooManyRequestsError.
         """
         pool = self._pool(name)
@@ -136,7 +138,7 @@ class Functions:
         return InvocationResult(outcome.payload, outcome.failed, request_id, init_ms)
 
     def close(self) -> None:
-        """Ends all workers, also busy ones."""
+        """Ends all workers, including busy ones."""
         for act in (Worker.terminate, Worker.kill):
             workers = [worker for pool in self._pools.values() for worker in pool.close()]
             deadline = time.monotonic() + _END_SECONDS
@@ -154,7 +156,7 @@ class Functions:
 
 
 class _Pool:
-    """The workers of one function. The one used last is used first, so that the others expire."""
+    """The workers of one function. The last used one is used first, so that the others expire."""
 
     def __init__(
         self,
@@ -176,7 +178,9 @@ class _Pool:
         self._closed = False
 
     def acquire(self, ids: Sequence[str] = ()) -> Worker:
-        """A worker for one invocation, with the current code. Raises TooManyRequestsError."""
+        """Returns a worker for one invocation, with the current code. Raises
+        TooManyRequestsError.
+        """
         deadline = time.monotonic() + self._queue_seconds
         with self._freed:
             while True:
@@ -186,8 +190,8 @@ class _Pool:
                 self._forget_unfit(stamp)
                 if self._idle:
                     return self._idle.pop()[0]
-                # With more starts at once than cores, each would miss its time limit. Another
-                # worker may become free before that.
+                # If more workers started at once than there are cores, each would miss its time
+                # limit. A running worker may become free before that.
                 if (
                     self._starting < _STARTS_AT_ONCE
                     and len(self._workers) + self._starting < self._max_workers
@@ -210,7 +214,7 @@ class _Pool:
         return worker
 
     def release(self, worker: Worker) -> None:
-        """Takes a worker back, for another invocation if it still runs."""
+        """Takes a worker back. If it still runs, it can have another invocation."""
         with self._freed:
             now = time.monotonic()
             if worker.alive and not self._closed:
@@ -221,7 +225,7 @@ class _Pool:
             self._freed.notify()
 
     def close(self) -> list[Worker]:
-        """Lets no further invocation start. Returns the pool's workers."""
+        """Prevents further invocations. Returns the pool's workers."""
         with self._freed:
             self._closed = True
             self._freed.notify_all()

@@ -1,7 +1,8 @@
-"""Keeps the log of a running stack in a file, so that an id finds its lines later.
+"""Stores the log of a running stack in a file, so that lines can be found by an id later.
 
-The file is `log.jsonl` in the stack's data directory, readable by its owner alone: log lines have
-ids of users. When the file is large, it becomes `log.1.jsonl`, and the one before is deleted.
+The file is `log.jsonl` in the stack's data directory. Only its owner can read it, because log lines
+have ids of users. When the file is large, it becomes `log.1.jsonl`, and the earlier `log.1.jsonl`
+is deleted.
 """
 
 import json
@@ -20,9 +21,9 @@ _LARGE_BYTES = 10 * 1024 * 1024
 
 @dataclass(frozen=True)
 class Entry:
-    """What a function wrote at once, or a line of the gateway.
+    """Text that a function wrote at once, or a line of the gateway.
 
-    `ids` are the ids of the invocation: Lambda's, and the one in the answer of a request.
+    `ids` are the ids of the invocation: Lambda's id, and the id in the answer of a request.
     """
 
     at: str
@@ -31,7 +32,7 @@ class Entry:
     text: str
 
     def is_about(self, text: str) -> bool:
-        """Whether the entry has this id, or names it."""
+        """Returns whether the entry has this id, or contains this text."""
         return text in self.ids or text in self.text
 
 
@@ -59,7 +60,7 @@ class Journal:
                 self._file = self._open()
 
     def close(self) -> None:
-        """Ends the writing. Functions that are being ended may still print."""
+        """Stops writing. Functions that are being ended may still print."""
         with self._lock:
             if self._file:
                 self._file.close()
@@ -72,20 +73,20 @@ class Journal:
 
 
 def entries(directory: Path) -> Iterator[Entry]:
-    """All entries that are kept in a stack's data directory, oldest first."""
+    """Yields all entries in a stack's data directory, oldest first."""
     for name in (_BEFORE, _NAME):
         with suppress(FileNotFoundError), (directory / name).open(encoding="utf-8") as file:
             for line in file:
-                with suppress(ValueError, KeyError):  # the last line of a stack that was killed
+                with suppress(ValueError, KeyError):  # a killed stack may have written half a line
                     found = json.loads(line)
                     yield Entry(found["at"], found["function"], tuple(found["ids"]), found["text"])
 
 
 def about(directory: Path, text: str) -> list[Entry]:
-    """The entries about an id, oldest first.
+    """Returns the entries about an id, oldest first.
 
-    The id is that of an answer or an invocation. Then the entries are all of that invocation's. Any
-    other text, such as the id of a user or a webhook, finds the entries that name it.
+    For the id of an answer or an invocation, these are all entries of that invocation. For any
+    other text, such as the id of a user or a webhook, these are the entries that contain it.
     """
     found = list(entries(directory))
     ids = {each for entry in found if text in entry.ids for each in entry.ids} | {text}

@@ -28,13 +28,13 @@ class Report:
 
     @property
     def billed_ms(self) -> int:
-        """The milliseconds that Lambda would bill: whole ones, with the initialisation."""
+        """The milliseconds that Lambda would bill: whole ones, including the initialisation."""
         return math.ceil(self.duration_ms + (self.init_ms or 0))
 
 
 @dataclass(frozen=True)
 class Access:
-    """One request and its answer. `function` is None where the gateway answered itself."""
+    """One request and its answer. `function` is None if the gateway itself answered."""
 
     method: str
     path: str
@@ -50,7 +50,8 @@ class Access:
         return f"{self.method} {self.path} {self.status} in {time}  id={self.request_id}"
 
 
-# Fields of a structured line that are left out: they are shown elsewhere, or are of no use here.
+# Fields of a structured line that are left out, because they are shown elsewhere or have no use
+# here.
 _LEFT_OUT = {
     *("level", "message", "timestamp", "location", "service", "logger", "xray_trace_id"),
     *("requestId", "request_id", "exception", "exception_name", "stack_trace", "stackTrace"),
@@ -60,10 +61,10 @@ _TROUBLE = {"WARNING", "ERROR", "CRITICAL"}
 
 
 def readable(line: str, *, routine: bool = False) -> str | None:
-    """A JSON log line in a readable form; None for metrics.
+    """Returns a JSON log line in a readable form; None for metrics.
 
-    With `routine`, also None for a line without trouble. A line that is not a structured log line
-    is returned as it is.
+    With `routine`, also returns None for a line below a warning. A line that is not a structured
+    log line is returned unchanged.
     """
     try:
         entry = json.loads(line) if line.startswith("{") else None
@@ -91,8 +92,8 @@ def _brief(value: object) -> str:
 class Log:
     """Prints lines with their function's name in front. Many threads may write at once.
 
-    Structured lines are made readable and metrics are left out, unless `raw` is set. Each line is
-    also written into the `journal`, if there is one, with the ids of its invocation.
+    Structured lines become readable and metrics are left out, unless `raw` is set. If there is a
+    `journal`, each line is also written there, with the ids of its invocation.
     """
 
     def __init__(
@@ -107,7 +108,9 @@ class Log:
     def output(
         self, function: str, text: str, *, routine: bool = False, ids: Sequence[str] = ()
     ) -> None:
-        """Prints lines that a function wrote; of a `routine` run only warnings and errors."""
+        """Prints lines that a function wrote. Of a `routine` run, prints only warnings and
+        errors.
+        """
         lines = text.rstrip("\n").split("\n")
         if self.journal and (kept := [line for line in lines if readable(line) is not None]):
             self.journal.write(function, "\n".join(kept), ids)
@@ -117,7 +120,7 @@ class Log:
             self._write(function, "\n".join(lines).split("\n"))
 
     def access(self, access: Access) -> None:
-        """Prints the line of a request; in red if its answer is an error of ours."""
+        """Prints the line of a request, in red if its answer is a server error."""
         function = access.function or "gateway"
         if self.journal:
             self.journal.write(function, str(access), [access.request_id])
@@ -126,8 +129,8 @@ class Log:
     def report(self, spec: FunctionSpec, report: Report, ids: Sequence[str] = ()) -> None:
         """Prints Lambda's summary of an invocation.
 
-        Of one that has its own line as a request (`ids` has the request's id) only the reason of a
-        failure, unless the log is `raw`.
+        If the invocation answers a request, the request has a line of its own (`ids` has the
+        request's id). Then only the reason of a failure is printed, unless the log is `raw`.
         """
         if self.journal and report.error:
             self.journal.write(spec.name, report.error, ids)

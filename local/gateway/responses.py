@@ -9,7 +9,7 @@ from werkzeug.wrappers import Request, Response
 
 from local.gateway.template import Cors
 
-# The server sets these itself, from the body that it sends.
+# The server sets these headers itself, from the body that it sends.
 _OWN_HEADERS = {"content-length", "connection", "transfer-encoding", "date"}
 
 
@@ -18,7 +18,7 @@ class MalformedResponseError(Exception):
 
 
 def problem(status: int, message: str) -> Response:
-    """An answer that comes from API Gateway and not from a function."""
+    """Returns an answer of API Gateway itself, and not of a function."""
     return Response(json.dumps({"message": message}), status, mimetype="application/json")
 
 
@@ -39,10 +39,10 @@ def too_large() -> Response:
 
 
 def from_function(payload: bytes) -> Response:
-    """The response for an answer in payload format 2.0.
+    """Returns the response for an answer in payload format 2.0.
 
     The answer is an object with `statusCode`, or any other JSON, which becomes the body. Raises
-    MalformedResponseError where API Gateway would answer 500.
+    MalformedResponseError if API Gateway would answer 500.
     """
     try:
         answer = json.loads(payload)
@@ -102,7 +102,7 @@ def _header_text(value: object) -> str:
 
 
 def is_preflight(request: Request) -> bool:
-    """Whether a browser asks if it may send its real request (CORS)."""
+    """Returns whether the request is a browser's question before the real request (CORS)."""
     return (
         request.method == "OPTIONS"
         and "Origin" in request.headers
@@ -111,7 +111,7 @@ def is_preflight(request: Request) -> bool:
 
 
 def preflight(request: Request, cors: Cors) -> Response:
-    """API Gateway's own answer to a preflight. No function is invoked."""
+    """Returns API Gateway's own answer to a preflight. No function is invoked."""
     response = Response(status=204)
     response.headers.remove("Content-Type")
     if origin := _allowed_origin(request, cors):
@@ -125,7 +125,7 @@ def preflight(request: Request, cors: Cors) -> Response:
 
 
 def apply_cors(request: Request, response: Response, cors: Cors) -> None:
-    """Replaces the function's CORS headers by those of the API's settings."""
+    """Replaces the function's CORS headers by those from the API's settings."""
     for name in [n for n, _ in response.headers if n.lower().startswith("access-control-")]:
         del response.headers[name]
     if origin := _allowed_origin(request, cors):

@@ -18,10 +18,10 @@ class Match:
 
 
 class Router:
-    """Chooses a route as API Gateway does.
+    """Chooses a route like API Gateway.
 
-    The most specific route comes first, then a greedy one, then `$default`. Paths and methods match
-    exactly: `/plans/` is not `/plans`, and HEAD is not GET.
+    The most specific route comes first, then a greedy one, then `$default`. Paths and methods must
+    be equal: `/plans/` is not `/plans`, and HEAD is not GET.
     """
 
     def __init__(self, routes: Iterable[Route]) -> None:
@@ -36,7 +36,7 @@ class Router:
         self._candidates = [(pattern, route) for _, pattern, route in candidates]
 
     def match(self, method: str, path: str) -> Match | None:
-        """The route for this request, or None where API Gateway answers 404."""
+        """Returns the route for this request, or None if API Gateway answers 404."""
         for pattern, route in self._candidates:
             if route.method in {method, ANY} and (found := pattern.fullmatch(path)):
                 names = [name for name, _ in _VARIABLE.findall(route.path)]
@@ -53,6 +53,6 @@ def _pattern(path: str) -> re.Pattern[str]:
 
 
 def _specificity(route: Route) -> tuple[bool, list[bool], bool]:
-    """The sort key of a route: literal segments before variables, a named method before ANY."""
+    """Returns a route's sort key: literal segments before variables, a named method before ANY."""
     segments = [bool(_VARIABLE.search(segment)) for segment in route.path.split("/")]
     return "+}" in route.path, segments, route.method == ANY

@@ -1,8 +1,8 @@
 """Serves the Lambda Runtime API (2018-06-01), on one port per worker.
 
-A worker knows nothing but its port, from AWS_LAMBDA_RUNTIME_API. So the gateway recognises the
-worker by the port. In a `Session` worker and gateway meet: the worker asks for its next invocation
-over HTTP, and the gateway submits one and waits for the outcome.
+A worker only knows its port, from AWS_LAMBDA_RUNTIME_API, so the gateway recognises the worker by
+the port. A `Session` connects worker and gateway: the worker asks for its next invocation over
+HTTP, and the gateway submits one and waits for the outcome.
 """
 
 import json
@@ -36,14 +36,16 @@ class Outcome:
 
     payload: bytes
     failed: bool = False
-    # Whether the worker cannot be used again.
+    # True: the worker cannot be used again.
     fatal: bool = False
-    # The reason of a failure that Lambda reports. A function logs its own failures itself.
+    # The reason of a failure that Lambda reports. Functions log their own failures themselves.
     reason: str | None = None
 
 
 def failure(error_type: str, message: str) -> Outcome:
-    """The outcome of a failure that Lambda reports: time-out, exit, size. It ends the worker."""
+    """Returns the outcome of a failure that Lambda reports: time-out, exit, size. It ends the
+    worker.
+    """
     document = {"errorType": error_type, "errorMessage": message}
     reason = f"{error_type}: {message}"
     return Outcome(json.dumps(document).encode(), failed=True, fatal=True, reason=reason)
@@ -63,14 +65,16 @@ class Session:
         self.on_close: Callable[[], None] | None = None
 
     def submit(self, invocation: Invocation) -> None:
-        """Gives the worker its next invocation. The worker must have no other."""
+        """Gives the worker its next invocation. The worker must not have another one."""
         with self._changed:
             self._waiting = self._current = invocation
             self._outcome = None
             self._changed.notify_all()
 
     def wait_ready(self, timeout: float) -> Outcome | None:
-        """None once the worker asks for work; a failure where it did not start in `timeout` s."""
+        """Returns None once the worker asks for work; a failure if it does not within `timeout`
+        seconds.
+        """
         with self._changed:
             self._changed.wait_for(lambda: self._ready or self._closed, timeout)
             if self._ready:
@@ -82,7 +86,9 @@ class Session:
             )
 
     def wait_outcome(self, timeout: float) -> Outcome:
-        """The outcome of the last submitted invocation; a failure after a time-out or an exit."""
+        """Returns the outcome of the last submitted invocation; a failure after a time-out or
+        an exit.
+        """
         with self._changed:
             self._changed.wait_for(lambda: self._outcome or self._closed, timeout)
             invocation, outcome = self._current, self._outcome
@@ -101,7 +107,7 @@ class Session:
         )
 
     def close(self) -> None:
-        """Ends the session, because the worker has ended or has to. All waiting calls return."""
+        """Ends the session, because the worker has ended or must end. All waiting calls return."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -119,7 +125,7 @@ class Session:
             return None if self._closed else invocation
 
     def answer(self, request_id: str, outcome: Outcome) -> bool:
-        """Takes the worker's answer. Returns False where nobody waits for it any more."""
+        """Takes the worker's answer. Returns False if nobody waits for it any more."""
         with self._changed:
             if self._current is None or self._current.request_id != request_id:
                 return False
@@ -166,7 +172,9 @@ class RuntimeApi:
         self._selector.close()
 
     def _do(self, action: Callable[[], object]) -> None:
-        """Has the accepting thread do the action: only that thread may change its selector."""
+        """Makes the accepting thread call the action, because only that thread may change its
+        selector.
+        """
         with self._lock:
             if self._closed:
                 return
@@ -264,9 +272,10 @@ class _Connection(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         for name, value in (headers or {}).items():
             self.send_header(name, value)
-        # Headers and body in one write: a second write would cost another packet and wake-up.
+        # Headers and body in one write, because a second write would cost another packet and
+        # wake-up.
         self._headers_buffer.append(b"\r\n" + body)  # type: ignore[attr-defined]
         self.flush_headers()
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-        """Logs nothing: the gateway logs invocations, but not its own protocol."""
+        """Logs nothing, because the gateway logs invocations, but not its own protocol."""

@@ -11,16 +11,17 @@ from local.gateway.sidecar import Clock
 from local.gateway.template import Schedule, Template, rate_seconds
 
 _MINUTE = 60
-# How often a schedule looks whether the clock was moved. One that fires sooner need not look.
+# How often a schedule checks whether the clock was moved. A schedule that fires sooner need not
+# check.
 _LOOK_SECONDS = 5.0
 
 
 class Scheduler:
     """Runs each schedule in its own thread, so that no schedule overlaps itself.
 
-    `seconds_per_minute` says how many seconds a minute of the schedules takes. With 2,
-    `rate(1 minute)` fires every two seconds and `rate(1 hour)` every two minutes. Where `clock`,
-    the time of the functions, was moved by as much as a schedule waits, it fires as well.
+    `seconds_per_minute` is how many seconds a minute of the schedules takes. With 2, `rate(1
+    minute)` fires every two seconds and `rate(1 hour)` every two minutes. A schedule also fires if
+    `clock`, the time of the functions, was moved ahead by the schedule's interval.
     """
 
     def __init__(
@@ -45,7 +46,7 @@ class Scheduler:
             thread.start()
 
     def stop(self) -> None:
-        """Lets no schedule fire any more. Does not wait for running invocations."""
+        """Stops all schedules. Does not wait for running invocations."""
         self._stopping.set()
 
     def _run(self, schedule: Schedule) -> None:
@@ -58,7 +59,10 @@ class Scheduler:
                 continue  # the function is busy, or the gateway is stopping
 
     def _wait(self, pause: float, moved: timedelta) -> bool:
-        """Waits so long, or until the clock was moved so far. False where nothing fires again."""
+        """Waits for `pause` seconds, or until the clock was moved by `moved`.
+
+        Returns False once `stop` was called.
+        """
         end, before = time.monotonic() + pause, self._ahead()
         while (left := end - time.monotonic()) > 0:
             if self._stopping.wait(min(left, _LOOK_SECONDS)):
@@ -68,7 +72,7 @@ class Scheduler:
         return not self._stopping.is_set()
 
     def _ahead(self) -> timedelta:
-        """How far the functions' clock is ahead of this machine's."""
+        """Returns how far the functions' clock is ahead of this machine's."""
         if self._clock is None:
             return timedelta()
         return datetime.fromisoformat(self._clock()) - datetime.now(UTC)

@@ -67,13 +67,13 @@ if TYPE_CHECKING:
 
 MAX_REQUEST_BYTES = 10 * 1024 * 1024
 _INTEGRATION_SECONDS = 30
-# Threads only wait for workers, so there may be many more of them than cores.
+# These threads only wait for workers, so there may be many more threads than cores.
 _THREADS = 64
 
 
 @dataclass(slots=True)
 class _Asked:
-    """A request on its way, with its id, and who answered it once that is known."""
+    """A request that is being answered, with its id and, once known, the function that answers."""
 
     request: Request
     id: str
@@ -130,7 +130,7 @@ class _FrontDoor:
         raise NotImplementedError
 
     def _invoke(self, asked: "_Asked", function: str, event: Event) -> InvocationResult:
-        """Invokes the function. Raises FutureTimeoutError where API Gateway would stop waiting."""
+        """Invokes the function. Raises FutureTimeoutError if API Gateway would stop waiting."""
         asked.function = function
         trace = event["headers"].get("x-amzn-trace-id")
         invoke = partial(self._functions.invoke, function, event, trace=trace, asked_by=asked.id)
@@ -138,13 +138,13 @@ class _FrontDoor:
         if limit < _INTEGRATION_SECONDS or self._functions.is_debugged(function):
             result = invoke()
         else:
-            # Only the caller stops waiting. The function continues, as it does in AWS.
+            # Only the caller stops waiting. The function continues, as in AWS.
             result = self._patient.submit(invoke).result(_INTEGRATION_SECONDS)
         asked.init_ms = result.init_ms
         return result
 
     def _render(self, function: str, result: InvocationResult) -> Response | None:
-        """The response; None where the function failed or its answer is malformed."""
+        """Returns the response; None if the function failed or its answer is malformed."""
         if result.failed:
             return None
         try:
@@ -210,12 +210,12 @@ class _FunctionUrlDoor(_FrontDoor):
             return problem(429, "Rate Exceeded.")
         except FutureTimeoutError:
             return problem(504, "Gateway Timeout")
-        # A function URL answers 502 where an HTTP API answers 500, and in plain text.
+        # If an HTTP API would answer 500, a function URL answers 502, in plain text.
         return self._render(self._function, result) or Response("Internal Server Error", 502)
 
 
 def listen(port: int = 0) -> socket.socket:
-    """A listening socket on loopback. Raises OSError where the port is taken."""
+    """Returns a listening socket on loopback. Raises OSError if the port is taken."""
     return socket.create_server((LOOPBACK, port), backlog=1024)
 
 
@@ -311,7 +311,7 @@ class Gateway:
         return f"{self.url}/_url/{function}/"
 
     def invoke(self, function: str, event: Any) -> InvocationResult:
-        """Invokes a function directly, as Lambda's Invoke does."""
+        """Invokes a function directly, like Lambda's Invoke."""
         return self._functions.invoke(function, event)
 
     def start(self) -> None:
@@ -325,8 +325,8 @@ class Gateway:
     def close(self) -> None:
         """Stops accepting requests and ends all workers. Nothing is left running."""
         if self._thread.is_alive():
-            # Only the thread that waits on the sockets may close them, so the trigger wakes it.
-            # Where something else woke it first, it has closed the trigger already (OSError).
+            # Only the thread that waits on the sockets may close them, so the trigger wakes that
+            # thread. If something else woke it first, it has already closed the trigger (OSError).
             with suppress(OSError):
                 self._server.trigger.pull_trigger(
                     lambda: close_all(self._server._map)  # noqa: SLF001
@@ -359,7 +359,7 @@ class Gateway:
             sockets=[self._listener],
             threads=_THREADS,
             connection_limit=1000,
-            # Above our own limit, so that a body that is too large gets API Gateway's answer.
+            # Larger than our own limit, so that a body that is too large gets API Gateway's answer.
             max_request_body_size=8 * MAX_REQUEST_BYTES,
             asyncore_use_poll=True,
             ident=None,
@@ -370,7 +370,7 @@ class Gateway:
 def _application(
     template: Template, functions: Functions, log: Log, own: "Mapping[str, WSGIApplication]"
 ) -> "WSGIApplication":
-    """The HTTP API, the functions' URLs, and pages of the gateway's own."""
+    """Returns the HTTP API, the functions' URLs, and the gateway's own pages."""
     root = _HttpApiDoor(template.api, functions, log) if template.api else not_found()
     urls = {f"/_url/{url.function}": _FunctionUrlDoor(url, functions, log) for url in template.urls}
     return DispatcherMiddleware(root, {**urls, **own})

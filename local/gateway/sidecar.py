@@ -39,7 +39,7 @@ Clock = Callable[[], str]
 
 
 class Sidecar(ThreadingHTTPServer):
-    """The server. `functions` is set after the functions were created."""
+    """The server. `functions` is set once the functions exist."""
 
     daemon_threads = True
     request_queue_size = 128
@@ -119,7 +119,7 @@ class Sidecar(ThreadingHTTPServer):
 
     def _secret(self, wanted: str, stage: str) -> Answer:
         value = self._secrets.get(wanted)
-        if value is None or stage != "AWSCURRENT":  # no secret is ever being rotated here
+        if value is None or stage != "AWSCURRENT":  # no secret is rotated in a local stack
             return _secrets_error(
                 "ResourceNotFoundException", "Secrets Manager can't find the specified secret."
             )
@@ -152,7 +152,9 @@ class Sidecar(ThreadingHTTPServer):
 
 
 def _bare(name: str) -> str:
-    """The function's name. As in Lambda, it may be in an ARN and have a version or an alias."""
+    """Returns the function's name. It may be in an ARN and have a version or an alias, as in
+    Lambda.
+    """
     return name.split(":")[6 if name.startswith("arn:") else 0]
 
 
@@ -225,7 +227,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._reply(_json(404, {"message": "Not Found"}))
 
     def _from_a_browser(self) -> bool:
-        """Whether a browser sent the request. Only programs on this machine may use this server."""
+        """Returns whether a browser sent the request. Only programs on this machine may use
+        this server.
+        """
         host = urllib.parse.urlsplit(f"//{self.headers.get('Host', '')}").hostname
         return "Origin" in self.headers or host not in {LOOPBACK, "localhost"}
 

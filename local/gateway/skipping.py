@@ -1,6 +1,7 @@
-"""Skips a day or a month: `POST /_time`, for the bar that pages show on this machine only.
+"""Skips a day or a month: `POST /_time`, for the bar that pages show only on this machine.
 
-The functions only read the clock. The gateway moves it, so nothing of this is in a deployed stack.
+The functions only read the clock, and the gateway moves it. So a deployed stack contains nothing of
+this.
 """
 
 import calendar
@@ -15,7 +16,8 @@ from werkzeug.wrappers import Request, Response
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
-# Moves the stack's clock to what this makes of its time. Raises SkipError.
+# Moves the stack's clock to the time that the argument returns for its present time. Raises
+# SkipError.
 Skip = Callable[[Callable[[datetime], datetime]], None]
 
 _LARGEST = 10_000
@@ -43,7 +45,9 @@ _STEPS = {"day": a_day_later, "month": a_month_later}
 
 
 class TimeBar:
-    """The WSGI application at `/_time`. It takes a form with `by` and `back`, and redirects."""
+    """The WSGI application at `/_time`. It takes a form with `by` and `back`, and redirects to
+    `back`.
+    """
 
     def __init__(self, skip: Skip) -> None:
         self._skip = skip
@@ -67,15 +71,15 @@ class TimeBar:
             self._skip(step)
         except SkipError as error:
             return _plain(503, str(error))
-        # What a page sends is encoded already, or may be text of any language.
+        # The page's `back` may be encoded already, or may be text of any language.
         return Response("", 303, {"Location": quote(back, safe="/%?&=+,:;@!$'()*~[]")})
 
 
 def _refused(request: Request) -> Response | None:
-    """The answer to a request that does not come from a page of this stack; None for one that does.
+    """Returns the answer to a request that does not come from a page of this stack, else None.
 
-    A page of a foreign site could have its own name pointed at this machine, so only names of this
-    machine are answered.
+    Another site could give one of its names the address of this machine, so only requests to names
+    of this machine are answered.
     """
     if not _is_this_machine(request.host):
         return _plain(421, "Only names of this machine are answered.")
@@ -85,7 +89,7 @@ def _refused(request: Request) -> Response | None:
         refusal = _plain(405, "Time is skipped by the bar on the pages.")
         refusal.headers["Allow"] = "POST"
         return refusal
-    # Programs send none, browsers always do.
+    # Programs send no Origin, browsers always do.
     if request.headers.get("Origin", f"http://{request.host}") != f"http://{request.host}":
         return _plain(403, "The form is not on a page of this stack.")
     return None

@@ -6,7 +6,8 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-# Directories are read at most this often, and reading takes at most a twentieth of the time.
+# Directories are read at most once in this interval, and reading takes at most a twentieth of the
+# time.
 _SHORTEST_INTERVAL_SECONDS = 0.1
 _SHARE = 20
 
@@ -14,7 +15,7 @@ Stamp = tuple[int, ...]
 
 
 class CodeWatch:
-    """Makes stamps of directories. Two equal stamps mean that no file has changed in between."""
+    """Makes stamps of directories. If two stamps are equal, no file has changed between them."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

@@ -25,14 +25,16 @@ from local.gateway.watch import Stamp
 from local.reaper import Reaper
 
 # Lambda gives a start ten seconds, and then repeats it within the function's own time limit. Our
-# slowest functions get at least this much in total there, and on a busy laptop they need it.
+# slowest functions get at least this time there in total, and need it on a busy laptop.
 INIT_SECONDS = 40.0
 _OWN_CLIENT = Path(lambda_runtime.__file__).with_name("client.py")
 
 
 @dataclass(frozen=True)
 class Sidecars:
-    """What a worker's environment names: the ports of secrets and clock, a token, a home."""
+    """The parts of a worker's environment that the gateway provides: ports, a token, a home
+    directory.
+    """
 
     secrets_port: int
     session_token: str
@@ -41,15 +43,15 @@ class Sidecars:
 
 
 def has_awslambdaric() -> bool:
-    """Whether this interpreter has AWS's own runtime client."""
+    """Returns whether this interpreter has AWS's own runtime client."""
     return find_spec("awslambdaric") is not None
 
 
 class Launcher:
     """Starts workers. The gateway has one launcher.
 
-    `python` is the functions' interpreter, by default this one. With `own_client` the functions run
-    under our small client instead of awslambdaric. The function of `debugging` waits for a
+    `python` is the functions' interpreter, by default this one. With `own_client`, the functions
+    run under our small client instead of awslambdaric. The function of `debugging` waits for a
     debugger.
     """
 
@@ -78,13 +80,14 @@ class Launcher:
         return self._debugging is not None and self._debugging.function == function
 
     def init_seconds(self, function: str) -> float:
-        """How long a start of the function may take."""
+        """Returns how long a start of the function may take."""
         return PATIENT_SECONDS if self.is_debugged(function) else self._init_seconds
 
     def start(self, spec: FunctionSpec, stamp: Stamp, ids: Sequence[str] = ()) -> "Worker":
-        """A worker whose process was started. `Worker.initialise` waits until it is ready.
+        """Starts the process of a worker and returns the worker. `Worker.initialise` waits until it
+        is ready.
 
-        `ids` are those of the invocation that needs it.
+        `ids` are those of the invocation that needs the worker.
         """
         client = self._client
         if self._debugging and self.is_debugged(spec.name):
@@ -114,7 +117,9 @@ class Launcher:
 
 
 def worker_environment(spec: FunctionSpec, runtime_api: str, sidecars: Sidecars) -> dict[str, str]:
-    """The worker's environment: Lambda's variables and the template's. The shell's are left out."""
+    """Returns the worker's environment: Lambda's variables and the template's, without the
+    shell's.
+    """
     environment = dict(spec.environment)
     environment |= {
         "_HANDLER": spec.handler,
@@ -125,7 +130,7 @@ def worker_environment(spec: FunctionSpec, runtime_api: str, sidecars: Sidecars)
         "AWS_REGION": REGION,
         "AWS_DEFAULT_REGION": REGION,
         "AWS_EC2_METADATA_DISABLED": "true",
-        # awslambdaric polls in a thread only if it knows the runtime's name. Without the thread
+        # awslambdaric polls in a thread only if it knows the runtime's name. Without this thread,
         # SIGTERM does not end a waiting worker.
         "AWS_EXECUTION_ENV": f"AWS_Lambda_{spec.runtime}",
         "AWS_LAMBDA_FUNCTION_NAME": spec.name,
@@ -135,7 +140,7 @@ def worker_environment(spec: FunctionSpec, runtime_api: str, sidecars: Sidecars)
         "AWS_LAMBDA_LOG_GROUP_NAME": f"/aws/lambda/{spec.name}",
         "AWS_LAMBDA_LOG_STREAM_NAME": "local",
         "AWS_LAMBDA_RUNTIME_API": runtime_api,
-        # With this, libraries do not expect an X-Ray daemon.
+        # This variable tells libraries that there is no X-Ray daemon.
         "AWS_SAM_LOCAL": "true",
         "AWS_XRAY_CONTEXT_MISSING": "LOG_ERROR",
         "HOME": str(sidecars.home),
@@ -150,9 +155,9 @@ def worker_environment(spec: FunctionSpec, runtime_api: str, sidecars: Sidecars)
         "EVENTS_ENDPOINT_URL": f"http://{LOOPBACK}:{sidecars.secrets_port}",
         # AWS's SDKs read this one themselves.
         "AWS_ENDPOINT_URL_LAMBDA": f"http://{LOOPBACK}:{sidecars.secrets_port}",
-        # Endpoints of products may be on this machine, and are not encrypted then.
+        # Endpoints of products may be on this machine, and then need no encryption.
         "EVENT_RECEIVERS_ON_LOOPBACK": "true",
-        # For a debugger, which would warn that Python's own modules have no files.
+        # Keeps the debugger from warning that Python's own modules have no files.
         "PYDEVD_DISABLE_FILE_VALIDATION": "1",
     }
     if spec.logging.get("LogFormat") == "JSON":
@@ -201,7 +206,7 @@ class Worker:
         return not self.fatal and self._process.poll() is None
 
     def initialise(self) -> None:
-        """Waits until the worker is ready. `init_failure` is set where the start failed."""
+        """Waits until the worker is ready. If the start failed, sets `init_failure`."""
         self.init_failure = self._session.wait_ready(self._launcher.init_seconds(self.spec.name))
         self.init_ms = (time.monotonic() - self._started) * 1000
         if self.init_failure:
@@ -217,7 +222,7 @@ class Worker:
     ) -> Outcome:
         """Runs the handler once, for at most the function's time limit.
 
-        `ids` are Lambda's id of the invocation, and the id of the request if it answers one.
+        `ids` are Lambda's id of the invocation and, if it answers a request, the request's id.
         """
         debugged = self._launcher.is_debugged(self.spec.name)
         limit = PATIENT_SECONDS if debugged else self.spec.timeout_seconds
@@ -239,7 +244,7 @@ class Worker:
         return outcome
 
     def terminate(self) -> None:
-        """Asks the process to end. The caller uses `kill` where it does not."""
+        """Asks the process to end. If it does not, the caller uses `kill`."""
         self._session.close()
         with contextlib.suppress(ProcessLookupError):
             self._process.terminate()
@@ -250,7 +255,7 @@ class Worker:
             self._process.kill()
 
     def wait(self, timeout: float) -> bool:
-        """Whether the process has ended within this many seconds."""
+        """Returns whether the process has ended within `timeout` seconds."""
         try:
             self._process.wait(max(timeout, 0))
         except subprocess.TimeoutExpired:
@@ -273,7 +278,9 @@ class Worker:
 
 
 class _Output:
-    """Relays a worker's output, so that it comes before the REPORT line of its invocation."""
+    """Passes a worker's output on, so that it is printed before the REPORT line of its
+    invocation.
+    """
 
     def __init__(
         self, process: subprocess.Popen[bytes], name: str, log: Log, ids: Sequence[str]
@@ -310,7 +317,9 @@ class _Output:
             return False
 
     def close(self) -> None:
-        """Prints the rest after the process has ended. Output of its children is not waited for."""
+        """Prints the remaining output after the process has ended. Does not wait for output of
+        its children.
+        """
         self.pump()
 
     def _flush(self, complete: bytes) -> None:
@@ -330,7 +339,9 @@ class _Output:
 
 
 def _peak_memory_mb(pid: int) -> int | None:
-    """The process's highest memory use (VmHWM) in MB; None where the system has no figure."""
+    """Returns the process's highest memory use (VmHWM) in MB; None if the system does not
+    report it.
+    """
     try:
         descriptor = os.open(f"/proc/{pid}/status", os.O_RDONLY)
     except OSError:

@@ -23,7 +23,7 @@ Handler = Callable[[Any, "Context"], Any]
 
 
 class Context:
-    """The second argument of a handler, as Lambda documents it."""
+    """The second argument of a handler, as Lambda's documentation describes it."""
 
     def __init__(self, headers: http.client.HTTPMessage) -> None:
         self.aws_request_id = headers["Lambda-Runtime-Aws-Request-Id"]
@@ -81,7 +81,7 @@ class RuntimeApi:
 
 
 def describe(error: BaseException, request_id: str | None) -> dict[str, Any]:
-    """The error document that Lambda answers to the caller of a function that raised."""
+    """Returns the error document with which Lambda answers the caller of a function that raised."""
     document: dict[str, Any] = {
         "errorMessage": str(error),
         "errorType": type(error).__name__,
@@ -91,14 +91,14 @@ def describe(error: BaseException, request_id: str | None) -> dict[str, Any]:
 
 
 def load(handler: str) -> Handler:
-    """The function named `module.function` (or `package/module.function`)."""
+    """Returns the function named `module.function` (or `package/module.function`)."""
     module, _, name = handler.rpartition(".")
     found: Handler = getattr(importlib.import_module(module.replace("/", ".")), name)
     return found
 
 
 def serialise(answer: object) -> str:
-    """The answer as Lambda writes it in JSON: decimals as numbers, non-ASCII unescaped."""
+    """Returns the answer in Lambda's JSON: decimals as numbers, non-ASCII characters unescaped."""
     return json.dumps(answer, ensure_ascii=False, default=_number)
 
 
@@ -129,13 +129,13 @@ def run(handler_name: str, api: RuntimeApi) -> NoReturn:
 
 
 if __name__ == "__main__":
-    # Running a file puts the file's directory first on the path. The real client is run with -m,
-    # which puts the working directory there, and that is the function's code.
+    # If Python runs a file, the file's directory comes first on the path. The real client is run
+    # with -m, so the working directory comes first, which contains the function's code.
     sys.path[0] = str(os.getcwd())  # noqa: PTH109 - pathlib costs a cold start milliseconds
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     try:
         run(sys.argv[1], RuntimeApi(os.environ["AWS_LAMBDA_RUNTIME_API"]))
     except (KeyboardInterrupt, ConnectionError, http.client.HTTPException):
-        # The gateway has ended, so nobody reads an error report.
+        # The gateway has ended, so nobody would read an error report.
         sys.exit(1)
