@@ -153,7 +153,7 @@ def _read(asked: Any) -> Mail:
 
 
 def is_this_machine(authority: str) -> bool:
-    """Whether a `Host` header names this machine."""
+    """Returns whether a `Host` header names this machine."""
     try:
         host = urllib.parse.urlsplit(f"//{authority}").hostname or ""
     except ValueError:
@@ -222,7 +222,7 @@ def _mail_page(mail: Mail) -> str:
 
 
 def _linked(text: str) -> str:
-    """The text as HTML, with links."""
+    """Returns the text as HTML, with links."""
     parts, at = [], 0
     for found in _LINK.finditer(text):
         link = escape(found[0])
@@ -241,7 +241,7 @@ class _Quiet(WSGIRequestHandler):
 
 
 def _application(mailbox: Mailbox) -> Any:
-    """SES's protocol and the pages, for the mailbox that runs alone."""
+    """Returns an application with SES's protocol and the pages, for the mailbox that runs alone."""
 
     def serve(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         if environ["PATH_INFO"] != SEND_EMAIL:
@@ -249,7 +249,7 @@ def _application(mailbox: Mailbox) -> Any:
                 shift_path_info(environ)
             return mailbox.pages(environ, start_response)
         length = int(str(environ.get("CONTENT_LENGTH") or 0))
-        # No browser sends mails: a page of a foreign site must not fill the mailbox.
+        # Browsers send no mails, so a page of another site must not be able to fill the mailbox.
         is_program = environ["REQUEST_METHOD"] == "POST" and "HTTP_ORIGIN" not in environ
         status, answer = 403, {"message": "Forbidden"}
         if is_program and length <= _LARGEST:

@@ -19,11 +19,11 @@ _CHARTS = ("Errors", "Throttles", "Duration", "ConcurrentExecutions")
 
 
 class NewFunctionError(Exception):
-    """The function cannot be written. Nothing was."""
+    """The function cannot be written. No file was changed."""
 
 
 def write(root: Path, name: str, feature: str) -> list[Path]:
-    """Writes the function into the project at `root`; returns the files.
+    """Writes the function into the project at `root`. Returns the files.
 
     Raises NewFunctionError.
     """
@@ -64,14 +64,18 @@ def _text(name: str) -> str:
 
 
 def _filling(words: dict[str, str]) -> Callable[[str], str]:
-    """A function that puts the words into a text, and the class also before the rest of a name."""
+    """Returns a function that puts the words into a text. CLASS is also replaced at the start
+    of a name.
+    """
     whole = "|".join(word for word in words if word != "CLASS")
     pattern = re.compile(rf"\b(?:{whole})\b|\bCLASS(?=[A-Z:])")
     return lambda text: pattern.sub(lambda match: words[match[0]], text)
 
 
 def _changed(template: str, own: str, fill: Callable[[str], str]) -> str:
-    """The template with the function. It has alarms of its own: an alarm takes ten metrics."""
+    """Returns the template with the function and its own alarms, because an alarm has ten
+    metrics at most.
+    """
     template = _before(template, "  DeliverUsageLogs:\n", fill(_text("resources.yaml.txt")))
     template = _before(template, "  UnsentMailAlarm:\n", fill(_text("alarms.yaml.txt")))
     template = _before(template, "NewVersionCrashesAlarm]\n", f"{own}CrashesAlarm, !Ref ")
@@ -93,14 +97,16 @@ def _in_the_architecture(root: Path, fill: Callable[[str], str]) -> str:
 
 
 def _in_the_numbers(root: Path, fill: Callable[[str], str]) -> str:
-    """docs/aws.md with the function's memory and time, which are those of the other functions."""
+    """Returns docs/aws.md with the function's memory and time, which are those of other
+    functions.
+    """
     page = (root / "docs/aws.md").read_text(encoding="utf-8")
     row = "| NAME | 512 | 20 | what functions that answer HTTP have |\n"
     return _before(page, "| webhook | 512 | 9 |", fill(row))
 
 
 def _like(template: str, resource: str, key: str) -> str:
-    """What another resource has in a key."""
+    """Returns the value of a key of another resource."""
     found = re.search(rf"^  {resource}:\n(?:    .*\n)*?      {key}: (.*)\n", template, re.MULTILINE)
     if found is None:
         raise NewFunctionError(f"template.yaml has no {resource} with {key}.")

@@ -1,7 +1,7 @@
 """An operator's commands for the running local stack: show a user, redrive, sweep.
 
-The same invocations work in AWS (docs/operations.md). This module finds the stack that runs here,
-and invokes `reconcile`, or `send_mail` for what concerns addresses.
+The same invocations work in AWS (docs/operations.md). This module finds the stack that runs on this
+machine, and invokes `reconcile`, or `send_mail` for commands about addresses.
 """
 
 import json
@@ -19,11 +19,11 @@ _SECONDS = 60
 
 
 class OperateError(Exception):
-    """No stack runs here, or it refused the command."""
+    """No stack runs on this machine, or it refused the command."""
 
 
 def ask(data_dir: Path, command: Mapping[str, Any]) -> dict[str, Any]:
-    """The answer to a command. `data_dir` is the running stack's directory.
+    """Returns the answer to a command. `data_dir` is the running stack's directory.
 
     Raises OperateError.
     """

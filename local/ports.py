@@ -15,14 +15,14 @@ class PortTakenError(Exception):
 class Port:
     """A requested port. Zero is any free port.
 
-    Where the port was not chosen explicitly, one of the next 49 ports may be used instead.
+    If the port was not chosen explicitly, one of the next 49 ports may be used instead.
     """
 
     number: int = 0
     explicit: bool = True
 
     def listen(self) -> socket.socket:
-        """A socket that listens on the port. Raises PortTakenError."""
+        """Returns a socket that listens on the port. Raises PortTakenError."""
         for number in range(self.number, self.number + (1 if self.explicit else _TRIES)):
             try:
                 return socket.create_server((HOST, number), backlog=1024)
@@ -32,7 +32,7 @@ class Port:
 
 
 def free_port(wish: Port) -> int:
-    """A port for a program that opens its socket itself. Raises PortTakenError."""
+    """Returns a port for a program that opens its socket itself. Raises PortTakenError."""
     with wish.listen() as found:
         number: int = found.getsockname()[1]
         return number

@@ -1,8 +1,9 @@
 """Ends child processes when this process ends, even by SIGKILL.
 
 A small program leads a process group and watches its parent. When the parent is gone, the program
-kills the whole group with itself. Children join the group with `Popen(process_group=reaper.group)`.
-Ctrl-C does not reach the group, so the parent decides how its children end.
+kills the whole group, including itself. Children join the group with
+`Popen(process_group=reaper.group)`. Ctrl-C does not reach the group, so the parent decides how its
+children end.
 """
 
 import contextlib
@@ -10,8 +11,8 @@ import os
 import subprocess
 import sys
 
-# The program polls. It cannot wait for the end of a pipe instead, because a pipe stays open while
-# any process that inherited it lives, and such processes are what has to be ended.
+# The program polls. It cannot wait for the end of a pipe, because a pipe remains open while any
+# process that inherited it lives, and those are the processes that have to be ended.
 _PROGRAM = """
 import os, signal, sys, time
 parent = int(sys.argv[1])
@@ -23,7 +24,7 @@ os.killpg(0, signal.SIGKILL)
 
 
 class Reaper:
-    """The group's leader. `close` ends the leader only; the caller ends the other members."""
+    """The group's leader. `close` ends only the leader; the caller ends the other members."""
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(

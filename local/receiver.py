@@ -19,14 +19,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, Self
 
-_TOLERANCE = 300  # seconds that a request may be old or ahead
+_TOLERANCE = 300  # how many seconds a request's time may differ from ours
 _LARGEST = 1024 * 1024
 
 
 def is_signed(body: bytes, headers: Mapping[str, str], secret: str, now: float) -> bool:
-    """Whether the request was signed with the secret (`whsec_...`), just now. `now`: in seconds.
+    """Returns whether the request was signed with the secret (`whsec_...`), just now.
 
-    The names in `headers` are in lower case.
+    `now` is in seconds. The names in `headers` are in lower case.
     """
     message, moment = headers.get("webhook-id", ""), headers.get("webhook-timestamp", "")
     if not message or not moment.isdecimal() or abs(now - int(moment)) > _TOLERANCE:
@@ -39,7 +39,7 @@ def is_signed(body: bytes, headers: Mapping[str, str], secret: str, now: float) 
 
 
 class Receiver:
-    """The endpoint. An event whose signature is wrong is answered 400 and not kept."""
+    """The endpoint. An event with a wrong signature is answered with 400 and not stored."""
 
     def __init__(self) -> None:
         self.secret = ""
@@ -56,11 +56,11 @@ class Receiver:
         return f"http://127.0.0.1:{self._server.server_port}/hooks/billing"
 
     def events(self) -> list[dict[str, Any]]:
-        """The events so far, each once, in the order in which they came."""
+        """Returns the events so far, each once, in the order in which they arrived."""
         return list(self._events.values())
 
     def take(self, body: bytes, headers: Mapping[str, str]) -> int:
-        """Keeps an event whose signature is right. Returns the status to answer."""
+        """Stores an event with a correct signature. Returns the status to answer."""
         if not self.secret or not is_signed(body, headers, self.secret, time.time()):
             return 400
         event = json.loads(body)
@@ -68,7 +68,7 @@ class Receiver:
         return 204
 
     def close(self) -> None:
-        """Stops to listen."""
+        """Stops listening."""
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()

@@ -11,10 +11,10 @@ Stamp = dict[str, tuple[int, int]]
 
 
 class RoutinesWatch:
-    """Looks at the files from `start` to `stop`.
+    """Watches the files from `start` to `stop`.
 
-    `apply` brings the database up to date. What it raises is said, and tried again at the next
-    change: a person is still writing.
+    `apply` brings the database up to date. If it raises an error, the error is printed, and the
+    next change calls `apply` again, because a person is still editing.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class RoutinesWatch:
         self._thread.start()
 
     def stop(self) -> None:
-        """Ends the watch. An application under way is waited for."""
+        """Ends the watch. Waits for a running `apply`."""
         self._stopping.set()
         if self._thread.is_alive():
             self._thread.join()
@@ -47,7 +47,7 @@ class RoutinesWatch:
         for file in sorted(self._folder.glob("*.sql")):
             try:
                 status = file.stat()
-            except OSError:  # an editor replaces it right now
+            except OSError:  # an editor is replacing the file
                 continue
             found[file.name] = (status.st_mtime_ns, status.st_size)
         return found

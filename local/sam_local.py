@@ -17,7 +17,7 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-# The same as in docker-compose.yml. They are valid on this machine only.
+# The same logins are in docker-compose.yml. They are valid on this machine only.
 DATABASE = {"username": "billing_app", "password": "local-app"}
 DATABASE_ACCOUNTS = {"username": "billing_accounts", "password": "local-accounts"}
 DATABASE_OWNER = {"username": "billing_owner", "password": "local-owner"}
@@ -27,7 +27,9 @@ _ENDPOINT = "http://127.0.0.1:5000"
 
 
 def fill(client: Any) -> str:
-    """Writes all secrets. Existing webhook and app secrets stay. Returns a new service key."""
+    """Writes all secrets. Does not change existing webhook and app secrets. Returns a new
+    service key.
+    """
     key = f"svc_local_{secrets.token_hex(32)}"
     digest = hashlib.sha256(key.encode()).hexdigest()
     scopes = [
@@ -74,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         region_name="us-east-1",  # the region that SAM CLI's containers use by default
         aws_access_key_id="local",
         aws_secret_access_key="local",  # noqa: S106 - moto accepts any key
-        # A server that does not answer now will not answer in a moment: report that at once.
+        # A server that does not answer now will not answer soon, so report that at once.
         config=Config(retries={"total_max_attempts": 1}),
     )
     try:

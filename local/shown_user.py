@@ -1,7 +1,7 @@
 """Prints what `show` found about a user, for a person and in 80 columns.
 
-Ids and codes, which people copy and type, are never broken: where a row does not fit on a line, it
-goes on in the next one.
+Ids and codes are never broken, because people copy and type them. If a row does not fit on a line,
+it continues on the next one.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -29,7 +29,9 @@ _SUBSCRIPTION = (
 
 @dataclass(frozen=True)
 class _Part:
-    """How the rows of one part are shown: first these fields bare, then the others with names."""
+    """How the rows of one part are shown: first these fields without names, then the others
+    with names.
+    """
 
     bare: Sequence[str]
     named: Sequence[str]
@@ -115,7 +117,7 @@ def _pieces(part: _Part, row: Mapping[str, Any]) -> Iterator[Text]:
 def _print(console: Console, pieces: Iterable[Text], *, indent: int = 0) -> None:
     """Prints pieces on as many lines as they need.
 
-    A piece is broken where it has spaces, if it is longer than a line, and nowhere else.
+    A piece is broken only if it is longer than a line, and only at its spaces.
     """
     width = min(console.width, _WIDEST)
     line = Text(" " * indent)

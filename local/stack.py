@@ -56,9 +56,9 @@ _WEBHOOK_SECRET = "local/webhook"  # noqa: S105 - its name
 _DATABASE = "billing"
 _ROLES = {"owner": "billing_owner", "app": "billing_app", "accounts": "billing_accounts"}
 _POLL_SECONDS = 0.5
-# What has to be done before and after time is skipped. The schedules do the rest in a moment.
+# Functions that run before and after time is skipped. The other schedules follow soon.
 _SCHEDULED = ("DeliverUsageFunction", "ReconcileFunction")
-# Parameters that are amounts by currency, and the currencies that the template has amounts for.
+# Parameters that are amounts by currency, and the currencies for which the template has amounts.
 _AMOUNTS = ("OverageCeiling", "DeliverAtOnceFrom", "DebtFloor")
 _CURRENCIES_WITH_AMOUNTS = ("usd", "eur", "gbp")
 _USUAL_NAME = ".local"  # of the data directory
@@ -172,7 +172,7 @@ class LocalStack:
 
     @property
     def pages(self) -> str | None:
-        """The address of the pages for people; None where the stack has none."""
+        """The address of the pages for people; None if the stack has none."""
         return self.api if self._has_pages else None
 
     @property
@@ -187,7 +187,7 @@ class LocalStack:
 
     @property
     def events(self) -> str:
-        """The address of the page that shows outgoing events and who got them."""
+        """The address of the page that shows outgoing events and their deliveries."""
         return f"{self.api}/_events"
 
     @property
@@ -197,7 +197,7 @@ class LocalStack:
 
     @property
     def selling(self) -> str:
-        """What the stand-in sells, and in which currency, for people."""
+        """The plans that the stand-in sells, and their currency, for people."""
         plans = f"the plans of {self._catalogue}" if self._catalogue else "the built-in plans"
         return f"{plans}, in {self._currency.upper()}"
 
@@ -206,7 +206,7 @@ class LocalStack:
         return self._sandbox_key is None
 
     def invoke(self, function: str, event: Any = None) -> Any:
-        """Invokes a function directly. Returns its answer; raises FunctionFailedError."""
+        """Invokes a function directly. Returns its answer. Raises FunctionFailedError."""
         result = self._gateway.invoke(function, {} if event is None else event)
         answer = json.loads(result.payload)
         if result.failed:
@@ -215,7 +215,7 @@ class LocalStack:
         return answer
 
     def confirm_address(self, user_id: str) -> None:
-        """Counts the address of an own account as confirmed, as an operator may."""
+        """Marks the address of an own account as confirmed, with an operator's command."""
         why = {"author": "local stack", "note": "nobody reads mail here"}
         self.invoke("SendMailFunction", {"command": "verify_address", "user": user_id, **why})
 
@@ -262,7 +262,8 @@ class LocalStack:
         listener = self._closing.enter_context(self._port.listen())
         port = listener.getsockname()[1]
         self._mention_moved("API", self._port, port)
-        # Importing SAM CLI takes as long as starting the rest, so both happen at the same time.
+        # Importing SAM CLI takes as long as starting the other parts, so both happen at the same
+        # time.
         with ThreadPoolExecutor() as pool:
             database = pool.submit(self._start_database, kept)
             standin = pool.submit(self._start_standin) if self.uses_standin else None
@@ -320,8 +321,7 @@ class LocalStack:
     def _skip(self, later: Callable[[datetime], datetime]) -> None:
         """Moves the clock, and runs the schedules before and after. Raises SkipError.
 
-        Usage that was reported is delivered before, so that it is billed in the period in which it
-        was used.
+        Reported usage is delivered first, so that it is billed in the period in which it was used.
         """
         if self._clock is None:
             raise SkipError("With Commet's sandbox nobody moves the time.")
@@ -338,7 +338,7 @@ class LocalStack:
             self.invoke(function)
 
     def _journal(self) -> None:
-        """Keeps the log in the data directory from now on."""
+        """Starts writing the log into the data directory."""
         self.log.journal = journal = Journal(self.data_dir)
         self._closing.callback(journal.close)
 
@@ -351,9 +351,10 @@ class LocalStack:
             raise StackError(str(error)) from None
 
     def _applied(self, migrations: "Future[Any]") -> list[str]:
-        """The names of the applied migrations.
+        """Returns the names of the applied migrations.
 
-        Raises StackError where the data is too old for this version, with a command that helps.
+        Raises StackError if the data is too old for this version. The message has a command that
+        helps.
         """
         try:
             return migrations.result().get("applied") or []
@@ -365,7 +366,7 @@ class LocalStack:
             elif self.data_dir.name == _USUAL_NAME:
                 place = f"in {self.data_dir}"
                 way_out = f"Start afresh: rm -rf {shlex.quote(str(self.data_dir))}"
-            else:  # the directory may hold other files than the stack's own
+            else:  # the directory may contain files other than the stack's
                 place = f"in {self.data_dir}"
                 way_out = "Remove the stack's data there, or choose another directory (DATA_DIR)."
             raise StackError(
@@ -389,7 +390,7 @@ class LocalStack:
         }
 
     def _own_data_dir(self) -> Path:
-        """The data directory, locked for this process. Raises StackError where it is in use.
+        """Returns the data directory, locked for this process. Raises StackError if it is in use.
 
         Other users may enter a temporary directory, because Postgres may run as `nobody`.
         """
@@ -398,8 +399,8 @@ class LocalStack:
             place.chmod(0o755)
         else:
             place = self._data_dir.resolve()
-            # Only we may read it. Where we are root, `nobody` must be able to pass: Postgres runs
-            # as nobody then.
+            # Only we may read it. If we are root, Postgres runs as `nobody`, which must be able to
+            # enter subdirectories.
             mode = 0o711 if os.geteuid() == 0 else 0o700
             place.mkdir(mode=mode, parents=True, exist_ok=True)
         try:
@@ -448,7 +449,7 @@ class LocalStack:
         return standin
 
     def _start_anew(self) -> str:
-        """The command that deletes all data, and what the user has to empty in addition."""
+        """Returns the command that deletes all data, and what the user has to empty in addition."""
         command = f"rm -rf {shlex.quote(str(self._data_dir or self.data_dir))}"
         return (
             f"{command}, and empty the database of DATABASE_URL" if self._database_url else command
@@ -459,7 +460,7 @@ class LocalStack:
             self._say(f"Port {wish.number} is taken; {what} listens on {port} instead.")
 
     def _secrets(self, kept: Kept, database: Database) -> dict[str, str]:
-        # Without a secret no webhook is accepted. A default secret would be known to everybody.
+        # Without a secret, no webhook is accepted. A default secret would be known to everybody.
         relayed = [self._webhook_secret] if self._webhook_secret else []
         return {
             _WEBHOOK_SECRET: (
@@ -494,7 +495,7 @@ class LocalStack:
             "EmailFrom": "billing@stack.localhost",
             "EventBus": f"arn:aws:events:{REGION}:{ACCOUNT_ID}:event-bus/local",
             "AppUrl": f"http://127.0.0.1:{port}",
-            "RunbookUrl": "https://example.com/operations.md",  # no alarm rings here
+            "RunbookUrl": "https://example.com/operations.md",  # no alarms exist here
             "AllowedOrigins": f"http://127.0.0.1:{port},http://localhost:{port}",
             "DeliveryIntervalSeconds": "2",
             "CommetCallsPerSecond": "200",
@@ -504,30 +505,38 @@ class LocalStack:
         } | self._parameters
 
     def _hosted_origins(self) -> dict[str, str]:
-        """Where checkout and portal are: at the stand-in. Commet's own need no parameter."""
+        """The stand-in's origin, where checkout and portal are. For Commet's own, no parameter
+        is needed.
+        """
         if self._standin is None:
             return {}
         address = urlsplit(self._standin.public_url)
         return {"HostedOrigins": f"{address.scheme}://{address.netloc}"}
 
     def _without_amounts(self) -> list[str]:
-        """The parameters that have no amount in the stack's currency: nobody can guess one."""
+        """Returns the parameters that have no amount in the stack's currency, because nobody
+        can guess one.
+        """
         if self._currency in _CURRENCIES_WITH_AMOUNTS:
             return []
         return [name for name in _AMOUNTS if name not in self._parameters]
 
 
 def _forget_plans(url: str) -> None:
-    """Has the first request read the catalogue, which may have been edited since the last run.
+    """Makes the first request read the catalogue, because it may have been edited since the last
+    run.
 
-    Elsewhere plans may be a minute old. They stay for as long as Commet does not answer.
+    Without this, plans may be a minute old. The stored plans remain, for the case that Commet does
+    not answer.
     """
     with psycopg.connect(url, connect_timeout=5) as connection:
         connection.execute("update plans_cache set as_of = timestamptz 'epoch', tried_at = null")
 
 
 def _users_own_database(url: str) -> Database:
-    """The user's own database. Raises StackError where it does not answer; names no password."""
+    """Returns the user's own database. Raises StackError, without the password, if it does not
+    answer.
+    """
     try:
         with psycopg.connect(url, connect_timeout=5) as connection:
             about = connection.info

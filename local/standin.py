@@ -47,7 +47,7 @@ class StandIn:
             stdout=subprocess.PIPE,
             text=True,
             umask=0o077,  # the stand-in's data contains the API key and the webhook secret
-            # Ctrl-C must not end the stand-in: the stack ends it last.
+            # Ctrl-C must not end the stand-in, because the stack ends it last.
             process_group=0,
         )
         try:
@@ -110,9 +110,9 @@ class StandIn:
 class StandInClock:
     """The stand-in's time, for the functions' `/clock`.
 
-    It is read from the stand-in's inspection endpoint. Commet's API also has it, but there the
-    request would count as a call, and injected faults would hit it. While the stand-in does not
-    answer, time continues from its last answer.
+    It is read from the stand-in's inspection endpoint. Commet's API has it too, but there the
+    request would count as a call, and injected faults would apply to it. While the stand-in does
+    not answer, time continues from its last answer.
     """
 
     def __init__(self, public_url: str) -> None:
@@ -127,7 +127,8 @@ class StandInClock:
         return (datetime.now(UTC) + self._ahead).isoformat()
 
     def move(self, later: Callable[[datetime], datetime]) -> None:
-        """Moves the clock to what `later` makes of its time. What is due in between is done then.
+        """Moves the clock to the time that `later` returns for the present time. Everything due is
+        processed.
 
         Raises StandInError.
         """

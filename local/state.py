@@ -1,4 +1,4 @@
-"""The local stack's files: secrets.json is kept between runs, stack.json exists during a run."""
+"""The local stack's files: secrets.json remains between runs, stack.json exists during a run."""
 
 import contextlib
 import hashlib
@@ -23,7 +23,9 @@ def write_private(path: Path, document: dict[str, Any]) -> None:
 
 
 class Kept:
-    """Secrets that are generated once and kept for later runs, in a file that only we may read."""
+    """Secrets that are generated once and stored for later runs, in a file that only we may
+    read.
+    """
 
     def __init__(self, directory: Path) -> None:
         self._path = directory / _KEPT
@@ -54,7 +56,7 @@ class Kept:
             self._save()
 
     def service_keys(self) -> str:
-        """The text of the secret with the service keys. It contains hashes and no key."""
+        """Returns the text of the secret with the service keys. It contains hashes and no key."""
         digest = hashlib.sha256(self["service_key"].encode()).hexdigest()
         scopes = [
             "usage:write",
@@ -76,7 +78,7 @@ def show(directory: Path, facts: dict[str, Any]) -> None:
 
 
 def shown(directory: Path) -> dict[str, Any] | None:
-    """The content of `stack.json` in this directory; None where no stack runs."""
+    """Returns the content of `stack.json` in this directory; None if no stack runs."""
     try:
         facts: dict[str, Any] = json.loads((directory / _SHOWN).read_text())
     except FileNotFoundError:

@@ -27,17 +27,17 @@ import pytest
 from local.stack import LocalStack
 
 CARD = "4242424242424242"
-DECLINED_LATER = "4000000000000341"  # saved for a trial, then declined whenever it is charged
+DECLINED_LATER = "4000000000000341"  # saved for a trial, then declined at every charge
 
 _SECONDS = 60
 _A_DELIVERY = timedelta(seconds=2)  # more than DeliveryIntervalSeconds below
-# Runs of the schedules after the clock was moved: what one of them finds, the next finishes.
+# Runs of the schedules after the clock was moved: the second run finishes what the first one finds.
 _RUNS = 2
 _numbers = itertools.count(1)
 
 
 class RefusedError(AssertionError):
-    """The API refused. `code` is that of the problem, `problem` the whole answer."""
+    """The API refused. `code` is the problem's code, `problem` the whole answer."""
 
     def __init__(self, status: int, problem: Mapping[str, Any]) -> None:
         self.status = status
@@ -70,26 +70,28 @@ class ProductStack:
         self._commet.close()
 
     def ask(self, method: str, path: str, body: object = None) -> Any:
-        """The answer of the API to a request with the service key. Raises RefusedError."""
+        """Sends a request to the API with the service key. Returns the answer. Raises
+        RefusedError.
+        """
         answer = self._backend.request(method, path, json=body)
         if answer.is_error:
             raise RefusedError(answer.status_code, answer.json())
         return answer.json() if answer.content else None
 
     def new_user(self) -> "ProductUser":
-        """A registered user without a subscription."""
+        """Returns a registered user without a subscription."""
         number = next(_numbers)
         user_id, email = f"test-user-{number}", f"test-user-{number}@example.com"
         self.ask("PUT", f"/users/{user_id}", {"email": email})
         return ProductUser(user_id, email, self)
 
     def pay(self, subscription_id: str, card: str = CARD) -> None:
-        """Pays a checkout as a person would. Raises RefusedError for a declined card."""
+        """Pays a checkout like a person. Raises RefusedError for a declined card."""
         self.control("POST", "/pay", {"subscription_id": subscription_id, "card_number": card})
         self.settle()
 
     def decline(self, user_id: str, reason: str | None = "card_declined") -> None:
-        """Has all further charges of a user's cards fail; with None they succeed again."""
+        """Makes all further charges of a user's cards fail. With None, they succeed again."""
         self.control("POST", f"/customers/{user_id}/card", {"charge_failure": reason})
 
     def now(self) -> datetime:
@@ -97,10 +99,10 @@ class ProductStack:
         return datetime.fromisoformat(self.control("GET", "/clock")["now"])
 
     def advance(self, by: timedelta) -> None:
-        """Moves the stack's clock. Afterwards all that was due in between is done.
+        """Moves the stack's clock. When this returns, everything that became due is done.
 
-        Usage reported so far is delivered first, so that it is billed in the period in which it
-        was used.
+        Usage that was reported so far is delivered first, so that it is billed in the period in
+        which it was used.
         """
         self.run_schedules()
         self.control("POST", "/clock", {"seconds": by.total_seconds()})
@@ -108,7 +110,9 @@ class ProductStack:
         self.run_schedules()
 
     def run_schedules(self) -> None:
-        """Runs what AWS runs every minute, until what is due now is done."""
+        """Runs the functions that AWS runs every minute, until everything that is due now is
+        done.
+        """
         for _ in range(_RUNS):
             self.control("POST", "/clock", {"seconds": _A_DELIVERY.total_seconds()})
             self.local.invoke("DeliverUsageFunction")
@@ -122,7 +126,7 @@ class ProductStack:
         self.control("POST", "/settle?timeout=60")
 
     def control(self, method: str, path: str, body: object = None) -> Any:
-        """A call to the stand-in's own pages (standin/README.md). Raises RefusedError."""
+        """Calls the stand-in's control endpoints (standin/README.md). Raises RefusedError."""
         answer = self._commet.request(method, path, json=body)
         if answer.is_error:
             raise RefusedError(answer.status_code, answer.json().get("error") or {})
@@ -152,7 +156,7 @@ class ProductUser:
         return status
 
     def may_use(self, feature: str, quantity: Decimal | float | str = 1) -> bool:
-        """Whether the user could use this quantity now."""
+        """Returns whether the user could use this quantity now."""
         asked = {"user_id": self.id, "feature": feature, "quantity": str(quantity)}
         try:
             return bool(self.stack.ask("POST", "/usage/check", asked)["allowed"])
@@ -162,14 +166,14 @@ class ProductUser:
             raise
 
     def dashboard(self) -> dict[str, Any]:
-        """All that the user sees about plan, usage and cost."""
+        """Returns all that the user sees about plan, usage and cost."""
         found: dict[str, Any] = self.stack.ask("GET", f"/users/{self.id}/dashboard")
         return found
 
     def events(self, *types: str) -> list[dict[str, Any]]:
-        """What your product is told of the user, in order: all events, or those of some types.
+        """Returns the events about the user, in order: all events, or those of some types.
 
-        Each is a CloudEvent, as an endpoint of yours gets it (docs/events.md).
+        Each is a CloudEvent in the form in which your endpoint gets it (docs/events.md).
         """
         path = f"/events?user_id={self.id}&limit=1000"
         if types:
@@ -182,7 +186,7 @@ class ProductUser:
         return bool(self.dashboard()["access"])
 
     def used(self, feature: str) -> Decimal:
-        """How much of a feature is used in the running period."""
+        """Returns how much of a feature is used in the running period."""
         [found] = [each for each in self.dashboard()["usage"] if each["feature"] == feature]
         return Decimal(found["used"])
 
@@ -194,7 +198,7 @@ class ProductUser:
 
 
 class Subscribe(Protocol):
-    """What the fixture `subscribe` is."""
+    """The type of the fixture `subscribe`."""
 
     def __call__(
         self, user: ProductUser, plan: str, *, interval: str | None = None, card: str = CARD
@@ -203,10 +207,10 @@ class Subscribe(Protocol):
 
 
 class Advance(Protocol):
-    """What the fixture `advance` is."""
+    """The type of the fixture `advance`."""
 
     def __call__(self, *, days: float = 0, hours: float = 0, to: datetime | None = None) -> None:
-        """Moves the clock, and does all that is due in between."""
+        """Moves the clock, and does everything that becomes due."""
 
 
 @pytest.fixture(scope="session")
@@ -254,7 +258,7 @@ def subscribe(stack: ProductStack) -> Subscribe:
 
 
 class Events(Protocol):
-    """What the fixture `events` is."""
+    """The type of the fixture `events`."""
 
     def __call__(self, user: ProductUser, *types: str) -> list[dict[str, Any]]:
         """The events of a user, in order: all, or those of some types."""
@@ -262,9 +266,9 @@ class Events(Protocol):
 
 @pytest.fixture
 def events(stack: ProductStack) -> Events:
-    """`events(user, "access.granted")` reads what your product is told of a user.
+    """`events(user, "access.granted")` reads the events about a user.
 
-    What becomes true by time is told by the schedules, which run before.
+    The schedules run first, because they emit events about what became true by time.
     """
 
     def of(user: ProductUser, *types: str) -> list[dict[str, Any]]:
@@ -276,7 +280,7 @@ def events(stack: ProductStack) -> Events:
 
 @pytest.fixture
 def advance(stack: ProductStack) -> Advance:
-    """`advance(days=31)` moves the clock, and does all that is due in between."""
+    """`advance(days=31)` moves the clock, and does everything that becomes due."""
 
     def by(*, days: float = 0, hours: float = 0, to: datetime | None = None) -> None:
         stack.advance(to - stack.now() if to else timedelta(days=days, hours=hours))

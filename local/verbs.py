@@ -129,7 +129,7 @@ def _redrive(console: Console, asked: argparse.Namespace) -> int:
 
 
 def _why(asked: argparse.Namespace) -> dict[str, str]:
-    """Who decided a command, and why, as far as it was said."""
+    """Returns who decided a command, and why, as far as the command line says so."""
     return {name: value for name in ("author", "note") if (value := getattr(asked, name))}
 
 

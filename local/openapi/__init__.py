@@ -1,8 +1,8 @@
-"""Describes the HTTP API: docs/openapi.json, docs/problems.md and what /docs serves.
+"""Describes the HTTP API: docs/openapi.json, docs/problems.md and the files that /docs serves.
 
-`document` puts the OpenAPI document together, `operations` completes each route, `examples` makes
-bodies from the fields' examples. `problem_guide` says what each problem means, and `problem_page`
-turns that into pages.
+`document` builds the OpenAPI document, `operations` completes each route, and `examples` makes
+bodies from the fields' examples. `problem_guide` has the meaning of each problem, and
+`problem_page` makes pages of it.
 """
 
 import sys
@@ -10,5 +10,5 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# The functions are asked about their routes, so they and the layer are imported.
+# The document is made from the functions' routes, so the functions and the layer are imported.
 sys.path.insert(0, str(ROOT / "layers" / "common"))

@@ -13,7 +13,7 @@ _SERVED = ROOT / "functions" / "dashboard" / "reference"
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs the command line. Returns 1 where a file is out of date, else 0."""
+    """Runs the command line. Returns 1 if a file is out of date, else 0."""
     parser = argparse.ArgumentParser(prog="python -m local.openapi", description=__doc__)
     action = parser.add_mutually_exclusive_group(required=True)
     action.add_argument(
@@ -40,12 +40,12 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def files() -> dict[Path, str]:
-    """All files that describe the API, with the texts that they should have."""
+    """Returns all files that describe the API, each with the text that it should have."""
     described = document.document()
     return {
         ROOT / "docs" / "openapi.json": document.as_text(described),
         ROOT / "docs" / "problems.md": markdown(),
-        # In many lines, so that two branches which describe other routes can be merged.
+        # With many lines, so that git can merge two branches that describe different routes.
         _SERVED / "openapi.json": json.dumps(described, indent=0, ensure_ascii=False) + "\n",
         _SERVED / "problems.html": page(),
     } | {

@@ -1,7 +1,7 @@
-"""Puts the OpenAPI document together.
+"""Builds the OpenAPI document.
 
-Each function describes its own routes, and this module merges them into one document. The webhook's
-route is written here, because the webhook function has no router.
+Each function describes its own routes, and this module merges them into one document. It describes
+the webhook's route itself, because the webhook function has no router.
 """
 
 import importlib
@@ -84,7 +84,7 @@ _SECURITY_SCHEMES: Document = {
         "description": "A key for the product's own backend, `svc_<name>_...`, with scopes.",
     },
 }
-# Powertools' own, for its own form of a 422.
+# Powertools' schemas for its own form of a 422.
 _UNUSED = ("HTTPValidationError", "ValidationError", "ResponseValidationError")
 _GATEWAY_ERROR = {
     "type": "object",
@@ -100,7 +100,7 @@ _GATEWAY_ERROR = {
 
 
 def document() -> Document:
-    """The whole API as an OpenAPI 3.1 document: that of a stack with all routes."""
+    """Returns the whole API as an OpenAPI 3.1 document, for a stack with all routes."""
     os.environ.setdefault("POWERTOOLS_METRICS_NAMESPACE", "UsageBilling")
     schemes = {name: HTTPBearer(type=SecuritySchemeType.http) for name in _SECURITY_SCHEMES}
     described = {
@@ -136,7 +136,7 @@ def document() -> Document:
 
 
 def render(env: Mapping[str, str]) -> str:
-    """The text of the document of a stack with the settings in `env`."""
+    """Returns the text of the document for a stack with the settings in `env`."""
     settings = from_env(env)
     found = api_reference.adapted(
         document(), own_accounts=settings.own_accounts, issuer=settings.oidc_issuer
@@ -150,7 +150,7 @@ def as_text(found: Document) -> str:
 
 
 def _routers() -> Iterator[tuple[str, Any]]:
-    """The functions that have a router, by the name of their folder."""
+    """Yields the functions that have a router, by the name of their folder."""
     for place in sorted(ROOT.glob("functions/*/app.py")):
         if "api.resolver(" in place.read_text(encoding="utf-8"):
             name = place.parent.name
@@ -158,7 +158,7 @@ def _routers() -> Iterator[tuple[str, Any]]:
 
 
 def _routes(app: Any) -> Iterator[tuple[str, str, Callable[..., Any]]]:
-    """Path, method and handler of each route of a router."""
+    """Yields path, method and handler of each route of a router."""
     for route in [*app._static_routes, *app._dynamic_routes]:  # noqa: SLF001 - there is no other list
         yield route.openapi_path, route.method.lower(), route.func
 
@@ -247,7 +247,9 @@ def _webhook() -> Document:
 
 
 def _event(kind: str, components: Document) -> Document:
-    """What an endpoint of the product gets for an outgoing event of this type, and answers."""
+    """Describes the request that an endpoint gets for an outgoing event of this type, and its
+    answer.
+    """
     schema = event_types.schema(kind)
     definitions = schema.pop("$defs", {})
     del schema["$schema"]

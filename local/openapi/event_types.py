@@ -1,7 +1,7 @@
 """The data of each type of outgoing event, as pydantic models, and the JSON Schemas made from them.
 
 The SQL that emits an event builds its data (routines/telling.sql, routines/thresholds.sql). A test
-holds the two against each other. Fields may be added, not renamed, and never removed.
+compares the SQL with these models. Fields may be added, but never renamed or removed.
 """
 
 from datetime import datetime
@@ -282,9 +282,9 @@ MODELS: dict[str, type[Data]] = {
 
 
 def schema(kind: str) -> dict[str, Any]:
-    """The JSON Schema of a whole event of this type, a CloudEvent.
+    """Returns the JSON Schema of a whole event of this type, a CloudEvent.
 
-    It allows more fields in `data` than it names: later versions may add some.
+    It allows more fields in `data` than it names, because later versions may add fields.
     """
     data = MODELS[kind].model_json_schema()
     words = data.pop("description")
@@ -331,12 +331,14 @@ def _said(words: str, example: str, **more: str) -> dict[str, Any]:
 
 
 def _example(data: dict[str, Any]) -> dict[str, Any]:
-    """Data made of the examples of its fields."""
+    """Returns data made of the examples of its fields."""
     return {name: form["examples"][0] for name, form in data.get("properties", {}).items()}
 
 
 def breaks(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """What readers of the old schema miss in events of the new one, in words; nothing is right."""
+    """Returns what readers of the old schema miss in events of the new one; an empty list is
+    right.
+    """
     was, now = old["properties"]["data"], new["properties"]["data"]
     wrong = [
         f"{name} is gone" for name in was.get("properties", {}) if name not in now["properties"]
@@ -355,7 +357,7 @@ def breaks(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
 
 
 def _kinds(form: dict[str, Any]) -> set[str]:
-    """The JSON types that a property may have."""
+    """Returns the JSON types that a property may have."""
     if "anyOf" in form:
         return {kind for each in form["anyOf"] for kind in _kinds(each)}
     return {str(form.get("type", form.get("$ref", "any")))}

@@ -1,4 +1,4 @@
-"""Makes the example of a body from the examples of its fields, and tidies pydantic's schemas."""
+"""Makes the example of a body from its fields' examples, and simplifies pydantic's schemas."""
 
 import copy
 from collections.abc import Iterator, Mapping
@@ -10,9 +10,9 @@ _REF = "#/components/schemas/"
 
 
 def example_of(schema: Mapping[str, Any], schemas: Mapping[str, Schema]) -> Any:
-    """A value that the schema accepts, made of examples.
+    """Returns a value that the schema accepts, made of examples.
 
-    Raises LookupError where a field has no example.
+    Raises LookupError if a field has no example.
     """
     if "$ref" in schema:
         schema = schemas[str(schema["$ref"]).removeprefix(_REF)]
@@ -38,10 +38,11 @@ def _example_of_kind(schema: Mapping[str, Any], schemas: Mapping[str, Schema]) -
 
 
 def tidy(schema: Schema) -> None:
-    """Takes out what only repeats a name, and says of optional fields at the top what they are.
+    """Removes titles that only repeat a name, and moves descriptions of optional fields to the
+    field.
 
-    Pydantic writes the description of `Email | None` beside the email. Generators and pages look
-    for it beside the name of the field.
+    Pydantic writes the description of `Email | None` into the branch for the email. Generators and
+    pages read it from the field itself.
     """
     for field in _properties(schema):
         field.pop("title", None)
@@ -52,14 +53,14 @@ def tidy(schema: Schema) -> None:
             if found:
                 field.setdefault(said, found[0])
         kinds = {branch.get("type") for branch in branches}
-        for branch in branches:  # a decimal may be sent as a number, and is better sent as a text
+        for branch in branches:  # a decimal may be sent as a number, but text is better
             if kinds >= {"number", "string"} and "pattern" in branch:
                 branch["format"] = "decimal"
         branches.sort(key=lambda branch: branch.get("type") == "number")
 
 
 def _flatten(field: Schema) -> None:
-    """Makes one choice of a choice within a choice."""
+    """Turns a choice within a choice into one choice."""
     branches: list[Schema] = field.get("anyOf", [])
     for branch in [branch for branch in branches if "anyOf" in branch]:
         at = branches.index(branch)

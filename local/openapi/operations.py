@@ -1,4 +1,4 @@
-"""Completes one operation: its words from the handler, its problems from the route's form."""
+"""Completes one operation: texts from the handler's docstring, problems from the route's form."""
 
 import copy
 import inspect
@@ -23,8 +23,8 @@ _RETRY_AFTER = {
         "schema": {"type": "integer", "examples": [5]},
     }
 }
-# What API Gateway answers itself, without a function: 429 and 503 when there is too much to do, 500
-# when a function crashes or takes too long.
+# Statuses that API Gateway itself answers: 429 and 503 if there is too much to do, 500 if a
+# function crashes or takes too long.
 _GATEWAYS_OWN = (429, 500, 503)
 
 
@@ -34,12 +34,12 @@ def complete(
     handler: Callable[..., Any],
     schemas: Mapping[str, Schema],
 ) -> None:
-    """Adds to an operation of Powertools what Powertools does not know of it."""
+    """Adds the parts of an operation that Powertools does not know."""
     operation["summary"], operation["description"] = words_of(handler)
     operation.setdefault("security", [{}, *api.BY_USER] if api.is_greeting(handler) else [])
     _name(operation, handler)
     codes = {*api.problem_codes(handler), *_codes_of_form(operation, method, handler)}
-    operation["responses"].pop("422", None)  # Powertools', in its own form
+    operation["responses"].pop("422", None)  # Powertools' own form of a 422
     for answer in operation["responses"].values():
         _complete_answer(answer, schemas)
     operation["responses"] |= problem_answers(codes)
@@ -55,7 +55,9 @@ def complete(
 
 
 def words_of(handler: Callable[..., Any]) -> tuple[str, str]:
-    """The handler's docstring as summary (its first sentence) and description (all of it)."""
+    """Returns the handler's docstring as summary (its first sentence) and description (all of
+    it).
+    """
     text = inspect.getdoc(handler) or ""
     paragraphs = [" ".join(part.split()) for part in text.split("\n\n")]
     first = re.split(r"(?<=[.?!])\s", paragraphs[0], maxsplit=1)[0]
@@ -63,7 +65,7 @@ def words_of(handler: Callable[..., Any]) -> tuple[str, str]:
 
 
 def problem_answers(codes: Iterable[str]) -> dict[str, Operation]:
-    """The answers that problems with these codes are, by status."""
+    """Returns the answers for problems with these codes, by status."""
     by_status: dict[int, list[str]] = defaultdict(list)
     for code in sorted(codes):
         by_status[GUIDES[code].status].append(code)
@@ -71,19 +73,21 @@ def problem_answers(codes: Iterable[str]) -> dict[str, Operation]:
 
 
 def problem_examples() -> dict[str, Schema]:
-    """An example of each problem, by code, to which all routes refer."""
+    """Returns an example of each problem, by code. All routes refer to these."""
     codes = sorted(GUIDES.keys() - NOT_OF_THE_API)
     return {code: {"summary": TITLES[code], "value": _problem(code)} for code in codes}
 
 
 def phrase(status: int) -> str:
-    """RFC 9110's phrase for a status. Python before 3.13 has older phrases for 413 and 422."""
+    """Returns RFC 9110's phrase for a status. Python before 3.13 has older phrases for 413 and
+    422.
+    """
     newer = {413: "Content Too Large", 422: "Unprocessable Content"}
     return newer.get(status) or HTTPStatus(status).phrase
 
 
 def gateways_own(status: int) -> Operation:
-    """An answer that only API Gateway gives with this status."""
+    """Returns an answer with a status that only API Gateway sends."""
     return {
         "description": f"API Gateway's own answer: {HTTPStatus(status).phrase}.",
         "content": {},
@@ -91,7 +95,7 @@ def gateways_own(status: int) -> Operation:
 
 
 def _codes_of_form(operation: Operation, method: str, handler: Callable[..., Any]) -> set[str]:
-    """The problems that follow from who may call a route, and from what the route reads."""
+    """Returns the problems that follow from a route's callers and from what the route reads."""
     if api.is_page(handler):
         reads = {"not_found", "invalid_request"} if operation.get("parameters") else set()
         return {"internal_error"} | reads
@@ -103,7 +107,7 @@ def _codes_of_form(operation: Operation, method: str, handler: Callable[..., Any
     if security and {} not in security:
         codes.add("unauthenticated")
     if {} not in security and (by_token or by_session):
-        # A token of the provider is verified before it is refused.
+        # A token of the provider is verified before the request is refused.
         codes.add("identity_provider_unavailable")
     if by_service:
         codes.add("missing_scope")
@@ -125,7 +129,9 @@ def _codes_of_form(operation: Operation, method: str, handler: Callable[..., Any
 
 
 def _name(operation: Operation, handler: Callable[..., Any]) -> None:
-    """The id that the route gives, else the handler's name: `report_usage` is `reportUsage`."""
+    """Sets the operation's id: the route's own, else the handler's name (`report_usage`:
+    `reportUsage`).
+    """
     given = operation["operationId"]
     if given.startswith(f"{handler.__name__}_"):  # Powertools' own: name, path and method
         first, *others = handler.__name__.split("_")
@@ -142,7 +148,7 @@ def _complete_answer(answer: Operation, schemas: Mapping[str, Schema]) -> None:
 
 
 def _complete_parameter(parameter: Operation) -> None:
-    """Takes the null out of a parameter that may be left out: a query cannot say null."""
+    """Removes null from the types of an optional parameter, because a query cannot express null."""
     schema = parameter["schema"]
     schema.pop("title", None)
     branches = [each for each in schema.get("anyOf", ()) if each.get("type") != "null"]

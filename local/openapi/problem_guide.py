@@ -1,8 +1,8 @@
-"""What every problem code means to a caller, and what to do about it.
+"""The meaning of every problem code for a caller, and what the caller can do.
 
-docs/problems.md, the page at /docs/problems and the OpenAPI document are made from this. The titles
-are in `billing.errors`. tests/unit/local/test_problem_guide.py compares codes and statuses with the
-code that raises them.
+docs/problems.md, the page at /docs/problems and the OpenAPI document are made from this module. The
+titles are in `billing.errors`. tests/unit/local/test_problem_guide.py compares codes and statuses
+with the code that raises them.
 """
 
 from dataclasses import dataclass
@@ -522,5 +522,6 @@ CHAPTERS = (
 
 GUIDES = {code: guide for chapter in CHAPTERS for code, guide in chapter.codes.items()}
 
-# No request to the API gets these: a function URL, an invocation or an operator's command does.
+# No request to the API gets these. A function URL, an invocation or an operator's command gets
+# them.
 NOT_OF_THE_API = frozenset({"method_not_allowed", "unknown_event", *CHAPTERS[-1].codes})

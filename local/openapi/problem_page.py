@@ -20,7 +20,7 @@ _INTRODUCTION = (
 
 
 def markdown() -> str:
-    """docs/problems.md."""
+    """Returns the text of docs/problems.md."""
     lines = [
         "# Problems",
         "",
@@ -43,7 +43,7 @@ def markdown() -> str:
 
 
 def page() -> str:
-    """The page at /docs/problems. It has no script."""
+    """Returns the page at /docs/problems. It has no script."""
     chapters = "\n".join(
         f"<h2>{chapter.title}</h2>\n"
         + "\n".join(_section(code, guide) for code, guide in chapter.codes.items())
@@ -92,7 +92,9 @@ def _section(code: str, guide: Guide) -> str:
 
 
 def _inline(text: str) -> str:
-    """Markdown's code and emphasis. Links lead into the repository, so only their words stay."""
+    """Converts Markdown's code and emphasis. Links point into the repository, so only their
+    text remains.
+    """
     text = re.sub(r"\[([^]]+)\]\([^)]+\)", r"\1", text)
     text = html.escape(text, quote=False)
     text = re.sub(r"`([^`]+)`", r"<code>\1</code>", text)

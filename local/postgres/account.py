@@ -1,9 +1,9 @@
-"""Chooses the user that Postgres runs as. Postgres refuses root, so for root it is `nobody`.
+"""Chooses the user that Postgres runs as. Postgres refuses to run as root, so root uses `nobody`.
 
 `nobody` must be able to reach the binaries and the data. It cannot reach them below a private
 directory, such as a checkout or a virtual environment in root's home. The permissions of such a
 directory are not changed. Instead, the binaries are copied to a directory under /var/tmp, and the
-data is kept there.
+data is stored there.
 """
 
 import os
@@ -30,7 +30,9 @@ class Account:
 
     @property
     def options(self) -> dict[str, Any]:
-        """Options of subprocess that run a program as this account, in a directory it may enter."""
+        """Options of subprocess that run a program as this account, in a directory that it may
+        enter.
+        """
         if self.uid is None:
             return {}
         return {"user": self.uid, "group": self.gid, "extra_groups": [], "cwd": "/"}
@@ -41,7 +43,7 @@ class Account:
             os.chown(path, self.uid, self.gid)
 
     def reaches(self, path: Path) -> bool:
-        """Whether the account may enter every directory on the way to `path`."""
+        """Returns whether the account may enter every directory on the way to `path`."""
         path = path.resolve()
         if self.uid is None:
             return True
@@ -51,7 +53,7 @@ class Account:
 
 
 def choose_account() -> Account:
-    """`nobody` where we are root, else the current user."""
+    """Returns `nobody` if we are root, else the current user."""
     if os.geteuid() != 0:
         return Account()
     nobody = pwd.getpwnam("nobody")
@@ -59,12 +61,14 @@ def choose_account() -> Account:
 
 
 def reachable_binaries(binaries: Path, account: Account) -> Path:
-    """A directory with the same binaries that the account can run. They are copied if needed."""
+    """Returns a directory with the same binaries that the account can run. Copies them if
+    needed.
+    """
     if account.reaches(binaries):
         return binaries
     root = binaries.parent
     package = root.parent
-    # A wheel has its shared libraries in `<package>.libs` beside the package. The binaries look for
+    # A wheel has its shared libraries in `<package>.libs` beside the package. The binaries search
     # them at a path relative to their own.
     libraries = package.with_name(f"{package.name}.libs")
     status = (binaries / "postgres").stat()
@@ -78,16 +82,16 @@ def reachable_binaries(binaries: Path, account: Account) -> Path:
         _open_up(fresh)
         try:
             fresh.rename(stay)
-        except OSError:  # another process was quicker
+        except OSError:  # another process was faster
             shutil.rmtree(fresh)
     return target / "bin"
 
 
 def reachable_data(directory: Path, account: Account) -> Path:
-    """The directory for the data of `directory`: `directory` itself, or one under /var/tmp.
+    """Returns the directory for the data of `directory`: `directory` itself, or one under /var/tmp.
 
-    Data under /var/tmp is found again by an id in the file `postgres.id` in `directory`. When that
-    file was deleted, the next start deletes the data.
+    The file `postgres.id` in `directory` has the id of the data under /var/tmp. If this file was
+    deleted, the next start deletes the data.
     """
     if account.reaches(directory):
         return directory
@@ -110,7 +114,9 @@ def _remove_forgotten(stay: Path) -> None:
 
 
 def _stay() -> Path:
-    """Our directory under /var/tmp. Raises UnsafePlaceError where others own or may change it."""
+    """Returns our directory under /var/tmp. Raises UnsafePlaceError if others own or may change
+    it.
+    """
     place = Path(f"{_STAY_PREFIX}{os.geteuid()}")
     place.mkdir(mode=0o711, exist_ok=True)
     status = place.lstat()

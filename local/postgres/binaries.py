@@ -1,4 +1,4 @@
-"""Finds a Postgres to run: in a named directory, else in the wheel, else on the machine."""
+"""Finds a Postgres to run: in the named directory, else in the wheel, else on the machine."""
 
 import os
 import re
@@ -17,9 +17,9 @@ class PostgresNotFoundError(Exception):
 
 
 def find_binaries(environment: Mapping[str, str] = os.environ) -> Path:
-    """The directory of `postgres` and `initdb`. Raises PostgresNotFoundError.
+    """Returns the directory of `postgres` and `initdb`. Raises PostgresNotFoundError.
 
-    `PG_BIN` names the directory. Otherwise the wheel, PATH and Debian's directory of servers are
+    `PG_BIN` names the directory. Without it, the wheel, PATH and Debian's directory of servers are
     searched, in this order. The wheel is not imported, because its import changes the machine.
     """
     if named := environment.get("PG_BIN"):
@@ -36,7 +36,7 @@ def find_binaries(environment: Mapping[str, str] = os.environ) -> Path:
 
 
 def major_version(binaries: Path) -> int:
-    """The major version of the binaries: 18 for Postgres 18.4."""
+    """Returns the major version of the binaries: 18 for Postgres 18.4."""
     printed = subprocess.run(
         [binaries / "postgres", "--version"], capture_output=True, text=True, check=True, timeout=20
     ).stdout

@@ -30,7 +30,7 @@ from local.postgres.binaries import find_binaries, major_version
 
 HOST = "127.0.0.1"
 _SUPERUSER = "postgres"
-_START_SECONDS = 60.0  # with crash recovery
+_START_SECONDS = 60.0  # includes crash recovery
 _TAKE_OVER_SECONDS = 20.0
 
 _SETTINGS = {
@@ -56,9 +56,9 @@ class DataInUseError(PostgresError):
 class EmbeddedPostgres:
     """Our own Postgres server on loopback, with its data and log in `directory`.
 
-    A start in the same directory uses the same data, and the same port if it is free. With `fast`
-    the server is faster and may lose data in a power cut; this is for tests. The server stops when
-    the context is left, and when this process ends in any way.
+    A start in the same directory uses the same data, and the same port if it is free. With `fast`,
+    which is for tests, the server is faster and may lose data in a power cut. The server stops when
+    the context is left, and when this process ends for any reason.
     """
 
     def __init__(
@@ -80,8 +80,8 @@ class EmbeddedPostgres:
         """
         self.directory.mkdir(parents=True, exist_ok=True)
         try:
-            # Postgres inherits the lock, and keeps it as long as it runs. If the last owner was
-            # killed, its Postgres is about to stop, so wait for that.
+            # Postgres inherits the lock, and has it as long as it runs. If the last owner was
+            # killed, its Postgres will stop soon, so wait for that.
             lock = self.directory / "postgres.lock"
             self._lock = hold(lock, patience_seconds=_TAKE_OVER_SECONDS)
         except HeldError as held:
@@ -106,19 +106,21 @@ class EmbeddedPostgres:
             raise
 
     def stop(self) -> None:
-        """Stops the server and waits for its end. Connections are closed; commits are kept."""
+        """Stops the server and waits for its end. Connections are closed. Committed data
+        remains.
+        """
         if self._supervisor:
             with contextlib.suppress(ProcessLookupError):
                 self._supervisor.terminate()
             self._supervisor.wait()
             self._supervisor = None
         if self._lock:
-            # Where the postmaster was killed, its other processes end a moment later.
+            # If the postmaster was killed, its other processes end a moment later.
             release(self._lock)
             self._lock = None
 
     def ended(self) -> bool:
-        """Whether the server was started and has ended since."""
+        """Returns whether the server was started and has ended since."""
         return self._supervisor is not None and self._supervisor.poll() is not None
 
     def __enter__(self) -> Self:
@@ -136,13 +138,13 @@ class EmbeddedPostgres:
     def url(
         self, database: str = "postgres", user: str = _SUPERUSER, password: str | None = None
     ) -> str:
-        """A connection URL with the password; by default the superuser's."""
+        """Returns a connection URL with the password; by default the superuser's."""
         secret = quote(self._password if password is None else password, safe="")
         where = f"{HOST}:{self.port}/{quote(database, safe='')}"
         return f"postgresql://{quote(user, safe='')}:{secret}@{where}"
 
     def connect(self, database: str = "postgres") -> psycopg.Connection:
-        """An autocommit connection of the superuser."""
+        """Returns an autocommit connection of the superuser."""
         return psycopg.connect(self.url(database), autocommit=True, connect_timeout=5)
 
     def ensure_role(self, name: str, password: str) -> None:
@@ -159,7 +161,7 @@ class EmbeddedPostgres:
             connection.execute(sql.SQL(statement).format(sql.Identifier(name), password))
 
     def ensure_database(self, name: str, owner: str = _SUPERUSER) -> str:
-        """Creates the database where it does not exist. Returns its URL."""
+        """Creates the database if it does not exist. Returns its URL."""
         with self.connect() as connection:
             exists = connection.execute(
                 "select 1 from pg_database where datname = %s", [name]
@@ -186,7 +188,8 @@ class EmbeddedPostgres:
                 stdout=log,
                 stderr=log,
                 env={"PATH": os.environ.get("PATH", ""), "LC_ALL": "C", "TZ": "UTC"},
-                # Its own process group, so that Ctrl-C does not reach Postgres. The owner stops it.
+                # A process group of its own, so that Ctrl-C does not reach Postgres. This process
+                # stops it.
                 process_group=0,
                 pass_fds=[self._lock.fileno()],
             )
@@ -194,8 +197,8 @@ class EmbeddedPostgres:
     def _wait_until_ready(self) -> None:
         """Waits until a connection succeeds. Raises PostgresError.
 
-        A pid file or an open port would not be enough: the file may be old, and another program may
-        use the port.
+        A pid file or an open port proves nothing: the file may be old, and another program may use
+        the port.
         """
         assert self._supervisor is not None  # noqa: S101 - called after _launch
         deadline = time.monotonic() + _START_SECONDS
@@ -220,7 +223,7 @@ class EmbeddedPostgres:
 
 
 def _password(path: Path) -> str:
-    """The superuser's password. It is generated once, and only we may read its file."""
+    """Returns the superuser's password. It is generated once, and only we may read its file."""
     with contextlib.suppress(FileNotFoundError):
         return path.read_text()
     password = secrets.token_urlsafe(24)
@@ -231,7 +234,9 @@ def _password(path: Path) -> str:
 
 
 def _create(binaries: Path, data: Path, password: str, account: Account) -> None:
-    """Runs initdb in a temporary directory and renames it: an interrupted run leaves no data."""
+    """Runs initdb in a temporary directory and renames it, so that an interrupted run leaves no
+    data.
+    """
     fresh = data.with_name("postgres.new")
     shutil.rmtree(fresh, ignore_errors=True)
     shutil.rmtree(data, ignore_errors=True)
@@ -259,7 +264,9 @@ def _create(binaries: Path, data: Path, password: str, account: Account) -> None
 
 @contextlib.contextmanager
 def _password_file(password: str, account: Account) -> Iterator[Path]:
-    """A file with the password, which only the account may read, and only while initdb runs."""
+    """Yields a file with the password. Only the account may read it, and it exists only while
+    initdb runs.
+    """
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)
         file = place / "password"
@@ -283,9 +290,9 @@ def _check_version(binaries: Path, data: Path) -> None:
 def _remove_stale_pid(data: Path) -> None:
     """Removes the pid file of a Postgres that has ended.
 
-    We have the lock, so no Postgres of ours runs. Without this, Postgres would refuse to start
-    where another program has the pid now. Raises DataInUseError where somebody else started a
-    Postgres.
+    We have the lock, so no Postgres of ours runs. If another program has the old pid now, Postgres
+    would refuse to start because of this file. Raises DataInUseError if somebody else started a
+    Postgres on this data.
     """
     pid_file = data / "postmaster.pid"
     if not pid_file.exists():
@@ -301,7 +308,9 @@ def _remove_stale_pid(data: Path) -> None:
 
 
 def _port(path: Path) -> int:
-    """The port of the last start if it is free, else any free port, which is then kept."""
+    """Returns the port of the last start if it is free, else a free port, which the next start
+    uses too.
+    """
     with contextlib.suppress(FileNotFoundError, ValueError):
         if _free(port := int(path.read_text())):
             return port
