@@ -79,7 +79,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _program() -> str:
-    """What it was started as; without the installed command, that is `python -m`."""
+    """Returns the name to show in the usage text: the installed command's, else `python -m
+    standin`.
+    """
     name = Path(sys.argv[0]).name
     return name if name == "commet-standin" else "python -m standin"
 
@@ -185,7 +187,9 @@ def _not_negative(text: str) -> float:
 
 
 def settings_from(arguments: argparse.Namespace) -> Settings:
-    """The settings of a command line. Raises ValueError for a key no SDK would accept."""
+    """Returns the settings of a command line. Raises ValueError for a key that no SDK would
+    accept.
+    """
     key = arguments.api_key
     if key is not None and not key.startswith(("ck_sandbox_", "rk_sandbox_")):
         raise ValueError("the API key must start with ck_sandbox_ or rk_sandbox_")
@@ -233,7 +237,9 @@ async def _serve(settings: Settings, arguments: argparse.Namespace, parent: int)
 
 
 def _calm_the_collector() -> None:
-    """Look for cycles seldom: requests leave none, and looking took a tenth of each."""
+    """Makes Python search for reference cycles rarely. Requests create none, and the search
+    took a tenth of the time of each request.
+    """
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
 
@@ -261,8 +267,8 @@ def _announce(standin: Running, *, as_json: bool) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run until told to stop; the exit code."""
-    parent = os.getppid()  # before anything slow: it may be gone by the time we listen
+    """Runs until it is told to stop. Returns the exit code."""
+    parent = os.getppid()  # read first, because the parent may have ended before we listen
     arguments = build_parser().parse_args(argv)
     logging.basicConfig(format="%(levelname)s %(name)s %(message)s", stream=sys.stderr)
     try:
@@ -285,7 +291,9 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _refuse(message: str, *, start_anew: str | None = None, as_json: bool) -> int:
-    """Says why we do not run; the exit code. Our parent has a command of its own to start anew."""
+    """Says why the stand-in does not run. Returns the exit code. The parent prints its own way
+    to start anew.
+    """
     if as_json:
         print(json.dumps({"error": message, "start_anew": start_anew is not None}), flush=True)
     else:

@@ -1,4 +1,6 @@
-"""What time will do next: the earliest deadline of a subscription or of an unpaid invoice."""
+"""What happens next as time passes: the earliest deadline of a subscription or an unpaid
+invoice.
+"""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -37,7 +39,9 @@ class InvoiceDue:
 
 
 def next_due(world: World) -> SubscriptionDue | InvoiceDue | None:
-    """The earliest of all; of two at once, the subscription's: its charge may pay the invoice."""
+    """Returns the earliest deadline. Of two at once, the subscription's, whose charge may pay
+    the invoice.
+    """
     found = [due for due in (_next_subscription(world), _next_invoice(world)) if due]
     return min(found, key=lambda due: due.at) if found else None
 

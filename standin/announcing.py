@@ -1,6 +1,6 @@
-"""Sending an event about a payment on demand, without anything having happened.
+"""Sends an event about a payment on demand, although nothing happened.
 
-For receivers that have to cope with an event that comes twice, late or without its cause.
+For testing receivers that must handle an event that comes twice, late or without its cause.
 """
 
 from collections.abc import Callable
@@ -45,11 +45,11 @@ EVENTS = (*OF_PAYMENTS, *OF_TRANSACTIONS, *OF_INVOICES)
 
 
 def announce(world: World, name: str, about: str, outcome: Outcome = "won") -> None:
-    """Send an event about a transaction or an invoice, given by its id; change no record.
+    """Send an event about a transaction or an invoice, given by its id. No record changes.
 
-    `outcome` is that of payment.dispute_resolved. About an invoice, its newest transaction counts.
-    Raises ApiError: validation_error for an event that cannot be sent about that record,
-    transaction_not_found, invoice_not_found.
+    `outcome` is that of payment.dispute_resolved. For an invoice, the event is about its newest
+    transaction. Raises ApiError: validation_error for an event that cannot be sent about that
+    record, transaction_not_found, invoice_not_found.
     """
     if name not in EVENTS:
         raise invalid("event", f"must be one of {', '.join(EVENTS)}")

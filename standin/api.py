@@ -85,7 +85,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What to send back."""
+    """The answer to send back."""
 
     body: Shape | Encoded | None
     status: int = 200
@@ -104,7 +104,9 @@ def _page(
     conditions: dict[str, Any],
     show: Callable[[R], Shape],
 ) -> Answer:
-    """A page of records whose indexed columns equal the given values; None means any."""
+    """Returns a page of records whose indexed columns have the given values. None means any
+    value.
+    """
     page = read(Page, dict(call.query))
     wanted = {column: value for column, value in conditions.items() if value is not None}
     condition = " AND ".join(f"{column} = ?" for column in wanted) or "1"
@@ -256,7 +258,7 @@ def reactivate_subscription(call: Call) -> Answer:
 
 
 def _refuse_offer(offer_id: str | None) -> None:
-    # Offers are not for sale here, so every one that is named is unknown.
+    # The stand-in sells no offers, so every named offer is unknown.
     if offer_id:
         raise ApiError("offer_not_found", "Offer not found", param="offerId")
 
@@ -301,7 +303,7 @@ def _changed(call: Call, changed: plan_changes.Changed) -> Answer:
 
 
 def _declined(details: Any = None) -> Answer:
-    # Answered, not raised: the failed charge and its events are to be kept.
+    # The refusal is returned and not raised, so that the failed charge and its events are stored.
     refusal = ApiError("charge_failed", "The charge was declined", details=details)
     return Answer(refusal.body(), refusal.status)
 
@@ -476,7 +478,7 @@ def charge_payment(call: Call) -> Answer:
     payment, paid = payments.charge(call.world, read(ChargePayment, call.body))
     if paid:
         return Answer(render.payment(call.world, payment), 201)
-    # Answered, not raised: the failed payment is to be kept.
+    # The refusal is returned and not raised, so that the failed payment is stored.
     refusal = ApiError(
         "payment_failed", "The charge was declined", details={"paymentId": payment.id}
     )

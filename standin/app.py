@@ -50,7 +50,7 @@ _WRITES = frozenset({"POST", "PUT", "PATCH"})
 
 @dataclass(slots=True)
 class Reply:
-    """An answer on its way out."""
+    """An answer that is ready to be sent."""
 
     status: int
     body: bytes
@@ -59,7 +59,7 @@ class Reply:
 
 
 class Api:
-    """The pipeline every request below /api/v1 goes through."""
+    """The steps that every request below /api/v1 goes through."""
 
     def __init__(self, world: World, courier: Courier, scheduler: Scheduler) -> None:
         self.world = world
@@ -70,7 +70,7 @@ class Api:
         self.journal = Journal()
 
     async def serve(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Answer one request, or spoil it as a fault rule says."""
+        """Answer one request, or change or drop the answer according to a fault rule."""
         started = time.monotonic()
         path = request.path.removeprefix(API_PREFIX)
         action = self.world.faults.for_request(request.method, path)
@@ -160,7 +160,9 @@ class Api:
         return self._execute_at_once(handler, call, claim)
 
     def _execute_at_once(self, handler: Handler, call: Call, claim: Claim | None) -> Reply:
-        """Effect, events and the kept answer in one transaction; a refusal keeps nothing else."""
+        """Runs one transaction with the effect, the events and the stored answer. A refusal
+        stores only its answer.
+        """
         if not call.writes:
             with self.world.store.shared_reads():
                 return self._keep(None, cast("Answer", handler(call)))
@@ -208,7 +210,7 @@ async def _wait(action: RequestAction | None) -> None:
 
 
 def _injected(action: RequestAction) -> Reply:
-    """The answer a fault rule asks for."""
+    """Returns the answer that a fault rule asks for."""
     status = action.status or status_of(action.code or "internal_error")
     code, kind = code_for_status(status)
     if action.code:
@@ -245,7 +247,7 @@ async def _send_half(
 
 
 def _reset(request: web.Request) -> web.StreamResponse:
-    """Break the connection with a TCP reset; what is returned goes nowhere."""
+    """Break the connection with a TCP reset. The returned response is never sent."""
     if request.transport:
         sock = request.transport.get_extra_info("socket")
         if sock is not None:
@@ -313,10 +315,11 @@ def _address(host: str, port: int) -> str:
 async def running(
     settings: Settings, *, host: str = "127.0.0.1", port: int = 0
 ) -> AsyncIterator[Running]:
-    """A stand-in listening on a port (0: any free one), until the context ends.
+    """Runs a stand-in that listens on a port (0: any free one), until the context ends.
 
-    Raises OSError when the port is taken, CatalogueError for an unusable catalogue, SoldGoneError
-    for one that lost what was sold, sqlite3.Error for a data file that is damaged or in use.
+    Raises OSError if the port is taken, CatalogueError for an unusable catalogue, SoldGoneError for
+    a catalogue without plans that were sold, sqlite3.Error for a data file that is damaged or in
+    use.
     """
     world = World(settings)
     courier = Courier(world)

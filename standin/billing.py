@@ -1,4 +1,4 @@
-"""What time does to a subscription: renewals, trial ends, dunning, cancellations taking effect."""
+"""Changes of a subscription when its time comes: renewals, trial ends, dunning, cancellations."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -28,7 +28,9 @@ class Outcome:
 def process(  # noqa: PLR0911 - one line per kind of deadline
     world: World, sub: Subscription, deadline: Deadline
 ) -> Outcome:
-    """Process one deadline of a subscription. Call inside a transaction, at its time."""
+    """Process one deadline of a subscription. Call this inside a transaction, at the time of
+    the deadline.
+    """
     customer = world.owner(sub)
     match deadline.kind:
         case "notice":
@@ -83,7 +85,7 @@ def _renew(world: World, sub: Subscription, customer: Customer) -> Outcome:
 
 
 def _move_to_free(world: World, sub: Subscription, customer: Customer, start: datetime) -> Outcome:
-    """Bill the usage beyond the included so far, then go on with the free plan."""
+    """Bill the usage beyond the included units so far, then continue with the free plan."""
     bill_overage(world, sub, customer)
     previous = plan_changes.take_effect(world, sub)
     open_period(sub, start)
@@ -121,7 +123,7 @@ def _invoice_period(world: World, sub: Subscription, lines: list[InvoiceLine]) -
 
 
 def _convert_trial(world: World, sub: Subscription, customer: Customer) -> Outcome:
-    """The trial is over: charge the first period, today being its first day."""
+    """The trial is over: charge the first period, which begins today."""
     if sub.trial_ends_at is None:
         raise LookupError(f"subscription {sub.id} has no trial")
     events.trial_event(world, "trial.expired", sub, customer)
@@ -159,7 +161,7 @@ def _turn_allowance(world: World, sub: Subscription, customer: Customer) -> Outc
 
 def _fall_behind(world: World, sub: Subscription, customer: Customer, invoice: Invoice) -> None:
     if sub.dunning:
-        # The older debt keeps its schedule; the newer invoice stays outstanding beside it.
+        # Retries of the older debt continue as planned. The newer invoice remains outstanding.
         return
     sub.status = "past_due"
     sub.dunning = Dunning(invoice_id=invoice.id, declined_at=world.now())
@@ -191,7 +193,7 @@ def collect(
     """Charge a declined invoice again. If that succeeds, the renewal or resume goes ahead."""
     if sub.status == "paused":
         return pauses.collect(world, invoice, sub, customer, recovery)
-    # A retry by hand charges the default card; an automatic retry tries the other cards, too.
+    # A manual retry charges only the default card. An automatic retry also tries the other cards.
     scheduled = recovery.attempt > 0
     paid = charge(
         world, invoice, customer, "recurring_billing", recovery=recovery, every_card=scheduled
@@ -202,7 +204,7 @@ def collect(
 
 
 def _recover(world: World, sub: Subscription, customer: Customer, invoice: Invoice) -> None:
-    """The invoice is paid: the subscription is active again and keeps its billing day."""
+    """The invoice is paid. The subscription is active again and keeps its billing day."""
     sub.status = "active"
     sub.dunning = None
     sub.updated_at = world.now()

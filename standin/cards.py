@@ -1,4 +1,4 @@
-"""Test cards: which numbers pay, and how the others fail."""
+"""Test cards: which numbers pay, and how the other numbers fail."""
 
 import re
 from dataclasses import dataclass
@@ -52,7 +52,7 @@ _COUNTRIES = {
 _BRANDS = {"35": "jcb", "50": "carnet", "51": "mastercard", "52": "mastercard", "55": "mastercard"}
 
 SAVED_BUT_DECLINED = "4000000000000341"
-"""Accepted when it is given, declined whenever it is charged later."""
+"""Accepted when it is saved, declined whenever it is charged later."""
 
 
 class CardRefusedError(Exception):
@@ -79,7 +79,7 @@ class CardFormError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class CardForm:
-    """What was typed into a card form, still unchecked."""
+    """The text of a card form, not checked yet."""
 
     card_number: str
     expiry: str
@@ -87,7 +87,7 @@ class CardForm:
     name: str = ""
 
     def read(self, now: datetime) -> tuple[str, Card]:
-        """The number, and the card as it would be saved. Raises CardFormError."""
+        """Returns the number, and the card to be saved. Raises CardFormError."""
         number = re.sub(r"[\s-]", "", self.card_number)
         expiry = _read_expiry(self.expiry)
         problems = {}
@@ -122,9 +122,9 @@ def accept(form: CardForm, now: datetime) -> Card:
 
 
 def keep(customer: Customer, card: Card, *, as_default: bool = True) -> None:
-    """Add a card to those of the customer, whom the caller has to store.
+    """Add a card to the customer's cards. The caller has to store the customer.
 
-    The first card is the default one, whatever was asked for, and so is a new copy of it.
+    The first card becomes the default card in any case, and so does a new copy of the default card.
     """
     was = customer.card
     as_default = as_default or was is None or was.is_same(card)

@@ -1,4 +1,4 @@
-"""What is for sale: features and plans, read from a JSON or YAML file when the stand-in starts."""
+"""The features and plans for sale, read from a JSON or YAML file when the stand-in starts."""
 
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
@@ -15,7 +15,7 @@ from standin.catalogue_file import Document, Place, UnreadableError, read
 Interval = Literal["weekly", "monthly", "quarterly", "semiannual", "yearly", "one_time"]
 Currency = Annotated[str, Field(pattern=r"^[a-z]{3}$")]
 Code = Annotated[str, Field(pattern=r"^[a-z0-9_]+$", min_length=1, max_length=100)]
-# Strict, because 19.00 would be read as 19 cents.
+# Strict, because otherwise 19.00 would be read as 19 cents.
 Whole = Annotated[int, Field(ge=0, strict=True)]
 
 DEFAULT_FILE = Path(__file__).with_name("catalogue.json")
@@ -28,14 +28,14 @@ class _Entry(BaseModel):
 
 
 def _with_id(entry: Any, prefix: str, name: object) -> Any:
-    """The entry of a file, with an id made of a name where it has none."""
+    """Returns the entry of a file. If the entry has no id, adds one made of a name."""
     if not isinstance(entry, dict) or "id" in entry:
         return entry
     return {**entry, "id": f"{prefix}_{name}"}
 
 
 class Feature(_Entry):
-    """A feature of the organization's catalogue. Without an `id` it has one made of its code."""
+    """A feature of the organization's catalogue. Without an `id`, the id is made of the code."""
 
     id: str
     code: Code
@@ -51,7 +51,7 @@ class Feature(_Entry):
 
 
 class Overage(_Entry):
-    """What happens beyond the included amount. `unit_price` is rate scale: 10000 = 1.00."""
+    """Usage beyond the included amount. `unit_price` is in the rate scale: 10000 = 1.00."""
 
     enabled: bool = False
     unit_price: Whole | None = None
@@ -64,7 +64,7 @@ class Overage(_Entry):
 
 
 class RegionalOverage(_Entry):
-    """The price of overage in another currency than the organization's, in the rate scale."""
+    """The price of overage in a currency other than the organization's, in the rate scale."""
 
     currency: Currency
     overage_unit_price: Whole | None = None
@@ -82,7 +82,7 @@ class PlanFeature(_Entry):
 
 
 class RegionalPrice(_Entry):
-    """A price in another currency than the organization's, in the minor unit."""
+    """A price in a currency other than the organization's, in the minor unit."""
 
     currency: Currency
     price: Whole
@@ -91,7 +91,7 @@ class RegionalPrice(_Entry):
 class Price(_Entry):
     """One way to pay for a plan. `price` is in the minor unit.
 
-    `included_credits` and `included_balance` are listed, and nothing is granted of them.
+    `included_credits` and `included_balance` are only listed; nobody gets them.
     """
 
     id: str
@@ -112,9 +112,9 @@ def _interval(price: Any) -> object:
 
 
 class Plan(_Entry):
-    """A plan; metered, or free with limits. Plan and prices without an `id` have one made of the
-    plan's code.
+    """A plan: metered, or free with limits.
 
+    Without an `id`, the ids of a plan and of its prices are made of the plan's code.
     Plans of other models, seats and quotas are listed and can be bought. Their pools are always
     empty, and no seat can be set.
     """
@@ -173,7 +173,7 @@ class Catalogue(_Entry):
         return self
 
     def _unknown_features(self) -> Iterator[tuple[Place, str]]:
-        """Features of plans that the catalogue does not have, with their places."""
+        """Yields features of plans that the catalogue does not have, with their places."""
         known = {feature.code for feature in self.features}
         for n, plan in enumerate(self.plans):
             for m, feature in enumerate(plan.features):
@@ -182,7 +182,7 @@ class Catalogue(_Entry):
                     yield ("plans", n, "features", m, "code"), said
 
     def _repeated_keys(self) -> Iterator[tuple[Place, str]]:
-        """Keys that stand twice, with the places of the second ones."""
+        """Yields keys that occur twice, with the places of the second ones."""
         for kind, keys in self._keys():
             seen: set[str] = set()
             for place, key in keys:
@@ -191,7 +191,7 @@ class Catalogue(_Entry):
                 seen.add(key)
 
     def _keys(self) -> Iterator[tuple[str, Iterable[tuple[Place, str]]]]:
-        """The keys that have to be unique, by what they are called."""
+        """Yields the keys that have to be unique, by the name of their kind."""
         features, plans = [*enumerate(self.features)], [*enumerate(self.plans)]
         yield "ids of features", ((("features", n, "id"), f.id) for n, f in features)
         yield "codes of features", ((("features", n, "code"), f.code) for n, f in features)
@@ -221,7 +221,7 @@ class Catalogue(_Entry):
 
 
 class CatalogueError(ValueError):
-    """A catalogue file that cannot be used; the message names the file and what is wrong."""
+    """A catalogue file that cannot be used. The message names the file and its mistakes."""
 
     def __init__(self, file: Path, reasons: Iterable[str]) -> None:
         super().__init__("\n".join((f"The catalogue {file} cannot be used:", *reasons)))
@@ -252,7 +252,7 @@ def load_catalogue(path: Path | None = None) -> Catalogue:
 
 
 def _reasons(error: ErrorDetails, document: Document) -> Iterator[str]:
-    """What is wrong where: with the line, and the place counted from 0 as JSON tools do."""
+    """Yields each mistake with its line and its place, counted from 0 like in JSON tools."""
     mistakes = (error.get("ctx") or {}).get("mistakes")
     for place, said in mistakes or [(error["loc"], _said(error))]:
         line = document.line(tuple(place))

@@ -1,4 +1,4 @@
-"""Reads a catalogue file, JSON or YAML, and knows on which line each value stands."""
+"""Reads a catalogue file, JSON or YAML, and records the line of each value."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -23,22 +23,26 @@ class UnreadableError(ValueError):
 
 @dataclass(frozen=True)
 class Document:
-    """The content of a file. `lines` has the line of every value, by its place, counted from 1."""
+    """The content of a file. `lines` has the line of every value, by the value's place, counted
+    from 1.
+    """
 
     value: Any
     lines: Mapping[Place, int]
 
     def line(self, place: Place) -> int | None:
-        """The line of a place; where nothing stands there, the line of what is around it."""
+        """Returns the line of a place. If there is no value, returns the line of the value
+        around it.
+        """
         while place and place not in self.lines:
             place = place[:-1]
         return self.lines.get(place)
 
 
 def read(file: Path) -> Document:
-    """The content of the file: YAML if its name ends so, else JSON.
+    """Returns the content of the file: YAML if its name ends in a YAML extension, else JSON.
 
-    Raises UnreadableError, and OSError where there is no such file.
+    Raises UnreadableError, and OSError if there is no such file.
     """
     data = file.read_bytes()
     try:
@@ -56,11 +60,11 @@ def _json(text: str) -> Document:
         raise UnreadableError(f"line {error.lineno}: not JSON: {error.msg}") from None
     except RecursionError:
         raise UnreadableError("not JSON: too many brackets inside each other") from None
-    # JSON is YAML, except that YAML takes no tabs between values. JSON has tabs nowhere else.
+    # JSON is YAML, except that YAML allows no tabs between values. JSON has tabs nowhere else.
     loader = yaml.SafeLoader(text.replace("\t", " "))
     try:
         node = loader.get_single_node()
-    except yaml.YAMLError:  # a character that YAML does not take: only the lines are missing then
+    except yaml.YAMLError:  # YAML refuses some characters; then only the lines are missing
         return Document(value, {})
     if node is None:  # a file that has only `null` is no node for YAML
         return Document(value, {})
@@ -76,7 +80,7 @@ def _yaml(text: str) -> Document:
             raise UnreadableError("line 1: the file is empty")
         _refuse_repeated_keys(node)
         value = loader.construct_document(node)
-        # Now, because `<<` has been replaced by what it stands for.
+        # Only now, because `<<` has been replaced by the values that it stands for.
         return Document(value, dict(_lines(node)))
     except yaml.MarkedYAMLError as error:
         where = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
@@ -111,7 +115,9 @@ def _lines(
 
 
 def _refuse_repeated_keys(node: yaml.Node) -> None:
-    """Raises UnreadableError: of two equal keys, JSON and YAML would take the last in silence."""
+    """Raises UnreadableError for two equal keys, of which JSON and YAML would silently take the
+    last.
+    """
     reasons, todo, seen = [], [node], set()
     while todo:
         each = todo.pop()

@@ -20,10 +20,10 @@ def charge(
 ) -> bool:
     """Charge the customer's card for an invoice, and send payment.received or payment.failed.
 
-    An invoice of nothing is settled without a charge and without an event. With `payable_later`
-    the event of a decline says where the invoice can be paid by hand. With `every_card` the other
-    saved cards are tried when the default one is declined: each try is a transaction, and all of
-    them together send one event.
+    An invoice of 0 is settled without a charge and without an event. With `payable_later`, the
+    event of a decline contains the address on which the invoice can be paid by hand. With
+    `every_card`, the other saved cards are tried if the default one is declined. Each try is a
+    transaction, and all tries together send one event.
     """
     if invoice.total == 0:
         invoices.settle(world, invoice, None)
@@ -45,17 +45,17 @@ def charge(
 
 
 def _cards(customer: Customer, *, every_card: bool) -> list[Card | None]:
-    """What to charge, first to last; None stands for a card that is missing."""
+    """Returns the cards to charge, first to last. None stands for a missing card."""
     return [*customer.cards] if every_card and customer.cards else [customer.card]
 
 
 def recovery_url(world: World, invoice: Invoice) -> str:
-    """Where an unpaid invoice can be paid by hand."""
+    """Returns the address on which an unpaid invoice can be paid by hand."""
     return f"{world.public_url}/recover/{invoice.recovery_token}"
 
 
 def failure_of(card: Card | None) -> Failure | None:
-    """Why charging the card would fail now; None when the charge would succeed."""
+    """Returns why a charge of the card would fail now; None if it would succeed."""
     if card is None:
         return "card_declined", "There is no card on file."
     code = card.charge_failure

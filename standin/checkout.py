@@ -12,17 +12,17 @@ from standin.world import World
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What an open checkout is about."""
+    """The content of an open checkout."""
 
     plan: Plan
     price: Price
     trial_days: int
     due: int
-    """What is charged now, with tax, in the minor unit."""
+    """The amount that is charged now, with tax, in the minor unit."""
 
 
 def order(world: World, sub: Subscription) -> Order | None:
-    """What there is to pay; None when it is paid or the subscription has ended."""
+    """Returns the order to pay; None if it is paid or the subscription has ended."""
     if sub.status == "pending_payment":
         plan = world.plan(sub)
         price = next(p for p in plan.prices if p.id == sub.price_id)
@@ -35,12 +35,16 @@ def order(world: World, sub: Subscription) -> Order | None:
 
 
 def success_url(sub: Subscription) -> str | None:
-    """Where the buyer goes after paying. Read it before payment: a paid plan change deletes it."""
+    """Returns where the buyer goes after paying. Read it before payment, because a paid plan
+    change deletes it.
+    """
     return sub.plan_checkout.success_url if sub.plan_checkout else sub.success_url
 
 
 def pay(world: World, sub: Subscription, form: CardForm) -> None:
-    """Pay what `order` says. Raises CardFormError, CardRefusedError: then nothing has changed."""
+    """Pay the result of `order`. Raises CardFormError or CardRefusedError, and changes nothing
+    then.
+    """
     if sub.status == "pending_payment":
         subscriptions.pay_checkout(world, sub, form)
     else:
@@ -50,7 +54,7 @@ def pay(world: World, sub: Subscription, form: CardForm) -> None:
 def note_declined(
     world: World, sub: Subscription, form: CardForm, failure: tuple[str, str]
 ) -> None:
-    """Write down a declined first payment. A declined plan change has no invoice yet."""
+    """Record a declined first payment. A declined plan change has no invoice yet."""
     if sub.status == "pending_payment":
         card = form.read(world.now())[1]
         subscriptions.note_declined_checkout(world, sub, card, failure)

@@ -1,4 +1,4 @@
-"""Simulated time: it flows like wall time, times `speed`, and can be moved forward."""
+"""Simulated time. It passes like wall time, times `speed`, and can be moved forward."""
 
 import calendar
 import time
@@ -15,7 +15,7 @@ def iso(moment: datetime) -> str:
 
 
 def iso_or_none(moment: datetime | None) -> str | None:
-    """`iso`, passing None through."""
+    """Returns `iso(moment)`, or None for None."""
     return None if moment is None else iso(moment)
 
 
@@ -39,10 +39,10 @@ def add_months(start: datetime, months: int, anchor_day: int) -> datetime:
 
 
 class Clock:
-    """Where simulated time stands.
+    """The simulated time.
 
-    While a test-clock run works through its deadlines the clock is held: it shows the time of the
-    deadline being processed, however long that takes.
+    While a test-clock run processes deadlines, the clock is held: it shows the time of the deadline
+    that is being processed, however long that takes.
     """
 
     def __init__(self, speed: float = 1.0, wall: Callable[[], float] = time.time) -> None:
@@ -61,12 +61,12 @@ class Clock:
         return self._base + timedelta(seconds=flowed)
 
     def hold(self, moment: datetime) -> None:
-        """Stand still at `moment`, or where we are if that is later."""
+        """Stop the clock at `moment`, or at the present time if that is later."""
         self._held = max(moment, self.now())
         self.moved = True
 
     def release(self) -> None:
-        """Flow on from the held moment."""
+        """Let time pass again, from the held moment on."""
         if self._held is not None:
             self._base, self._wall_base, self._held = self._held, self._wall(), None
 
@@ -75,7 +75,7 @@ class Clock:
         return max(0.0, (moment - self.now()).total_seconds()) / self.speed
 
     def snapshot(self) -> dict[str, str]:
-        """What `restore` needs to carry on after a restart; the time in between passes too."""
+        """Returns the values for `restore`. The time between stop and restart passes too."""
         return {
             "simulated": self.now().isoformat(),
             "wall": repr(self._wall()),
@@ -84,7 +84,7 @@ class Clock:
         }
 
     def restore(self, kept: dict[str, str]) -> None:
-        """Carry on from a snapshot, at the speed it was taken with until now."""
+        """Continue from a snapshot. Until now, time passed at the speed of the snapshot."""
         elapsed = max(0.0, self._wall() - float(kept["wall"])) * float(kept["speed"])
         self._base = datetime.fromisoformat(kept["simulated"]) + timedelta(seconds=elapsed)
         self._wall_base = self._wall()

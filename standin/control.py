@@ -1,4 +1,4 @@
-"""Endpoints below /_standin: look inside, move time, make things go wrong. Not part of Commet."""
+"""Endpoints below /_standin, which Commet does not have: inspect, move time, inject faults."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ _LONGEST_RUN_SECONDS = 60.0
 
 
 class StrictBody(BaseModel):
-    """A control request; a field that control does not know is refused."""
+    """A control request. Unknown fields are refused."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -53,7 +53,7 @@ class CardRequest(StrictBody):
 
     charge_failure: str | None = None
     last4: str | None = None
-    """The card that is meant; None: every saved card of the customer."""
+    """The card to change; None: every saved card of the customer."""
 
 
 class NewCardRequest(StrictBody):
@@ -64,7 +64,7 @@ class NewCardRequest(StrictBody):
 
 @dataclass(frozen=True, slots=True)
 class Control:
-    """What the control endpoints work on."""
+    """The objects that the control endpoints use."""
 
     world: World
     courier: Courier
@@ -121,7 +121,7 @@ class Control:
         )
 
     async def customer(self, request: web.Request) -> web.Response:
-        """One customer, by either id, with everything that is theirs."""
+        """One customer, by either id, with all records about the customer."""
         customer = self.world.customer(request.match_info["id"])
         return as_json(customer_state(self.world, customer))
 
@@ -175,17 +175,17 @@ class Control:
         return as_json({"data": entries})
 
     async def list_faults(self, _: web.Request) -> web.Response:
-        """The rules in force."""
+        """The fault rules that apply."""
         return as_json({"data": dump(self.world.faults.rules)})
 
     async def add_fault(self, request: web.Request) -> web.Response:
-        """Put a rule in force."""
+        """Add a fault rule."""
         rule = FaultRequest.model_validate(await read_body(request)).rule()
         self.world.faults.rules.append(rule)
         return as_json(dump([rule])[0], status=201)
 
     async def clear_faults(self, request: web.Request) -> web.Response:
-        """Forget all rules, or the one named in the path."""
+        """Delete all fault rules, or the one named in the path."""
         self.world.faults.clear(request.match_info.get("id"))
         return as_json({"data": dump(self.world.faults.rules)})
 
@@ -233,7 +233,7 @@ class Control:
         return as_json({"status": sub.status, "subscription_id": sub.id})
 
     async def set_card(self, request: web.Request) -> web.Response:
-        """Decide how later charges of a customer's cards end."""
+        """Set how later charges of a customer's cards end."""
         asked = CardRequest.model_validate(await read_body(request))
         customer = self.world.customer(request.match_info["id"])
         if customer.card is None:
@@ -259,7 +259,7 @@ class Control:
         return as_json(_cards(customer), status=201)
 
     async def reset(self, _: web.Request) -> web.Response:
-        """Forget every record and rule; the API key and the clock stay."""
+        """Delete every record and rule. The API key and the clock do not change."""
         await self.courier.quiet()
         self.world.faults.clear()
         self.world.store.forget_everything()
@@ -279,7 +279,9 @@ def as_json(body: Any, status: int = 200) -> web.Response:
 
 
 def customer_state(world: World, customer: Customer) -> dict[str, Any]:
-    """A customer with subscriptions (the live one first), its use, invoices and last events."""
+    """Returns a customer with subscriptions (the live one first), usage, invoices and last
+    events.
+    """
     store = world.store
     subs = store.subscriptions.find("customer_id = ?", customer.id)
     subs.sort(key=lambda sub: not sub.is_live)
@@ -299,7 +301,7 @@ def customer_state(world: World, customer: Customer) -> dict[str, Any]:
 
 
 def dump(records: list[Any]) -> list[dict[str, Any]]:
-    """Records as JSON-ready dictionaries, free-form JSON included as it is."""
+    """Returns records as JSON-ready dictionaries, including free-form JSON unchanged."""
     return [plain(record) for record in records]
 
 
@@ -334,7 +336,7 @@ async def read_body(request: web.Request) -> Any:
 
 @web.middleware
 async def _explain(request: web.Request, handler: Any) -> web.StreamResponse:
-    """Answer mistakes in control requests with JSON."""
+    """Answer errors in control requests with JSON."""
     try:
         response: web.StreamResponse = await handler(request)
     except ApiError as error:

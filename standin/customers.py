@@ -1,4 +1,4 @@
-"""Customers: who can be billed."""
+"""Customers, who can be billed."""
 
 from typing import Any
 
@@ -13,11 +13,11 @@ from standin.world import World
 
 
 def create(world: World, request: CreateCustomer) -> tuple[Customer, bool]:
-    """The customer, and whether it is new: the caller's own id makes creation idempotent.
+    """Returns the customer, and whether it is new. The caller's own id makes creation idempotent.
 
-    An existing customer is returned unchanged, whatever else the request says. So is the customer
-    who has the email, where emails are set to link; only the caller's id for them is replaced.
-    Raises ApiError: duplicate, when emails are set to be unique.
+    An existing customer is returned unchanged, whatever else the request says. If emails are set to
+    link, so is the customer who has the email; only the caller's id of that customer is replaced.
+    Raises ApiError: duplicate, if emails are set to be unique.
     """
     own_id = request.own_id
     known = own_id and world.store.customers.first("external_id = ?", own_id)
@@ -47,7 +47,7 @@ def create(world: World, request: CreateCustomer) -> tuple[Customer, bool]:
 
 
 def _linked(world: World, customer: Customer, own_id: str | None) -> Customer:
-    """Give the customer the caller's new id; without one the customer stays as it is."""
+    """Give the customer the caller's new id. Without a new id, the customer does not change."""
     if own_id is None:
         return customer
     linked = customer.model_copy(update={"external_id": own_id, "updated_at": world.now()})
@@ -93,9 +93,10 @@ def find(world: World, public_id: str) -> Customer:
 
 
 def update(world: World, customer: Customer, request: UpdateCustomer) -> Customer:
-    """Change what was sent. Raises ApiError: duplicate, when another customer has that id.
+    """Change the fields that were sent.
 
-    So too when another has the email, where emails are set to be unique or to link.
+    Raises ApiError: duplicate, if another customer has the id, or if another has the email and
+    emails are set to be unique or to link.
     """
     changes = request.model_dump(exclude_unset=True, exclude={"address"})
     if request.address is not None:

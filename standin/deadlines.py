@@ -1,4 +1,4 @@
-"""What is due next for a subscription, derived from its record alone."""
+"""The next deadline of a subscription, derived from its record alone."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -30,7 +30,7 @@ class Deadline:
 
 
 def next_deadline(sub: Subscription) -> Deadline | None:
-    """The earliest deadline; of two at once, the one listed first below."""
+    """Returns the earliest deadline. Of two at once, the one that is listed first below."""
     candidates = _candidates(sub)
     return min(candidates, key=lambda deadline: deadline.at) if candidates else None
 
@@ -68,13 +68,13 @@ def _resume(sub: Subscription) -> list[Deadline]:
 
 
 def _deserves_notice(sub: Subscription, ends_at: datetime) -> bool:
-    """Once per period, if money follows and the period is long enough to look ahead in."""
+    """True once per period, if a charge follows and the period is long enough for a notice."""
     if not sub.price_id or sub.upcoming_noted or sub.status == "past_due":
         return False
     booked = sub.scheduled_change
     if sub.status == "active" and booked and booked.price_id is None:
         return False
-    # A pause lengthens the period, but not what there is of it to look ahead in.
+    # A pause lengthens the period, but not the part of it that counts for the notice.
     return sub.period_start is not None and ends_at - NOTICE > sub.period_start + sub.paused_for
 
 

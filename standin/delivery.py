@@ -40,7 +40,7 @@ def sign(body: bytes, secret: str) -> str:
 
 
 class Courier:
-    """Delivers what is due. One attempt per delivery at a time, several deliveries at once."""
+    """Delivers what is due: several deliveries at once, but one attempt per delivery at a time."""
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -52,14 +52,15 @@ class Courier:
 
     async def start(self) -> None:
         """Open the HTTP client; needs a running loop."""
-        # What a rule held back when we were stopped; rules are not kept.
+        # Deliveries that a rule held back before the stop. Rules are not stored, so these are sent
+        # now.
         self._held = [d.id for d in self._world.store.deliveries.find(_HELD, newest=False)]
         self._let_go()
         timeout = aiohttp.ClientTimeout(total=self._world.settings.webhook_timeout)
         self._session = aiohttp.ClientSession(timeout=timeout, auto_decompress=True)
 
     async def stop(self) -> None:
-        """Stop sending; attempts under way stay pending and are made again after a restart."""
+        """Stop sending. Running attempts remain pending and are made again after a restart."""
         for task in self._in_flight.values():
             task.cancel()
         await asyncio.gather(*self._in_flight.values(), return_exceptions=True)
@@ -76,7 +77,7 @@ class Courier:
         return delivery_id in self._in_flight
 
     def launch_due(self) -> list[asyncio.Task[None]]:
-        """Start an attempt of everything due now; returns the started tasks."""
+        """Start an attempt of every delivery that is due now. Returns the started tasks."""
         due = self._world.store.deliveries.find(
             "status = 'pending' AND next_at <= ?", stamp(self._world.now()), order="next_at, seq"
         )
@@ -92,15 +93,16 @@ class Courier:
         self._in_flight.pop(delivery_id, None)
         if not task.cancelled() and (failure := task.exception()):
             log.error("delivery.failed %s", delivery_id, exc_info=failure)
-        # Only now: a scheduler woken earlier would still see the delivery under way and nap.
+        # Only now: a scheduler that was woken earlier would still see a running attempt and sleep
+        # again.
         self._world.on_commit()
 
     async def quiet(self) -> None:
         """Wait until no attempt is under way."""
         while self._in_flight:
-            # Unlike gather, this leaves the attempts alone when whoever waits for them gives up.
+            # Unlike gather, this does not cancel the attempts if the caller stops waiting.
             await asyncio.wait(self._in_flight.values())
-            # Tasks that were done already let it return at once, before their callbacks ran.
+            # If all tasks were done already, `wait` returned at once, before their callbacks ran.
             await asyncio.sleep(0)
 
     async def _attempt_in_turn(self, delivery_id: str) -> None:
@@ -130,12 +132,14 @@ class Courier:
             await self._send_as_told(delivery, event, endpoint, action)
 
     def _postpone(self, delivery: Delivery, until: datetime | None) -> None:
-        """Serve an injected delay, once; None: until somebody lets it go."""
+        """Apply an injected delay once. None: until somebody releases the delivery."""
         delivery.delayed, delivery.next_at = True, until
         self._world.store.deliveries.put(delivery)
 
     async def _hold(self, delivery: Delivery, count: int) -> None:
-        """Hold a delivery back; the last of `count` sends them all, beginning with itself."""
+        """Hold a delivery back. The last of `count` deliveries sends them all, beginning with
+        itself.
+        """
         self._postpone(delivery, None)
         self._held.append(delivery.id)
         if len(self._held) < count:
@@ -154,7 +158,7 @@ class Courier:
             await self._send_as_told(held, event, endpoint, WebhookAction())
 
     def _let_go(self) -> None:
-        """Send what is still held back, in its natural order."""
+        """Send the deliveries that are still held back, in their natural order."""
         held, self._held = self._held, []
         for delivery_id in held:
             delivery = self._world.store.deliveries.get(delivery_id)
@@ -208,7 +212,7 @@ class Courier:
         }
 
     def _data(self, event: Event) -> dict[str, object]:
-        """The event's data; Commet computes the entitlement snapshot when it delivers."""
+        """Returns the event's data. Commet computes the entitlement snapshot when it delivers."""
         fresh = self._world.settings.state_snapshot == "delivery"
         if event.name != "customer.state_changed" or not fresh or not event.customer_id:
             return event.data
@@ -241,7 +245,7 @@ class Courier:
         )
 
     def _conclude(self, delivery: Delivery, attempts: list[Attempt]) -> None:
-        """Write down how it went; the last answer decides."""
+        """Record the outcome of the attempts. The last answer decides."""
         with self._world.store.transaction():
             delivery = self._logged(delivery, attempts)
             made = sum(attempt.kind == "scheduled" for attempt in delivery.attempts)
@@ -249,7 +253,7 @@ class Courier:
                 self._put(delivery, "delivered")
                 self._reset_streak(delivery.endpoint_id)
             elif delivery.status != "pending":
-                # Given up, or sent by hand with success, while this was under way.
+                # The delivery was given up, or sent by hand with success, during this attempt.
                 self._put(delivery, delivery.status)
             elif made >= MAX_ATTEMPTS:
                 self._put(delivery, "exhausted")
@@ -259,9 +263,9 @@ class Courier:
                 self._world.store.deliveries.put(delivery)
 
     def _logged(self, sent: Delivery, attempts: list[Attempt]) -> Delivery:
-        """The delivery as it is now, with the request just made and its attempts in the log.
+        """Returns the delivery with the new request and its attempts in the log.
 
-        Read again: somebody may have sent it by hand meanwhile.
+        It is read again, because somebody may have sent it by hand meanwhile.
         """
         delivery = self._world.store.deliveries.get(sent.id) or sent
         delivery.request_headers = sent.request_headers
@@ -296,7 +300,9 @@ class Courier:
             self._world.store.endpoints.put(endpoint)
 
     def _switch_off(self, endpoint: Endpoint) -> None:
-        """Send nothing more there; what waits is given up, so that nothing is replayed later."""
+        """Disable an endpoint. Its pending deliveries are given up, so that nothing is sent
+        later.
+        """
         self._world.store.endpoints.put(endpoint.model_copy(update={"is_active": False}))
         webhooks.abandon_pending(self._world, endpoint)
 
@@ -316,9 +322,9 @@ class Courier:
         return self._world.store.deliveries.put(delivery)
 
     async def redeliver(self, delivery: Delivery) -> Delivery:
-        """One more attempt by hand, of a delivery in any state; it does not count as one of eight.
+        """Makes one more attempt by hand, in any state of the delivery. It is not one of the eight.
 
-        Raises LookupError when its endpoint has been deleted.
+        Raises LookupError if the delivery's endpoint has been deleted.
         """
         endpoint = self._world.store.endpoints.get(delivery.endpoint_id)
         event = self._world.store.events.get(delivery.event_id)

@@ -14,17 +14,17 @@ from standin.world import World
 
 @dataclass(frozen=True, slots=True)
 class Entitlement:
-    """One feature of one subscription, with what has been used in the current allowance."""
+    """One feature of one subscription, with the usage of the current allowance."""
 
     feature: Feature
     grant: PlanFeature
     meter: Meter
     used: Decimal
-    """What counts or shows as used; the meter has the exact total."""
+    """The usage that counts or shows. The meter has the exact total."""
     allowance: Allowance | None
     has_access: bool
     model: str
-    """The plan's consumption model; a plan without one meters."""
+    """The plan's consumption model. A plan without a model is metered."""
     overage_possible: bool
     """False on free plans and during trials, whatever the plan says."""
 
@@ -54,11 +54,13 @@ class Entitlement:
         if self.feature.type == "boolean":
             return self.has_access and self.grant.enabled
         if self.feature.type == "usage" and self.model != "metered":
-            return False  # there is nothing in the pool
+            return False  # the pool is always empty
         return self.has_access and self.grant.enabled and self.fits(Decimal(0), strict=True)
 
     def fits(self, quantity: Decimal, *, strict: bool = False) -> bool:
-        """Whether this much more is within the limits; `strict` asks for room beyond it."""
+        """Whether this additional quantity fits the limits. With `strict`, some room must
+        remain.
+        """
         if self.grant.unlimited or self.overage_enabled:
             return True
         total = self.used + quantity
@@ -66,14 +68,14 @@ class Entitlement:
 
 
 def entitlements(world: World, sub: Subscription, *, exact: bool = False) -> list[Entitlement]:
-    """All features of the subscription's plan; `exact` counts usage that does not show yet."""
+    """Returns all features of the plan. `exact` also counts usage that reads do not show yet."""
     return [_entitlement(world, sub, grant, exact=exact) for grant in world.plan(sub).features]
 
 
 def denied(world: World, sub: Subscription) -> list[Entitlement]:
-    """The features of a subscription that waits for its payment; its status allows none of them.
+    """Returns the features of a subscription that waits for its payment. None of them is allowed.
 
-    Its allowance is the one that would begin if it had been paid on the day it was created.
+    The allowance is the one that would have begun if it had been paid on the day it was created.
     """
     unpaid = sub.model_copy(deep=True)
     open_period(unpaid, midnight(sub.created_at))
@@ -83,7 +85,7 @@ def denied(world: World, sub: Subscription) -> list[Entitlement]:
 def entitlement(
     world: World, sub: Subscription, code: str, *, exact: bool = False
 ) -> Entitlement | None:
-    """One feature, or None when it is not part of the plan."""
+    """Returns one feature, or None if it is not part of the plan."""
     grant = world.plan(sub).feature(code)
     return _entitlement(world, sub, grant, exact=exact) if grant else None
 
@@ -116,7 +118,7 @@ def meter(world: World, sub: Subscription, code: str) -> Meter:
 
 
 def _visible(world: World, current: Meter) -> Decimal:
-    """What reads show as used: everything, or everything but what a lag still hides."""
+    """Returns the usage that reads show: all usage, or all except what a lag still hides."""
     if world.longest_usage_lag <= 0:
         return current.used
     return current.used - _still_hidden(world, current, world.now())

@@ -1,7 +1,7 @@
 """Commet's error codes, and the one exception that carries them to the caller.
 
-Statuses Commet documents are used as they are; the rest follow the type of the error, which is
-what its catalogue of codes states.
+If Commet documents a code's status, that status is used. The status of other codes follows from the
+type of the error, which Commet's catalogue of codes states.
 """
 
 from http import HTTPStatus
@@ -67,13 +67,13 @@ _STATUS_BY_CODE = {
 
 
 def status_of(code: str) -> int:
-    """The HTTP status that goes with a code; 500 for one that is not Commet's."""
+    """Returns the HTTP status of a code; 500 for a code that is not Commet's."""
     kind = ERROR_TYPES.get(code, "internal_error")
     return _STATUS_BY_CODE.get(code, _STATUS_BY_TYPE[kind])
 
 
 class ApiError(Exception):
-    """An error answer, complete: status, code, type, message and what it is about."""
+    """A complete error answer: status, code, type, message and the field it concerns."""
 
     def __init__(
         self,
@@ -116,7 +116,7 @@ def invalid(field: str, message: str) -> ApiError:
 def error_body(
     code: str, kind: str, message: str, *, param: str | None = None, details: Any = None
 ) -> dict[str, Any]:
-    """The error envelope. `param` is left out when the error is about no field."""
+    """Returns the error envelope. `param` is left out if the error concerns no field."""
     error: dict[str, Any] = {"type": kind, "code": code, "message": message}
     if param is not None:
         error["param"] = param
@@ -126,7 +126,7 @@ def error_body(
 
 
 def code_for_status(status: int) -> tuple[str, str]:
-    """The code and type a bare status would carry; used for injected failures."""
+    """Returns the code and type of a bare status, for injected failures."""
     known = {
         400: "validation_error",
         401: "unauthorized",

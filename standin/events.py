@@ -1,4 +1,6 @@
-"""Webhook payloads: one function per family of events, each filling Commet's documented keys."""
+"""Webhook payloads: one function per family of events. Each fills the keys that Commet
+documents.
+"""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -122,13 +124,15 @@ ChargeReason = Literal[
 
 @dataclass(frozen=True, slots=True)
 class Recovery:
-    """A further try to collect an invoice: an automatic one by its number, or 0 for one by hand."""
+    """A further attempt to collect an invoice: the number of an automatic one, 0 for a manual
+    one.
+    """
 
     attempt: int = 0
     max_attempts: int = 0
 
     def shown(self) -> dict[str, Any]:
-        """As a payment's context shows it."""
+        """Returns the attempt in the form that a payment's context shows."""
         if not self.attempt:
             return {"type": "payment_recovery"}
         return {
@@ -425,7 +429,7 @@ def _payment(invoice: Invoice, customer: Customer) -> dict[str, Any]:
 def payment_received(
     world: World, invoice: Invoice, customer: Customer, transaction: Transaction
 ) -> None:
-    """payment.received. The fee behind `orgNetAmount` is made up: 5 % and 50 minor units."""
+    """payment.received. The fee behind `orgNetAmount` is invented: 5 % and 50 minor units."""
     fee = (invoice.subtotal * 5 + 50) // 100 + 50
     world.emit(
         "payment.received",
@@ -533,7 +537,7 @@ def payment_link(world: World, name: str, payment: Payment) -> None:
 def payment_link_completed(
     world: World, payment: Payment, invoice: Invoice, transaction: Transaction
 ) -> None:
-    """payment_link.completed: the event on which the purchase is handed out."""
+    """payment_link.completed: after this event, the seller hands out the purchase."""
     customer, about = _about_link(world, payment)
     data = {
         "paymentContext": transaction.context,
@@ -625,12 +629,14 @@ def quota_event(
 
 
 def state_changed(world: World, customer: Customer, trigger: Trigger) -> None:
-    """customer.state_changed: the snapshot after whatever happened."""
+    """customer.state_changed: the customer's state after an event."""
     world.emit("customer.state_changed", customer, state_snapshot(world, customer, trigger))
 
 
 def state_snapshot(world: World, customer: Customer, trigger: str) -> dict[str, Any]:
-    """What the customer can access now. A subscription that waits for payment is shown as such."""
+    """Returns what the customer can access now. A subscription that waits for payment is
+    included.
+    """
     sub = world.current_subscription(customer) or world.pending_subscription(customer)
     data: dict[str, Any] = {
         "customerId": customer.public_id,

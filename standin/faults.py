@@ -1,4 +1,4 @@
-"""Misbehaviour on demand: rules that make chosen requests, webhooks or usage go wrong."""
+"""Injected faults: rules that make chosen requests, webhooks or usage fail or differ."""
 
 from collections.abc import Callable
 from fnmatch import fnmatchcase
@@ -14,13 +14,13 @@ class _Rule(BaseModel):
 
     id: str = Field(default_factory=lambda: new_id("flt"))
     times: int | None = Field(default=None, ge=1)
-    """How often it strikes; None: until it is cleared."""
+    """How many times the rule applies; None: until it is deleted."""
     skip: int = Field(default=0, ge=0)
-    """How many matching occasions pass unharmed first."""
+    """How many matching occasions pass before the rule applies."""
     hits: int = 0
 
     def take(self) -> bool:
-        """Whether the rule strikes on this matching occasion; counts it."""
+        """Counts a matching occasion. Returns whether the rule applies to it."""
         if self.skip > 0:
             self.skip -= 1
             return False
@@ -31,7 +31,7 @@ class _Rule(BaseModel):
 
     @property
     def used_up(self) -> bool:
-        """Whether it has struck as often as it should."""
+        """Whether the rule has applied as often as it should."""
         return self.times is not None and self.hits >= self.times * self._occasions_per_strike()
 
     def _occasions_per_strike(self) -> int:
@@ -39,7 +39,7 @@ class _Rule(BaseModel):
 
 
 class RequestMatch(BaseModel):
-    """Which requests: method, and path below /api/v1 (`*` stands for anything)."""
+    """The requests of a rule: method, and path below /api/v1 (`*` stands for anything)."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -47,16 +47,17 @@ class RequestMatch(BaseModel):
     path: str | None = None
 
     def fits(self, method: str, path: str) -> bool:
-        """Whether a request is meant."""
+        """Returns whether a request matches."""
         return (self.method is None or self.method.upper() == method) and (
             self.path is None or fnmatchcase(path, self.path)
         )
 
 
 class RequestAction(BaseModel):
-    """What goes wrong. `after` lets the request take effect before its answer is spoiled.
+    """The fault in a request. With `after`, the request takes effect before the answer is changed.
 
-    They can be combined: latency with anything, a status with a body that is no JSON or ends early.
+    Faults can be combined: latency with any other, a status with a body that is no JSON or
+    incomplete.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -64,7 +65,7 @@ class RequestAction(BaseModel):
     latency_ms: int = Field(default=0, ge=0)
     status: int | None = Field(default=None, ge=200, le=599)
     code: str | None = None
-    """Alone, it brings the status and type that go with it."""
+    """Without a status, the code's own status and type are used."""
     message: str | None = None
     retry_after: int | str | None = None
     """Seconds, or any text, such as an HTTP date."""
@@ -75,7 +76,7 @@ class RequestAction(BaseModel):
 
     @property
     def answers(self) -> bool:
-        """Whether the rule gives the answer itself."""
+        """Whether the rule itself gives the answer."""
         return self.status is not None or self.code is not None
 
 
@@ -87,7 +88,7 @@ class RequestFault(_Rule):
 
 
 class WebhookMatch(BaseModel):
-    """Which deliveries: event name and endpoint address (`*` stands for anything)."""
+    """The deliveries of a rule: event name and endpoint address (`*` stands for anything)."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -95,32 +96,34 @@ class WebhookMatch(BaseModel):
     url: str | None = None
 
     def fits(self, event: str, url: str) -> bool:
-        """Whether a delivery is meant."""
+        """Returns whether a delivery matches."""
         return (self.event is None or fnmatchcase(event, self.event)) and (
             self.url is None or fnmatchcase(url, self.url)
         )
 
 
 class WebhookAction(BaseModel):
-    """What goes wrong with a delivery."""
+    """The fault in a delivery."""
 
     model_config = ConfigDict(extra="forbid")
 
     drop: bool = False
-    """Never sent, and not retried."""
+    """The delivery is never sent, and not retried."""
     duplicate: bool = False
-    """Sent twice, one after the other."""
+    """It is sent twice, one after the other."""
     concurrent: bool = False
-    """Sent twice at the same time."""
+    """It is sent twice at the same time."""
     delay_ms: int = Field(default=0, ge=0)
-    """Sent this much later, in simulated milliseconds."""
+    """It is sent later by this number of simulated milliseconds."""
     reorder: int = Field(default=0, ge=0)
-    """Held back until this many wait, which are then sent one after the other, the last first."""
+    """It is held back until this number of deliveries wait. They are then sent one by one, the
+    last first.
+    """
     disable: bool = False
-    """The endpoint is switched off, as after three exhausted events, and this is given up."""
+    """The endpoint is disabled, as after three exhausted events, and this delivery is given up."""
     corrupt: Literal["signature", "body"] | None = None
     same_timestamp: bool = False
-    """While the rule stands, events may carry equal timestamps."""
+    """While the rule exists, events may have equal timestamps."""
 
 
 class WebhookFault(_Rule):
@@ -134,7 +137,7 @@ class WebhookFault(_Rule):
 
 
 class UsageMatch(BaseModel):
-    """Which tracked usage: customer (the caller's id or `cus_…`) and feature code."""
+    """The tracked usage of a rule: customer (the caller's id or `cus_…`) and feature code."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -142,19 +145,19 @@ class UsageMatch(BaseModel):
     feature: str | None = None
 
     def fits(self, customers: set[str], feature: str) -> bool:
-        """Whether usage of one of these customer ids is meant."""
+        """Returns whether usage of one of these customer ids matches."""
         return (
             self.customer is None or any(fnmatchcase(key, self.customer) for key in customers)
         ) and (self.feature is None or fnmatchcase(feature, self.feature))
 
 
 class UsageAction(BaseModel):
-    """What goes wrong with tracked usage that was accepted."""
+    """The fault in tracked usage that was accepted."""
 
     model_config = ConfigDict(extra="forbid")
 
     late_seconds: int = Field(gt=0, le=86_400 * 365)
-    """Simulated seconds until it shows in reads and its webhooks are sent."""
+    """Simulated seconds until reads show the usage and its webhooks are sent."""
 
 
 class UsageFault(_Rule):
@@ -186,7 +189,7 @@ class FaultRequest(BaseModel):
         return self
 
     def rule(self) -> Rule:
-        """The rule that was asked for. Raises ValidationError for a match that cannot be."""
+        """Returns the requested rule. Raises ValidationError for an impossible match."""
         kind: type[Rule]
         what: dict[str, Any]
         if self.action is not None:
@@ -200,12 +203,12 @@ class FaultRequest(BaseModel):
 
 
 class Faults:
-    """The rules in force; the oldest that fits strikes."""
+    """The rules that apply. If several rules match, the oldest one applies."""
 
     def __init__(self) -> None:
         self.rules: list[Rule] = []
         self.on_clear: Callable[[], None] = lambda: None
-        """Called when rules are forgotten: what they held back is let go."""
+        """Called when rules are deleted, so that deliveries that they held back are sent."""
 
     @property
     def same_timestamp(self) -> bool:
@@ -213,27 +216,27 @@ class Faults:
         return any(isinstance(r, WebhookFault) and r.webhooks.same_timestamp for r in self.rules)
 
     def for_request(self, method: str, path: str) -> RequestAction | None:
-        """What should go wrong with this request, if anything."""
+        """Returns the fault for this request, or None."""
         for rule in self.rules:
             if isinstance(rule, RequestFault) and rule.match.fits(method, path) and rule.take():
                 return rule.action
         return None
 
     def for_delivery(self, event: str, url: str) -> WebhookAction | None:
-        """What should go wrong with this delivery, if anything."""
+        """Returns the fault for this delivery, or None."""
         for rule in self.rules:
             if isinstance(rule, WebhookFault) and rule.match.fits(event, url) and rule.take():
                 return rule.webhooks
         return None
 
     def for_usage(self, customers: set[str], feature: str) -> UsageAction | None:
-        """What should go wrong with this usage, if anything."""
+        """Returns the fault for this usage, or None."""
         for rule in self.rules:
             if isinstance(rule, UsageFault) and rule.match.fits(customers, feature) and rule.take():
                 return rule.usage
         return None
 
     def clear(self, rule_id: str | None = None) -> None:
-        """Forget one rule, or all."""
+        """Delete one rule, or all."""
         self.rules = [r for r in self.rules if rule_id is not None and r.id != rule_id]
         self.on_clear()

@@ -1,12 +1,13 @@
-"""Whom the stand-in answers: checked before every request, whatever the request asks for.
+"""Decides whom the stand-in answers. This is checked before every request.
 
-People browse the web on the machines on which the stand-in runs. Two rules keep foreign pages out:
+People browse the web on the machines on which the stand-in runs. Two rules keep pages of other
+sites out:
 
-- A request has to name a host that the stand-in goes by. A page can have its own domain name
-  pointed at this machine after it was loaded (DNS rebinding), and would then read everything; but
-  its requests still name that domain.
-- A browser may change something only on behalf of a page of the stand-in itself. Browsers say
-  where a change comes from in `Origin` and `Sec-Fetch-Site`. Other programs send neither header.
+- A request has to name one of the stand-in's hosts. After a page was loaded, its owner can change
+  its domain's address to this machine (DNS rebinding). The page could then read everything here,
+  but its requests still name that domain.
+- A browser may change something only for a page of the stand-in itself. Browsers name the origin
+  of a change in `Origin` and `Sec-Fetch-Site`. Other programs send neither header.
 """
 
 from aiohttp import web
@@ -19,12 +20,12 @@ from standin.pages import view
 from standin.world import World
 
 _HARMLESS = frozenset({"GET", "HEAD", "OPTIONS"})
-# `none`: the person at the browser asked for it, not a page. Another port is `same-site`.
+# `none`: the person at the browser made the request, and not a page. Another port is `same-site`.
 _OWN_SITE = frozenset({"same-origin", "none"})
 
 
 def guard(world: World) -> Middleware:
-    """What the application calls before each of its handlers, and before a body is read."""
+    """Returns the middleware that runs before each handler, and before a body is read."""
     door = _Door(world)
 
     @web.middleware
@@ -35,15 +36,15 @@ def guard(world: World) -> Middleware:
 
 
 class _Door:
-    """The hosts and origins that one running stand-in goes by."""
+    """The hosts and origins of one running stand-in."""
 
     def __init__(self, world: World) -> None:
         self._world = world
         self._allowed = frozenset(bare_host(name) for name in world.settings.allow_hosts)
 
     def refusal(self, request: web.Request) -> web.Response | None:
-        """The answer to a request that is to have no other; None for every other request."""
-        # The origin of the public URL is known once the stand-in listens, so it is asked for here.
+        """Returns the answer to a request that is refused; None for every other request."""
+        # The origin of the public URL is known only once the stand-in listens, so it is read here.
         public = origin_of(self._world.public_url)
         named = request.headers.get("Host", "")
         parts = host_and_port(named)
@@ -81,7 +82,7 @@ def _how_to_allow(named: str) -> str:
 
 
 def _refused(request: web.Request, status: int, title: str, message: str) -> web.Response:
-    """A page for a browser that wants one, Commet's error envelope for everything else."""
+    """Returns a page for a browser that accepts one, else Commet's error envelope."""
     if "text/html" in request.headers.get("Accept", ""):
         return view.gone(title, message, status=status)
     body = error_body("forbidden", "authentication_error", message)

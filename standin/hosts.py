@@ -1,4 +1,4 @@
-"""Host names and origins, as the headers `Host` and `Origin` and the command line give them."""
+"""Host names and origins, from the headers `Host` and `Origin` and from the command line."""
 
 import ipaddress
 import re
@@ -10,7 +10,7 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 class Origin(NamedTuple):
-    """What a browser goes by: two pages with different origins are foreign to each other."""
+    """An origin as browsers define it: pages with different origins may not read each other."""
 
     scheme: str
     host: str
@@ -18,7 +18,9 @@ class Origin(NamedTuple):
 
 
 def host_and_port(authority: str) -> tuple[str, int | None] | None:
-    """The two parts of `HOST` or `HOST:PORT`, the host as `_normal` has it; None for no such."""
+    """Returns host (in the form of `_normal`) and port of `HOST` or `HOST:PORT`; None for other
+    text.
+    """
     found = _AUTHORITY.fullmatch(authority)
     if found is None or (host := _normal(found[1])) is None:
         return None
@@ -26,7 +28,7 @@ def host_and_port(authority: str) -> tuple[str, int | None] | None:
 
 
 def _normal(host: str) -> str | None:
-    """Lower case and without the final dot of a full name; None for an address that is none."""
+    """Returns the host in lower case, without a final dot; None for an address that is none."""
     if not host.startswith("["):
         return host.lower().removesuffix(".") or None
     try:
@@ -36,7 +38,9 @@ def _normal(host: str) -> str | None:
 
 
 def origin_of(url: str) -> Origin | None:
-    """The origin of an absolute http(s) URL, or of an `Origin` header; None for any other text."""
+    """Returns the origin of an absolute http(s) URL, or of an `Origin` header; None for other
+    text.
+    """
     scheme, separator, rest = url.partition("://")
     scheme = scheme.lower()
     parts = host_and_port(re.split(r"[/?#]", rest, maxsplit=1)[0])
@@ -47,7 +51,7 @@ def origin_of(url: str) -> Origin | None:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host of `host_and_port` can only be the machine that names it."""
+    """Returns whether this host (of `host_and_port`) always is the machine that uses the name."""
     if host == "localhost" or host.endswith(".localhost"):
         return True
     try:
@@ -57,7 +61,7 @@ def is_loopback(host: str) -> bool:
 
 
 def bare_host(text: str) -> str:
-    """A host as `host_and_port` has it. Raises ValueError for a URL, or a host with a port."""
+    """Returns a host like `host_and_port`. Raises ValueError for a URL, or a host with a port."""
     parts = host_and_port(f"[{text}]" if text.count(":") > 1 and text[0] != "[" else text)
     if parts is None or parts[1] is not None:
         raise ValueError(f"{text!r} is not a host name or an address without a port")
@@ -65,7 +69,7 @@ def bare_host(text: str) -> str:
 
 
 def check_public_url(text: str) -> None:
-    """Raises ValueError for a text that is no http(s) address to which a path can be added."""
+    """Raises ValueError for a text that is no http(s) address to which a path can be appended."""
     parts = urlsplit(text)
     if origin_of(text) is None or parts.query or parts.fragment:
         raise ValueError(f"{text!r} is not an address such as http://127.0.0.1:8100")

@@ -1,4 +1,4 @@
-"""Answers kept under their Idempotency-Key for 24 hours of simulated time."""
+"""Stores answers under their Idempotency-Key for 24 hours of simulated time."""
 
 import hashlib
 from dataclasses import dataclass
@@ -16,14 +16,14 @@ _PRUNE_EVERY = 200
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A key in use by a request that is not answered yet."""
+    """A key of a request that is not answered yet."""
 
     key: str
     fingerprint: str
 
 
 class IdempotencyStore:
-    """Replays answers, refuses a key used for something else or still in progress."""
+    """Repeats answers. Refuses a key that was used for another request or is still in progress."""
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -31,7 +31,7 @@ class IdempotencyStore:
         self._kept_since_pruning = 0
 
     def begin(self, key: str, method: str, path: str, body: bytes) -> Claim | StoredAnswer:
-        """A claim on the key, or the answer it already has.
+        """Returns a claim on the key, or the answer that is stored under it.
 
         Raises ApiError: idempotency_key_mismatch, idempotency_in_progress.
         """
@@ -51,7 +51,7 @@ class IdempotencyStore:
         return Claim(key, fingerprint)
 
     def keep(self, claim: Claim, status: int, body: bytes) -> None:
-        """Keep the answer, inside the transaction of what it answers, and drop old ones."""
+        """Store the answer, in the transaction of the request, and delete old answers."""
         now = self._world.now()
         answers = self._world.store.answers
         answers.put(
@@ -69,7 +69,7 @@ class IdempotencyStore:
             answers.delete("created_at < ?", stamp(now - LIFETIME))
 
     def end(self, claim: Claim) -> None:
-        """The request is over; its key may be used again."""
+        """The request has ended. Its key may be used again."""
         self._in_progress.discard(claim.key)
 
 

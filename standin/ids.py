@@ -1,10 +1,11 @@
-"""Identifiers and secrets in the forms Commet uses."""
+"""Identifiers and secrets in Commet's forms."""
 
 import secrets
 import string
 
 _ALPHABET = string.ascii_letters + string.digits
-# One character per random byte. 256 is no multiple of 62, which costs a twentieth of a bit each.
+# One character per random byte. 256 is no multiple of 62, so a character has a twentieth of a bit
+# less.
 _BY_BYTE = (_ALPHABET * 5)[:256].encode()
 
 
@@ -14,7 +15,7 @@ def new_id(prefix: str) -> str:
 
 
 def new_secret(prefix: str) -> str:
-    """A secret with some 190 bits behind its prefix."""
+    """Returns a secret with about 190 random bits after its prefix."""
     return f"{prefix}_{_random(32)}"
 
 

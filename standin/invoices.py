@@ -1,4 +1,4 @@
-"""Invoices: what they charge, in whole minor units."""
+"""Invoices and their amounts, in whole minor units."""
 
 from datetime import datetime
 from decimal import ROUND_HALF_UP, Decimal
@@ -16,9 +16,9 @@ RATE_UNITS_PER_MINOR_UNIT = 100
 
 
 def overage_amount(units: Decimal, unit_price: int) -> int:
-    """Price of units beyond the included ones, half a cent up.
+    """Returns the price of units beyond the included ones, rounded half up.
 
-    `unit_price` is rate scale (10000 = 1.00), the result is in the minor unit.
+    `unit_price` is in the rate scale (10000 = 1.00), the result is in the minor unit.
     """
     exact = units * unit_price / RATE_UNITS_PER_MINOR_UNIT
     return int(exact.quantize(Decimal(1), ROUND_HALF_UP))
@@ -50,7 +50,7 @@ def credit_line(plan_name: str, amount: int, days: int, of_days: int) -> Invoice
 
 
 def overage_lines(world: World, sub: Subscription) -> list[InvoiceLine]:
-    """A line per feature used beyond what the allowance that ends now includes."""
+    """Returns a line per feature whose usage is above what the ending allowance includes."""
     used = entitlements(world, sub, exact=True)
     return [_overage_line(item) for item in used if _is_billed(item)]
 
@@ -101,7 +101,7 @@ def draw_up(
 
 
 def draw_up_payment(world: World, payment: Payment, customer: Customer) -> Invoice:
-    """The invoice of a one-time payment that has just been paid, announced by invoice.created."""
+    """Creates the invoice of a one-time payment that was just paid, and sends invoice.created."""
     now = world.now()
     line = InvoiceLine(
         line_type="one_time",
@@ -160,7 +160,7 @@ def _outstanding(
 
 
 def settle(world: World, invoice: Invoice, transaction: Transaction | None) -> None:
-    """Mark an invoice paid, by that transaction or (None) because there was nothing to pay."""
+    """Mark an invoice as paid, by that transaction. None: there was nothing to pay."""
     invoice.status = "paid"
     invoice.transaction_id = transaction.id if transaction else None
     invoice.updated_at = world.now()

@@ -1,4 +1,4 @@
-"""The last requests, as they came and as they were answered; kept in memory only."""
+"""The last requests and their answers, in memory only."""
 
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -16,7 +16,7 @@ _SHOWN_HEADERS = ("commet-version", "idempotency-key", "user-agent", "content-ty
 
 @dataclass(slots=True)
 class Entry:
-    """One request to the API, kept as it is: few are looked at, but all take time."""
+    """One request to the API, stored unparsed: few are shown, and parsing would slow down all."""
 
     id: str
     at: datetime
@@ -32,7 +32,7 @@ class Entry:
     fault: dict[str, Any] | None = None
 
     def shown(self) -> dict[str, Any]:
-        """The entry with its bodies parsed, and the headers that tell something."""
+        """Returns the entry with parsed bodies, and with the headers that are of use."""
         return {
             "id": self.id,
             "at": iso(self.at),
@@ -59,7 +59,7 @@ def _readable(raw: bytes) -> Any:
 
 
 class Journal:
-    """A ring of entries, newest last."""
+    """The newest entries, the newest last."""
 
     def __init__(self) -> None:
         self._entries: deque[Entry] = deque(maxlen=_KEPT)
@@ -69,7 +69,7 @@ class Journal:
         return len(self._entries)
 
     def add(self, entry: Entry) -> None:
-        """Remember a request; the oldest falls out."""
+        """Add a request. The oldest one is dropped."""
         self._entries.append(entry)
 
     def clear(self) -> None:
@@ -84,9 +84,9 @@ class Journal:
         repeats: bool = True,
         limit: int = 100,
     ) -> list[dict[str, Any]]:
-        """The newest first; `path` is a part of the path.
+        """Returns the newest first. `path` is a part of the path.
 
-        Without `repeats`, of reads that got the same answer again and again only the newest.
+        Without `repeats`, only the newest of several reads with the same answer is returned.
         """
         chosen = (
             entry
@@ -96,7 +96,9 @@ class Journal:
         return [entry.shown() for _, entry in zip(range(limit), chosen, strict=False)]
 
     def _news(self) -> Iterator[Entry]:
-        """The newest first, without reads that a later one answered in the same way."""
+        """Yields the newest first, without reads that a later read repeated with the same
+        answer.
+        """
         later: dict[tuple[str, tuple[tuple[str, str], ...]], tuple[int | None, bytes]] = {}
         for entry in reversed(self._entries):
             if entry.method == "GET":

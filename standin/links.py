@@ -1,4 +1,4 @@
-"""Addresses that carry what they are for, signed: a payment method page, an invoice to print."""
+"""Signed addresses that contain their purpose: a payment method page, an invoice to print."""
 
 import base64
 import binascii
@@ -28,13 +28,13 @@ def payment_method_url(world: World, sub: Subscription, success_url: str | None)
 
 
 def invoice_url(world: World, invoice: Invoice) -> tuple[str, str]:
-    """A page of an invoice to print or keep, and until when it can be opened."""
+    """Returns the address of a page to print an invoice, and until when it can be opened."""
     expires_at = iso(world.now() + INVOICE_LIFETIME)
     return _url(world, "invoices", {"invoice": invoice.id, "expiresAt": expires_at}), expires_at
 
 
 def read(world: World, purpose: Purpose, token: str) -> dict[str, Any] | None:
-    """What a token of ours says; None for any other and for one that has expired."""
+    """Returns the content of a token of ours; None for any other text and for an expired token."""
     text, _, signature = token.rpartition(".")
     if not hmac.compare_digest(_sign(world, purpose, text).encode(), signature.encode()):
         return None

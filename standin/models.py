@@ -1,4 +1,4 @@
-"""What the stand-in remembers. Each record is stored whole; the store indexes a few fields."""
+"""The stand-in's records. Each record is stored as a whole; the store indexes a few fields."""
 
 from datetime import date, datetime, timedelta
 from decimal import Decimal
@@ -13,7 +13,7 @@ ACCESS_STATUSES = frozenset({"trialing", "active", "past_due"})
 OVERDUE_AFTER = timedelta(days=1)
 
 
-# Free-form JSON is kept as text of ours: pydantic would turn a Decimal inside it into a string.
+# Free-form JSON is stored as text, because pydantic would turn a Decimal inside it into a string.
 JsonObject = Annotated[
     dict[str, Any],
     BeforeValidator(lambda value: wire.loads(value) if isinstance(value, str) else value),
@@ -30,7 +30,7 @@ class Record(BaseModel):
 
 
 class Card(BaseModel):
-    """A saved card: enough to show it and to know how it will behave when charged."""
+    """A saved card: the fields to show it, and how it behaves when it is charged."""
 
     brand: str
     last4: str
@@ -43,20 +43,20 @@ class Card(BaseModel):
     saved_at: datetime | None = None
 
     def is_same(self, other: "Card") -> bool:
-        """Whether both records stand for one card, saved twice."""
+        """Returns whether both records are the same card, saved twice."""
         known_by = ("brand", "last4", "country")
         return all(getattr(self, name) == getattr(other, name) for name in known_by)
 
 
 class ManualRetries(BaseModel):
-    """How often a customer's overdue payment was tried again by hand on one day (UTC)."""
+    """How many times a customer's overdue payment was retried by hand on one day (UTC)."""
 
     day: date
     count: int
 
 
 class Customer(Record):
-    """A customer; `external_id` is the caller's own id for them."""
+    """A customer. `external_id` is the caller's own id of the customer."""
 
     external_id: str | None
     email: str
@@ -80,7 +80,7 @@ class Customer(Record):
 
     @property
     def public_id(self) -> str:
-        """How answers and webhooks name the customer: the caller's id when there is one."""
+        """The id in answers and webhooks: the caller's id if there is one."""
         return self.external_id or self.id
 
 
@@ -101,7 +101,7 @@ class Allowance(BaseModel):
 
 
 class Dunning(BaseModel):
-    """An unpaid renewal and how far its retries have come."""
+    """An unpaid renewal and the progress of its retries."""
 
     invoice_id: str
     declined_at: datetime
@@ -109,7 +109,9 @@ class Dunning(BaseModel):
 
 
 class ScheduledChange(BaseModel):
-    """A plan change that waits for the end of the period. No price: the target is free."""
+    """A plan change that waits for the end of the period. It has no price, because the target
+    is free.
+    """
 
     kind: Literal["plan_downgrade", "interval_change"]
     plan_id: str
@@ -157,21 +159,21 @@ class Subscription(Record):
     period_start: datetime | None = None
     period_end: datetime | None = None
     paused_for: timedelta = timedelta(0)
-    """How long the current period was paused; its end was moved by that much."""
+    """How long the current period was paused. Its end was moved by this time."""
     allowance: Allowance | None = None
     past_allowances: list[Allowance] = []
-    """Allowances of the last year, oldest first: usage that is reported late may belong there."""
+    """Allowances of the last year, oldest first, for usage that is reported late."""
     trial_days: int = 0
     trial_ends_at: datetime | None = None
     checkout_token: str | None = None
     success_url: str | None = None
     cancel_when_active: bool = False
-    """Whether the request asked for a subscription that ends with its first period."""
+    """Whether the request asked for a subscription that ends after its first period."""
     first_invoice_id: str | None = None
     cancellation: Cancellation | None = None
     canceled_at: datetime | None = None
     ended_reason: str | None = None
-    """Why the subscription ended without a request, such as `dunning_exhausted`."""
+    """Why the subscription ended by itself, for example `dunning_exhausted`."""
     end_date: datetime | None = None
     dunning: Dunning | None = None
     scheduled_change: ScheduledChange | None = None
@@ -217,7 +219,7 @@ class UsageRecord(Record):
     ts: datetime
     created_at: datetime
     shows_at: datetime | None = None
-    """When reads begin to count it; None: at once."""
+    """When reads begin to include it; None: at once."""
     properties: list[dict[str, str]] = []
     reason: str | None = None
 
@@ -263,7 +265,7 @@ class Invoice(Record):
     overdue_noted: bool = False
     """Whether invoice.overdue has been sent."""
     recovery_token: str
-    """Part of the address where the invoice can be paid after the saved card was declined."""
+    """Part of the address on which the invoice can be paid after the saved card was declined."""
 
     @property
     def paid(self) -> bool:
@@ -308,7 +310,7 @@ class Transaction(Record):
     customer_email: str | None
     customer_name: str | None
     context: JsonObject
-    """What the charge was for: Commet's `paymentContext`."""
+    """The purpose of the charge: Commet's `paymentContext`."""
     status: Literal["pending", "succeeded", "failed", "refunded", "disputed"]
     subtotal: int
     tax_amount: int
@@ -407,7 +409,7 @@ class Attempt(BaseModel):
     number: int
     """Its number among the attempts, from 1."""
     kind: Literal["scheduled", "copy", "manual", "test"] = "scheduled"
-    """Only scheduled ones count; a copy is what a fault rule sent besides."""
+    """Only scheduled attempts count. A copy is an additional attempt because of a fault rule."""
     at: datetime
     duration_ms: int
     status: int | None = None
@@ -429,7 +431,7 @@ class Delivery(Record):
     status: Literal["pending", "delivered", "exhausted", "abandoned", "dropped"]
     next_at: datetime | None
     delayed: bool = False
-    """Whether an injected delay, or being held back, has already been served."""
+    """Whether an injected delay, or being held back, is over."""
     attempts: list[Attempt] = []
     request_headers: dict[str, str] = {}
     request_body: str = ""

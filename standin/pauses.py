@@ -1,8 +1,8 @@
 """Pausing a subscription, and resuming it.
 
-An immediate pause keeps the rest of the period for later: resuming costs nothing. A pause at the
-end of the period skips the renewal: resuming charges a new period, and when that charge fails the
-subscription stays paused while dunning goes on.
+An immediate pause keeps the rest of the period for later, so resuming costs nothing. A pause at the
+end of the period skips the renewal, so resuming charges a new period. If that charge fails, the
+subscription remains paused during dunning.
 """
 
 from datetime import datetime, timedelta
@@ -92,7 +92,7 @@ def _pause_of(sub: Subscription) -> Pause:
 
 
 def revoke(world: World, sub: Subscription) -> Subscription:
-    """Take back a pause before it takes effect. Raises ApiError: invalid_subscription_status."""
+    """Undo a pause before it takes effect. Raises ApiError: invalid_subscription_status."""
     if _pause_of(sub).status == "active":
         raise ApiError(
             "invalid_subscription_status", "The pause is in effect; resume the subscription instead"
@@ -105,12 +105,12 @@ def revoke(world: World, sub: Subscription) -> Subscription:
 
 
 def take_effect(world: World, sub: Subscription) -> None:
-    """The period is over and a pause was scheduled: bill what was used, skip the renewal."""
+    """The period is over and a pause was scheduled: bill the usage, skip the renewal."""
     customer, pause = world.owner(sub), _pause_of(sub)
     if sub.status == "active":
         bill_overage(world, sub, customer)
     if sub.allowance:
-        # What was used is billed: a new meter, so that nothing bills it again.
+        # The usage is billed. A new meter id prevents that it is billed again.
         close_allowance(sub)
         sub.allowance.id = new_id("alw")
     _begin(world, sub, customer, pause)
@@ -126,7 +126,8 @@ def _begin(world: World, sub: Subscription, customer: Customer, pause: Pause) ->
 
 
 def resume(world: World, sub: Subscription) -> tuple[Invoice | None, bool]:
-    """End a pause by hand; the invoice if there is one, and whether access is back.
+    """End a pause by hand. Returns the invoice, if there is one, and whether the user has access
+    again.
 
     Raises ApiError: invalid_subscription_status, no_payment_method.
     """
@@ -142,7 +143,7 @@ def resume(world: World, sub: Subscription) -> tuple[Invoice | None, bool]:
 
 
 def attempt(world: World, sub: Subscription, customer: Customer) -> tuple[Invoice | None, bool]:
-    """End a pause, at once or by charging a new period; a declined charge begins dunning."""
+    """End a pause, at once or by charging a new period. A declined charge begins dunning."""
     pause = _pause_of(sub)
     if pause.mode == "immediate":
         _restore(world, sub, customer, pause)
@@ -164,7 +165,7 @@ def collect(
     customer: Customer,
     recovery: Recovery | None,
 ) -> bool:
-    """Charge the invoice of a resume; when that works the new period begins today."""
+    """Charge the invoice of a resume. If the charge succeeds, the new period begins today."""
     scheduled = recovery is not None and recovery.attempt > 0
     if not charge(
         world,
@@ -183,7 +184,7 @@ def collect(
 
 
 def _restore(world: World, sub: Subscription, customer: Customer, pause: Pause) -> None:
-    """Give back the days of the period, allowance and trial that were left when the pause began."""
+    """Restore the days of period, allowance and trial that were left when the pause began."""
     away = world.now() - pause.effective_at
     if sub.period_end and sub.allowance:
         sub.period_end += away

@@ -16,14 +16,14 @@ from standin.world import World
 
 
 class RefundRequest(StrictBody):
-    """POST /_standin/transactions/{id}/refund; without an amount, all that is left."""
+    """POST /_standin/transactions/{id}/refund. Without an amount, the whole rest is refunded."""
 
     amount: int | None = Field(default=None, gt=0, strict=True)
     reason: RefundReason = "requested_by_customer"
 
 
 class DisputeRequest(StrictBody):
-    """POST /_standin/transactions/{id}/dispute; without an amount, all that is left."""
+    """POST /_standin/transactions/{id}/dispute. Without an amount, the whole rest is disputed."""
 
     amount: int | None = Field(default=None, gt=0, strict=True)
     reason: str | None = "fraudulent"
@@ -40,7 +40,7 @@ class PayLinkRequest(StrictBody):
 
     card_number: str = "4242424242424242"
     email: str = "buyer@example.com"
-    """Of the buyer, for a link that names no customer."""
+    """The buyer's email, for a link that names no customer."""
 
 
 class AnnounceRequest(StrictBody):
@@ -53,7 +53,7 @@ class AnnounceRequest(StrictBody):
 
 @dataclass(frozen=True, slots=True)
 class PaymentControl:
-    """What the endpoints work on."""
+    """The objects that the endpoints use."""
 
     world: World
 
@@ -121,7 +121,7 @@ class PaymentControl:
         return _shown(paid)
 
     async def announce(self, request: web.Request) -> web.Response:
-        """Send an event, and change nothing else."""
+        """Send an event. Nothing else changes."""
         asked = AnnounceRequest.model_validate(await read_body(request))
         with self.world.transaction():
             announcing.announce(self.world, asked.event, asked.about, asked.outcome)
@@ -141,7 +141,7 @@ def find_invoice(world: World, invoice_id: str) -> Invoice:
 
 
 def make_overdue(world: World, invoice_id: str) -> Invoice:
-    """Send invoice.overdue of an unpaid invoice, which is sent once.
+    """Send invoice.overdue of an unpaid invoice. It is sent only once per invoice.
 
     Raises ApiError: invoice_not_found, no_outstanding_invoice.
     """
@@ -154,7 +154,7 @@ def make_overdue(world: World, invoice_id: str) -> Invoice:
 
 
 def pay_link(world: World, payment: Payment, card_number: str, email: str) -> Payment:
-    """Pay a link that is open; a decline is written down.
+    """Pay an open link. A decline is recorded.
 
     Raises CardRefusedError, CardFormError.
     """
@@ -169,7 +169,7 @@ def pay_link(world: World, payment: Payment, card_number: str, email: str) -> Pa
 
 
 def routes(world: World) -> list[web.RouteDef]:
-    """What is mounted below /_standin."""
+    """Returns the routes below /_standin."""
     control = PaymentControl(world)
     return [
         web.get("/payments", control.list),

@@ -1,6 +1,6 @@
 """One-time payments: links that somebody pays on a page, and charges of a saved card.
 
-Neither needs a plan. An invoice is made when the money is there, not before.
+Neither needs a plan. An invoice is created only once the payment has succeeded.
 """
 
 import re
@@ -53,7 +53,7 @@ def find(world: World, payment_id: str) -> Payment:
 
 
 def cancel(world: World, payment: Payment) -> Payment:
-    """Close a link that nobody has tried to pay; a canceled one stays as it is.
+    """Close a link that nobody has tried to pay. A canceled link does not change.
 
     Raises ApiError: payment_not_cancelable.
     """
@@ -68,16 +68,18 @@ def cancel(world: World, payment: Payment) -> Payment:
 
 
 def is_open(world: World, payment: Payment) -> bool:
-    """Whether a link can be paid: a declined card leaves it open, its expiry does not."""
+    """Returns whether a link can be paid. It can after a declined card, but not after its
+    expiry.
+    """
     expired = payment.expires_at is not None and payment.expires_at <= world.now()
     return payment.kind == "link" and payment.status in {"pending", "failed"} and not expired
 
 
 def pay(world: World, payment: Payment, form: CardForm, email: str) -> Payment:
-    """Pay a link that is open. `email` is that of the buyer of a link for nobody in particular.
+    """Pay an open link. `email` is the buyer's, for a link without a customer.
 
-    Raises CardFormError, and CardRefusedError when the card is declined: nothing has changed then.
-    The decline has to be written down in a database transaction of its own, see `note_declined`.
+    Raises CardFormError, and CardRefusedError if the card is declined. Nothing has changed then.
+    The decline has to be recorded in a database transaction of its own (`note_declined`).
     """
     _check_email(payment, email)
     card = accept(form, world.now())
@@ -95,7 +97,7 @@ def pay(world: World, payment: Payment, form: CardForm, email: str) -> Payment:
 
 
 def note_declined(world: World, payment: Payment, form: CardForm, failure: Failure) -> None:
-    """Write down that a link's payment was declined, and send payment_link.failed."""
+    """Record that a link's payment was declined, and send payment_link.failed."""
     customer = world.store.customers.get(payment.customer_id or "")
     context = payment_context("one_time_payment", payment_link_id=payment.id)
     card = form.read(world.now())[1]
@@ -111,7 +113,9 @@ def _check_email(payment: Payment, email: str) -> None:
 
 
 def _buyer(world: World, payment: Payment, email: str) -> Customer:
-    """Whose name the invoice is in. For a link for nobody, it is whoever has the email, or new."""
+    """Returns the customer of the invoice. For a link without one: the one with the email, or a
+    new one.
+    """
     if payment.customer_id:
         return world.customer(payment.customer_id)
     known = world.store.customers.first("email = ?", email, newest=False)
@@ -119,10 +123,10 @@ def _buyer(world: World, payment: Payment, email: str) -> Customer:
 
 
 def charge(world: World, request: ChargePayment) -> tuple[Payment, bool]:
-    """Charge the default card of a subscriber; the payment, and whether it succeeded.
+    """Charge a subscriber's default card. Returns the payment, and whether it succeeded.
 
-    A declined charge leaves a failed payment and a failed transaction, without an invoice.
-    Raises ApiError: customer_not_found, subscription_required, payment_method_not_found.
+    A declined charge leaves a failed payment and a failed transaction, without an invoice. Raises
+    ApiError: customer_not_found, subscription_required, payment_method_not_found.
     """
     customer = world.customer(request.customer_id)
     sub = world.current_subscription(customer)
@@ -163,7 +167,7 @@ def charge(world: World, request: ChargePayment) -> tuple[Payment, bool]:
 
 
 def _collected(world: World, payment: Payment, customer: Customer, card: Card) -> Invoice:
-    """The money is there: invoice, transaction and payment.received."""
+    """Record a successful payment: invoice, transaction and payment.received."""
     link_id = payment.id if payment.kind == "link" else None
     context = payment_context("one_time_payment", payment_link_id=link_id)
     invoice = invoices.draw_up_payment(world, payment, customer)

@@ -12,9 +12,10 @@ WEEK = timedelta(days=7)
 
 
 def period_end(start: datetime, interval: str | None, anchor_day: int) -> datetime | None:
-    """When a period that begins at `start` ends; None for one-time plans, which have none.
+    """Returns when a period that begins at `start` ends; None for one-time plans, which have no
+    periods.
 
-    Free plans have no interval and turn over monthly.
+    Free plans have no interval. Their periods are months.
     """
     if interval == "one_time":
         return None
@@ -33,7 +34,7 @@ def open_period(sub: Subscription, start: datetime) -> None:
 
 
 def close_allowance(sub: Subscription) -> None:
-    """Remember the allowance that is about to be replaced."""
+    """Remember the allowance before it is replaced."""
     if sub.allowance:
         sub.past_allowances = [*sub.past_allowances, sub.allowance.model_copy()][-_KEPT:]
 

@@ -1,8 +1,8 @@
 """Changing the plan of a subscription: now with proration, at the end of the period, or by paying.
 
-A longer interval takes effect now, a shorter one at the end of the period. Within the same
-interval the plan's `sortOrder` decides: up now, down at the end. Leaving for a free plan always
-waits; leaving a free plan always goes through a checkout.
+A longer interval takes effect now, a shorter one at the end of the period. With the same interval,
+the plan's `sortOrder` decides: an upgrade takes effect now, a downgrade at the end. A change to a
+free plan always waits. A change from a free plan always goes through a checkout.
 """
 
 from dataclasses import dataclass
@@ -55,7 +55,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Quote:
-    """What a change now would cost, in the minor unit; `overage` bills the usage so far."""
+    """The costs of a change now, in the minor unit. `overage` bills the usage so far."""
 
     target: Target
     credit: int
@@ -91,7 +91,7 @@ def _credit_applied(credit: int, gross: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Changed:
-    """The outcome of asking for a change.
+    """The outcome of a requested change.
 
     `declined`: the charge failed, `invoice` is void and nothing else has changed.
     """
@@ -114,7 +114,7 @@ def resolve(
     *,
     fields: tuple[str, str] = ("newPlanId", "newBillingInterval"),
 ) -> Target:
-    """The plan and price asked for; what is not named stays as it is.
+    """Returns the requested plan and price. If one is not named, it does not change.
 
     `fields` are the request's names for the two. Raises ApiError: subscription_not_active,
     invalid_subscription_status, no_change_requested, plan_not_found, plans_not_in_same_group,
@@ -139,7 +139,9 @@ def resolve(
 
 
 def offers(world: World, sub: Subscription) -> list[Target]:
-    """What a customer can change to, in the order plans are shown; the booked change is not."""
+    """Returns the possible changes, in the order of the plans. Leaves out the change that is
+    booked.
+    """
     try:
         _check_changeable(sub)
     except ApiError:
@@ -215,7 +217,7 @@ def when(world: World, sub: Subscription, target: Target) -> When:
     step = _rank(target.billing_interval) - _rank(sub.billing_interval)
     if step == 0:
         step = target.plan.sort_order - current.sort_order
-    # Plans of the same rank: the new one is not a downgrade, so the change happens now.
+    # Plans of the same rank: the change is no downgrade, so it takes effect now.
     return "now" if step >= 0 else "period_end"
 
 
@@ -224,12 +226,12 @@ def _rank(interval: str | None) -> int:
 
 
 def quote(world: World, sub: Subscription, target: Target) -> Quote:
-    """What changing now costs: the full new price, less what is left of the old period.
+    """Returns the costs of a change now: the full new price, less the rest of the old period.
 
-    Days are whole days, today included: the new period begins today and the old one ends.
+    Days are whole days, including today: the old period ends today and the new one begins.
     """
     remaining, total = _days(world, sub)
-    # A trial has cost nothing, so there is nothing to give back.
+    # A trial has cost nothing, so there is no credit.
     effective = 0 if sub.status == "trialing" else world.price(sub)
     credit, overage = _share(effective, remaining, total), overage_lines(world, sub)
     gross = target.amount + sum(line.amount for line in overage)
@@ -261,9 +263,9 @@ def _share(amount: int, days: int, of_days: int) -> int:
 def preview(
     world: World, sub: Subscription, plan_id: str, interval: str | None
 ) -> tuple[Quote, datetime]:
-    """What a change would cost, and when it would take effect: now.
+    """Returns the costs of a change, and when it takes effect: now.
 
-    Raises what `resolve` raises, and ApiError: plan_change_scheduled, for a change that waits.
+    Raises the errors of `resolve`, and ApiError: plan_change_scheduled, for a change that waits.
     """
     target = resolve(world, sub, plan_id, interval, fields=("planId", "billingInterval"))
     if when(world, sub, target) == "period_end":
@@ -283,9 +285,9 @@ def change(
     *,
     success_url: str | None,
 ) -> Changed:
-    """Change the plan now, book the change, or begin the checkout it needs.
+    """Change the plan now, book the change, or begin the checkout that it needs.
 
-    Raises what `resolve` raises, and ApiError: already_scheduled, no_payment_method,
+    Raises the errors of `resolve`, and ApiError: already_scheduled, no_payment_method,
     subscription_has_open_dispute.
     """
     if plan_id is None and interval is None:
@@ -302,7 +304,8 @@ def change(
 
 
 def change_now(world: World, sub: Subscription, target: Target) -> Changed:
-    """Charge the new price less the credit, together with the usage so far; today is day one.
+    """Charge the new price less the credit, together with the usage so far. The period begins
+    today.
 
     Raises ApiError: no_payment_method.
     """
@@ -345,7 +348,7 @@ def _put_on(sub: Subscription, target: Target) -> None:
 
 
 def _invoice(world: World, fresh: Subscription, asked: Quote, previous: Plan) -> Invoice | None:
-    """None between free plans: there is nothing to write down."""
+    """Returns None for a change between free plans without overage: there is nothing to charge."""
     if asked.target.price is None and not asked.overage:
         return None
     lines = [base_line(world, fresh), *asked.overage]
@@ -377,7 +380,7 @@ def _schedule(world: World, sub: Subscription, target: Target) -> Changed:
 
 
 def take_effect(world: World, sub: Subscription) -> Plan:
-    """Put the subscription on the plan of its scheduled change; returns the plan before."""
+    """Give the subscription the plan of its scheduled change. Returns the previous plan."""
     planned = sub.scheduled_change
     plan = world.catalogue.plan(planned.plan_id) if planned else None
     if planned is None or plan is None:
@@ -391,7 +394,9 @@ def take_effect(world: World, sub: Subscription) -> Plan:
 def _begin_checkout(
     world: World, sub: Subscription, target: Target, success_url: str | None
 ) -> Changed:
-    """A link on which the change is paid; asking for the same plan again keeps the link."""
+    """Returns a link on which the change is paid. A repeated request for the same plan keeps
+    the link.
+    """
     wanted = PlanCheckout(
         plan_id=target.plan.id,
         price_id=cast("Price", target.price).id,
@@ -407,7 +412,7 @@ def _begin_checkout(
 
 
 def checkout_target(world: World, sub: Subscription) -> Target | None:
-    """What the open checkout of a plan change leads to; None when there is none."""
+    """Returns the target of the open checkout of a plan change; None if there is none."""
     pending = sub.plan_checkout
     plan = world.catalogue.plan(pending.plan_id) if pending else None
     if pending is None or plan is None:

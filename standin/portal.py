@@ -1,4 +1,4 @@
-"""Portal sessions: an address that lets its holder manage one customer's billing."""
+"""Portal sessions: whoever has the address can manage one customer's billing."""
 
 import time
 from collections.abc import Callable
@@ -15,7 +15,7 @@ LIFETIME = timedelta(hours=2)
 
 
 def _wall_now(wall: Callable[[], float] = time.time) -> datetime:
-    # Sessions belong to a person at a screen: advancing the test clock must not log them out.
+    # Wall time, because moving the test clock must not log a person out.
     return datetime.fromtimestamp(wall(), UTC)
 
 
@@ -42,7 +42,7 @@ def open_session(world: World, request: CreatePortalSession) -> str:
 
 
 def use_session(world: World, token: str) -> PortalSession | None:
-    """The session behind a token, its idle time starting anew; None when it has run out."""
+    """Returns the session of a token and resets its idle time; None if the session has expired."""
     session = world.store.portal_sessions.get(token)
     now = _wall_now()
     if session is None or now > session.used_at + IDLE or now > session.created_at + LIFETIME:

@@ -1,4 +1,4 @@
-"""A fixed window of requests per minute, told in the usual headers."""
+"""A fixed window of requests per minute, reported in the usual headers."""
 
 import time
 from collections.abc import Callable

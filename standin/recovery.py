@@ -27,14 +27,16 @@ def outstanding_invoice(world: World, sub: Subscription) -> Invoice:
 
 
 def owed(world: World, sub: Subscription) -> Invoice | None:
-    """The invoice dunning is about: a renewal, or the resume of a paused subscription."""
+    """Returns the invoice of the running dunning: a renewal, or the resume of a paused
+    subscription.
+    """
     return world.store.invoices.get(sub.dunning.invoice_id) if sub.dunning else None
 
 
 def payable(world: World, token: str) -> tuple[Invoice, Subscription] | None:
-    """The invoice and the subscription of a recovery link: a declined renewal or resume.
+    """Returns the invoice and the subscription of a recovery link: a declined renewal or resume.
 
-    None when nothing is left to pay.
+    Returns None if nothing is left to pay.
     """
     invoice = world.store.invoices.first("recovery_token = ?", token)
     sub = world.store.subscriptions.get(invoice.subscription_id or "") if invoice else None
@@ -45,7 +47,7 @@ def payable(world: World, token: str) -> tuple[Invoice, Subscription] | None:
 
 
 def pay_with(world: World, invoice: Invoice, sub: Subscription, form: CardForm) -> None:
-    """Save a card and pay what is owed with it. Raises CardFormError, CardRefusedError."""
+    """Save a card and pay the owed amount with it. Raises CardFormError, CardRefusedError."""
     customer = world.owner(sub)
     card = accept(form, world.now())
     if card.charge_failure:
@@ -59,7 +61,7 @@ def pay_with(world: World, invoice: Invoice, sub: Subscription, form: CardForm) 
 def note_declined(
     world: World, invoice: Invoice, sub: Subscription, form: CardForm, failure: tuple[str, str]
 ) -> None:
-    """Write down that another card was declined, and send payment.failed; the link stays valid."""
+    """Record that another card was declined, and send payment.failed. The link remains valid."""
     customer = world.owner(sub)
     context = payment_context(
         "subscription_resume" if sub.status == "paused" else "recurring_billing", Recovery()
@@ -74,7 +76,7 @@ Saved = Literal["saved", "paid", "still_owed", "tried_too_often"]
 
 
 def replace_card(world: World, customer: Customer, card: Card) -> Saved:
-    """Make the card the default one, and charge it at once for a renewal that is owed."""
+    """Make the card the default card, and charge it at once for an unpaid renewal."""
     _save_default(world, customer, card)
     return _collect_owed(world, customer)
 
@@ -82,9 +84,9 @@ def replace_card(world: World, customer: Customer, card: Card) -> Saved:
 def replace_card_in_portal(
     world: World, customer: Customer, card: Card, *, as_default: bool = True
 ) -> Saved:
-    """Save a card; a new default one is charged for a renewal that is owed.
+    """Save a card. A new default card is charged for an unpaid renewal.
 
-    That charge counts as a retry by hand: after the last of the day the card is saved only.
+    That charge counts as a manual retry. If the day's retries are used up, the card is only saved.
     """
     if not as_default and customer.card:
         add_card(world, customer, card)
@@ -100,7 +102,7 @@ def replace_card_in_portal(
 
 
 def add_card(world: World, customer: Customer, card: Card) -> None:
-    """Save one more card, which is not charged first unless it is the only one."""
+    """Save one more card. It is charged first only if it is the only one."""
     known = any(card.is_same(other) for other in customer.cards)
     cards.keep(customer, card, as_default=False)
     world.store.customers.put(customer)
@@ -124,9 +126,10 @@ def _collect_owed(world: World, customer: Customer) -> Saved:
 
 
 def void(world: World, invoice: Invoice) -> None:
-    """Nullify an unpaid invoice: nobody owes it any more, so a past due subscription is active.
+    """Nullify an unpaid invoice. Nobody owes it any more, so a past due subscription becomes
+    active.
 
-    Raises ApiError: no_outstanding_invoice, invalid_subscription_status for the invoice of a
+    Raises ApiError: no_outstanding_invoice, and invalid_subscription_status for the invoice of a
     subscription that waits for its first payment.
     """
     if invoice.status != "outstanding":
@@ -148,10 +151,11 @@ def void(world: World, invoice: Invoice) -> None:
 
 
 def retry(world: World, sub: Subscription) -> tuple[Invoice, bool]:
-    """Charge the default card again for an overdue renewal; the invoice, and whether it was paid.
+    """Charge the default card again for an overdue renewal. Returns the invoice, and whether it was
+    paid.
 
-    Does not touch the calendar of the automatic retries.
-    Raises ApiError: no_outstanding_invoice, rate_limited after the last retry of the day.
+    Does not change the times of the automatic retries. Raises ApiError: no_outstanding_invoice,
+    rate_limited after the last retry of the day.
     """
     customer = world.owner(sub)
     invoice = outstanding_invoice(world, sub)
@@ -160,10 +164,10 @@ def retry(world: World, sub: Subscription) -> tuple[Invoice, bool]:
 
 
 def retry_transaction(world: World, transaction: Transaction) -> tuple[Invoice, bool]:
-    """Try a failed renewal again, as `retry` does; the failed transaction stays as it is.
+    """Try a failed renewal again, like `retry`. The failed transaction does not change.
 
-    Raises ApiError: no_outstanding_invoice when it is not a renewal that failed and is still owed,
-    rate_limited.
+    Raises ApiError: no_outstanding_invoice if the transaction is not a failed renewal that is still
+    owed, and rate_limited.
     """
     sub = world.store.subscriptions.get(transaction.subscription_id or "")
     owed_here = sub and sub.dunning and sub.dunning.invoice_id == transaction.invoice_id
@@ -173,7 +177,7 @@ def retry_transaction(world: World, transaction: Transaction) -> tuple[Invoice, 
 
 
 def _spend_manual_retry(world: World, customer: Customer) -> None:
-    """Count a retry by hand. Raises ApiError: rate_limited, without a time to wait."""
+    """Count a manual retry. Raises ApiError: rate_limited, without a time to wait."""
     today, spent = world.now().date(), customer.manual_retries
     count = spent.count if spent and spent.day == today else 0
     if count >= MANUAL_RETRIES_A_DAY:
@@ -185,9 +189,10 @@ def _spend_manual_retry(world: World, customer: Customer) -> None:
 
 
 def reactivate(world: World, sub: Subscription) -> tuple[Invoice, bool]:
-    """Charge a past due subscription again, or start a canceled one anew; whether it was paid.
+    """Charge a past due subscription again, or start a canceled one again. Returns whether it was
+    paid.
 
-    A declined attempt to start anew leaves a void invoice and the subscription canceled.
+    A declined attempt to start again leaves a void invoice, and the subscription remains canceled.
     Raises ApiError: invalid_subscription_status, already_has_active_subscription,
     no_payment_method, subscription_has_open_dispute, rate_limited.
     """

@@ -1,4 +1,4 @@
-"""Records as Commet shows them: every key of every shape, times and numbers in its forms."""
+"""Records in Commet's form: every key of every shape, with its forms of times and numbers."""
 
 from datetime import datetime, timedelta
 from decimal import ROUND_HALF_UP, Decimal
@@ -31,7 +31,7 @@ def _resource(kind: str, fields: Shape) -> Shape:
 
 
 def listing(items: list[Shape], next_cursor: str | None) -> Shape:
-    """The list envelope; `nextCursor` only when there is more."""
+    """Returns the list envelope. It has `nextCursor` only if there is another page."""
     page: Shape = {"object": "list", "data": items, "hasMore": next_cursor is not None}
     return page | {"nextCursor": next_cursor} if next_cursor is not None else page
 
@@ -42,7 +42,7 @@ def deleted(kind: str, record_id: str) -> Shape:
 
 
 def customer_fields(customer: Customer) -> Shape:
-    """A customer as webhooks carry it."""
+    """Returns a customer in the form that webhooks contain."""
     return {
         "id": customer.id,
         "externalId": customer.external_id,
@@ -237,7 +237,7 @@ def _pause(sub: Subscription) -> Shape | None:
 
 
 def resume(sub: Subscription, invoice: Invoice | None) -> Shape:
-    """A SubscriptionResume; a charge is settled when this is answered."""
+    """Returns a SubscriptionResume. A charge is settled when this is answered."""
     return _resource(
         "subscription_resume",
         {
@@ -300,10 +300,11 @@ def plan_change_completed(
     tax: int,
     total: int,
 ) -> Shape:
-    """A PlanChange that has happened; amounts are minor units, the total contains the tax.
+    """Returns a PlanChange that has happened. Amounts are in minor units, and the total includes
+    tax.
 
     `charge` is the new price. `creditsApplied` would be a customer's account credits, which the
-    stand-in does not have. Free plans turn over monthly.
+    stand-in does not have. Periods of free plans are months.
     """
     fields: Shape = {
         "outcome": "completed",
@@ -339,7 +340,9 @@ def plan_change_preview(
     total_days: int,
     is_upgrade: bool,
 ) -> Shape:
-    """A PreviewChange; amounts are minor units, the total includes usage to be billed and tax."""
+    """Returns a PreviewChange. Amounts are in minor units. The total includes tax and usage to
+    be billed.
+    """
     return _resource(
         "plan_change_preview",
         {
@@ -400,7 +403,7 @@ def _subscription_feature(item: Entitlement) -> Shape:
 
 
 def feature_access_fields(world: World, item: Entitlement) -> Shape:
-    """A feature's access and use, as webhooks carry it."""
+    """Returns a feature's access and usage in the form that webhooks contain."""
     head = {
         "code": item.feature.code,
         "name": item.feature.name,
@@ -415,7 +418,7 @@ def feature_access_fields(world: World, item: Entitlement) -> Shape:
 
 
 def _consumption(world: World, item: Entitlement) -> Shape:
-    """The use of a counted feature: of seats and quotas without the key `model`."""
+    """Returns the usage of a counted feature. Seats and quotas do not have the key `model`."""
     if item.allowance is None:
         raise LookupError(f"{item.feature.code} has no allowance period")
     period = {"start": iso(item.allowance.start), "end": iso(item.allowance.end)}
@@ -443,7 +446,9 @@ def _consumption(world: World, item: Entitlement) -> Shape:
 
 
 def _empty_pool(world: World, item: Entitlement, period: Shape) -> Shape:
-    """The consumption of a feature that draws on credits or a balance, of which there is none."""
+    """Returns the consumption of a feature that uses credits or a balance, of which there is
+    none.
+    """
     fields: Shape = {"model": item.model, "period": period, "unitsUsed": 0, "availableUnits": 0}
     if item.model == "credits":
         return fields | {"creditsPerUnit": 1, "creditsConsumed": 0}
@@ -464,7 +469,7 @@ def feature_access(world: World, item: Entitlement) -> Shape:
 
 
 def usage_check(item: Entitlement, status: str, quantity: int, *, allowed: bool) -> Shape:
-    """A UsageCheck of the metered kind; a refusal is an answer, not an error."""
+    """Returns a UsageCheck of the metered kind. A refusal is an answer and not an error."""
     fields: Shape = {
         "allowed": allowed,
         "subscriptionStatus": status,
@@ -504,10 +509,10 @@ def usage_event(record: UsageRecord, owner: Customer) -> Shape:
 def usage_adjustment(
     record: UsageRecord, owner: Customer, before: Decimal, after: Decimal
 ) -> Shape:
-    """A UsageAdjustment: `value` is the new total.
+    """Returns a UsageAdjustment. `value` is the new total.
 
-    Whole numbers, as Commet's contract has them: a fractional total before is rounded, half up,
-    and the adjustment is the difference of the two totals that are shown.
+    Numbers are whole, as in Commet's contract. A previous total with a fraction is rounded half up,
+    and the adjustment is the difference of the two shown totals.
     """
     previous, value = whole(before), whole(after)
     return _resource(
@@ -621,10 +626,10 @@ def payment(world: World, record: Payment) -> Shape:
 
 
 def transaction_item(record: Transaction) -> Shape:
-    """A TransactionListItem.
+    """Returns a TransactionListItem.
 
-    `grossAmount` is in cents of a dollar; no exchange rate is known here, so that it is null for
-    other currencies, whose amount is `presentmentAmount`.
+    `grossAmount` is in cents of a dollar. The stand-in knows no exchange rates, so `grossAmount` is
+    null for other currencies, whose amount is `presentmentAmount`.
     """
     in_dollars = record.currency == "usd"
     return _resource(

@@ -1,4 +1,4 @@
-"""The one place where time makes things happen: deadlines, webhook retries, test-clock runs."""
+"""The only module in which time causes changes: deadlines, webhook retries, test-clock runs."""
 
 import asyncio
 import logging
@@ -20,7 +20,7 @@ _A_MOMENT = timedelta(milliseconds=20)
 
 
 class Scheduler:
-    """Works through what is due, now and during runs of the test clock."""
+    """Processes what is due, now and during runs of the test clock."""
 
     def __init__(self, world: World, courier: Courier) -> None:
         self._world = world
@@ -30,17 +30,17 @@ class Scheduler:
         world.on_commit = self._wake.set
 
     def start(self) -> None:
-        """Begin; a run that a restart interrupted is carried on first."""
+        """Start working. A run that a restart interrupted is continued first."""
         self._task = asyncio.create_task(self._work())
 
     async def stop(self) -> None:
-        """Stop between two things."""
+        """Stop after the present item."""
         if self._task:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
     def request_run(self, target: datetime) -> ClockRun:
-        """Ask for the clock to be moved to `target`; it happens in the background."""
+        """Ask for the clock to be moved to `target`. The move happens in the background."""
         estimated = self._world.store.subscriptions.count("due_at <= ?", stamp(target))
         run = ClockRun(
             id=new_id("tcr"),
@@ -58,7 +58,9 @@ class Scheduler:
         return self._world.store.clock_runs.first("status IN ('pending', 'running')", newest=False)
 
     async def settle(self, timeout: float) -> bool:  # noqa: ASYNC109 - the answer is a verdict
-        """Wait until nothing is due and nothing is under way; False when it takes too long."""
+        """Wait until nothing is due and nothing is running. Returns False if that takes too
+        long.
+        """
         try:
             async with asyncio.timeout(timeout):
                 while not self._settled():
@@ -69,7 +71,7 @@ class Scheduler:
         return True
 
     def _settled(self) -> bool:
-        # Events that happen at once are a millisecond apart, so the last are due a little later.
+        # Events of one moment are a millisecond apart, so the last ones are due a little later.
         now = self._world.now() + _A_MOMENT
         delivery_at = self._next_delivery_at()
         return not (
@@ -109,7 +111,7 @@ class Scheduler:
         due = next_due(self._world)
         moments = [self._next_delivery_at(), due.at if due else None]
         waits = [self._world.clock.wall_seconds_until(m) for m in moments if m]
-        # At least a millisecond, so that a clock that rounds down cannot make this loop spin.
+        # At least a millisecond, so that this loop does not spin if a clock rounds down.
         return max(0.001, min([_LONGEST_NAP, *waits]))
 
     def _due_before(self, moment: datetime) -> SubscriptionDue | InvoiceDue | None:
@@ -117,7 +119,7 @@ class Scheduler:
         return due if due and due.at <= moment else None
 
     def _next_delivery_at(self) -> datetime | None:
-        """When the next delivery that is not under way is due."""
+        """Returns when the next delivery that is not being attempted is due."""
         pending = self._world.store.deliveries.find(
             "status = 'pending' AND next_at IS NOT NULL", limit=50, order="next_at, seq"
         )
@@ -125,7 +127,9 @@ class Scheduler:
         return next(waiting, None)
 
     def _process(self, due: SubscriptionDue | InvoiceDue) -> list[dict[str, object]]:
-        """Do what is due. Returns entries for a run's report, which lists subscriptions only."""
+        """Process a deadline. Returns entries for a run's report, which lists subscriptions
+        only.
+        """
         if isinstance(due, InvoiceDue):
             with self._world.transaction():
                 invoices.note_overdue(self._world, due.invoice)
@@ -150,7 +154,7 @@ class Scheduler:
         }
 
     async def _carry_out(self, run: ClockRun) -> None:
-        """Move the clock from one due thing to the next until the target is reached."""
+        """Move the clock from one deadline to the next until the target is reached."""
         await self._courier.quiet()
         run.status = "running"
         self._world.store.clock_runs.put(run)
@@ -169,7 +173,7 @@ class Scheduler:
         self._world.store.clock_runs.put(run)
 
     async def _step(self, run: ClockRun) -> bool:
-        """Process the earliest thing due up to the target; False when there is none left."""
+        """Process the earliest deadline up to the target. Returns False if there is none."""
         delivery_at = self._next_delivery_at()
         due = next_due(self._world)
         moments = [m for m in (delivery_at, due.at if due else None) if m]

@@ -53,7 +53,7 @@ def _check_email(text: str) -> str:
 
 
 def _check_number(value: Any) -> Any:
-    # pydantic would also read a number out of a string; JSON callers must send a number.
+    # pydantic would also read a number from a string, but JSON callers must send a number.
     if isinstance(value, bool) or not isinstance(value, int | Decimal):
         raise ValueError("must be a number")  # noqa: TRY004 - pydantic expects ValueError
     return value
@@ -105,7 +105,7 @@ class CreateCustomer(_Body):
 
     @property
     def own_id(self) -> str | None:
-        """The caller's id, by either of its names."""
+        """The caller's id, from either of its two fields."""
         return self.id or self.external_id
 
     @model_validator(mode="after")
@@ -123,7 +123,7 @@ class CreateCustomer(_Body):
 
 
 class UpdateCustomer(_Body):
-    """PATCH /customers/{id}: only what was sent changes."""
+    """PATCH /customers/{id}: only the fields that were sent change."""
 
     email: Email | None = None
     external_id: OwnId | None = None
@@ -135,7 +135,7 @@ class UpdateCustomer(_Body):
 
 
 class CreateCustomers(_Body):
-    """POST /customers/batch; each entry is checked by itself."""
+    """POST /customers/batch. Each entry is checked alone."""
 
     customers: list[dict[str, Any]] = Field(min_length=1, max_length=100)
 
@@ -331,7 +331,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def _check_events(names: list[str]) -> list[str]:
-    from standin.events import EVENT_NAMES  # events is built on what this module describes
+    from standin.events import EVENT_NAMES  # imported here, because events uses this module
 
     unknown = sorted(set(names) - EVENT_NAMES)
     if unknown:
@@ -353,7 +353,7 @@ class CreateWebhook(_Body):
 
 
 class UpdateWebhook(_Body):
-    """PATCH /webhooks/{id}: only what was sent changes."""
+    """PATCH /webhooks/{id}: only the fields that were sent change."""
 
     url: EndpointUrl | None = None
     events: EventList | None = None
@@ -396,7 +396,7 @@ def read(model: type[B], data: Any) -> B:
 
 
 def validation_error(error: ValidationError) -> ApiError:
-    """pydantic's findings in Commet's form."""
+    """Returns pydantic's errors in Commet's form."""
     details = [
         {"field": _field_name(item["loc"]), "message": _sentence(item["msg"])}
         for item in error.errors(include_url=False, include_input=False, include_context=False)

@@ -1,4 +1,4 @@
-"""Everything that can be set when the stand-in starts, in one frozen place."""
+"""All settings of a stand-in, in one frozen object."""
 
 from dataclasses import dataclass
 from decimal import Decimal
@@ -13,18 +13,20 @@ API_PREFIX = "/api/v1"
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How this stand-in behaves. Durations are wall seconds unless a comment says otherwise."""
+    """The behaviour of this stand-in. Durations are wall seconds unless a comment says
+    otherwise.
+    """
 
     data: str = ":memory:"
-    """SQLite file, or `:memory:` to forget everything at the end."""
+    """SQLite file, or `:memory:` to keep nothing after the end."""
     api_key: str | None = None
-    """None: the key kept in the data, or a new one."""
+    """None: the stored key, or a new one."""
     public_url: str = ""
-    """What hosted page addresses start with; empty: wherever we listen."""
+    """The beginning of the addresses of hosted pages; empty: the address on which we listen."""
     allow_hosts: tuple[str, ...] = ()
-    """Hosts to answer for, beside loopback and the host of `public_url`: names or addresses."""
+    """Hosts to answer in addition to loopback and the host of `public_url`: names or addresses."""
     catalogue: Path | None = None
-    """JSON file of features and plans; None: the one that ships with the stand-in."""
+    """File of features and plans; None: the stand-in's own."""
     currency: str = "usd"
     tax_percent: Decimal = Decimal(0)
     """Tax added to every charge, in percent."""
@@ -34,32 +36,35 @@ class Settings:
     """Factor on Commet's webhook retry delays: 1/60 turns its minutes into seconds."""
     webhook_timeout: float = 10.0
     usage_lag: float = 0.0
-    """Simulated seconds until a tracked event shows in reads and sends its webhooks."""
+    """Simulated seconds until reads show a tracked event and its webhooks are sent."""
     rate_limit: int = 0
     """Requests per wall minute and key; 0: no limit."""
     shuffle_seed: int | None = None
     """Shuffles the events of one moment, whose order Commet does not promise."""
     repeated_event_id: Literal["conflict", "replay"] = "conflict"
-    """A usage eventId seen before: 409 `duplicate`, or the first answer again."""
+    """The answer to a usage eventId seen before: 409 `duplicate`, or the first answer again."""
     usage_period: Literal["now", "timestamp"] = "now"
-    """Where a usage event with an old timestamp counts: in the allowance that is open, or in the
-    one it belongs to, which has been billed."""
+    """Where a usage event with an old timestamp counts: in the open allowance, or in the
+    allowance of its timestamp, which has been billed.
+    """
     repeated_email: Literal["create", "conflict", "link"] = "create"
-    """A second customer with the same email: another customer, 409 `duplicate`, or the customer
-    who has the email, under the new id."""
+    """The answer to a second customer with the same email: another customer, 409 `duplicate`,
+    or the existing customer, with the new id.
+    """
     access_without_subscription: Literal[
         "no_active_subscription", "feature_not_in_plan", "subscription_required"
     ] = "no_active_subscription"
     """The error of GET /feature-access/{code} for a customer without a subscription."""
     pending_access: Literal["none", "denied"] = "none"
-    """Feature access of a customer whose subscription waits for payment: as without one, or the
-    features of the plan, none of which is allowed."""
+    """Feature access of a customer whose subscription waits for payment: as without a
+    subscription, or all features of the plan, none of them allowed.
+    """
     declined_checkout: Literal["silent", "event"] = "silent"
     """Whether a declined first payment sends payment.failed."""
     payment_link_days: float = 0
     """Simulated days until a payment link expires; 0: never."""
     active_lookup: Literal["any", "live"] = "any"
-    """Whether GET /subscriptions/active also answers with one that waits for payment."""
+    """Whether GET /subscriptions/active also returns a subscription that waits for payment."""
     state_snapshot: Literal["delivery", "emission"] = "delivery"
     """When the body of customer.state_changed is computed."""
 

@@ -1,7 +1,7 @@
-"""Does the catalogue still have what was sold? Asked once, before anything is served.
+"""Checks, before anything is served, that the catalogue still has what was sold.
 
-Kept subscriptions name plans and prices by id. Where a plan is gone, every list that holds one of
-its subscriptions fails; where a price or a feature in use is gone, the next invoice is too low.
+Stored subscriptions name plans and prices by id. If a plan is missing, every list with one of its
+subscriptions fails. If a price or a used feature is missing, the next invoice is too low.
 """
 
 from collections import Counter
@@ -13,13 +13,13 @@ from standin.store import Store
 
 
 class SoldGoneError(ValueError):
-    """The catalogue does not fit what is kept; the message says what of it, one line each."""
+    """The catalogue does not fit the stored data. The message has one line for each problem."""
 
 
 def check(store: Store, catalogue: Catalogue, currency: str) -> None:
-    """Raises SoldGoneError where a kept subscription needs what is gone or was changed.
+    """Raises SoldGoneError if a stored subscription needs something that is missing or was changed.
 
-    Amounts, names and what is included may change.
+    Amounts, names and included units may change.
     """
     subscribed: Counter[tuple[str, str]] = Counter()
     others: Counter[tuple[str, str]] = Counter()
@@ -49,7 +49,7 @@ def _count(subscribed: int, others: int) -> str:
 
 
 def _problems(store: Store, catalogue: Catalogue, sub: Subscription) -> Iterator[tuple[str, str]]:
-    """The ids of plans, each with what is wrong with it for this subscription."""
+    """Yields the ids of plans, each with its problem for this subscription."""
     yield from _mismatch(catalogue, sub.plan_id, sub.price_id, sub.billing_interval)
     for next_one in (sub.scheduled_change, sub.plan_checkout) if sub.is_live else ():
         if next_one:
@@ -86,7 +86,7 @@ def _price_mismatch(plan: Plan, price_id: str, interval: str | None) -> Iterator
 
 
 def _used(store: Store, sub: Subscription) -> list[str]:
-    """Codes of what was used of the running allowance."""
+    """Returns the codes of features that were used in the running allowance."""
     if sub.allowance is None:
         return []
     first = meter_id(sub.allowance.id, "")

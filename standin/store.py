@@ -1,7 +1,8 @@
-"""Records in SQLite: one table per kind, the record as JSON beside the fields it is found by.
+"""Records in SQLite: one table per kind. A row has the record as JSON, and the fields for
+searching.
 
-The stand-in runs on one event loop and never awaits inside a transaction, so transactions need
-no locks and requests cannot interleave in one.
+The stand-in runs on one event loop and never awaits inside a transaction. So transactions need no
+locks, and requests cannot interleave in a transaction.
 """
 
 import sqlite3
@@ -36,12 +37,12 @@ Column = Callable[[R], Any]
 
 
 def stamp(moment: datetime | None) -> str | None:
-    """A moment as text that sorts by time; every moment here is UTC."""
+    """Returns a moment as text that sorts by time. Every moment here is in UTC."""
     return None if moment is None else moment.isoformat(timespec="microseconds")
 
 
 class Sharing:
-    """Whether records are read to be looked at only, and may be the same objects each time."""
+    """Whether records are only read, so that reads may return the same objects each time."""
 
     __slots__ = ("on",)
 
@@ -63,7 +64,7 @@ class Table(Generic[R]):
         unique: tuple[str, ...] = (),
         indexes: tuple[str, ...] | None = None,
     ) -> None:
-        """One index per column, or those given as `a` or `a, b`."""
+        """Creates one index per column, or the given ones (`a` or `a, b`)."""
         self._db = db
         self.name = name
         self._model = model
@@ -114,7 +115,7 @@ class Table(Generic[R]):
         return self.first("id = ?", record_id)
 
     def first(self, condition: str = "1", *values: Any, newest: bool = True) -> R | None:
-        """The newest (or oldest) record that fits."""
+        """Returns the newest (or oldest) record that matches."""
         return next(iter(self.find(condition, *values, limit=1, newest=newest)), None)
 
     def find(
@@ -125,7 +126,9 @@ class Table(Generic[R]):
         newest: bool = True,
         order: str = "",
     ) -> list[R]:
-        """Records that fit a condition over the indexed columns, newest first by default."""
+        """Returns records that match a condition on the indexed columns, newest first by
+        default.
+        """
         order = order or f"seq {'DESC' if newest else 'ASC'}"
         rows = self._db.execute(
             f"SELECT doc FROM {self.name} WHERE {condition} ORDER BY {order} LIMIT ?",  # noqa: S608
@@ -136,7 +139,7 @@ class Table(Generic[R]):
     def page(
         self, condition: str, values: list[Any], *, before: int | None, limit: int
     ) -> tuple[list[R], int | None]:
-        """One page, newest first, and where the next begins; None: that was all."""
+        """Returns one page, newest first, and where the next page begins; None if there is none."""
         rows = self._db.execute(
             f"SELECT seq, doc FROM {self.name} WHERE ({condition}) AND seq < ?"  # noqa: S608
             " ORDER BY seq DESC LIMIT ?",
@@ -149,7 +152,7 @@ class Table(Generic[R]):
         return self._parsed(doc) if self._sharing.on else self._model.model_validate_json(doc)
 
     def count(self, condition: str = "1", *values: Any) -> int:
-        """How many records fit."""
+        """Returns how many records match."""
         row = self._db.execute(
             f"SELECT count(*) FROM {self.name} WHERE {condition}",  # noqa: S608
             values,
@@ -157,12 +160,14 @@ class Table(Generic[R]):
         return int(row[0])
 
     def delete(self, condition: str, *values: Any) -> None:
-        """Forget the records that fit."""
+        """Delete the records that match."""
         self._db.execute(f"DELETE FROM {self.name} WHERE {condition}", values)  # noqa: S608
 
 
 def next_due(sub: Subscription) -> str | None:
-    """Index entry of a subscription's next deadline; set by whoever changed it."""
+    """Returns the index entry of a subscription's next deadline. Code that changes a
+    subscription sets it.
+    """
     deadline = next_deadline(sub)
     return stamp(deadline.at) if deadline else None
 
@@ -171,15 +176,17 @@ class Store:
     """All tables of one data file."""
 
     def __init__(self, path: str) -> None:
-        """Raises sqlite3.Error when the file cannot be used, or is in use."""
+        """Raises sqlite3.Error if the file cannot be used, or is in use."""
         self._db = sqlite3.connect(path, isolation_level=None)
-        # One process per file: two would deliver every webhook twice.
+        # One process per file, because two would deliver every webhook twice.
         self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
         self._db.execute("PRAGMA busy_timeout = 1000")
         self._db.execute("PRAGMA journal_mode = WAL")
-        # Every commit reaches the operating system: it survives us, though not a power failure.
+        # Every commit reaches the operating system. It survives a crash of this process, but not a
+        # power failure.
         self._db.execute("PRAGMA synchronous = NORMAL")
-        # Pages (of 4 KB) of log before they are copied into the file and synced, which takes long.
+        # How many pages (of 4 KB) the log may have before it is copied into the file and synced,
+        # which takes long.
         self._db.execute("PRAGMA wal_autocheckpoint = 8000")
         self._db.execute("CREATE TABLE IF NOT EXISTS kept (name TEXT PRIMARY KEY, value TEXT)")
         db = self._db
@@ -280,7 +287,7 @@ class Store:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """All or nothing. One inside another joins it."""
+        """All or nothing. A transaction inside another one joins it."""
         if self._db.in_transaction:
             yield
             return
@@ -294,9 +301,11 @@ class Store:
 
     @contextmanager
     def shared_reads(self) -> Iterator[None]:
-        """Records found in here are not to be changed: the next to ask gets the same objects.
+        """Records that are read in here must not be changed, because later reads get the same
+        objects.
 
-        Parsing them is a good part of an answer's work. Never await in here.
+        This saves parsing them, which is a large part of the time of an answer. Never await in
+        here.
         """
         before, self._sharing.on = self._sharing.on, True
         try:
@@ -305,12 +314,12 @@ class Store:
             self._sharing.on = before
 
     def kept(self, name: str) -> str | None:
-        """A small value remembered by name."""
+        """Returns a small value that is stored under a name."""
         row = self._db.execute("SELECT value FROM kept WHERE name = ?", [name]).fetchone()
         return None if row is None else str(row[0])
 
     def keep(self, name: str, value: str) -> str:
-        """Remember a small value."""
+        """Store a small value."""
         self._db.execute("INSERT OR REPLACE INTO kept VALUES (?, ?)", [name, value])
         return value
 
@@ -321,7 +330,7 @@ class Store:
         return number
 
     def forget_everything(self) -> None:
-        """Empty all tables; keeps who we are (API key, organization)."""
+        """Empty all tables, but not the stand-in's identity (API key, organization)."""
         with self.transaction():
             for table in self._tables:
                 table.delete("1")

@@ -1,4 +1,4 @@
-"""What callers and customers do to a subscription: start, pay, cancel, take a cancellation back."""
+"""What callers and customers do with a subscription: start, pay, cancel, undo a cancellation."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -40,10 +40,10 @@ class _Order:
 
 
 def create(world: World, request: CreateSubscription) -> tuple[Subscription, bool]:
-    """Start a subscription; True when it is new, False when a pending checkout was reused.
+    """Start a subscription. Returns True if it is new, False if a pending checkout was reused.
 
     Raises ApiError: customer_not_found, plan_not_found, price_not_found, no_prices_configured,
-    already_has_active_subscription; and, about a parameter that cannot be honoured here:
+    already_has_active_subscription; and, about a parameter that the stand-in does not support:
     validation_error, offer_not_found, promo_code_not_found, card_promotions_not_available,
     provider_unsupported, feature_not_found (a seat feature).
     """
@@ -65,8 +65,10 @@ def create(world: World, request: CreateSubscription) -> tuple[Subscription, boo
 
 
 def _refuse_unsupported(world: World, request: CreateSubscription) -> None:
-    """Raises ApiError for a parameter that cannot be honoured here, and names the parameter."""
-    # No offers, promotions or seats are for sale here, so every one that is named is unknown.
+    """Raises ApiError for a parameter that the stand-in does not support. The error names the
+    parameter.
+    """
+    # The stand-in sells no offers, promotions or seats, so every named one is unknown.
     if request.offer_id:
         raise ApiError("offer_not_found", "Offer not found", param="offerId")
     if request.promo_code:
@@ -93,7 +95,9 @@ def _refuse_unsupported(world: World, request: CreateSubscription) -> None:
 
 
 def _refuse_for_plan(request: CreateSubscription, plan: Plan, price: Price | None) -> None:
-    """Raises ApiError for a parameter that contradicts the plan or its price, and names it."""
+    """Raises ApiError for a parameter that contradicts the plan or its price. The error names
+    it.
+    """
     if price is None:
         if request.price_id:
             raise ApiError("price_not_found", "A free plan has no prices", param="priceId")
@@ -151,7 +155,7 @@ def _reuse(world: World, pending: Subscription, request: CreateSubscription) -> 
 
 
 def _replace(world: World, pending: Subscription, customer: Customer) -> None:
-    """End a pending subscription: its link dies. No event is sent, as it never gave access."""
+    """End a pending subscription and its link. Sends no event, because it never gave access."""
     pending.status = "canceled"
     pending.canceled_at = pending.end_date = pending.updated_at = world.now()
     world.store.subscriptions.put(pending)
@@ -196,7 +200,7 @@ def _start(
 def _activate_free(world: World, sub: Subscription, customer: Customer) -> None:
     open_period(sub, midnight(world.now()))
     world.store.subscriptions.put(sub)
-    # No invoice, and so no subscription.activated either: that event names one.
+    # There is no invoice, and so no subscription.activated, because that event names an invoice.
     events.created(world, sub, customer)
     events.state_changed(world, customer, "subscription_created")
     events.state_changed(world, customer, "subscription_activated")
@@ -221,11 +225,11 @@ def _first_invoice(world: World, sub: Subscription) -> Invoice:
 
 
 def pay_checkout(world: World, sub: Subscription, form: CardForm) -> None:
-    """Pay a pending checkout, or save the card its trial asks for.
+    """Pay a pending checkout, or save the card that its trial asks for.
 
-    Raises CardFormError when the form is wrong, CardRefusedError when the card is: the
-    subscription then still waits for payment. The decline has to be written down in a database
-    transaction of its own, see `note_declined_checkout`.
+    Raises CardFormError if the form is wrong, and CardRefusedError if the card is declined. The
+    subscription then still waits for payment. The decline has to be recorded in a database
+    transaction of its own (`note_declined_checkout`).
     """
     customer = world.owner(sub)
     card = accept(form, world.now())
@@ -244,9 +248,9 @@ def pay_checkout(world: World, sub: Subscription, form: CardForm) -> None:
 def note_declined_checkout(
     world: World, sub: Subscription, card: Card, failure: tuple[str, str]
 ) -> None:
-    """Write down that a first payment was declined; the link stays valid.
+    """Record that a first payment was declined. The link remains valid.
 
-    Sends payment.failed only where the settings say so: sources disagree about that event.
+    Sends payment.failed only if the settings say so, because sources disagree about that event.
     """
     invoice = world.store.invoices.get(sub.first_invoice_id or "")
     if invoice is None:
@@ -297,8 +301,8 @@ def _begin_paid(world: World, sub: Subscription, customer: Customer) -> None:
 def cancel(world: World, sub: Subscription, *, reason: str | None, immediate: bool) -> Subscription:
     """End a subscription now or at the end of its period.
 
-    Only a paid one in good standing waits for the end of its period; every other ends at once.
-    Raises ApiError: subscription_already_canceled, already_scheduled,
+    Only a paid subscription in good standing waits for the end of its period. All others end at
+    once. Raises ApiError: subscription_already_canceled, already_scheduled,
     invalid_subscription_status (a pause is scheduled), one_time_subscription_not_cancelable.
     """
     if sub.status == "canceled":
@@ -336,7 +340,7 @@ def _schedule_cancellation(world: World, sub: Subscription, reason: str | None) 
 
 
 def uncancel(world: World, sub: Subscription) -> Subscription:
-    """Take back a scheduled cancellation. Raises ApiError: not_scheduled_for_cancellation."""
+    """Undo a scheduled cancellation. Raises ApiError: not_scheduled_for_cancellation."""
     if sub.cancellation is None or not sub.has_access:
         raise ApiError(
             "not_scheduled_for_cancellation", "Subscription is not scheduled for cancellation"
@@ -352,7 +356,7 @@ def uncancel(world: World, sub: Subscription) -> Subscription:
 
 
 def end(world: World, sub: Subscription) -> None:
-    """End it now: bill the overage so far, close what is unpaid, revoke access."""
+    """End the subscription now: bill the overage so far, close unpaid invoices, end access."""
     customer = world.owner(sub)
     if sub.status in {"active", "paused"}:
         bill_overage(world, sub, customer)
@@ -367,19 +371,21 @@ def end(world: World, sub: Subscription) -> None:
 
 
 def _close_open_invoices(world: World, sub: Subscription, customer: Customer) -> None:
-    """Void every unpaid invoice of the subscription, oldest first: nothing collects it any more."""
+    """Void every unpaid invoice of the subscription, oldest first, because nothing collects
+    them now.
+    """
     unpaid = "subscription_id = ? AND status = 'outstanding'"
     for invoice in world.store.invoices.find(unpaid, sub.id, newest=False):
         close_unpaid(world, invoice, customer, "void")
 
 
 def bill_overage(world: World, sub: Subscription, customer: Customer) -> None:
-    """An `overage` invoice for the current allowance, if there is anything to bill."""
+    """Create an `overage` invoice for the current allowance, if there is overage."""
     lines = overage_lines(world, sub)
     if lines and sub.allowance:
         period = (sub.allowance.start, min(sub.allowance.end, world.now()))
         invoice = draw_up(world, sub, lines, kind="overage", period=period)
-        # Dunning is about renewals only, so no page takes the payment of this invoice.
+        # Dunning is for renewals only, so no page takes a payment of this invoice.
         charge(world, invoice, customer, "overage", payable_later=False)
 
 
@@ -392,7 +398,9 @@ def find(world: World, subscription_id: str) -> Subscription:
 
 
 def for_customer(world: World, customer: Customer) -> Subscription | None:
-    """The customer's live subscription; if the settings say so, else one that waits for payment."""
+    """Returns the customer's live subscription; if the settings say so, else one that waits for
+    payment.
+    """
     live = world.current_subscription(customer)
     if live or world.settings.active_lookup == "live":
         return live

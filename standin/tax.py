@@ -1,4 +1,4 @@
-"""Tax on what is charged: one rate for everybody, added to prices."""
+"""Tax on charges: one rate for everybody, added to prices."""
 
 from decimal import ROUND_HALF_UP, Decimal
 

@@ -42,7 +42,7 @@ class Control:
         return answer.json()
 
     def pay(self, subscription_id: str, *, card_number: str = "4242424242424242") -> dict[str, Any]:
-        """Pay a pending subscription; a declined card is a 402."""
+        """Pay a pending subscription. A declined card is answered with 402."""
         body = {"subscription_id": subscription_id, "card_number": card_number}
         paid: dict[str, Any] = self._call("POST", "/pay", json=body)
         return paid
@@ -50,7 +50,7 @@ class Control:
     def advance(
         self, *, days: float = 0, seconds: float = 0, to: datetime | None = None
     ) -> dict[str, Any]:
-        """Move the test clock; everything due is processed and delivered before this returns."""
+        """Move the test clock. Everything due is processed and delivered before this returns."""
         body = {"to": to.isoformat()} if to else {"days": days, "seconds": seconds}
         run: dict[str, Any] = self._call("POST", "/clock", json=body)
         return run
@@ -106,7 +106,7 @@ class Control:
         times: int | None = 1,
         skip: int = 0,
     ) -> str:
-        """Make requests (`action`), deliveries (`webhooks`) or tracked `usage` go wrong.
+        """Inject a fault into requests (`action`), deliveries (`webhooks`) or tracked `usage`.
 
         Returns the id of the rule.
         """
@@ -122,20 +122,20 @@ class Control:
         return str(rule["id"])
 
     def faults(self) -> list[dict[str, Any]]:
-        """The rules in force, with their `hits`."""
+        """Returns the fault rules that apply, with their `hits`."""
         rules: list[dict[str, Any]] = self._call("GET", "/faults")["data"]
         return rules
 
     def clear_faults(self, rule_id: str | None = None) -> None:
-        """Forget one rule, or all; what they held back is sent."""
+        """Delete one rule, or all. Deliveries that they held back are sent."""
         self._call("DELETE", f"/faults/{rule_id}" if rule_id else "/faults")
 
     def set_card(
         self, customer_id: str, *, charge_failure: str | None, last4: str | None = None
     ) -> None:
-        """Decide how later charges of the customer's cards end; None: they succeed.
+        """Set how later charges of the customer's cards end. None: they succeed.
 
-        `last4` names the one card that is meant.
+        `last4` names the one card to change.
         """
         body = {"charge_failure": charge_failure, "last4": last4}
         self._call("POST", f"/customers/{customer_id}/card", json=body)
@@ -151,13 +151,15 @@ class Control:
         card_number: str = "4242424242424242",
         email: str = "buyer@example.com",
     ) -> dict[str, Any]:
-        """Pay a payment link; a declined card is a 402. `email` is for a link for nobody."""
+        """Pay a payment link. A declined card is answered with 402. `email` is for a link
+        without a customer.
+        """
         body = {"card_number": card_number, "email": email}
         paid: dict[str, Any] = self._call("POST", f"/payments/{payment_id}/pay", json=body)
         return paid
 
     def refund(self, transaction_id: str, *, amount: int | None = None) -> dict[str, Any]:
-        """Refund a transaction; None: all that is left of it."""
+        """Refund a transaction. None: the whole rest."""
         path, body = f"/transactions/{transaction_id}/refund", {"amount": amount}
         refund: dict[str, Any] = self._call("POST", path, json=body)
         return refund
@@ -165,7 +167,7 @@ class Control:
     def dispute(
         self, transaction_id: str, *, amount: int | None = None, reason: str | None = "fraudulent"
     ) -> None:
-        """Dispute a transaction; no amount: all that is left of it."""
+        """Dispute a transaction. No amount: the whole rest."""
         body = {"amount": amount, "reason": reason}
         self._call("POST", f"/transactions/{transaction_id}/dispute", json=body)
 
@@ -183,12 +185,14 @@ class Control:
         self._call("POST", f"/invoices/{invoice_id}/void")
 
     def announce(self, event: str, *, about: str, outcome: Literal["won", "lost"] = "won") -> None:
-        """Send an event about a transaction or an invoice, given by its id; nothing changes."""
+        """Send an event about a transaction or an invoice, given by its id. Nothing else
+        changes.
+        """
         body = {"event": event, "about": about, "outcome": outcome}
         self._call("POST", "/events", json=body)
 
     def reset(self) -> None:
-        """Forget all records and rules; key and clock stay."""
+        """Delete all records and rules. API key and clock do not change."""
         self._call("POST", "/reset")
 
 
@@ -206,7 +210,7 @@ class StandIn:
 def standin(
     settings: Settings | None = None, *, port: int = 0, **changes: Any
 ) -> Iterator[StandIn]:
-    """A stand-in in a thread of this process; keyword arguments are fields of Settings."""
+    """Runs a stand-in in a thread of this process. Keyword arguments are fields of Settings."""
     thread = _Thread(replace(settings or Settings(), **changes), port)
     thread.start()
     try:
@@ -220,7 +224,7 @@ def standin(
 
 
 class _Thread(threading.Thread):
-    """The event loop the stand-in lives in."""
+    """The thread with the stand-in's event loop."""
 
     def __init__(self, settings: Settings, port: int) -> None:
         super().__init__(name="commet-stand-in", daemon=True)
@@ -279,12 +283,12 @@ class Received:
 
 
 class Receiver:
-    """A webhook endpoint that remembers what it gets and answers as told."""
+    """A webhook endpoint that stores its requests and answers with the given statuses."""
 
     def __init__(self) -> None:
         self.received: list[Received] = []
         self.statuses: list[int] = []
-        """Answers to come, first to last; after them the `default`."""
+        """The next answers, first to last. After them, `default`."""
         self.default = 200
         self.url = ""
         self.before_answer: Callable[[], object] = lambda: None
@@ -295,7 +299,7 @@ class Receiver:
         return [str(request.json["event"]) for request in self.received]
 
     def answer(self, received: Received) -> int:
-        """Remember a request; the status to answer with."""
+        """Store a request. Returns the status to answer."""
         self.received.append(received)
         self.before_answer()
         return self.statuses.pop(0) if self.statuses else self.default

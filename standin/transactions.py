@@ -1,6 +1,6 @@
-"""Transactions: every attempt to take money, and refunds and disputes of what was taken.
+"""Transactions: every attempt to take money, and refunds and disputes of payments.
 
-None of them changes a subscription: whoever is refunded keeps access.
+None of them changes a subscription, so a refunded customer still has access.
 """
 
 from typing import Any, Literal
@@ -28,7 +28,7 @@ RefundReason = Literal["duplicate", "fraudulent", "requested_by_customer"]
 def payment_context(
     reason: ChargeReason, recovery: Recovery | None = None, *, payment_link_id: str | None = None
 ) -> dict[str, Any]:
-    """Commet's `paymentContext`: what a charge is for, and what made us try it."""
+    """Returns Commet's `paymentContext`: the purpose of a charge, and why it was tried."""
     return {
         "reason": reason,
         "paymentLinkId": payment_link_id,
@@ -46,9 +46,9 @@ def of_invoice(
     failure: Failure | None,
     payment: Payment | None = None,
 ) -> Transaction:
-    """Write down an attempt to collect an invoice; `failure` is None when it succeeded.
+    """Record an attempt to collect an invoice. `failure` is None if it succeeded.
 
-    `payment` is the one-time payment that the invoice is for, if it is for one.
+    `payment` is the one-time payment of the invoice, if there is one.
     """
     return world.store.transactions.put(
         Transaction(
@@ -76,7 +76,7 @@ def of_payment(
     card: Card | None,
     failure: Failure,
 ) -> Transaction:
-    """Write down a declined attempt to collect a one-time payment, which has no invoice yet."""
+    """Record a declined attempt to collect a one-time payment, which has no invoice yet."""
     return world.store.transactions.put(
         Transaction(
             id=new_id("txn"),
@@ -123,10 +123,10 @@ def refund(
     amount: int | None = None,
     reason: RefundReason = "requested_by_customer",
 ) -> Refund:
-    """Give money back, in the minor unit; without an amount, all that is left of the payment.
+    """Refund an amount in the minor unit. Without an amount, refund the whole rest of the payment.
 
-    Raises ApiError: payment_failed when the transaction did not succeed, is refunded or disputed;
-    validation_error when the amount is more than what is left.
+    Raises ApiError: payment_failed if the transaction did not succeed, is refunded or disputed;
+    validation_error if the amount is above the rest.
     """
     if transaction.status != "succeeded":
         raise ApiError("payment_failed", f"The transaction is {transaction.status}")
@@ -158,10 +158,10 @@ def dispute(
     amount: int | None = None,
     reason: str | None = "fraudulent",
 ) -> Transaction:
-    """A cardholder disputes a payment; without an amount, all that is left of the payment.
+    """Record that a cardholder disputes a payment. Without an amount, the whole rest is disputed.
 
-    Raises ApiError: payment_failed when the transaction did not succeed, is refunded or was
-    disputed before; validation_error when the amount is more than what is left.
+    Raises ApiError: payment_failed if the transaction did not succeed, is refunded or was disputed
+    before; validation_error if the amount is above the rest.
     """
     if transaction.status != "succeeded" or transaction.dispute:
         state = transaction.status if transaction.status != "succeeded" else "disputed already"
@@ -181,7 +181,7 @@ def dispute(
 def resolve(world: World, transaction: Transaction, outcome: Literal["won", "lost"]) -> Transaction:
     """Close a dispute. A won one leaves the payment succeeded, a lost one leaves it disputed.
 
-    Raises ApiError: payment_failed when no dispute is open.
+    Raises ApiError: payment_failed if no dispute is open.
     """
     if transaction.dispute is None or not transaction.has_open_dispute:
         raise ApiError("payment_failed", "The transaction has no open dispute")

@@ -1,4 +1,4 @@
-"""Counting what customers use, and refusing what their plan does not allow."""
+"""Counts what customers use, and refuses what their plan does not allow."""
 
 from datetime import timedelta
 from decimal import Decimal
@@ -17,11 +17,11 @@ THRESHOLD = Decimal("0.8")
 
 
 def track(world: World, request: TrackUsage) -> tuple[UsageRecord, Customer]:
-    """Record a usage event in the current allowance, whatever its timestamp says unless so set.
+    """Record a usage event. It counts in the current allowance, unless the settings say otherwise.
 
     Raises ApiError: customer_not_found, no_active_subscription, feature_not_found,
-    feature_not_in_plan, feature_disabled, included_limit_reached, pricing_mode_mismatch,
-    duplicate (an eventId seen before).
+    feature_not_in_plan, feature_disabled, included_limit_reached, pricing_mode_mismatch, duplicate
+    (an eventId seen before).
     """
     with world.store.shared_reads():
         customer = world.customer(request.customer_id)
@@ -47,9 +47,9 @@ def track(world: World, request: TrackUsage) -> tuple[UsageRecord, Customer]:
 
 
 def _past_allowance(world: World, sub: Subscription, request: TrackUsage) -> Allowance | None:
-    """The allowance an old event belongs to, if it is to count there.
+    """Returns the past allowance that an old event belongs to, if the event counts there.
 
-    Raises ApiError: validation_error when it is older than what is remembered.
+    Raises ApiError: validation_error if the event is older than the stored allowances.
     """
     if world.settings.usage_period == "now" or request.timestamp is None or sub.allowance is None:
         return None
@@ -65,7 +65,7 @@ def _past_allowance(world: World, sub: Subscription, request: TrackUsage) -> All
 def _book_late(
     world: World, request: TrackUsage, sub: Subscription, past: Allowance, value: Decimal
 ) -> UsageRecord:
-    """Count usage in its past allowance, which is billed: no limit, no event of a threshold."""
+    """Count usage in its past allowance, which is billed, so without a limit and without events."""
     key = meter_id(past.id, request.feature_code)
     current = world.store.meters.get(key) or Meter(id=key)
     current.used += value
@@ -84,11 +84,12 @@ def _repeated(world: World, known: UsageRecord, customer: Customer) -> tuple[Usa
 def metered(
     world: World, customer: Customer, feature_code: str
 ) -> tuple[Subscription, Entitlement]:
-    """The customer's subscription with access and its metered feature, with its exact total.
+    """Returns the customer's subscription with access and its metered feature, with the exact
+    total.
 
-    The subscription is one of shared reads: not to be changed.
-    Raises ApiError: feature_not_found, no_active_subscription, feature_not_in_plan,
-    feature_disabled, insufficient_credits, insufficient_balance.
+    The subscription comes from shared reads and must not be changed. Raises ApiError:
+    feature_not_found, no_active_subscription, feature_not_in_plan, feature_disabled,
+    insufficient_credits, insufficient_balance.
     """
     feature = world.catalogue.feature(feature_code)
     if feature is None:
@@ -177,7 +178,7 @@ def _note_thresholds(
     quota = _quota(sub, item, current)
     exhausted = not item.overage_enabled and current.used >= item.included
     if (current.used > item.included or exhausted) and not current.exceeded_noted:
-        # A jump past both marks sends only the second event.
+        # If usage passes both marks at once, only the second event is sent.
         current.exceeded_noted = current.threshold_noted = True
         extra = {"overageEnabled": item.overage_enabled}
         world.store.meters.put(current)
@@ -201,9 +202,9 @@ def _quota(sub: Subscription, item: Entitlement, current: Meter) -> dict[str, An
 
 
 def set_total(world: World, request: SetUsage) -> tuple[UsageRecord, Customer, Decimal]:
-    """Replace the total of the current allowance; the difference is kept as an adjustment.
+    """Replace the total of the current allowance. The difference is stored as an adjustment.
 
-    Returns the adjustment, the customer and the total before. Raises what `track` raises.
+    Returns the adjustment, the customer and the previous total. Raises the errors of `track`.
     """
     customer = world.customer(request.customer_id)
     sub, item = metered(world, customer, request.feature_code)

@@ -10,9 +10,10 @@ from standin.world import World
 
 
 def create(world: World, request: CreateWebhook) -> Endpoint:
-    """A new active endpoint with a secret of its own.
+    """Create an active endpoint with a secret of its own.
 
-    It gets the current version of the API, whichever was asked for: no other one is known here.
+    It gets the current version of the API, even if another was asked for, because the stand-in
+    knows no other one.
     """
     return world.store.endpoints.put(
         Endpoint(
@@ -36,7 +37,9 @@ def find(world: World, endpoint_id: str) -> Endpoint:
 
 
 def update(world: World, endpoint: Endpoint, request: UpdateWebhook) -> Endpoint:
-    """Change what was sent. Switching it on again forgets earlier failures, replays nothing."""
+    """Change the fields that were sent. Enabling an endpoint resets its failures and sends
+    nothing again.
+    """
     changes = request.model_dump(exclude_unset=True)
     nullable = {"description", "api_version"}
     changes = {k: v for k, v in changes.items() if v is not None or k in nullable}
@@ -50,13 +53,13 @@ def update(world: World, endpoint: Endpoint, request: UpdateWebhook) -> Endpoint
 
 
 def delete(world: World, endpoint: Endpoint) -> None:
-    """Forget the endpoint; what was on its way to it is not sent any more."""
+    """Delete the endpoint. Its pending deliveries are not sent any more."""
     abandon_pending(world, endpoint)
     world.store.endpoints.delete("id = ?", endpoint.id)
 
 
 def abandon_pending(world: World, endpoint: Endpoint) -> None:
-    """Give up what is still on its way to an endpoint."""
+    """Give up the pending deliveries of an endpoint."""
     pending = world.store.deliveries.find("status = 'pending' AND endpoint_id = ?", endpoint.id)
     for delivery in pending:
         delivery.status, delivery.next_at = "abandoned", None
@@ -64,7 +67,7 @@ def abandon_pending(world: World, endpoint: Endpoint) -> None:
 
 
 def test_event(world: World) -> Event:
-    """A recognisable event about nobody, in the shape of `customer.updated`."""
+    """Returns a recognisable event about nobody, in the form of `customer.updated`."""
     now = world.now()
     return world.store.events.put(
         Event(

@@ -1,4 +1,4 @@
-"""JSON in and out without binary floats: quantities stay the decimals they were written as."""
+"""Reads and writes JSON without binary floats, so that quantities remain exact decimals."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +20,7 @@ def loads(text: str | bytes) -> Json:
 
 def _fraction(text: str) -> Decimal:
     value = Decimal(text)
-    # As far as doubles go. Written out, 1e999999999 would fill the memory.
+    # The limit is that of doubles. Written out, 1e999999999 would fill the memory.
     if abs(value.adjusted()) > _LARGEST_EXPONENT:
         raise ValueError("a number is out of range")
     return value
@@ -30,12 +30,12 @@ def _refuse_constant(name: str) -> Json:
     raise ValueError(f"{name} is not JSON")
 
 
-# json.loads would make a new one for each text.
+# One decoder, because json.loads would make a new one for each text.
 _DECODER = json.JSONDecoder(parse_float=_fraction, parse_constant=_refuse_constant)
 
 
 class Encoded(str):
-    """JSON text that was written before and goes out as it is."""
+    """JSON text that was written before and is sent unchanged."""
 
     __slots__ = ()
 
@@ -61,7 +61,7 @@ def _array(value: Sequence[Json]) -> str:
     return "[" + ",".join([_encode(item) for item in value]) + "]"
 
 
-# By exact type, the usual ones first hand: half of the time of an isinstance ladder.
+# By exact type, the usual ones first, which takes half of the time of isinstance checks.
 _ENCODERS: dict[type, Callable[[Any], str]] = {
     type(None): lambda _: "null",
     bool: lambda value: "true" if value else "false",
@@ -87,7 +87,9 @@ def _encode(value: Json) -> str:
 
 
 def _encode_relative(value: Json) -> str:
-    """A value of a subclass. Raises TypeError for what has no JSON form, such as a float."""
+    """Encodes a value of a subclass. Raises TypeError for a value without a JSON form, such as
+    a float.
+    """
     for family, encoder in _FAMILIES:
         if isinstance(value, family):
             return encoder(value)

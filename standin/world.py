@@ -1,4 +1,4 @@
-"""The parts of one running stand-in, put together once and handed to everything else."""
+"""The parts of one running stand-in, built once and given to all other code."""
 
 import random
 from collections.abc import Callable, Iterator
@@ -22,9 +22,9 @@ MILLISECOND = timedelta(milliseconds=1)
 
 
 class World:
-    """Settings, time, memory and what is for sale.
+    """Settings, time, records and the catalogue.
 
-    Raises CatalogueError, SoldGoneError and sqlite3.Error when made of what cannot be used.
+    Raises CatalogueError, SoldGoneError and sqlite3.Error if a part cannot be used.
     """
 
     def __init__(self, settings: Settings, clock: Clock | None = None) -> None:
@@ -65,12 +65,14 @@ class World:
         self.keep_clock()
 
     def keep_clock(self) -> None:
-        """Remember where simulated time stands, for the next start."""
+        """Store the simulated time, for the next start."""
         for name, value in self.clock.snapshot().items():
             self.store.keep(f"clock:{name}", value)
 
     def usage_lag(self, customer: Customer, feature_code: str) -> float:
-        """Simulated seconds until usage tracked now shows; the longest ever is remembered."""
+        """Returns the simulated seconds until usage tracked now shows. The longest ever is
+        remembered.
+        """
         told = self.faults.for_usage({customer.id, customer.public_id}, feature_code)
         lag = told.late_seconds if told else self.settings.usage_lag
         if lag > self.longest_usage_lag:
@@ -83,14 +85,14 @@ class World:
         return self.clock.now()
 
     def written_once(self, name: Any, make: Callable[[], Any]) -> Encoded:
-        """The JSON of something that never changes while we run, such as the plans."""
+        """Returns the JSON of something that never changes while we run, such as the plans."""
         if name not in self._written:
             self._written[name] = Encoded(dumps(make()).decode())
         return self._written[name]
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """One transaction: the changed records together with their events and deliveries."""
+        """Runs one transaction: the changed records, with their events and deliveries."""
         try:
             with self.store.transaction():
                 yield
@@ -103,7 +105,7 @@ class World:
     def emit(
         self, name: str, customer: Customer | None, data: dict[str, Any], *, delay: float = 0.0
     ) -> None:
-        """Record an event when the transaction ends; it is sent `delay` simulated seconds later."""
+        """Record an event when the transaction ends. It is sent `delay` simulated seconds later."""
         event = Event(
             id=new_id("whev"),
             name=name,
@@ -122,12 +124,14 @@ class World:
             event.timestamp = self._event_time(event.customer_id)
             self.store.events.put(event)
             addressed = self._address(event, event.timestamp + timedelta(seconds=delay))
-            # Usage moves no deadline, and there is a lot of it.
+            # Usage is frequent and changes no deadline, so it does not wake the scheduler.
             noteworthy = noteworthy or addressed or event.name != "usage.recorded"
         return noteworthy
 
     def _event_time(self, customer_id: str | None) -> datetime:
-        """Now, but after the customer's last event, unless a rule allows equal timestamps."""
+        """Returns the time now, but after the customer's last event, unless a rule allows equal
+        timestamps.
+        """
         moment, last = self.now(), self._last_event_at.get(customer_id)
         if last and not self.faults.same_timestamp:
             moment = max(moment, last + MILLISECOND)
@@ -135,7 +139,7 @@ class World:
         return moment
 
     def _address(self, event: Event, due: datetime) -> bool:
-        """Queue the event for every endpoint that wants it; whether there is one."""
+        """Queue the event for every endpoint that wants it. Returns whether there is one."""
         addressed = False
         for endpoint in self.store.endpoints.find("is_active = 1", newest=False):
             if event.name in endpoint.events:
@@ -154,7 +158,7 @@ class World:
         return addressed
 
     def customer(self, key: str) -> Customer:
-        """The customer with that public id or id of the caller. Raises customer_not_found."""
+        """Returns the customer with that public id or caller's id. Raises customer_not_found."""
         found = self.store.customers.get(key) if key.startswith("cus_") else None
         found = found or self.store.customers.first("external_id = ?", key)
         if found is None:
@@ -176,28 +180,28 @@ class World:
         return found
 
     def price(self, sub: Subscription) -> int:
-        """What a subscription costs per period, in the minor unit; free plans cost nothing."""
+        """Returns the price of a subscription per period, in the minor unit; 0 for free plans."""
         return next((p.price for p in self.plan(sub).prices if p.id == sub.price_id), 0)
 
     def current_subscription(self, customer: Customer) -> Subscription | None:
-        """The live relationship of a customer, or None."""
+        """Returns the live subscription of a customer, or None."""
         return self.store.subscriptions.first(
             "customer_id = ? AND status IN ('trialing', 'active', 'past_due', 'paused')",
             customer.id,
         )
 
     def pending_subscription(self, customer: Customer) -> Subscription | None:
-        """The newest one that waits for its first payment, or None."""
+        """Returns the newest subscription that waits for its first payment, or None."""
         return self.store.subscriptions.first(
             "customer_id = ? AND status = 'pending_payment'", customer.id
         )
 
     def checkout_url(self, sub: Subscription) -> str | None:
-        """Where this subscription can be paid; None when there is nothing to pay."""
+        """Returns where this subscription can be paid; None if there is nothing to pay."""
         if sub.status != "pending_payment" or not sub.checkout_token:
             return None
         return self.checkout_page(sub)
 
     def checkout_page(self, sub: Subscription) -> str:
-        """The address of its checkout page, whatever it shows."""
+        """Returns the address of the checkout page, whatever the page shows."""
         return f"{self.public_url}/checkout/{sub.checkout_token}"

@@ -1,4 +1,4 @@
-"""The hosted checkout: what is bought, a card form, and what became of it."""
+"""The hosted checkout: the order, a card form, and the outcome."""
 
 from typing import Any
 
@@ -29,7 +29,7 @@ class CheckoutPages:
         return self._form(sub, order) if order else self._done(sub)
 
     async def pay(self, request: web.Request) -> web.Response:
-        """Charge the card; on success go on to where the seller wants the buyer."""
+        """Charge the card. After success, redirect to the address that the seller chose."""
         posted = await request.post()
         values = {name: str(posted.get(name, "")) for name in _FIELDS}
         sub = self._find(request)
@@ -37,7 +37,7 @@ class CheckoutPages:
             return _dead_link()
         order, success_url = checkout.order(self._world, sub), checkout.success_url(sub)
         if order is None:
-            # A second click on Pay: the first one has paid, nothing is charged again.
+            # A second click on Pay. The first click has paid, so nothing is charged again.
             return self._leave(sub, success_url)
         try:
             with self._world.transaction():
@@ -56,7 +56,7 @@ class CheckoutPages:
     def _declined(
         self, request: web.Request, order: Order, values: dict[str, str], refusal: CardRefusedError
     ) -> web.Response:
-        # Read again: the attempt has changed the copy in hand, and its transaction is undone.
+        # Read again, because the attempt has changed this copy, and its transaction was undone.
         sub = self._find(request)
         if sub is None:
             return _dead_link()

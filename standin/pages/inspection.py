@@ -1,4 +1,4 @@
-"""The page that shows what happens inside, live; it works without JavaScript too."""
+"""The page that shows the stand-in's state, live. It works without JavaScript too."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 SHOWN = 50
 _LONGEST_TEXT = 20_000
 
-# Hosted pages may load nothing at all; this one asks for its own next state.
+# Hosted pages may load nothing at all. This page loads its own next state.
 _CSP = (
     "default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src 'unsafe-inline'; "
     "connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
@@ -69,14 +69,14 @@ PRESETS = {
 
 
 class Inspection:
-    """GET /_standin/ and the forms on it, each of which leads back to the view it is on."""
+    """GET /_standin/ and its forms. Each form leads back to the view that it is on."""
 
     def __init__(self, control: Control) -> None:
         self._control = control
         self._world = control.world
 
     async def show(self, request: web.Request) -> web.Response:
-        """One view: the newest of its kind, with everything known about each."""
+        """Show one view: the newest records of its kind, with all their fields."""
         chosen = request.query.get("view", "")
         chosen = chosen if chosen in VIEWS else VIEWS[0]
         wanted = Wanted(
@@ -144,7 +144,7 @@ class Inspection:
         }
 
     def _next_up(self) -> tuple[str, datetime] | None:
-        """What the clock will do next, and when; webhook retries apart."""
+        """Returns what the clock will do next, and when, except webhook retries."""
         due = next_due(self._world)
         return (_DUE[due.kind], due.at) if due else None
 
@@ -177,7 +177,9 @@ class Inspection:
         ]
 
     async def advance(self, request: web.Request) -> web.Response:
-        """Fields `count` and `unit`: move the clock; leads back when all that was due is done."""
+        """Fields `count` and `unit`: move the clock. Redirects back when everything due is
+        processed.
+        """
         posted = await request.post()
         count, unit = str(posted.get("count", "")), str(posted.get("unit", ""))
         if not count.isascii() or not count.isdecimal() or unit not in _STEPS:
@@ -212,7 +214,7 @@ class Inspection:
         return _back(request, "link_created")
 
     async def act(self, request: web.Request) -> web.Response:
-        """Do something to a transaction, an invoice or a payment link, or send an event."""
+        """Act on a transaction, an invoice or a payment link, or send an event."""
         posted = await request.post()
         action = request.match_info["action"]
         try:
@@ -235,7 +237,7 @@ class Inspection:
         return _back(request, "fault_added")
 
     async def clear_faults(self, request: web.Request) -> web.Response:
-        """Forget all rules, or the one named in the path."""
+        """Delete all fault rules, or the one named in the path."""
         self._world.faults.clear(request.match_info.get("id"))
         return _back(request, "faults_cleared")
 
@@ -302,7 +304,7 @@ def _back(request: web.Request, done: str) -> web.Response:
 
 
 def readable(text: str) -> Any:
-    """JSON as what it is, anything else as text."""
+    """Returns parsed JSON, or the text if it is no JSON."""
     try:
         return wire.loads(text) if text else None
     except (ValueError, RecursionError):
@@ -310,7 +312,7 @@ def readable(text: str) -> Any:
 
 
 def pretty(value: Any, indent: str = "") -> str:
-    """JSON over several lines, with decimals as they are; cut where nobody reads on."""
+    """Returns JSON on several lines, with decimals unchanged. Long values are cut."""
     deeper = indent + "  "
     if isinstance(value, Mapping) and value:
         lines = [
@@ -331,7 +333,7 @@ def moment(value: datetime | str) -> str:
 
 
 def short(value: datetime | str) -> str:
-    """The same for a column, such as 1 Sep 12:03:15."""
+    """Returns a moment in the short form for a column, such as 1 Sep 12:03:15."""
     at = parse_iso(value) if isinstance(value, str) else value
     return f"{at.day} {at:%b %H:%M:%S}"
 

@@ -1,4 +1,4 @@
-"""The payments on the inspection page: what was charged or is owed, and what to do about it."""
+"""The payments on the inspection page: charges and debts, and the possible actions."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ PAYS = "4242424242424242"
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A transaction, an unpaid invoice or a payment link, with what can be done to it."""
+    """A transaction, an unpaid invoice or a payment link, with its possible actions."""
 
     id: str
     at: datetime
@@ -29,9 +29,9 @@ class Row:
     status: str
     record: dict[str, Any]
     actions: dict[str, str] = field(default_factory=dict)
-    """Words on the button by the name of the action, see `act`."""
+    """The button's text, by the name of the action (see `act`)."""
     events: tuple[str, ...] = ()
-    """What can be announced about it."""
+    """The events that can be announced about it."""
     takes_amount: bool = False
 
 
@@ -126,7 +126,7 @@ def create_link(world: World, posted: Mapping[str, Any]) -> None:
 
 
 def act(world: World, record_id: str, action: str, posted: Mapping[str, Any]) -> None:
-    """Do what a button says, or send the event that was picked. Raises ApiError."""
+    """Carry out a button's action, or send the chosen event. Raises ApiError."""
     if action in {"pay", "decline"}:
         _pay(world, record_id, PAYS if action == "pay" else SAVED_BUT_DECLINED)
         return
@@ -151,7 +151,9 @@ def act(world: World, record_id: str, action: str, posted: Mapping[str, Any]) ->
 
 
 def _amount(posted: Mapping[str, Any]) -> int | None:
-    """The amount of a form in the minor unit; None where the field is empty: all of it."""
+    """Returns the amount of a form in the minor unit; None if the field is empty, which means
+    all of it.
+    """
     text = str(posted.get("amount", "")).strip()
     if not text:
         return None

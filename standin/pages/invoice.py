@@ -14,7 +14,7 @@ class InvoicePage:
         self._world = world
 
     async def show(self, request: web.Request) -> web.Response:
-        """The invoice with its lines, or that the link has run out."""
+        """The invoice with its lines, or a notice that the link has expired."""
         claims = links.read(self._world, "invoices", request.match_info["token"])
         invoice = self._world.store.invoices.get(claims["invoice"]) if claims else None
         if invoice is None:

@@ -1,4 +1,4 @@
-"""The page behind a payment link: what is paid for, a card form, and what became of it."""
+"""The page of a payment link: the purpose, a card form, and the outcome."""
 
 from typing import Any
 
@@ -29,7 +29,7 @@ class PaymentLinkPages:
         return self._form(payment) if payments.is_open(self._world, payment) else _dead_link()
 
     async def pay(self, request: web.Request) -> web.Response:
-        """Charge the card; on success go on to where the seller wants the buyer."""
+        """Charge the card. After success, redirect to the address that the seller chose."""
         posted = await request.post()
         form = CardForm(*(str(posted.get(name, "")) for name in _CARD_FIELDS))
         email = str(posted.get("email", "")).strip()
@@ -37,7 +37,7 @@ class PaymentLinkPages:
         if payment is None:
             return _dead_link()
         if payment.status == "succeeded":
-            # A second click on Pay: the first one has paid, nothing is charged again.
+            # A second click on Pay. The first click has paid, so nothing is charged again.
             return self._leave(payment)
         if not payments.is_open(self._world, payment):
             return _dead_link()

@@ -1,4 +1,4 @@
-"""The page behind payment-method/update: another card for what is billed from now on."""
+"""The page of payment-method/update: saves another card for all later charges."""
 
 from aiohttp import web
 
@@ -21,7 +21,7 @@ class PaymentMethodPages:
         return self._form(opened[0]) if opened else _dead_link()
 
     async def save(self, request: web.Request) -> web.Response:
-        """Save the card, and charge it for a renewal that is owed."""
+        """Save the card, and charge it for an unpaid renewal."""
         posted = await request.post()
         form = CardForm(*(str(posted.get(n, "")) for n in ("card_number", "expiry", "cvc")))
         opened = self._open(request)
@@ -56,7 +56,7 @@ class PaymentMethodPages:
         alert: str | None = None,
         status: int = 200,
     ) -> web.Response:
-        # Read again: what is owed may have been paid by now.
+        # Read again, because the renewal may have been paid by now.
         current = self._world.store.subscriptions.get(sub.id) or sub
         return view.page(
             "payment_method.html",

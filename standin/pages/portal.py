@@ -73,7 +73,7 @@ class PortalPages:
         return self._change(request, act)
 
     async def uncancel(self, request: web.Request) -> web.Response:
-        """Take back a scheduled cancellation."""
+        """Undo a scheduled cancellation."""
 
         def act(sub: Subscription) -> str:
             subscriptions.uncancel(self._world, sub)
@@ -82,7 +82,9 @@ class PortalPages:
         return self._change(request, act)
 
     async def confirm_change(self, request: web.Request) -> web.Response:
-        """What a plan change means and costs, before anything happens; `?plan=&interval=`."""
+        """Show the effects and costs of a plan change, before anything happens;
+        `?plan=&interval=`.
+        """
         session = self._session(request)
         if session is None:
             return _expired()
@@ -131,7 +133,7 @@ class PortalPages:
         return self._change(request, act)
 
     async def update_pause(self, request: web.Request) -> web.Response:
-        """Field `days`: how long the pause lasts; empty for an open end."""
+        """Field `days`: how long the pause lasts. Empty for a pause without an end."""
         posted = await request.post()
         days = str(posted.get("days", "")).strip()
         valid = not days or (days.isdecimal() and 0 < int(days) <= _MAX_PAUSE_DAYS)
@@ -145,7 +147,7 @@ class PortalPages:
         return self._change(request, act)
 
     async def revoke_pause(self, request: web.Request) -> web.Response:
-        """Take back a scheduled pause."""
+        """Undo a scheduled pause."""
 
         def act(sub: Subscription) -> str:
             pauses.revoke(self._world, sub)
@@ -154,7 +156,7 @@ class PortalPages:
         return self._change(request, act)
 
     async def reactivate(self, request: web.Request) -> web.Response:
-        """Begin anew what has ended, with the card on file."""
+        """Start an ended subscription again, with the saved card."""
 
         def act(sub: Subscription) -> str:
             _, paid = recovery.reactivate(self._world, sub)
@@ -163,7 +165,7 @@ class PortalPages:
         return self._change(request, act, find=self._ended)
 
     async def retry(self, request: web.Request) -> web.Response:
-        """Charge the card on file again for an overdue invoice."""
+        """Charge the saved card again for an overdue invoice."""
 
         def act(sub: Subscription) -> str:
             _, paid = recovery.retry(self._world, sub)
@@ -172,7 +174,9 @@ class PortalPages:
         return self._change(request, act)
 
     async def save_card(self, request: web.Request) -> web.Response:
-        """Save a card; fields of the checkout's card form, and `keep_default` beside the other."""
+        """Save a card. Fields are those of the checkout's card form; `keep_default` leaves the
+        default card.
+        """
         posted = await request.post()
         form = CardForm(*(str(posted.get(n, "")) for n in ("card_number", "expiry", "cvc")))
         session = self._session(request)
@@ -195,7 +199,9 @@ class PortalPages:
         return use_session(self._world, request.match_info["token"])
 
     def _ended(self, customer: Customer) -> Subscription | None:
-        """The newest one that was paid for and has ended, if it can begin anew."""
+        """Returns the newest subscription that was paid for and has ended, if it can be started
+        again.
+        """
         if self._world.current_subscription(customer) or customer.card is None:
             return None
         of_customer = "customer_id = ? AND status = 'canceled'"
@@ -209,7 +215,9 @@ class PortalPages:
         *,
         find: Callable[[Customer], Subscription | None] | None = None,
     ) -> web.Response:
-        """Do what a form asks for, then go back to the page, or to the address `act` returns."""
+        """Carry out a form's action, then redirect to the page, or to the address that `act`
+        returns.
+        """
         session = self._session(request)
         if session is None:
             return _expired()
@@ -250,7 +258,7 @@ class PortalPages:
         )
 
     def _resume_cost(self, sub: Subscription) -> int:
-        """What resuming would charge now."""
+        """Returns the amount that resuming would charge now."""
         if sub.pause is None or sub.pause.mode == "immediate":
             return 0
         owed = recovery.owed(self._world, sub)
@@ -299,7 +307,9 @@ class PortalPages:
 
 
 def _gauge(item: Entitlement) -> dict[str, Any]:
-    """`share` of the included units used, in percent, and how wide that part of the bar is."""
+    """Returns `share`, the used percentage of the included units, and the width of that part of
+    the bar.
+    """
     share = min(100, int(item.used * 100 / item.included)) if item.included else 100
     over = item.overage_units > 0
     width = int(item.included * 100 / item.used) if over else share

@@ -1,4 +1,4 @@
-"""The page behind a recovery link: pay an overdue renewal with another card."""
+"""The page of a recovery link, on which an overdue renewal is paid with another card."""
 
 from datetime import datetime
 
@@ -19,7 +19,7 @@ class RecoveryPages:
         self._world = world
 
     async def show(self, request: web.Request) -> web.Response:
-        """The card form, or that nothing is owed."""
+        """The card form, or a notice that nothing is owed."""
         owed = payable(self._world, request.match_info["token"])
         return self._form(*owed) if owed else _nothing_owed()
 

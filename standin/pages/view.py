@@ -1,4 +1,4 @@
-"""Rendering pages: templates, and money, quantities and dates as people read them."""
+"""Renders pages: templates, and readable money, quantities and dates."""
 
 from datetime import datetime
 from decimal import Decimal
@@ -27,8 +27,9 @@ _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; img-src data:; "
     "script-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'",
     "Cache-Control": "no-store",
-    # Addresses of pages open them, so no other site is told. Our own is: with `no-referrer`,
-    # browsers would send `Origin: null` with our own forms, and guard.py could not know them.
+    # A page's address opens the page, so no other site may see it. Our own site sees it: with
+    # `no-referrer`, browsers would send `Origin: null` with our own forms, and guard.py could not
+    # recognise them.
     "Referrer-Policy": "same-origin",
     "X-Content-Type-Options": "nosniff",
 }
@@ -68,7 +69,7 @@ def per(interval: str | None) -> str:
 
 
 def status_word(status: str) -> str:
-    """A status as people say it."""
+    """Returns a status in words for people."""
     return _STATUS_WORDS.get(status, status.replace("_", " ").capitalize())
 
 
@@ -91,10 +92,10 @@ def page(template: str, *, status: int = 200, **values: Any) -> web.Response:
 
 
 def see_other(url: str) -> web.Response:
-    """Send the browser on after a form."""
+    """Redirect the browser after a form."""
     return web.Response(status=303, headers=_HEADERS | {"Location": url})
 
 
 def gone(title: str, message: str, *, status: int = 404) -> web.Response:
-    """A page that says why there is nothing to do here."""
+    """Returns a page that says why nothing can be done here."""
     return page("notice.html", status=status, title=title, message=message, good=False, link=None)
