@@ -275,6 +275,52 @@ class TestTheWorthOfACredit:
         assert [debt for debt in customer.debts() if debt[2] is None] == []
 
 
+class TestAnUpgradeOnTheFirstDay:
+    """Both plans' periods begin at the same midnight, and no webhook has come yet."""
+
+    @pytest.fixture
+    def upgraded(self, customer: Customer, remote: StandIn) -> Customer:
+        customer.report(150, "before")
+        customer.deliver()
+        remote.control.advance(seconds=60)
+        path = f"/subscriptions/{customer.subscription}/change-plan"
+        customer.commet("POST", path, {"newPlanId": "pln_usagemax"})
+        db = wiring.database()
+        db.execute("update usage_delivery set sent_at = sent_at - interval '3 min'")
+        db.execute("update subscriptions set checked_at = now()")  # so that nobody asks about it
+        remote.control.advance(seconds=7 * 3600)
+        customer.run()
+        assert db.value("select ours - theirs from usage_drift") == 150  # Commet's is of Max
+        assert db.value("select refresh_due is not null from subscriptions")  # Commet is asked next
+        return customer
+
+    def drift(self) -> int:
+        return int(wiring.database().value("select count(*) from usage_drift"))
+
+    def close(self, customer: Customer) -> None:
+        """What is left of the period that is over is delivered and compared."""
+        for _ in range(2):
+            customer.run()
+            customer.deliver()
+            customer.compare()
+
+    def test_what_was_billed_is_not_billed_again(self, upgraded: Customer) -> None:
+        upgraded.hear()
+        self.close(upgraded)
+        assert (self.drift(), upgraded.parked()) == (0, [])
+        assert upgraded.overage_billed() == 500
+
+    def test_a_repair_does_not_bill_it_again(self, upgraded: Customer) -> None:
+        """The webhook is lost, and an operator asks for the repair at once."""
+        upgraded.lose()
+        wiring.database().execute("update subscriptions set checked_at = now() - interval '1 hour'")
+        upgraded.run(command="repair_drift")
+        self.close(upgraded)
+        (storage, *_) = wiring.commet().feature_access(upgraded.id, _soon())
+        assert storage.consumption is not None
+        assert (storage.consumption.units_used, self.drift(), upgraded.parked()) == (0, 0, [])
+
+
 class TestBeforeTheSubscription:
     def test_is_not_billed(self, customer: Customer, remote: StandIn) -> None:
         """150 GB dated 27 days before the sign-up are refused, and no invoice has them."""

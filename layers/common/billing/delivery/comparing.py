@@ -437,6 +437,8 @@ class _Work:
             _sql["note_drift"],
             fields | {"ours": ours.sent, "theirs": theirs, "now": self._clock()},
         )
+        if is_new:
+            self._db.execute(_sql["mark_subscription"], {"user_id": user})
         self.done.differing += 1
         logger.warning(
             "usage.drift", **fields, ours=str(ours.sent), theirs=str(theirs), new=bool(is_new)

@@ -133,6 +133,12 @@ on conflict (period, feature) do update set
     repair = case when f.repair = 'sent' then null else f.repair end
 returning xmax = 0 as is_new
 
+-- Has Commet asked about the user's subscription in the next run. The drift may come from a plan
+-- change of which no webhook was received.
+-- name: mark_subscription
+update subscriptions set refresh_due = least(refresh_due, now())
+where user_id = %(user_id)s and status in ('active', 'trialing', 'past_due', 'paused')
+
 -- name: forget_drift
 delete from usage_drift
 where period = %(period)s and feature = %(feature)s

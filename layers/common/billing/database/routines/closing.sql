@@ -220,11 +220,17 @@ $$;
 -- Turns the drift of closed periods into parked credits. Returns how many, p_limit at most. Drift
 -- cannot be repaired after its period has ended, so a person decides about the money. Drift of a
 -- total with a delivery that is pending or in doubt is left for later.
+-- If the next period began at the same time, because the plan was changed on the period's first day,
+-- the drift is forgotten: Commet's total was that of the next period, of which we had not heard.
 -- The credit has quantity 0, because our own total is right. `excess` has the difference.
 create or replace function close_drift(p_limit integer) returns bigint
 language sql as $$
     with over as (
-        select f.period, f.feature, f.user_id, f.ours, f.theirs, t.seq + 1 as seq
+        select f.period, f.feature, f.user_id, f.ours, f.theirs, t.seq + 1 as seq,
+               exists (
+                   select from usage_period n
+                   where n.user_id = p.user_id and n.id > p.id and n.starts_at = p.starts_at
+               ) as was_of_next
         from usage_drift f
         join usage_period p on p.id = f.period
         join usage_total t on t.period = f.period and t.feature = f.feature
@@ -240,7 +246,7 @@ language sql as $$
     numbered as (
         update usage_total t set seq = o.seq
         from over o
-        where t.period = o.period and t.feature = o.feature
+        where t.period = o.period and t.feature = o.feature and not o.was_of_next
     ),
     forgotten as (
         delete from usage_drift f using over o
@@ -260,6 +266,7 @@ language sql as $$
                w.currency
         from over o
         join usage_terms w on w.period = o.period and w.feature = o.feature
+        where not o.was_of_next
         returning 1
     )
     select count(*) from noted
