@@ -125,8 +125,8 @@ test-postgres: $(STAMP)-dev  ## the functions' connection on each Postgres that 
 	@tests/postgres/fetch.sh
 	@PYTHONPATH=.:layers/common $(BIN)/pytest tests/postgres/moving.py $(ARGS)
 
-pages-judge: $(STAMP)-dev node-tools $(LIGHTHOUSE)  ## the pages in every state, by axe, keyboard and Lighthouse (needs Chromium and Node, ten minutes)
-	@$(BIN)/pytest $(or $(ARGS),$(addprefix tests/pages_judge/,manners.py states.py speed.py))
+pages-judge: $(STAMP)-dev node-tools $(LIGHTHOUSE)  ## the pages in every state, by axe, keyboard and Lighthouse (needs Chromium and Node, ten minutes; PICTURES=folder takes pictures)
+	@$(if $(PICTURES),PICTURES=$(abspath $(PICTURES))) $(BIN)/pytest $(or $(ARGS),$(addprefix tests/pages_judge/,$(if $(PICTURES),states.py,manners.py states.py speed.py)))
 
 screenshots: $(STAMP)-dev  ## take the pictures of the pages in docs/images again (needs Chromium)
 	@$(BIN)/pytest tests/pages_judge/pictures.py
@@ -181,9 +181,10 @@ format: $(STAMP)-dev  ## format the code
 openapi: $(STAMP)-dev  ## write docs/openapi.json, docs/problems.md and what /docs serves from the code
 	@$(BIN)/python -m local.openapi --write
 
-bench: $(STAMP)-dev  ## measure cold starts, the stand-in, webhooks, usage and its delivery, each beside a baseline
+bench: $(STAMP)-dev  ## measure cold starts, the stand-in, pages, webhooks, usage and its delivery, each beside a baseline
 	@$(BIN)/python -m bench.cold_start
 	@$(BIN)/python -m bench.commet_standin
+	@$(BIN)/python -m bench.pages
 	@PYTHONPATH=.:layers/common $(BIN)/python -m bench.webhooks
 	@PYTHONPATH=.:layers/common $(BIN)/python -m bench.inbox_size
 	@PYTHONPATH=.:layers/common $(BIN)/python -W ignore -m bench.usage --plot docs/usage-growth.svg
