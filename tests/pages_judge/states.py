@@ -1,8 +1,10 @@
 """`make pages-judge`: every page in every state, read closely (`reading.py`)."""
 
 import json
+import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import httpx
 import pytest
@@ -10,6 +12,7 @@ from playwright.sync_api import BrowserContext, Page, expect
 
 from local.stack import LocalStack
 from standin.testing import Control
+from tests.pages_judge.album import Album
 from tests.pages_judge.conftest import OPERATOR
 from tests.pages_judge.people import Member
 from tests.pages_judge.reading import Reader
@@ -23,8 +26,10 @@ COMMET_DOWN = {"status": 503}
 
 
 @pytest.fixture
-def reader() -> Reader:
-    return Reader()
+def reader() -> Reader | Album:
+    """Reads the pages; where `PICTURES` names a folder, takes pictures of them instead."""
+    folder = os.environ.get("PICTURES")
+    return Album(Path(folder)) if folder else Reader()
 
 
 BAD = """<!doctype html><html lang="en"><title>Bad</title>
@@ -32,8 +37,9 @@ BAD = """<!doctype html><html lang="en"><title>Bad</title>
 <main><h1>Bad</h1><a href="/b" tabindex="3">Last</a><div style="width: 500px">wide</div></main>"""
 
 
-def test_the_reader_notices_what_is_bad(page: Page, reader: Reader) -> None:
+def test_the_reader_notices_what_is_bad(page: Page) -> None:
     """Else a page without defects would say nothing."""
+    reader = Reader()
     page.set_content(BAD)
     reader.read(page, "bad")
     kinds = {defect.partition(":")[0] for defect in reader.defects["bad"]}
@@ -44,7 +50,7 @@ def test_the_reader_notices_what_is_bad(page: Page, reader: Reader) -> None:
 class Tour:
     """Goes to pages of the stack, and has each read under the name of its state."""
 
-    def __init__(self, page: Page, stack: LocalStack, reader: Reader) -> None:
+    def __init__(self, page: Page, stack: LocalStack, reader: Reader | Album) -> None:
         self.page, self.stack, self.reader = page, stack, reader
         self.main = page.get_by_role("main")
 
@@ -73,7 +79,7 @@ class Tour:
 
 
 @pytest.fixture
-def tour(page: Page, stack: LocalStack, reader: Reader) -> Tour:
+def tour(page: Page, stack: LocalStack, reader: Reader | Album) -> Tour:
     return Tour(page, stack, reader)
 
 
@@ -119,8 +125,8 @@ def test_strangers_pages(tour: Tour, join: Join) -> None:
         page.goto(f"{tour.stack.api}/app/login")
         page.get_by_label("E-mail").fill(ana.email)
         page.get_by_label("Password").fill("not a password")
-        tour.press("Sign in")
-        page.wait_for_load_state()
+        with page.expect_navigation():
+            tour.press("Sign in")
         if "many" in tour.main.inner_text():
             break
     tour.see("429, too many attempts", says="many")
