@@ -78,5 +78,6 @@ def _feature(feature: answers.PlanFeature, currency: str, base: str) -> PlanFeat
             unit_price=None
             if unit_price is None
             else amounts.format_unit_price(Decimal(unit_price), currency),
+            currency=currency,
         ),
     )

@@ -94,7 +94,7 @@ def _row(
     times = _times(own, interval)
     interval = interval if times else own
     base = base * (times or 1)
-    obstacle = _obstacle(plan, asked, interval, names)
+    obstacle = _obstacle(plan, asked, interval, names, currency)
     if obstacle:
         return Row(plan, interval, nothing, nothing, nothing, currency, obstacle)
     costs = [
@@ -115,8 +115,16 @@ def _times(own: str, interval: str) -> int:
 
 
 def _obstacle(
-    plan: PlanReply, asked: Mapping[str, Decimal], interval: str, names: Mapping[str, str]
+    plan: PlanReply,
+    asked: Mapping[str, Decimal],
+    interval: str,
+    names: Mapping[str, str],
+    currency: str,
 ) -> Obstacle | None:
+    """Why the plan cannot be had for this use, or why its cost cannot be said.
+
+    Overage that is priced in another currency than the plan makes no sum with its price.
+    """
     if not plan.prices and not plan.is_free:
         return Obstacle("unknown", plan.name)
     features = {feature.code: feature for feature in _metered(plan)}
@@ -134,7 +142,7 @@ def _obstacle(
             if not Decimal(feature.included or 0):
                 return Obstacle("missing", feature.name)
             return Obstacle("stops", feature.name, feature.included)
-        if feature.overage.unit_price is None:
+        if feature.overage.unit_price is None or feature.overage.currency != currency:
             return Obstacle("unknown", feature.name)
     return None
 

@@ -24,6 +24,7 @@ def feature(
     unlimited: bool = False,
     enabled: bool = True,
     kind: str = "usage",
+    currency: str = "usd",
 ) -> PlanFeatureReply:
     """A feature of a plan; with overage where a price is given, unless said otherwise."""
     sold = price is not None if overage is None else overage
@@ -35,7 +36,7 @@ def feature(
         unit=None,
         included=None if unlimited else included,
         unlimited=unlimited,
-        overage=OveragePrice(enabled=sold, unit_price=price),
+        overage=OveragePrice(enabled=sold, unit_price=price, currency=currency),
     )
 
 
@@ -243,6 +244,12 @@ class TestObstacles:
         """A plan that is not free and names no price has none that we know."""
         assert obstacle(plan("Pro", feature())) == Obstacle("unknown", "Pro")
 
+    def test_overage_in_another_currency_makes_no_sum(self) -> None:
+        """Dollars for each call beside a plan in euros: no total can be said."""
+        of = plan("Pro", feature(price="0.01"), currency="eur", monthly="29")
+        assert obstacle(of) == Obstacle("unknown", "api calls")
+        assert obstacle(of, "1000") is None
+
 
 class TestCheapest:
     def test_the_first_of_several(self) -> None:
@@ -312,7 +319,7 @@ class TestMoney:
         """Each month each feature's overage is rounded as an invoice's line is, then added up."""
         code, months = interval
         features = [
-            feature(f"f{n}", str(included), format_decimal(price))
+            feature(f"f{n}", str(included), format_decimal(price), currency=currency)
             for n, (included, price, _) in enumerate(offered)
         ]
         asked = {f"f{n}": Decimal(quantity) for n, (*_, quantity) in enumerate(offered)}

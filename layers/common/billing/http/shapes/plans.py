@@ -28,10 +28,10 @@ class OveragePrice(Reply):
 
     enabled: bool = Field(description="Whether usage beyond the included quantity is sold.")
     unit_price: Amount | None = Field(
-        description="The price of one unit, in units of the plan's currency. Null where there is"
-        " none.",
+        description="The price of one unit, in units of `currency`. Null where there is none.",
         examples=["0.002"],
     )
+    currency: Currency
 
 
 class PlanFeatureReply(Reply):
