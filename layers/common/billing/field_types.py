@@ -16,7 +16,7 @@ from pydantic import (
     ValidatorFunctionWrapHandler,
     WrapValidator,
 )
-from pydantic_core import PydanticKnownError
+from pydantic_core import PydanticCustomError, PydanticKnownError
 
 from billing import email_address
 from billing.amounts import MAX_DECIMALS, MAX_DIGITS, MAX_QUANTITY, is_quantity
@@ -98,7 +98,7 @@ Day = Annotated[date, BeforeValidator(_only_day)]
 def _no_number_in_disguise(value: object) -> object:
     # pydantic would read true as 1, "1_0" as 10, and 1e999 as a number with 1000 digits.
     if isinstance(value, bool) or (isinstance(value, str) and not _NUMBER.fullmatch(value)):
-        raise ValueError("must be a decimal number")
+        raise PydanticCustomError("decimal_parsing", "must be a decimal number")
     return value
 
 

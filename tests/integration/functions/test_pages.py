@@ -386,7 +386,7 @@ class TestNumbers:
             ("0", "percent", "Type a number"),
             ("2000", "percent", "too large"),
             ("half", "percent", "Type a whole number"),
-            ("a lot", "amount", "must be a decimal number"),
+            ("a lot", "amount", "Type a number such as 100.00."),
             ("0", "amount", "too small"),
         ],
     )
