@@ -404,7 +404,8 @@ class TestUser:
         assert shown.status == 200
         assert f"User {user}" in shown.text
         assert email in shown.text
-        for said in ("feature_disabled", "10.5", "subscriptions None.", "nothing: no row is in"):
+        nothing = "Nothing is recorded of: subscriptions"
+        for said in ("feature_disabled", "10.5", nothing, "nothing: no row is in"):
             assert said in shown.text
         for command in ("redrive", "repair_drift", "end_sessions"):
             assert f'{{"command": "{command}"' in shown.text

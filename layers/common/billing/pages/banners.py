@@ -7,12 +7,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
+from urllib.parse import urlencode
 
 from billing.http.shapes.dashboard import Dashboard, SubscriptionReply, UsageReply
 from billing.pages import formats
 
 # Where a banner's link goes. A path is a link; one that begins with POST is a form.
 PLANS = "/"
+CHECKOUT = "/app/checkout"
 BILLING = "/app/billing"
 LIMIT = "/app#limit"
 CONFIRM = "/app/confirm"
@@ -52,7 +54,8 @@ def badges(dashboard: Dashboard, now: datetime) -> list[Badge]:
     if subscription is None:
         return []
     found = [_status(subscription, dashboard)]
-    if subscription.cancel_at_period_end and subscription.current_period:
+    is_over = not (dashboard.access or subscription.status in _OURS)
+    if subscription.cancel_at_period_end and subscription.current_period and not is_over:
         ends = formats.day(subscription.current_period.end, now)
         found.append(Badge("ends", "warn", {"day": ends}))
     if dashboard.payment is not None and dashboard.payment.kind == "dispute":
@@ -83,7 +86,8 @@ def _banners(dashboard: Dashboard, now: datetime) -> Iterator[Banner]:
         yield Banner(name, "bad", LIMIT, {"limit": limit})
     yield from _payment(dashboard)
     if subscription.status == "pending_payment":
-        yield Banner("pending", "warn", PLANS, {"plan": plan})
+        pay = f"{CHECKOUT}?{urlencode({'plan': subscription.plan.id})}"
+        yield Banner("pending", "warn", pay, {"plan": plan})
     if subscription.status == "paused":
         yield Banner("paused", "warn", PORTAL, {"plan": plan})
     for feature in dashboard.usage:

@@ -25,10 +25,17 @@ _THANKS = "/app/thanks"
 @app.get(_CHECKOUT)
 @site.members
 def show_checkout() -> Response[Any]:
-    """What a plan costs and gives, before the payment on Commet's page."""
+    """What a plan costs and gives, before the payment on Commet's page.
+
+    A payment that waits is gone on with for the interval for which it was begun.
+    """
     found = plan_answers.plans(site.user(), site.deadline())
     code, interval = site.chosen_plan()
-    return _checkout_page(plan_of(found, code), interval)
+    plan = plan_of(found, code)
+    current = mirror.current(wiring.database(), site.user().id)
+    if not interval and current is not None and current.plan_id == plan.id:
+        interval = current.billing_interval or ""
+    return _checkout_page(plan, interval)
 
 
 @app.post(_CHECKOUT)
@@ -69,7 +76,7 @@ def _checkout_page(
         price=price_of(plan, interval),
         currency=wiring.settings().currency,
         is_change=current is not None and current.status in mirror.LIVE,
-        problem=site.explained(error) if error else "",
+        problem="" if error is None or isinstance(error, DebtOpen) else site.explained(error),
         needs_address=error is not None and error.code == "email_unverified",
         debt=error if isinstance(error, DebtOpen) else None,
     )

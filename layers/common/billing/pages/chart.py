@@ -343,7 +343,8 @@ class _Chart:
         return f"{said} {self.words.likely.format(low=low, high=self._with_unit(high))}"
 
     def _with_unit(self, text: str) -> str:
-        return f"{text} {self.usage.unit}" if self.usage.unit else text
+        unit = formats.unit_beside(self.usage.unit, self.usage.name)
+        return f"{text} {unit}" if unit else text
 
     def _labels(self) -> Sequence[tuple[_Label, str]]:
         """The labels in the upper part, none on top of another where that can be helped."""
@@ -356,10 +357,13 @@ class _Chart:
         x, y = self.line[-1]
         beside = (x - 1, True) if x >= 50 else (x + 1, False)
         text = _short(self.used)
+        # The likely range leaves the point to the right and upwards: there, the label is below it.
+        is_low = y + 18 > _TOP + _HEIGHT
+        moves = (-8, 18, -24, 34) if beside[1] or is_low or not self.likely else (18, 34, -8, -24)
         so_far = [
             _Label(text, place, max(_TOP, y + move), at_end, self.words.so_far)
             for place, at_end in (beside,)
-            for move in (-8, 18, -24, 34)
+            for move in moves
         ]
         placed.append((_free(so_far, placed), "strong halo"))
         if self.included:

@@ -26,6 +26,23 @@ _PAGES_OF_FORMS = {
     "/app/account/delete": "/app/account/delete",
     "/app/account": "/app/account",
 }
+# What a form is about: its words, `again.<name>`, by the address that it is sent to.
+_ABOUT_FORMS = {
+    "/app/limit": "limit",
+    "/app/alerts": "alert",
+    "/app/alerts/remove": "alert_remove",
+    "/app/checkout": "checkout",
+    "/app/billing/cancel": "cancel",
+    "/app/billing/keep": "keep",
+    "/app/account/name": "name",
+    "/app/account/email": "email",
+    "/app/account/password": "password",
+    "/app/account/sessions": "sessions",
+    "/app/account/mails": "mails",
+    "/app/account/delete": "delete",
+}
+# What was typed, and is no code: shown beside what the form is about.
+_TYPED = ("amount", "alert_value", "name", "email")
 
 # --- sign in and out ------------------------------------------------------------------------------
 
@@ -79,6 +96,7 @@ def _sign_in_form(values: forms.Values, error: BillingError | None = None) -> Re
 def _send_again(values: forms.Values, cookie: Any) -> Response[Any]:
     """Offers to send the form that could not be sent, because the session had ended."""
     action = site.local_path(values["again"])
+    fields = parse_qsl(values.get("typed", ""), keep_blank_values=True)
     return site.page(
         "send_again.html",
         title=word("login.again_title"),
@@ -87,7 +105,9 @@ def _send_again(values: forms.Values, cookie: Any) -> Response[Any]:
         back=next(
             (_PAGES_OF_FORMS[at] for at in _PAGES_OF_FORMS if action.startswith(at)), site.HOME
         ),
-        fields=parse_qsl(values.get("typed", ""), keep_blank_values=True),
+        about=word(f"again.{_ABOUT_FORMS.get(action, 'other')}"),
+        typed=[value for name, value in fields if name in _TYPED and value],
+        fields=fields,
         cookies=[cookie],
     )
 
@@ -230,7 +250,11 @@ def forgot() -> Response[Any]:
         if error.status >= 500:
             raise
         return _forgot_form(site.form(), error)
-    return _step("forgot", lines=[word("links.forgot_sent")])
+    return _step(
+        "forgot",
+        lines=[word("links.forgot_sent")],
+        links=[(site.SIGN_IN, word("links.expired_sign_in"))],
+    )
 
 
 def _forgot_form(values: forms.Values, error: BillingError | None = None) -> Response[Any]:
@@ -246,6 +270,7 @@ def _forgot_form(values: forms.Values, error: BillingError | None = None) -> Res
         lines=[word("links.forgot_text")],
         action="/app/forgot",
         fields=[email],
+        links=[(site.SIGN_IN, word("links.expired_sign_in"))],
         values=values,
         error=error,
     )

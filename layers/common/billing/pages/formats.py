@@ -46,6 +46,8 @@ SYMBOLS = {
     "usd": "$",
     "vnd": "₫",
 }
+# How a unit may end inside the name of its feature: "call" in "API calls".
+PLURALS = ("", "s", "es")
 THOUSANDS = ("", "k", "M", "B", "T")
 MINUS = "\N{MINUS SIGN}"
 NO_BREAK = "\N{NO-BREAK SPACE}"
@@ -91,6 +93,16 @@ def quantity(value: Number) -> str:
     """A quantity with its thousands grouped and at most six decimals: "1,284,903.25"."""
     rounded = Decimal(value).quantize(_QUANTUM, context=_EXACT)
     return _signed(amounts.format_decimal(rounded))
+
+
+def unit_beside(unit: str | None, name: str) -> str:
+    """The unit of a quantity that stands beside the feature's name: "GB" beside "Storage".
+
+    "" where the name has the unit already: 10,000 of "API calls" are no "10,000 call API calls".
+    """
+    plain = (unit or "").casefold()
+    said = {plain + ending for ending in PLURALS}
+    return "" if said & set(name.casefold().split()) else unit or ""
 
 
 def short_quantity(value: Number) -> str:

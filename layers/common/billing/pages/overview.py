@@ -218,17 +218,22 @@ def _invoice_lines(
 ) -> list[InvoiceLine]:
     """What the next invoice has for usage, by feature with overage."""
     found = []
+    spent = projection.cost_so_far(dashboard.usage).amount
     for feature in dashboard.usage:
         overage = feature.overage
         if not overage.enabled:
             continue
         likely: CostRange | None = projection.cost_range(
-            [feature], dashboard.spending, now, earlier
+            [feature],
+            dashboard.spending,
+            now,
+            earlier,
+            elsewhere=spent - projection.cost_so_far([feature]).amount,
         )
         about = word(
             "overview.line_about",
             quantity=formats.quantity(overage.quantity),
-            unit=feature.unit or word("pricing.units"),
+            unit=formats.unit_beside(feature.unit, feature.name),
             included=formats.quantity(feature.included or "0"),
         )
         found.append(

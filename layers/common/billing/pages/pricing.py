@@ -57,7 +57,7 @@ def show_prices() -> Response[Any]:
         interval=interval,
         intervals=_intervals(found),
         metered=(features := metered(found.plans)),
-        units={feature.name: feature.unit or "" for feature in features},
+        units={each.name: formats.unit_beside(each.unit, each.name) for each in features},
         currency=currency_of(found.plans),
         typed={f"q_{code}": formats.quantity(quantity) for code, quantity in asked.items()}
         | {name: site.query(name) for name in wrong},
@@ -116,8 +116,8 @@ def _asked(plans: Plans) -> tuple[Mapping[str, Decimal], Mapping[str, str]]:
 
 
 def plan_of(plans: Plans, code: str) -> PlanReply:
-    """The plan that is sold under this code. Raises NotFound `plan_not_found`."""
-    found = next((plan for plan in plans.plans if plan.code == code), None)
+    """The plan that is sold under this code or id. Raises NotFound `plan_not_found`."""
+    found = next((plan for plan in plans.plans if code in (plan.code, plan.id)), None)
     if found is None:
         raise NotFound("No such plan is sold.", code="plan_not_found")
     return found

@@ -122,11 +122,14 @@ def cost_range(
     spending: SpendingReply | None,
     now: datetime,
     earlier: Mapping[str, Days] | None = None,
+    *,
+    elsewhere: Decimal = Decimal(0),
 ) -> CostRange | None:
     """The likely cost of all features' usage beyond what is included.
 
     None where the plan has no overage (`spending` is None), and while it is too early to tell.
-    `earlier` has the days of the periods before, by feature.
+    `earlier` has the days of the periods before, by feature. `elsewhere` is what features that are
+    not among `usages` have cost so far: the spend limit holds all of them together.
     """
     if spending is None:
         return None
@@ -141,7 +144,7 @@ def cost_range(
         least, most = _cost(usage, likely.low), _cost(usage, likely.high)
         at_least = at_least or most is None
         low, high = low + (least or 0), high + (most or 0)
-    ceiling = _ceiling(usages, spending)
+    ceiling = _ceiling(usages, spending, elsewhere)
     capped = ceiling is not None and high > ceiling
     if ceiling is not None:
         low, high = min(low, ceiling), min(high, ceiling)
@@ -216,8 +219,10 @@ def _cost(usage: UsageReply, total: Decimal) -> Decimal | None:
     return overage_cost(beyond, rate, usage.overage.currency)
 
 
-def _ceiling(usages: Sequence[UsageReply], spending: SpendingReply) -> Decimal | None:
+def _ceiling(
+    usages: Sequence[UsageReply], spending: SpendingReply, elsewhere: Decimal
+) -> Decimal | None:
     """What overage can cost at most. A limit below what is spent takes nothing back."""
     if spending.limit is None:
         return None
-    return max(Decimal(spending.limit), cost_so_far(usages).amount)
+    return max(Decimal(spending.limit) - elsewhere, cost_so_far(usages).amount)

@@ -18,6 +18,7 @@ FILTERS: Mapping[str, Callable[..., Any]] = {
     "price": formats.price,
     "unit_price": formats.unit_price,
     "quantity": formats.quantity,
+    "beside": formats.unit_beside,
     "day": formats.day,
     "short_day": formats.short_day,
     "moment": formats.moment,

@@ -331,12 +331,19 @@ def failed(error: BillingError, cause: Exception | None = None) -> Response[Any]
     return page(
         "error.html",
         status=error.status,
-        title=word("error.title" if error.status >= 500 else "error.title_refused"),
+        title=word(_title_of(error)),
         code=error.code,
         explained=explained(error),
         request_id=events.request_id(app.current_event.raw_event),
         retry_after=error.retry_after,
     )
+
+
+def _title_of(error: BillingError) -> str:
+    """The key of the heading of an error's page."""
+    if error.status >= 500:
+        return "error.title"
+    return "error.title_missing" if error.code == NotFound().code else "error.title_refused"
 
 
 app.use(middlewares=[_admit])

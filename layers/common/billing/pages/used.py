@@ -17,7 +17,7 @@ from billing.field_types import FEATURE_PATTERN, GROUP_BY_PATTERN
 from billing.http import dashboard_answers, usage_answers, usage_sums
 from billing.http.shapes.dashboard import UsageReply
 from billing.http.shapes.ledger import UsageSum
-from billing.pages import site
+from billing.pages import formats, site
 from billing.pages.site import app, word
 from billing.usage import ledger
 
@@ -98,7 +98,7 @@ def show_usage() -> Response[Any]:
         values=_typed(asked),
         wrong=wrong,
         features=features,
-        units={each.feature: each.unit or "" for each in features},
+        units={each.feature: formats.unit_beside(each.unit, each.name) for each in features},
         names={each.feature: each.name for each in features},
         ranges=_ranges(features, asked),
         lines=[] if asked.prop else list(_lines(found.sums)),
@@ -157,7 +157,7 @@ def show_entries() -> Response[Any]:
         now=wiring.now(),
         asked=asked,
         names={each.feature: each.name for each in features},
-        units={each.feature: each.unit or "" for each in features},
+        units={each.feature: formats.unit_beside(each.unit, each.name) for each in features},
         entries=[usage_answers.entry(each) for each in found.entries],
         more=asked.query(cursor=found.next_cursor) if found.next_cursor else "",
     )

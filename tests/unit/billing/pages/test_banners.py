@@ -65,13 +65,14 @@ DISPUTE = {"payment": FAILED["payment"] | {"kind": "dispute"}}
 PAUSED = {"subscription": subscription(status="paused"), "access": False}
 USED_UP = {"usage": [feature()]}
 CANCELS = {"subscription": subscription(cancel_at_period_end=True)}
+PENDING = {"subscription": subscription(status="pending_payment"), "access": False}
 TRIAL = {"subscription": subscription(status="trialing", trial_ends_at=END)}
 
 CASES = [
     ("debt", DEBT), ("no_plan", NO_PLAN), ("limit_reached", LIMIT), ("failed", FAILED),
     ("ceiling_reached", CEILING),
     ("dispute", DISPUTE), ("paused", PAUSED), ("used_up", USED_UP), ("cancels", CANCELS),
-    ("trial", TRIAL),
+    ("trial", TRIAL), ("pending", PENDING),
 ]  # fmt: skip
 
 
@@ -83,6 +84,13 @@ def test_each_state_has_its_banner(name: str, state: dict[str, Any]) -> None:
     said = WORDS(f"banner.{name}", **found.values)
     assert "{" not in said
     assert WORDS.has(f"banner.{name}_link")
+
+
+def test_a_payment_that_waits_is_gone_on_with() -> None:
+    """The checkout takes the plan by the id that a subscription names."""
+    found = banners.worst(board(**PENDING), NOW)
+    assert found is not None
+    assert found.target == "/app/checkout?plan=pln_1"
 
 
 def test_where_nothing_is_the_matter_nothing_is_said() -> None:
@@ -117,6 +125,13 @@ def test_the_badges_name_the_state_and_its_end() -> None:
     assert [badge.name for badge in found] == ["status_active", "ends"]
     assert found[1].values["day"].replace("\N{NO-BREAK SPACE}", " ") == "1 December"
     assert banners.badges(board(**NO_PLAN), NOW) == []
+
+
+def test_a_plan_that_has_ended_does_not_end_again() -> None:
+    ended = board(
+        subscription=subscription(status="canceled", cancel_at_period_end=True), access=False
+    )
+    assert [badge.name for badge in banners.badges(ended, NOW)] == ["status_canceled"]
 
 
 def test_what_was_used_before_is_part_of_what_is_used_up() -> None:

@@ -190,3 +190,19 @@ class TestInterval:
     def test_behind_a_price(self, code: str, text: str) -> None:
         """An interval that is not known yet is shown by its code."""
         assert formats.interval(code) == text
+
+
+@pytest.mark.parametrize(
+    ("unit", "name", "beside"),
+    [
+        ("call", "API calls", ""),
+        ("e-mail", "E-mails", ""),
+        ("GB", "Storage", "GB"),
+        ("s", "Storage", "s"),
+        ("search", "Searches", ""),
+        (None, "Storage", ""),
+    ],
+)
+def test_a_unit_is_not_said_twice(unit: str | None, name: str, beside: str) -> None:
+    """A name that has the unit needs no other: "10,000 API calls"."""
+    assert formats.unit_beside(unit, name) == beside

@@ -252,6 +252,13 @@ class TestCostRange:
         assert found.low == found.high == 2
         assert found.capped
 
+    def test_one_of_several_features_has_what_the_others_leave_of_the_limit(self) -> None:
+        """A line of the next invoice: it is never likely to pass the limit that holds all lines."""
+        one = usage([10] * 10, included=100)
+        found = cost_range([one], spending("3"), after(10), elsewhere=Decimal("1.50"))
+        assert found is not None
+        assert (found.low, found.high, found.capped) == (Decimal("1.50"), Decimal("1.50"), True)
+
     def test_features_that_cost_nothing(self) -> None:
         """What stops, and what is unlimited, costs nothing and is known to."""
         stops = usage([30] * 10, included=100, overage=False)
