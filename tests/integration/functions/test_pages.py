@@ -328,6 +328,23 @@ class TestNumbers:
         assert "150 of 100" in shown.text
         assert "$5.00" in shown.text
 
+    def test_what_was_changed_at_commet_is_shown_as_of_the_last_answer(
+        self,
+        person: Person,
+        remote: StandIn,  # noqa: F811
+    ) -> None:
+        """After a visit to the portal Commet is asked. While it is away, the page says so."""
+        said = "We could not reach billing just now."
+        assert person.browser.post("/app/billing/portal").status == 303
+        assert said not in person.browser.get("/app").text
+        wiring.database().execute(
+            "update users set answered_at = answered_at - interval '1 minute', asked_at = null"
+        )
+        remote.control.fault(action={"status": 503}, times=None)
+        shown = person.browser.get("/app")
+        assert said in shown.text
+        assert "Usage Pro" in shown.text
+
     def test_the_file_has_the_rows_of_the_page(self, person: Person) -> None:
         person.use(7)
         page = person.browser.get("/app/usage?feature=storage")

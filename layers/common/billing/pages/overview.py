@@ -99,7 +99,9 @@ def _overview_page(
         hosted=True,
         now=now,
         dashboard=dashboard,
-        banner=banners.worst(dashboard, now) or _runs_past(dashboard, now, earlier),
+        banner=banners.worst(dashboard, now)
+        or _unconfirmed(dashboard, now)
+        or _runs_past(dashboard, now, earlier),
         badges=banners.badges(dashboard, now),
         cost=cost,
         likely=likely,
@@ -145,6 +147,17 @@ def _earlier(dashboard: Dashboard, now: datetime) -> dict[str, list[DailyUsage]]
             day = DailyUsage(date=each.day, quantity=each.quantity)
             found.setdefault(each.feature, []).append(day)
     return found
+
+
+def _unconfirmed(dashboard: Dashboard, now: datetime) -> Banner | None:
+    """Whether Commet should have said what the user changed there, and has not answered."""
+    db, user = wiring.database(), site.user().id
+    if not dashboard.access or not mirror.in_doubt(db, user):
+        return None
+    newest = mirror.unanswered(db, [user], now).get(user)
+    if newest is None:
+        return None
+    return Banner("as_of", "", site.HOME, {"moment": formats.moment(newest, now)})
 
 
 def _runs_past(
