@@ -1,7 +1,8 @@
-"""Which addresses an endpoint may have. Keeps callers from reaching into private networks.
+"""Decides which addresses an endpoint may have, so that callers cannot reach private networks.
 
-A URL is checked when it is given (`problem_of`). The IP addresses that its host has are checked
-each time a connection is made (`is_public`), because names can be pointed elsewhere at any time.
+A URL is checked when it is given (`problem_of`). The IP addresses of its host are checked each time
+a connection is made (`is_public`), because the owner of a name can change its addresses at any
+time.
 """
 
 import re
@@ -9,17 +10,17 @@ from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from urllib.parse import urlsplit
 
 _GLOBAL_UNICAST = ip_network("2000::/3")
-# Forms of IPv6 that carry an IPv4 address to another network: 6to4 and Teredo.
+# Forms of IPv6 that contain an IPv4 address of another network: 6to4 and Teredo.
 _TUNNELS = (ip_network("2002::/16"), ip_network("2001::/32"))
 _NAT64 = ip_network("64:ff9b::/96")
 
 _NAME = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)(\.(?!-)[a-z0-9_-]{1,63}(?<!-))*\.?", re.IGNORECASE)
-# A last label like this makes the host an IPv4 address in another spelling (WHATWG URL).
+# If the last label has this form, the host is an IPv4 address in another spelling (WHATWG URL).
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*", re.IGNORECASE)
 
 
 def is_public(address: str) -> bool:
-    """Whether the IP address is one of the public internet."""
+    """Returns whether the IP address belongs to the public internet."""
     try:
         ip = ip_address(address.partition("%")[0])
     except ValueError:
@@ -36,7 +37,7 @@ def is_public(address: str) -> bool:
 
 
 def is_loopback(address: str) -> bool:
-    """Whether the IP address is this machine's own."""
+    """Returns whether the IP address is this machine's own."""
     try:
         return ip_address(address).is_loopback
     except ValueError:
@@ -44,7 +45,7 @@ def is_loopback(address: str) -> bool:
 
 
 def problem_of(url: str, *, allow_loopback: bool) -> str | None:
-    """Why an endpoint cannot have this URL, for people; None if it can.
+    """Returns why an endpoint cannot have this URL, for people; None if it can.
 
     `allow_loopback`: http to this machine is allowed as well (the local stack).
     """

@@ -1,8 +1,9 @@
 """Puts all outgoing events on an EventBridge bus, each at least once.
 
-The database has the place up to which events were put. Events that EventBridge did not take are put
-again; the place stays before the first of them, and the next run goes on there. So an event may be
-put twice, with the same id. The bus keeps no order, but each event has the sequence of its user.
+The database stores the place up to which events were put. Events that EventBridge did not take are
+put again: the stored place remains before the first of them, and the next run continues there. So
+an event may be put twice, with the same id. The bus keeps no order, but each event has the sequence
+of its user.
 """
 
 import json
@@ -32,16 +33,16 @@ class Bus(Protocol):
 
 @dataclass(slots=True)
 class Done:
-    """What one run did. `passed_over`: events that EventBridge will never take."""
+    """The counts of one run. `passed_over`: events that EventBridge will never take."""
 
     put: int = 0
     passed_over: int = 0
 
 
 def put(db: Database, bus: Bus, *, name: str, source: str, deadline: Deadline) -> Done:
-    """Puts all events after the last one that was put, until none is left or time runs out.
+    """Puts all events after the last one that was put, until none is left or the time is over.
 
-    A bus whose name is new gets the events from now on. Stops where the bus takes nothing.
+    A bus with a new name gets the events from now on. Stops if the bus takes nothing.
     """
     done = Done()
     place: int = db.value(_sql["begin"], {"bus": name})
@@ -58,19 +59,21 @@ def put(db: Database, bus: Bus, *, name: str, source: str, deadline: Deadline) -
 
 
 def forget(db: Database) -> None:
-    """Notes that the stack has no bus, so that a later one begins with the events of its time."""
+    """Records that the stack has no bus, so that a later bus does not get earlier events."""
     db.execute(_sql["forget"])
 
 
 def age_seconds(db: Database) -> float:
-    """How long the oldest event has waited for the bus; 0 if none does, or there is no bus."""
+    """Returns how long the oldest event has waited for the bus; 0 if none waits or there is no
+    bus.
+    """
     return float(db.value(_sql["age"]) or 0)
 
 
 def _put(
     bus: Bus, events: list[OutgoingEvent], source: str, done: Done, deadline: Deadline
 ) -> list[OutgoingEvent]:
-    """Puts the events and counts. Returns those that were not taken."""
+    """Puts the events and counts them. Returns those that were not taken."""
     left = events
     for _ in range(_ATTEMPTS):
         if deadline.remaining() <= CALL_SECONDS:

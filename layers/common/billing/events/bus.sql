@@ -1,6 +1,7 @@
--- How far the outgoing events were put on the EventBridge bus.
+-- The place up to which outgoing events were put on the EventBridge bus.
 
--- The place up to which they were put. A bus with another name begins with the newest place.
+-- Returns the place up to which events were put. A bus with another name begins at the newest
+-- place.
 -- name: begin
 insert into event_bus as b (id, bus, place)
 values (1, %(bus)s, coalesce((select n.place from newest_place n), 0))
@@ -9,7 +10,7 @@ on conflict (id) do update set
     place = case when b.bus = excluded.bus then b.place else excluded.place end
 returning b.place
 
--- Another run may have come further.
+-- `greatest`, because another run may have put more events.
 -- name: advance
 update event_bus set place = greatest(place, %(place)s) where id = 1 and bus = %(bus)s
 

@@ -1,4 +1,4 @@
-"""The form in which outgoing events leave: CloudEvents 1.0, as JSON."""
+"""The form in which outgoing events are sent: CloudEvents 1.0, as JSON."""
 
 from datetime import UTC
 from typing import Any
@@ -7,7 +7,7 @@ from billing.events.log import OutgoingEvent
 
 
 def document(event: OutgoingEvent, source: str) -> dict[str, Any]:
-    """The event as a CloudEvent. `source`: the product's address, or "/" where it has none.
+    """Returns the event as a CloudEvent. `source`: the product's address, or "/" if it has none.
 
     Every delivery of an event has the same `id` and the same document.
     """

@@ -1,20 +1,20 @@
 """Posts outgoing events to the product's endpoints, each at least once, in order for each user.
 
-What an endpoint answers, and what happens to the delivery:
+An endpoint's answers, and what happens to the delivery:
 
-- 2xx within ten seconds: it is sent.
-- 410: it waits, and the endpoint is switched off.
-- Anything else: it waits, and is sent again after longer and longer pauses. After three days of
-  failures it has failed, and is sent again only if somebody asks.
+- 2xx within ten seconds: the delivery is sent.
+- 410: the delivery remains pending, and the endpoint is switched off.
+- Anything else: the delivery remains pending, and is sent again after longer and longer pauses.
+  After three days of failures it is failed, and is sent again only if somebody asks.
 
-A user's later events wait while an earlier one does. After an hour of failures of one event the
-endpoint gets the user's later ones. An endpoint that takes nothing for three days is switched off.
-The rules are in routines/event_delivery.sql.
+A user's later events wait while an earlier one is pending. After an hour of failures of one event,
+the endpoint gets the user's later ones. An endpoint that takes nothing for three days is switched
+off. The rules are in routines/event_delivery.sql.
 
 Calls run in threads; only the caller's thread uses the database. Each endpoint has at most four
-calls at a time and threads of its own number, so a slow one holds up no other. Any number of runs
-may overlap, and each may die at any point: a delivery that was leased and not recorded is sent
-again when its lease is over.
+calls at a time, and as many threads, so a slow endpoint delays no other. Any number of runs may
+overlap, and each may die at any point: a delivery that was leased and not recorded is sent again
+when its lease is over.
 """
 
 import json
@@ -39,21 +39,21 @@ from billing.events.receivers import CALL_SECONDS, Answer
 _sql = Statements(__file__)
 logger = Logger(child=True)
 
-# Longer than a call, and than what a run may wait for the database before it records the call.
+# Longer than a call and the time that a run may wait for the database before it records the call.
 LEASE = timedelta(minutes=2)
 CALLS_EACH = 4
-# So often in a row an endpoint fails in one run before the run leaves it alone: it is down, and
+# After this number of failures in a row, a run makes no more calls to the endpoint: it is down, and
 # each call may take ten seconds.
 _FAILURES_IN_A_ROW = 8
-# The pauses after the first failures; after more of them, the last one. An attempt comes soon after
-# the hour for which a user's later events wait.
+# The pauses after the first failures. The last one is used for all later failures. One attempt
+# comes soon after the hour for which a user's later events wait.
 _PAUSES_SECONDS = (5, 30, 120, 300, 600, 900, 900, 900, 3600)
 
 CONTENT_TYPE = "application/cloudevents+json"
 
 
 class Receiver(Protocol):
-    """Makes the calls (`receivers.Receivers`). Several threads call it at a time."""
+    """Makes the calls (`receivers.Receivers`). Several threads call it at once."""
 
     def post(
         self, url: str, headers: dict[str, str], body: bytes, deadline: Deadline
@@ -62,7 +62,7 @@ class Receiver(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Sender:
-    """What all calls have in common: the secret that signs, and where the events come from."""
+    """The values that all calls share: the secret for signatures, and the source of the events."""
 
     secret: str  # of the stack; each endpoint's is computed from it
     source: str
@@ -92,12 +92,12 @@ class Gauges:
 
 @dataclass(frozen=True, slots=True)
 class _Leased:
-    """A delivery that this run alone sends until its lease ends."""
+    """A delivery that only this run sends until its lease ends."""
 
     endpoint: str
     url: str
     generation: int
-    is_rotating: bool  # the secret before the newest one signs as well
+    is_rotating: bool  # the previous secret signs as well
     attempt: int
     event: OutgoingEvent
 
@@ -110,23 +110,23 @@ def deliver(
     deadline: Deadline,
     jitter: Callable[[], float] = random.random,
 ) -> Done:
-    """Sends what is due, until nothing is or no time is left for another call before `deadline`.
+    """Sends deliveries until none is due, or another call would not fit before `deadline`.
 
-    Raises DatabaseUnavailable; deliveries whose result was not written by then are sent again when
-    their lease is over.
+    Raises DatabaseUnavailable. Deliveries whose result was not written before such an error are
+    sent again when their lease is over.
     """
     return _Run(db, receiver, sender, deadline, jitter).until_done()
 
 
 def gauges(db: Database) -> Gauges:
-    """The state of the deliveries."""
+    """Returns the state of the deliveries."""
     row = db.one(_sql["gauges"])
     assert row is not None  # noqa: S101 - an aggregate always returns a row
     return Gauges(**row)
 
 
 class _Run:
-    """One run: keeps calls under way until none is due or there is no time for more."""
+    """One run: keeps calls running until none is due or the time is over."""
 
     def __init__(
         self,
@@ -147,7 +147,7 @@ class _Run:
         self._done = Done()
 
     def until_done(self) -> Done:
-        """Sends deliveries; returns what the run did."""
+        """Sends deliveries. Returns what the run did."""
         if not self._endpoints:
             return self._done
         workers = len(self._endpoints) * CALLS_EACH
@@ -160,7 +160,7 @@ class _Run:
         return self._done
 
     def _start(self, pool: ThreadPoolExecutor) -> None:
-        """Starts calls to all endpoints that have fewer than four under way."""
+        """Starts calls to all endpoints with fewer than four running calls."""
         if self._deadline.remaining() <= CALL_SECONDS:
             return
         busy = Counter(leased.endpoint for leased in self._flying.values())
@@ -174,7 +174,7 @@ class _Run:
             self._flying[pool.submit(self._attempt, leased, limit)] = leased
 
     def _attempt(self, leased: _Leased, deadline: Deadline) -> Answer:
-        """Makes one call, in a thread. An unexpected error postpones this delivery alone."""
+        """Makes one call, in a thread. An unexpected error postpones only this delivery."""
         try:
             body = _body(leased.event, self._sender.source)
             headers = {"content-type": CONTENT_TYPE} | _signed(leased, self._sender.secret, body)
@@ -204,7 +204,7 @@ class _Run:
 
 
 def _lease(db: Database, free: dict[str, int]) -> list[_Leased]:
-    """Leases due deliveries: for each endpoint as many as it has calls free."""
+    """Leases due deliveries: for each endpoint as many as it may have further calls."""
     if not free:
         return []
     params = {"endpoints": list(free), "free": list(free.values()), "lease": LEASE}
@@ -256,7 +256,7 @@ def _signed(leased: _Leased, secret: str, body: bytes) -> dict[str, str]:
     generations = [leased.generation]
     if leased.is_rotating:
         generations.append(leased.generation - 1)
-    # The receiver compares the time with its own clock, so this is no test clock's.
+    # Wall time, because the receiver compares the time with its own clock.
     return signing.headers(
         [signing.secret_of(secret, leased.endpoint, each) for each in generations],
         message_id=str(leased.event.id),
@@ -266,7 +266,7 @@ def _signed(leased: _Leased, secret: str, body: bytes) -> dict[str, str]:
 
 
 def _pause(attempt: int, chance: float) -> timedelta:
-    """How long a delivery waits after its failure number `attempt`."""
+    """Returns how long a delivery waits after its failure number `attempt`."""
     seconds = _PAUSES_SECONDS[min(attempt, len(_PAUSES_SECONDS)) - 1]
     return timedelta(seconds=seconds * (0.8 + 0.4 * chance))
 

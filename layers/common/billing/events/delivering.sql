@@ -1,6 +1,6 @@
--- Leasing deliveries to endpoints, and recording what became of them.
+-- Leasing deliveries to endpoints, and recording the outcomes of attempts.
 
--- Leases what is due at endpoints, as far as each has calls free.
+-- Leases due deliveries, for each endpoint as many as it may have further calls.
 -- name: lease
 select l.endpoint, l.event, l.attempt, p.url, p.generation,
        coalesce(p.previous_until > now(), false) as is_rotating,

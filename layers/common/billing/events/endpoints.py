@@ -1,4 +1,4 @@
-"""The product's endpoints: makes, changes and reads them, and has events sent to them again."""
+"""The product's endpoints: creates, changes and reads them, and sends events to them again."""
 
 import secrets
 from collections import defaultdict
@@ -27,7 +27,7 @@ class Endpoint:
 
     id: str
     url: str
-    types: list[str] | None  # None: it gets all
+    types: list[str] | None  # None: all types
     description: str
     created_at: datetime
     generation: int
@@ -39,7 +39,9 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What is changed of an endpoint; None leaves it as it is. `types` empty: it gets all."""
+    """The changes to an endpoint. None changes nothing. Empty `types`: the endpoint gets all
+    types.
+    """
 
     url: str | None = None
     types: Sequence[str] | None = None
@@ -49,7 +51,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One call. `status` is the HTTP status, `reason` why the event was not taken."""
+    """One call. `status` is the HTTP status, `reason` is why the event was not taken."""
 
     at: datetime
     status: int | None
@@ -59,7 +61,7 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """One event for an endpoint, and what became of it."""
+    """One event for an endpoint, and the state of its delivery."""
 
     event: UUID
     place: int
@@ -68,7 +70,7 @@ class Delivery:
     sequence: int
     state: str
     attempts: int
-    due_at: datetime | None  # of a pending one: when it is sent, at the earliest
+    due_at: datetime | None  # of a pending one: not sent before this time
     attempted_at: datetime | None
     status: int | None
     reason: str | None
@@ -79,7 +81,7 @@ class Delivery:
 def create(
     db: Database, *, url: str, types: Sequence[str] | None, description: str, by: Actor
 ) -> Endpoint:
-    """Makes an endpoint. It gets the events that are placed from now on.
+    """Creates an endpoint. It gets the events that are placed from now on.
 
     Raises Conflict `too_many_endpoints` if there are ten.
     """
@@ -111,7 +113,8 @@ def get(db: Database, endpoint_id: str) -> Endpoint:
 def change(db: Database, endpoint_id: str, change: Change, *, by: Actor) -> Endpoint:
     """Changes an endpoint, and switches it on or off.
 
-    What waits is due at once when the endpoint is switched on or gets an address. Raises NotFound.
+    Pending deliveries are due at once if the endpoint is switched on or gets another address.
+    Raises NotFound.
     """
     params = {
         "id": endpoint_id,
@@ -133,7 +136,7 @@ def delete(db: Database, endpoint_id: str, *, by: Actor) -> None:
 
 
 def rotate(db: Database, endpoint_id: str, *, by: Actor) -> Endpoint:
-    """Gives the endpoint a new secret. The one before signs along for a day. Raises NotFound."""
+    """Gives the endpoint a new secret. The previous one also signs for a day. Raises NotFound."""
     entry = trail.entry(by, Action.ENDPOINT_ROTATED, endpoint=endpoint_id)
     params = {"id": endpoint_id, "overlap": OVERLAP, "entry": entry}
     return _found(db.one(_sql["rotate"], params))
@@ -142,7 +145,7 @@ def rotate(db: Database, endpoint_id: str, *, by: Actor) -> Endpoint:
 def deliveries(
     db: Database, endpoint_id: str, *, state: str | None, before: int | None, limit: int
 ) -> list[Delivery]:
-    """Deliveries to the endpoint, the newest event first.
+    """Returns deliveries to the endpoint, the newest event first.
 
     `before`: only those of events with a smaller place. Raises NotFound.
     """
@@ -157,7 +160,7 @@ def deliveries(
 
 
 def redeliver_one(db: Database, endpoint_id: str, event: UUID, *, by: Actor) -> int:
-    """Has one event sent again, or for the first time. Returns how many now wait that did not.
+    """Sends one event again, or for the first time. Returns how many events became pending.
 
     Raises NotFound for an unknown endpoint (`endpoint_not_found`) or event (`event_not_found`).
     """
@@ -170,7 +173,7 @@ def redeliver_one(db: Database, endpoint_id: str, event: UUID, *, by: Actor) -> 
 def redeliver_range(
     db: Database, endpoint_id: str, start: datetime, end: datetime, *, by: Actor
 ) -> int:
-    """The same for all events of the endpoint's types that occurred from `start` up to `end`."""
+    """Does the same for the endpoint's types of events that occurred from `start` up to `end`."""
     total, after = 0, 0
     while True:
         queued, last = _redeliver(db, endpoint_id, by=by, start=start, end=end, after=after)
@@ -190,7 +193,7 @@ def _redeliver(
     end: datetime | None = None,
     after: int = 0,
 ) -> tuple[int, int | None]:
-    """How many now wait that did not, and the last place looked at; None: none was found."""
+    """Returns how many became pending, and the last place that was read; None if none was found."""
     # One entry for each request, however long the range is.
     entry = trail.entry(by, Action.EVENTS_REDELIVERED, endpoint=endpoint_id) if not after else None
     params = {

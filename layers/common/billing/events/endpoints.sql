@@ -1,6 +1,7 @@
 -- The product's endpoints, and their deliveries.
 
--- Takes the first free slot. No row if there is none, or if another request takes the same one.
+-- Takes the first free slot. Returns no row if none is free, or if another request takes the same
+-- slot.
 -- name: insert
 with free as (
     select s.slot from generate_series(1, 10) as s (slot)
@@ -31,7 +32,8 @@ select id, url, types, description, created_at, generation, previous_until, fail
 from event_endpoint
 where id = %(id)s
 
--- Changes an endpoint. Switched on again, or at another address, its waiting deliveries begin anew.
+-- Changes an endpoint. If it is switched on again or gets another address, its pending deliveries are
+-- due at once, and their failures no longer count.
 -- name: change
 with changed as (
     update event_endpoint set
@@ -89,7 +91,7 @@ where d.endpoint = %(id)s
 order by d.place desc
 limit %(limit)s
 
--- The newest attempts of each of these deliveries.
+-- Returns the newest attempts of each of these deliveries.
 -- name: attempts
 select found.event, found.at, found.status, found.reason, found.milliseconds
 from unnest(%(events)s::uuid[]) as wanted (event)
@@ -102,7 +104,7 @@ cross join lateral (
 ) as found
 order by found.event, found.number desc
 
--- No row if there is no such endpoint.
+-- Returns no row if there is no such endpoint.
 -- name: redeliver
 select r.queued, r.last_place, audit(null, %(entry)s::jsonb) as noted
 from event_endpoint p,

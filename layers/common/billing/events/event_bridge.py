@@ -8,7 +8,7 @@ from typing import Any
 
 _CONNECT_SECONDS = 2.0
 _ANSWER_SECONDS = 5.0
-# The longest that one call takes.
+# The longest time of one call.
 CALL_SECONDS = _CONNECT_SECONDS + _ANSWER_SECONDS
 MOST_ENTRIES = 10
 # The source of all our events, for rules that match them.
@@ -18,7 +18,7 @@ SOURCE = "usage-billing"
 _LARGEST_BYTES = 256 * 1024
 _OF_TIME = 14
 
-# What EventBridge says of one entry alone, and says again if the entry is sent again.
+# Error codes that concern one entry only. The entry gets the same code if it is sent again.
 _REFUSED = frozenset({"MalformedDetail", "RedactionFailure", "TooLarge"})
 
 
@@ -26,8 +26,8 @@ class Verdict(Enum):
     """What became of an entry."""
 
     TAKEN = "taken"
-    REFUSED = "refused"  # and would be again
-    NOT_TAKEN = "not_taken"  # perhaps later
+    REFUSED = "refused"  # and would be refused again
+    NOT_TAKEN = "not_taken"  # may be taken later
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,16 +41,16 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What became of an entry, and EventBridge's code if it was not taken."""
+    """The outcome of an entry, with EventBridge's code if it was not taken."""
 
     verdict: Verdict
     code: str | None = None
 
 
 class EventBridge:
-    """Puts entries on one bus. Make one for each run: an environment's old connections may be dead.
+    """Puts entries on one bus. Create one for each run, because old connections may be dead.
 
-    Calls are not repeated here: an entry that was not taken is put again by `bus`.
+    This class repeats no calls: `bus` puts an entry again that was not taken.
     """
 
     def __init__(self, bus: str, endpoint: str | None) -> None:
@@ -60,7 +60,9 @@ class EventBridge:
         self._made: Any = None
 
     def put(self, entries: Sequence[Entry]) -> list[Result]:
-        """What became of each entry, ten at most. Raises nothing that a call can come to."""
+        """Puts at most ten entries. Returns the outcome of each. Errors of calls become
+        outcomes.
+        """
         from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 
         small = [entry for entry in entries if _bytes_of(entry) <= _LARGEST_BYTES]
@@ -93,7 +95,9 @@ class EventBridge:
         }
 
     def _client(self) -> Any:
-        """boto3's client, made for the first call: most runs have nothing to put."""
+        """Returns boto3's client. It is made for the first call, because most runs have nothing
+        to put.
+        """
         if self._made is None:
             import boto3
             from botocore.config import Config

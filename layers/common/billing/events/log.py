@@ -1,6 +1,7 @@
-"""The log of outgoing events: gives them their places, and reads them in the order of these.
+"""The log of outgoing events: gives events their places, and reads them in the order of places.
 
-Whoever has read up to a place never misses an event before it (routines/outgoing_events.sql).
+A reader who has read up to a place never misses an event with a smaller place
+(routines/outgoing_events.sql).
 """
 
 from collections.abc import Sequence
@@ -29,7 +30,7 @@ class OutgoingEvent:
 
 
 def place(db: Database, limit: int = 1000) -> int:
-    """Gives a place to `limit` committed events at most, the oldest first; returns how many."""
+    """Gives a place to at most `limit` committed events, the oldest first. Returns how many."""
     return int(db.value(_sql["place"], {"limit": limit}) or 0)
 
 
@@ -40,7 +41,9 @@ def after(
     types: Sequence[str] | None = None,
     user_id: str | None = None,
 ) -> list[OutgoingEvent]:
-    """The first `limit` events after a place, of some types and of one user if these are named."""
+    """Returns the first `limit` events after a place, of some types and of one user if these
+    are named.
+    """
     params = {
         "place": place,
         "limit": limit,
@@ -51,5 +54,5 @@ def after(
 
 
 def prune(db: Database, age: timedelta, limit: int) -> int:
-    """Deletes up to `limit` events that have a place and are older; returns how many."""
+    """Deletes up to `limit` events that have a place and are older than `age`. Returns how many."""
     return len(db.all(_sql["prune"], {"age": age, "limit": limit}))

@@ -12,7 +12,7 @@ where place > %(place)s
 order by place
 limit %(limit)s
 
--- Their deliveries go with them.
+-- The events' deliveries are deleted with them.
 -- name: prune
 delete from outgoing_event where id in (
     select id from outgoing_event

@@ -1,9 +1,9 @@
-"""Posts to endpoints. Whoever chose an endpoint's URL reaches only public addresses with it.
+"""Posts to endpoints. Endpoints' URLs come from callers, so only public addresses are called.
 
-A host is resolved once for each connection. All of its addresses have to be public, and the
-connection is made to an address that was checked, so a name that is pointed elsewhere a moment
-later changes nothing. TLS checks the certificate against the name. Redirects are not followed, and
-of the answer only the status is used.
+A host is resolved once for each connection. All its addresses have to be public, and the connection
+is made to an address that was checked. So a later change of the name's addresses has no effect. TLS
+checks the certificate against the name. Redirects are not followed, and only the status of the
+answer is used.
 """
 
 import queue
@@ -22,7 +22,7 @@ from billing.deadline import Deadline
 from billing.events import addresses
 
 CALL_SECONDS = 10.0  # the limit of one call, from the resolver to the answer
-_REST_SECONDS = 1.0  # how long a call goes on to read the body, for the connection's sake
+_REST_SECONDS = 1.0  # how long a call may read the body, so that the connection can be reused
 _REST_BYTES = 16 * 1024
 _AGENT = b"usage-billing"
 
@@ -31,10 +31,10 @@ Resolve = Callable[[str, int], list[str]]
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What became of a call.
+    """The outcome of a call.
 
-    `status`: the HTTP status; None where no answer came. `reason`: why the event was not taken, as
-    a code; None if it was.
+    `status`: the HTTP status; None if no answer came. `reason`: a code for why the event was not
+    taken; None if it was taken.
     """
 
     status: int | None
@@ -43,7 +43,7 @@ class Answer:
 
 
 class _Refused(Exception):
-    """The call was not made, for a reason of our own: its code."""
+    """The call was not made, for a reason of our own. The message is its code."""
 
 
 def resolve(host: str, port: int) -> list[str]:
@@ -53,7 +53,7 @@ def resolve(host: str, port: int) -> list[str]:
 
 
 class Receivers:
-    """Makes the calls of one run. Several threads may call it at a time."""
+    """Makes the calls of one run. Several threads may call it at once."""
 
     def __init__(
         self,
@@ -75,7 +75,7 @@ class Receivers:
         )
 
     def post(self, url: str, headers: dict[str, str], body: bytes, deadline: Deadline) -> Answer:
-        """Posts `body` and says what became of it."""
+        """Posts `body`. Returns the outcome."""
         began = time.monotonic()
         status, reason = self._post(url, headers, body, deadline.within(CALL_SECONDS))
         return Answer(status, reason, round((time.monotonic() - began) * 1000))
@@ -87,7 +87,7 @@ class Receivers:
     def _post(
         self, url: str, headers: dict[str, str], body: bytes, deadline: Deadline
     ) -> tuple[int | None, str | None]:
-        """The status of the answer, and why the event was not taken."""
+        """Returns the status of the answer, and why the event was not taken."""
         timed_transport.current.set(deadline)
         try:
             sent = [(name.encode(), value.encode()) for name, value in headers.items()]
@@ -125,7 +125,7 @@ class _Backend(timed_transport.Backend):
         raise failure
 
     def _checked(self, host: str, port: int) -> list[str]:
-        """The host's addresses. Raises _Refused where one of them may not be called."""
+        """Returns the host's addresses. Raises _Refused if one of them may not be called."""
         found = _in_time(self._resolve, host, port)
         if not found:
             raise _Refused("dns")
@@ -140,9 +140,9 @@ class _Backend(timed_transport.Backend):
 
 
 def _in_time(resolve: Resolve, host: str, port: int) -> list[str]:
-    """What `resolve` answers before the deadline. A resolver knows no deadline, so it has a thread.
+    """Returns the result of `resolve`. It runs in a thread, because a resolver has no time limit.
 
-    Raises _Refused if it fails or takes too long.
+    Raises _Refused if `resolve` fails or takes longer than the deadline.
     """
     answers: queue.SimpleQueue[list[str] | None] = queue.SimpleQueue()
 
@@ -181,7 +181,7 @@ def _read_a_little(response: httpcore.Response) -> None:
 
 
 def _why(error: Exception) -> str:
-    """The code of why no answer came. Raises `error` if it is none of a call."""
+    """Returns a code for why no answer came. Raises `error` if it is no error of a call."""
     match error:
         case _Refused():
             return str(error)

@@ -1,7 +1,7 @@
-"""Signs what is posted to endpoints, after Standard Webhooks (standardwebhooks.com).
+"""Signs requests to endpoints, after Standard Webhooks (standardwebhooks.com).
 
 An endpoint's secret is computed from a secret of the stack that is never rotated, the endpoint's id
-and a generation. So the database has nothing that signs, and a rotation is a new generation.
+and a generation. So the database contains nothing to sign with, and a rotation is a new generation.
 """
 
 import base64
@@ -10,7 +10,7 @@ import hmac
 from collections.abc import Sequence
 from datetime import timedelta
 
-# How long the secret before the newest one signs along after a rotation.
+# How long the previous secret also signs after a rotation.
 OVERLAP = timedelta(hours=24)
 
 _CONTEXT = b"event endpoint"
@@ -18,7 +18,7 @@ _PREFIX = "whsec_"
 
 
 def secret_of(stack_secret: str, endpoint_id: str, generation: int) -> str:
-    """The endpoint's secret of a generation: `whsec_` and 32 bytes in base64."""
+    """Returns the endpoint's secret of a generation: `whsec_` and 32 bytes in base64."""
     key = hmac.digest(stack_secret.encode(), _CONTEXT, hashlib.sha256)
     derived = hmac.digest(key, f"{endpoint_id}.{generation}".encode(), hashlib.sha256)
     return _PREFIX + base64.b64encode(derived).decode()
@@ -27,9 +27,9 @@ def secret_of(stack_secret: str, endpoint_id: str, generation: int) -> str:
 def headers(
     secrets: Sequence[str], *, message_id: str, timestamp: int, body: bytes
 ) -> dict[str, str]:
-    """The headers that prove who sent `body`, with one signature for each secret.
+    """Returns the headers that prove who sent `body`, with one signature for each secret.
 
-    `timestamp` is in seconds since 1970. Receivers refuse one that is minutes off.
+    `timestamp` is in seconds since 1970. Receivers refuse a timestamp that differs by minutes.
     """
     signed = f"{message_id}.{timestamp}.".encode() + body
     return {

@@ -1,6 +1,6 @@
-"""Outgoing events that no statement of a request makes true: those of time and of a parameter.
+"""Emits the outgoing events that become true by time or by a parameter, and not by a request.
 
-All others are inserted by the statements that make them true (routines/telling.sql).
+All other events are inserted by the statements that make them true (routines/telling.sql).
 """
 
 from collections.abc import Collection
@@ -16,15 +16,17 @@ _BATCH = 200
 
 
 def keep_statuses(db: Database, statuses: Collection[str]) -> None:
-    """Makes these the statuses of a subscription that give access, for all events from now on."""
+    """Sets the subscription statuses that give access, for all events from now on."""
     db.execute(_sql["keep_statuses"], {"statuses": sorted(statuses)})
 
 
 def tell_what_is_due(db: Database, now: datetime, deadline: Deadline) -> None:
-    """Tells trials that end within three days, and who got or lost access without a change.
+    """Emits events about trials that end within three days, and about access that changed by
+    itself.
 
-    A known end that Commet has not confirmed for a day ends access, and so does a change of
-    PastDueHasAccess for users who are past due. Each is told once, however many runs there are.
+    A known end that Commet has not confirmed for a day ends access. A change of PastDueHasAccess
+    changes the access of users who are past due. Each event is emitted once, however many runs
+    there are.
     """
     after: str | None = ""
     while after is not None and deadline.remaining() > 0:

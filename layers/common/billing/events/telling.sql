@@ -1,4 +1,4 @@
--- Outgoing events of time and of a parameter.
+-- Outgoing events that become true by time or by a parameter.
 
 -- name: keep_statuses
 with gone as (

@@ -1,8 +1,9 @@
-"""Thresholds: from which use or cost on an outgoing event tells that so much is used or spent.
+"""Thresholds: how much has to be used or spent before an outgoing event says so.
 
-The statements that book usage tell them (`database/routines/thresholds.sql`). This module keeps the
-thresholds that operators, products and users add, tells of what was refused, and has all users'
-thresholds evaluated again where one of them, or the default ceiling, was changed.
+The statements that book usage emit these events (`database/routines/thresholds.sql`). This module
+stores the thresholds that operators, products and users add, and emits events about refused usage.
+It also checks all users' thresholds again if a threshold of all users, or the default ceiling, was
+changed.
 """
 
 from collections.abc import Callable, Iterable
@@ -24,11 +25,11 @@ _sql = Statements(__file__)
 Measure = Literal["usage", "spend"]
 SetBy = Literal["default", "operator", "product", "user"]
 
-# How many a user may have, and as many again from the product; and how many there may be for all
-# users.
+# How many thresholds a user may have, how many the product may add for a user, and how many there
+# may be for all users.
 MOST = 20
 
-# The measure of each refusal that is told.
+# For each refusal that emits an event, its measure.
 _TOLD: dict[str | None, Measure] = {"limit_reached": "usage", "spend_limit_reached": "spend"}
 
 _ROUND = "thresholds"
@@ -38,10 +39,11 @@ _BATCH = 200
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """What has to be used or spent: a percentage or an amount.
+    """The quantity or cost that has to be reached: a percentage or an amount.
 
-    `percent` is of what is included, or of the spend limit. `amount` is a quantity of the feature,
-    or major units of the user's currency. `feature` is None for each feature, and for `spend`.
+    `percent` is of the included quantity, or of the spend limit. `amount` is a quantity of the
+    feature, or major units of the user's currency. `feature` is None for any feature, and for
+    `spend`.
     """
 
     measure: Measure
@@ -52,7 +54,7 @@ class Level:
 
 @dataclass(frozen=True, slots=True)
 class Threshold:
-    """A threshold. `id` and `created_at` are None for a default, `user_id` if it is all users'."""
+    """A threshold. A default has no `id` and `created_at`. `user_id` is None for all users."""
 
     id: str | None
     user_id: str | None
@@ -66,7 +68,9 @@ class Threshold:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A decision about usage that was answered. `code` is None if the usage was not refused."""
+    """A decision about usage that was sent as an answer. `code` is None if the usage was not
+    refused.
+    """
 
     user_id: str
     feature: str
@@ -83,11 +87,12 @@ def add(
     rules: Rules,
     now: datetime,
 ) -> tuple[Threshold, bool]:
-    """Adds a threshold of a user, or with None of all users; returns it, and whether it is new.
+    """Adds a threshold of a user, or of all users if `user_id` is None.
 
-    An equal one is returned as it is. What is reached already is told at once; for all users, by
-    the next run of `reconcile`. Raises InvalidRequest for a threshold that has no meaning, NotFound
-    for an unknown user, and Conflict where there are MOST already.
+    Returns the threshold, and whether it is new. If an equal one exists, returns that one. If the
+    threshold is reached already, an event is emitted at once; for a threshold of all users, the
+    next run of `reconcile` emits the events. Raises InvalidRequest for a threshold that has no
+    meaning, NotFound for an unknown user, and Conflict if there are MOST already.
     """
     _check(threshold)
     new_id = f"thr_{uuid4().hex}"
@@ -117,7 +122,7 @@ def add(
 def remove(
     db: Database, threshold_id: str, *, user_id: str | None, rules: Rules, now: datetime
 ) -> None:
-    """Removes the user's own threshold, or with None one that a product or operator added.
+    """Removes the user's own threshold. If `user_id` is None, one that a product or operator added.
 
     Raises NotFound if there is none with this id.
     """
@@ -132,19 +137,23 @@ def remove(
 
 
 def of(db: Database, user_id: str | None) -> list[Threshold]:
-    """The thresholds added for a user, own ones included; with None those of all users."""
+    """Returns the thresholds added for a user, including own ones. If `user_id` is None, those
+    of all users.
+    """
     return [_threshold(row) for row in db.all(_sql["of"], {"user_id": user_id})]
 
 
 def applying_to(db: Database, user_id: str) -> list[Threshold]:
-    """The thresholds that apply to a user: own ones, and the most specific of the others."""
+    """Returns the thresholds that apply to a user: own ones, and the most specific of the
+    others.
+    """
     return [_threshold(row) for row in db.all(_sql["applying"], {"user_id": user_id})]
 
 
 def tell_refused(db: Database, refusals: Iterable[Refusal], *, rules: Rules, now: datetime) -> None:
-    """Tells, once per period, that a limit was reached and usage refused.
+    """Emits an event, once per period, if usage was refused because a limit was reached.
 
-    Only refusals that are answered may be passed: before one is, Commet is asked, and the usage may
+    Pass only refusals that were sent as answers: Commet is asked before that, and the usage may
     then be accepted.
     """
     told = list(dict.fromkeys(each for each in refusals if each.code in _TOLD))
@@ -168,9 +177,10 @@ def tell_refused(db: Database, refusals: Iterable[Refusal], *, rules: Rules, now
 
 
 def follow(db: Database, rules: Rules, clock: Callable[[], datetime], deadline: Deadline) -> int:
-    """Evaluates all users' thresholds where one of all users, or OverageCeiling, was changed.
+    """Checks all users' thresholds if a threshold of all users, or OverageCeiling, was changed.
 
-    Returns how many users were looked at. The next run goes on where this one ends.
+    Returns the number of users whose thresholds it checked. The next run continues after the last
+    of them.
     """
     db.execute(_sql["note_ceilings"], {"spending": rules.spending})
     found = rounds.take_up(db, _ROUND, start=_START, every=timedelta(days=36500), now=clock())

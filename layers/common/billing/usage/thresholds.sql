@@ -1,4 +1,4 @@
--- Thresholds of what is used and spent. The rules are in database/routines/thresholds.sql.
+-- Thresholds of usage and spending. The rules are in database/routines/thresholds.sql.
 
 -- name: add
 select a.verdict, (a.kept).id, (a.kept).user_id, (a.kept).set_by, (a.kept).measure,
@@ -17,8 +17,8 @@ from threshold n
 where n.user_id is not distinct from %(user_id)s
 order by n.measure desc, n.feature nulls first, n.percent, n.amount, n.id
 
--- The thresholds that apply to a user: the user's own, and of the others those that no more specific
--- ones hide (thresholds_in_effect). A default has no id and no time.
+-- Returns the thresholds that apply to a user: the user's own, and those of the others that no more
+-- specific threshold hides (thresholds_in_effect). A default has no id and no time.
 -- name: applying
 with candidate as materialized (
     select n.id, n.user_id, n.set_by, n.measure, n.feature, n.percent, n.amount, n.created_at,
@@ -40,9 +40,10 @@ where not exists (
 )
 order by c.measure desc, c.feature nulls first, c.percent, c.amount, c.rank, c.id
 
--- Tells, once per period, of which feature usage was refused because the limit was reached, or that
--- overage was refused because the spend limit was. Usage that occurred before the running period is
--- left out: its limit was another one. The order of the rows is the order of locking.
+-- Emits an event, once per period and feature, if usage was refused because the limit was reached,
+-- and once per period if overage was refused because of the spend limit. Usage that occurred before
+-- the running period is left out, because another limit applied to it. The rows are in the order of
+-- locking.
 -- name: tell_refused
 with refused as (
     select distinct p.id as period, p.user_id, p.starts_at, p.ends_at, q.measure, q.feature
@@ -86,7 +87,7 @@ cross join lateral (
     where r.measure = 'spend'
 ) as f
 
--- Notes the ceilings, and requests a round if they are others than those before.
+-- Stores the ceilings. Requests a round if they differ from the stored ones.
 -- name: note_ceilings
 with changed as (
     insert into evaluated_ceilings as c (id, ceilings)
@@ -97,7 +98,7 @@ with changed as (
 )
 select request_look() from changed
 
--- Looks at the thresholds of users with an open period, after `after` in the order of their ids,
+-- Checks the thresholds of users with an open period, after `after`, in the order of their ids,
 -- which is the order of locking.
 -- name: look_again
 select w.user_id, look_again(w.user_id, %(now)s, %(spending)s::jsonb)
