@@ -107,8 +107,9 @@ when ((old.closed_at is null) <> (new.closed_at is null) and (new.is_free or new
 execute function withhold_usage();
 
 -- Returns when the access that includes p_period began: the start of the first of all periods that
--- led to p_period without a gap. There is no gap between two periods of one subscription. Periods
--- before p_since are not searched.
+-- led to p_period without a gap. There is no gap between two periods of one subscription, unless the
+-- first was closed early, by a cancellation, and the second began later, with the reactivation.
+-- Periods before p_since are not searched.
 create or replace function access_began(p_period bigint, p_since timestamptz)
 returns timestamptz
 language sql stable as $$
@@ -121,13 +122,15 @@ language sql stable as $$
         from chain c
         cross join lateral (
             select n.id, n.user_id, n.subscription_id, n.starts_at,
-                   least(n.ends_at, n.closed_at) as ended_at
+                   least(n.ends_at, n.closed_at) as ended_at,
+                   coalesce(n.closed_at < n.ends_at, false) as closed_early
             from usage_period n
             where n.user_id = c.user_id and n.id < c.id
             order by n.id desc limit 1
         ) as b
         where c.starts_at > p_since
-          and (b.ended_at >= c.starts_at or b.subscription_id = c.subscription_id)
+          and (b.ended_at >= c.starts_at
+               or b.subscription_id = c.subscription_id and not b.closed_early)
     )
     select min(starts_at) from chain
 $$;
@@ -181,6 +184,12 @@ begin
             select n.free_period into v_period
             from usage_period n
             where n.user_id = p_user and n.paid_from > p_occurred and n.id <= p_period
+              -- A paid plan that came before the free one, and ended after this usage, had it.
+              and not exists (
+                  select from usage_period e
+                  where e.user_id = p_user and e.id < n.free_period and not is_unbilled(e)
+                    and p_occurred < least(e.ends_at, e.closed_at)
+              )
             order by n.paid_from, n.id limit 1;
         end if;
     elsif p_code not in ('subscription_required', 'access_unconfirmed') then
