@@ -282,6 +282,10 @@ class History:
                 assert self._post(each, signature) == 200
             else:
                 inbox.receive(self._db, each, mode="sandbox", now=self.clock())
+            self.heard()
+
+    def heard(self) -> None:
+        """A webhook was dealt with."""
 
     def refresh(self, who: str) -> None:
         """Somebody asks Commet, who may never have heard of this user."""

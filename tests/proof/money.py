@@ -38,6 +38,7 @@ from billing.usage.accepting import Allowance, UsageEvent, Verdict
 from billing.usage.rules import Rules
 from standin.testing import Receiver, StandIn
 from tests.proof.crashing import Unlimited
+from tests.proof.crossing import Crossings
 from tests.proof.histories import (
     ACCESS,
     PAYS,
@@ -112,7 +113,15 @@ class MoneyHistory(History):
         self._ceiling = ceiling
         self.rules = Rules(frozenset(ACCESS), ceilings={"usd": ceiling}, at_once={"usd": None})
         self._own: dict[str, set[str]] = {each: set() for each in PEOPLE}  # by our own checkouts
+        self.crossings = Crossings(db, self.clock, ceiling)
         keeping.keep_floor(db, SETTINGS.debt_floor, Deadline.after(20))
+
+    def run(self, step: Step) -> None:
+        super().run(step)
+        self.crossings.look()
+
+    def heard(self) -> None:
+        self.crossings.look()
 
     # --- usage -----------------------------------------------------------------------------
 
@@ -128,6 +137,7 @@ class MoneyHistory(History):
 
         decided = self._access().decide([who], decide, Deadline.after(20))
         (verdict,) = decided.decisions
+        self.crossings.look()
         if verdict.status == "accepted":
             self._check_credit(event)
         return verdict.code
@@ -145,6 +155,7 @@ class MoneyHistory(History):
                 self._db, who, None if amount is None else Decimal(amount), by=by,
                 rules=self.rules, now=self.clock(),
             )  # fmt: skip
+            self.crossings.look(changed=who)
 
     def _check_credit(self, event: UsageEvent) -> None:
         """What has been accepted beyond the included quantity was given in good standing only."""

@@ -271,6 +271,9 @@ STORIES: dict[str, list[Step]] = {
         HEARD, Step("use", (ANA, "130")), Step("renew", (ANA, "99")), HEARD, Step("reconcile"),
         Step("correct", (ANA, "0.5")), Step("send"),
     ],
+    "a threshold that is reached again": [
+        HEARD, Step("use", (ANA, "99")), Step("correct", (ANA, "0.5")), Step("use", (ANA, "40")),
+    ],
     "a trial and the month after it": [
         Step("cancel", (ANA, True)), HEARD, Step("subscribe", (ANA, "tryout", "monthly")),
         Step("pay", (ANA, PAYS)), HEARD, Step("use", (ANA, "99")), Step("wait", (14.5,)), HEARD,

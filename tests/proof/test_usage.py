@@ -5,7 +5,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 import pytest
@@ -30,13 +30,15 @@ from billing.delivery.sending import deliver
 from billing.operations import housekeeping
 from billing.subscriptions.checkout import Checkouts
 from billing.subscriptions.refresh import refresh
-from billing.usage import accepting, corrections, reservations
+from billing.usage import accepting, corrections, reservations, spending, thresholds
 from billing.usage.accepting import UsageEvent
 from billing.usage.corrections import Correction
 from billing.usage.reservations import Reservation
+from billing.usage.thresholds import Level
 from standin.testing import StandIn, standin
 from tests.integration.billing.conftest import RULES, add_user, grant_feature
 from tests.proof.bills import periods_of, wrong_lines
+from tests.proof.crossing import Crossings
 from tests.proof.delivering import PROCESSES, connect
 from tests.proof.scale import FULL, scaled
 from tests.proof.using import NOW, hold_and_confirm, report
@@ -47,6 +49,13 @@ CAPPED, OPEN = "usr_capped", "usr_open"
 users = st.sampled_from([CAPPED, CAPPED, OPEN])
 # Few keys, so that they meet each other.
 keys = st.sampled_from([f"key-{n}" for n in range(12)])
+levels = st.sampled_from(
+    [
+        Level("usage", None, 50, None), Level("usage", "storage", None, Decimal("20.5")),
+        Level("usage", "storage", 120, None), Level("spend", None, None, Decimal("0.5")),
+        Level("spend", None, 40, None),
+    ]
+)  # fmt: skip
 quantities = st.sampled_from([Decimal(text) for text in ("1", "2.5", "20", "30.000001", "90.25")])
 
 
@@ -88,6 +97,8 @@ class Usage(RuleBasedStateMachine):
         # Every allowance there has been, with its customer's id and its start: Commet forgets them.
         self.allowances: dict[str, tuple[str, datetime]] = {}
         self._meddlings = 0
+        self.crossings = Crossings(self.db, lambda: self.now)
+        self.watching: list[tuple[str, str | None, str]] = []
 
     @property
     def now(self) -> datetime:
@@ -225,6 +236,28 @@ class Usage(RuleBasedStateMachine):
             assert known is not None
         elif done.code == "entry_not_found":
             assert entry is None
+
+    @rule(user=users, level=levels, by=st.sampled_from(["user", "product"]))
+    def watch(self, user: str, level: Level, by: Literal["user", "product"]) -> None:
+        """A threshold is added; it is told at once if it is reached."""
+        added, is_new = thresholds.add(self.db, user, level, set_by=by, rules=RULES, now=self.now)
+        assert added.id
+        if is_new:
+            self.watching.append((user, user if by == "user" else None, added.id))
+        self.crossings.look(changed=user)
+
+    @precondition(lambda self: self.watching)
+    @rule(pick=st.integers(0, 99))
+    def stop_watching(self, pick: int) -> None:
+        user, owner, threshold = self.watching.pop(pick % len(self.watching))
+        thresholds.remove(self.db, threshold, user_id=owner, rules=RULES, now=self.now)
+        self.crossings.look(changed=user)
+
+    @rule(amount=st.sampled_from([None, Decimal(2), Decimal(20)]))
+    def limit(self, amount: Decimal | None) -> None:
+        """The open customer's spending has a limit, or none."""
+        spending.set_limit(self.db, OPEN, amount, by="product", rules=RULES, now=self.now)
+        self.crossings.look(changed=OPEN)
 
     # --- what time, Commet and the network do --------------------------------------------------
 
@@ -427,6 +460,11 @@ class Usage(RuleBasedStateMachine):
         assert held <= CAP
         for row in totals:
             assert row["total"] + (held if row["open"] else 0) <= CAP
+
+    @invariant()
+    def thresholds_are_told(self) -> None:
+        """Events tell each threshold that is reached, once, and no other."""
+        self.crossings.look()
 
     def teardown(self) -> None:
         """In the end Commet has what was delivered, and nothing waits that could be sent."""
