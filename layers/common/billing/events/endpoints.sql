@@ -32,8 +32,8 @@ select id, url, types, description, created_at, generation, previous_until, fail
 from event_endpoint
 where id = %(id)s
 
--- Changes an endpoint. If it is switched on again or gets another address, its pending deliveries are
--- due at once, and their failures no longer count.
+-- Changes an endpoint. If it is switched on again or gets another address, its pending deliveries
+-- are due at once, and their failures no longer count.
 -- name: change
 with changed as (
     update event_endpoint set

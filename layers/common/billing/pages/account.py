@@ -1,6 +1,6 @@
 """The page about the account: name, address, password, sessions, mails, export and deletion.
 
-Each part is a form of its own. What was typed stays, except passwords, if a form is refused.
+Each part has its own form. If a form is refused, it shows what was typed again, except passwords.
 """
 
 from collections.abc import Callable
@@ -58,7 +58,7 @@ def rename() -> Response[Any]:
 @app.post("/app/account/email")
 @site.members
 def change_address() -> Response[Any]:
-    """Sends a link to the new address. The old one stays until the link is confirmed."""
+    """Sends a link to the new address. The old address remains until the link is confirmed."""
 
     def change() -> None:
         values = {name: site.form().get(name, "") for name in ("email", "current_password")}
@@ -72,7 +72,7 @@ def change_address() -> Response[Any]:
 @app.post("/app/account/password")
 @site.members
 def change_password() -> Response[Any]:
-    """Sets another password. All other sessions end."""
+    """Changes the password. All other sessions end."""
 
     def change() -> None:
         account_answers.change_password(app, forms.checked(ChangePassword, site.form()))
@@ -117,7 +117,7 @@ def download_export() -> Response[Any]:
 @app.get("/app/account/delete")
 @site.members
 def show_deletion() -> Response[Any]:
-    """What deletion means, and the form for it."""
+    """Explains the deletion, and shows its form."""
     return _deletion_page()
 
 

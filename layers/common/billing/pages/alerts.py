@@ -10,7 +10,7 @@ from billing.pages import formats, forms, site
 from billing.pages.forms import Values
 from billing.pages.site import word
 
-# No code of a feature has a hyphen.
+# A feature's code has no hyphen, so this is no code of a feature.
 SPEND = "-spend"
 
 
@@ -25,14 +25,14 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """The thresholds that apply, and what one can be added of: a code and its name."""
+    """The thresholds that apply, and the features for which one can be added: code and name."""
 
     lines: list[Line]
     choices: list[tuple[str, str]]
 
 
 def card(dashboard: Dashboard) -> Card:
-    """The card of the signed-in user. Those of what is spent are left out where nothing can be."""
+    """Returns the signed-in user's card. Without overage, it has no spend thresholds."""
     features = {each.feature: each for each in dashboard.usage}
     found = threshold_answers.applying_to(site.user().id).thresholds
     choices = [(each.feature, each.name) for each in dashboard.usage]
@@ -51,14 +51,14 @@ def card(dashboard: Dashboard) -> Card:
 
 
 def read(values: Values) -> CreateThreshold:
-    """The threshold in the form that was sent. Raises InvalidRequest."""
+    """Returns the threshold in the form that was sent. Raises InvalidRequest."""
     typed = forms.number(values.get("alert_value", "").lstrip("$€£¥ ").rstrip("% "))
     of = values.get("alert_of", "")
     fields: dict[str, Any] = {"measure": "spend"} if of == SPEND else {"feature": of}
     if values.get("alert_in") == "amount":
         fields["amount"] = typed
     elif typed:
-        # A text that is no whole number stays one, and is refused as the API refuses it.
+        # A text that is no whole number is not converted, so that the API's rules refuse it.
         fields["percent"] = int(typed) if typed.isdecimal() and typed.isascii() else typed
     return forms.checked(CreateThreshold, fields)
 

@@ -1,8 +1,8 @@
 """The files that pages load: style sheet, script and logo.
 
-A file's address has a part of its content's digest, so a browser may keep the file for a year. A
-page of an earlier release may still ask for the digest of then; it gets today's file, not to be
-kept.
+A file's address contains a part of the digest of its content, so a browser may cache the file for a
+year. A page of an earlier release may ask for an earlier digest. It gets the present file, without
+caching.
 """
 
 import gzip
@@ -22,7 +22,7 @@ _FOR_GOOD = "public, max-age=31536000, immutable"
 
 @dataclass(frozen=True, slots=True)
 class Asset:
-    """A file as it is served. `body` is plain, `compressed` is gzip."""
+    """A file in the form in which it is sent. `body` is plain, `compressed` is gzip."""
 
     address: str
     kind: str
@@ -47,11 +47,11 @@ class Assets:
                 )
 
     def address(self, name: str) -> str:
-        """Where the file with this name is."""
+        """Returns the address of the file with this name."""
         return self._found[name].address
 
     def served(self, name: str) -> tuple[Asset, str]:
-        """The file that is asked for by the last part of its address, and its `Cache-Control`.
+        """Returns the file for the last part of a requested address, and its `Cache-Control`.
 
         Raises NotFound.
         """

@@ -1,6 +1,6 @@
-"""What a user has to know first: one banner, the worst, and badges for the rest.
+"""The most important notice for a user, as a banner, and badges for other states.
 
-Works on the dashboard's answer. Dates are shown where Commet told them, and never guessed.
+Works on the dashboard's answer. Dates are shown if Commet reported them, and never guessed.
 """
 
 from collections.abc import Iterator, Mapping
@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 from billing.http.shapes.dashboard import Dashboard, SubscriptionReply, UsageReply
 from billing.pages import formats
 
-# Where a banner's link goes. A path is a link; one that begins with POST is a form.
+# The target of a banner's link. A path is a link. A target that begins with POST is a form.
 PLANS = "/"
 CHECKOUT = "/app/checkout"
 BILLING = "/app/billing"
@@ -44,7 +44,7 @@ class Badge:
 
 
 def worst(dashboard: Dashboard, now: datetime) -> Banner | None:
-    """The notice that matters most; None where there is nothing to say."""
+    """Returns the notice that matters most; None if there is none."""
     return next(_banners(dashboard, now), None)
 
 
@@ -100,7 +100,7 @@ def _banners(dashboard: Dashboard, now: datetime) -> Iterator[Banner]:
         yield Banner("trial", "", BILLING, {"plan": plan, "day": day})
 
 
-# Of these the plan is still the user's, whether or not it gives access.
+# With these statuses the user still has the plan, whether or not it gives access.
 _OURS = frozenset({"past_due", "paused", "pending_payment"})
 
 
@@ -131,7 +131,7 @@ def _ends(subscription: SubscriptionReply, plan: str, now: datetime) -> Iterator
 
 
 def _is_used_up(feature: UsageReply) -> bool:
-    """Whether no more of the feature is given before the next period."""
+    """Returns whether the user can use no more of the feature before the next period."""
     stops = not feature.overage.enabled and not feature.unlimited
     return stops and feature.remaining is not None and Decimal(feature.remaining) <= 0
 

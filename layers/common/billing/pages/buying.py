@@ -25,9 +25,9 @@ _THANKS = "/app/thanks"
 @app.get(_CHECKOUT)
 @site.members
 def show_checkout() -> Response[Any]:
-    """What a plan costs and gives, before the payment on Commet's page.
+    """Shows what a plan costs and includes, before the payment on Commet's page.
 
-    A payment that waits is gone on with for the interval for which it was begun.
+    If a payment is waiting, it continues with the interval for which it was begun.
     """
     found = plan_answers.plans(site.user(), site.deadline())
     code, interval = site.chosen_plan()
@@ -41,7 +41,7 @@ def show_checkout() -> Response[Any]:
 @app.post(_CHECKOUT)
 @site.members
 def check_out() -> Response[Any]:
-    """Goes on to the payment. For a subscriber: shows the change of plan, or performs it."""
+    """Redirects to the payment. For a subscriber, shows the change of plan, or performs it."""
     values = site.form()
     code, interval = values.get("plan_code", ""), values.get("billing_interval", "")
     try:
@@ -83,7 +83,7 @@ def _checkout_page(
 
 
 def _change_page(body: Checkout, change: PlanChangeReply) -> Response[Any]:
-    """What a change of plan costs now and later, and what the user gains and loses."""
+    """Shows the costs of a change of plan now and later, and what the user gains and loses."""
     plan = plan_of(plan_answers.plans(site.user(), site.deadline()), body.plan_code)
     return site.page(
         "change.html",
@@ -105,7 +105,7 @@ def _success_url(code: str) -> str:
 def show_thanks() -> Response[Any]:
     """Waits for access after a payment.
 
-    This page and each "Look again" may ask Commet. The script's looks read our own copy.
+    This page and each "Look again" may ask Commet. The script's requests only read our own copy.
     """
     wanted = site.query("plan")
     current, access = wiring.access().standing(site.user().id, site.deadline())
@@ -117,7 +117,7 @@ def show_thanks() -> Response[Any]:
 @app.get("/app/thanks/look")
 @site.members
 def look_for_access() -> Response[Any]:
-    """Whether access is there, for the script of the page that waits."""
+    """Returns whether the user has access, for the script of the page that waits."""
     current = mirror.current(wiring.database(), site.user().id)
     live = wiring.settings().live_statuses
     access = current is not None and current.gives_access(live)

@@ -1,8 +1,8 @@
-"""Pictures of usage and its cost as SVG: the chart of a period, meters, and the ruler of the cost.
+"""Usage and its cost as SVG: the chart of a period, meters, and the ruler of the cost.
 
-In a chart x is in per cent of the width and y in pixels, so that the text keeps its size from 320
-to 1280 pixels. Only lines and areas stretch: they are in an SVG of their own. The content security
-policy allows neither `style` nor scripts: colours come from the classes in `app.css`.
+In a chart, x is in per cent of the width and y in pixels, so that the text keeps its size from 320
+to 1280 pixels. Only lines and areas stretch, in an SVG of their own. The content security policy
+allows neither `style` nor scripts, so colours come from the classes in `app.css`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -30,7 +30,7 @@ _SAID = Context(prec=3)
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """The texts of a chart, with places for what is in braces. A translator hands over others.
+    """The texts of a chart, with values in place of the braces. A translator passes other texts.
 
     `said`, `said_unlimited`, `likely` and `early` make the sentences that describe the chart.
     """
@@ -47,7 +47,7 @@ class Words:
 
 @dataclass(frozen=True, slots=True)
 class CostWords:
-    """The texts of a ruler, as those of a chart. `range` is two amounts, `limit` an amount."""
+    """The texts of a ruler. `range` is two amounts, `limit` an amount."""
 
     title: str = "Usage beyond the plan, and the spend limit"
     so_far: str = "{amount} so far"
@@ -84,10 +84,10 @@ def chart(
     prefix: str = "c",
     words: Words | None = None,
 ) -> Markup:
-    """The running total of a feature's period above, and its days below, as SVG.
+    """Returns the running total of a feature's period, and its days below, as SVG.
 
-    `prefix` begins the ids, and differs between the charts of one page. Without `likely` the chart
-    ends today.
+    `prefix` is the beginning of the ids, and differs between the charts of one page. Without
+    `likely`, the chart ends today.
     """
     parts = _Chart(usage, likely, now, prefix, words or Words()).parts()
     return Markup("".join(parts))  # noqa: S704 - each text is escaped
@@ -102,7 +102,7 @@ def bar(usage: UsageReply) -> Bar | None:
     whole = max(used + held, included) or Decimal(1)
     within = _part(min(used, included), whole)
     over = _part(max(Decimal(0), used - included), whole)
-    gap = min(over, Decimal("0.8") if within else Decimal(0))  # so that the two are told apart
+    gap = min(over, Decimal("0.8") if within else Decimal(0))  # a gap that separates the two parts
     return Bar(within, within + gap, over - gap, within + over, _part(held, whole))
 
 
@@ -129,9 +129,12 @@ def meter(usage: UsageReply, said: str) -> Markup:
 
 
 def lengths(so_far: Decimal, likely: CostRange | None, limit: Decimal | None) -> Lengths:
-    """The parts of the ruler of the cost. `likely` and `limit` are None where there is none."""
+    """Returns the parts of the ruler of the cost. `likely` and `limit` are None if there is
+    none.
+    """
     low, high = (likely.low, likely.high) if likely else (so_far, so_far)
-    # A little is left beyond the limit. Without a limit it is seen that the ruler goes on.
+    # The ruler continues a little beyond the limit. Without a limit it continues further, which
+    # shows that there is none.
     more = Decimal("1.2") if limit is None else Decimal("1.02")
     whole = max(so_far, high, limit or Decimal(0)) * more or Decimal(1)
     return Lengths(
@@ -151,7 +154,9 @@ def ruler(
     prefix: str = "r",
     words: CostWords | None = None,
 ) -> Markup:
-    """The cost so far, the likely range and the limit as SVG. `prefix` as in `chart`."""
+    """Returns the cost so far, the likely range and the limit as SVG. `prefix` is that of
+    `chart`.
+    """
     words = words or CostWords()
     found = lengths(so_far, likely, limit)
     texts = [words.so_far.format(amount=formats.money(so_far, currency))]
@@ -273,7 +278,7 @@ class _Chart:
         return _TOP + _HEIGHT * (1 - float(max(Decimal(0), quantity) / self.highest))
 
     def _days(self) -> Iterator[_Day]:
-        """The days of the period that have begun. What is dated later is shown today."""
+        """Yields the days of the period that have begun. Usage with a later date counts today."""
         today = self.now.date() if self.now < self.end else (self.end - _MOMENT).date()
         quantities: dict[date, Decimal] = {}
         for day in self.usage.daily:
@@ -286,7 +291,9 @@ class _Chart:
             yield _Day(on, self.x(begins), self.x(ends), quantities.get(on, Decimal(0)))
 
     def _line(self) -> Iterator[tuple[float, float]]:
-        """The running total. It begins with what earlier periods have left to this one."""
+        """Yields the running total. It begins with the usage that was carried from earlier
+        periods.
+        """
         total = Decimal(self.usage.carried)
         yield 0.0, self.y(total)
         for day in self.days:
@@ -321,7 +328,7 @@ class _Chart:
         yield "</svg>"
 
     def _said(self) -> str:
-        """What a person would say about the chart."""
+        """Returns a text that describes the chart."""
         known = {
             "used": formats.quantity(self.used),
             "day": formats.day(self.now, self.now),
@@ -347,7 +354,7 @@ class _Chart:
         return f"{text} {unit}" if unit else text
 
     def _labels(self) -> Sequence[tuple[_Label, str]]:
-        """The labels in the upper part, none on top of another where that can be helped."""
+        """Returns the labels in the upper part, without overlaps if possible."""
         placed: list[tuple[_Label, str]] = []
         if self.likely:
             text = formats.short_range(self.likely.low, self.likely.high)
@@ -378,7 +385,9 @@ class _Chart:
         return placed
 
     def _grid(self) -> Iterator[Decimal]:
-        """One or two round quantities, to measure by, away from the line of what is included."""
+        """Yields one or two round quantities as a scale, not too close to the line of the
+        included quantity.
+        """
         if not self.has_scale:
             return
         half = self.highest / 2
@@ -390,7 +399,9 @@ class _Chart:
                 yield value
 
     def _areas(self) -> Iterator[str]:
-        """What stretches with the width: the strokes keep theirs (`vector-effect`)."""
+        """Yields the parts that stretch with the width. Strokes keep their width
+        (`vector-effect`).
+        """
         height = _TOP + _HEIGHT
         yield (
             f'<svg x="0" y="0" width="100%" height="{height}" viewBox="0 0 100 {height}"'
@@ -412,7 +423,7 @@ class _Chart:
         yield f'<polyline class="l-used" points="{path}"/></svg>'
 
     def _band(self, points: str) -> Iterator[str]:
-        """The likely range, parted where what is included ends."""
+        """Yields the likely range, split at the included quantity."""
         if self.included is None:
             yield f'<polygon class="f-band" points="{points}"/>'
             return
@@ -450,7 +461,9 @@ class _Chart:
                 )
 
     def _names(self) -> Iterator[str]:
-        """The names of some days: on narrow screens of every other one, and of first and last."""
+        """Yields the names of some days: on narrow screens of every other one, and of the first
+        and last.
+        """
         first, last = self.start.date(), self.end.date()
         length = (last - first).days
         step = next((each for each in _STEPS if length <= 5 * each), _STEPS[-1])
@@ -468,7 +481,7 @@ _MOMENT = timedelta(microseconds=1)
 
 
 def _free(candidates: Sequence[_Label], placed: Sequence[tuple[_Label, str]]) -> _Label:
-    """The first of the candidates that meets no label; the very first where all of them do."""
+    """Returns the first candidate that overlaps no label; if all overlap, the first candidate."""
     free = (c for c in candidates if not any(c.meets(other) for other, _ in placed))
     return next(free, candidates[0])
 

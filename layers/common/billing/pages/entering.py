@@ -1,7 +1,7 @@
-"""Pages on the way in: sign up, sign in and out, and what the links of mails open.
+"""Pages before signing in: sign up, sign in and out, and the pages of links in mails.
 
-Opening a link changes nothing, because programs that scan mails open links. The page behind it has
-a form, and the form does what the link is for.
+Opening a link changes nothing, because programs that scan mails open links. The page of the link
+has a form, and sending the form carries out the link's action.
 """
 
 from typing import Any
@@ -17,7 +17,8 @@ from billing.pages import forms, site
 from billing.pages.site import app, word
 
 _CONFIRM = "/app/confirm"
-# Where a form is, by how the address begins that it is sent to. Other forms are on the overview.
+# The page of a form, by the beginning of the address that the form is sent to. Other forms are on
+# the overview.
 _PAGES_OF_FORMS = {
     "/app/checkout": "/",
     _CONFIRM: _CONFIRM,
@@ -26,7 +27,7 @@ _PAGES_OF_FORMS = {
     "/app/account/delete": "/app/account/delete",
     "/app/account": "/app/account",
 }
-# What a form is about: its words, `again.<name>`, by the address that it is sent to.
+# The subject of a form, as words `again.<name>`, by the address that the form is sent to.
 _ABOUT_FORMS = {
     "/app/limit": "limit",
     "/app/alerts": "alert",
@@ -41,7 +42,7 @@ _ABOUT_FORMS = {
     "/app/account/mails": "mails",
     "/app/account/delete": "delete",
 }
-# What was typed, and is no code: shown beside what the form is about.
+# Fields with typed text and no codes. They are shown beside the subject of the form.
 _TYPED = ("amount", "alert_value", "name", "email")
 
 # --- sign in and out ------------------------------------------------------------------------------
@@ -49,7 +50,7 @@ _TYPED = ("amount", "alert_value", "name", "email")
 
 @app.get(site.SIGN_IN)
 def show_sign_in() -> Response[Any]:
-    """The form to sign in. Who is signed in goes on to where they wanted to go."""
+    """Shows the form to sign in. A user who is signed in is redirected to the wanted page."""
     wanted = site.local_path(site.query("next"))
     if site.visitor() is not None:
         return site.see_other(wanted)
@@ -58,7 +59,7 @@ def show_sign_in() -> Response[Any]:
 
 @app.post(site.SIGN_IN)
 def sign_in_with_password() -> Response[Any]:
-    """Signs in, and goes on to the page that was wanted, or to the form that was not sent."""
+    """Signs in. Redirects to the wanted page, or shows the form that was not sent before."""
     values = site.form()
     try:
         body = forms.checked(SignIn, values)
@@ -125,7 +126,7 @@ def show_sign_up() -> Response[Any]:
 
 @app.post("/app/signup")
 def sign_up() -> Response[Any]:
-    """Creates the account and signs in. A link to confirm the address is on its way then."""
+    """Creates the account and signs in. A link to confirm the address is sent."""
     values = site.form()
     try:
         body = forms.checked(SignUp, values)
@@ -153,7 +154,7 @@ def _sign_up_form(values: forms.Values, error: BillingError | None = None) -> Re
 
 
 def _plan_name(code: str) -> str:
-    """The name of the plan that is sold under this code; "" if none is, or none is known."""
+    """Returns the name of the plan that is sold under this code; "" if there is none."""
     if not code:
         return ""
     try:
@@ -166,7 +167,7 @@ def _plan_name(code: str) -> str:
 @app.get(_CONFIRM)
 @site.members
 def show_confirm() -> Response[Any]:
-    """Says that the address is to be confirmed, and offers another mail."""
+    """Asks the user to confirm the address, and offers another mail."""
     if account_answers.show(site.user().id).account.email_verified:
         return site.see_other(site.checkout_or(site.HOME))
     return site.page("confirm.html", title=word("signup.confirm_title"), problem="")
@@ -201,7 +202,7 @@ def show_verify() -> Response[Any]:
 
 @app.post("/app/verify")
 def verify() -> Response[Any]:
-    """Confirms the address, and goes on to the plan that was chosen."""
+    """Confirms the address. Redirects to the plan that was chosen."""
     token = site.form().get("token", "")
     try:
         account_answers.verify_email(app, forms.checked(VerifyEmail, site.form()))
@@ -218,7 +219,7 @@ def verify() -> Response[Any]:
 
 
 def _verify_form(token: str, error: BillingError | None = None) -> Response[Any]:
-    # Whoever has a session of another account has to type the password, too.
+    # A person with a session of another account has to type the password too.
     needs_password = site.visitor() is None or error is not None
     lines = [word("links.verify_text")]
     if needs_password:
@@ -243,7 +244,7 @@ def show_forgot() -> Response[Any]:
 
 @app.post("/app/forgot")
 def forgot() -> Response[Any]:
-    """Sends the link. The page is the same where there is no such account."""
+    """Sends the link. The page is the same if there is no such account."""
     try:
         account_answers.forgot_password(app, forms.checked(ForgotPassword, site.form()))
     except BillingError as error:
@@ -338,7 +339,7 @@ def sign_in_by_link() -> Response[Any]:
 
 
 def _expired(error: BillingError, again: str = _CONFIRM) -> Response[Any]:
-    """A link that does nothing any more, and where a new one is to be had."""
+    """Shows that a link is not valid any more, and where to get a new one."""
     text = word("links.expired_sign_in" if again == site.SIGN_IN else "links.expired_again")
     return site.page(
         "one_step.html",

@@ -1,8 +1,8 @@
-"""What a given use would cost on each plan.
+"""The cost of a given usage on each plan.
 
-The quantities asked for are those of a month, because included quantities are given anew each month
-and overage is billed each month, also where the plan's price is charged for longer. A plan that is
-charged weekly has weekly periods: of it a week's share of the month is worked out.
+The quantities are those of a month, because included quantities are given each month and overage is
+billed each month, even if the plan's price is charged for a longer time. A plan that is charged
+weekly has weekly periods, so its costs are calculated for a week's part of the month.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,20 +15,20 @@ from billing.amounts import MAX_DECIMALS, RATE_SCALE, overage_cost
 from billing.http.shapes.plans import PlanFeatureReply, PlanReply, Plans, PriceReply
 
 WEEKLY = "weekly"
-# Of each interval: how many periods of a month it has. An interval that is not here has one.
+# For each interval, its number of monthly periods. An interval that is not listed has one.
 _MONTHS = {"monthly": 1, "quarterly": 3, "semiannual": 6, "yearly": 12}
 _WEEK = Fraction(7 * 12, 365)  # of a month
 _EXACT = Context(prec=60, rounding=ROUND_HALF_UP)
 _QUANTUM = Decimal(1).scaleb(-MAX_DECIMALS)
-_NO_PRICE = "usd"  # the currency of nothing, where no plan has a price
+_NO_PRICE = "usd"  # the currency of zero amounts, if no plan has a price
 
 
 @dataclass(frozen=True, slots=True)
 class Obstacle:
-    """Why a plan cannot be had for the quantities.
+    """Why a plan cannot be used for the quantities.
 
     `stops`: the feature stops at `included`. `missing`: the plan does not have the feature.
-    `unknown`: there is no price; `feature` is then the feature or the plan. These are names.
+    `unknown`: there is no price; `feature` is then the feature or the plan. `feature` is a name.
     """
 
     kind: Literal["stops", "missing", "unknown"]
@@ -38,10 +38,10 @@ class Obstacle:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What one plan costs for an interval: the price, usage beyond it, and both together.
+    """The cost of one plan for an interval: the price, the overage, and both together.
 
-    `interval` is the interval asked for, or the plan's own where its price does not divide that.
-    The amounts are in units of `currency`, and zero where there is an obstacle.
+    `interval` is the requested interval, or the plan's own if its price does not divide that. The
+    amounts are in units of `currency`, and zero if there is an obstacle.
     """
 
     plan: PlanReply
@@ -55,17 +55,17 @@ class Row:
 
 
 def price_of(plan: PlanReply, interval: str) -> PriceReply | None:
-    """What the plan costs for this interval, else its default price; None where it has none."""
+    """Returns the plan's price for this interval, else its default price; None if it has none."""
     by_interval = {price.interval: price for price in plan.prices}
     default = next((price for price in plan.prices if price.is_default), None)
     return by_interval.get(interval) or default or next(iter(plan.prices), None)
 
 
 def rows(plans: Plans, asked: Mapping[str, Decimal], *, interval: str) -> list[Row]:
-    """What each plan costs for the quantities of a month, by feature code; in the plans' order.
+    """Returns the cost of each plan for a month's quantities, by feature code, in the plans' order.
 
-    The cheapest of the plans that can be had is marked, the first of several. None is marked where
-    the plans have prices in several currencies.
+    The cheapest usable plan is marked; of several, the first. If the plans have prices in several
+    currencies, none is marked.
     """
     names = {f.code: f.name for plan in plans.plans for f in plan.features}
     prices = [price for plan in plans.plans for price in plan.prices]
@@ -107,7 +107,9 @@ def _row(
 
 
 def _times(own: str, interval: str) -> int:
-    """How many of a plan's own intervals the interval asked for has; 0 where that is no number."""
+    """Returns how many of a plan's own intervals the requested interval has; 0 if not a whole
+    number.
+    """
     if own == interval:
         return 1
     months, wanted = _MONTHS.get(own, 0), _MONTHS.get(interval, 0)
@@ -121,9 +123,9 @@ def _obstacle(
     names: Mapping[str, str],
     currency: str,
 ) -> Obstacle | None:
-    """Why the plan cannot be had for this use, or why its cost cannot be said.
+    """Returns why the plan cannot be used, or why its cost is not known; None if neither.
 
-    Overage that is priced in another currency than the plan makes no sum with its price.
+    Overage in another currency than the plan's cannot be added to the plan's price.
     """
     if not plan.prices and not plan.is_free:
         return Obstacle("unknown", plan.name)

@@ -1,4 +1,4 @@
-"""What pages load, and what search engines ask for."""
+"""The files that pages load, and the file for search engines."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from billing.http import api
 from billing.pages import site
 from billing.pages.site import app
 
-# Search engines show the prices. All other pages belong to somebody.
+# Search engines may show the prices. All other pages are private.
 _ROBOTS = "User-agent: *\nAllow: /$\nAllow: /assets/\nDisallow: /\n"
 
 

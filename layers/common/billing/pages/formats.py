@@ -1,8 +1,8 @@
-"""Numbers, money and times as a person reads them.
+"""Numbers, money and times for readers.
 
-All words and signs stand at the top, for whoever translates the pages.
-Numbers come as Decimals or as the decimal strings of the API's answers. Days and times are UTC.
-Spaces inside a number or a day are no-break spaces, so that no line ends there.
+All words and signs are at the top, for translators of the pages. Numbers are Decimals, or decimal
+strings of the API's answers. Days and times are UTC. Spaces inside a number or a day are no-break
+spaces, so that no line ends there.
 """
 
 from datetime import UTC, date, datetime
@@ -46,7 +46,7 @@ SYMBOLS = {
     "usd": "$",
     "vnd": "₫",
 }
-# How a unit may end inside the name of its feature: "call" in "API calls".
+# The endings of a unit inside the name of its feature: "call" in "API calls".
 PLURALS = ("", "s", "es")
 THOUSANDS = ("", "k", "M", "B", "T")
 MINUS = "\N{MINUS SIGN}"
@@ -66,7 +66,7 @@ def money(amount: Number, currency: str) -> str:
 
 
 def price(amount: Number, currency: str) -> str:
-    """As `money`, without decimals where all of them are zeros: "$29", "$29.50"."""
+    """Formats like `money`, without decimals if all of them are zeros: "$29", "$29.50"."""
     value = Decimal(amount)
     return _whole(value, currency) if value == _integral(value) else money(value, currency)
 
@@ -77,10 +77,10 @@ def unit_price(amount: Number, currency: str) -> str:
 
 
 def money_range(low: Number, high: Number, currency: str, *, capped: bool = False) -> str:
-    """Two amounts in whole units of the currency, the range rounded outwards.
+    """Formats two amounts in whole units of the currency, the range rounded outwards.
 
-    One amount, as `money` writes it, where both are the same. `capped` says that `high` is a limit:
-    a limit is not rounded.
+    If both are equal, formats one amount like `money`. `capped`: `high` is a limit, and a limit is
+    not rounded.
     """
     least, most = Decimal(low), Decimal(high)
     if least == most:
@@ -96,9 +96,9 @@ def quantity(value: Number) -> str:
 
 
 def unit_beside(unit: str | None, name: str) -> str:
-    """The unit of a quantity that stands beside the feature's name: "GB" beside "Storage".
+    """Returns the unit for a quantity beside the feature's name: "GB" beside "Storage".
 
-    "" where the name has the unit already: 10,000 of "API calls" are no "10,000 call API calls".
+    Returns "" if the name contains the unit: 10,000 of "API calls" are not "10,000 call API calls".
     """
     plain = (unit or "").casefold()
     said = {plain + ending for ending in PLURALS}
@@ -119,7 +119,7 @@ def short_range(low: Number, high: Number) -> str:
 
 
 def day(value: date, now: date) -> str:
-    """The day in UTC: "20 November", with the year where `now` is in another one."""
+    """Formats the day in UTC: "20 November", with the year if `now` is in another year."""
     return _day(value, now, MONTHS)
 
 

@@ -1,4 +1,4 @@
-"""Reads the forms of the pages, and checks them by the models of the API."""
+"""Reads the forms of the pages, and checks them with the models of the API."""
 
 import re
 from collections.abc import Mapping
@@ -29,7 +29,7 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 def read(event: BaseProxyEvent) -> dict[str, str]:
-    """The fields of a form that was sent, without spaces around them. Passwords stay as they are.
+    """Returns the fields of a form, without surrounding spaces. Passwords are not changed.
 
     Raises UnsupportedMediaType, PayloadTooLarge and InvalidRequest.
     """
@@ -49,14 +49,14 @@ def read(event: BaseProxyEvent) -> dict[str, str]:
 
 
 def is_secret(field: str) -> bool:
-    """Whether what is typed into the field is never shown again."""
+    """Returns whether the typed text of the field is never shown again."""
     return "password" in field or field == "token"
 
 
 def number(typed: str) -> str:
-    """A typed number without the spaces and commas between its thousands.
+    """Returns a typed number without the spaces and commas between its thousands.
 
-    Any other comma stays, so that the number is refused: "100,50" is not 10050.
+    Other commas are not removed, so that the number is refused: "100,50" is not 10050.
     """
     plain = "".join(typed.split())
     return plain.replace(",", "") if _GROUPED.fullmatch(plain) else plain

@@ -20,7 +20,7 @@ _CANCEL = "/app/billing/cancel"
 @app.get(BILLING)
 @site.members
 def show_billing() -> Response[Any]:
-    """The plan and what becomes of it, and the invoices."""
+    """Shows the plan, its future, and the invoices."""
     return _billing_page()
 
 
@@ -46,7 +46,7 @@ def _billing_page(error: BillingError | None = None) -> Response[Any]:
 
 
 def _invoices() -> tuple[InvoicePage | None, str]:
-    """The invoices; or, where Commet does not answer, what to say in their place."""
+    """Returns the invoices; if Commet does not answer, the text to show instead."""
     try:
         return portal_answers.invoices(app, site.user(), site.query("cursor") or None), ""
     except BillingError as error:
@@ -67,7 +67,7 @@ def show_invoice(invoice_id: str) -> Response[Any]:
 @app.get(_CANCEL)
 @site.members
 def show_cancel() -> Response[Any]:
-    """Asks whether the plan shall really end."""
+    """Asks whether the plan should really end."""
     dashboard = dashboard_answers.dashboard(app, site.user())
     current = mirror.current(wiring.database(), site.user().id)
     if current is None or dashboard.subscription is None:
@@ -99,7 +99,7 @@ def cancel() -> Response[Any]:
 @app.post("/app/billing/keep")
 @site.members
 def keep() -> Response[Any]:
-    """Takes a cancellation back."""
+    """Undoes a cancellation."""
     try:
         portal_answers.keep(app, site.user())
     except BillingError as error:
@@ -145,7 +145,7 @@ def _left(target: Callable[[], str]) -> Response[Any]:
 
 
 def _refused(error: BillingError) -> Response[Any]:
-    """The page as before, with what went wrong above it."""
+    """Shows the page again, with the error above it."""
     if error.status >= 500 and error.code not in site.COMMET_FAILED:
         raise error
     return _billing_page(error)

@@ -1,7 +1,8 @@
 """The operators' page: what waits, who uses the API, and everything about one user.
 
-It changes nothing: for what can be done it shows the command, which is given at the operator's door
-(docs/operations.md). It is for the addresses in `Operators`, and for 15 minutes after a sign-in.
+The page changes nothing. For each possible action it shows the command, which an operator gives in
+a terminal (docs/operations.md). The page is for the addresses in `Operators`, and for 15 minutes
+after a sign-in.
 """
 
 from collections.abc import Callable, Sequence
@@ -41,7 +42,7 @@ KEY_DAYS = 90
 _MOST_ROWS = 100
 _LONGEST = 320
 
-# Reasons of parked deliveries that no sending cures: somebody books them at Commet by hand.
+# Reasons of parked deliveries that sending again cannot solve: a person books them at Commet.
 _BOOKED_BY_HAND = frozenset({"needs_credit", "not_billed", "lost_to_cancellation"})
 
 logger = Logger(child=True)
@@ -50,7 +51,7 @@ Route = Callable[[], Response[Any]]
 
 
 def for_operators(route: Route) -> Route:
-    """Marks a page that operators alone see. To others it is a page that does not exist."""
+    """Marks a page that only operators see. For others it does not exist."""
 
     @wraps(route)
     def admitted() -> Response[Any]:
@@ -66,14 +67,14 @@ def for_operators(route: Route) -> Route:
 
 
 def _is_operator(user: User) -> bool:
-    """Whether the user has proven an address of the list."""
+    """Returns whether the user has proven an address of the list."""
     if user.is_unverified or user.email is None:
         return False
     return email_address.key(user.email) in wiring.settings().operators
 
 
 def _sign_in_again() -> Response[Any]:
-    """Asks for the password. The form is that of the sign-in, with its limits."""
+    """Asks for the password. The form is the one of the sign-in, with the same limits."""
     is_form = app.current_event.http_method == "POST"
     values = {"next": PAGE}
     if is_form:
@@ -121,7 +122,7 @@ def show_state() -> Response[Any]:
 @app.post(SEARCH)
 @for_operators
 def show_user() -> Response[Any]:
-    """Everything about one user. Each look is written into the audit trail before it is shown."""
+    """Shows everything about one user, after the look was written into the audit trail."""
     who = site.form().get("who", "")
     if not who or len(who) > _LONGEST or not who.isprintable():
         return _search_again(who, word("ops.nobody_typed"))
@@ -155,7 +156,7 @@ def _search_again(who: str, problem: str) -> Response[Any]:
 
 
 def _write_look(user_id: str | None, outcome: str) -> None:
-    """Writes who looked at whom. What was typed is not written: it may be an address."""
+    """Writes who looked at whom. The typed text is not written, because it may be an address."""
     request_id = events.request_id(app.current_event.raw_event)
     by = Actor("operator", site.user().id, request_id)
     trail.write(
@@ -191,7 +192,7 @@ def _command(name: str, **values: pasting.Value) -> str:
 
 
 def _for_parked(row: waiting.Parked) -> list[str]:
-    """What can be done about a parked delivery, as docs/operations.md says."""
+    """Returns the commands for a parked delivery (docs/operations.md)."""
     resolved = {"user": row.user_id, "id": row.event_id}
     if row.reason in _BOOKED_BY_HAND:
         return [_command("resolve", **resolved)]
@@ -202,7 +203,7 @@ def _for_parked(row: waiting.Parked) -> list[str]:
 
 
 def _for_user(found: dict[str, Any]) -> list[tuple[str, str]]:
-    """What can be done for a user, each with the key of its words."""
+    """Returns the commands for a user, each with the key of its words."""
     user = found["user"]["id"]
     wanted = [
         ("parked", any(row["state"] == "parked" for row in found["deliveries"])),

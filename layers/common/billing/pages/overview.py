@@ -1,4 +1,4 @@
-"""The first page of a user: what was used, what it costs so far, and what it is likely to cost."""
+"""The first page of a user: usage, cost so far, and likely cost."""
 
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,7 +22,8 @@ from billing.pages.projection import Cost, CostRange
 from billing.pages.site import app, word
 from billing.subscriptions import mirror
 
-# A pace is compared with that of the week before. A younger period needs the days before it.
+# The pace is compared with that of the week before. A shorter period needs days of the period
+# before.
 _LOOKS_BACK = timedelta(days=14)
 
 
@@ -64,7 +65,7 @@ def set_limit() -> Response[Any]:
 @app.post("/app/alerts")
 @site.members
 def add_alert() -> Response[Any]:
-    """Adds a threshold of the user's own; an equal one stays as it is."""
+    """Adds a threshold of the user's own. An equal one is not added again."""
     try:
         threshold_answers.add(site.user().id, alerts.read(site.form()), by="user")
     except BillingError as error:
@@ -77,7 +78,7 @@ def add_alert() -> Response[Any]:
 @app.post("/app/alerts/remove")
 @site.members
 def remove_alert() -> Response[Any]:
-    """Removes a threshold of the user's own. One that is gone already needs no word."""
+    """Removes a threshold of the user's own. If it does not exist any more, shows no error."""
     with suppress(NotFound):
         threshold_answers.remove(site.form().get("id", ""), user_id=site.user().id)
     return site.see_other(site.HOME, done="alert_removed")
@@ -120,7 +121,9 @@ def _overview_page(
 
 
 def _wrong(error: BillingError, of: Literal["limit", "alert"]) -> dict[str, str]:
-    """What is wrong with each field. A threshold's number is one field here, two in the API."""
+    """Returns the error of each field. A threshold's number is one field here, and two in the
+    API.
+    """
     found = site.field_problems(error)
     if of == "limit":
         return found
@@ -150,7 +153,9 @@ def _earlier(dashboard: Dashboard, now: datetime) -> dict[str, list[DailyUsage]]
 
 
 def _unconfirmed(dashboard: Dashboard, now: datetime) -> Banner | None:
-    """Whether Commet should have said what the user changed there, and has not answered."""
+    """Returns a banner if Commet should have reported the user's changes there and has not
+    answered.
+    """
     db, user = wiring.database(), site.user().id
     if not dashboard.access or not mirror.in_doubt(db, user):
         return None
@@ -163,7 +168,9 @@ def _unconfirmed(dashboard: Dashboard, now: datetime) -> Banner | None:
 def _runs_past(
     dashboard: Dashboard, now: datetime, earlier: dict[str, list[DailyUsage]]
 ) -> Banner | None:
-    """The first feature that will run past what is included, at the pace of the last days."""
+    """Returns a banner for the first feature whose usage will pass the included quantity at
+    this pace.
+    """
     found = []
     for each in dashboard.usage:
         day = projection.crossing_day(each, now, earlier.get(each.feature, ()))
@@ -188,7 +195,9 @@ def _drawn(feature: UsageReply, now: datetime, earlier: dict[str, list[DailyUsag
 
 
 def _ruler(dashboard: Dashboard, cost: Cost, likely: CostRange | None) -> Markup:
-    """The cost so far and the likely one against the spend limit. Empty without either."""
+    """Returns the cost so far and the likely cost against the spend limit. Empty if there is no
+    cost.
+    """
     spending = dashboard.spending
     if spending is None or (not cost.amount and likely is None):
         return Markup()
@@ -207,10 +216,10 @@ def _days(feature: UsageReply) -> list[tuple[Any, Decimal, Decimal]]:
 
 
 def _plan_price(dashboard: Dashboard) -> PriceReply | None:
-    """What the next invoice has for the plan.
+    """Returns the plan's price on the next invoice.
 
-    None for a free plan and for a plan that is not sold; and where the next invoice has something
-    else: the plan ends or changes before, or is paid for longer than usage is.
+    None for a free plan and for a plan that is not sold. Also None if the next invoice has another
+    amount: the plan ends or changes before, or its price is charged for a longer time than usage.
     """
     subscription = dashboard.subscription
     current = mirror.current(wiring.database(), site.user().id)
@@ -229,7 +238,7 @@ def _plan_price(dashboard: Dashboard) -> PriceReply | None:
 def _invoice_lines(
     dashboard: Dashboard, now: datetime, earlier: dict[str, list[DailyUsage]]
 ) -> list[InvoiceLine]:
-    """What the next invoice has for usage, by feature with overage."""
+    """Returns the lines of the next invoice for usage, by feature with overage."""
     found = []
     spent = projection.cost_so_far(dashboard.usage).amount
     for feature in dashboard.usage:

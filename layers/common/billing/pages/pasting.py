@@ -12,17 +12,18 @@ Value = str | bool
 
 # The verbs of `make` that are not named as their command.
 _VERBS = {"repair_drift": "repair"}
-# What stands for the reason, which the operator writes.
+# A placeholder for the reason, which the operator writes.
 WHY = "..."
 
 _PLAIN = re.compile(r"[\w.:@+-]+", re.ASCII)
 
 
 def pasted(command: str, *, local: bool, **values: Value) -> str:
-    """The command with its values: a verb of `make` on the local stack, else `ask` with JSON.
+    """Returns the command with its values: a verb of `make` on the local stack, else `ask` with
+    JSON.
 
-    docs/operations.md defines `ask`. `make` would read some characters as its own, so a command
-    with such a value is for `ask` everywhere.
+    docs/operations.md defines `ask`. `make` gives some characters a meaning of its own, so a
+    command with such a value uses `ask` everywhere.
     """
     texts = {name: "1" if value is True else str(value) for name, value in values.items()}
     if local and all(_PLAIN.fullmatch(text) for text in texts.values()):

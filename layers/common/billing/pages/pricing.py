@@ -1,4 +1,4 @@
-"""The page of prices, with what a given use would cost on each plan."""
+"""The page of prices, with the cost of a given usage on each plan."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -83,7 +83,7 @@ def metered(plans: Sequence[PlanReply]) -> list[PlanFeatureReply]:
 
 
 def _intervals(plans: Plans) -> list[str]:
-    """The intervals to choose from; none where no plan has a choice."""
+    """Returns the intervals to choose from; none if no plan has several."""
     if all(len(plan.prices) < 2 for plan in plans.plans):
         return []
     offered = {price.interval for plan in plans.plans for price in plan.prices}
@@ -91,7 +91,7 @@ def _intervals(plans: Plans) -> list[str]:
 
 
 def _interval(plans: Plans) -> str:
-    """The interval in the address if it is offered, else the one that plans take by default."""
+    """Returns the interval in the address if it is offered, else the default of the plans."""
     asked = site.query("interval")
     if asked in _intervals(plans):
         return asked
@@ -100,7 +100,7 @@ def _interval(plans: Plans) -> str:
 
 
 def _asked(plans: Plans) -> tuple[Mapping[str, Decimal], Mapping[str, str]]:
-    """The quantities in the address by feature, and what is wrong with the others."""
+    """Returns the quantities in the address by feature, and errors of those that are wrong."""
     asked: dict[str, Decimal] = {}
     wrong: dict[str, str] = {}
     for feature in metered(plans.plans):

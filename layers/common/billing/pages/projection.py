@@ -1,11 +1,11 @@
-"""What a period is likely to end with: the quantity of a feature, and the cost of all features.
+"""The likely end of a period: the quantity of a feature, and the cost of all features.
 
-The pace is that of the last seven complete days (UTC). The pace is bent by how it changed on the
-seven days before, and a fifth is left on either side. With fewer than seven complete days in the
-period it is too early to tell, and nothing is said.
+The pace is that of the last seven complete days (UTC). It is adjusted by its change since the seven
+days before, and a fifth is added and subtracted for the range. With fewer than seven complete days
+in the period, it is too early for a projection, and there is none.
 
-A feature without overage stops at what is included. So does every feature in a trial and on a free
-plan: there `overage.enabled` is false, and nothing is billed.
+A feature without overage stops at the included quantity. In a trial and on a free plan this is true
+of every feature: `overage.enabled` is false there, and nothing is billed.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,8 @@ from billing.http.shapes.limits import SpendingReply
 from billing.pages.formats import day_of
 
 SEEN_DAYS = 7
-_BENDS_OVER = 2 * SEEN_DAYS  # days in which the pace changes as it did between the two weeks
+# in these days the pace changes once more as it did between the two weeks
+_BENDS_OVER = 2 * SEEN_DAYS
 _MOST_BENDS = 2  # a pace that doubles for the rest of a year is no forecast
 _LEAST_BEND, _MOST_BEND = Decimal("0.5"), Decimal(2)
 _LESS, _MORE = Decimal("0.8"), Decimal("1.2")
@@ -35,7 +36,7 @@ Days = Sequence[DailyUsage]
 class Projection:
     """The quantity of a feature at the period's end: from `low` to `high`, with `mid` between.
 
-    `stops` says that the feature stops at what is included, and that `high` is there.
+    `stops`: the feature stops at the included quantity, which is `high`.
     """
 
     low: Decimal
@@ -46,10 +47,10 @@ class Projection:
 
 @dataclass(frozen=True, slots=True)
 class CostRange:
-    """The cost of usage beyond what is included, at the period's end, in major units.
+    """The cost of overage at the period's end, in major units.
 
-    `capped` says that the spend limit holds `high`. `at_least` says that a feature whose price is
-    not known is not in the sums.
+    `capped`: the spend limit lowered `high`. `at_least`: the sums leave out a feature whose price
+    is not known.
     """
 
     low: Decimal
@@ -61,17 +62,17 @@ class CostRange:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """The cost of usage beyond what is included, up to now. `at_least` as in `CostRange`."""
+    """The cost of overage up to now. `at_least` is that of `CostRange`."""
 
     amount: Decimal
     at_least: bool
 
 
 def project(usage: UsageReply, now: datetime, earlier: Days = ()) -> Projection | None:
-    """The likely quantity of the period, or None while it is too early to tell.
+    """Returns the likely quantity of the period; None while it is too early.
 
-    `earlier` are days of the periods before. The change of the pace is read from them where this
-    period is younger than fourteen days; without them it is read from as many days as there are.
+    `earlier` are days of earlier periods. If this period is younger than fourteen days, they show
+    how the pace changed. Without them, the change is calculated from the known days.
     """
     seen = _Seen.of(usage, now, earlier)
     pace = seen.pace()
@@ -95,10 +96,10 @@ def project(usage: UsageReply, now: datetime, earlier: Days = ()) -> Projection 
 
 
 def crossing_day(usage: UsageReply, now: datetime, earlier: Days = ()) -> date | None:
-    """The day (UTC) on which the feature runs past what is included, at the pace of the last days.
+    """Returns the day (UTC) on which usage passes the included quantity, at the present pace.
 
-    None where the period ends before, the feature is past that already or unlimited, or it is too
-    early to tell.
+    None if the period ends before, if usage has passed it already, if the feature is unlimited, or
+    if it is too early.
     """
     pace = _Seen.of(usage, now, earlier).pace()
     remaining = Decimal(usage.remaining or 0)
@@ -111,7 +112,7 @@ def crossing_day(usage: UsageReply, now: datetime, earlier: Days = ()) -> date |
 
 
 def cost_so_far(usages: Sequence[UsageReply]) -> Cost:
-    """The cost of all features' usage beyond what is included. Held reservations are not in it."""
+    """Returns the cost of all features' overage. Held reservations are not included."""
     costs = [usage.overage.cost for usage in usages]
     known = [Decimal(cost) for cost in costs if cost is not None]
     return Cost(sum(known, Decimal(0)), at_least=len(known) < len(costs))
@@ -125,11 +126,11 @@ def cost_range(
     *,
     elsewhere: Decimal = Decimal(0),
 ) -> CostRange | None:
-    """The likely cost of all features' usage beyond what is included.
+    """Returns the likely cost of all features' overage.
 
-    None where the plan has no overage (`spending` is None), and while it is too early to tell.
-    `earlier` has the days of the periods before, by feature. `elsewhere` is what features that are
-    not among `usages` have cost so far: the spend limit holds all of them together.
+    None if the plan has no overage (`spending` is None), and while it is too early. `earlier` has
+    the days of earlier periods, by feature. `elsewhere` is the cost so far of features that are not
+    among `usages`, because the spend limit applies to all features together.
     """
     if spending is None:
         return None
@@ -169,18 +170,20 @@ class _Seen:
         start = usage.period.start.astimezone(UTC)
         first = start.date() if start.time() == time() else start.date() + timedelta(days=1)
         quantities: dict[date, Decimal] = {}
-        for day in (*earlier, *usage.daily):  # a day in which the period changed is in both
+        for day in (*earlier, *usage.daily):  # a day on which the period changed is in both
             quantities[day.date] = quantities.get(day.date, Decimal(0)) + Decimal(day.quantity)
         known = min((first, *(day.date for day in earlier)))
         return cls(quantities, known, first, day_of(now))
 
     def pace(self) -> Decimal | None:
-        """The mean of the last seven complete days of the period, or None where there are fewer."""
+        """Returns the mean of the last seven complete days of the period; None if there are
+        fewer.
+        """
         since = self.today - timedelta(days=SEEN_DAYS)
         return None if since < self.first else max(Decimal(0), self._mean(since, self.today))
 
     def pace_before(self) -> Decimal:
-        """The mean of the seven days before, or of those that are known. 0 where none is."""
+        """Returns the mean of the known days among the seven days before; 0 if none is known."""
         until = self.today - timedelta(days=SEEN_DAYS)
         since = max(self.known, until - timedelta(days=SEEN_DAYS))
         return self._mean(since, until) if since < until else Decimal(0)
@@ -205,14 +208,14 @@ def _days_left(usage: UsageReply, now: datetime) -> Decimal:
 
 
 def _stop(usage: UsageReply) -> Decimal | None:
-    """The quantity at which the feature stops, or None where the feature goes on."""
+    """Returns the quantity at which the feature stops; None if it does not stop."""
     if usage.overage.enabled or usage.remaining is None:
         return None
     return Decimal(usage.used) + Decimal(usage.remaining)
 
 
 def _cost(usage: UsageReply, total: Decimal) -> Decimal | None:
-    """What a total of the feature costs. None where its price is not known."""
+    """Returns the cost of a total of the feature; None if its price is not known."""
     beyond = max(Decimal(0), _EXACT.subtract(total, Decimal(usage.included or 0)))
     price = usage.overage.unit_price
     rate = None if price is None else _EXACT.multiply(Decimal(price), Decimal(RATE_SCALE))
@@ -222,7 +225,9 @@ def _cost(usage: UsageReply, total: Decimal) -> Decimal | None:
 def _ceiling(
     usages: Sequence[UsageReply], spending: SpendingReply, elsewhere: Decimal
 ) -> Decimal | None:
-    """What overage can cost at most. A limit below what is spent takes nothing back."""
+    """Returns the most that overage can cost. A limit below the amount already spent does not
+    lower it.
+    """
     if spending.limit is None:
         return None
     return max(Decimal(spending.limit) - elsewhere, cost_so_far(usages).amount)

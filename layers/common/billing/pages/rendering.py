@@ -1,4 +1,4 @@
-"""Renders templates. What a template gets besides its own values is listed in `Frame`."""
+"""Renders templates. `Frame` lists the values that every template gets."""
 
 from collections.abc import Callable, Mapping
 from decimal import Decimal

@@ -1,8 +1,8 @@
-"""What all pages share: the router, who is signed in, forms, answers and errors as pages.
+"""The code that all pages share: the router, who is signed in, forms, answers and errors as pages.
 
-A page is a function with a route of `app`. Pages that only a signed-in user sees are marked with
-`members`. A form is a POST, whose `Origin` must be ours; sign-in and sign-up included, so that no
-other site signs a person in. What the API can do, a page does through the same functions.
+A page is a function with a route of `app`. `members` marks pages that only signed-in users see. A
+form is a POST whose `Origin` must be ours, also for sign-in and sign-up, so that no other site can
+sign a person in. Pages call the same functions as the API.
 """
 
 import re
@@ -38,10 +38,11 @@ from billing.pages.words import Words
 
 SIGN_IN = "/app/login"
 HOME = "/app"
-# A visitor who chose a plan before signing up: its code, until the checkout.
+# The cookie with the code of the plan that a visitor chose before signing up, until the checkout.
 PLAN_COOKIE = "plan"
 
-# Commet's failures, which leave everything as it was: a page that can do without says so in place.
+# Failures of Commet that change nothing. A page that works without Commet's answer shows them in
+# place.
 COMMET_FAILED = frozenset(
     {"billing_provider_unavailable", "billing_provider_error", "usage_pending"}
 )
@@ -57,7 +58,7 @@ app = APIGatewayHttpResolver()
 
 
 class _Folder:
-    """Where the templates, words and files of the pages are; the function says so at its start."""
+    """The folder of the pages' templates, words and files. The function names it at its start."""
 
     frame: Frame
 
@@ -73,7 +74,7 @@ def frame() -> Frame:
 
 
 def members(route: Page) -> Page:
-    """Marks a page that only a signed-in user sees. Others are asked to sign in, and come back."""
+    """Marks a page that only signed-in users see. Others sign in first, and then come back."""
     route.members = True  # type: ignore[attr-defined]
     return route
 
@@ -102,7 +103,7 @@ def user() -> User:
 
 
 def visitor() -> User | None:
-    """Who is signed in, if anybody is."""
+    """Returns who is signed in, or None."""
     found: User | None = app.context.get("caller")
     return found
 
@@ -119,10 +120,10 @@ def query(name: str) -> str:
 
 
 def origin() -> str:
-    """The address of the pages, to come back to from Commet.
+    """Returns the address of the pages, to come back to from Commet.
 
-    It is the address of the form that was sent, which `_admit` has found to be ours: the browser
-    has the session there, whichever of our addresses that is.
+    This is the origin of the form that was sent, which `_admit` has checked. The browser has the
+    session at that origin, if the pages have several addresses.
     """
     if sent := app.current_event.headers.get("origin"):
         return sent
@@ -132,7 +133,9 @@ def origin() -> str:
 
 
 def local_path(text: str, otherwise: str = HOME) -> str:
-    """The text if it is a path of this site, else `otherwise`: nobody is sent to another site."""
+    """Returns the text if it is a path of this site, else `otherwise`, so that nobody is sent
+    to another site.
+    """
     is_path = text.startswith("/") and not text.startswith(("//", "/\\"))
     fits = text.isascii() and text.isprintable() and len(text) <= _LONGEST_PATH
     return text if is_path and fits else otherwise
@@ -151,9 +154,10 @@ def page(
     retry_after: int | None = None,
     **values: Any,
 ) -> Response[str]:
-    """A page. `hosted`: a form on it leads to Commet's pages, which the browser has to permit.
+    """Returns a page. `hosted`: a form on it leads to Commet's pages, which the browser has to
+    permit.
 
-    `retry_after` is in how many seconds it is worth trying again.
+    `retry_after` is the number of seconds after which trying again is worthwhile.
     """
     settings = wiring.settings()
     done = query("done")
@@ -186,7 +190,7 @@ def page(
 
 
 def see_other(path: str, *, done: str = "", cookies: list[Cookie] | None = None) -> Response[None]:
-    """Sends the browser on after a form. `done` names the notice that the next page shows."""
+    """Redirects the browser after a form. `done` names the notice that the next page shows."""
     if done:
         path += ("&" if "?" in path else "?") + urlencode({"done": done})
     headers = _headers(hosted=False) | {"Location": path}
@@ -194,7 +198,9 @@ def see_other(path: str, *, done: str = "", cookies: list[Cookie] | None = None)
 
 
 def explained(error: BillingError) -> str:
-    """What an error means to the person who sent a form: the words of its code, else its own."""
+    """Returns an error's text for the person who sent a form: the words of its code, else its
+    own.
+    """
     key = f"problems.{error.code}"
     if not words().has(key):
         return error.detail
@@ -203,7 +209,7 @@ def explained(error: BillingError) -> str:
 
 
 def field_problems(error: BillingError) -> dict[str, str]:
-    """What is wrong with each field, by the field's name, in words for people."""
+    """Returns the error of each field, by the field's name, in words for people."""
     return {
         name: word(key) if words().has(key := f"fields.{each.code}") else each.message
         for name, each in forms.wrong_fields(error).items()
@@ -211,9 +217,10 @@ def field_problems(error: BillingError) -> dict[str, str]:
 
 
 def plan_cookie(code: str, interval: str = "") -> Cookie:
-    """Remembers the plan that somebody chose before signing up, and for how long; "" forgets it.
+    """Returns a cookie with the plan and interval that a visitor chose before signing up; ""
+    deletes it.
 
-    A text that is no code of a plan is not written into the header, and neither is such an
+    A text that cannot be a code of a plan is not written into the header. The same holds for the
     interval.
     """
     code = code if _PLAN_CODE.fullmatch(code) else ""
@@ -229,9 +236,10 @@ def plan_cookie(code: str, interval: str = "") -> Cookie:
 
 
 def chosen_plan() -> tuple[str, str]:
-    """The code of the plan in the address or in the cookie, and the interval chosen with it.
+    """Returns the code of the plan in the address or in the cookie, and the interval chosen with
+    it.
 
-    Each is "" where none is chosen.
+    Each is "" if none is chosen.
     """
     if plan := query("plan"):
         return plan, query("interval")
@@ -240,7 +248,7 @@ def chosen_plan() -> tuple[str, str]:
 
 
 def checkout_or(otherwise: str) -> str:
-    """The path of the checkout of the chosen plan, or `otherwise` where no plan is chosen."""
+    """Returns the path of the checkout of the chosen plan; `otherwise` if no plan is chosen."""
     plan, interval = chosen_plan()
     if not plan:
         return otherwise
@@ -279,7 +287,7 @@ def _refuse_other_sites(app: APIGatewayHttpResolver) -> None:
 
 
 def _sign_in_first() -> Response[Any]:
-    """Asks to sign in. What was typed into a form goes along, and is sent after signing in."""
+    """Asks to sign in. The typed fields of a form are kept, and are sent after signing in."""
     if app.current_event.http_method != "POST":
         return see_other(f"{SIGN_IN}?{urlencode({'next': _here()})}")
     kept = {name: value for name, value in form().items() if not forms.is_secret(name)}
@@ -300,7 +308,9 @@ def _here() -> str:
 
 
 def _headers(*, hosted: bool) -> dict[str, str | list[str]]:
-    """Headers of every page. No script, style or frame comes from elsewhere, or from a page."""
+    """Returns the headers of every page. Scripts, styles and frames may come only from our own
+    files.
+    """
     targets = ["'self'", *sorted(wiring.settings().hosted_origins)] if hosted else ["'self'"]
     return {
         "Content-Security-Policy": (
@@ -319,7 +329,7 @@ def _headers(*, hosted: bool) -> dict[str, str | list[str]]:
 
 
 def failed(error: BillingError, cause: Exception | None = None) -> Response[Any]:
-    """The page of an error that no form shows."""
+    """Returns the page of an error that no form shows."""
     if error.status >= 500:
         metric.count(Metric.SERVER_ERRORS, service="api")
         metric.count_for_watched_build(Metric.NEW_BUILD_ERRORS)
@@ -372,5 +382,5 @@ def _unexpected(error: Exception) -> Response[Any]:
 
 
 def shown(values: Mapping[str, str]) -> dict[str, str]:
-    """The values that a form shows again: all but secrets."""
+    """Returns the values that a form shows again: all but secrets."""
     return {name: value for name, value in values.items() if not forms.is_secret(name)}

@@ -1,4 +1,4 @@
-"""The colours of the pages: one accent colour, made dark or light enough to be read.
+"""The colours of the pages: one accent colour, made dark or light enough for readable text.
 
 Contrast is that of WCAG 2.2: 4.5 to 1 for text.
 """
@@ -28,7 +28,7 @@ def sheet(accent: str) -> str:
 
 
 def contrast(one: Colour, other: Colour) -> float:
-    """How far two colours are apart: 1 to 21."""
+    """Returns the contrast of two colours: 1 to 21."""
     first, second = sorted((_luminance(one), _luminance(other)))
     return (second + 0.05) / (first + 0.05)
 

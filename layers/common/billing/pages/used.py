@@ -23,7 +23,7 @@ from billing.usage import ledger
 
 USAGE = "/app/usage"
 MOST_ROWS = 1000
-# So many values of a property have a column of their own. The others are in one column together.
+# How many values of a property have a column of their own. One further column has the others.
 MOST_COLUMNS = 5
 _ENTRIES = 100
 _CSV_ROWS = 50_000
@@ -31,7 +31,9 @@ _CSV_ROWS = 50_000
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What the page shows: a feature or all, the UTC days in [since, until), and a property."""
+    """The selection of the page: a feature or all, the UTC days in [since, until), and a
+    property.
+    """
 
     feature: str
     since: date
@@ -39,7 +41,7 @@ class Asked:
     prop: str
 
     def query(self, **changed: str) -> str:
-        """The address's parameters for the same, with some changed."""
+        """Returns the address's parameters for the same selection, with some changes."""
         asked = {
             "feature": self.feature,
             "from": self.since.isoformat(),
@@ -51,7 +53,7 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One day's sum of a feature in a period. `total` counts from the first day that is shown."""
+    """One day's sum of a feature in a period. `total` counts from the first shown day."""
 
     day: date
     feature: str
@@ -73,7 +75,7 @@ class Pivot:
 @app.get(USAGE)
 @site.members
 def show_usage() -> Response[Any]:
-    """What was used, day by day, with a column for each value of a property if one is named."""
+    """Shows usage day by day, with a column for each value of a property if one is named."""
     user = site.user()
     features = dashboard_answers.dashboard(app, user).usage
     asked, wrong = _asked(features)
@@ -110,7 +112,7 @@ def show_usage() -> Response[Any]:
 @app.get("/app/usage.csv")
 @site.members
 def download_usage() -> Response[Any]:
-    """The same sums as a file for spreadsheets."""
+    """Sends the sums of `show_usage` as a file for spreadsheets."""
     user = site.user()
     asked, wrong = _asked(dashboard_answers.dashboard(app, user).usage)
     if wrong:
@@ -164,7 +166,7 @@ def show_entries() -> Response[Any]:
 
 
 def pivot(sums: Sequence[UsageSum]) -> Pivot:
-    """The sums as a table: days down, the values that were used most across."""
+    """Returns the sums as a table: a row for each day, columns for the most used values."""
     by_value: dict[str | None, Decimal] = defaultdict(Decimal)
     by_day: dict[date, dict[str | None, Decimal]] = defaultdict(lambda: defaultdict(Decimal))
     for each in sums:
@@ -204,7 +206,7 @@ def _lines(sums: Sequence[UsageSum]) -> Iterator[Line]:
 
 
 def _asked(features: Sequence[UsageReply]) -> tuple[Asked, dict[str, str]]:
-    """What the address asks for, the running period by default; and what is wrong with it."""
+    """Returns the selection in the address, by default the running period, and its errors."""
     wrong: dict[str, str] = {}
     feature = site.query("feature")
     if feature and not re.fullmatch(FEATURE_PATTERN, feature):
@@ -213,7 +215,7 @@ def _asked(features: Sequence[UsageReply]) -> tuple[Asked, dict[str, str]]:
     if prop and not re.fullmatch(GROUP_BY_PATTERN, f"property.{prop}"):
         prop, wrong["by"] = "", word("usage.no_property")
     if prop and not feature and features:
-        feature = features[0].feature  # a column for a value cannot add gigabytes and calls up
+        feature = features[0].feature  # A column for a value cannot add up gigabytes and calls.
     today = wiring.now().astimezone(UTC).date()
     first, last = today.replace(day=1), today
     of = [each for each in features if each.feature == feature] or list(features)

@@ -1,7 +1,7 @@
 """The words of the pages: one folder for each language, one TOML file for each page.
 
-A text may have places such as `{plan}` for values, and simple HTML. What is put into a place is
-escaped. A text that depends on a number has two forms: `one` and `other`.
+A text may contain simple HTML, and places such as `{plan}` for values. Values are escaped. A text
+that depends on a number has two forms: `one` and `other`.
 """
 
 import tomllib
@@ -24,9 +24,9 @@ class Words:
         }
 
     def __call__(self, key: str, **values: object) -> Markup:
-        """The text with the values in its places. Raises KeyError for a text that is not there.
+        """Returns the text with the values in its places. Raises KeyError if there is no such text.
 
-        Of a text with the forms `one` and `other`, the value `count` decides.
+        If the text has the forms `one` and `other`, the value `count` decides.
         """
         page, _, name = key.partition(".")
         text = self._texts[page][name]
