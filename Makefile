@@ -113,6 +113,11 @@ function: $(STAMP)-dev  ## write a metered route of your own, with test and temp
 		$(if $(feature),--feature "$(feature)")
 	@$(BIN)/python -m local.openapi --write
 	@$(BIN)/python -m deploy.costs --write
+	@echo
+	@echo "Next: your part is 'work' in functions/$(name)/app.py. It counts as usage of the feature"
+	@echo "$(or $(feature),storage), which your catalogue must have. Stop and start 'make run', and call POST /$(subst _,-,$(name))."
+	@echo "After a change: make openapi && make test ARGS=tests/integration/functions/test_$(name).py"
+	@echo "More is in docs/build-your-own.md."
 
 .PHONY: test test-pythons test-postgres pages-judge screenshots prove mutate sam-local-test deploy-test check format openapi bench
 test: $(STAMP)-dev $(if $(findstring .py,$(ARGS)),,node-tools)  ## all tests: unit, contract, integration on a real Postgres, end to end

@@ -160,8 +160,7 @@ def _introduce(console: Console, stack: LocalStack) -> None:
     if stack.uses_standin:
         pages = stack.commet.removesuffix("/api/v1")
         console.print(f"        Commet   {pages}  (a stand-in; look inside at {pages}/_standin)")
-        sells = escape(f"        Sells    {stack.selling}")
-        console.print(f"{sells}  (CATALOGUE=plans.yaml CURRENCY=eur sell others)")
+        console.print(escape(f"        Sells    {stack.selling}"))
     else:
         console.print(f"        Commet   {stack.commet}  (the sandbox)")
         _explain_relay(console, stack)

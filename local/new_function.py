@@ -142,9 +142,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     for file in files:
         print(f"Wrote {file.relative_to(ROOT)}.")
-    print(
-        f"Your part is `work` in functions/{asked.name}/app.py; the rest is docs/build-your-own.md."
-    )
     return 0
 
 

@@ -198,8 +198,11 @@ class LocalStack:
     @property
     def selling(self) -> str:
         """The plans that the stand-in sells, and their currency, for people."""
-        plans = f"the plans of {self._catalogue}" if self._catalogue else "the built-in plans"
-        return f"{plans}, in {self._currency.upper()}"
+        currency = self._currency.upper()
+        if self._catalogue:
+            return f"the plans of {self._catalogue}, in {currency}"
+        hint = "CATALOGUE=plans.yaml CURRENCY=eur make run sells yours"
+        return f"the built-in plans, in {currency}  ({hint})"
 
     @property
     def uses_standin(self) -> bool:

@@ -133,6 +133,12 @@ class ProductStack:
         return answer.json()
 
 
+def _exact(quantity: Decimal | int | str) -> str:
+    if isinstance(quantity, float):  # as the clients do
+        raise TypeError(f"Send a quantity as Decimal, int or str, not float: '{quantity}'.")
+    return str(quantity)
+
+
 @dataclass(frozen=True)
 class ProductUser:
     """A user of the product, registered under the product's own id."""
@@ -142,22 +148,22 @@ class ProductUser:
     stack: ProductStack
 
     def report(
-        self, feature: str, quantity: Decimal | float | str, *, key: str | None = None
+        self, feature: str, quantity: Decimal | int | str, *, key: str | None = None
     ) -> Literal["accepted", "duplicate"]:
         """Reports usage. Raises RefusedError, for instance with the code `limit_reached`."""
         event = {
             "user_id": self.id,
             "feature": feature,
-            "quantity": str(quantity),
+            "quantity": _exact(quantity),
             "idempotency_key": key or f"test-{next(_numbers)}",
         }
         [result] = self.stack.ask("POST", "/usage", event)["results"]
         status: Literal["accepted", "duplicate"] = result["status"]
         return status
 
-    def may_use(self, feature: str, quantity: Decimal | float | str = 1) -> bool:
+    def may_use(self, feature: str, quantity: Decimal | int | str = 1) -> bool:
         """Returns whether the user could use this quantity now."""
-        asked = {"user_id": self.id, "feature": feature, "quantity": str(quantity)}
+        asked = {"user_id": self.id, "feature": feature, "quantity": _exact(quantity)}
         try:
             return bool(self.stack.ask("POST", "/usage/check", asked)["allowed"])
         except RefusedError as refused:

@@ -60,6 +60,9 @@ class Overage(_Entry):
     def _has_a_price(self) -> Self:
         if self.enabled and self.unit_price is None:
             raise ValueError("overage that is enabled needs a unitPrice")
+        if self.unit_price is not None and "enabled" not in self.model_fields_set:
+            # Else usage beyond the included amount would be refused, and nothing would say why.
+            raise ValueError("overage with a unitPrice needs enabled: true (or false)")
         return self
 
 
@@ -139,6 +142,8 @@ class Plan(_Entry):
         if not isinstance(entry, dict):
             return entry
         code, prices = entry.get("code"), entry.get("prices")
+        if prices is None and "prices" not in entry and entry.get("isFree") is True:
+            entry = {**entry, "prices": []}
         if isinstance(prices, list):
             prices = [_with_id(each, f"pp_{code}", _interval(each)) for each in prices]
             entry = {**entry, "prices": prices}
@@ -262,11 +267,34 @@ def _reasons(error: ErrorDetails, document: Document) -> Iterator[str]:
 
 
 def _said(error: ErrorDetails) -> str:
-    if error["type"] == "extra_forbidden":
-        meant = get_close_matches(str(error["loc"][-1]), _FIELDS, 1)
-        return "there is no such field" + (f"; do you mean {meant[0]}?" if meant else "")
-    if error["type"] == "int_type" and error["loc"][-1] in {"price", "includedBalance"}:
-        return "this is a whole number, in the minor unit of the currency: 1900 is 19.00"
-    if error["type"] == "int_type" and error["loc"][-1] in {"unitPrice", "overageUnitPrice"}:
-        return "this is a whole number, in ten-thousandths of the currency: 1000 is 0.10"
+    field = str(error["loc"][-1]) if error["loc"] else ""
+    match error["type"]:
+        case "extra_forbidden":
+            return _no_such_field(field)
+        case "int_type" if field in {"price", "includedBalance"}:
+            return "this is a whole number, in the minor unit of the currency: 1900 is 19.00"
+        case "int_type" if field in {"unitPrice", "overageUnitPrice"}:
+            return "this is a whole number, in ten-thousandths of the currency: 1000 is 0.10"
+        case "string_pattern_mismatch" if field == "code":
+            return "a code is written in a to z, 0 to 9 and _"
+        case kind if kind in _IN_PLAIN_WORDS:
+            return _IN_PLAIN_WORDS[kind]
     return error["msg"].removeprefix("Value error, ")
+
+
+_IN_PLAIN_WORDS = {
+    "missing": "this field is missing",
+    "int_type": "this is a whole number, written without quotes",
+    "string_type": "this is a text",
+    "bool_parsing": "this is true or false",
+    "bool_type": "this is true or false",
+    "model_type": "this is an object with fields, such as {name: value}",
+    "tuple_type": "this is a list",
+}
+
+
+def _no_such_field(field: str) -> str:
+    if field == "currency":
+        return "a catalogue has no currency: name it where you start, as in CURRENCY=eur make run"
+    meant = get_close_matches(field, _FIELDS, 1)
+    return "there is no such field" + (f"; do you mean {meant[0]}?" if meant else "")

@@ -33,9 +33,12 @@ def main(arguments: list[str] | None = None) -> int:
         options.write.write_text(document.render(os.environ), encoding="utf-8")
         print(f"Wrote {options.write}.")
         return 0
-    for path, text in files().items():
+    old = _out_of_date()
+    for path, text in old.items():
         path.write_text(text, encoding="utf-8")
         print(f"Wrote {path.relative_to(ROOT)}.")
+    if not old:
+        print("The description of the API is up to date.")
     return 0
 
 
@@ -54,12 +57,16 @@ def files() -> dict[Path, str]:
     }
 
 
-def _check() -> int:
-    old = [
-        str(path.relative_to(ROOT))
+def _out_of_date() -> dict[Path, str]:
+    return {
+        path: text
         for path, text in files().items()
         if not path.exists() or path.read_text(encoding="utf-8") != text
-    ]
+    }
+
+
+def _check() -> int:
+    old = [str(path.relative_to(ROOT)) for path in _out_of_date()]
     if old:
         print(f"Out of date: {', '.join(old)}. Run `make openapi`, and commit.", file=sys.stderr)
     return 1 if old else 0

@@ -29,12 +29,19 @@ def _example_of_kind(schema: Mapping[str, Any], schemas: Mapping[str, Schema]) -
     match schema.get("type"):
         case "object":
             properties: Mapping[str, Schema] = schema.get("properties", {})
-            return {name: example_of(field, schemas) for name, field in properties.items()}
+            return {name: _of_field(name, field, schemas) for name, field in properties.items()}
         case "array":
             return [example_of(schema["items"], schemas)]
         case "boolean":
             return bool(schema.get("default", False))
     raise LookupError(f"no example: {dict(schema)}")
+
+
+def _of_field(name: str, field: Mapping[str, Any], schemas: Mapping[str, Schema]) -> Any:
+    try:
+        return example_of(field, schemas)
+    except LookupError as error:
+        raise LookupError(f"{name}: {error}") from None
 
 
 def tidy(schema: Schema) -> None:
@@ -56,7 +63,22 @@ def tidy(schema: Schema) -> None:
         for branch in branches:  # a decimal may be sent as a number, but text is better
             if kinds >= {"number", "string"} and "pattern" in branch:
                 branch["format"] = "decimal"
+                [number] = [each for each in branches if each.get("type") == "number"]
+                branch["pattern"] = _bounded(branch["pattern"], number)
         branches.sort(key=lambda branch: branch.get("type") == "number")
+
+
+def _bounded(pattern: str, number: Schema) -> str:
+    """The pattern of a decimal as text, as far as it can say the bounds of the number."""
+    least = number.get("minimum", number.get("exclusiveMinimum"))
+    if least is not None and least >= 0:
+        pattern = pattern.replace("^", "^(?!-)", 1)
+    if number.get("exclusiveMinimum") == 0:
+        pattern = pattern.replace("^", "^(?=.*[1-9])", 1)
+    most = number.get("maximum", number.get("exclusiveMaximum", 0) - 1)
+    if most > 0:  # a number with more digits before the point is larger
+        pattern = pattern.replace("^", rf"^(?![+-]?0*[1-9]\d{{{len(str(int(most)))}}})", 1)
+    return pattern
 
 
 def _flatten(field: Schema) -> None:

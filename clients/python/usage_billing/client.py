@@ -66,7 +66,9 @@ class _Sender:
                 timeout=call.timeout,
             )
         except httpx.HTTPError as error:
-            return Unanswered(type(error).__name__)
+            return Unanswered(
+                f"{type(error).__name__} at {settings.origin(str(self._http.base_url))}"
+            )
         return Reply(answer.status_code, answer.headers, answer.content)
 
 

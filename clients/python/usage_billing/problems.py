@@ -60,9 +60,11 @@ class Problem(BillingError):
         self.retry_after = retry_after
         known = {"type", "title", "status", "detail", "code", "request_id", "errors"}
         self.more = {name: value for name, value in document.items() if name not in known}
-        wrong = "".join(f" {e.field}: {e.message}" for e in self.errors)
         said = self.detail or self.title or "The answer is not a problem document."
-        super().__init__(f"{status} {self.code or 'unknown'}: {said}{wrong}")
+        if self.errors:
+            wrong = "; ".join(f"{e.field}: {e.message}" for e in self.errors)
+            said = f"{said.removesuffix('.')} ({wrong})"
+        super().__init__(f"{status} {self.code or 'unknown'}: {said}")
 
 
 class Refused(Problem):

@@ -231,7 +231,7 @@ def amount(quantity: Quantity) -> str:
     except ArithmeticError:
         found = Decimal("NaN")
     if not found.is_finite():
-        raise ValueError(f"{quantity!r} is no quantity.")
+        raise ValueError(f"{quantity!r} is no quantity: send a number such as 1.5.")
     return f"{found:f}"
 
 

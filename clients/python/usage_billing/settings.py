@@ -25,6 +25,12 @@ def base_url(url: str | None, environment: Mapping[str, str] = os.environ) -> st
     return named.rstrip("/")
 
 
+def origin(url: str) -> str:
+    """The part of an address that errors may show: without a path, and without a login in it."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+
+
 def service_key(key: str | None, environment: Mapping[str, str] = os.environ) -> str:
     """The service key. Raises ValueError if neither the argument nor BILLING_KEY has one."""
     named = key or environment.get("BILLING_KEY")

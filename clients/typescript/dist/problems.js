@@ -26,8 +26,9 @@ export class Problem extends BillingError {
         const code = typeof document.code === "string" ? document.code : null;
         const detail = String(document.detail ?? document.title ?? "The answer is no problem document.");
         const errors = Array.isArray(document.errors) ? document.errors : [];
-        const wrong = errors.map((each) => ` ${each.field}: ${each.message}`).join("");
-        super(`${status} ${code ?? "unknown"}: ${detail}${wrong}`);
+        const wrong = errors.map((each) => `${each.field}: ${each.message}`).join("; ");
+        const said = wrong ? `${detail.replace(/\.$/, "")} (${wrong})` : detail;
+        super(`${status} ${code ?? "unknown"}: ${said}`);
         this.status = status;
         this.code = code;
         this.detail = detail;

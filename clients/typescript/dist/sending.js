@@ -66,7 +66,7 @@ export class Sender {
             [status, text, retryAfter] = [answer.status, await answer.text(), answer.headers.get("retry-after")];
         }
         catch (error) {
-            return new Unreachable(`The billing backend did not answer: ${reason(error)}.`);
+            return new Unreachable(`The billing backend did not answer: ${reason(error)} at ${new URL(this.#url).origin}.`);
         }
         const document = text === "" && status < 300 ? {} : parsed(text);
         if (status >= 200 && status < 300) {

@@ -123,6 +123,20 @@ class TestRetries:
         assert isinstance(raised.value, Refused) == (status == 402)
         assert raised.value.request_id == "r-1"
 
+    def test_wrong_fields_stand_in_the_message(self) -> None:
+        wrong = [
+            {"field": "quantity", "code": "greater_than", "message": "Input should be above 0"},
+            {"field": "feature", "code": "missing", "message": "Field required"},
+        ]
+        with (
+            backend(problem(422, "invalid_request", errors=wrong)) as (billing, _),
+            pytest.raises(
+                Problem,
+                match=r"A detail \(quantity: Input should be above 0; feature: Field required\)$",
+            ),
+        ):
+            billing.report("ana", "storage", 1)
+
     def test_it_ends_at_the_deadline(self) -> None:
         with (
             serving(lambda _: problem(503, "access_unconfirmed")) as url,
@@ -161,6 +175,7 @@ class TestRetries:
             ):
                 billing.report("ana", "storage", 1)
         assert KEY not in str(raised.value)
+        assert str(raised.value).endswith(f"did not answer: ConnectError at {url}.")
 
     def test_an_answer_of_something_else(self) -> None:
         with (

@@ -67,6 +67,18 @@ for (const [status, code] of [[402, "limit_reached"], [409, "idempotency_conflic
   });
 }
 
+test("wrong fields stand in the message", async () => {
+  const errors = [
+    { field: "quantity", code: "greater_than", message: "Input should be above 0" },
+    { field: "feature", code: "missing", message: "Field required" },
+  ];
+  await backend([[422, { code: "invalid_request", detail: "Not valid.", errors }]], async (billing) => {
+    await assert.rejects(billing.report(USAGE), {
+      message: "422 invalid_request: Not valid (quantity: Input should be above 0; feature: Field required)",
+    });
+  });
+});
+
 test("it ends at the deadline, and waits for no Retry-After beyond it", async () => {
   await backend([problem(503, "access_unconfirmed")], async (billing) => {
     await assert.rejects(billing.report(USAGE), { code: "access_unconfirmed" });
@@ -81,6 +93,7 @@ test("nobody answers", async () => {
   await backend([[200, {}]], async () => {}); // a port that is closed again
   const billing = new Billing({ url: "http://127.0.0.1:9", key: KEY, deadline: 100, firstPause: 1 });
   await assert.rejects(billing.plans(), (error) => error instanceof Unreachable && !error.message.includes(KEY));
+  await assert.rejects(billing.plans(), / at http:\/\/127\.0\.0\.1:9\.$/);
 });
 
 test("something else answers", async () => {

@@ -134,6 +134,7 @@ class TestSale:
         token = signed_up().json["session"]["token"]
         answer: Answer = call("POST", "/checkout", {"plan_code": code}, token=token)
         assert (answer.status, answer.code) == (404, "plan_not_found")
+        assert answer.json["detail"] == f"There is no public plan with the code {code}."
         assert remote.control.requests(method="POST", path="/customers") == []
         assert remote.control.requests(method="POST", path="/subscriptions") == []
 

@@ -89,7 +89,7 @@ def _broken(change: str) -> dict[str, Any]:
             '"price": -1',
             "plans.1.prices.0.price: Input should be greater than or equal to 0",
         ),
-        ("no plans", "{", "plans: Field required"),
+        ("no plans", "{", "plans: this field is missing"),
     ],
 )
 @pytest.mark.parametrize("form", ["json", "yaml"])
@@ -176,6 +176,14 @@ class TestYaml:
             ("pp_team_yearly", "yearly", 19000, 0),
         ]
 
+    def test_a_free_plan_needs_no_prices(self, tmp_path: Path) -> None:
+        """Any other plan says how it is paid."""
+        free = self.read(tmp_path, SMALL.replace("    prices: []\n", "")).plan("free")
+        assert free is not None
+        assert free.prices == ()
+        text = SMALL.replace("    prices: []\n", "").replace("    isFree: true\n", "")
+        assert self.said(tmp_path, text) == ["  line 6, plans.0.prices: this field is missing"]
+
     def test_what_ships_reads_the_same(self, tmp_path: Path) -> None:
         text = yaml.dump(json.loads(DEFAULT_FILE.read_text()), sort_keys=False)
         assert self.read(tmp_path, text) == load_catalogue()
@@ -207,8 +215,21 @@ class TestYaml:
              " cannot start any token"),
             (("billingInterval: yearly", "billingInterval: monthly"), "line 21,"
              " plans.1.prices.1.id: ids of prices must be unique: pp_team_monthly"),
+            (("includedAmount: 100", "includedAmount: 0.5"), "line 16,"
+             " plans.1.features.0.includedAmount: this is a whole number, written without quotes"),
+            (("{enabled: true, unitPrice: 900}", "{unitPrice: 900}"), "line 17,"
+             " plans.1.features.0.overage: overage with a unitPrice needs enabled: true (or"
+             " false)"),
+            (("{enabled: true, unitPrice: 900}", "true"), "line 17, plans.1.features.0.overage:"
+             " this is an object with fields, such as {name: value}"),
+            (("code: team", "code: Team Plan"), "line 12, plans.1.code: a code is written in a to"
+             " z, 0 to 9 and _"),
+            (("features:\n  - {code: storage, name", "currency: eur\nfeatures:\n  - {code: storage,"
+             " name"), "line 2, currency: a catalogue has no currency: name it where you start, as"
+             " in CURRENCY=eur make run"),
         ],
-        ids=["fraction", "misspelt", "repeated", "tab", "two by the month"],
+        ids=["fraction", "misspelt", "repeated", "tab", "two by the month", "half a unit",
+             "forgotten overage", "no object", "capitals", "currency"],
     )  # fmt: skip
     def test_mistakes_have_a_line(self, tmp_path: Path, wrong: tuple[str, str], said: str) -> None:
         [line] = self.said(tmp_path, SMALL.replace(*wrong))

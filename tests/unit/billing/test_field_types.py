@@ -88,6 +88,14 @@ def test_no_quantity(value: object) -> None:
     assert isinstance(_read(Quantity, value), str)
 
 
+@pytest.mark.parametrize("value", [True, None, [], {}, "ten", "1,5", ""])
+@pytest.mark.parametrize("kind", [Quantity, SignedQuantity])
+def test_what_is_no_number_is_told_so(kind: object, value: object) -> None:
+    """In words for people who have no Python."""
+    with pytest.raises(ValidationError, match="must be a decimal number"):
+        TypeAdapter(kind).validate_python(value)
+
+
 @given(st.text(max_size=3))
 def test_a_key_is_a_text(text: str) -> None:
     """The pattern says what the function does, but for the length."""

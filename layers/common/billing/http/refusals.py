@@ -62,7 +62,7 @@ _REFUSALS: dict[str, tuple[type[BillingError], str]] = {
         PaymentRequired,
         "The billing provider has not named a price for usage beyond the included quantity.",
     ),
-    "feature_not_in_plan": (PaymentRequired, "The user's plan does not have this feature."),
+    "feature_not_in_plan": (PaymentRequired, "The user's plan has no feature with this code."),
     "access_unconfirmed": (
         Unavailable,
         "The subscription is being confirmed. Try again in a few seconds.",

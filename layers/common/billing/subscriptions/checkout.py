@@ -202,7 +202,7 @@ class Checkouts:
                 self._db, self._commet, now=now, deadline=deadline, max_age=plans.RECENT
             ).find(code)
         if plan is None:
-            raise NotFound("There is no public plan with this code.", code="plan_not_found")
+            raise NotFound(f"There is no public plan with the code {code}.", code="plan_not_found")
         if plan.is_free and (until := mirror.free_until(self._db, user.id)) and until > now:
             raise Conflict(
                 "This person's free plan, of an account that was erased, lasts until"

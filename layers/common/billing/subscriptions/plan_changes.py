@@ -273,7 +273,7 @@ class PlanChanges:
     def _plan(self, code: str, deadline: Deadline) -> Plan:
         plan = self._catalogue(deadline).find(code)
         if plan is None:
-            raise NotFound("There is no public plan with this code.", code="plan_not_found")
+            raise NotFound(f"There is no public plan with the code {code}.", code="plan_not_found")
         return plan
 
     def _is_same(

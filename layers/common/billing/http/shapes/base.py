@@ -26,7 +26,6 @@ Amount = Annotated[
     str,
     Field(
         pattern=r"^-?\d+(\.\d+)?$",
-        examples=["30", "2.50"],
         json_schema_extra=json_schema.DECIMAL,
     ),
 ]
