@@ -96,8 +96,8 @@ Day = Annotated[date, BeforeValidator(_only_day)]
 
 
 def _no_number_in_disguise(value: object) -> object:
-    # pydantic would read true as 1, "1_0" as 10, and 1e999 as a number with 1000 digits. Its message
-    # about null or a list names Python's types.
+    # pydantic would read true as 1, "1_0" as 10, and 1e999 as a number with 1000 digits. Its
+    # message about null or a list names types of Python.
     named = isinstance(value, int | float | Decimal) and not isinstance(value, bool)
     if not named and not (isinstance(value, str) and _NUMBER.fullmatch(value)):
         raise PydanticCustomError("decimal_parsing", "must be a decimal number")
