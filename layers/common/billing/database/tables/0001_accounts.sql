@@ -53,7 +53,7 @@ create unique index users_commet_customer_key on users (commet_customer_id);
 create table identities (
     issuer     text collate "C" not null,
     subject    text collate "C" not null,  -- what the issuer calls the user
-    -- The check is deferred, because the user is inserted in the same statement, after this row.
+    -- The check is deferred, because the user is inserted in the same transaction, after this row.
     user_id    text collate "C" not null unique
                references users (id) on delete cascade deferrable initially deferred,
     created_at timestamptz not null,
