@@ -20,7 +20,7 @@ from typing import Any, Literal
 import httpx
 
 from standin.app import running
-from standin.clock import parse_iso
+from standin.clock import iso, parse_iso
 from standin.settings import Settings
 
 _START_SECONDS = 30
@@ -204,6 +204,8 @@ class StandIn:
     api_key: str
     public_url: str
     control: Control
+    now: Callable[[], datetime]
+    """The simulated time, as `control.now` answers it, and without a request."""
 
 
 @contextmanager
@@ -249,7 +251,11 @@ class _Thread(threading.Thread):
         async with running(self._settings, port=self._port) as server:
             public_url = server.world.public_url
             self._stand_in = StandIn(
-                server.base_url, server.world.api_key, public_url, Control(public_url)
+                server.base_url,
+                server.world.api_key,
+                public_url,
+                Control(public_url),
+                lambda: parse_iso(iso(server.world.now())),
             )
             self._ready.set()
             await self._stopping.wait()

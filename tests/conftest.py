@@ -4,11 +4,14 @@ import os
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import httpx
 import pytest
+from httpx._transports import default as _transports
 from hypothesis import HealthCheck, settings
 from xdist.scheduler import LoadFileScheduling
 
@@ -26,6 +29,10 @@ _LONGER = {
 # How long an example takes says more about the machine than about the code.
 settings.register_profile("project", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("project")
+
+# A client of httpx reads the certificates of all authorities, also where it speaks plain HTTP. This
+# takes longer than most tests, so the clients of one process share what the first has read.
+_transports.create_ssl_context = cache(httpx.create_ssl_context)  # type: ignore[attr-defined]
 
 # What takes longest comes first, so that no worker is left with it when the others are done.
 _LONGEST_FIRST = (

@@ -196,7 +196,7 @@ def start(
         store._values["commet"] = {"api_key": remote.api_key}
         secrets = Secrets(store)
         monkeypatch.setattr(wiring, "secrets", lambda: secrets)
-        monkeypatch.setattr(wiring, "clock", lambda: remote.control.now)
+        monkeypatch.setattr(wiring, "clock", lambda: remote.now)
         for app in (reconcile, deliver_usage, track_usage, webhook):
             monkeypatch.setattr(app.metrics.provider, "namespace", "test")
         wiring.commet().create_webhook(

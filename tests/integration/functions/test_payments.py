@@ -67,7 +67,7 @@ def _shop(
     store._values["commet"] = {"api_key": remote.api_key}
     secrets = Secrets(store)
     monkeypatch.setattr(wiring, "secrets", lambda: secrets)
-    monkeypatch.setattr(wiring, "clock", lambda: remote.control.now)
+    monkeypatch.setattr(wiring, "clock", lambda: remote.now)
     monkeypatch.setattr(reconcile.metrics.provider, "namespace", "test")
     commet().create_webhook(
         url=box.url,

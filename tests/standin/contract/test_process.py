@@ -39,7 +39,9 @@ def process(*arguments: str, stop: signal.Signals = signal.SIGTERM) -> Iterator[
         facts = json.loads(line)
         control = Control(facts["public_url"])
         try:
-            yield StandIn(facts["base_url"], facts["api_key"], facts["public_url"], control)
+            yield StandIn(
+                facts["base_url"], facts["api_key"], facts["public_url"], control, control.now
+            )
         finally:
             control.close()
             running.send_signal(stop)
