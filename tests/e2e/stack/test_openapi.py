@@ -87,6 +87,7 @@ def _is_documented(case: "Case[Any]", stack: LocalStack, session: str) -> None:
     case.call_and_validate(
         base_url=stack.api,
         headers={"Authorization": f"Bearer {token}"},
+        timeout=40,
         checks=[
             not_a_server_error,
             status_code_conformance,
