@@ -21,14 +21,17 @@ $$;
 --   held     the quantity of reservations that count against the limit
 --   used_before  used in free periods that were left early; uses up `included` of a free plan too
 --   carried  counted in an earlier period and booked by Commet in this one; uses up `included` too
---   goes_on  the subscription's known end has passed, and Commet has not said that it ended
+--   goes_on  the known end of the subscription or of its plan has passed, and Commet has not said
+--            what follows
 --   paid_from    usage that occurred before `paid_from` belongs to a trial or free plan (late.sql)
 --   look_at, spend_look_at  once `used`, or the amount spent, reaches this, the caller checks which
 --            thresholds are reached (thresholds.sql); null if no threshold lies ahead
 -- If the open period has ended, the row has its dates, and `used` and `carried` are 0: nothing has
 -- been used yet in the period that follows.
 -- For at most a day after its known end, a subscription may go on. The user may then use the rest
--- of the old period, without overage, while Commet's last answer is at most a minute old.
+-- of the old period, without overage, while Commet's last answer is at most a minute old. After a
+-- booked change to another plan the same holds, without the limit of a day, because the user has a
+-- subscription in any case.
 -- `limit 1` changes no result. It makes each look-up one probe of an index per pair. Without it, a
 -- planner that has no statistics joins whole tables.
 create or replace function usage_standing(
@@ -47,7 +50,7 @@ language sql stable as $$
             when u.id is null then 'unknown_user'
             when u.is_erased then 'subscription_required'
             when s.status is null or s.status <> all (p_statuses) then 'subscription_required'
-            when s.ended_for >= interval '1 day' then 'subscription_required'
+            when s.is_over then 'subscription_required'
             when s.ended_for is not null and not s.asked_since then 'access_unconfirmed'
             when e.granted and not e.metered then 'feature_not_metered'
             when p.id is null and (
@@ -84,10 +87,10 @@ language sql stable as $$
         from users n where n.id = q.user_id limit 1
     ) as u on true
     left join lateral (
-        -- `pays`: overage can be billed. It never is in a trial, on a free plan, or past a known
-        -- end. `billed`: overage is given, which also requires good standing.
+        -- `pays`: overage can be billed. It never is in a trial, on a free plan, or past the known
+        -- end of the plan. `billed`: overage is given, which also requires good standing.
         select
-            n.status, n.billing_interval, k.ended_for, k.pays,
+            n.status, n.billing_interval, k.ended_for, k.is_over, k.pays,
             k.pays and n.status = 'active' and u.in_good_standing as billed,
             -- `asked_since`: Commet confirmed the row after its known end, and in the last minute.
             -- The expression compares two ages, because p_now may be the time of a test clock.
@@ -96,10 +99,14 @@ language sql stable as $$
         from current_subscription n
         cross join lateral (
             select case when e.ends_at <= p_now then p_now - e.ends_at end as ended_for,
+                   coalesce(known_end(
+                       n.status, n.cancel_at_period_end, n.period_end, n.trial_ends_at
+                   ) <= p_now - interval '1 day', false) as is_over,
                    n.status <> 'trialing' and n.billing_interval is not null
                    and (e.ends_at <= p_now) is not true as pays
-            from known_end(
-                n.status, n.cancel_at_period_end, n.period_end, n.trial_ends_at
+            from plan_end(
+                n.status, n.cancel_at_period_end, n.period_end, n.trial_ends_at, n.plan_id,
+                n.scheduled_change
             ) as e (ends_at)
         ) as k
         where n.user_id = q.user_id limit 1

@@ -501,9 +501,10 @@ begin
         from subscriptions s
         where s.id = p_change->'period'->>'subscription' and s.user_id = p_user
           and s.status <> 'canceled'
-          -- Open no period for a subscription that is known to end before the period begins.
-          and not coalesce(known_end(
-              s.status, s.cancel_at_period_end, s.period_end, s.trial_ends_at
+          -- Open no period for a plan that is known to end before the period begins.
+          and not coalesce(plan_end(
+              s.status, s.cancel_at_period_end, s.period_end, s.trial_ends_at, s.plan_id,
+              s.scheduled_change
           ) <= (p_change->'period'->>'start')::timestamptz, false);
         perform look_at_usage_again(p_user, p_now);
     end if;

@@ -59,6 +59,23 @@ language sql immutable as $$
     end
 $$;
 
+-- Returns when the plan of a subscription ends if Commet reports nothing else: at the known end, or
+-- when a booked change to another plan takes effect. What the next plan includes and sells is not
+-- known until Commet reports it. Null if no such time is known. A booked change of the interval
+-- alone does not end the plan.
+create or replace function plan_end(
+    p_status text, p_cancels boolean, p_period_end timestamptz, p_trial_ends_at timestamptz,
+    p_plan text, p_scheduled_change jsonb
+) returns timestamptz
+language sql stable as $$
+    select least(
+        known_end(p_status, p_cancels, p_period_end, p_trial_ends_at),
+        case when p_scheduled_change->>'plan_id' is distinct from p_plan
+                  and p_scheduled_change->>'plan_id' is not null
+             then coalesce((p_scheduled_change->>'effective_at')::timestamptz, p_period_end) end
+    )
+$$;
+
 -- Returns what was used of a feature in free periods that the user left early and whose included
 -- quantity is not given again in p_period. This is a function of its own, and not a part of
 -- usage_standing, so that the look-up costs time only for users of free plans.
@@ -80,7 +97,7 @@ $$;
 
 -- Closes the users' periods that have ended and opens the periods that follow, marked as
 -- provisional, so that accepting usage need not wait until Commet reports them. Changes nothing for
--- users without access, and for users whose subscription is known to end with its period.
+-- users without access, and for users whose plan is known to end with its period.
 -- p_statuses are the subscription statuses that give access. The caller has locked the users.
 create or replace function roll_over_periods(p_users text[], p_now timestamptz, p_statuses text[])
 returns void
@@ -95,8 +112,9 @@ begin
           and exists (
               select from current_subscription s
               where s.user_id = p.user_id and s.status = any (p_statuses)
-                and not coalesce(known_end(
-                    s.status, s.cancel_at_period_end, s.period_end, s.trial_ends_at
+                and not coalesce(plan_end(
+                    s.status, s.cancel_at_period_end, s.period_end, s.trial_ends_at, s.plan_id,
+                    s.scheduled_change
                 ) <= p_now, false)
           )
     loop

@@ -123,14 +123,18 @@ $$;
 
 -- Returns whether the mirror may be wrong about this row in a way that changes the answer to a
 -- request. It may if the row is marked, if a checkout of the last day may have been paid, or if a
--- live subscription's period has ended or was never reported.
+-- live subscription's period or plan has ended or its period was never reported.
 create or replace function is_in_doubt(s subscriptions, p_now timestamptz) returns boolean
 language sql stable as $$
     select coalesce(
         s.refresh_due is not null
         or (s.status in ('pending_payment', 'draft', 'unknown')
             and s.created_at > p_now - interval '1 day')
-        or (s.status in ('active', 'trialing', 'past_due', 'paused') and s.period_end <= p_now)
+        or (s.status in ('active', 'trialing', 'past_due', 'paused')
+            and (s.period_end <= p_now or plan_end(
+                s.status, s.cancel_at_period_end, s.period_end, s.trial_ends_at, s.plan_id,
+                s.scheduled_change
+            ) <= p_now))
         or (s.status in ('active', 'trialing', 'past_due')
             and s.period_end is null and not s.known_at ? 'period_end'),
         false
@@ -157,13 +161,14 @@ language sql stable as $$
 $$;
 
 -- Returns when a request may ask Commet about this row again; null if nobody has asked yet. The
--- pause grows from ten seconds to ten minutes. If the subscription has a known end, the pause grows
--- to one minute only, because after that end an answer must be at most a minute old. A change of
+-- pause grows from ten seconds to ten minutes. If the subscription or its plan has a known end, the
+-- pause grows to one minute only, because after that end an answer must be at most a minute old. A change of
 -- the row sets the pause back to ten seconds.
 create or replace function next_question(s subscriptions) returns timestamptz
 language sql stable as $$
     select s.checked_at + least(
-        case when s.cancel_at_period_end or s.status = 'trialing' then interval '1 minute'
+        case when s.cancel_at_period_end or s.status = 'trialing'
+                  or s.scheduled_change->>'plan_id' <> s.plan_id then interval '1 minute'
              else interval '10 minutes' end,
         interval '10 seconds' * 2 ^ least(greatest(s.checks - 1, 0), 6)
     )

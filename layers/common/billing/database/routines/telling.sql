@@ -22,7 +22,9 @@ language sql stable as $$
         when exists (select from erasure r where r.user_id = p_user) then false
         when s.status is null then false
         when not gives_access(s.status) then false
-        when e.ends_at <= p_now - interval '1 day' then false
+        when known_end(
+            s.status, s.cancel_at_period_end, s.period_end, s.trial_ends_at
+        ) <= p_now - interval '1 day' then false
         when e.ends_at <= p_now then null
         when not exists (select from granted_features(p_user, p_now)) then null
         -- A plan without metered features has no period.
@@ -35,8 +37,9 @@ language sql stable as $$
     end
     from (values (p_user)) as u (id)
     left join current_subscription s on s.user_id = u.id
-    left join lateral known_end(
-        s.status, s.cancel_at_period_end, s.period_end, s.trial_ends_at
+    left join lateral plan_end(
+        s.status, s.cancel_at_period_end, s.period_end, s.trial_ends_at, s.plan_id,
+        s.scheduled_change
     ) as e (ends_at) on true
 $$;
 
@@ -50,8 +53,9 @@ language sql stable as $$
     from entitlements n
     left join current_subscription s on s.user_id = n.user_id
     left join users u on u.id = n.user_id
-    left join lateral known_end(
-        s.status, s.cancel_at_period_end, s.period_end, s.trial_ends_at
+    left join lateral plan_end(
+        s.status, s.cancel_at_period_end, s.period_end, s.trial_ends_at, s.plan_id,
+        s.scheduled_change
     ) as e (ends_at) on true
     where n.user_id = p_user and (
         n.allowed or (
