@@ -85,8 +85,10 @@ def needs(text: str) -> set[Need]:
     found: set[Need] = set()
     for statement in re.split(r";|^-- name:", text, flags=re.MULTILINE):
         aliases = {m[2] or m[1]: m[1] for m in _ALIAS.finditer(statement)}
-        aliases |= {name: name for name in aliases.values()}
-        found |= {(name, "select") for name in aliases.values()}
+        # Of an alias that several subqueries have, each table is read.
+        read = {m[1] for m in _ALIAS.finditer(statement)}
+        aliases |= {name: name for name in read}
+        found |= {(name, "select") for name in read}
         for match in re.finditer(r"insert into (\w+)(.*?)(?=insert into|$)", statement, re.DOTALL):
             found.add((match[1], "insert"))
             if "do update" in match[2]:  # which reads the row that is there

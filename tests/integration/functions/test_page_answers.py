@@ -76,13 +76,14 @@ class TestWhatWasTyped:
         assert "https://pay.commet.co" in again.headers["content-security-policy"]
 
     @pytest.mark.parametrize(
-        ("action", "behind"),
+        ("action", "behind", "about"),
         [
-            ("/app/account/name", "/app/account"),
-            ("/app/account/delete", "/app/account/delete"),
-            ("/app/limit", "/app"),
-            ("/app/checkout", "/"),
-            ("/app/billing/keep", "/app/billing"),
+            ("/app/account/name", "/app/account", "Your name: Ana"),
+            ("/app/account/delete", "/app/account/delete", "The deletion of your account"),
+            ("/app/limit", "/app", "Your spend limit"),
+            ("/app/checkout", "/", "The plan that you chose"),
+            ("/app/billing/keep", "/app/billing", "Keeping your plan"),
+            ("/app/billing/portal", "/app/billing", "Your form"),
         ],
     )
     def test_the_way_back_from_a_form_leads_to_its_page(
@@ -90,12 +91,15 @@ class TestWhatWasTyped:
         person: Person,  # noqa: F811
         action: str,
         behind: str,
+        about: str,
     ) -> None:
+        """And the page names what would be sent."""
         del person.browser.cookies["__Host-session"]
         values = person.browser.post(action, {"name": "Ana"}).form("/app/login").values
         values |= {"email": person._email, "password": PASSWORD}
         again = person.browser.post("/app/login", values)
         assert again.links[-1] == behind
+        assert about in again.text
         assert person.browser.get(behind).status == 200
 
     def test_the_chosen_interval_is_kept_through_signing_up(

@@ -88,6 +88,11 @@ class TestStory:
         checkout = visitor.follow(verified)
         left = visitor.post("/app/checkout", checkout.form("/app/checkout").values)
         assert left.location.startswith(remote.public_url)
+        waits = visitor.get("/app")
+        assert "waits for your payment" in waits.text
+        onward = visitor.get(next(each for each in waits.links if "/app/checkout?" in each))
+        left_again = visitor.post("/app/checkout", onward.form("/app/checkout").values)
+        assert left_again.location == left.location
         thanks = visitor.get("/app/thanks?plan=usage_pro")
         assert "wait for your payment" in thanks.text
         looked = visitor.get("/app/thanks/look?plan=usage_pro")
