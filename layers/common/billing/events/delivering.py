@@ -7,6 +7,7 @@ An endpoint's answers, and what happens to the delivery:
 - Anything else: the delivery remains pending, and is sent again after longer and longer pauses.
   After three days of failures it is failed, and is sent again only if somebody asks.
 
+Events that were never tried are sent before repeats, so wrong events delay no other user.
 A user's later events wait while an earlier one is pending. After an hour of failures of one event,
 the endpoint gets the user's later ones. An endpoint that takes nothing for three days is switched
 off. The rules are in routines/event_delivery.sql.
@@ -99,6 +100,7 @@ class _Leased:
     generation: int
     is_rotating: bool  # the previous secret signs as well
     attempt: int
+    failures: int  # before this attempt, since the delivery became pending
     event: OutgoingEvent
 
 
@@ -187,7 +189,7 @@ class _Run:
         for future in done:
             leased = self._flying.pop(future)
             answer = future.result()
-            off = _record(self._db, leased, answer, _pause(leased.attempt, self._jitter()))
+            off = _record(self._db, leased, answer, _pause(leased.failures + 1, self._jitter()))
             if answer.reason is None:
                 self._done.sent += 1
                 self._failures[leased.endpoint] = 0
@@ -215,6 +217,7 @@ def _lease(db: Database, free: dict[str, int]) -> list[_Leased]:
             generation=row["generation"],
             is_rotating=row["is_rotating"],
             attempt=row["attempt"],
+            failures=row["failures"],
             event=OutgoingEvent(
                 id=row["event"],
                 place=row["place"],
@@ -265,9 +268,9 @@ def _signed(leased: _Leased, secret: str, body: bytes) -> dict[str, str]:
     )
 
 
-def _pause(attempt: int, chance: float) -> timedelta:
-    """Returns how long a delivery waits after its failure number `attempt`."""
-    seconds = _PAUSES_SECONDS[min(attempt, len(_PAUSES_SECONDS)) - 1]
+def _pause(failures: int, chance: float) -> timedelta:
+    """Returns how long a delivery waits after so many failures."""
+    seconds = _PAUSES_SECONDS[min(failures, len(_PAUSES_SECONDS)) - 1]
     return timedelta(seconds=seconds * (0.8 + 0.4 * chance))
 
 

@@ -2,7 +2,7 @@
 
 -- Leases due deliveries, for each endpoint as many as it may have further calls.
 -- name: lease
-select l.endpoint, l.event, l.attempt, p.url, p.generation,
+select l.endpoint, l.event, l.attempt, l.failures, p.url, p.generation,
        coalesce(p.previous_until > now(), false) as is_rotating,
        e.place, e.sequence, e.user_id, e.type, e.occurred_at, e.data
 from lease_event_deliveries(%(endpoints)s::text[], %(free)s::integer[], %(lease)s::interval) as l

@@ -52,7 +52,7 @@ with changed as (
 ),
 begun as (
     update event_delivery d set
-        first_failed_at = null, waits_since = now(), due_at = now()
+        first_failed_at = null, failures = 0, waits_since = now(), due_at = now()
     from changed c
     where d.endpoint = c.id and d.state = 'pending'
       and (%(enabled)s::boolean or %(url)s::text is not null)

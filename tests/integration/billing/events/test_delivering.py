@@ -302,6 +302,74 @@ class TestFailures:
             deliver(db)
             assert product.sequences["usr_ana"] == [2, 3, 4, 1]
 
+    def test_events_at_fault_of_many_users_hold_up_no_other(self, db: Database) -> None:
+        """All are due in every run, and a run leaves the endpoint after eight failures."""
+        product = Endpointed(lambda event: 200 if event["subject"] == "usr_ana" else 500)
+        with serving(product) as url:
+            endpoint = add_endpoint(db, url)
+            for number in range(14):
+                emit(db, add_user(db, f"usr_{number}"))
+            for _ in range(3):
+                deliver(db)
+                pass_time(db, hours=1.3)
+            emit(db, "usr_ana")
+            deliver(db)
+            assert product.sequences == {"usr_ana": [1]}
+            for _ in range(60):
+                pass_time(db, hours=1.3)
+                emit(db, "usr_ana")
+                deliver(db)
+        assert len(product.taken) == 61
+        assert endpoints.get(db, endpoint.id).disabled_at is None
+
+    def test_repeats_take_turns(self, db: Database) -> None:
+        """Although two runs repeat only eight to eleven events each, all fourteen are repeated."""
+        product = Endpointed(lambda _: 500)
+        users = {add_user(db, f"usr_{number}") for number in range(14)}
+        with serving(product) as url:
+            add_endpoint(db, url)
+            for user in users:
+                emit(db, user)
+            for _ in range(2):
+                deliver(db)
+                pass_time(db, hours=1.3)
+            product.requests.clear()
+            for _ in range(2):
+                deliver(db)
+                pass_time(db, hours=1.3)
+        assert {json.loads(each.body)["subject"] for each in product.requests} == users
+
+    def test_many_events_of_one_user_hide_no_other_user(self, db: Database) -> None:
+        bob = add_user(db, "usr_bob")
+        endpoint = add_endpoint(db, "https://a.example")
+        emit(db, "usr_ana", times=300)
+        emit(db, bob, times=2)
+        log.place(db)
+        leased = delivering._lease(db, {endpoint.id: 4})
+        assert [(each.event.user_id, each.event.sequence) for each in leased] == [
+            ("usr_ana", 1),
+            (bob, 1),
+        ]
+
+    @pytest.mark.parametrize(("way", "attempts"), [("redelivered", 60), ("switched on", 30)])
+    def test_pauses_begin_anew(self, db: Database, way: str, attempts: int) -> None:
+        with nobody() as url:
+            endpoint = add_endpoint(db, url)
+            emit(db, "usr_ana")
+            for _ in range(attempts):
+                deliver(db)
+                pass_time(db, hours=1.3)
+            (failed,) = endpoints.deliveries(db, endpoint.id, state=None, before=None, limit=9)
+            if way == "redelivered":
+                endpoints.redeliver_one(db, endpoint.id, failed.event, by=SYSTEM)
+            endpoints.change(db, endpoint.id, Change(enabled=True), by=SYSTEM)
+            assert deliver(db).postponed == 1
+        (again,) = endpoints.deliveries(db, endpoint.id, state="pending", before=None, limit=9)
+        assert again.attempts == failed.attempts + 1
+        assert again.due_at is not None
+        assert again.attempted_at is not None
+        assert again.due_at - again.attempted_at < timedelta(seconds=10)
+
     def test_one_users_event_at_fault_is_overtaken_where_there_is_no_other_user(
         self, db: Database
     ) -> None:

@@ -24,11 +24,72 @@ language sql stable as $$
             or p_delivery.attempted_at > now() - interval '2 minutes')
 $$;
 
--- Leases deliveries that are due: up to p_free[i] of endpoint p_endpoints[i], in the order of
--- places.
+-- Returns the next delivery of each of these users: the first that may not be overtaken. Omits users
+-- whose next delivery is not due or is leased.
+create or replace function next_deliveries(
+    p_endpoint text, p_users text[], p_succeeded timestamptz
+) returns setof uuid
+language sql stable as $$
+    select first.event
+    from unnest(p_users) as waiting (user_id)
+    cross join lateral (
+        select d.event, d.due_at, d.leased_until
+        from event_delivery d
+        where d.endpoint = p_endpoint and d.user_id = waiting.user_id and d.state = 'pending'
+          and may_be_overtaken(d, p_succeeded) is not true
+        order by d.place
+        limit 1
+    ) as first
+    where first.due_at <= now() and (first.leased_until is null or first.leased_until <= now())
+$$;
+
+-- Returns deliveries that may be leased now: p_wanted of them, if there are so many, or more. Reads
+-- the first 200 that are due, in the order of leasing. One user with many deliveries may fill these
+-- 200. Then it goes through all users who wait, by their ids, so the cost depends on the number of
+-- users and not on the number of deliveries.
+create or replace function leasable_deliveries(
+    p_endpoint text, p_succeeded timestamptz, p_wanted integer
+) returns uuid[]
+language plpgsql stable as $$
+declare
+    v_read integer;
+    v_users text[];
+    v_found uuid[];
+begin
+    select count(*), array_agg(distinct first.user_id) into v_read, v_users
+    from (
+        select d.user_id from event_delivery d
+        where d.endpoint = p_endpoint and d.state = 'pending' and d.due_at <= now()
+        order by d.first_failed_at is not null, d.due_at, d.place
+        limit 200
+    ) as first;
+    v_found := array(select next_deliveries(p_endpoint, v_users, p_succeeded));
+    if v_read < 200 or cardinality(v_found) >= p_wanted then
+        return v_found;
+    end if;
+    v_users := array(
+        with recursive waiting (user_id) as (
+            select min(d.user_id) from event_delivery d
+            where d.endpoint = p_endpoint and d.state = 'pending'
+            union all
+            select (
+                select min(d.user_id) from event_delivery d
+                where d.endpoint = p_endpoint and d.state = 'pending' and d.user_id > w.user_id
+            )
+            from waiting w where w.user_id is not null
+        )
+        select w.user_id from waiting w where w.user_id is not null
+    );
+    return array(select next_deliveries(p_endpoint, v_users, p_succeeded));
+end
+$$;
+
+-- Leases deliveries that are due: up to p_free[i] of endpoint p_endpoints[i]. Events that never
+-- failed come first, so events at fault hold up no other user. Repeats come in the order in which
+-- they became due.
 create or replace function lease_event_deliveries(
     p_endpoints text[], p_free integer[], p_lease interval
-) returns table (endpoint text, event uuid, attempt integer)
+) returns table (endpoint text, event uuid, attempt integer, failures integer)
 language sql as $$
     with due as materialized (
         select found.endpoint, found.event
@@ -36,21 +97,11 @@ language sql as $$
         join event_endpoint p on p.id = room.endpoint and p.disabled_at is null
         cross join lateral (
             select d.endpoint, d.event
-            from event_delivery d
-            where d.endpoint = room.endpoint and d.state = 'pending' and d.due_at <= now()
+            from unnest(leasable_deliveries(p.id, p.succeeded_at, room.free)) as l (event)
+            join event_delivery d on d.endpoint = room.endpoint and d.event = l.event
+            where d.state = 'pending' and d.due_at <= now()
               and (d.leased_until is null or d.leased_until <= now())
-              -- Each user has one next delivery: the first that may not be overtaken. This is a
-              -- subquery and not a join, because a join would compare all waiting deliveries with
-              -- each other.
-              and d.place = (
-                  select e.place from event_delivery e
-                  where e.endpoint = d.endpoint and e.user_id = d.user_id
-                    and e.state = 'pending'
-                    and may_be_overtaken(e, p.succeeded_at) is not true
-                  order by e.place
-                  limit 1
-              )
-            order by d.place
+            order by d.first_failed_at is not null, d.due_at, d.place
             limit room.free
             for update of d skip locked
         ) as found
@@ -59,7 +110,7 @@ language sql as $$
         leased_until = now() + p_lease, attempted_at = now(), attempts = d.attempts + 1
     from due
     where d.endpoint = due.endpoint and d.event = due.event
-    returning d.endpoint, d.event, d.attempts
+    returning d.endpoint, d.event, d.attempts, d.failures
 $$;
 
 -- Records the outcome of attempt p_attempt. p_reason is null if the endpoint took the event.
@@ -113,8 +164,8 @@ begin
     update event_delivery set
         state = case when v_gives_up then 'failed' else 'pending' end,
         ended_at = case when v_gives_up then now() end,
-        leased_until = null, first_failed_at = v_failed, due_at = now() + p_pause,
-        last_status = p_status, last_reason = p_reason
+        leased_until = null, first_failed_at = v_failed, failures = failures + 1,
+        due_at = now() + p_pause, last_status = p_status, last_reason = p_reason
     where endpoint = p_endpoint and event = p_event
       and state = 'pending' and attempts = p_attempt;
     if not found then
@@ -167,7 +218,7 @@ language sql as $$
         order by w.place
         on conflict (endpoint, event) do update set
             state = 'pending', ended_at = null, waits_since = now(), due_at = now(),
-            first_failed_at = null
+            first_failed_at = null, failures = 0
         where d.state <> 'pending'
         returning d.event
     )

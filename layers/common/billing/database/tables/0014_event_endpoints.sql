@@ -37,6 +37,7 @@ create table event_delivery (
     leased_until    timestamptz,              -- not null: one run alone sends it, until then
     attempted_at    timestamptz,              -- when the last attempt began
     first_failed_at timestamptz,              -- first failure since it became pending
+    failures        integer not null default 0,  -- since it became pending; they decide the pause
     last_status     integer,                  -- the HTTP status of the last answer
     last_reason     text,                     -- why the last attempt failed
     ended_at        timestamptz,              -- when it became sent or failed
@@ -49,7 +50,9 @@ create index event_delivery_user_id on event_delivery (user_id);
 create index event_delivery_place on event_delivery (endpoint, place);
 create index event_delivery_pending on event_delivery (endpoint, user_id, place)
     where state = 'pending';
-create index event_delivery_due on event_delivery (endpoint, place) where state = 'pending';
+create index event_delivery_due
+    on event_delivery (endpoint, (first_failed_at is not null), due_at, place)
+    where state = 'pending';
 create index event_delivery_failed on event_delivery (endpoint, place) where state = 'failed';
 
 -- The log of attempts. `status` is null if no answer came.
