@@ -98,7 +98,7 @@ class _Leased:
     endpoint: str
     url: str
     generation: int
-    is_rotating: bool  # the previous secret signs as well
+    oldest_generation: int  # all secrets from this one on sign
     attempt: int
     failures: int  # before this attempt, since the delivery became pending
     event: OutgoingEvent
@@ -215,7 +215,7 @@ def _lease(db: Database, free: dict[str, int]) -> list[_Leased]:
             endpoint=row["endpoint"],
             url=row["url"],
             generation=row["generation"],
-            is_rotating=row["is_rotating"],
+            oldest_generation=row["oldest_generation"],
             attempt=row["attempt"],
             failures=row["failures"],
             event=OutgoingEvent(
@@ -256,9 +256,7 @@ def _body(event: OutgoingEvent, source: str) -> bytes:
 
 
 def _signed(leased: _Leased, secret: str, body: bytes) -> dict[str, str]:
-    generations = [leased.generation]
-    if leased.is_rotating:
-        generations.append(leased.generation - 1)
+    generations = range(leased.generation, leased.oldest_generation - 1, -1)
     # Wall time, because the receiver compares the time with its own clock.
     return signing.headers(
         [signing.secret_of(secret, leased.endpoint, each) for each in generations],

@@ -3,7 +3,8 @@
 -- Leases due deliveries, for each endpoint as many as it may have further calls.
 -- name: lease
 select l.endpoint, l.event, l.attempt, l.failures, p.url, p.generation,
-       coalesce(p.previous_until > now(), false) as is_rotating,
+       case when p.previous_until > now() then p.oldest_generation else p.generation end
+           as oldest_generation,
        e.place, e.sequence, e.user_id, e.type, e.occurred_at, e.data
 from lease_event_deliveries(%(endpoints)s::text[], %(free)s::integer[], %(lease)s::interval) as l
 join event_endpoint p on p.id = l.endpoint

@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from billing.audit import trail
 from billing.audit.trail import Action, Actor
@@ -136,9 +136,9 @@ def delete(db: Database, endpoint_id: str, *, by: Actor) -> None:
 
 
 def rotate(db: Database, endpoint_id: str, *, by: Actor) -> Endpoint:
-    """Gives the endpoint a new secret. The previous one also signs for a day. Raises NotFound."""
+    """Gives the endpoint a new secret. Earlier ones also sign for a day. Raises NotFound."""
     entry = trail.entry(by, Action.ENDPOINT_ROTATED, endpoint=endpoint_id)
-    params = {"id": endpoint_id, "overlap": OVERLAP, "entry": entry}
+    params = {"id": endpoint_id, "rotation": uuid4(), "overlap": OVERLAP, "entry": entry}
     return _found(db.one(_sql["rotate"], params))
 
 

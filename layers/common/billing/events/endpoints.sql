@@ -12,13 +12,23 @@ with free as (
 made as (
     insert into event_endpoint (id, slot, url, types, description)
     select %(id)s, f.slot, %(url)s, %(types)s::text[], %(description)s from free f
-    on conflict (slot) do nothing
+    on conflict do nothing
     returning id, url, types, description, created_at, generation, previous_until, failing_since,
               disabled_at, disabled_by
+),
+-- If the connection broke, the statement ran twice, and its first run made the endpoint.
+found as (
+    select m.id, m.url, m.types, m.description, m.created_at, m.generation, m.previous_until,
+           m.failing_since, m.disabled_at, m.disabled_by
+    from made m
+    union all
+    select p.id, p.url, p.types, p.description, p.created_at, p.generation, p.previous_until,
+           p.failing_since, p.disabled_at, p.disabled_by
+    from event_endpoint p where p.id = %(id)s
 )
-select m.id, m.url, m.types, m.description, m.created_at, m.generation, m.previous_until,
-       m.failing_since, m.disabled_at, m.disabled_by, audit(null, %(entry)s::jsonb) as noted
-from made m
+select f.id, f.url, f.types, f.description, f.created_at, f.generation, f.previous_until,
+       f.failing_since, f.disabled_at, f.disabled_by, audit(null, %(entry)s::jsonb) as noted
+from found f
 
 -- name: all
 select id, url, types, description, created_at, generation, previous_until, failing_since,
@@ -67,17 +77,36 @@ with gone as (
 )
 select g.id, audit(null, %(entry)s::jsonb) as noted from gone g
 
+-- Earlier secrets that still sign continue to sign, because the product may have lost the answer to
+-- the rotation before and still verify with an earlier secret. Nine of them at most, so that the
+-- header has a bounded size.
 -- name: rotate
 with changed as (
     update event_endpoint set
-        generation = generation + 1, previous_until = now() + %(overlap)s::interval
-    where id = %(id)s
+        generation = generation + 1,
+        oldest_generation = greatest(
+            case when previous_until > now() then oldest_generation else generation end,
+            generation - 8
+        ),
+        previous_until = now() + %(overlap)s::interval,
+        rotation = %(rotation)s
+    where id = %(id)s and rotation is distinct from %(rotation)s
     returning id, url, types, description, created_at, generation, previous_until, failing_since,
               disabled_at, disabled_by
+),
+-- If the connection broke, the statement ran twice, and its first run made the secret.
+found as (
+    select c.id, c.url, c.types, c.description, c.created_at, c.generation, c.previous_until,
+           c.failing_since, c.disabled_at, c.disabled_by
+    from changed c
+    union all
+    select p.id, p.url, p.types, p.description, p.created_at, p.generation, p.previous_until,
+           p.failing_since, p.disabled_at, p.disabled_by
+    from event_endpoint p where p.id = %(id)s and p.rotation = %(rotation)s
 )
-select c.id, c.url, c.types, c.description, c.created_at, c.generation, c.previous_until,
-       c.failing_since, c.disabled_at, c.disabled_by, audit(null, %(entry)s::jsonb) as noted
-from changed c
+select f.id, f.url, f.types, f.description, f.created_at, f.generation, f.previous_until,
+       f.failing_since, f.disabled_at, f.disabled_by, audit(null, %(entry)s::jsonb) as noted
+from found f
 
 -- name: deliveries
 select d.event, d.place, e.type, d.user_id, e.sequence, d.state, d.attempts,

@@ -10,7 +10,7 @@ import hmac
 from collections.abc import Sequence
 from datetime import timedelta
 
-# How long the previous secret also signs after a rotation.
+# How long the secrets before the newest one also sign after a rotation.
 OVERLAP = timedelta(hours=24)
 
 _CONTEXT = b"event endpoint"

@@ -194,6 +194,28 @@ class TestDeliver:
             found = product.requests[request]
             assert Webhook(secret).verify(found.body.decode(), found.headers)
 
+    def test_a_product_that_lost_the_answer_to_a_rotation_verifies_with_its_old_secret(
+        self, db: Database
+    ) -> None:
+        """It rotates again and again: the ten newest secrets sign, for a day after the last."""
+        product = Endpointed()
+        with serving(product) as url:
+            endpoint = add_endpoint(db, url)
+            for rotations in (2, 7, 1):
+                for _ in range(rotations):
+                    endpoints.rotate(db, endpoint.id, by=SYSTEM)
+                emit(db, "usr_ana")
+                deliver(db)
+            pass_time(db, hours=24, seconds=1)
+            emit(db, "usr_ana")
+            deliver(db)
+        signatures = [len(each.headers["webhook-signature"].split()) for each in product.requests]
+        assert signatures == [3, 10, 10, 1]
+        first = product.requests[0]
+        for generation in (1, 2, 3):
+            secret = signing.secret_of(SENDER.secret, endpoint.id, generation)
+            assert Webhook(secret).verify(first.body.decode(), first.headers)
+
     def test_many_events_of_many_users_arrive_in_order_for_each(self, db: Database) -> None:
         users = [add_user(db, f"usr_{number}") for number in range(5)]
         product = Endpointed()

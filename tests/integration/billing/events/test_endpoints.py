@@ -9,7 +9,7 @@ import pytest
 from psycopg.types.json import Jsonb
 
 from billing.audit.trail import Actor
-from billing.database.connection import Database
+from billing.database.connection import Database, Params, Row
 from billing.errors import Conflict, NotFound
 from billing.events import endpoints, log
 from billing.events.endpoints import Change, Endpoint
@@ -132,6 +132,35 @@ class TestChange:
         }
         assert len(rows) == 5
         assert all(row["details"] == {"endpoint": endpoint.id} for row in rows)
+
+
+class TestRunTwice:
+    """The connection breaks after the commit, and the statement runs a second time."""
+
+    @pytest.fixture(autouse=True)
+    def each_runs_twice(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        once = Database.one
+
+        def twice(self: Database, statement: str, params: Params | None = None) -> Row | None:
+            once(self, statement, params)
+            return once(self, statement, params)
+
+        monkeypatch.setattr(Database, "one", twice)
+
+    def test_one_endpoint_is_made(self, db: Database) -> None:
+        made = add(db)
+        assert endpoints.listed(db) == [made]
+        assert db.value("select count(*) from audit") == 1
+
+    def test_the_tenth_endpoint_is_made(self, db: Database) -> None:
+        made = [add(db) for _ in range(10)]
+        assert endpoints.listed(db) == made
+
+    def test_a_rotation_makes_one_secret(self, db: Database) -> None:
+        endpoint = add(db)
+        assert endpoints.rotate(db, endpoint.id, by=BY).generation == 2
+        assert endpoints.rotate(db, endpoint.id, by=BY).generation == 3
+        assert db.value("select count(*) from audit") == 3
 
 
 class TestRedeliver:

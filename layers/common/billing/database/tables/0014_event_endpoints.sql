@@ -11,7 +11,9 @@ create table event_endpoint (
     description    text not null,
     created_at     timestamptz not null default now(),
     generation     integer not null default 1,  -- number of the newest secret
-    previous_until timestamptz,               -- until then the previous secret signs as well
+    oldest_generation integer not null default 1,  -- signs as well, until `previous_until`
+    rotation       uuid,                      -- the newest rotation
+    previous_until timestamptz,               -- until then earlier secrets sign as well
     succeeded_at   timestamptz,               -- when a delivery was last taken
     failing_since  timestamptz,               -- first failure since the last success
     disabled_at    timestamptz,               -- not null: it gets no events
