@@ -1,6 +1,9 @@
 """What the document says of decimals, and which field has no example."""
 
+import json
 import re
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
@@ -8,6 +11,8 @@ from pydantic import BaseModel, Field
 
 from billing.field_types import LimitAmount, Quantity, SignedQuantity
 from local.openapi.examples import example_of, tidy
+
+DOCUMENT = Path(__file__).parents[3] / "docs" / "openapi.json"
 
 
 class Body(BaseModel):
@@ -49,3 +54,36 @@ def test_a_field_without_an_example_is_named() -> None:
     schema = {"type": "object", "properties": {"url": {"type": "string"}}}
     with pytest.raises(LookupError, match="url: no example"):
         example_of(schema, {})
+
+
+def objects(value: Any) -> Iterator[dict[str, Any]]:
+    """All objects in a JSON value, at any depth."""
+    if isinstance(value, dict):
+        yield value
+    for each in value.values() if isinstance(value, dict) else value:
+        if isinstance(each, dict | list):
+            yield from objects(each)
+
+
+@pytest.mark.parametrize(
+    ("says", "other"),
+    [
+        (("status", "accepted"), ("code", None)),
+        (("kind", "event"), ("reason", None)),
+        (("enabled", True), ("disabled_by", None)),
+        (("state", "pending"), ("ended_at", None)),
+        (("reason", "status"), ("http_status", 503)),
+        (("name", "Priority support"), ("feature", "priority_support")),
+    ],
+)
+def test_the_fields_of_an_example_fit_each_other(
+    says: tuple[str, Any], other: tuple[str, Any]
+) -> None:
+    """People copy examples, and tools answer with them."""
+    document = json.loads(DOCUMENT.read_text(encoding="utf-8"))
+    examples = [each["example"] for each in objects(document) if "example" in each]
+    found = [
+        each for each in objects(examples) if each.get(says[0]) == says[1] and other[0] in each
+    ]
+    assert found
+    assert {json.dumps(each[other[0]]) for each in found} == {json.dumps(other[1])}

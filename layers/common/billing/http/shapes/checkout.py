@@ -64,7 +64,7 @@ class CheckoutSubscription(Reply):
 class PlanTermsReply(Reply):
     """What a plan gives of one feature."""
 
-    enabled: bool = Field(description="Whether the plan has the feature.")
+    enabled: bool = Field(description="Whether the plan has the feature.", examples=[True])
     included: Amount | None = Field(
         description="The quantity included in each period. Null where it is unlimited or not"
         " metered.",

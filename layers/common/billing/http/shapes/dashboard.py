@@ -68,7 +68,9 @@ class SubscriptionReply(Reply):
 class OverageReply(Reply):
     """Usage beyond the included quantity."""
 
-    enabled: bool = Field(description="Whether usage beyond the included quantity is sold.")
+    enabled: bool = Field(
+        description="Whether usage beyond the included quantity is sold.", examples=[True]
+    )
     quantity: Amount = Field(
         description="The quantity beyond the included one, in the feature's unit.", examples=["0"]
     )
@@ -163,16 +165,18 @@ class DebtReply(Reply):
 class FeatureReply(Reply):
     """A feature that a plan has or does not have. It is not metered."""
 
-    feature: FeatureReplyCode
+    feature: str = Field(
+        description="The feature's code in the catalogue.", examples=["priority_support"]
+    )
     name: str = Field(description="The feature's name, for people.", examples=["Priority support"])
-    allowed: bool = Field(description="Whether the user has the feature now.")
+    allowed: bool = Field(description="Whether the user has the feature now.", examples=[True])
 
 
 class Dashboard(Reply):
     """What a user has, used and owes."""
 
     user: UserReply
-    access: bool = Field(description="Whether the user may use the product now.")
+    access: bool = Field(description="Whether the user may use the product now.", examples=[True])
     subscription: SubscriptionReply | None = Field(
         description="The user's subscription. Null where there is none."
     )

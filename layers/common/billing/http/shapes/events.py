@@ -127,14 +127,16 @@ class EndpointReply(Reply):
     enabled: bool = Field(description="Whether events are sent to it.", examples=[True])
     disabled_by: Annotated[str, known("failures", "gone", "request")] | None = Field(
         description="Why it is switched off: it took nothing for three days (`failures`), it"
-        " answered 410 (`gone`), or somebody asked (`request`). Null: it is switched on."
+        " answered 410 (`gone`), or somebody asked (`request`). Null: it is switched on.",
+        examples=[None, "failures"],
     )
-    disabled_at: Time | None = Field(description="When it was switched off.")
+    disabled_at: Time | None = Field(description="When it was switched off.", examples=[None])
     failing_since: Time | None = Field(
-        description="The first failure after which it took nothing. Null: it is not failing."
+        description="The first failure after which it took nothing. Null: it is not failing.",
+        examples=[None],
     )
     previous_secret_until: Time | None = Field(
-        description="Until when the secret before the newest one signs as well."
+        description="Until when the secret before the newest one signs as well.", examples=[None]
     )
     created_at: Time = Field(description="When it was made.")
 
@@ -168,7 +170,7 @@ class EventAttemptReply(Reply):
 
     at: Time = Field(description="When the attempt ended.")
     http_status: int | None = Field(
-        description="The HTTP status of the answer. Null: none came.", examples=[200]
+        description="The HTTP status of the answer. Null: none came.", examples=[503]
     )
     reason: WhyNotTaken | None = Field(
         description="Why the endpoint did not take the event. Null: it took it."
@@ -195,10 +197,10 @@ class EventDeliveryReply(Reply):
     )
     attempted_at: Time | None = Field(description="When it was last sent.")
     http_status: int | None = Field(
-        description="The HTTP status of the last answer. Null: none came.", examples=[200]
+        description="The HTTP status of the last answer. Null: none came.", examples=[503]
     )
     reason: WhyNotTaken | None = Field(description="Why the last attempt failed.")
-    ended_at: Time | None = Field(description="When it was taken or given up.")
+    ended_at: Time | None = Field(description="When it was taken or given up.", examples=[None])
     log: list[EventAttemptReply] = Field(description="The newest ten attempts, the newest first.")
 
 

@@ -50,11 +50,11 @@ class LedgerEntry(Reply):
     period: LedgerPeriodReply
     late: bool = Field(description="Whether it occurred before the period in which it was booked.")
     reason: str | None = Field(
-        description="Of a correction: why. Null otherwise.", examples=["The render failed."]
+        description="Of a correction: why. Null otherwise.", examples=[None, "The render failed."]
     )
     author: str | None = Field(
         description="Of a correction: the name of the service key that sent it. Null otherwise.",
-        examples=["backend"],
+        examples=[None, "backend"],
     )
     needs_credit: bool = Field(
         description="Whether a correction came after the period's end, so that money has to be"

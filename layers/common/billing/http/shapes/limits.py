@@ -101,7 +101,8 @@ class ThresholdReply(Reply):
     )
     set_by: Annotated[str, known("default", "operator", "product", "user")] = Field(
         description="Who added it: the `product` for one user, the `operator` for all, or the"
-        " `user`."
+        " `user`.",
+        examples=["product"],
     )
     measure: Annotated[str, known("usage", "spend")] = Field(
         description="`usage`: what is used of a feature. `spend`: what overage costs."

@@ -26,7 +26,9 @@ class PriceReply(Reply):
 class OveragePrice(Reply):
     """What usage beyond the included quantity costs."""
 
-    enabled: bool = Field(description="Whether usage beyond the included quantity is sold.")
+    enabled: bool = Field(
+        description="Whether usage beyond the included quantity is sold.", examples=[True]
+    )
     unit_price: Amount | None = Field(
         description="The price of one unit, in units of `currency`. Null where there is none.",
         examples=["0.002"],
@@ -42,7 +44,7 @@ class PlanFeatureReply(Reply):
     type: Annotated[str, known("usage", "boolean", "seats", "quota")] = Field(
         description="How the feature is sold: metered (`usage`), or on and off (`boolean`)."
     )
-    enabled: bool = Field(description="Whether the plan has the feature.")
+    enabled: bool = Field(description="Whether the plan has the feature.", examples=[True])
     unit: str | None = Field(
         description="What one unit is called. Null where the catalogue names none.",
         examples=["GB"],

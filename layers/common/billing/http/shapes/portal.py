@@ -49,7 +49,9 @@ class SubscriptionState(Reply):
 
     id: str = Field(description="The subscription's id.", examples=["sub_3Vx9"])
     status: SubscriptionStatus = Field(description="The subscription's state.")
-    cancel_at_period_end: bool = Field(description="Whether it ends with the paid period.")
+    cancel_at_period_end: bool = Field(
+        description="Whether it ends with the paid period.", examples=[True]
+    )
     ends_at: Time | None = Field(
         description="When a canceled subscription ends or ended. Null if it is not canceled."
     )

@@ -141,7 +141,10 @@ class UsageVerdict(TypedDict):
             ),
         ]
         | None,
-        Field(description="Why the event was refused. Null if it was not."),
+        Field(
+            description="Why the event was refused. Null if it was not.",
+            examples=[None, "limit_reached"],
+        ),
     ]
     errors: NotRequired[
         Annotated[
