@@ -42,7 +42,9 @@ def read_event(body: bytes | str, headers: Mapping[str, str], secret: str | Sequ
     upper or lower case. `secret` begins with `whsec_`; while you change it, give both. A request
     that is more than five minutes old, or that much ahead, is refused.
     """
-    content = body.encode() if isinstance(body, str) else body
+    content: object = body.encode() if isinstance(body, str) else body
+    if not isinstance(content, bytes):  # a framework has read the JSON
+        raise TypeError(f"Give the body as it came, bytes or str, not {type(body).__name__}.")
     verify(content, headers, secret)
     return _event(json.loads(content))
 

@@ -38,6 +38,7 @@ export async function readEvent(
     throw new WrongSignature("The request is too old, or this machine's clock is wrong.");
   }
   const content = typeof body === "string" ? new TextEncoder().encode(body) : body;
+  if (!ArrayBuffer.isView(content)) throw new TypeError("Give the body as it came, text or bytes, not parsed.");
   const signed = new Uint8Array([...new TextEncoder().encode(`${id}.${moment}.`), ...content]);
   const found = (sent.get("webhook-signature") ?? "").split(" ").filter((each) => each.startsWith("v1,"));
   for (const each of [secret].flat()) {

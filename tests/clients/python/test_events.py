@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
@@ -100,6 +101,13 @@ def test_either_secret_will_do_while_it_is_changed() -> None:
 def test_what_the_backend_did_not_send_is_refused(made: Callable[[], dict[str, str]]) -> None:
     with pytest.raises(WrongSignature):
         read_event(BODY, made(), SECRET)
+
+
+def test_a_body_that_was_parsed_is_a_mistake_of_the_caller() -> None:
+    """A framework that reads the JSON loses the bytes that were signed."""
+    parsed: Any = json.loads(BODY)
+    with pytest.raises(TypeError, match="Give the body as it came, bytes or str, not dict"):
+        read_event(parsed, signed(SECRET), SECRET)
 
 
 @pytest.mark.parametrize("secret", ["", "whsec_", "whsec_ä", SECRET[6:], "svc_app_" + "a" * 64])

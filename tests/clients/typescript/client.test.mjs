@@ -227,4 +227,5 @@ test("what the backend did not send is refused", async () => {
   for (const secret of ["", "whsec_", SECRET.slice(6)]) {
     await assert.rejects(readEvent(EVENT, signed(SECRET), secret), TypeError);
   }
+  await assert.rejects(readEvent(JSON.parse(EVENT), signed(SECRET), SECRET), /Give the body as it came/);
 });
