@@ -12,6 +12,9 @@ The ceiling: users without any limit, users within what their plan includes, and
 overage up to a spending ceiling report the same events, one by one and in batches. The first kind
 has no ceiling, so the ratio to it is what the ceiling costs.
 
+Thresholds: the same events are accepted where none is near: with the default thresholds, and with
+20 own ones. The ratio is to a database whose `accept_usage` looks at no threshold.
+
 Growth: there are databases with ledgers of 10,000 entries, of ten times as many, and so on. The
 work that must not depend on the ledger's size takes turns on them.
 
@@ -65,6 +68,7 @@ RULES = Rules(STATUSES, ceilings={"usd": Decimal(10) ** 15}, at_once={"usd": Non
 TARGET = 0.6
 TARGET_BATCH = 25_000
 TARGET_CEILING = 0.95
+TARGET_THRESHOLDS = 0.98
 TARGET_GROWTH = 1.3
 EVENTS = 600  # of a turn, when sent one by one
 BATCHES = 6  # of a turn
@@ -168,6 +172,7 @@ def main(arguments: list[str] | None = None) -> int:
         console.print(
             f"Target: the handler reaches {TARGET_CEILING} of what it does without a ceiling."
         )
+        _compare_thresholds(console, url, database, options.rounds)
         grown = _growth(console, url, options.ledger, options.rounds)
         console.print(_growth_table(grown))
         if options.plot:
@@ -319,6 +324,60 @@ def _pgbench(url: str, transactions: int, script: str) -> float:
     return float(line.split()[2])
 
 
+# --- thresholds ---------------------------------------------------------------------------------
+
+# The condition on which accept_usage evaluates thresholds of usage.
+_IS_NEAR = "v_totals[i] >= v_look_at[i]"
+
+
+def _compare_thresholds(console: Console, url: str, defaults: Database, rounds: int) -> None:
+    """Prints what thresholds cost while none is near. `defaults` is the database at `url`."""
+    without, many = (_copy_of(url, name) for name in ("bench_without", "bench_many"))
+    routine = "pg_get_functiondef('accept_usage'::regproc)"
+    without.execute(_without_thresholds(without.value(f"select {routine}")))
+    many.execute(
+        "insert into threshold (id, user_id, set_by, measure, feature, percent, created_at)"
+        " select u.id || ':' || n, u.id, 'user', 'usage', null, 80 + n, now()"
+        " from users u, generate_series(1, 20) as n where u.id like 'usr%'"
+    )
+    for size, times in ((1, EVENTS), (BATCH, BATCHES)):
+        ways = [
+            Way(name, partial(_accepting, database, times, size, USERS_OF_A_BATCH))
+            for name, database in {
+                "no threshold is looked at": without,
+                "the default thresholds": defaults,
+                "20 own thresholds": many,
+            }.items()
+        ]
+        with console.status(f"thresholds, {size:,} events at a time"):
+            reached = _in_turns(ways, rounds)
+        title = f"What thresholds cost while none is near, {size:,} events at a time"
+        console.print(_table(title, reached, ways[0].name))
+    console.print(f"Target: {TARGET_THRESHOLDS} of what is reached without thresholds.")
+    for database in (without, many):
+        database.close()
+
+
+def _without_thresholds(routine: str) -> str:
+    """The text of accept_usage without the loop over `v_look_at`."""
+    if routine.count(_IS_NEAR) != 1:
+        raise RuntimeError(f"accept_usage has no `{_IS_NEAR}`, or has it twice.")
+    begin = routine.rindex("for i in 1", 0, routine.index(_IS_NEAR))
+    end = routine.index("end loop;", begin) + len("end loop;")
+    return routine[:begin] + "null;" + routine[end:]
+
+
+def _copy_of(url: str, name: str) -> Database:
+    """A new database with the same users."""
+    own = urlunsplit(urlsplit(url)._replace(path=f"/{name}"))
+    with connect(url) as admin:
+        admin.execute(f"create database {name}".encode())
+    migrate(lambda: connect(own))
+    with connect(own) as admin:
+        _populate(admin)
+    return Database(lambda: connect(own))
+
+
 # --- growth -------------------------------------------------------------------------------------
 
 
@@ -378,14 +437,11 @@ def _growth(console: Console, url: str, rows: int, rounds: int) -> Growth:
 
 def _database_of(url: str, size: int) -> Database:
     """A new database with `size` rows in its ledger."""
-    own = urlunsplit(urlsplit(url)._replace(path=f"/bench_{size}"))
-    with connect(url) as admin:
-        admin.execute(f"create database bench_{size}".encode())
-    migrate(lambda: connect(own))
-    with connect(own) as admin:
-        _populate(admin)
+    name = f"bench_{size}"
+    database = _copy_of(url, name)
+    with connect(urlunsplit(urlsplit(url)._replace(path=f"/{name}"))) as admin:
         _fill(admin, size)
-    return Database(lambda: connect(own))
+    return database
 
 
 def _fill(admin: Connection, size: int) -> None:
