@@ -30,6 +30,7 @@ KEEP_THEIR_STATE = (
     "DeadWebhooksAlarm",
     "EndpointMissingAlarm",
     "FailureQueueAlarm",
+    "EventsNotLoggedAlarm",
 )
 WATCHED = "metric.count_for_watched_build"
 # What AWS writes by itself, as its own documentation names it.
@@ -128,8 +129,9 @@ def metrics_of(alarm: Mapping[str, Any]) -> list[tuple[object, str, list[dict[st
 
 
 def with_pages(part: Any) -> Any:
-    """A part of the template as it is in a stack with pages, the operators' too."""
-    if isinstance(part, dict) and part.get("Fn::If", [None])[0] in ("HasPages", "HasOps"):
+    """A part of the template as it is in a stack with pages, the operators' too, and a bus."""
+    conditions = ("HasPages", "HasOps", "MakesEventBus")
+    if isinstance(part, dict) and part.get("Fn::If", [None])[0] in conditions:
         return part["Fn::If"][1]
     return part
 
@@ -364,6 +366,7 @@ class TestDashboard:
         assert json.loads(without)["widgets"]
         assert "Pages" not in without
         assert "Ops" not in without
+        assert "EventsNotLogged" not in without
         assert "${PagesFunction}" in dashboard_text(with_pages)
 
     def test_what_it_names_exists(self) -> None:
@@ -381,7 +384,8 @@ class TestDashboard:
             name
             for name, resource in load(TEMPLATE)["Resources"].items()
             # Those of a canary exist for a deployment only.
-            if resource["Type"] == "AWS::CloudWatch::Alarm" and "Condition" not in resource
+            if resource["Type"] == "AWS::CloudWatch::Alarm"
+            and resource.get("Condition") != "IsCanary"
         }
         assert set(first["properties"]["alarms"]) == {f"${{{name}.Arn}}" for name in own}
 

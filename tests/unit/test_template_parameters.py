@@ -237,6 +237,7 @@ EFFECTS: dict[str, set[str]] = {
     "EventBus": {
         *("OutgoingEventBus", "OutgoingEventArchive", "OutgoingEventRule", "OutgoingEventLogs"),
         *("OutgoingEventLogsPolicy", "OutgoingEventFailures", "OutgoingEventFailuresPolicy"),
+        "EventsNotLoggedAlarm",
         "Output EventBusArn",
     }
     | roles("SendEvents"),
