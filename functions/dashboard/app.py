@@ -28,6 +28,7 @@ from billing.http import (
     api_reference,
     dashboard_answers,
     export_answers,
+    own_limits,
     threshold_answers,
     usage_export,
     usage_sums,
@@ -409,13 +410,14 @@ def find_user(
 
 
 @app.put("/spend-limit", security=api.BY_USER, responses=api.answers(SpendLimitReply, 200))
-@api.may_answer("unknown_user")
+@api.may_answer("too_many_requests", "unknown_user")
 def set_spend_limit(body: Annotated[SpendLimit, Body()]) -> Response[SpendLimitReply]:
     """Limit what your usage beyond the included quantities may cost in a period.
 
     It may be as high as the limit that applies without it. Null removes it.
     """
     user = api.user(app)
+    own_limits.count_change(user.id)
     return api.json_response(dashboard_answers.set_limit(app, user.id, body.amount, by="user"))
 
 
@@ -443,10 +445,12 @@ def set_user_spend_limit(
     responses=api.answers(ThresholdReply, 201, "Added")
     | api.answers(ThresholdReply, 200, "There is an equal one already"),
 )
-@api.may_answer("too_many_thresholds", "unknown_user")
+@api.may_answer("too_many_requests", "too_many_thresholds", "unknown_user")
 def create_threshold(body: Annotated[CreateThreshold, Body()]) -> Response[ThresholdReply]:
     """Have an event say that you used or spent so much, beside what is told anyway."""
-    return threshold_answers.add(api.user(app).id, body, by="user")
+    user = api.user(app)
+    own_limits.count_change(user.id)
+    return threshold_answers.add(user.id, body, by="user")
 
 
 @app.get("/thresholds", security=api.BY_USER, responses=api.answers(ThresholdList, 200))
@@ -461,10 +465,12 @@ def list_thresholds() -> Response[ThresholdList]:
     security=api.BY_USER,
     responses=api.answers(None, 204),
 )
-@api.may_answer("threshold_not_found")
+@api.may_answer("threshold_not_found", "too_many_requests")
 def delete_threshold(threshold_id: ThresholdId) -> Response[None]:
     """Remove a threshold of your own."""
-    threshold_answers.remove(threshold_id, user_id=api.user(app).id)
+    user = api.user(app)
+    own_limits.count_change(user.id)
+    threshold_answers.remove(threshold_id, user_id=user.id)
     return Response(204)
 
 

@@ -49,6 +49,24 @@ class TestOwn:
     def token(self) -> str:
         return str(signed_up().json["session"]["token"])
 
+    def test_one_changes_own_thresholds_and_the_limit_sixty_times_an_hour(
+        self, token: str, db: Database
+    ) -> None:
+        level = {"measure": "usage", "feature": "api_calls", "amount": "1"}
+        for _ in range(20):
+            added = call("POST", "/thresholds", level, token=token)
+            gone = call("DELETE", f"/thresholds/{added.json['id']}", token=token)
+            limited = call("PUT", "/spend-limit", {"amount": "5"}, token=token)
+            assert (added.status, gone.status, limited.status) == (201, 204, 200)
+        for refused in (
+            call("POST", "/thresholds", level, token=token),
+            call("DELETE", f"/thresholds/{UNKNOWN}", token=token),
+            call("PUT", "/spend-limit", {"amount": None}, token=token),
+        ):
+            assert (refused.status, refused.json["code"]) == (429, "too_many_requests")
+            assert int(refused.headers["retry-after"]) > 0
+        assert db.value("select count(*) from threshold") == 0
+
     def test_the_story(self, token: str) -> None:
         """What applies, one's own beside it, and gone again."""
         first = call("GET", "/thresholds", token=token).json["thresholds"]

@@ -11,7 +11,13 @@ from markupsafe import Markup
 
 from billing import wiring
 from billing.errors import BillingError, NotFound
-from billing.http import dashboard_answers, plan_answers, threshold_answers, usage_sums
+from billing.http import (
+    dashboard_answers,
+    own_limits,
+    plan_answers,
+    threshold_answers,
+    usage_sums,
+)
 from billing.http.shapes.dashboard import DailyUsage, Dashboard, UsageReply
 from billing.http.shapes.limits import SpendLimit
 from billing.http.shapes.plans import PriceReply
@@ -54,6 +60,7 @@ def set_limit() -> Response[Any]:
         body = SpendLimit(amount=None)
         if typed:
             body = forms.checked(SpendLimit, {"amount": forms.number(typed.lstrip("$€£¥ "))})
+        own_limits.count_change(user.id)
         dashboard_answers.set_limit(app, user.id, body.amount, by="user")
     except BillingError as error:
         if error.status >= 500:
@@ -67,7 +74,9 @@ def set_limit() -> Response[Any]:
 def add_alert() -> Response[Any]:
     """Adds a threshold of the user's own. An equal one is not added again."""
     try:
-        threshold_answers.add(site.user().id, alerts.read(site.form()), by="user")
+        wanted = alerts.read(site.form())
+        own_limits.count_change(site.user().id)
+        threshold_answers.add(site.user().id, wanted, by="user")
     except BillingError as error:
         if error.status >= 500:
             raise
@@ -79,6 +88,7 @@ def add_alert() -> Response[Any]:
 @site.members
 def remove_alert() -> Response[Any]:
     """Removes a threshold of the user's own. If it does not exist any more, shows no error."""
+    own_limits.count_change(site.user().id)
     with suppress(NotFound):
         threshold_answers.remove(site.form().get("id", ""), user_id=site.user().id)
     return site.see_other(site.HOME, done="alert_removed")
