@@ -215,7 +215,9 @@ def _asked(features: Sequence[UsageReply]) -> tuple[Asked, dict[str, str]]:
     if prop and not re.fullmatch(GROUP_BY_PATTERN, f"property.{prop}"):
         prop, wrong["by"] = "", word("usage.no_property")
     if prop and not feature and features:
-        feature = features[0].feature  # A column for a value cannot add up gigabytes and calls.
+        # A column for a value cannot add up gigabytes and calls: the first feature that was used.
+        used = (each.feature for each in features if Decimal(each.used))
+        feature = next(used, features[0].feature)
     today = wiring.now().astimezone(UTC).date()
     first, last = today.replace(day=1), today
     of = [each for each in features if each.feature == feature] or list(features)
