@@ -520,9 +520,9 @@ begin
     if p_change ? 'debt' then
         perform record_debt_news(p_user, p_change->'debt', p_now);
     end if;
-    perform tell_subscription(p_user, p_now);
-    if v_owner <> p_user then
-        perform tell_subscription(v_owner, p_now);
-    end if;
+    -- In the order of the ids, in which place_events locks the same rows of `told`.
+    perform tell_subscription(o.id, p_now)
+    from (select distinct u.id from unnest(array[p_user, v_owner]) as u (id)
+          where u.id is not null order by u.id) as o;
 end
 $$;
