@@ -1,14 +1,20 @@
 """What becomes of usage around the end of a plan for which a change to another plan is booked."""
 
 from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 import pytest
 
 from billing import wiring
 from standin.testing import StandIn
+from tests.integration.functions.calling import call
 from tests.integration.functions.test_api import environment  # noqa: F401 - a fixture
-from tests.integration.functions.test_debts import _shop, box  # noqa: F401 - fixtures
+from tests.integration.functions.test_debts import (  # noqa: F401 - fixtures
+    KEY,
+    _shop,
+    box,
+)
 from tests.integration.functions.test_late_usage import (  # noqa: F401 - fixtures
     SECOND,
     Customer,
@@ -116,3 +122,188 @@ class TestTheChangeIsLate:
         assert customer.report(11, "eleven") == "limit_reached"
         assert customer.report(10, "ten") == "accepted"
         assert plans() == ["pln_usagepro"]
+
+
+class TestUsageBeforeTheChange:
+    """The change to the free plan takes effect, and Commet refuses what it was not told before."""
+
+    @pytest.fixture
+    def ending(self, customer: Customer, remote: StandIn) -> datetime:  # noqa: F811
+        """When the change takes effect; twenty seconds ahead."""
+        end = book(customer)
+        remote.control.advance(to=end - 20 * SECOND)
+        return end
+
+    def change(self, customer: Customer, remote: StandIn, end: datetime) -> None:  # noqa: F811
+        """The change has taken effect, and we have heard of it."""
+        remote.control.advance(to=end + 40 * SECOND)
+        customer.hear()
+        customer.run()
+        ask_again()
+        assert plans() == ["pln_usagepro", "pln_free"]
+
+    def settle(self, customer: Customer) -> None:  # noqa: F811
+        """Delivers and compares until nothing is left to do."""
+        for _ in range(2):
+            customer.deliver()
+            customer.compare()
+
+    def test_reported_in_time(self, customer: Customer, remote: StandIn, ending: datetime) -> None:  # noqa: F811
+        """It is owed, as after a cancellation: 400 beyond the included hundred."""
+        assert customer.report(500, "in-time") == "accepted"
+        self.change(customer, remote, ending)
+        self.settle(customer)
+        assert customer.parked() == [("lost_to_cancellation", "5E+2", Decimal(40), True)]
+        assert customer.debts() == [("lost_usage", Decimal(40), None)]
+        assert customer.overage_billed() == 0
+        assert customer.report(5, "free") == "accepted"
+        assert customer.report(1, "more") == "limit_reached"
+
+    def test_what_was_delivered_before(self, customer: Customer, remote: StandIn) -> None:  # noqa: F811
+        """Commet billed the first 150; the rest is priced on top of them."""
+        end = book(customer)
+        assert customer.report(150, "early") == "accepted"
+        customer.deliver()
+        remote.control.advance(to=end - 20 * SECOND)
+        assert customer.report(50, "in-time") == "accepted"
+        self.change(customer, remote, end)
+        self.settle(customer)
+        assert customer.overage_billed() == 500
+        assert customer.debts() == [("lost_usage", Decimal(5), None)]
+
+    def test_reported_late(self, customer: Customer, remote: StandIn, ending: datetime) -> None:  # noqa: F811
+        """Booked in the period that ended, for an hour; later it counts in the free period."""
+        self.change(customer, remote, ending)
+        assert customer.report(150, "late", ending - 10 * SECOND) == "accepted"
+        entry = customer.entries()["late"]
+        assert datetime.fromisoformat(entry["period"]["end"]) == ending
+        assert customer.used() == "0"
+        self.settle(customer)
+        assert customer.parked() == [("lost_to_cancellation", "1.5E+2", Decimal(5), True)]
+        remote.control.advance(to=ending + HOUR + SECOND)
+        assert customer.report(150, "later", ending - 10 * SECOND) == "limit_reached"
+
+    def test_a_reservation(self, customer: Customer, remote: StandIn, ending: datetime) -> None:  # noqa: F811
+        """It is confirmed in the period in which it was made; the free plan's five are free."""
+        hold = {
+            "user_id": customer.id, "feature": "storage", "quantity": "200",
+            "idempotency_key": "job", "expires_in": 3600,
+        }  # fmt: skip
+        held = call("POST", "/usage/reservations", hold, token=KEY)
+        assert held.status == 201
+        self.change(customer, remote, ending)
+        path = f"/usage/reservations/{held.json['id']}/confirm"
+        assert call("POST", path, {"quantity": "200"}, token=KEY).status == 200
+        entry = customer.entries()["job"]
+        assert datetime.fromisoformat(entry["period"]["end"]) == ending
+        self.settle(customer)
+        assert customer.debts() == [("lost_usage", Decimal(10), None)]
+        assert customer.report(5, "free") == "accepted"
+
+    def test_a_correction_lowers_the_debt(
+        self,
+        customer: Customer,  # noqa: F811
+        remote: StandIn,  # noqa: F811
+        ending: datetime,
+    ) -> None:
+        """Nothing of it was billed, so nothing has to be given back, and less is owed."""
+        assert customer.report(500, "in-time") == "accepted"
+        self.change(customer, remote, ending)
+        self.settle(customer)
+        assert customer.correct(-300, "in-time").json["needs_credit"] is None
+        self.settle(customer)
+        open_debts = [debt for debt in customer.debts() if debt[2] is None]
+        assert open_debts == [("lost_usage", Decimal(10), None)]
+
+    def test_within_what_was_included(
+        self,
+        customer: Customer,  # noqa: F811
+        remote: StandIn,  # noqa: F811
+        ending: datetime,
+    ) -> None:
+        """The base price paid for it: nothing is owed."""
+        assert customer.report(90, "in-time") == "accepted"
+        self.change(customer, remote, ending)
+        self.settle(customer)
+        assert customer.parked() == [("lost_to_cancellation", "9E+1", Decimal(0), True)]
+        assert [debt for debt in customer.debts() if debt[1]] == []
+
+
+class TestAChangeToAPlanThatSellsIt:
+    def test_late_usage_counts_in_the_running_period(
+        self,
+        remote: StandIn,  # noqa: F811
+        box: Any,  # noqa: F811
+    ) -> None:
+        """Commet bills it there, so nothing is lost."""
+
+        class OnMax(Customer):
+            plan = "usage_max"
+
+        customer = OnMax(remote, box)  # noqa: F811
+        remote.control.advance(days=15)
+        customer.hear()
+        customer.run()
+        end = book(customer, "pln_usagepro")
+        remote.control.advance(to=end + 40 * SECOND)
+        customer.hear()
+        customer.run()
+        ask_again()
+        assert customer.report(150, "late", end - 10 * SECOND) == "accepted"
+        entry = customer.entries()["late"]
+        assert datetime.fromisoformat(entry["period"]["start"]) == end
+        customer.deliver()
+        assert customer.parked() == []
+
+
+class TestReactivated:
+    """Commet refused usage because nothing was active, and the subscription is active again."""
+
+    def refused(self, customer: Customer) -> None:  # noqa: F811
+        """The cancellation is not heard of before the reactivation."""
+        assert customer.report(1000, "over") == "accepted"
+        customer.cancel()
+        customer.deliver()
+        assert [row[0] for row in customer.parked()] == ["no_active_subscription"]
+
+    def reactivate(self, customer: Customer, remote: StandIn) -> None:  # noqa: F811
+        customer.commet("POST", f"/subscriptions/{customer.subscription}/reactivate", {})
+        remote.control.advance(seconds=5)
+        customer.hear()
+
+    def test_is_sent_again(self, customer: Customer, remote: StandIn) -> None:  # noqa: F811
+        """Once Commet has confirmed that it is active, the usage is sent and billed."""
+        self.refused(customer)
+        self.reactivate(customer, remote)
+        customer.run()
+        customer.deliver()
+        customer.deliver()
+        assert customer.parked() == []
+        customer.renew()
+        assert customer.overage_billed() == 9000
+        assert customer.debts() == []
+
+    def test_not_before_commet_was_asked(self, customer: Customer, remote: StandIn) -> None:  # noqa: F811
+        """A mirror that says "active" may only not have heard of the cancellation."""
+        self.refused(customer)
+        sent = len(remote.control.requests(method="POST", path="/usage/events"))
+        assert sent > 0
+        for _ in range(3):
+            customer.deliver()
+        assert len(remote.control.requests(method="POST", path="/usage/events")) == sent
+        assert [row[0] for row in customer.parked()] == ["no_active_subscription"]
+
+    def test_not_for_ever(self, customer: Customer, remote: StandIn) -> None:  # noqa: F811
+        """If Commet goes on refusing, a person decides."""
+        refusal = {"code": "no_active_subscription"}
+        remote.control.fault(
+            match={"method": "POST", "path": "/usage/events"}, action=refusal, times=None
+        )
+        assert customer.report(1000, "over") == "accepted"
+        for _ in range(6):
+            customer.deliver()
+            ask_again()
+            customer.run()
+        generations = wiring.database().value("select max(generation) from usage_delivery")
+        assert generations == 4
+        assert [row[0] for row in customer.parked()] == ["no_active_subscription"]

@@ -1,8 +1,8 @@
 """The steps of a run of deliver_usage other than sending. Nothing in this module calls Commet.
 
 The steps park deliveries that must not be sent any more, and begin to replace totals that shrank.
-They also price what Commet billed too much in ended periods, and what it never billed of ended
-subscriptions.
+They send deliveries again whose subscription is active again. They also price what Commet billed
+too much in ended periods, and what it can bill no more.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from aws_lambda_powertools import Logger
 from billing.database.connection import Database, Row, place_of
 from billing.database.statements import Statements
 from billing.deadline import Deadline
-from billing.delivery.outbox import CLOSING, KEY_LIFETIME, MARGIN, log_parked
+from billing.delivery.outbox import CLOSING, KEY_LIFETIME, MARGIN, log_parked, redrive
 
 _sql = Statements(__file__)
 
@@ -27,6 +27,7 @@ _CLOSE_LIMIT = 1_000
 _PARK_LIMIT = 1_000
 _CREDIT_LIMIT = 100
 _LOST_LIMIT = 50
+_AGAIN_LIMIT = 100
 _CLOSE_SECONDS = 10.0  # the limit of one step, so that due deliveries do not wait longer
 
 T = TypeVar("T")
@@ -106,8 +107,14 @@ def _credit(db: Database, deadline: Deadline) -> None:
             return
 
 
+def redrive_active_again(db: Database) -> None:
+    """Sends refused deliveries again whose subscription was reactivated or resumed since."""
+    for row in db.all(_sql["active_again"], {"limit": _AGAIN_LIMIT}):
+        redrive(db, user_id=row["user_id"], event_id=row["event_id"])
+
+
 def mark_lost(db: Database, deadline: Deadline) -> None:
-    """Prices the refused deliveries of ended subscriptions, and marks them as lost.
+    """Prices refused deliveries that Commet can bill no more, and marks them as lost.
 
     Handles one batch even if `deadline` is over, so that slow calls never stop it for good.
     """

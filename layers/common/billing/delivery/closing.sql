@@ -54,6 +54,21 @@ select credit_closed_periods(%(limit)s)
 -- name: mark_lost
 select mark_lost(%(limit)s)
 
+-- Returns refused deliveries of billed periods whose subscription is active again, because it was
+-- reactivated or resumed. A refusal marks the subscription (`doubt_subscriptions`). So a
+-- subscription without a mark was confirmed by Commet since. Each delivery is returned three times
+-- at most, and after that a person decides.
+-- name: active_again
+select d.user_id, d.event_id
+from usage_delivery d
+join usage_period p on p.id = d.period
+join subscriptions s on s.id = p.subscription_id and s.user_id = d.user_id
+where d.state = 'parked' and d.kind = 'event' and d.reason = 'no_active_subscription'
+  and d.resolved_at is null and d.generation <= 3 and not is_unbilled(p)
+  and s.status in ('active', 'past_due') and s.refresh_due is null and s.unknown_at is null
+  and not is_lost(d)
+limit %(limit)s
+
 -- Parks deliveries that were first tried a day ago and never confirmed. Commet forgets an
 -- idempotency key after a day, so sending such a delivery again might count it twice. Comparing
 -- totals decides instead. A lease always ends before the key does, so no run is sending such a

@@ -123,6 +123,7 @@ def deliver(
     now = clock()
     steps = closing.Steps()
     parked = closing.park_unsendable(db, now, steps, deadline.within(_PARK_SECONDS))
+    steps.take(partial(closing.redrive_active_again, db), None)
     closing.close(db, now, quiet, steps, deadline)
     share = deadline.within(deadline.remaining() * _CLAIM_SHARE)
     claimed = steps.take(partial(outbox.claim, db, now=now, interval=interval, deadline=share), 0)

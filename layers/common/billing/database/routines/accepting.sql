@@ -314,6 +314,7 @@ begin
             v_spend_look_at[r.pair] := r.spend_look_at;
             v_settled[r.pair] := case
                 when r.code is null then greatest(r.starts_at, r.paid_from)
+                when r.code = 'feature_not_in_plan' then r.starts_at
                 when r.code in ('subscription_required', 'access_unconfirmed') then 'infinity'
             end;
             v_ended := v_ended or (r.code is null and r.ends_at <= p_now and not r.goes_on);

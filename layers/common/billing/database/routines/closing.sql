@@ -272,8 +272,46 @@ language sql as $$
     select count(*) from noted
 $$;
 
--- Marks refused deliveries of ended subscriptions as lost (`lost_to_cancellation`) and writes what
--- they are worth: the price of the part beyond the included quantity, in the order in which the
+-- Returns whether a delivery is one that is_lost looks at. The function reads no table, so that
+-- Postgres inlines it and uses the index on parked deliveries.
+create or replace function may_be_lost(d usage_delivery) returns boolean
+language sql stable as $$
+    select d.state = 'parked' and d.kind = 'event' and d.resolved_at is null
+       and d.reason in (
+           'no_active_subscription', 'included_limit_reached', 'feature_not_in_plan',
+           'feature_disabled'
+       )
+$$;
+
+-- Returns whether Commet refused a delivery that it can bill no more: because the subscription has
+-- ended, or because the user left the delivery's plan at the end of its period, and the present
+-- plan takes no overage of the feature. Usage of a trial or free plan is not lost by a change of
+-- plan, because it is never billed.
+create or replace function is_lost(d usage_delivery) returns boolean
+language sql stable as $$
+    select exists (
+        select
+        from usage_period p
+        left join subscriptions s on s.id = p.subscription_id
+        where p.id = d.period and (
+            d.reason = 'no_active_subscription' and s.status = 'canceled'
+            or p.closed_at is not null and not is_unbilled(p)
+               and p.plan_id <> (
+                   select n.plan_id from usage_period n
+                   where n.user_id = p.user_id and n.id > p.id
+                   order by n.id limit 1
+               )
+               and not exists (
+                   select from usage_period o
+                   where o.user_id = p.user_id and o.closed_at is null
+                     and takes_overage(o, d.feature)
+               )
+        )
+    )
+$$;
+
+-- Marks refused deliveries that Commet can bill no more as lost (`lost_to_cancellation`) and writes
+-- what they are worth: the price of the part beyond the included quantity, in the order in which the
 -- deliveries were made. Their worth becomes a debt of the user. Looks at p_limit periods at most.
 -- Returns how many deliveries it marked.
 create or replace function mark_lost(p_limit integer) returns bigint
@@ -287,10 +325,7 @@ begin
     from (
         select distinct d.period, d.user_id
         from usage_delivery d
-        join usage_period p on p.id = d.period
-        join subscriptions s on s.id = p.subscription_id
-        where d.state = 'parked' and d.reason = 'no_active_subscription' and d.resolved_at is null
-          and s.status = 'canceled'
+        where may_be_lost(d) and is_lost(d)
         limit p_limit
     ) as e;
     perform from users where id = any (v_users) order by id for no key update;
@@ -310,7 +345,7 @@ begin
         from usage_delivery d
         left join counted c on c.period = d.period and c.feature = d.feature
         where d.period = any (v_periods)
-          and d.state = 'parked' and d.reason = 'no_active_subscription' and d.resolved_at is null
+          and may_be_lost(d) and is_lost(d)
     )
     update usage_delivery d set
         reason = 'lost_to_cancellation',

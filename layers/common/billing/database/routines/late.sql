@@ -156,6 +156,44 @@ language sql stable as $$
     limit 1
 $$;
 
+-- Returns whether Commet takes any quantity of a feature in the user's running period, because the
+-- plan sells overage or is unlimited. False if the user has no entitlement.
+create or replace function takes_overage(p usage_period, p_feature text) returns boolean
+language sql stable as $$
+    select coalesce((
+        select e.unlimited or e.overage_enabled and not is_unbilled(p)
+        from entitlements e
+        where e.user_id = p.user_id and e.feature = p_feature
+    ), false)
+$$;
+
+-- Returns the period of the plan that the user left when p_period began, if that plan was billed,
+-- and the plan of p_period takes no overage of the feature. Commet then refuses in p_period what it
+-- would have billed before. Returns null if p_at is not before the change, and if nothing is known
+-- about the feature in the earlier plan.
+create or replace function left_period(
+    p_user text, p_feature text, p_period bigint, p_at timestamptz
+) returns bigint
+language sql stable as $$
+    select b.id
+    from usage_period n
+    cross join lateral (
+        select p.id, p.plan_id, p.ends_at, p.closed_at, is_unbilled(p) as is_unbilled
+        from usage_period p
+        where p.user_id = p_user and p.id < n.id
+        order by p.id desc limit 1
+    ) as b
+    join usage_total t on t.period = b.id and t.feature = p_feature
+    left join entitlements e on e.user_id = p_user and e.feature = p_feature
+    where n.id = p_period and p_at < b.closed_at
+      and b.plan_id <> n.plan_id and not b.is_unbilled
+      and least(b.ends_at, b.closed_at) >= n.starts_at
+      and not takes_overage(n, p_feature)
+      and are_terms_kept(
+          t.terms_at, b.closed_at, e.allowed, e.included, e.unlimited, e.overage_enabled
+      )
+$$;
+
 -- Returns where usage of time p_occurred belongs. Returns no row if it belongs in the running
 -- period p_period. p_code is why usage of this moment is refused, null if it is not.
 --   code    why the usage is refused: 'before_subscription', if it belongs to no period, or
@@ -164,7 +202,8 @@ $$;
 --   beyond  the included quantity less `carried`; null if the usage may not have overage
 -- Usage of a trial or free plan counts against the included quantity of that plan and has no
 -- overage. Usage that occurred before access ended, and is reported within p_grace, may have
--- overage in good standing, as while access ran.
+-- overage in good standing, as while access ran. So may usage that occurred before a change to a
+-- plan that takes no overage of the feature, or does not have the feature.
 create or replace function late_place(
     p_user text, p_feature text, p_occurred timestamptz, p_period bigint, p_code text,
     p_now timestamptz, p_statuses text[], p_grace interval
@@ -176,11 +215,12 @@ language plpgsql stable as $$
 declare
     v_began timestamptz;
     v_period bigint;
+    v_left boolean := false;  -- v_period was left for a plan that does not take its overage
 begin
-    if p_code is null then
+    if p_code is null or p_code = 'feature_not_in_plan' then
         v_began := date_trunc('day', access_began(p_period, p_occurred), 'UTC')
                    - interval '5 minutes';
-        if p_occurred >= v_began then
+        if p_code is null and p_occurred >= v_began then
             select n.free_period into v_period
             from usage_period n
             where n.user_id = p_user and n.paid_from > p_occurred and n.id <= p_period
@@ -192,10 +232,20 @@ begin
               )
             order by n.paid_from, n.id limit 1;
         end if;
+        if v_period is null and p_occurred >= v_began then
+            select left_period(p_user, p_feature, n.id, p_occurred) into v_period
+            from usage_period n
+            where n.id = p_period and p_occurred < n.starts_at
+              and p_now < n.starts_at + p_grace;
+            v_left := v_period is not null;
+        end if;
+        if p_code is not null and v_period is null then
+            return;
+        end if;
     elsif p_code not in ('subscription_required', 'access_unconfirmed') then
         return;
     end if;
-    if p_code is not null or p_occurred < v_began then
+    if not v_left and (p_code is not null or p_occurred < v_began) then
         select a.period into v_period
         from last_access(p_user, p_statuses, coalesce(v_began, 'infinity')) as a
         where p_occurred < a.ended_at and p_now < a.ended_at + p_grace
@@ -209,7 +259,7 @@ begin
                    case when k.included is not null and not k.has_overage
                         then k.included - coalesce(t.carried, 0) - k.used_before end,
                    case when k.sells_overage then 'payment_overdue' else 'limit_reached' end,
-                   case when p_code is not null then h.held else 0 end,
+                   case when p_code is not null or v_left then h.held else 0 end,
                    case when k.has_overage then k.included - coalesce(t.carried, 0) end,
                    w.unit_price
             from usage_period p

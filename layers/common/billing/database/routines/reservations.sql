@@ -98,7 +98,8 @@ $$;
 -- and the confirmation are the same work and count once.
 -- A held reservation is a promise: a quantity up to the reserved one is booked, whatever has
 -- changed since. If access has ended, it is booked in the period that ended. If the user lost the
--- feature, it is booked in the period in which the reservation was made. If p_quantity is above the
+-- feature, or has a plan that takes no overage of it, it is booked in the period in which the
+-- reservation was made. If p_quantity is above the
 -- reserved quantity, the limits apply again.
 create or replace function confirm_reservation(
     p_id text, p_user text, p_quantity numeric, p_fingerprint bytea, p_now timestamptz,
@@ -156,6 +157,10 @@ begin
         );
     elsif verdict is null and v_standing.code is not null then
         v_period := period_of_hold(p_user, reservation.created_at);
+    elsif verdict is null and v_is_held and p_quantity <= reservation.quantity then
+        v_period := coalesce(
+            left_period(p_user, reservation.feature, v_period, reservation.created_at), v_period
+        );
     end if;
     if verdict is null then
         verdict := 'confirmed';

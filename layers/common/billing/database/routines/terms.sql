@@ -55,15 +55,15 @@ cross join lateral (
 -- replaced, so that the usage counted so far keeps its price. The terms of a closed period are
 -- written once: the terms it ended with or, if the entitlement was taken away before the end, the
 -- last ones. Features that the plan no longer has are left out.
--- Usage may still come late for the user's last period if it was of a trial, of a free plan or of a
--- subscription that has ended. So features of that period that were not used get a total of 0, and
+-- Usage may still come late for the user's last period if it was of a trial, of a free plan, of a
+-- plan that the user has left or of a subscription that has ended. So features of that period that were not used get a total of 0, and
 -- their terms are kept too.
 create or replace function keep_terms(p_user text, p_now timestamptz) returns void
 language sql as $$
     insert into usage_total (period, feature, total, fully_claimed)
     select p.id, e.feature, 0, true
     from (
-        select n.id, n.subscription_id, n.is_free, n.is_trial from usage_period n
+        select n.id, n.subscription_id, n.plan_id, n.is_free, n.is_trial from usage_period n
         where n.user_id = p_user
         order by n.id desc limit 1
     ) as p
@@ -73,7 +73,14 @@ language sql as $$
       and (
           p.is_free or p.is_trial
           or exists (
-              select from subscriptions s where s.id = p.subscription_id and s.status = 'canceled'
+              select from subscriptions s
+              where s.id = p.subscription_id and (
+                  s.status = 'canceled' or s.plan_id <> p.plan_id
+                  or plan_end(
+                      s.status, s.cancel_at_period_end, s.period_end, s.trial_ends_at, s.plan_id,
+                      s.scheduled_change
+                  ) <= p_now
+              )
           )
       )
     order by e.feature
