@@ -183,6 +183,33 @@ class TestUsageBeforeTheChange:
         remote.control.advance(to=ending + HOUR + SECOND)
         assert customer.report(150, "later", ending - 10 * SECOND) == "limit_reached"
 
+    def test_the_ceiling_holds(self, customer: Customer, remote: StandIn, ending: datetime) -> None:  # noqa: F811
+        """What was spent before the change counts: 14 dollars, and 15 are the limit."""
+        wiring.database().execute("update users set spend_limit = 15")
+        assert customer.report(240, "in-time") == "accepted"
+        self.change(customer, remote, ending)
+        moment = ending - 10 * SECOND
+        assert customer.report(11, "over", moment) == "spend_limit_reached"
+        assert customer.report(10, "within", moment) == "accepted"
+        assert customer.report(1, "more", moment) == "spend_limit_reached"
+
+    def test_a_feature_that_the_new_plan_lacks(
+        self,
+        customer: Customer,  # noqa: F811
+        remote: StandIn,  # noqa: F811
+        ending: datetime,
+    ) -> None:
+        """Usage from before the change is booked where it occurred; later usage is refused."""
+        self.change(customer, remote, ending)
+        wiring.database().execute(
+            "update entitlements set allowed = false, included = 0, unlimited = false,"
+            " overage_enabled = false"
+        )
+        wiring.database().execute("update subscriptions set refresh_due = null, checked_at = now()")
+        assert customer.report(150, "late", ending - 10 * SECOND) == "accepted"
+        assert list(customer.entries()) == ["late"]
+        assert customer.report(1, "now") in ("feature_not_in_plan", "access_unconfirmed")
+
     def test_a_reservation(self, customer: Customer, remote: StandIn, ending: datetime) -> None:  # noqa: F811
         """It is confirmed in the period in which it was made; the free plan's five are free."""
         hold = {
