@@ -14,7 +14,7 @@ from billing.pages import (  # noqa: F401 - each adds its routes
     overview,
     pricing,
     site,
-    used,
+    usage,
 )
 
 site.load(Path(__file__).parent)
