@@ -88,6 +88,7 @@ APP = Privileges(
         "exported_passwords": _READ,
         "identities": _READ,
         "invoice_search": _ALL,
+        "lost_delivery": _READ,
         "mail_preferences": _READ,
         "newest_place": _KEEP,
         "outgoing_event": _ALL,

@@ -66,7 +66,10 @@ join subscriptions s on s.id = p.subscription_id and s.user_id = d.user_id
 where d.state = 'parked' and d.kind = 'event' and d.reason = 'no_active_subscription'
   and d.resolved_at is null and d.generation <= 3 and not is_unbilled(p)
   and s.status in ('active', 'past_due') and s.refresh_due is null and s.unknown_at is null
-  and not is_lost(d)
+  and not exists (
+      select from lost_delivery l
+      where l.period = d.period and l.feature = d.feature and l.seq = d.seq
+  )
 limit %(limit)s
 
 -- Parks deliveries that were first tried a day ago and never confirmed. Commet forgets an

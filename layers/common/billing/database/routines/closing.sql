@@ -272,43 +272,36 @@ language sql as $$
     select count(*) from noted
 $$;
 
--- Returns whether a delivery is one that is_lost looks at. The function reads no table, so that
--- Postgres inlines it and uses the index on parked deliveries.
-create or replace function may_be_lost(d usage_delivery) returns boolean
-language sql stable as $$
-    select d.state = 'parked' and d.kind = 'event' and d.resolved_at is null
-       and d.reason in (
-           'no_active_subscription', 'included_limit_reached', 'feature_not_in_plan',
-           'feature_disabled'
-       )
-$$;
-
--- Returns whether Commet refused a delivery that it can bill no more: because the subscription has
--- ended, or because the user left the delivery's plan at the end of its period, and the present
--- plan takes no overage of the feature. Usage of a trial or free plan is not lost by a change of
--- plan, because it is never billed.
-create or replace function is_lost(d usage_delivery) returns boolean
-language sql stable as $$
-    select exists (
-        select
-        from usage_period p
-        left join subscriptions s on s.id = p.subscription_id
-        where p.id = d.period and (
-            d.reason = 'no_active_subscription' and s.status = 'canceled'
-            or p.closed_at is not null and not is_unbilled(p)
-               and p.plan_id <> (
-                   select n.plan_id from usage_period n
-                   where n.user_id = p.user_id and n.id > p.id
-                   order by n.id limit 1
-               )
-               and not exists (
-                   select from usage_period o
-                   where o.user_id = p.user_id and o.closed_at is null
-                     and takes_overage(o, d.feature)
-               )
-        )
-    )
-$$;
+-- The refused deliveries that Commet can bill no more: because the subscription has ended, or because
+-- the user left the delivery's plan at the end of its period, and the present plan takes no overage
+-- of the feature (the rule of takes_overage). Usage of a trial or free plan is not lost by a change
+-- of plan, because it is never billed. This is a view, and not a function, so that Postgres reads
+-- the parked deliveries of all users by joins.
+create or replace view lost_delivery as
+select d.period, d.feature, d.seq, d.user_id, d.quantity
+from usage_delivery d
+join usage_period p on p.id = d.period
+left join subscriptions s on s.id = p.subscription_id
+where d.state = 'parked' and d.kind = 'event' and d.resolved_at is null
+  and d.reason in (
+      'no_active_subscription', 'included_limit_reached', 'feature_not_in_plan',
+      'feature_disabled'
+  )
+  and (
+      d.reason = 'no_active_subscription' and s.status = 'canceled'
+      or p.closed_at is not null and not (p.is_free or p.is_trial)
+         and p.plan_id <> (
+             select n.plan_id from usage_period n
+             where n.user_id = p.user_id and n.id > p.id
+             order by n.id limit 1
+         )
+         and not exists (
+             select from usage_period o
+             join entitlements e on e.user_id = o.user_id and e.feature = d.feature
+             where o.user_id = p.user_id and o.closed_at is null
+               and (e.unlimited or e.overage_enabled and not (o.is_free or o.is_trial))
+         )
+  );
 
 -- Marks refused deliveries that Commet can bill no more as lost (`lost_to_cancellation`) and writes
 -- what they are worth: the price of the part beyond the included quantity, in the order in which the
@@ -324,8 +317,7 @@ begin
     select array_agg(e.period), array_agg(distinct e.user_id) into v_periods, v_users
     from (
         select distinct d.period, d.user_id
-        from usage_delivery d
-        where may_be_lost(d) and is_lost(d)
+        from lost_delivery d
         limit p_limit
     ) as e;
     perform from users where id = any (v_users) order by id for no key update;
@@ -342,10 +334,9 @@ begin
         select d.period, d.feature, d.seq, d.quantity,
                coalesce(c.quantity, 0)
                + sum(d.quantity) over (partition by d.period, d.feature order by d.seq) as upto
-        from usage_delivery d
+        from lost_delivery d
         left join counted c on c.period = d.period and c.feature = d.feature
         where d.period = any (v_periods)
-          and may_be_lost(d) and is_lost(d)
     )
     update usage_delivery d set
         reason = 'lost_to_cancellation',
