@@ -129,13 +129,17 @@ class OnFree(Customer):
 
     def upgrade(self) -> None:
         """Pays for `usage_pro`; five seconds pass."""
+        self.pay_for_pro()
+        self.hear()
+        self._remote.control.advance(seconds=5)
+
+    def pay_for_pro(self) -> None:
+        """Pays for `usage_pro`, and no webhook has come yet."""
         path = f"/subscriptions/{self.subscription}/change-plan"
         asked = self.commet("POST", path, {"newPlanId": "pln_usagepro"})
         card = {"card_number": "4242424242424242", "expiry": "12/34", "cvc": "123"}
         origin = {"Origin": self._remote.public_url}
         assert httpx.post(asked["checkoutUrl"], data=card, headers=origin).status_code < 400
-        self.hear()
-        self._remote.control.advance(seconds=5)
 
 
 @pytest.fixture
@@ -530,6 +534,87 @@ class TestOfAFreePlan:
         assert customer.report(6, "a", hour_ago) == "limit_reached"
         assert customer.report(5, "b", hour_ago) == "accepted"
         assert customer.used() == "0"
+
+
+class TestCorrectedAfterThePayment:
+    """Two used on the free plan and three after the payment, sent before we heard of it."""
+
+    @pytest.fixture
+    def unheard(self, remote: StandIn, box: Any) -> OnFree:  # noqa: F811
+        customer = OnFree(remote, box)
+        remote.control.advance(seconds=7200)
+        assert customer.report(2, "free") == "accepted"
+        customer.pay_for_pro()
+        remote.control.advance(seconds=30)
+        assert customer.report(3, "paid") == "accepted"
+        customer.deliver()  # all five, which Commet books in the paid period
+        remote.control.advance(seconds=30)
+        customer.hear()
+        return customer
+
+    def settle(self, customer: OnFree, remote: StandIn) -> None:
+        for _ in range(2):
+            customer.compare()
+            remote.control.advance(seconds=400)
+            customer.deliver()
+
+    def totals(self) -> list[tuple[int, ...]]:
+        rows = wiring.database().all(
+            "select t.total, t.claimed, t.withheld, t.carried from usage_total t"
+            " where t.feature = 'storage' order by t.period"
+        )
+        return [tuple(int(n) for n in row.values()) for row in rows]
+
+    def commet_counts(self, customer: OnFree) -> int:
+        used = wiring.commet().feature_access(customer.id, _soon())[0].consumption
+        assert used is not None
+        return int(used.units_used)
+
+    def test_free_usage_before_its_placement_is_known(
+        self, unheard: OnFree, remote: StandIn
+    ) -> None:
+        """Commet's total is lowered by the two, and they are not credited as well."""
+        assert unheard.correct(-2, "free").json["status"] == "accepted"
+        assert unheard.report(200, "more") == "accepted"
+        unheard.deliver()
+        assert unheard.parked() == []
+        self.settle(unheard, remote)
+        assert self.totals() == [(3, 3, 0, 0), (200, 200, 0, 3)]
+        assert (self.commet_counts(unheard), unheard.used()) == (203, "203")
+        assert unheard.parked() == []
+        assert unheard.entries()["fix"]["needs_credit"] is False
+
+    def test_free_usage_that_is_withheld(self, unheard: OnFree, remote: StandIn) -> None:
+        """Nothing of it was billed; what comes late afterwards is withheld as before."""
+        self.settle(unheard, remote)
+        assert self.totals() == [(5, 3, 2, 0), (0, 0, 0, 3)]
+        assert unheard.correct(-2, "free").json["needs_credit"] is None
+        assert self.totals() == [(3, 3, 0, 0), (0, 0, 0, 3)]
+        assert unheard.report(1, "late", remote.control.now() - HOUR) == "accepted"
+        assert self.totals() == [(4, 3, 1, 0), (0, 0, 0, 3)]
+
+    @pytest.mark.parametrize("quantity", [1, 3])
+    def test_paid_usage(self, unheard: OnFree, remote: StandIn, quantity: int) -> None:
+        """It is taken off Commet's total of the paid period; the two stay withheld."""
+        self.settle(unheard, remote)
+        answer = unheard.correct(-quantity, "paid").json
+        assert (answer["status"], answer["needs_credit"]) == ("accepted", None)
+        self.settle(unheard, remote)
+        left = 3 - quantity
+        assert self.totals() == [(2 + left, left, 2, 0), (0, 0, 0, left)]
+        assert (self.commet_counts(unheard), unheard.used()) == (left, str(left))
+        assert unheard.parked() == []
+
+    def test_paid_usage_of_a_month_that_is_over(self, unheard: OnFree, remote: StandIn) -> None:
+        """Commet has billed it, at the paid period's price: a person gives that back."""
+        assert unheard.report(100, "more") == "accepted"
+        unheard.deliver()
+        self.settle(unheard, remote)
+        unheard.renew()
+        assert unheard.overage_billed() == 30
+        unheard.correct(-3, "paid")
+        unheard.deliver()
+        assert unheard.parked() == [("needs_credit", "-3", Decimal("0.3"), False)]
 
 
 class TestAfterAccessEnded:

@@ -202,9 +202,9 @@ language sql as $$
     on conflict (period, feature) do nothing;
     update usage_total t set
         total = t.total + p_quantity, fully_claimed = false,
-        withheld = t.withheld
-            + case when p.closed_at is not null and is_unbilled(p) then greatest(p_quantity, 0)
-                   else 0 end
+        withheld = case when p.closed_at is not null and is_unbilled(p)
+                        then greatest(t.total + p_quantity - t.claimed, 0)
+                        else t.withheld end
     from usage_period p
     where t.period = p_period and t.feature = p_feature and p.id = p_period;
     select tell_thresholds(p_user, t.period, t.feature, p_now)
@@ -557,7 +557,10 @@ begin
         select period, feature, quantity, withheld
         from growth
         on conflict (period, feature) do update set
-            total = t.total + excluded.total, withheld = t.withheld + excluded.withheld,
+            total = t.total + excluded.total,
+            withheld = case when excluded.withheld > 0
+                            then greatest(t.total + excluded.total - t.claimed, 0)
+                            else t.withheld end,
             fully_claimed = false;
     end if;
     -- An accepted event ends the reservation under its key, as confirming would.

@@ -153,6 +153,8 @@ $$;
 -- Commet has none of them. The remaining excess was sent to Commet, and Commet takes no correction
 -- of a period that is over. So the remainder is parked as a credit that a person has to give.
 -- Totals with an unanswered delivery are left for later, because Commet may refuse that delivery.
+-- Totals of a trial or free period are left for later while Commet may have booked a delivery in the
+-- paid period: Commet's total of that period is then lowered instead.
 create or replace function credit_closed_periods(p_limit integer) returns bigint
 language plpgsql as $$
 declare
@@ -169,6 +171,7 @@ begin
         join usage_period p on p.id = t.period
         where not t.fully_claimed and p.closed_at is not null and t.total < t.claimed
           and not is_unanswered(p.user_id, t.period, t.feature)
+          and not may_be_billed(p, t.feature)
         limit p_limit
     ) as n;
     perform from users where id = any (v_users) order by id for no key update;
@@ -181,6 +184,7 @@ begin
           and (t.claims_paused_until is null or t.claims_paused_until <= now())
           and p.user_id = any (v_users)
           and not is_unanswered(p.user_id, t.period, t.feature)
+          and not may_be_billed(p, t.feature)
         limit p_limit
         for update of t skip locked
     loop

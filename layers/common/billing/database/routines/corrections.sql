@@ -15,7 +15,9 @@
 -- Commet takes a lower total only while the period runs. After the end of the period, a correction
 -- below zero needs a credit if we sent, or will send, more than the new total. That quantity is
 -- `claimed` less the quantity that Commet has certainly refused. The credit is the excess, but
--- never more than the correction itself. credit_closed_periods will park the same quantity.
+-- never more than the correction itself. credit_closed_periods will park the same quantity. If
+-- Commet booked the usage in the first paid period after a trial or free plan, Commet's total of
+-- that period is lowered instead (withhold_corrected).
 create or replace function correct_usage(
     p_user text, p_feature text, p_key text, p_quantity numeric, p_occurred timestamptz,
     p_fingerprint bytea, p_reason text, p_author text, p_now timestamptz, p_statuses text[],
@@ -122,6 +124,8 @@ begin
         return;
     end if;
     if p_quantity < 0 and (booked_in.closed_at is not null or booked_in.ends_at <= p_now) then
+        v_claimed := v_claimed
+            - withhold_corrected(booked_in.id, p_feature, v_happened, p_quantity);
         v_credit := least(-p_quantity, v_claimed - refused_of(booked_in.id, p_feature) - used);
     end if;
     perform book_usage(

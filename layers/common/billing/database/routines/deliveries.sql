@@ -46,11 +46,47 @@ language sql stable as $$
     )
 $$;
 
+-- Makes p_part of a delivery a delivery of p_billed, the period in which Commet booked it. In p_billed
+-- more is then claimed than counted. So Commet's total is lowered once the total is quiet, or a
+-- credit is parked if the period is over. In p_period, usage that is no longer claimed is withheld.
+-- The caller has locked the user.
+create or replace function withhold_part(
+    p_period bigint, p_feature text, p_seq integer, p_billed bigint, p_part numeric
+) returns void
+language plpgsql as $$
+declare
+    v_seq integer;
+begin
+    -- The earlier period first, because totals are locked in the order of their periods.
+    update usage_total set
+        claimed = claimed - p_part, withheld = greatest(total - claimed + p_part, 0),
+        fully_claimed = false
+    where period = p_period and feature = p_feature;
+    insert into usage_total as t (period, feature, total, claimed, seq)
+    values (p_billed, p_feature, 0, p_part, 1)
+    on conflict (period, feature) do update set
+        claimed = t.claimed + excluded.claimed, seq = t.seq + 1, fully_claimed = false
+    returning t.seq into v_seq;
+    insert into usage_delivery (
+        period, feature, seq, user_id, quantity, event_id, generation, body, state, claimed_at,
+        due_at, attempts, uncertain_since, sent_at, remote_id, billed_period, answered_at, doubted_at
+    )
+    select p_billed, d.feature, v_seq, d.user_id, p_part, d.event_id, d.generation, d.body, d.state,
+           d.claimed_at, d.due_at, d.attempts, d.uncertain_since, d.sent_at, d.remote_id, p_billed,
+           d.answered_at, d.doubted_at
+    from usage_delivery d
+    where d.period = p_period and d.feature = p_feature and d.seq = p_seq;
+    delete from usage_delivery
+    where period = p_period and feature = p_feature and seq = p_seq and quantity = p_part;
+    update usage_delivery set quantity = quantity - p_part
+    where period = p_period and feature = p_feature and seq = p_seq;
+end
+$$;
+
 -- Withholds usage of a trial or free plan that Commet booked in the first paid period. This happens
 -- if a delivery was sent before we heard that the user pays. The part of the delivery that occurred
--- before `paid_from` becomes a delivery of the paid period, in which more is then claimed than
--- counted. So Commet's total is lowered once the total is quiet, or a credit is parked if the
--- period is over. Returns that part. The caller has locked the user and placed the delivery.
+-- before `paid_from` becomes a delivery of the paid period (withhold_part). Returns that part. The
+-- caller has locked the user and placed the delivery.
 create or replace function withhold_delivery(
     p_period bigint, p_feature text, p_seq integer, p_billed bigint
 ) returns numeric
@@ -59,7 +95,6 @@ declare
     v_paid_from timestamptz;
     v_paid numeric;
     v_part numeric;
-    v_seq integer;
 begin
     v_paid_from := (
         select b.paid_from from usage_period b join usage_period p on p.id = b.free_period
@@ -79,32 +114,66 @@ begin
         select d.quantity - least(d.quantity, greatest(v_paid, 0)) from usage_delivery d
         where d.period = p_period and d.feature = p_feature and d.seq = p_seq
     );
-    if v_part <= 0 then
-        return 0;
+    if v_part > 0 then
+        perform withhold_part(p_period, p_feature, p_seq, p_billed, v_part);
     end if;
-    -- The earlier period first, because totals are locked in the order of their periods.
-    update usage_total set claimed = claimed - v_part, withheld = withheld + v_part
-    where period = p_period and feature = p_feature;
-    insert into usage_total as t (period, feature, total, claimed, seq)
-    values (p_billed, p_feature, 0, v_part, 1)
-    on conflict (period, feature) do update set
-        claimed = t.claimed + excluded.claimed, seq = t.seq + 1, fully_claimed = false
-    returning t.seq into v_seq;
-    insert into usage_delivery (
-        period, feature, seq, user_id, quantity, event_id, generation, body, state, claimed_at,
-        due_at, attempts, uncertain_since, sent_at, remote_id, billed_period, answered_at, doubted_at
-    )
-    select p_billed, d.feature, v_seq, d.user_id, v_part, d.event_id, d.generation, d.body, d.state,
-           d.claimed_at, d.due_at, d.attempts, d.uncertain_since, d.sent_at, d.remote_id, p_billed,
-           d.answered_at, d.doubted_at
-    from usage_delivery d
-    where d.period = p_period and d.feature = p_feature and d.seq = p_seq;
-    delete from usage_delivery
-    where period = p_period and feature = p_feature and seq = p_seq and quantity = v_part;
-    update usage_delivery set quantity = quantity - v_part
-    where period = p_period and feature = p_feature and seq = p_seq;
     return v_part;
 end
+$$;
+
+-- Withholds what a correction takes off usage since the user pays, if we counted that usage in the
+-- trial or free period p_period, and Commet booked it in the paid period that followed. Returns that
+-- quantity. p_quantity, below zero, is not booked yet. The caller has locked the user.
+create or replace function withhold_corrected(
+    p_period bigint, p_feature text, p_occurred timestamptz, p_quantity numeric
+) returns numeric
+language plpgsql as $$
+declare
+    v_billed record;
+    v_left numeric;
+    v_withheld numeric := 0;
+    v_part numeric;
+    d record;
+begin
+    select b.id, b.paid_from into v_billed
+    from usage_period b join usage_period p on p.id = b.free_period
+    where p.id = p_period and is_unbilled(p) and p_occurred >= b.paid_from
+    order by b.id limit 1;
+    if not found then
+        return 0;
+    end if;
+    v_left := least(-p_quantity, (
+        select coalesce(sum(n.quantity), 0) from usage_delivery n
+        where n.period = p_period and n.feature = p_feature and n.billed_period = v_billed.id
+    ) - (
+        select coalesce(sum(e.quantity), 0) + p_quantity from usage_event e
+        where e.period = p_period and e.feature = p_feature and e.occurred_at >= v_billed.paid_from
+    ));
+    for d in
+        select n.seq, n.quantity from usage_delivery n
+        where n.period = p_period and n.feature = p_feature and n.billed_period = v_billed.id
+          and n.kind = 'event' and n.state = 'sent'
+        order by n.seq desc
+    loop
+        v_part := least(d.quantity, v_left - v_withheld);
+        exit when v_part <= 0;
+        perform withhold_part(p_period, p_feature, d.seq, v_billed.id, v_part);
+        v_withheld := v_withheld + v_part;
+    end loop;
+    update usage_total set carried = carried - v_withheld
+    where period = v_billed.id and feature = p_feature and v_withheld > 0;
+    return v_withheld;
+end
+$$;
+
+-- Returns whether Commet may have booked some part of a trial or free period's total in the paid
+-- period that followed. Comparing totals decides.
+create or replace function may_be_billed(p usage_period, p_feature text) returns boolean
+language sql stable as $$
+    select is_unbilled(p) and exists (
+        select from usage_delivery d
+        where d.period = p.id and d.feature = p_feature and d.compare_at is not null
+    )
 $$;
 
 -- Places a delivery that is in doubt in p_billed, the period in which Commet booked it. If another
@@ -132,6 +201,13 @@ begin
         insert into usage_total as t (period, feature, total, carried)
         values (p_billed, p_feature, 0, v_quantity - v_withheld)
         on conflict (period, feature) do update set carried = t.carried + excluded.carried;
+        -- What is withheld needs no credit, although a correction may have announced one.
+        if v_withheld > 0 and not exists (
+            select from usage_total t
+            where t.period = p_period and t.feature = p_feature and t.total < t.claimed
+        ) then
+            perform note_credits(p_period, p_feature);
+        end if;
     end if;
     perform price_credits(p_period, p_feature);
 end
