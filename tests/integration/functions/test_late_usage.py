@@ -12,6 +12,7 @@ import pytest
 
 from billing import wiring
 from billing.delivery import outbox
+from billing.subscriptions import from_answer, mirror
 from billing.usage.accepting import UsageEvent, accept
 from standin.testing import StandIn, standin
 from tests.integration.billing.conftest import RULES, own_database
@@ -32,9 +33,10 @@ HOUR = timedelta(hours=1)
 
 
 @pytest.fixture
-def remote(tmp_path: Path) -> Iterator[StandIn]:
-    """A stand-in of the test's own, whose `usage_max` has a trial of two weeks, at noon."""
-    catalogue = with_price(tmp_path, "usage_max", trialDays=14)
+def remote(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[StandIn]:
+    """A stand-in of the test's own, at noon. Its `usage_max` has a trial: of two weeks, if the test
+    names no other days."""
+    catalogue = with_price(tmp_path, "usage_max", trialDays=getattr(request, "param", 14))
     with standin(catalogue=catalogue) as running:
         noon = running.control.now().replace(hour=12, minute=0, second=0, microsecond=0)
         running.control.advance(to=noon + timedelta(days=1))
@@ -381,6 +383,31 @@ class TestBeforeTheSubscription:
         assert customer.report(150, "gap", gap) == "before_subscription"
         assert customer.report(150, "now") == "accepted"
 
+    @pytest.mark.parametrize("mode", ["immediate", "period_end"])
+    def test_in_a_pause(self, customer: Customer, remote: StandIn, mode: str) -> None:
+        """Nobody had access; what occurred before the pause counts as if there were none."""
+        before = remote.control.now()
+        path = f"/subscriptions/{customer.subscription}"
+        customer.commet("POST", f"{path}/pause", {"mode": mode, "durationDays": 60})
+        if mode == "period_end":
+            remote.control.advance(to=_next_end())
+            before = remote.control.now() - HOUR
+        remote.control.advance(seconds=5)
+        customer.hear()
+        customer.run()
+        remote.control.advance(days=3)
+        gap = remote.control.now()
+        assert customer.report(150, "gap", gap) == "subscription_required"
+        remote.control.advance(days=3)
+        customer.commet("POST", f"{path}/resume", {})
+        remote.control.advance(seconds=5)
+        customer.hear()
+        customer.run()
+        assert customer.report(150, "gap", gap) == "before_subscription"
+        assert customer.report(1, "before", before) == "accepted"
+        assert customer.report(1, "now") == "accepted"
+        assert customer.used() == "2"
+
     def test_in_a_batch(self, customer: Customer, remote: StandIn) -> None:
         """It stops no other event, and its key stays free."""
         now = remote.control.now()
@@ -467,6 +494,49 @@ class TestOfATrial:
             " join usage_period p on p.id = t.period where p.is_trial"
         )
         assert row == {"total": 902, "withheld": 900, "claimed": 2}
+
+    @pytest.fixture
+    def misjudged(self, remote: StandIn, box: Any) -> OnTrial:  # noqa: F811
+        """A refresh read the subscription in the trial, and the features of the paid period."""
+        customer = OnTrial(remote, box)
+        remote.control.advance(days=14, seconds=5)
+        answer = wiring.commet().feature_access(customer.id, _soon())
+        change = from_answer.entitlement_change(customer.subscription, answer)
+        now = remote.control.now()
+        mirror.record_change(wiring.database(), customer.id, change, at=now, now=now)
+        assert wiring.database().value("select count(*) from usage_period where is_trial") == 2
+        customer.hear()
+        return customer
+
+    def test_a_paid_period_that_seemed_to_be_of_the_trial(
+        self, misjudged: OnTrial, remote: StandIn
+    ) -> None:
+        """Its overage is owed; usage of the trial is not billed in it."""
+        assert misjudged.report(7, "trial", remote.control.now() - HOUR) == "accepted"
+        assert misjudged.used() == "0"
+        remote.control.advance(days=3)
+        assert misjudged.report(1500, "over") == "accepted"
+        misjudged.cancel()
+        misjudged.hear()
+        misjudged.run()
+        misjudged.deliver()
+        assert misjudged.debts() == [("lost_usage", Decimal(40), None)]
+
+    @pytest.mark.parametrize("remote", [45], indirect=True)
+    def test_of_the_second_month_of_a_trial(self, remote: StandIn, box: Any) -> None:  # noqa: F811
+        """The user pays, and the open period is still one of the trial: it stays unbilled."""
+        customer = OnTrial(remote, box)
+        remote.control.advance(days=32)
+        customer.hear()
+        customer.run()
+        assert customer.report(7, "second-month") == "accepted"
+        remote.control.advance(days=14)
+        customer.hear()
+        customer.deliver()
+        assert wiring.database().value("select count(*) from usage_period where is_trial") == 2
+        sent = wiring.commet().feature_access(customer.id, _soon())[0].consumption
+        assert sent is not None
+        assert (sent.units_used, customer.used()) == (0, "0")
 
     def test_not_sent_in_time(self, remote: StandIn, box: Any) -> None:  # noqa: F811
         """Reported in the trial and not delivered before its end: it is not billed either."""

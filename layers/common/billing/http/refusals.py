@@ -71,7 +71,7 @@ _REFUSALS: dict[str, tuple[type[BillingError], str]] = {
     "too_old": (InvalidRequest, "The event occurred more than 35 days ago."),
     "before_subscription": (
         InvalidRequest,
-        "The event occurred before the day on which the user's access began.",
+        "The event occurred before the user's access began, or while the user had no access.",
     ),
     "in_future": (InvalidRequest, "The event lies more than 5 minutes in the future."),
     "total_too_large": (InvalidRequest, "The total of the period would become too large."),

@@ -23,7 +23,8 @@ $$;
 --   carried  counted in an earlier period and booked by Commet in this one; uses up `included` too
 --   goes_on  the known end of the subscription or of its plan has passed, and Commet has not said
 --            what follows
---   paid_from    usage that occurred before `paid_from` belongs to a trial or free plan (late.sql)
+--   settled_from  usage that occurred before `settled_from` may belong to a trial or free plan, or to
+--            no period because the subscription was paused (late.sql)
 --   look_at, spend_look_at  once `used`, or the amount spent, reaches this, the caller checks which
 --            thresholds are reached (thresholds.sql); null if no threshold lies ahead
 -- If the open period has ended, the row has its dates, and `used` and `carried` are 0: nothing has
@@ -41,7 +42,7 @@ create or replace function usage_standing(
     period bigint, starts_at timestamptz, ends_at timestamptz, used numeric, included numeric,
     unlimited boolean, overage boolean, cap numeric, cap_code text, unit_price numeric,
     currency text, held numeric, carried numeric, used_before numeric, goes_on boolean,
-    paid_from timestamptz, look_at numeric, spend_look_at numeric
+    settled_from timestamptz, look_at numeric, spend_look_at numeric
 )
 language sql stable as $$
     select
@@ -77,7 +78,7 @@ language sql stable as $$
         ),
         coalesce(t.carried, 0), b.used,
         s.ended_for is not null,
-        p.paid_from,
+        greatest(p.paid_from, s.resumed_at),
         case when t.period is null then 0 else t.look_at - t.carried - b.used end,
         p.spend_look_at
     from unnest(p_users, p_features) with ordinality as q (user_id, feature, pair)
@@ -90,7 +91,7 @@ language sql stable as $$
         -- `pays`: overage can be billed. It never is in a trial, on a free plan, or past the known
         -- end of the plan. `billed`: overage is given, which also requires good standing.
         select
-            n.status, n.billing_interval, k.ended_for, k.is_over, k.pays,
+            n.status, n.billing_interval, n.resumed_at, k.ended_for, k.is_over, k.pays,
             k.pays and n.status = 'active' and u.in_good_standing as billed,
             -- `asked_since`: Commet confirmed the row after its known end, and in the last minute.
             -- The expression compares two ages, because p_now may be the time of a test clock.
@@ -294,7 +295,7 @@ begin
         v_ended := false;
         for r in
             select s.pair, s.code, s.period, s.starts_at, s.ends_at, s.used, s.cap, s.cap_code,
-                   s.unit_price, s.goes_on, s.paid_from, s.look_at, s.spend_look_at,
+                   s.unit_price, s.goes_on, s.settled_from, s.look_at, s.spend_look_at,
                    case when s.cap is not null then s.cap - s.held end as free,
                    case when s.overage and not s.unlimited
                         then coalesce(s.included, 0) - s.carried end as beyond
@@ -313,7 +314,7 @@ begin
             v_look_at[r.pair] := r.look_at;
             v_spend_look_at[r.pair] := r.spend_look_at;
             v_settled[r.pair] := case
-                when r.code is null then greatest(r.starts_at, r.paid_from)
+                when r.code is null then greatest(r.starts_at, r.settled_from)
                 when r.code = 'feature_not_in_plan' then r.starts_at
                 when r.code in ('subscription_required', 'access_unconfirmed') then 'infinity'
             end;

@@ -59,6 +59,34 @@ for each row
 when (old.status <> new.status)
 execute function remember_overdue();
 
+-- Remembers when the subscription's last pause began and ended, because usage that occurred in it
+-- belongs to no period (late_place).
+create or replace function remember_pause() returns trigger
+language plpgsql as $$
+declare
+    v_at timestamptz := coalesce(
+        to_timestamp((new.known_at->>'status')::numeric), new.changed_at
+    );
+begin
+    if new.status = 'paused' then
+        if new.paused_at is null or new.resumed_at is not null then
+            new.paused_at := v_at;
+            new.resumed_at := null;
+        end if;
+    elsif new.paused_at is not null and new.resumed_at is null
+          and new.status in ('active', 'trialing', 'past_due') then
+        new.resumed_at := v_at;
+    end if;
+    return new;
+end
+$$;
+
+create or replace trigger remember_pause_of_subscription
+before insert or update of status on subscriptions
+for each row
+when (new.status = 'paused' or new.paused_at is not null)
+execute function remember_pause();
+
 -- Records, for a free period that begins, which earlier free periods the user left early. The
 -- included quantity of those periods is not given a second time.
 create or replace function link_free_periods(p_period bigint) returns void

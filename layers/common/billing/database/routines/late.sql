@@ -2,39 +2,53 @@
 -- followed, and usage that is reported shortly after access ended
 -- (docs/decisions/0034-where-late-usage-belongs.md).
 
+-- Returns, for the first paid period after a trial or free plan, that earlier period, and since when
+-- the user pays (`free_period`, `paid_from`). Null if no trial or free plan led to p without a gap.
+create or replace function after_unbilled(
+    p usage_period, out free_period bigint, out paid_from timestamptz
+)
+language plpgsql stable as $$
+declare
+    v_subscription record;
+    v_before record;
+begin
+    select s.trial_ends_at, s.known_at into v_subscription
+    from subscriptions s
+    where s.id = p.subscription_id;
+    select b.id, b.subscription_id, b.plan_id, b.is_free, b.is_trial, b.ends_at, b.closed_at
+    into v_before
+    from usage_period b
+    where b.user_id = p.user_id and b.id < p.id
+    order by b.id desc limit 1;
+    if not found or least(v_before.ends_at, v_before.closed_at) < p.starts_at
+       or p.is_free or not v_before.is_free and (p.is_trial or not v_before.is_trial) then
+        return;
+    end if;
+    free_period := v_before.id;
+    paid_from := least(
+        v_before.closed_at,
+        case when v_before.is_trial then coalesce(v_subscription.trial_ends_at, v_before.ends_at) end,
+        -- If the plan changed, the user pays since the time of that change, and not since we heard
+        -- of it.
+        case when v_before.subscription_id = p.subscription_id
+                  and v_before.plan_id <> p.plan_id
+             then to_timestamp((v_subscription.known_at->>'plan_id')::numeric) end
+    );
+end
+$$;
+
 -- Sets columns of a period that begins. `is_trial`: Commet bills nothing of the period. If a trial
 -- or free plan led to this period without a gap, `free_period` is that earlier period. Usage before
 -- `paid_from` belongs to `free_period`, although Commet's new period begins at midnight of that
 -- day.
 create or replace function begin_period() returns trigger
 language plpgsql as $$
-declare
-    v_subscription record;
-    v_before record;
 begin
-    select s.status, s.trial_ends_at, s.known_at into v_subscription
-    from subscriptions s
-    where s.id = new.subscription_id;
-    new.is_trial := coalesce(v_subscription.status = 'trialing', false);
-    select p.id, p.subscription_id, p.plan_id, p.is_free, p.is_trial, p.ends_at, p.closed_at
-    into v_before
-    from usage_period p
-    where p.user_id = new.user_id
-    order by p.id desc limit 1;
-    if not found or least(v_before.ends_at, v_before.closed_at) < new.starts_at
-       or new.is_free or not v_before.is_free and (new.is_trial or not v_before.is_trial) then
-        return new;
-    end if;
-    new.free_period := v_before.id;
-    new.paid_from := least(
-        v_before.closed_at,
-        case when v_before.is_trial then coalesce(v_subscription.trial_ends_at, v_before.ends_at) end,
-        -- If the plan changed, the user pays since the time of that change, and not since we heard
-        -- of it.
-        case when v_before.subscription_id = new.subscription_id
-                  and v_before.plan_id <> new.plan_id
-             then to_timestamp((v_subscription.known_at->>'plan_id')::numeric) end
+    new.is_trial := exists (
+        select from subscriptions s where s.id = new.subscription_id and s.status = 'trialing'
     );
+    select a.free_period, a.paid_from into new.free_period, new.paid_from
+    from after_unbilled(new) as a;
     return new;
 end
 $$;
@@ -43,8 +57,7 @@ create or replace trigger begin_usage_period
 before insert on usage_period
 for each row execute function begin_period();
 
--- A provisional period of a trial may turn out to be the first paid period. Then its usage is
--- billed.
+-- A period of a trial may turn out to be the first paid period. Then its usage is billed.
 create or replace function end_trial_period() returns trigger
 language plpgsql as $$
 begin
@@ -52,6 +65,10 @@ begin
         select from subscriptions s
         where s.id = new.subscription_id and s.status in ('active', 'past_due')
     );
+    if not new.is_trial and new.free_period is null then
+        select a.free_period, a.paid_from into new.free_period, new.paid_from
+        from after_unbilled(new) as a;
+    end if;
     return new;
 end
 $$;
@@ -61,6 +78,40 @@ before update of starts_at, ends_at on usage_period
 for each row
 when (old.is_trial and new.closed_at is null)
 execute function end_trial_period();
+
+-- The first paid period may be opened while the mirror still says that the trial runs: a refresh may
+-- read the subscription just before the trial ends, and the features just after. When the mirror
+-- hears that the user pays, such a period is judged again. It follows a period of the trial, and
+-- began on the day on which the trial ended, or later. Other periods are left alone: a period of a
+-- long trial follows another period of that trial too.
+create or replace function judge_period_of_trial() returns trigger
+language plpgsql as $$
+begin
+    update usage_period p set ends_at = p.ends_at  -- end_trial_period does the rest
+    where p.user_id = new.user_id and p.subscription_id = new.id and p.closed_at is null
+      and p.is_trial
+      and p.starts_at >= date_trunc(
+          'day',
+          least(
+              old.trial_ends_at, new.trial_ends_at,
+              to_timestamp((new.known_at->>'status')::numeric)
+          ),
+          'UTC'
+      )
+      and exists (
+          select from usage_period b
+          where b.user_id = p.user_id and b.id < p.id and b.is_trial
+            and b.subscription_id = p.subscription_id
+      );
+    return null;
+end
+$$;
+
+create or replace trigger judge_period_of_ended_trial
+after update of status on subscriptions
+for each row
+when (old.status = 'trialing' and new.status in ('active', 'past_due'))
+execute function judge_period_of_trial();
 
 -- Returns whether Commet bills nothing of a period. Usage of such a period is not delivered once
 -- the period is over, because Commet would book the usage in the paid period that follows.
@@ -200,6 +251,8 @@ $$;
 --           'feature_not_in_plan'; null if it is not refused
 --   period  the period that is over; the other columns are those of usage_standing
 --   beyond  the included quantity less `carried`; null if the usage may not have overage
+-- Usage that occurred while the subscription was paused belongs to no period, although Commet goes on
+-- with the period when the pause is over.
 -- Usage of a trial or free plan counts against the included quantity of that plan and has no
 -- overage. Usage that occurred before access ended, and is reported within p_grace, may have
 -- overage in good standing, as while access ran. So may usage that occurred before a change to a
@@ -217,6 +270,16 @@ declare
     v_period bigint;
     v_left boolean := false;  -- v_period was left for a plan that does not take its overage
 begin
+    if p_code is null and exists (
+        select from subscriptions s
+        where s.user_id = p_user and p_occurred >= s.paused_at
+          and p_occurred < s.resumed_at - interval '5 minutes'
+    ) then
+        return query
+            select 'before_subscription'::text, p_period, null::timestamptz, null::timestamptz,
+                   0::numeric, null::numeric, null::text, 0::numeric, null::numeric, null::numeric;
+        return;
+    end if;
     if p_code is null or p_code = 'feature_not_in_plan' then
         v_began := date_trunc('day', access_began(p_period, p_occurred), 'UTC')
                    - interval '5 minutes';

@@ -102,6 +102,9 @@ create table subscriptions (
     had_trial            boolean not null default false,  -- a trial has begun; never set back
     -- The subscription was canceled or paused while a payment was overdue.
     ended_overdue        boolean not null default false,
+    -- When the last pause began and ended. resumed_at is null while the pause lasts.
+    paused_at            timestamptz,
+    resumed_at           timestamptz,
     checkout_url         text,
     created_at           timestamptz not null,
     -- The newest time at which Commet named this user as the owner. An older change gives the
