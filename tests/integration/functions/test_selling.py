@@ -90,7 +90,11 @@ class TestPlans:
             ("29000", "jpy"),
         ]
         storage = plans["usage_pro"]["features"][0]
-        assert storage["overage"] == {"enabled": True, "unit_price": "0.1"}
+        assert storage["overage"] == {
+            "enabled": True,
+            "unit_price": "0.1",
+            "currency": "jpy",
+        }
 
     def test_whoever_had_a_trial_sees_none(
         self, subscribe: Subscribe, person: dict[str, Any], shared: Database, remote: StandIn

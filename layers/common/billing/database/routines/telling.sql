@@ -26,10 +26,10 @@ language sql stable as $$
             s.status, s.cancel_at_period_end, s.period_end, s.trial_ends_at
         ) <= p_now - interval '1 day' then false
         when e.ends_at <= p_now then null
-        when not exists (select from granted_features(p_user, p_now)) then null
+        when not exists (select from granted_features(p_user, b.pays)) then null
         -- A plan without metered features has no period.
         when exists (
-            select from granted_features(p_user, p_now) as g (type) where g.type = 'usage'
+            select from granted_features(p_user, b.pays) as g (type) where g.type = 'usage'
         ) and not exists (
             select from usage_period p where p.user_id = p_user and p.closed_at is null
         ) then null
@@ -41,27 +41,26 @@ language sql stable as $$
         s.status, s.cancel_at_period_end, s.period_end, s.trial_ends_at, s.plan_id,
         s.scheduled_change
     ) as e (ends_at) on true
+    cross join lateral (
+        select s.status = 'active' and s.billing_interval is not null as pays
+    ) as b
 $$;
 
 -- Returns the types of the features that the user's plan grants, by the rule of usage_standing.
 -- Commet says "not allowed" also when the included quantity is used up. The plan then has the
--- feature, unless it bills overage.
-create or replace function granted_features(p_user text, p_now timestamptz)
+-- feature, unless overage of it is billed. p_pays: whether the user pays for a plan that is active;
+-- overage is then billed, in good standing.
+create or replace function granted_features(p_user text, p_pays boolean)
 returns table (type text)
 language sql stable as $$
     select n.type
     from entitlements n
-    left join current_subscription s on s.user_id = n.user_id
-    left join users u on u.id = n.user_id
-    left join lateral plan_end(
-        s.status, s.cancel_at_period_end, s.period_end, s.trial_ends_at, s.plan_id,
-        s.scheduled_change
-    ) as e (ends_at) on true
     where n.user_id = p_user and (
-        n.allowed or (
-            n.included > 0 and not n.unlimited and not (
-                n.overage_enabled and s.status = 'active' and s.billing_interval is not null
-                and (e.ends_at <= p_now) is not true and not u.has_dispute and not u.has_debt
+        n.allowed
+        or n.included > 0 and not n.unlimited and not (
+            n.overage_enabled and p_pays and exists (
+                select from users u
+                where u.id = p_user and not u.has_dispute and not u.has_debt
             )
         )
     )
