@@ -365,7 +365,7 @@ CHAPTERS = (
             ),
             "before_subscription": Guide(
                 422,
-                "The event occurred before the user's access began, or while the user had no access.",
+                "The event occurred before the user's access began, or while the user had none.",
                 "Drop the event.",
             ),
             "in_future": Guide(
