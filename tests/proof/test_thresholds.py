@@ -192,8 +192,8 @@ def test_events_alone_say_what_is_reached(proof_url: str) -> None:
     run_state_machine_as_test(
         Thresholds,
         settings=settings(
-            max_examples=scaled(500, 25),
-            stateful_step_count=scaled(60, 40),
+            max_examples=scaled(500, 8),
+            stateful_step_count=scaled(60, 30),
             derandomize=not FULL,
             deadline=None,
             suppress_health_check=list(HealthCheck),

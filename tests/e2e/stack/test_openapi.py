@@ -62,6 +62,18 @@ def test_every_answer_is_a_documented_one(name: str, stack: LocalStack, session:
         feedback=FeedbackSources(),
     )
     test(stack=stack, session=session)
+    if name == "POST /events/endpoints":
+        _remove_endpoints(stack)
+
+
+def _remove_endpoints(stack: LocalStack) -> None:
+    """There are ten at most, and other tests of this stack make some."""
+    headers = {"Authorization": f"Bearer {stack.service_key}"}
+    with httpx.Client(base_url=stack.api, headers=headers, timeout=40, trust_env=False) as http:
+        endpoints = http.get("/events/endpoints").json()["endpoints"]
+        assert endpoints
+        for endpoint in endpoints:
+            assert http.delete(f"/events/endpoints/{endpoint['id']}").is_success
 
 
 @settings(

@@ -134,7 +134,7 @@ def test_the_example_of_its_page(
     page = (CLIENT / "README.md").read_text(encoding="utf-8")
     (example,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     lines = example.splitlines(keepends=True)
-    (paying,) = [n for n, line in enumerate(lines) if "check_out" in line]
+    (paying,) = [n for n, line in enumerate(lines) if "print(checkout.url)" in line]
     wait = "input()\n"  # until the test has paid
     (tmp_path / "example.py").write_text(
         "".join([*lines[: paying + 1], wait, *lines[paying + 1 :]])
