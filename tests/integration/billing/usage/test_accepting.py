@@ -636,3 +636,15 @@ class TestCheck:
         found = self.ask(db, str(more))
         (verdict,) = accept(db, [event(str(more))], rules=RULES, now=NOW)
         assert (found.allowed, found.code) == (verdict.status == "accepted", verdict.code)
+
+
+def test_an_overdue_end_is_remembered_until_access_returns(
+    db: Database, subscribe: Subscribe
+) -> None:
+    """Also where the subscription is paused before it is canceled."""
+    subscribe(status="past_due")
+    found = []
+    for status in ("paused", "canceled", "active", "canceled"):
+        db.execute("update subscriptions set status = %s", [status])
+        found.append(db.value("select ended_overdue from subscriptions"))
+    assert found == [True, True, False, False]

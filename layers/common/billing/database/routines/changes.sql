@@ -48,7 +48,8 @@ execute function remember_trial();
 create or replace function remember_overdue() returns trigger
 language plpgsql as $$
 begin
-    new.ended_overdue := old.status = 'past_due' and new.status in ('canceled', 'paused');
+    new.ended_overdue := new.status in ('canceled', 'paused')
+        and (old.status = 'past_due' or old.ended_overdue);
     return new;
 end
 $$;
