@@ -59,7 +59,8 @@ standin: $(STAMP)-run  ## start only the stand-in for Commet: http://127.0.0.1:8
 
 ##@ Look into it while it runs
 WHY = $(if $(author),--author "$(author)") $(if $(note),--note "$(note)")
-.PHONY: logs show redrive sweep compare resolve resolve-dispute repair forgive refund adopt erase end-sessions \
+.PHONY: logs show redrive sweep compare resolve resolve-dispute repair endpoints enable-endpoint redeliver \
+	forgive refund adopt erase end-sessions \
 	verify-address free-address
 logs: $(STAMP)-run  ## show the log lines of an answer, or all that name something (id=..., usr_..., whev_...)
 	@$(BIN)/python -m local logs $(if $(id),-- "$(id)")
@@ -84,6 +85,15 @@ resolve-dispute: $(STAMP)-run  ## end a dispute whose webhook was lost (user=usr
 
 repair: $(STAMP)-run  ## replace Commet's totals by ours where they differ: all, or those of one user (user=usr_..., author=, note=)
 	@$(BIN)/python -m local repair $(if $(user),--user "$(user)") $(WHY)
+
+endpoints: $(STAMP)-run  ## list the endpoints of events: on or off, failing, since when an event waits (author=, note=)
+	@$(BIN)/python -m local endpoints $(WHY)
+
+enable-endpoint: $(STAMP)-run  ## switch an endpoint of events on again (endpoint=ep_..., author=, note=)
+	@$(BIN)/python -m local enable-endpoint "$(endpoint)" $(WHY)
+
+redeliver: $(STAMP)-run  ## send events to an endpoint again (endpoint=ep_..., from=time, to=time or now; or event=, author=, note=)
+	@$(BIN)/python -m local redeliver "$(endpoint)" $(if $(event),--event "$(event)") $(if $(from),--from "$(from)") $(if $(to),--to "$(to)") $(WHY)
 
 forgive: $(STAMP)-run  ## end a debt that a user need not pay (user=usr_..., debt=7 or all, author=, note=)
 	@$(BIN)/python -m local forgive "$(user)" "$(debt)" --author "$(author)" --note "$(note)"

@@ -75,7 +75,8 @@ def add(commands: "argparse._SubParsersAction[Any]") -> None:
     erase.add_argument("--note", required=True, help="who asked for it; not kept")
     about_accounts = _add_about_accounts(commands)
     resolve.add_argument("--author", help="who did it")
-    for each in (redrive, sweep, compare, dispute, repair, refund):
+    about_endpoints = _add_about_endpoints(commands)
+    for each in (redrive, sweep, compare, dispute, repair, *about_endpoints, refund):
         each.add_argument("--author", help="who decided it")
         each.add_argument("--note", help="why")
     logs = commands.add_parser(
@@ -83,13 +84,27 @@ def add(commands: "argparse._SubParsersAction[Any]") -> None:
     )
     logs.add_argument("id", nargs="?", help="the id in the answer; without one, the last lines")
     for each in (
-        *(logs, show, redrive, sweep, compare, resolve, dispute, repair),
+        *(logs, show, redrive, sweep, compare, resolve, dispute, repair, *about_endpoints),
         *(forgive, refund, adopt, erase, *about_accounts),
     ):
         each.add_argument(
             "--data-dir", type=Path, metavar="DIR", default=argparse.SUPPRESS,
             help="data directory of the running stack (.local)",
         )  # fmt: skip
+
+
+def _add_about_endpoints(
+    commands: "argparse._SubParsersAction[Any]",
+) -> list[argparse.ArgumentParser]:
+    listing = commands.add_parser("endpoints", help="list the endpoints that events are sent to")
+    enable = commands.add_parser("enable-endpoint", help="switch an endpoint of events on again")
+    redeliver = commands.add_parser("redeliver", help="send events to an endpoint again")
+    for each in (enable, redeliver):
+        each.add_argument("endpoint", help="the id of the endpoint (ep_...)")
+    redeliver.add_argument("--event", help="only the event with this id")
+    redeliver.add_argument("--from", metavar="TIME", help="events of this time or later")
+    redeliver.add_argument("--to", metavar="TIME", help="events before this time; else until now")
+    return [listing, enable, redeliver]
 
 
 def _add_about_accounts(
@@ -177,6 +192,35 @@ def _repair(console: Console, asked: argparse.Namespace) -> int:
     return 0
 
 
+def _endpoints(console: Console, asked: argparse.Namespace) -> int:
+    answer = operate.ask(asked.data_dir, {"command": "endpoints", **_why(asked)})
+    for each in answer["endpoints"]:
+        state = "on" if each["enabled"] else f"off since {each['disabled_at']}"
+        said = [each["id"], each["host"], each["description"], state]
+        said += [f"by {each['disabled_by']}"] if each["disabled_by"] else []
+        said += [f"failing since {each['failing_since']}"] if each["failing_since"] else []
+        said += [f"an event waits since {each['waits_since']}"] if each["waits_since"] else []
+        console.print("  ".join(filter(None, said)), markup=False, soft_wrap=True)
+    if not answer["endpoints"]:
+        console.print("There are no endpoints.")
+    return 0
+
+
+def _enable_endpoint(console: Console, asked: argparse.Namespace) -> int:
+    command = {"command": "enable_endpoint", "endpoint": asked.endpoint, **_why(asked)}
+    answer = operate.ask(asked.data_dir, command)
+    console.print(f"{answer['enabled']} is switched on. What waits for it is sent now.")
+    return 0
+
+
+def _redeliver(console: Console, asked: argparse.Namespace) -> int:
+    named = {name: value for name in ("event", "from", "to") if (value := getattr(asked, name))}
+    command = {"command": "redeliver", "endpoint": asked.endpoint, **named, **_why(asked)}
+    answer = operate.ask(asked.data_dir, command)
+    console.print(f"{answer['queued']} events will be sent again.")
+    return 0
+
+
 def _forgive(console: Console, asked: argparse.Namespace) -> int:
     command = {name: getattr(asked, name) for name in ("user", "debt", "author", "note")}
     answer = operate.ask(asked.data_dir, {"command": "forgive", **command})
@@ -239,6 +283,9 @@ COMMANDS: dict[str, Callable[[Console, argparse.Namespace], int]] = {
     "resolve": _resolve,
     "resolve-dispute": _resolve_dispute,
     "repair": _repair,
+    "endpoints": _endpoints,
+    "enable-endpoint": _enable_endpoint,
+    "redeliver": _redeliver,
     "forgive": _forgive,
     "refund": _refund,
     "adopt": _adopt,

@@ -10,6 +10,10 @@
 {"command": "resolve_dispute", "user", "transaction", "outcome"}
                                                             ends an open dispute: won or lost
 {"command": "repair_drift", "user"?}                        replaces Commet's totals that differ
+{"command": "endpoints"}                                    lists the endpoints of events
+{"command": "enable_endpoint", "endpoint"}                  switches an endpoint on again
+{"command": "redeliver", "endpoint", "from", "to"?}         sends the events of a time again
+{"command": "redeliver", "endpoint", "event"}               sends one event again
 {"command": "forgive", "user", "debt", "author", "note"}     ends a debt, or with "all" all debts
 {"command": "refund", "transaction", "link"?}               gives a payment back, whole
 {"command": "adopt", "user", "customer", "author", "note"}  gives a customer of Commet to a user

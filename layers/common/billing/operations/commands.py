@@ -4,6 +4,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+from uuid import UUID
+
+from pydantic import TypeAdapter, ValidationError
 
 from billing.accounts import erasing, sessions
 from billing.audit import trail
@@ -14,13 +17,16 @@ from billing.deadline import Deadline
 from billing.debts import keeping
 from billing.delivery import comparing, outbox
 from billing.errors import BillingError, InvalidRequest
-from billing.operations import inspection, sweep
+from billing.events import endpoints
+from billing.field_types import OccurredAt
+from billing.operations import inspection, sweep, waiting
 from billing.payments import disputes
 from billing.subscriptions import customers, inbox
 
 Command = Mapping[str, Any]
 
 _LONGEST = 2000
+_TIME: TypeAdapter[datetime] = TypeAdapter(OccurredAt)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +44,18 @@ class _Asked:
         if value is not None and len(value) > _LONGEST:
             raise InvalidRequest(f"`{name}` must have {_LONGEST} characters at most.")
         return value
+
+    def time(self, name: str) -> datetime | None:
+        text = self.text(name)
+        try:
+            return None if text is None else _TIME.validate_python(text)
+        except ValidationError as error:
+            raise InvalidRequest(
+                f"`{name}` must be a time with an offset, such as 2026-03-01T09:30:00Z."
+            ) from error
+
+    def by(self) -> Actor:
+        return trail.operator(self.text("author"), self.text("note"))
 
 
 def obey(
@@ -61,7 +79,7 @@ def obey(
     asked = _Asked(db, command, now, commet, deadline)
     if run in (_show, _erase):  # an erasure has an entry of its own
         return run(asked)
-    by = trail.operator(asked.text("author"), asked.text("note"))
+    by = asked.by()
     outcome = trail.DONE
     try:
         return run(asked)
@@ -158,6 +176,63 @@ def _repair_drift(asked: _Asked) -> dict[str, Any]:
     return {"repairing": comparing.repair(asked.db, user_id=asked.text("user"))}
 
 
+def _endpoints(asked: _Asked) -> dict[str, Any]:
+    return {"endpoints": [_state(each) for each in waiting.endpoints(asked.db)]}
+
+
+def _state(found: waiting.EventEndpoint) -> dict[str, Any]:
+    times = {
+        "disabled_at": found.disabled_at,
+        "failing_since": found.failing_since,
+        "waits_since": found.waits_since,
+    }
+    return {
+        "id": found.id,
+        "host": found.host,
+        "description": found.description,
+        "enabled": found.disabled_at is None,
+        "disabled_by": found.disabled_by,
+        **{name: at.isoformat() if at else None for name, at in times.items()},
+    }
+
+
+def _enable_endpoint(asked: _Asked) -> dict[str, Any]:
+    wanted = endpoints.Change(enabled=True)
+    found = endpoints.change(asked.db, _endpoint(asked), wanted, by=asked.by())
+    return {"enabled": found.id}
+
+
+def _redeliver(asked: _Asked) -> dict[str, Any]:
+    endpoint, event = _endpoint(asked), asked.text("event")
+    start, end = asked.time("from"), asked.time("to")
+    if event is not None and start is None and end is None:
+        queued = endpoints.redeliver_one(asked.db, endpoint, _uuid(event), by=asked.by())
+        return {"queued": queued}
+    if event is not None or start is None:
+        raise InvalidRequest(
+            "The id of an `event` is needed, or the time `from` which on events are sent; `to` may"
+            " be the time at which the range ends."
+        )
+    until = asked.now if end is None else end
+    if until <= start:
+        raise InvalidRequest("`from` must be before `to`. Without `to`, the range ends now.")
+    return {"queued": endpoints.redeliver_range(asked.db, endpoint, start, until, by=asked.by())}
+
+
+def _endpoint(asked: _Asked) -> str:
+    endpoint = asked.text("endpoint")
+    if not endpoint:
+        raise InvalidRequest("The id of the `endpoint` is needed: ep_...")
+    return endpoint
+
+
+def _uuid(text: str) -> UUID:
+    try:
+        return UUID(text)
+    except ValueError as error:
+        raise InvalidRequest("`event` must be the id of an event.") from error
+
+
 def _forgive(asked: _Asked) -> dict[str, Any]:
     user, author, note = asked.text("user"), asked.text("author"), asked.text("note")
     debt = asked.command.get("debt")
@@ -239,8 +314,11 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-# The fields of commands that contain an id, a code or a number.
-_IDS = ("what", "id", "reason", "transaction", "debt", "link", "customer")
+# The fields of commands that contain an id, a code, a number or a time.
+_IDS = (
+    *("what", "id", "reason", "transaction", "debt", "link", "customer"),
+    *("endpoint", "event", "from", "to"),
+)
 _REDRIVES: dict[str, Callable[[_Asked], int]] = {
     "webhooks": _redrive_webhooks,
     "deliveries": _redrive_deliveries,
@@ -253,6 +331,9 @@ _COMMANDS: dict[str, Callable[[_Asked], dict[str, Any]]] = {
     "resolve": _resolve,
     "resolve_dispute": _resolve_dispute,
     "repair_drift": _repair_drift,
+    "endpoints": _endpoints,
+    "enable_endpoint": _enable_endpoint,
+    "redeliver": _redeliver,
     "forgive": _forgive,
     "refund": _refund,
     "adopt": _adopt,

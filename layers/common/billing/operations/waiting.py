@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from urllib.parse import urlsplit
 
 from billing.database.connection import Database
 from billing.database.statements import Statements
@@ -52,6 +53,29 @@ class Drift:
     repair: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class EventEndpoint:
+    """An endpoint of the product. `failing_since` is its first failure since it last took an event.
+    `waits_since` is since when its oldest undelivered event waits; None if none waits.
+    """
+
+    id: str
+    url: str
+    description: str
+    failing_since: datetime | None
+    disabled_at: datetime | None
+    disabled_by: str | None  # failures, gone or request
+    waits_since: datetime | None
+
+    @property
+    def host(self) -> str:
+        """The host of the URL, without the rest, which may contain a secret; "" for no URL."""
+        try:
+            return urlsplit(self.url).hostname or ""
+        except ValueError:
+            return ""
+
+
 def pending(db: Database) -> int:
     """Returns how many deliveries are not sent yet; `MOST_COUNTED` + 1 if there are more than
     that.
@@ -71,6 +95,11 @@ def parked(db: Database, limit: int) -> Sequence[Parked]:
 def dead_webhooks(db: Database, limit: int) -> Sequence[DeadWebhook]:
     """Returns the webhooks that wait for a person, the newest first."""
     return [DeadWebhook(**row) for row in db.all(_sql["dead_webhooks"], {"limit": limit})]
+
+
+def endpoints(db: Database) -> Sequence[EventEndpoint]:
+    """Returns all endpoints of the product, the oldest first. There are ten at most."""
+    return [EventEndpoint(**row) for row in db.all(_sql["endpoints"])]
 
 
 def drift(db: Database, limit: int) -> Sequence[Drift]:

@@ -20,6 +20,15 @@ where status = 'dead'
 order by received_at desc, id
 limit %(limit)s
 
+-- `waits_since` is that of the event that has waited longest, whether the endpoint is switched on or
+-- off.
+-- name: endpoints
+select p.id, p.url, p.description, p.failing_since, p.disabled_at, p.disabled_by,
+       (select min(d.waits_since) from event_delivery d
+        where d.endpoint = p.id and d.state = 'pending') as waits_since
+from event_endpoint p
+order by p.created_at, p.id
+
 -- name: drift
 select user_id, feature, ours, theirs, found_at, repair
 from usage_drift

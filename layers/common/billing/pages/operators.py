@@ -24,6 +24,7 @@ from billing.credentials.service_keys import Service
 from billing.database import health, rounds
 from billing.delivery import outbox
 from billing.errors import BillingError, DatabaseUnavailable, NotFound
+from billing.events import bus, delivering
 from billing.http import api, events
 from billing.operations import inspection, sweep, waiting
 from billing.pages import inspected, pasting, site
@@ -37,6 +38,8 @@ SEARCH = "/ops/user"
 FRESH = timedelta(minutes=15)
 # The threshold of the alarm OutboxAgeAlarm.
 RINGS_AFTER = timedelta(minutes=15)
+# The threshold of the alarm UndeliveredEventsAlarm.
+EVENTS_RING_AFTER = timedelta(hours=1)
 KEY_DAYS = 90
 
 _MOST_ROWS = 100
@@ -88,6 +91,7 @@ def show_state() -> Response[Any]:
     """What waits, and the search for a user."""
     db = wiring.database()
     keys, uses = _keys()
+    endpoints = waiting.endpoints(db)
     return site.page(
         "ops.html",
         title=word("ops.title"),
@@ -107,6 +111,13 @@ def show_state() -> Response[Any]:
         drift=[
             (row, _command("repair_drift", user=row.user_id))
             for row in waiting.drift(db, _MOST_ROWS)
+        ],
+        # As the metric EventsAgeSeconds counts it.
+        events_age=max(delivering.gauges(db).age_seconds, bus.age_seconds(db)),
+        events_ring_after=int(EVENTS_RING_AFTER.total_seconds()),
+        endpoints_off=sum(row.disabled_at is not None for row in endpoints),
+        endpoints=[
+            (row, _for_endpoint(row)) for row in endpoints if row.disabled_at or row.failing_since
         ],
         most_rows=_MOST_ROWS,
         sweep_command=_command("sweep"),
@@ -200,6 +211,16 @@ def _for_parked(row: waiting.Parked) -> list[str]:
     if row.reason == "unconfirmed":
         return [_command("resolve", **resolved, delivered=True), again]
     return [again]
+
+
+def _for_endpoint(row: waiting.EventEndpoint) -> list[str]:
+    """Returns the commands for an endpoint: an endpoint that is switched off is switched on again,
+    and gets the events since then.
+    """
+    if row.disabled_at is None:
+        return []
+    missed: dict[str, pasting.Value] = {"endpoint": row.id, "from": row.disabled_at.isoformat()}
+    return [_command("enable_endpoint", endpoint=row.id), _command("redeliver", **missed)]
 
 
 def _for_user(found: dict[str, Any]) -> list[tuple[str, str]]:
