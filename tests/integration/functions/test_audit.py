@@ -140,6 +140,9 @@ class TestWriting:
             {"command": "end_sessions", "user": "customer-17"},
             {"command": "adopt", "user": "customer-17", "customer": "cus_1"},
             {"command": "refund", "transaction": "txn_1"},
+            {"command": "endpoints"},
+            {"command": "enable_endpoint", "endpoint": "ep_1"},
+            {"command": "redeliver", "endpoint": "ep_1", "from": "2026-03-01T00:00:00Z"},
         ],
         ids=lambda command: command["command"],
     )  # fmt: skip

@@ -15,6 +15,7 @@ from billing.config import from_env
 from billing.credentials.service_keys import ServiceKeys
 from billing.database import health
 from billing.errors import DatabaseUnavailable
+from billing.events import log
 from billing.operations import waiting
 from billing.pages import operators
 from tests.environments import forget
@@ -218,6 +219,21 @@ def parked(user: str, seq: int, **fields: object) -> None:
     run(f"insert into usage_delivery ({names}) values ({places})", *row.values())  # noqa: S608
 
 
+OFF_AT = "2026-11-20T12:34:00+00:00"
+
+
+def endpoint(url: str = "https://app.example.com/hooks?token=1", **fields: object) -> str:
+    """A new endpoint of events. Returns its id."""
+    row = {"id": f"ep_{uuid4().hex[:24]}", "url": url, "description": "Ours"} | fields
+    names, places = ", ".join(row), ", ".join(["%s"] * len(row))
+    slot = "(select count(*) + 1 from event_endpoint)"
+    run(
+        f"insert into event_endpoint ({names}, slot) values ({places}, {slot})",  # noqa: S608
+        *row.values(),
+    )
+    return str(row["id"])
+
+
 class TestState:
     def test_where_nothing_waits_the_page_says_so(self, operator: Visitor, begin: Begin) -> None:
         begin(keys=[])
@@ -225,7 +241,8 @@ class TestState:
         for said in (
             "Works", "Nothing is late", "No delivery waits for a person.", "No webhook is dead.",
             "No total differs from Commet's.", "There are no service keys.", "None yet",
-            "The alarm rings after 15 minutes.",
+            "The alarm rings after 15 minutes.", "The alarm rings after 60 minutes.",
+            "Endpoints switched off 0", "Every endpoint is switched on, and none is failing.",
         ):  # fmt: skip
             assert said in text
 
@@ -270,13 +287,76 @@ class TestState:
             assert f"ask '{command}'" in shown.text
         assert '"id": "ev_2", "what"' not in shown.text
 
+    def test_an_endpoint_that_is_switched_off(self, operator: Visitor, email: str) -> None:
+        """With the commands that switch it on and send what came since; others are left out."""
+        endpoint("https://good.example.com/hooks")
+        off = endpoint(disabled_by="failures", disabled_at=OFF_AT, failing_since=OFF_AT)
+        for by in ("gone", "request"):
+            endpoint(disabled_by=by, disabled_at=OFF_AT)
+        shown = operator.get("/ops")
+        assert "Endpoints switched off 3 " in shown.text
+        row = f"{off} app.example.com Ours Off: it took nothing for three days 20 November 12:34"
+        assert row in shown.text.replace(",", "").replace("\u00a0", " ")
+        assert "Off: it answered 410" in shown.text
+        assert "Off: somebody asked for it" in shown.text
+        assert "good.example.com" not in shown.text
+        assert "token" not in shown.html
+        me = wiring.database().value("select id from users where email = %s", [email])
+        signed = f'"author": "{me}", "note": "..."'
+        for command in (
+            f'{{"command": "enable_endpoint", "endpoint": "{off}", {signed}}}',
+            f'{{"command": "redeliver", "endpoint": "{off}", "from": "{OFF_AT}", {signed}}}',
+        ):
+            assert f"ask '{command}'" in shown.text
+
+    def test_an_endpoint_that_is_failing(self, operator: Visitor) -> None:
+        """Its events are sent again by themselves: there is nothing to switch on."""
+        failing = endpoint(failing_since=OFF_AT)
+        text = operator.get("/ops").text
+        assert "Endpoints switched off 0 " in text
+        assert f"{failing} app.example.com Ours Failing: events are sent again 20 Nov" in text
+        assert "enable_endpoint" not in text
+
+    def test_the_oldest_event(self, operator: Visitor, customer: tuple[str, Visitor]) -> None:
+        """One for an endpoint that is on makes the alarm ring; it is in the row of one that is
+        off.
+        """
+        run("delete from outgoing_event")
+        endpoint(failing_since=OFF_AT)
+        run("select emit_event(%s, 'access.granted', now(), '{}')", customer[0])
+        log.place(wiring.database())
+        for minutes, said in ((59, "The alarm rings after 60"), (62, "Longer than the alarm")):
+            run(
+                "update event_delivery set waits_since = now() - make_interval(mins => %s)", minutes
+            )
+            assert f"Oldest event waits {minutes} min {said}" in operator.get("/ops").text
+        run("update event_delivery set waits_since = '2026-11-19 07:08+00'")
+        run("update event_endpoint set disabled_at = now(), disabled_by = 'request'")
+        text = operator.get("/ops").text
+        assert "Oldest event waits Nothing is late" in text
+        assert "19 November, 07:08" in text
+
+    def test_the_oldest_event_for_the_bus(
+        self, operator: Visitor, customer: tuple[str, Visitor]
+    ) -> None:
+        """It counts as in the metric."""
+        run("select emit_event(%s, 'access.granted', now(), '{}')", customer[0])
+        log.place(wiring.database())
+        run("insert into event_bus (id, bus, place) values (1, 'own', 0)")
+        run("update outgoing_event set inserted_at = now() - interval '3 hours'")
+        assert "Oldest event waits 3 h Longer than the alarm" in operator.get("/ops").text
+
     def test_on_the_local_stack_the_commands_are_those_of_make(
         self, operator: Visitor, begin: Begin, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         parked("usr_a", 1)
+        off = endpoint(disabled_by="gone", disabled_at=OFF_AT)
         begin(CLOCK_URL="http://127.0.0.1:1")
         monkeypatch.setattr(wiring, "clock", lambda: wall_clock)
-        assert "make redrive what=deliveries id=ev_1 author=usr_" in operator.get("/ops").text
+        text = operator.get("/ops").text
+        assert "make redrive what=deliveries id=ev_1 author=usr_" in text
+        assert f"make enable-endpoint endpoint={off} author=usr_" in text
+        assert f"make redeliver endpoint={off} from={OFF_AT} author=usr_" in text
 
     def test_dead_webhooks(self, operator: Visitor) -> None:
         run(
@@ -366,10 +446,21 @@ class TestState:
         assert html.count(ESCAPED) >= 8
         assert "<script>" not in html
 
+    @pytest.mark.parametrize("url", [f"https://{NASTY}", f"https://[{NASTY}", NASTY])
+    def test_an_endpoints_url_and_description_are_escaped(
+        self, operator: Visitor, url: str
+    ) -> None:
+        endpoint(url, description=NASTY, disabled_by="gone", disabled_at=OFF_AT)
+        html = operator.get("/ops").html
+        assert ESCAPED in html
+        assert "<script>" not in html
+        assert "<b>" not in html
+
     def test_it_has_one_heading_and_every_table_a_caption(
         self, operator: Visitor, customer: tuple[str, Visitor]
     ) -> None:
         parked("usr_a", 1)
+        endpoint(disabled_by="gone", disabled_at=OFF_AT)
         for shown in (operator.get("/ops"), looked(operator, customer[0])):
             assert shown.html.count("<h1") == 1
             assert shown.html.count("<table") == shown.html.count("<caption>") > 0
@@ -467,9 +558,16 @@ class TestUser:
         assert "<script>" not in shown.html
 
 
-def test_the_page_names_the_threshold_of_the_alarm() -> None:
-    alarm = load(TEMPLATE)["Resources"]["OutboxAgeAlarm"]["Properties"]
-    assert alarm["Threshold"] == operators.RINGS_AFTER.total_seconds()
+@pytest.mark.parametrize(
+    ("alarm", "threshold"),
+    [
+        ("OutboxAgeAlarm", operators.RINGS_AFTER),
+        ("UndeliveredEventsAlarm", operators.EVENTS_RING_AFTER),
+    ],
+)
+def test_the_page_names_the_threshold_of_the_alarm(alarm: str, threshold: timedelta) -> None:
+    properties = load(TEMPLATE)["Resources"][alarm]["Properties"]
+    assert properties["Threshold"] == threshold.total_seconds()
 
 
 def test_addresses_are_compared_by_their_keys() -> None:

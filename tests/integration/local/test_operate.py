@@ -59,6 +59,33 @@ def test_show_as_json(directory: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert found["would_do"]
 
 
+def test_endpoints_of_events(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Listed, switched on, and events sent again; one that there is not is named."""
+    assert ask(directory, "endpoints") == 0
+    assert "There are no endpoints." in capsys.readouterr().out
+    stack = json.loads((directory / "stack.json").read_text())
+    with httpx.Client(
+        base_url=stack["api"], headers={"authorization": f"Bearer {stack['service_key']}"}
+    ) as product:
+        url = "http://127.0.0.1:9/hooks/token"
+        made = product.post("/events/endpoints", json={"url": url, "description": "[b]Ours"})
+        endpoint = made.json()["id"]
+        product.patch(f"/events/endpoints/{endpoint}", json={"enabled": False})
+    assert ask(directory, "endpoints", "--author", "ann") == 0
+    told = capsys.readouterr().out
+    assert f"{endpoint}  127.0.0.1  [b]Ours  off since 20" in told
+    assert "by request" in told
+    assert "token" not in told
+    assert ask(directory, "redeliver", endpoint, "--from", "2026-01-01T00:00:00+00:00") == 0
+    assert re.search(r"^[1-9]\d* events will be sent again", capsys.readouterr().out)
+    assert ask(directory, "enable-endpoint", endpoint, "--note", "mended") == 0
+    assert f"{endpoint} is switched on." in capsys.readouterr().out
+    assert ask(directory, "endpoints") == 0
+    assert re.search(r"Ours  on  .*an event waits since 20", capsys.readouterr().out)
+    assert ask(directory, "enable-endpoint", "ep_none") == 1
+    assert "Stopped: There is no endpoint with this id." in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
