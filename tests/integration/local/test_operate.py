@@ -71,6 +71,7 @@ def test_endpoints_of_events(directory: Path, capsys: pytest.CaptureFixture[str]
         made = product.post("/events/endpoints", json={"url": url, "description": "[b]Ours"})
         endpoint = made.json()["id"]
         product.patch(f"/events/endpoints/{endpoint}", json={"enabled": False})
+        assert product.get("/events").json()["events"]
     assert ask(directory, "endpoints", "--author", "ann") == 0
     told = capsys.readouterr().out
     assert f"{endpoint}  127.0.0.1  [b]Ours  off since 20" in told
