@@ -2,7 +2,6 @@
 
 from datetime import timedelta
 from typing import Any
-from uuid import uuid4
 
 import pytest
 from psycopg.types.json import Jsonb
@@ -18,6 +17,7 @@ from tests.integration.billing.conftest import NOW
 from tests.integration.billing.events.users import add_user
 
 BY = Actor("service", "backend")
+NO_EVENT = "00000000-0000-4000-8000-000000000000"
 UNKNOWN = "ep_000000000000000000000000"
 FROM = {"from": (NOW - timedelta(days=3)).isoformat()}
 
@@ -180,6 +180,9 @@ class TestRedeliver:
         endpoint = add(db)
         assert obey(db, "redeliver", endpoint=endpoint, event=event) == {"queued": 1}
         assert pending(db, endpoint) == 1
+        assert [action for action, _, _ in audited(db)] == [
+            "event_endpoint.events_redelivered", "operator.command",
+        ]  # fmt: skip
 
     def test_what_waits_already_is_not_counted_again(self, db: Database) -> None:
         emit(db, 1)
@@ -201,8 +204,8 @@ class TestRedeliver:
         ("known", "wanted", "code"),
         [
             (False, FROM, "endpoint_not_found"),
-            (False, {"event": str(uuid4())}, "endpoint_not_found"),
-            (True, {"event": str(uuid4())}, "event_not_found"),
+            (False, {"event": NO_EVENT}, "endpoint_not_found"),
+            (True, {"event": NO_EVENT}, "event_not_found"),
         ],
         ids=["endpoint-of-a-range", "endpoint-of-an-event", "event"],
     )
@@ -221,8 +224,8 @@ class TestRedeliver:
             {},
             {"to": NOW.isoformat()},
             {"event": "ev_1"},
-            {"event": str(uuid4())} | FROM,
-            {"event": str(uuid4()), "to": NOW.isoformat()},
+            {"event": NO_EVENT} | FROM,
+            {"event": NO_EVENT, "to": NOW.isoformat()},
             {"from": "2026-09-01"},
             {"from": "2026-09-01T00:00:00"},
             {"from": "2026-09-01T00:00:00+23:00"},
