@@ -249,7 +249,7 @@ declare
     v_caps numeric[] := array_fill(null::numeric, array[cardinality(p_users)]);  -- limit less held
     v_cap_codes text[] := array_fill(null::text, array[cardinality(p_users)]);
     v_beyond numeric[] := array_fill(null::numeric, array[cardinality(p_users)]);  -- overage above
-    v_prices numeric[] := array_fill(null::numeric, array[cardinality(p_users)]);
+    v_prices numeric[] := array_fill(null::numeric, array[cardinality(p_users)]);  -- of one unit
     v_used numeric[] := array_fill(null::numeric, array[cardinality(p_users)]);
     v_look_at numeric[] := array_fill(null::numeric, array[cardinality(p_users)]);
     v_spend_look_at numeric[] := array_fill(null::numeric, array[cardinality(p_users)]);
@@ -286,6 +286,8 @@ declare
     v_verdict text;
     v_total numeric;
     v_cost numeric;
+    v_payer integer;
+    v_spending numeric;  -- `v_spent` of the payer if the event is accepted
     r record;
 begin
     -- A statement of its own: a join would not lock users for whom it finds no other row.
@@ -309,7 +311,7 @@ begin
             v_caps[r.pair] := r.free;
             v_cap_codes[r.pair] := r.cap_code;
             v_beyond[r.pair] := r.beyond;
-            v_prices[r.pair] := r.unit_price;
+            v_prices[r.pair] := r.unit_price * 0.0001;
             v_used[r.pair] := r.used;
             v_look_at[r.pair] := r.look_at;
             v_spend_look_at[r.pair] := r.spend_look_at;
@@ -351,7 +353,7 @@ begin
                     v_caps := v_caps || r.cap - r.held;
                     v_cap_codes := v_cap_codes || r.cap_code;
                     v_beyond := v_beyond || r.beyond;
-                    v_prices := v_prices || r.unit_price;
+                    v_prices := v_prices || r.unit_price * 0.0001;
                     v_used := v_used || r.used;
                     v_withheld := v_withheld || r.withheld;
                     v_closed := v_closed || r.closed;
@@ -435,9 +437,10 @@ begin
 
     v_totals := v_used;
     for i in 1 .. cardinality(p_keys) loop
-        v_total := v_totals[p_pairs[i]] + p_quantities[i];
+        v_pair := p_pairs[i];
+        v_total := v_totals[v_pair] + p_quantities[i];
         v_cost := 0;
-        if v_total > v_beyond[p_pairs[i]] then
+        if v_total > v_beyond[v_pair] then
             if v_paying is null then
                 v_paying := array_fill(null::text, array[cardinality(p_users)]);
                 v_spent := array_fill(null::numeric, array[cardinality(p_users)]);
@@ -473,10 +476,12 @@ begin
                 end if;
             end if;
             -- An accepted event ends the reservation under its key.
-            v_cost := v_prices[p_pairs[i]] / 10000 * (
-                greatest(0, v_total - v_beyond[p_pairs[i]] - v_reserved[i])
-                - greatest(0, v_totals[p_pairs[i]] - v_beyond[p_pairs[i]])
+            v_cost := v_prices[v_pair] * (
+                greatest(0, v_total - v_beyond[v_pair] - v_reserved[i])
+                - greatest(0, v_totals[v_pair] - v_beyond[v_pair])
             );
+            v_payer := p_payers[v_pair];
+            v_spending := v_spent[v_payer] + v_cost;
         end if;
         v_verdict := case
             when v_known[p_firsts[i]] is not null then
@@ -484,30 +489,28 @@ begin
                      else 'conflict' end
             when p_occurred[i] < v_oldest then 'too_old'
             when p_occurred[i] > v_newest then 'in_future'
-            when v_codes[p_pairs[i]] is not null then v_codes[p_pairs[i]]
+            when v_codes[v_pair] is not null then v_codes[v_pair]
             -- An event may use the amount reserved under its own key even if other reservations
             -- fill the limit, as when the reservation is confirmed.
-            when v_total > v_caps[p_pairs[i]] + v_reserved[i]
-                 and (v_reserved[i] < p_quantities[i] or v_total > v_limits[p_pairs[i]])
-                then v_cap_codes[p_pairs[i]]
+            when v_total > v_caps[v_pair] + v_reserved[i]
+                 and (v_reserved[i] < p_quantities[i] or v_total > v_limits[v_pair])
+                then v_cap_codes[v_pair]
             when v_cost is null then 'price_unknown'
-            when v_cost > 0
-                 and v_spent[p_payers[p_pairs[i]]] + v_cost > v_ceilings[p_payers[p_pairs[i]]]
-                then 'spend_limit_reached'
+            when v_cost > 0 and v_spending > v_ceilings[v_payer] then 'spend_limit_reached'
             when is_too_large(v_total) then 'total_too_large'
             else 'accepted'
         end;
         v_verdicts[i] := v_verdict;
         if v_verdict = 'accepted' then
-            v_totals[p_pairs[i]] := v_total;
+            v_totals[v_pair] := v_total;
             v_known[p_firsts[i]] := p_fingerprints[i];
             if v_any_held then
-                v_caps[p_pairs[i]] := v_caps[p_pairs[i]] + v_reserved[i];
-                v_beyond[p_pairs[i]] := v_beyond[p_pairs[i]] + v_reserved[i];
+                v_caps[v_pair] := v_caps[v_pair] + v_reserved[i];
+                v_beyond[v_pair] := v_beyond[v_pair] + v_reserved[i];
             end if;
             if v_cost <> 0 then
-                v_spent[p_payers[p_pairs[i]]] := v_spent[p_payers[p_pairs[i]]] + v_cost;
-                v_unclaimed[p_payers[p_pairs[i]]] := v_unclaimed[p_payers[p_pairs[i]]] + v_cost;
+                v_spent[v_payer] := v_spending;
+                v_unclaimed[v_payer] := v_unclaimed[v_payer] + v_cost;
             end if;
         end if;
     end loop;

@@ -6,7 +6,7 @@
 create or replace function overage_value(p_used numeric, p_included numeric, p_unit_price numeric)
 returns numeric
 language sql immutable as $$
-    select case when p_used > p_included then (p_used - p_included) * p_unit_price / 10000
+    select case when p_used > p_included then (p_used - p_included) * p_unit_price * 0.0001
                 else 0 end
 $$;
 
