@@ -5,6 +5,7 @@ from typing import Annotated, Any
 from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.event_handler.openapi.params import Body
 
+from billing.commet import metered  # noqa: F401 - wiring imports it late; here it loads during INIT
 from billing.deadline import LambdaContext
 from billing.http import api, checkout_answers, plan_answers
 from billing.http.shapes.checkout import Checkout, CheckoutReply

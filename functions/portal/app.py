@@ -6,6 +6,7 @@ from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.event_handler.openapi.params import Body, Query
 from aws_lambda_powertools.event_handler.openapi.params import Path as PathParameter
 
+from billing.commet import metered  # noqa: F401 - wiring imports it late; here it loads during INIT
 from billing.deadline import LambdaContext
 from billing.field_types import USER_ID_PATTERN
 from billing.http import api, portal_answers

@@ -60,11 +60,17 @@ def test_nobody_loads_aws_or_the_sdk(function: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "function", ["webhook", "track_usage", "signup", "session", "account", "migrate"]
+    "function", ["webhook", "track_usage", "signup", "session", "account", "migrate", "pages"]
 )
 def test_who_calls_nobody_loads_no_client(function: str) -> None:
     """httpx is a fifth of a full start; a rare path that needs it imports it late."""
     assert "httpx" not in loaded(function)
+
+
+@pytest.mark.parametrize("function", ["checkout", "portal", "reconcile"])
+def test_who_calls_commet_in_most_requests_loads_the_client_at_once(function: str) -> None:
+    """During INIT a function has a whole processor, and later only the share it pays for."""
+    assert "httpx" in loaded(function)
 
 
 def test_the_webhook_loads_least() -> None:

@@ -11,16 +11,19 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import ROUND_HALF_UP, Decimal
 from functools import partial
+from typing import TYPE_CHECKING
 
 from billing.amounts import minor_digits
 from billing.commet.answers import Invoice
 from billing.commet.call_budget import Budget
-from billing.commet.client import Commet
 from billing.database.connection import Database
 from billing.database.statements import Statements
 from billing.deadline import Deadline
 from billing.debts.asking import ask_about_each
 from billing.errors import CommetRefused
+
+if TYPE_CHECKING:
+    from billing.commet.client import Commet
 
 _sql = Statements(__file__)
 
@@ -66,7 +69,9 @@ def owed(invoice: Invoice) -> Owed:
     return Owed((net + tax).scaleb(scale), tax.scaleb(scale))
 
 
-def find(db: Database, commet: Commet, user_id: str, *, now: datetime, deadline: Deadline) -> None:
+def find(
+    db: Database, commet: "Commet", user_id: str, *, now: datetime, deadline: Deadline
+) -> None:
     """Reads the invoices of one user's ended subscriptions, while the user waits.
 
     Raises CommetUnavailable or CommetRefused. Debts that were found before the error are stored.
@@ -76,7 +81,7 @@ def find(db: Database, commet: Commet, user_id: str, *, now: datetime, deadline:
 
 
 def find_collected(
-    db: Database, commet: Commet, user_id: str, *, now: datetime, deadline: Deadline
+    db: Database, commet: "Commet", user_id: str, *, now: datetime, deadline: Deadline
 ) -> None:
     """Ends the user's debts whose invoices Commet has collected since.
 
@@ -88,7 +93,9 @@ def find_collected(
             db.execute(_sql["collected"], {"now": now, **row})
 
 
-def run(db: Database, commet: Commet, budget: Budget, *, now: datetime, deadline: Deadline) -> int:
+def run(
+    db: Database, commet: "Commet", budget: Budget, *, now: datetime, deadline: Deadline
+) -> int:
     """Does the searches that are due. Returns how many there were. Raises CommetUnavailable."""
     return ask_about_each(
         lambda: [_Search(**row) for row in db.all(_sql["lease_searches"], {"limit": _BATCH})],
@@ -98,7 +105,7 @@ def run(db: Database, commet: Commet, budget: Budget, *, now: datetime, deadline
     )
 
 
-def invoice_of(commet: Commet, invoice_id: str, deadline: Deadline) -> Invoice | None:
+def invoice_of(commet: "Commet", invoice_id: str, deadline: Deadline) -> Invoice | None:
     """Returns the invoice, or None if Commet does not know it."""
     try:
         return commet.invoice(invoice_id, deadline)
@@ -109,7 +116,7 @@ def invoice_of(commet: Commet, invoice_id: str, deadline: Deadline) -> Invoice |
 
 
 def _search(
-    db: Database, commet: Commet, now: datetime, deadline: Deadline, search: _Search
+    db: Database, commet: "Commet", now: datetime, deadline: Deadline, search: _Search
 ) -> None:
     found = commet.invoices(search.subscription_id, deadline)
     for invoice_id in [each.id for each in found if each.status in NEVER_PAID]:

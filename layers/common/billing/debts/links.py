@@ -12,18 +12,21 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from functools import partial
+from typing import TYPE_CHECKING
 
 from aws_lambda_powertools import Logger
 
 from billing.amounts import format_decimal, minor_digits
 from billing.commet.answers import Payment
 from billing.commet.call_budget import Budget
-from billing.commet.client import Commet
 from billing.database.connection import Database, Row
 from billing.database.statements import Statements
 from billing.deadline import Deadline
 from billing.debts.asking import ask_about_each
 from billing.errors import CommetRefused, Conflict
+
+if TYPE_CHECKING:
+    from billing.commet.client import Commet
 
 _sql = Statements(__file__)
 
@@ -59,7 +62,7 @@ class _Unfinished:
 
 def offer(
     db: Database,
-    commet: Commet,
+    commet: "Commet",
     user_id: str,
     *,
     success_url: str,
@@ -108,7 +111,7 @@ def offer(
 
 
 def ask(
-    db: Database, commet: Commet, user_id: str, *, now: datetime, deadline: Deadline
+    db: Database, commet: "Commet", user_id: str, *, now: datetime, deadline: Deadline
 ) -> frozenset[str]:
     """Asks Commet whether the user's links were paid, and ends the debts that were.
 
@@ -118,7 +121,9 @@ def ask(
     return frozenset(_look(db, commet, now, deadline, _Unfinished(**row)) for row in rows)
 
 
-def run(db: Database, commet: Commet, budget: Budget, *, now: datetime, deadline: Deadline) -> int:
+def run(
+    db: Database, commet: "Commet", budget: Budget, *, now: datetime, deadline: Deadline
+) -> int:
     """Cancels superseded links and asks Commet about the other links that are due. Returns how many
     links there were.
 
@@ -134,7 +139,7 @@ def run(db: Database, commet: Commet, budget: Budget, *, now: datetime, deadline
 
 
 def _look(
-    db: Database, commet: Commet, now: datetime, deadline: Deadline, link: _Unfinished
+    db: Database, commet: "Commet", now: datetime, deadline: Deadline, link: _Unfinished
 ) -> str:
     try:
         payment = _canceled(commet, link, deadline)
@@ -154,7 +159,7 @@ def _look(
     return payment.status
 
 
-def _canceled(commet: Commet, link: _Unfinished, deadline: Deadline) -> Payment:
+def _canceled(commet: "Commet", link: _Unfinished, deadline: Deadline) -> Payment:
     """Returns the payment. Cancels it first if its link is superseded and Commet allows that."""
     if link.state == "superseded":
         try:

@@ -8,17 +8,20 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import ROUND_HALF_UP, Decimal
 from functools import partial
+from typing import TYPE_CHECKING
 
 from billing.amounts import decimals
 from billing.commet.answers import Transaction
 from billing.commet.call_budget import Budget
-from billing.commet.client import Commet
 from billing.database.connection import Database
 from billing.database.statements import Statements
 from billing.deadline import Deadline
 from billing.debts.asking import ask_about_each
 from billing.debts.invoices import NEVER_PAID, UNDECIDED, Owed, invoice_of, owed
 from billing.errors import CommetRefused
+
+if TYPE_CHECKING:
+    from billing.commet.client import Commet
 
 _sql = Statements(__file__)
 
@@ -38,7 +41,7 @@ class _Unread:
 
 
 def find_out(
-    db: Database, commet: Commet, user_id: str, *, now: datetime, deadline: Deadline
+    db: Database, commet: "Commet", user_id: str, *, now: datetime, deadline: Deadline
 ) -> None:
     """Asks Commet for the amounts of one user's unread debts, while the user waits.
 
@@ -48,7 +51,9 @@ def find_out(
         _read(db, commet, now, deadline, _Unread(**row))
 
 
-def run(db: Database, commet: Commet, budget: Budget, *, now: datetime, deadline: Deadline) -> int:
+def run(
+    db: Database, commet: "Commet", budget: Budget, *, now: datetime, deadline: Deadline
+) -> int:
     """Reads the debts that are due. Returns how many there were. Raises CommetUnavailable."""
     return ask_about_each(
         lambda: [_Unread(**row) for row in db.all(_sql["lease_unread"], {"limit": _BATCH})],
@@ -67,7 +72,7 @@ def share_of_tax(disputed: Decimal, transaction: Transaction, currency: str) -> 
     return exact.quantize(Decimal(1).scaleb(-decimals(currency)), ROUND_HALF_UP)
 
 
-def _read(db: Database, commet: Commet, now: datetime, deadline: Deadline, debt: _Unread) -> None:
+def _read(db: Database, commet: "Commet", now: datetime, deadline: Deadline, debt: _Unread) -> None:
     look = _invoice if debt.kind == "voided_invoice" else _dispute
     found = look(commet, debt, deadline)
     if found is None:
@@ -78,7 +83,7 @@ def _read(db: Database, commet: Commet, now: datetime, deadline: Deadline, debt:
     db.execute(_sql["record"], {"id": debt.id, "now": now, **values})
 
 
-def _invoice(commet: Commet, debt: _Unread, deadline: Deadline) -> tuple[Owed, str] | None:
+def _invoice(commet: "Commet", debt: _Unread, deadline: Deadline) -> tuple[Owed, str] | None:
     """Returns what is owed for the invoice, and the currency; None while Commet has not decided."""
     invoice = invoice_of(commet, debt.source, deadline)
     if invoice is None or invoice.status in UNDECIDED:
@@ -87,7 +92,7 @@ def _invoice(commet: Commet, debt: _Unread, deadline: Deadline) -> tuple[Owed, s
     return (owed(invoice) if invoice.status in NEVER_PAID else nothing), invoice.currency
 
 
-def _dispute(commet: Commet, debt: _Unread, deadline: Deadline) -> tuple[Owed, str] | None:
+def _dispute(commet: "Commet", debt: _Unread, deadline: Deadline) -> tuple[Owed, str] | None:
     """Returns what is owed for the lost dispute, and the currency; None if the tax is not known."""
     if debt.disputed is None or debt.currency is None:
         return None

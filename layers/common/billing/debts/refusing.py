@@ -4,10 +4,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime, timedelta
 from decimal import Decimal
+from typing import TYPE_CHECKING
 
 from billing.accounts.limits import Limit, Turn
 from billing.amounts import format_money
-from billing.commet.client import Commet
 from billing.database.connection import Database
 from billing.database.statements import Statements
 from billing.deadline import Deadline
@@ -19,6 +19,9 @@ from billing.errors import (
     Conflict,
     DebtOpen,
 )
+
+if TYPE_CHECKING:
+    from billing.commet.client import Commet
 
 _sql = Statements(__file__)
 
@@ -32,7 +35,7 @@ class Debtors:
     """Decides whether a user may check out. `app_url` is the address to return to after paying."""
 
     def __init__(
-        self, db: Database, commet: Commet, clock: Callable[[], datetime], app_url: str
+        self, db: Database, commet: "Commet", clock: Callable[[], datetime], app_url: str
     ) -> None:
         self._db = db
         self._commet = commet

@@ -9,11 +9,11 @@ the next request repeats the call with the same key.
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
 
 from billing.accounts.accounts import User
 from billing.accounts.limits import Limit, Turn
 from billing.commet.answers import Subscription
-from billing.commet.client import Commet
 from billing.database.connection import Database
 from billing.database.statements import Statements
 from billing.deadline import Deadline
@@ -31,6 +31,9 @@ from billing.errors import (
 )
 from billing.payments import troubles
 from billing.subscriptions import customers, from_answer, mirror, plans, refresh
+
+if TYPE_CHECKING:
+    from billing.commet.client import Commet
 
 _sql = Statements(__file__)
 
@@ -64,7 +67,7 @@ class Started:
 class Checkouts:
     """Starts checkouts."""
 
-    def __init__(self, db: Database, commet: Commet, clock: Callable[[], datetime]) -> None:
+    def __init__(self, db: Database, commet: "Commet", clock: Callable[[], datetime]) -> None:
         self._db = db
         self._commet = commet
         self._clock = clock

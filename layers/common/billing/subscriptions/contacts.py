@@ -5,14 +5,18 @@ routines/customers.sql), and the schedule sends it to Commet. So no request wait
 nothing is lost while Commet is down.
 """
 
+from typing import TYPE_CHECKING
+
 from aws_lambda_powertools import Logger
 
 from billing.commet.call_budget import Budget
-from billing.commet.client import Commet
 from billing.database.connection import Database
 from billing.database.statements import Statements
 from billing.deadline import Deadline
 from billing.errors import CommetRefused, CommetUnavailable
+
+if TYPE_CHECKING:
+    from billing.commet.client import Commet
 
 _sql = Statements(__file__)
 
@@ -33,7 +37,7 @@ def compare(db: Database, user_id: str, told: str | None) -> None:
         db.execute(_sql["compare"], {"user_id": user_id, "email": told})
 
 
-def run(db: Database, commet: Commet, budget: Budget, deadline: Deadline) -> int:
+def run(db: Database, commet: "Commet", budget: Budget, deadline: Deadline) -> int:
     """Sends changed contact data to Commet, as time and call budget allow. Returns for how many
     users.
 
@@ -51,7 +55,7 @@ def run(db: Database, commet: Commet, budget: Budget, deadline: Deadline) -> int
     return told
 
 
-def _tell(db: Database, commet: Commet, user_id: str, version: int, deadline: Deadline) -> bool:
+def _tell(db: Database, commet: "Commet", user_id: str, version: int, deadline: Deadline) -> bool:
     contact = db.one(_sql["contact"], {"user_id": user_id})
     if contact is None or contact["commet_customer_id"] is None or contact["email"] is None:
         return False  # the user has lost the customer or the address since

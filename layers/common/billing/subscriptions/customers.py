@@ -8,6 +8,7 @@ are the same.
 from collections.abc import Collection
 from contextlib import suppress
 from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
 
 from aws_lambda_powertools import Logger
 from psycopg.types.json import Jsonb
@@ -15,12 +16,14 @@ from psycopg.types.json import Jsonb
 from billing import email_address
 from billing.accounts import accounts
 from billing.commet.answers import Customer
-from billing.commet.client import Commet
 from billing.database.connection import Database
 from billing.database.statements import Statements
 from billing.deadline import Deadline
 from billing.errors import CommetRefused, CommetUnavailable, Conflict, NotFound
 from billing.subscriptions import contacts
+
+if TYPE_CHECKING:
+    from billing.commet.client import Commet
 
 _sql = Statements(__file__)
 
@@ -86,7 +89,7 @@ def forget(db: Database, user_id: str, customer_id: str) -> None:
 
 def ensure(
     db: Database,
-    commet: Commet,
+    commet: "Commet",
     user_id: str,
     *,
     email: str,
@@ -142,7 +145,7 @@ def ensure(
 
 def give_back(
     db: Database,
-    commet: Commet,
+    commet: "Commet",
     customer_id: str,
     *,
     named: str | None,
@@ -166,7 +169,7 @@ def give_back(
 
 def adopt(
     db: Database,
-    commet: Commet,
+    commet: "Commet",
     *,
     user_id: str,
     customer_id: str,

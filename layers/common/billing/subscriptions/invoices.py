@@ -3,15 +3,18 @@
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
 
 from billing.accounts.accounts import User
 from billing.accounts.limits import Limit, counted
 from billing.commet.answers import IssuedInvoice, IssuedInvoiceDetail
-from billing.commet.client import Commet
 from billing.database.connection import Database
 from billing.deadline import Deadline
 from billing.errors import CommetRefused, FieldError, InvalidRequest, NotFound
 from billing.subscriptions import customers, mirror
+
+if TYPE_CHECKING:
+    from billing.commet.client import Commet
 
 # How many times a user's invoices may be read. Each time costs calls to Commet.
 READS = Limit(120, timedelta(hours=1))
@@ -27,7 +30,7 @@ class Page:
 
 def page(
     db: Database,
-    commet: Commet,
+    commet: "Commet",
     user: User,
     *,
     cursor: str | None,
@@ -58,7 +61,13 @@ def page(
 
 
 def detail(
-    db: Database, commet: Commet, user: User, invoice_id: str, *, now: datetime, deadline: Deadline
+    db: Database,
+    commet: "Commet",
+    user: User,
+    invoice_id: str,
+    *,
+    now: datetime,
+    deadline: Deadline,
 ) -> tuple[IssuedInvoiceDetail, str]:
     """Returns one invoice of the user, and the address of its PDF.
 
@@ -87,6 +96,6 @@ def _is_known(db: Database, user: User) -> bool:
 
 
 def _counted(
-    db: Database, commet: Commet, user: User, now: datetime
+    db: Database, commet: "Commet", user: User, now: datetime
 ) -> AbstractContextManager[None]:
     return counted(db, f"invoices:{user.id}", READS, now=now, calling=commet)

@@ -3,11 +3,11 @@
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
 
 from billing.accounts.accounts import User
 from billing.accounts.limits import Limit, counted
 from billing.commet.answers import Subscription
-from billing.commet.client import Commet
 from billing.database.connection import Database
 from billing.deadline import Deadline
 from billing.errors import (
@@ -17,6 +17,9 @@ from billing.errors import (
     UsagePending,
 )
 from billing.subscriptions import customers, from_answer, mirror, refresh
+
+if TYPE_CHECKING:
+    from billing.commet.client import Commet
 
 # How many times a user may cancel, keep and ask for a page. Each costs calls to Commet.
 REQUESTS = Limit(30, timedelta(hours=1))
@@ -48,7 +51,7 @@ class Management:
     def __init__(
         self,
         db: Database,
-        commet: Commet,
+        commet: "Commet",
         clock: Callable[[], datetime],
         deliver: Callable[[str, Deadline], bool],
     ) -> None:

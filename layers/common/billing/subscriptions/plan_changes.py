@@ -13,14 +13,13 @@ from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from psycopg.types.json import Jsonb
 
 from billing.accounts.accounts import User
 from billing.accounts.limits import Limit, Turn, counted
 from billing.commet.answers import Plan, PlanChange, PlanFeature, PlanPrice
-from billing.commet.client import Commet
 from billing.database.connection import Database
 from billing.database.statements import Statements
 from billing.deadline import Deadline
@@ -36,6 +35,9 @@ from billing.errors import (
     UsagePending,
 )
 from billing.subscriptions import customers, mirror, plans, refresh, selling
+
+if TYPE_CHECKING:
+    from billing.commet.client import Commet
 
 _sql = Statements(__file__)
 
@@ -169,7 +171,7 @@ class PlanChanges:
     def __init__(
         self,
         db: Database,
-        commet: Commet,
+        commet: "Commet",
         clock: Callable[[], datetime],
         deliver: Callable[[str, Deadline], bool],
         currency: str,

@@ -5,17 +5,20 @@ While Commet does not answer, the last catalogue is used, together with its age.
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
 
 from psycopg.types.json import Jsonb
 from pydantic import ValidationError
 
 from billing.commet.answers import Plan
-from billing.commet.client import Commet
 from billing.database.connection import Database
 from billing.database.statements import Statements
 from billing.deadline import Deadline
 from billing.errors import CommetRefused, CommetUnavailable
 from billing.subscriptions.selling import base_currency, unoffered, unsupported
+
+if TYPE_CHECKING:
+    from billing.commet.client import Commet
 
 _sql = Statements(__file__)
 
@@ -48,7 +51,7 @@ class Catalogue:
 
 
 def catalogue(
-    db: Database, commet: Commet, *, now: datetime, deadline: Deadline, max_age: timedelta = FRESH
+    db: Database, commet: "Commet", *, now: datetime, deadline: Deadline, max_age: timedelta = FRESH
 ) -> Catalogue:
     """Returns the plans, at most `max_age` old if Commet answers, else the last catalogue.
 

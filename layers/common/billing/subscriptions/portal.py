@@ -2,14 +2,17 @@
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
 
 from billing.accounts.accounts import User
 from billing.accounts.limits import Limit, Turn
-from billing.commet.client import Commet
 from billing.database.connection import Database
 from billing.deadline import Deadline
 from billing.errors import CallBudgetSpent, CommetRefused, Conflict
 from billing.subscriptions import customers, mirror
+
+if TYPE_CHECKING:
+    from billing.commet.client import Commet
 
 # How long a user is in doubt who visited the portal. A session expires in 30 minutes, but an open
 # page may remain open for longer.
@@ -20,7 +23,7 @@ LINKS = Limit(30, timedelta(hours=1))
 
 def portal_url(
     db: Database,
-    commet: Commet,
+    commet: "Commet",
     user: User,
     *,
     return_url: str,

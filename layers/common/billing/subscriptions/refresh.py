@@ -7,16 +7,18 @@ one connection to the database writes.
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from billing.commet.answers import FeatureAccess, Subscription
-from billing.commet.client import Commet
 from billing.database.connection import Database
 from billing.deadline import Deadline
 from billing.errors import CommetRefused
 from billing.subscriptions import customers, from_answer, mirror
 from billing.subscriptions.changes import Change
 from billing.subscriptions.mirror import Refreshable
+
+if TYPE_CHECKING:
+    from billing.commet.client import Commet
 
 Answer = TypeVar("Answer")
 
@@ -45,7 +47,7 @@ class Truth:
 
 
 def refresh(
-    db: Database, commet: Commet, user_id: str, *, now: datetime, deadline: Deadline
+    db: Database, commet: "Commet", user_id: str, *, now: datetime, deadline: Deadline
 ) -> int:
     """Asks about the user's subscriptions and entitlements and writes the answers.
 
@@ -57,7 +59,7 @@ def refresh(
 
 
 def ask(
-    commet: Commet,
+    commet: "Commet",
     user_id: str,
     rows: Sequence[Refreshable],
     *,
@@ -179,7 +181,7 @@ def _unless_unknown(
         return None
 
 
-def _features(commet: Commet, user_id: str, deadline: Deadline) -> list[FeatureAccess]:
+def _features(commet: "Commet", user_id: str, deadline: Deadline) -> list[FeatureAccess]:
     try:
         return commet.feature_access(user_id, deadline)
     except CommetRefused as error:
