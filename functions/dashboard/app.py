@@ -544,7 +544,7 @@ def _asset(name: str) -> Response[bytes]:
         raise NotFound
     text, kind, headers = api_reference.asset(_REFERENCE, name)
     body = text.encode()
-    if "gzip" in app.current_event.headers.get("accept-encoding", ""):
+    if "gzip" in api.headers(app).get("accept-encoding", ""):
         body, headers = api_reference.compressed(text), headers | {"Content-Encoding": "gzip"}
     return Response(200, content_type=kind, body=body, headers=headers)
 

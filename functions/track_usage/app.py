@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from functools import partial
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, cast
 
 from aws_lambda_powertools import Metrics
 from aws_lambda_powertools.event_handler import Response
@@ -66,13 +66,15 @@ ReservationId = Annotated[
 ]
 
 
-def _by_form(body: Any, _: object) -> shapes.UsageEvent | UsageBatch:
+def _by_form(body: Any, _: object) -> UsageEvent | UsageBatch:
     # If pydantic chose the form, it would try both, and put the form's name before each wrong
     # field's name.
-    form = UsageBatch if isinstance(body, dict) and "events" in body else shapes.UsageEvent
-    return form.model_validate(body)
+    if isinstance(body, dict) and "events" in body:
+        return UsageBatch.model_validate(body)
+    return usage_batch.read_single(body)
 
 
+# The OpenAPI document shows the forms that are named here.
 UsageBody = Annotated[shapes.UsageEvent | UsageBatch, WrapValidator(_by_form)]
 
 
@@ -107,14 +109,7 @@ def report_usage(body: Annotated[UsageBody, Body()]) -> Response[UsageTaken]:
     """
     if isinstance(body, UsageBatch):
         return _take_batch(body.events)
-    event = UsageEvent(
-        user_id=body.user_id,
-        feature=body.feature,
-        quantity=body.quantity,
-        idempotency_key=body.idempotency_key,
-        occurred_at=body.occurred_at,
-        properties=body.properties,
-    )
+    event = cast("UsageEvent", body)
     verdict = _only(_accept([event]))
     if verdict.status in usage_answers.REFUSED:
         raise _refused(verdict.code or verdict.status)
@@ -535,6 +530,10 @@ def _log_refusals(codes: Iterable[str]) -> None:
 
 
 def _count(*, accepted: int = 0, duplicates: int = 0, refused: int = 0) -> None:
-    metrics.add_metric(Metric.USAGE_EVENTS_ACCEPTED, MetricUnit.Count, accepted)
-    metrics.add_metric(Metric.USAGE_EVENTS_DUPLICATE, MetricUnit.Count, duplicates)
-    metrics.add_metric(Metric.USAGE_EVENTS_REFUSED, MetricUnit.Count, refused)
+    for counted, events in (
+        (Metric.USAGE_EVENTS_ACCEPTED, accepted),
+        (Metric.USAGE_EVENTS_DUPLICATE, duplicates),
+        (Metric.USAGE_EVENTS_REFUSED, refused),
+    ):
+        if events:
+            metrics.add_metric(counted, MetricUnit.Count, events)

@@ -74,7 +74,7 @@ def handler(event: dict[str, Any], _: LambdaContext) -> dict[str, Any]:
 def _take(event: dict[str, Any]) -> dict[str, Any]:
     body = _body(event)
     try:
-        wiring.webhook_verifier().verify(body, _header(event, "x-commet-signature"))
+        wiring.webhook_verifier().verify(body, event["headers"].get("x-commet-signature", ""))
     except BadSignature:
         _count_failure(len(body))
         raise
@@ -95,16 +95,6 @@ def _take(event: dict[str, Any]) -> dict[str, Any]:
         "body": json.dumps(answer),
         "isBase64Encoded": False,
     }
-
-
-def _header(event: dict[str, Any], name: str) -> str:
-    """Returns a header's value, or "". AWS writes names in lower case, SAM CLI as the client
-    sent them.
-    """
-    for given, value in (event.get("headers") or {}).items():
-        if given.lower() == name:
-            return str(value)
-    return ""
 
 
 def _body(event: dict[str, Any]) -> bytes:

@@ -110,6 +110,7 @@ class Secrets:
         self._store = store
         self._values: dict[str, str] = {}
         self._read_at: dict[str, float] = {}
+        self._parsed: dict[str, tuple[str, dict[str, Any]]] = {}  # by id: the text and its fields
         self._lock = threading.Lock()
 
     def text(
@@ -149,13 +150,21 @@ class Secrets:
     ) -> dict[str, Any]:
         """Returns the fields of a secret that is a JSON object. Raises Unavailable if it is not
         one.
+
+        Callers share the dictionary, and do not change it. The text is parsed once, because every
+        request reads the service keys.
         """
         text = self.text(secret_id, fresh=fresh, max_age_seconds=max_age_seconds)
+        known = self._parsed.get(secret_id)
+        if known is not None and known[0] == text:
+            return known[1]
         try:
-            return parse(text)
+            fields = parse(text)
         except Unavailable as error:
             name_secret(error, secret_id)
             raise
+        self._parsed[secret_id] = text, fields
+        return fields
 
     def login(self, secret_id: str, *, fresh: bool = False) -> dict[str, Any]:
         """Returns a secret's username and password. Raises Unavailable if one of them is

@@ -111,7 +111,7 @@ def resolver(*, max_body_bytes: int = 64 * 1024) -> APIGatewayHttpResolver:
         else:
             _check_body(app, max_body_bytes)
         # Powertools reads the content type again, even if there is no body, and only in lower case.
-        app.current_event.raw_event["headers"]["content-type"] = "application/json"
+        headers(app)["content-type"] = "application/json"
         response: Response[Any] = call_next(app)
         response.headers.setdefault("Cache-Control", "no-store")
         return response
@@ -163,6 +163,15 @@ def handle(
     answer = app.resolve(event, context)  # type: ignore[arg-type]  # our type has what we use
     security_headers.add_to(answer["headers"])
     return answer
+
+
+def headers(app: APIGatewayHttpResolver) -> dict[str, str]:
+    """Returns the request's headers, by their names in lower case.
+
+    Powertools makes a copy of the headers each time that its event is asked for them.
+    """
+    found: dict[str, str] = app.current_event.raw_event["headers"]
+    return found
 
 
 def deadline(app: APIGatewayHttpResolver) -> Deadline:
@@ -429,7 +438,7 @@ def _admit(app: APIGatewayHttpResolver) -> None:
     requirements: Security = getattr(route, "security", None) or []
     if is_for_own_accounts(route.func) and not wiring.settings().own_accounts:
         raise NotFound
-    origin = event.headers.get("origin")
+    origin = headers(app).get("origin")
     is_write = event.http_method in _WRITES and not takes_any_sender(route.func)
     if is_write and origin is not None and not is_ours(origin):
         raise Forbidden("Requests from this origin are not accepted.", code="origin_not_allowed")
@@ -454,7 +463,7 @@ def _admit(app: APIGatewayHttpResolver) -> None:
 
 def _credentials(app: APIGatewayHttpResolver) -> tuple[str, bool]:
     """Returns the request's token, and whether it was in the cookie. Raises Unauthenticated."""
-    scheme, _, token = app.current_event.headers.get("authorization", "").partition(" ")
+    scheme, _, token = headers(app).get("authorization", "").partition(" ")
     if scheme.lower() == "bearer" and token.strip():
         return token.strip(), False
     token = app.current_event.resolved_cookies_field.get(cookie_name(), "")

@@ -40,7 +40,7 @@ def check(event: BaseProxyEvent, max_body_bytes: int) -> None:
 
     Raises UnsupportedEncoding, UnsupportedMediaType, UnreadableBody or PayloadTooLarge.
     """
-    headers: Mapping[str, str] = event.headers
+    headers: Mapping[str, str] = event.raw_event["headers"]
     encodings = headers.get("content-encoding", "").lower().replace(" ", "").split(",")
     if refused := [_shown(each) for each in encodings if each not in ("", "identity")]:
         raise UnsupportedEncoding(

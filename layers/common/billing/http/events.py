@@ -13,7 +13,8 @@ from billing.errors import UnknownEvent
 def request_of(event: object) -> dict[str, Any]:
     """Returns the event as a request whose parts have the types of payload format 2.0.
 
-    Missing and null parts become empty, and headers that are no text are left out. Raises
+    Missing and null parts become empty, and headers that are no text are left out. The names of
+    headers are in lower case, as AWS writes them; SAM CLI writes them as the client did. Raises
     UnknownEvent for an event without method or path, and for a body that is no text.
     """
     if not isinstance(event, dict):
@@ -33,7 +34,7 @@ def request_of(event: object) -> dict[str, Any]:
     cookies = event.get("cookies")
     raw_query = event.get("rawQueryString")
     return event | {
-        "headers": _texts(event.get("headers")),
+        "headers": {k.lower(): v for k, v in _texts(event.get("headers")).items()},
         "cookies": [c for c in cookies if isinstance(c, str)] if isinstance(cookies, list) else [],
         "queryStringParameters": _texts(query) or None,
         "rawQueryString": raw_query if isinstance(raw_query, str) else "",

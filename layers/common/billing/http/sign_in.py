@@ -25,7 +25,7 @@ def client_address(app: APIGatewayHttpResolver) -> str:
     proxies, it is the address that connected to the outermost proxy.
     """
     hops = wiring.settings().trusted_proxy_hops
-    headers = app.current_event.headers
+    headers = api.headers(app)
     addresses = [a.strip() for a in headers.get("x-forwarded-for", "").split(",")]
     # API Gateway appends the address that connected to it. With one trusted proxy, addresses[-1] is
     # the proxy and addresses[-2] the client.
@@ -47,7 +47,7 @@ def origin(app: APIGatewayHttpResolver) -> Origin:
 
 def device(app: APIGatewayHttpResolver) -> str | None:
     """Returns the name of the client's device; None if it is not known."""
-    return devices.label(app.current_event.headers.get("user-agent", ""))
+    return devices.label(api.headers(app).get("user-agent", ""))
 
 
 def _is_from_our_proxy(proof: str) -> bool:

@@ -1,4 +1,4 @@
-"""Reads up to 1,000 events of one request, and finds the wrong fields of each invalid one."""
+"""Reads the events of one request, up to 1,000, and finds the wrong fields of each invalid one."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -28,6 +28,15 @@ def read(items: list[Any]) -> Sequence[UsageEvent | list[FieldError]]:
         return [_read_one(item) for item in items]
 
 
+def read_single(body: object) -> UsageEvent:
+    """Returns the event of a request that has one. Raises pydantic's ValidationError."""
+    try:
+        return _event.validate_python(body)
+    except ValidationError:
+        shapes.UsageEvent.model_validate(body)  # its errors name the fields as the document does
+        raise
+
+
 def key_of(item: object) -> str | None:
     """Returns the idempotency key of an invalid item; None if the item has no valid key.
 
@@ -42,12 +51,8 @@ def key_of(item: object) -> str | None:
 
 def _read_one(item: object) -> UsageEvent | list[FieldError]:
     try:
-        return _event.validate_python(item)
+        return read_single(item)
     except ValidationError as error:
-        wrong = error
-    try:
-        shapes.UsageEvent.model_validate(item)
-    except ValidationError as error:  # it names the fields like a request with a single event
         wrong = error
     found = wrong.errors(include_url=False, include_context=False, include_input=False)
     return [api.field_error(each, each["loc"]) for each in found[:_MOST_ERRORS]]

@@ -18,7 +18,7 @@ from aws_lambda_powertools.event_handler import APIGatewayHttpResolver, Response
 from aws_lambda_powertools.event_handler.openapi.types import OpenAPIResponse
 
 from billing.amounts import format_decimal
-from billing.http import usage_answers
+from billing.http import api, usage_answers
 from billing.usage import ledger, sums
 from billing.usage.ledger import Entry
 from billing.usage.sums import Sum
@@ -131,7 +131,7 @@ def as_csv(page: ledger.Page) -> tuple[str, ledger.Page]:
 
 
 def _wants_csv(app: APIGatewayHttpResolver, form: str | None) -> bool:
-    accept = app.current_event.headers.get("accept", "")
+    accept = api.headers(app).get("accept", "")
     return form == "csv" or (form is None and accept.split(",")[0].split(";")[0] == "text/csv")
 
 

@@ -24,7 +24,7 @@ def send_file(name: str) -> Response[Any]:
         "Vary": "Accept-Encoding",
     }
     body = found.body
-    if "gzip" in app.current_event.headers.get("accept-encoding", ""):
+    if "gzip" in api.headers(app).get("accept-encoding", ""):
         body = found.compressed
         headers["Content-Encoding"] = "gzip"
     return Response(200, content_type=found.kind, body=body, headers=headers)

@@ -35,7 +35,7 @@ def read(event: BaseProxyEvent) -> dict[str, str]:
     """
     if not event.body:
         return {}
-    kind = event.headers.get("content-type", "").partition(";")[0].strip().lower()
+    kind = event.raw_event["headers"].get("content-type", "").partition(";")[0].strip().lower()
     if kind != _TYPE:
         raise UnsupportedMediaType(f"A form is sent as {_TYPE}.")
     try:

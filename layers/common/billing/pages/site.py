@@ -125,7 +125,7 @@ def origin() -> str:
     This is the origin of the form that was sent, which `_admit` has checked. The browser has the
     session at that origin, if the pages have several addresses.
     """
-    if sent := app.current_event.headers.get("origin"):
+    if sent := api.headers(app).get("origin"):
         return sent
     if not api.cookie_is_secure():  # over plain http, on this machine
         return origin_of(wiring.settings().app_url)
@@ -278,7 +278,7 @@ def _admit(app: APIGatewayHttpResolver, call_next: NextMiddleware) -> Response[A
 
 def _refuse_other_sites(app: APIGatewayHttpResolver) -> None:
     """Raises Forbidden `origin_not_allowed` for a form that is not on a page of ours."""
-    headers = app.current_event.headers
+    headers = api.headers(app)
     origin = headers.get("origin")
     site = headers.get("sec-fetch-site", "same-origin")
     ours = origin is not None and (api.is_ours(origin) or origin == api.own_origin(app))
