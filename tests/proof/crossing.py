@@ -77,7 +77,7 @@ class Crossings:
                     use, measure, levels, evaluated=use.row["user_id"] == changed
                 )
         self._before = {use.row["id"]: use for use in uses}
-        assert wrong == []
+        assert wrong == [], wrong
 
     # --- what the events say -------------------------------------------------------------------
 

@@ -121,6 +121,8 @@ BEGINNING = [
 class History:
     """One run: the stand-in and the mirror, and what is on its way between them."""
 
+    settings = SETTINGS  # of all functions in this history
+
     def __init__(
         self, db: Database, remote: StandIn, hooks: Receiver, commet: Commet, post: Post
     ) -> None:
@@ -305,14 +307,14 @@ class History:
         """A scheduled run; all pauses between two questions are over."""
         self.make_due()
         summary = reconcile.run(
-            self._db, self.commet, SETTINGS, clock=self.clock, deadline=Deadline.after(60)
+            self._db, self.commet, self.settings, clock=self.clock, deadline=Deadline.after(60)
         )
         assert summary["refresh_failed"] == 0
 
     def ask(self, who: str) -> None:
         """A request does, where it has reason to; its pause since the last time is over."""
         self.make_due()
-        Access(self._db, SETTINGS, lambda: self.commet, self.clock).standing(
+        Access(self._db, self.settings, lambda: self.commet, self.clock).standing(
             who, Deadline.after(20)
         )
 

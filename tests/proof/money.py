@@ -9,7 +9,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from decimal import ROUND_HALF_UP, Decimal
 from itertools import count
@@ -111,6 +111,9 @@ class MoneyHistory(History):
         super().__init__(db, remote, hooks, commet, post)
         self._keys: Iterator[int] = count()
         self._ceiling = ceiling
+        self.settings = replace(
+            SETTINGS, overage_ceiling={"usd": ceiling}, deliver_at_once_from={"usd": None}
+        )
         self.rules = Rules(frozenset(ACCESS), ceilings={"usd": ceiling}, at_once={"usd": None})
         self._own: dict[str, set[str]] = {each: set() for each in PEOPLE}  # by our own checkouts
         self.crossings = Crossings(db, self.clock, ceiling)
@@ -527,7 +530,7 @@ class MoneyHistory(History):
     # --- the wire ------------------------------------------------------------------------------
 
     def _access(self) -> Access:
-        return Access(self._db, SETTINGS, lambda: self.commet, self.clock)
+        return Access(self._db, self.settings, lambda: self.commet, self.clock)
 
     def _flush(self, user_id: str, deadline: Deadline) -> bool:
         self._db.execute(

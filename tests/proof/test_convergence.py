@@ -295,6 +295,11 @@ STORIES: dict[str, list[Step]] = {
         Step("subscribe", (ANA, "usage_pro", "monthly")), Step("pay", (ANA, PAYS)), HEARD,
         Step("use", (ANA, "130")),
     ],
+    # The month that we guess begins after the one that runs, and is closed before we hear of that.
+    "a new beginning of which only the end before it is heard": [
+        HEARD, Step("wait", (10,)), Step("come_back", (ANA,)),
+        Step("lose_all", ("subscription.canceled",)), Step("wait", (83,)), Step("use", (ANA, "1")),
+    ],
     "usage of the last hour": [
         HEARD, Step("use", (ANA, "99")), Step("send"), Step("cancel", (ANA, True)), HEARD,
         Step("use_late", (ANA, "40", 0.02)), Step("send"),

@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from decimal import Decimal
 from functools import partial
 from multiprocessing.context import SpawnProcess
@@ -22,7 +23,7 @@ import psycopg
 import pytest
 
 from billing.commet.client import Commet
-from billing.database.connection import Database
+from billing.database.connection import Connection, Database
 from billing.database.migrate import migrate
 from local.postgres import EmbeddedPostgres
 from standin.testing import StandIn, standin
@@ -98,13 +99,15 @@ class Crew:
 
     def kill_backend(self) -> None:
         """SIGKILL to one server process: the postmaster ends all others and recovers by itself."""
-        with connect(self._url) as db:
-            found = db.execute(
+        with closing(connect(self._url)) as witness:
+            found = witness.execute(
                 "select pid from pg_stat_activity where datname = current_database()"
                 " and backend_type = 'client backend' and pid <> pg_backend_pid()"
             ).fetchall()
-        for row in found[:1]:
-            os.kill(row["pid"], signal.SIGKILL)
+            for row in found[:1]:
+                os.kill(row["pid"], signal.SIGKILL)
+                # Until the postmaster has noticed, it still accepts connections, and ends them.
+                eventually(partial(_is_cut, witness))
         eventually(self._answers)
 
     def kill_postmaster(self) -> None:
@@ -133,6 +136,14 @@ class Crew:
         for process in self.running:
             process.kill()
             process.join()
+
+
+def _is_cut(connection: Connection) -> bool:
+    try:
+        connection.execute("select 1")
+    except psycopg.OperationalError:
+        return True
+    return False
 
 
 def end_leases(url: str) -> None:

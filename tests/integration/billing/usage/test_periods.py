@@ -112,6 +112,35 @@ class TestProvisional:
         learn(db, change, now="2026-10-03")
         assert totals(db) == [100, 60, 0]
 
+    def end(self, db: Database) -> None:
+        """Commet says that the subscription is canceled, and so the guess is closed."""
+        canceled = body(
+            "subscription.canceled", 45_000, subscriptionId="sub_1", customerId="usr_ana"
+        )
+        learn(db, canceled, now="2026-10-02T12:00")
+        assert use(db, "1", now="2026-10-02T13:00") == "subscription_required"
+
+    def test_corrected_after_it_was_closed(self, db: Database) -> None:
+        """Reactivated, and Commet's month began before the guess: the user has that month, once."""
+        self.begin(db)
+        self.end(db)
+        earlier = [capped("2026-09-20", "2026-10-20")]
+        learn(db, state("usr_ana", "sub_1", 50_000, features=earlier), now="2026-10-06")
+        assert seen(db, now="2026-10-06") == ("2026-09-20", "2026-10-20", Decimal(60))
+        assert use(db, "41", now="2026-10-06") == "limit_reached"
+        assert use(db, "40", now="2026-10-06") == "accepted"
+        assert totals(db) == [100, 100]
+
+    def test_another_plan_after_it_was_closed(self, db: Database) -> None:
+        """A guess does not keep a month of another plan from beginning before the guess."""
+        self.begin(db)
+        self.end(db)
+        earlier = [capped("2026-09-20", "2026-10-20")]
+        back = state("usr_ana", "sub_1", 50_000, plan="pln_max", features=earlier)
+        learn(db, back, now="2026-10-06")
+        assert use(db, "100", now="2026-10-06") == "accepted"
+        assert totals(db) == [100, 60, 100]
+
 
 class TestPlanChange:
     def test_on_the_same_day(self, db: Database) -> None:

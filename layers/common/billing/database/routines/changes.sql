@@ -153,16 +153,27 @@ begin
             v_since := least(p_start, p_confirmed);
         end if;
     else
-        -- If the subscription was over only for a moment, open its last period again.
-        update usage_period set closed_at = null, ends_at = p_end
+        -- If the subscription was over only for a moment, open its last period again. If we guessed
+        -- the dates of that period, they are corrected.
+        update usage_period set
+            closed_at = null, starts_at = p_start, ends_at = p_end, provisional = false
         where id = (
             select id from usage_period
             where user_id = p_user and subscription_id = p_subscription
-              and plan_id is not distinct from p_plan and starts_at = p_start
+              and plan_id is not distinct from p_plan
+              and (
+                  starts_at = p_start
+                  or provisional and starts_at < p_end and ends_at > p_start
+              )
             order by id desc limit 1
         );
-        if found or exists (
-            select from usage_period where user_id = p_user and starts_at > p_start
+        if found then
+            perform doubt_deliveries(p_user, p_start);
+            return;
+        end if;
+        if exists (
+            select from usage_period
+            where user_id = p_user and starts_at > p_start and not provisional
         ) then
             return;
         end if;
