@@ -4,6 +4,7 @@ __main__     one run: what it needs, how it ends, that nothing is left behind
 life         the stack's life: create, update, fail, rotate, prune, delete
 stack        the commands that change the stack, and the project's copy that is deployed
 story        what people do with the stack, and the faults that alarms wait for
+bus          the stack's own event bus, and a queue that hears what is put on it
 watch        alarms and metrics, roles and actions
 front        the address at which everybody calls AWS
 adaptations  what the emulator cannot do, and how its template avoids that

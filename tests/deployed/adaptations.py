@@ -23,6 +23,7 @@ Template = dict[str, Any]
 logging.getLogger("samtranslator").setLevel(logging.ERROR)
 
 _CODE_DEPLOY = "AWS::CodeDeploy::"
+_ARCHIVE = "AWS::Events::Archive"
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,13 @@ def _without_metric_math(template: Template, _: Mapping[str, Any]) -> Template:
             "Period": first["Period"],
         }
     return template
+
+
+def _without_archives(template: Template, _: Mapping[str, Any]) -> Template:
+    resources = {
+        name: each for name, each in template["Resources"].items() if each["Type"] != _ARCHIVE
+    }
+    return template | {"Resources": resources}
 
 
 def _with_arns_of_secrets(template: Template, _: Mapping[str, Any]) -> Template:
@@ -171,6 +179,9 @@ ADAPTATIONS = (
     ),
     Adaptation("code-deploy", "It has no resource types of CodeDeploy.", _without_code_deploy),
     Adaptation("metric-math", "It refuses alarms on metric math.", _without_metric_math),
+    Adaptation(
+        "event-archive", "It has no resource type of EventBridge's archives.", _without_archives
+    ),
     Adaptation("secret-ref", "Ref of a secret is its name, not its ARN.", _with_arns_of_secrets),
     Adaptation(
         "log-names",

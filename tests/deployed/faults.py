@@ -71,6 +71,15 @@ def _metric_math(front: Front) -> bool:
     return _is_refused(front, {"Resources": {"Alarm": resource}})
 
 
+def _event_archive(front: Front) -> bool:
+    source = {"Fn::GetAtt": ["Bus", "Arn"]}
+    resources = {
+        "Bus": {"Type": "AWS::Events::EventBus", "Properties": {"Name": "probe"}},
+        "Archive": {"Type": "AWS::Events::Archive", "Properties": {"SourceArn": source}},
+    }
+    return _is_refused(front, {"Resources": resources})
+
+
 def _secret_ref(front: Front) -> bool:
     template = {
         "Resources": {"Secret": {"Type": "AWS::SecretsManager::Secret", "Properties": {}}},
@@ -137,6 +146,7 @@ PROBES: Mapping[str, Callable[[Front], bool]] = {
     "sam-transform": _sam_transform,
     "code-deploy": _code_deploy,
     "metric-math": _metric_math,
+    "event-archive": _event_archive,
     "secret-ref": _secret_ref,
     "log-names": _log_names,
     "api-body": _api_body,

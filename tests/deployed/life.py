@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from local.ports import Port, free_port
-from tests.deployed import database, emulator, faults, story
+from tests.deployed import bus, database, emulator, faults, story
 from tests.deployed.commet import Commet
 from tests.deployed.database import ACCOUNTS, APP, OWNER, Database
 from tests.deployed.errors import Failed
@@ -20,6 +20,8 @@ from tests.deployed.watch import Seen
 
 _ORIGIN = "https://app.example.com"
 _SIGN_UPS_PER_HOUR = 12
+# What the story makes true, among other things.
+_EVENTS = {"user.registered", "access.granted", "usage.threshold_reached", "subscription.changed"}
 _MISSING = f"arn:aws:secretsmanager:{REGION}:000000000000:secret:{NAME}-missing-AbCdEf"
 
 
@@ -61,6 +63,10 @@ class _Life:
         self._done = laps.done
         self._secrets = front.client("secretsmanager")
         self._people: story.People
+        self._listener: bus.Listener
+        # Ids of events from before there was a bus, and the place in the log of the newest of them.
+        self._earlier: set[str]
+        self._place: int
 
     def live(self) -> None:
         self._check_roles_are_enforced()
@@ -73,6 +79,7 @@ class _Life:
             self._done("the story through API and function URL, its schedules fired by themselves")
             self._update()
             self._fail()
+            self._hear()
             self._refuse_an_old_build_id()
             self._rotate()
             self._people.warm_up()
@@ -131,12 +138,19 @@ class _Life:
         self._done("make deploy creates the stack")
 
     def _update(self) -> None:
-        """A parameter changes, too: with SnapStart the emulator starts each version at once."""
+        """Two parameters change, too. With SnapStart the emulator starts each version at once."""
+        _is("the parts of a bus", bus.parts(self._front), [])
+        self._earlier = {id_ for (id_,) in self._server.rows("select id::text from outgoing_event")}
         table = self._project.next_release()
-        self._stack.deploy({"SnapStart": "None"})
+        self._stack.deploy({"SnapStart": "None", "EventBus": "own"})
         self._check_release(2, table)
         _is("the versions", set(self._stack.aliased().values()), {2})
-        self._done("make deploy updates it: new code in the layer, a new table, another parameter")
+        self._listener = bus.Listener(self._front)
+        self._stack.invoke("SendEventsFunction")  # a bus gets the events from its first run on
+        newest = "select coalesce(max(place), 0) from outgoing_event"
+        ((place,),) = self._server.rows(newest)
+        self._place = int(str(place))
+        self._done("make deploy updates it: new code in the layer, a new table, an event bus")
 
     def _fail(self) -> None:
         """New code with a secret that does not exist. The new table stays, the code does not."""
@@ -152,6 +166,20 @@ class _Life:
         self._people.warm_up()
         story.tell(self._front, self._commet, self._stack.invoke)
         self._done("the story again, on what was rolled back")
+
+    def _hear(self) -> None:
+        """What the last story made true came over the bus. Nothing came from before the bus."""
+        _is("the parts of a bus", bus.parts(self._front), list(bus.PARTS))
+        self._stack.invoke("SendEventsFunction")
+        told = self._people.events(self._place)
+        self._stack.invoke("SendEventsFunction")  # another run may have added to the log meanwhile
+        heard = self._listener.heard()
+        self._listener.close()
+        missing = [each["type"] for id_, each in told.items() if heard.get(id_) != each]
+        _is("the events that did not come over the bus", missing, [])
+        _is("the types that are missing", _EVENTS - {e["type"] for e in told.values()}, set())
+        _is("the events from before the bus", heard.keys() & self._earlier, set())
+        self._done(f"{len(heard)} events came over the stack's bus to a queue behind a rule")
 
     def _refuse_an_old_build_id(self) -> None:
         build_id = self._stack.parameters()["BuildId"]

@@ -7,6 +7,7 @@ import secrets
 import time
 import uuid
 from collections.abc import Callable
+from typing import Any
 
 import httpx
 from rich.console import Console
@@ -21,10 +22,11 @@ SERVICE_KEY = f"svc_shop_{secrets.token_hex(32)}"
 _PATIENCE_SECONDS = 120.0
 # More than any limit of sign-ups or sign-ins that the test sets.
 _TRIES = 60
-# One for each function that the story calls.
+# One for each function that the test calls by HTTP.
 _FIRST_CALLS = (
     ("GET", "/plans"),
     ("GET", "/users/nobody/dashboard"),
+    ("GET", "/events?limit=1"),
     ("POST", "/signup"),
     ("POST", "/login"),
     ("POST", "/portal"),
@@ -123,6 +125,19 @@ class People:
         """The status of a request by the product that reads from the database."""
         key = {"authorization": f"Bearer {SERVICE_KEY}"}
         return self._api.get("/users/nobody/dashboard", headers=key).status_code
+
+    def events(self, after: int) -> dict[str, dict[str, object]]:
+        """The log's events after a place, by id. Raises Failed."""
+        key = {"authorization": f"Bearer {SERVICE_KEY}"}
+        found: dict[str, dict[str, object]] = {}
+        while True:
+            asked = {"after": after, "limit": 1000}
+            answer = self._api.get("/events", params=asked, headers=key)
+            page: Any = self._expect(answer, 200)
+            found |= {event["id"]: event for event in page["events"]}
+            after = page["next_after"]
+            if not page["events"]:
+                return found
 
     def check_cors(self, origin: str) -> None:
         """A page of this origin may call the API, and no other may. Raises Failed."""

@@ -81,16 +81,19 @@ def _written(line: str) -> set[Metric]:
 
 
 def _problems_of_actions(front: Front, template: Mapping[str, Any]) -> Iterator[str]:
-    allowed = set(_allowed(template))
+    always, perhaps = set(_allowed(template)), set(_allowed(template, conditional=True))
     called = set(front.actions)
-    for action in sorted(called - allowed):
+    for action in sorted(called - always - perhaps):
         yield f"functions call {action}, which no role allows"
-    for action in sorted(allowed - called - USED_BY_LAMBDA):
+    for action in sorted(always - called - USED_BY_LAMBDA):
         yield f"roles allow {action}, which no function has called"
 
 
-def _allowed(template: Mapping[str, Any]) -> Iterator[str]:
-    """The actions that the functions' roles allow, conditional statements left out."""
+def _allowed(template: Mapping[str, Any], *, conditional: bool = False) -> Iterator[str]:
+    """The actions that the functions' roles allow whatever the parameters.
+
+    With `conditional`, those that they allow under a condition.
+    """
     for each in template["Resources"].values():
         if each["Type"] == "AWS::IAM::Role" and not _is_lambdas(each):
             continue
@@ -102,10 +105,19 @@ def _allowed(template: Mapping[str, Any]) -> Iterator[str]:
         else:
             continue
         for document in documents:
-            for statement in document["Statement"]:
+            for statement in _statements(document, conditional=conditional):
                 if statement.get("Effect") == "Allow":
                     actions = statement["Action"]
                     yield from [actions] if isinstance(actions, str) else actions
+
+
+def _statements(document: Mapping[str, Any], *, conditional: bool) -> Iterator[Mapping[str, Any]]:
+    for statement in document["Statement"]:
+        if not conditional:
+            yield statement
+        elif "Fn::If" in statement:
+            _, held, otherwise = statement["Fn::If"]
+            yield from (held, otherwise)
 
 
 def _is_lambdas(role: Mapping[str, Any]) -> bool:

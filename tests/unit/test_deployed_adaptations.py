@@ -41,9 +41,13 @@ def test_every_adaptation_has_a_probe() -> None:
 
 def test_only_what_the_faults_name_is_changed(adapted: dict[str, Any]) -> None:
     real = translate(load(TEMPLATE))
-    gone = {real[name]["Type"].rpartition("::")[0] for name in real.keys() - adapted.keys()}
+    gone = {real[name]["Type"] for name in real.keys() - adapted.keys()}
     added = {adapted[name]["Type"] for name in adapted.keys() - real.keys()}
-    assert gone == {"AWS::CodeDeploy"}
+    assert gone == {
+        "AWS::CodeDeploy::Application",
+        "AWS::CodeDeploy::DeploymentGroup",
+        "AWS::Events::Archive",
+    }
     assert added == {"AWS::ApiGatewayV2::Integration", "AWS::ApiGatewayV2::Route"}
 
 

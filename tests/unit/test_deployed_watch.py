@@ -14,7 +14,11 @@ from tests.deployed.places import ROOT
 
 READ = "secretsmanager:GetSecretValue"
 ASSUME = {"Statement": [{"Principal": {"Service": "lambda.amazonaws.com"}}]}
-STATEMENTS = [{"Effect": "Allow", "Action": [READ, "logs:PutLogEvents"]}]
+PUT = "events:PutEvents"
+STATEMENTS = [
+    {"Effect": "Allow", "Action": [READ, "logs:PutLogEvents"]},
+    {"Fn::If": ["HasEventBus", {"Effect": "Allow", "Action": PUT}, {"Ref": "AWS::NoValue"}]},
+]
 TEMPLATE: dict[str, Any] = {
     "Resources": {
         "Role": {
@@ -66,6 +70,13 @@ def check(
 def test_all_fits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also with lines that are no JSON, and with rights that only Lambda itself uses."""
     check(monkeypatch, ["START RequestId: 1", METRIC_LINE])
+
+
+def test_a_right_that_depends_on_a_parameter_may_be_used_and_need_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    check(monkeypatch, [METRIC_LINE], (READ,))
+    check(monkeypatch, [METRIC_LINE], (READ, PUT))
 
 
 @pytest.mark.parametrize(("metric", "file"), watch.NOT_PROVOKED.items())

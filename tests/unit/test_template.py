@@ -324,6 +324,16 @@ class TestEventBus:
                 assert '"Service": "events.amazonaws.com"' in policy
                 assert f'{{"aws:SourceArn": {{"Fn::GetAtt": ["{name}", "Arn"]}}}}' in policy
 
+    def test_a_rule_names_its_log_group_without_a_star(self, template: dict[str, Any]) -> None:
+        """EventBridge delivers nothing to the attribute Arn of a log group, which ends in `:*`."""
+        resources = template["Resources"]
+        (target,) = resources["OutgoingEventRule"]["Properties"]["Targets"]
+        where = "arn:${AWS::Partition}:logs:${AWS::Region}:${AWS::AccountId}"
+        assert target["Arn"] == {"Fn::Sub": f"{where}:log-group:${{OutgoingEventLogs}}"}
+        # Of the policy, the star is a part: it lets EventBridge write to the group's streams.
+        policy = resources["OutgoingEventLogsPolicy"]["Properties"]["PolicyDocument"]["Fn::Sub"]
+        assert json.loads(policy)["Statement"][0]["Resource"] == "${OutgoingEventLogs.Arn}"
+
     def test_all_of_it_is_there_only_where_the_stack_makes_a_bus(
         self, template: dict[str, Any]
     ) -> None:
