@@ -23,6 +23,7 @@ def parts(front: Front) -> list[str]:
     """The kinds of resources in the account that EventBus=own makes."""
     alarms = front.client("cloudwatch").describe_alarms(AlarmNamePrefix=f"{NAME}-EventsNotLogged")
     events, logs = front.client("events"), front.client("logs")
+    rules = events.list_rules(EventBusName=BUS)["Rules"]
     buses = events.list_event_buses()["EventBuses"]
     groups = logs.describe_log_groups(logGroupNamePrefix="/aws/events/")["logGroups"]
     queues = front.client("sqs").list_queues(QueueNamePrefix=f"{NAME}-OutgoingEvent")
@@ -32,7 +33,7 @@ def parts(front: Front) -> list[str]:
         "log group": groups,
         "policy of logs": logs.describe_resource_policies()["resourcePolicies"],
         "queue": queues.get("QueueUrls", []),
-        "rule": events.list_rules(EventBusName=BUS)["Rules"],
+        "rule": [each for each in rules if each["Name"] != _LISTENER],
     }
     return [kind for kind, each in found.items() if each]
 

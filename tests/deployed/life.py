@@ -145,6 +145,7 @@ class _Life:
         self._stack.deploy({"SnapStart": "None", "EventBus": "own"})
         self._check_release(2, table)
         _is("the versions", set(self._stack.aliased().values()), {2})
+        _is("the bus", self._stack.outputs()["EventBusArn"].rpartition("/")[2], bus.BUS)
         self._listener = bus.Listener(self._front)
         self._stack.invoke("SendEventsFunction")  # a bus gets the events from its first run on
         newest = "select coalesce(max(place), 0) from outgoing_event"
@@ -264,6 +265,7 @@ class _Life:
         _is("the status", self._stack.status() or "DELETE_COMPLETE", "DELETE_COMPLETE")
         _is("the endpoints at Commet", self._commet.endpoints(), [])
         _is("the functions", self._stack.functions(), [])
+        _is("the parts of the bus", bus.parts(self._front), [])
         listed = self._secrets.list_secrets()["SecretList"]
         left = [each["Name"] for each in listed if "DeletedDate" not in each]
         _is("the deployer's secrets", len([n for n in left if n.startswith("billing/")]), 5)
