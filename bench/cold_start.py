@@ -4,9 +4,8 @@
 imports it, and `rich` with it.
 
 Two more functions are measured for comparison: a bare handler, and one that imports everything at
-its top: all modules of the layer, their packages, boto3 and Commet's official SDK. Each round
-starts every function once. The medians of one run are compared with each other, because absolute
-times depend on the machine.
+its top, with Commet's official SDK. Each round starts every function once. The medians of one run
+are compared with each other, because absolute times depend on the machine.
 
     python -m bench.cold_start [--rounds N]
 """

@@ -11,6 +11,7 @@ from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 
 from billing import wiring
+from billing.commet import client  # noqa: F401 - wiring imports it late; here it loads during INIT
 from billing.commet.call_budget import Budget
 from billing.deadline import Deadline, LambdaContext
 from billing.delivery import outbox, sending

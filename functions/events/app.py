@@ -7,6 +7,7 @@ from aws_lambda_powertools.event_handler.openapi.params import Body, Query
 from aws_lambda_powertools.event_handler.openapi.params import Path as PathParameter
 
 from billing.deadline import LambdaContext
+from billing.events import endpoints
 from billing.events.known_types import LIST_PATTERN
 from billing.field_types import USER_ID_PATTERN
 from billing.http import api, event_answers, threshold_answers
@@ -29,7 +30,7 @@ TO_MANAGE = api.by_service("events:manage")
 EndpointId = Annotated[
     str,
     PathParameter(
-        pattern=r"^ep_[0-9a-f]{24}$",
+        pattern=endpoints.PATTERN,
         description="The endpoint's id.",
         examples=["ep_8f2c41d09ab37e65f1c0d2b4"],
     ),
@@ -199,7 +200,7 @@ def list_event_deliveries(
     security=TO_MANAGE,
     responses=api.answers(Redelivered, 202),
 )
-@api.may_answer("endpoint_not_found", "event_not_found")
+@api.may_answer("endpoint_not_found", "event_not_found", "range_too_long")
 def redeliver_events(
     endpoint_id: EndpointId, body: Annotated[Redeliver, Body()]
 ) -> Response[Redelivered]:

@@ -438,6 +438,12 @@ CHAPTERS = (
                 "There is no event with this id. It may be too old for the log.",
                 "Use the `id` of an event. If the event is too old, read the user's state instead.",
             ),
+            "range_too_long": Guide(
+                422,
+                "The range has more events than one request can read in its time. Those that were"
+                " read are sent.",
+                "Send the range in parts. Repeating a part sends its events again.",
+            ),
             "too_many_endpoints": Guide(
                 409,
                 "The stack has ten endpoints, which are as many as it can have.",

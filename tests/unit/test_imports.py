@@ -67,7 +67,7 @@ def test_who_calls_nobody_loads_no_client(function: str) -> None:
     assert "httpx" not in loaded(function)
 
 
-@pytest.mark.parametrize("function", ["checkout", "portal", "reconcile"])
+@pytest.mark.parametrize("function", ["checkout", "portal", "reconcile", "deliver_usage"])
 def test_who_calls_commet_in_most_requests_loads_the_client_at_once(function: str) -> None:
     """During INIT a function has a whole processor, and later only the share it pays for."""
     assert "httpx" in loaded(function)

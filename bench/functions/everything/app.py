@@ -1,41 +1,36 @@
-"""For comparison: a function that imports everything at its top, which nobody should write.
+"""A function that imports everything at its top, with Commet's official SDK, for comparison."""
 
-That is every module of the layer, every package they use, boto3, and Commet's official SDK.
-"""
-
-import pkgutil
-from importlib import import_module
 from typing import Any
 
 import argon2
 import boto3
 import commet
-import cryptography
 import httpx
-import jinja2
-import jwt
 import psycopg
 import pydantic
 from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.event_handler import APIGatewayHttpResolver
 
-import billing
+from billing.delivery import outbox
+from billing.http import api, sign_in
+from billing.operations import reconcile
+from billing.subscriptions import checkout, inbox
+from billing.usage import accepting
 
-OURS = [
-    import_module(found.name)
-    for found in pkgutil.walk_packages(billing.__path__, f"{billing.__name__}.")
-]
 IMPORTED = (
-    *OURS,
     argon2,
     boto3,
     commet,
-    cryptography,
     httpx,
-    jinja2,
-    jwt,
     psycopg,
     pydantic,
+    api,
+    checkout,
+    outbox,
+    reconcile,
+    sign_in,
+    accepting,
+    inbox,
 )
 
 logger = Logger()

@@ -117,6 +117,7 @@ TITLES = {
     # outgoing events
     "endpoint_not_found": "There is no endpoint with this id",
     "event_not_found": "There is no event with this id",
+    "range_too_long": "The range of events is too long for one request",
     "too_many_endpoints": "There are too many endpoints",
     "threshold_not_found": "There is no threshold with this id",
     "too_many_thresholds": "There are too many thresholds",

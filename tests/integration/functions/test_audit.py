@@ -7,7 +7,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from psycopg.errors import InsufficientPrivilege
+from psycopg.errors import InsufficientPrivilege, QueryCanceled
 from psycopg.types.json import Jsonb
 
 from billing import wiring
@@ -141,8 +141,8 @@ class TestWriting:
             {"command": "adopt", "user": "customer-17", "customer": "cus_1"},
             {"command": "refund", "transaction": "txn_1"},
             {"command": "endpoints"},
-            {"command": "enable_endpoint", "endpoint": "ep_1"},
-            {"command": "redeliver", "endpoint": "ep_1", "from": "2026-03-01T00:00:00Z"},
+            {"command": "enable_endpoint", "endpoint": "ep_" + "1" * 24},
+            {"command": "redeliver", "endpoint": "ep_" + "1" * 24, "from": "2026-03-01T00:00:00Z"},
         ],
         ids=lambda command: command["command"],
     )  # fmt: skip
@@ -168,6 +168,30 @@ class TestWriting:
         )
         named = {each["command"] for each in tested} | {"erase", "show"}
         assert named == commands._COMMANDS.keys()
+
+    def test_a_command_that_a_statement_timed_out_is_not_kept_as_done(
+        self, db: Database, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def time_out(*_: object, **__: object) -> None:
+            raise QueryCanceled
+
+        monkeypatch.setitem(commands._COMMANDS, "sweep", time_out)
+        with pytest.raises(QueryCanceled):
+            commands.obey(
+                db, {"command": "sweep"}, now=wiring.now(), commet=wiring.commet,
+                deadline=Deadline.after(5),
+            )  # fmt: skip
+        assert db.value("select outcome from audit") == "internal_error"
+
+    def test_the_url_of_an_endpoint_is_not_kept_as_its_id(self, db: Database) -> None:
+        """It may have a password in it."""
+        url = "https://app.example.com/hooks?token=secret"
+        with pytest.raises(InvalidRequest):
+            commands.obey(
+                db, {"command": "enable_endpoint", "endpoint": url}, now=wiring.now(),
+                commet=wiring.commet, deadline=Deadline.after(5),
+            )  # fmt: skip
+        assert db.value("select count(*) from audit") == 0
 
     @pytest.mark.parametrize("command", [{"author": 7}, {"note": ["x"]}, {"note": "x" * 2001}])
     def test_who_and_why_are_texts(self, db: Database, command: dict[str, Any]) -> None:

@@ -11,13 +11,16 @@ from billing.audit import trail
 from billing.audit.trail import Action, Actor
 from billing.database.connection import Database, Row
 from billing.database.statements import Statements
-from billing.errors import Conflict, NotFound
+from billing.deadline import Deadline
+from billing.errors import Conflict, InvalidRequest, NotFound
 from billing.events.signing import OVERLAP
 
 _sql = Statements(__file__)
 
 MOST = 10
+PATTERN = r"^ep_[0-9a-f]{24}$"  # of ids
 _REDELIVERED_AT_ONCE = 1000
+_BATCH_SECONDS = 2.0  # with less time left, no further batch is begun
 _ATTEMPTS_SHOWN = 10
 
 
@@ -171,11 +174,21 @@ def redeliver_one(db: Database, endpoint_id: str, event: UUID, *, by: Actor) -> 
 
 
 def redeliver_range(
-    db: Database, endpoint_id: str, start: datetime, end: datetime, *, by: Actor
+    db: Database, endpoint_id: str, start: datetime, end: datetime, *, by: Actor, deadline: Deadline
 ) -> int:
-    """Does the same for the endpoint's types of events that occurred from `start` up to `end`."""
+    """Does the same for the endpoint's types of events that occurred from `start` up to `end`.
+
+    Raises InvalidRequest `range_too_long` if the deadline comes first. The events that were read
+    until then are sent.
+    """
     total, after = 0, 0
     while True:
+        if after and deadline.remaining() < _BATCH_SECONDS:
+            raise InvalidRequest(
+                f"{total} events of the range became pending, and then the time was over. Send the"
+                " range in parts.",
+                code="range_too_long",
+            )
         queued, last = _redeliver(db, endpoint_id, by=by, start=start, end=end, after=after)
         total += queued
         if last is None:

@@ -116,7 +116,9 @@ def redeliver(app: APIGatewayHttpResolver, endpoint_id: str, asked: Redeliver) -
     if asked.event is not None and asked.start is None and asked.end is None:
         return Redelivered(queued=endpoints.redeliver_one(db, endpoint_id, asked.event, by=by))
     if asked.event is None and asked.start is not None and asked.end is not None:
-        queued = endpoints.redeliver_range(db, endpoint_id, asked.start, asked.end, by=by)
+        queued = endpoints.redeliver_range(
+            db, endpoint_id, asked.start, asked.end, by=by, deadline=api.deadline(app)
+        )
         return Redelivered(queued=queued)
     raise InvalidRequest(errors=[FieldError("body", "one_or_range", "Send event, or from and to.")])
 

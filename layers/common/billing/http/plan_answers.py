@@ -19,9 +19,7 @@ def plans(user: User | None, deadline: Deadline) -> Plans:
     Raises CommetUnavailable or CommetRefused if Commet does not answer and no copy is stored.
     """
     has_trial = user is None or not mirror.had_trial(wiring.database(), user.id)
-    found = catalogue(
-        wiring.database(), wiring.metered_commet(), now=wiring.now(), deadline=deadline
-    )
+    found = catalogue(wiring.database(), wiring.metered_commet, now=wiring.now(), deadline=deadline)
     currency = wiring.settings().currency
     base = currency_of(wiring.database(), found, currency)
     listed = [_plan(plan, currency, base, has_trial=has_trial) for plan in found.plans]

@@ -1,5 +1,6 @@
 """The commands that an operator can give to `reconcile`."""
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -85,6 +86,9 @@ def obey(
         return run(asked)
     except BillingError as error:
         outcome = error.code
+        raise
+    except Exception:
+        outcome = BillingError.code
         raise
     finally:
         _audit(asked, by, outcome)
@@ -216,13 +220,17 @@ def _redeliver(asked: _Asked) -> dict[str, Any]:
     until = asked.now if end is None else end
     if until <= start:
         raise InvalidRequest("`from` must be before `to`. Without `to`, the range ends now.")
-    return {"queued": endpoints.redeliver_range(asked.db, endpoint, start, until, by=asked.by())}
+    queued = endpoints.redeliver_range(
+        asked.db, endpoint, start, until, by=asked.by(), deadline=asked.deadline
+    )
+    return {"queued": queued}
 
 
 def _endpoint(asked: _Asked) -> str:
     endpoint = asked.text("endpoint")
-    if not endpoint:
-        raise InvalidRequest("The id of the `endpoint` is needed: ep_...")
+    # The audit trail keeps the id. Another text may be the endpoint's URL, with a secret in it.
+    if not endpoint or not re.fullmatch(endpoints.PATTERN, endpoint):
+        raise InvalidRequest("The id of the `endpoint` is needed: ep_ and 24 hexadecimal digits.")
     return endpoint
 
 

@@ -43,6 +43,9 @@ EVENTS_RING_AFTER = timedelta(hours=1)
 KEY_DAYS = 90
 
 _MOST_ROWS = 100
+# Commands for missed events begin so long before the endpoint was switched off. An event that was
+# written shortly before made no delivery, and one that was found out late has an earlier time.
+_MAY_BE_LATE = timedelta(days=1)
 _LONGEST = 320
 
 # Reasons of parked deliveries that sending again cannot solve: a person books them at Commet.
@@ -115,7 +118,8 @@ def show_state() -> Response[Any]:
         # As the metric EventsAgeSeconds counts it.
         events_age=max(delivering.gauges(db).age_seconds, bus.age_seconds(db)),
         events_ring_after=int(EVENTS_RING_AFTER.total_seconds()),
-        endpoints_off=sum(row.disabled_at is not None for row in endpoints),
+        # As the alarm counts them.
+        endpoints_off=sum(row.disabled_by in ("failures", "gone") for row in endpoints),
         endpoints=[
             (row, _for_endpoint(row)) for row in endpoints if row.disabled_at or row.failing_since
         ],
@@ -214,12 +218,13 @@ def _for_parked(row: waiting.Parked) -> list[str]:
 
 
 def _for_endpoint(row: waiting.EventEndpoint) -> list[str]:
-    """Returns the commands for an endpoint: an endpoint that is switched off is switched on again,
-    and gets the events since then.
+    """Returns the commands for an endpoint that we switched off: it is switched on again, and gets
+    the events since then. None for an endpoint that the product switched off.
     """
-    if row.disabled_at is None:
+    if row.disabled_at is None or row.disabled_by == "request":
         return []
-    missed: dict[str, pasting.Value] = {"endpoint": row.id, "from": row.disabled_at.isoformat()}
+    since = row.disabled_at - _MAY_BE_LATE
+    missed: dict[str, pasting.Value] = {"endpoint": row.id, "from": since.isoformat()}
     return [_command("enable_endpoint", endpoint=row.id), _command("redeliver", **missed)]
 
 

@@ -9,6 +9,7 @@ the next request repeats the call with the same key.
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING
 
 from billing.accounts.accounts import User
@@ -199,11 +200,10 @@ class Checkouts:
     def _check_plan(self, user: User, code: str, interval: str | None, deadline: Deadline) -> bool:
         """Returns whether the plan begins with a trial, according to Commet's catalogue."""
         now = self._clock()
-        plan = plans.catalogue(self._db, self._commet, now=now, deadline=deadline).find(code)
+        find = partial(plans.catalogue, self._db, lambda: self._commet, now=now, deadline=deadline)
+        plan = find().find(code)
         if plan is None:  # the plan may be newer than the cached catalogue
-            plan = plans.catalogue(
-                self._db, self._commet, now=now, deadline=deadline, max_age=plans.RECENT
-            ).find(code)
+            plan = find(max_age=plans.RECENT).find(code)
         if plan is None:
             raise NotFound(f"There is no public plan with the code {code}.", code="plan_not_found")
         if plan.is_free and (until := mirror.free_until(self._db, user.id)) and until > now:

@@ -270,7 +270,7 @@ class PlanChanges:
         return counted(self._db, key, CHANGES, now=self._clock(), calling=self._commet)
 
     def _catalogue(self, deadline: Deadline) -> plans.Catalogue:
-        return plans.catalogue(self._db, self._commet, now=self._clock(), deadline=deadline)
+        return plans.catalogue(self._db, lambda: self._commet, now=self._clock(), deadline=deadline)
 
     def _plan(self, code: str, deadline: Deadline) -> Plan:
         plan = self._catalogue(deadline).find(code)

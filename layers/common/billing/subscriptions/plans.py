@@ -3,6 +3,7 @@
 While Commet does not answer, the last catalogue is used, together with its age.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
@@ -51,10 +52,16 @@ class Catalogue:
 
 
 def catalogue(
-    db: Database, commet: "Commet", *, now: datetime, deadline: Deadline, max_age: timedelta = FRESH
+    db: Database,
+    commet: "Callable[[], Commet]",
+    *,
+    now: datetime,
+    deadline: Deadline,
+    max_age: timedelta = FRESH,
 ) -> Catalogue:
     """Returns the plans, at most `max_age` old if Commet answers, else the last catalogue.
 
+    `commet` builds the client, if Commet has to be asked.
     Raises CommetUnavailable or CommetRefused only if no catalogue was ever stored.
     """
     known = _cached(db)
@@ -65,7 +72,7 @@ def catalogue(
     if known and not db.one(_sql["lease_plans"]):
         return known
     try:
-        plans = commet.plans(deadline.within(_PATIENCE_SECONDS) if known else deadline)
+        plans = commet().plans(deadline.within(_PATIENCE_SECONDS) if known else deadline)
     except (CommetUnavailable, CommetRefused):
         if known is None:
             raise

@@ -54,6 +54,10 @@ class UsageEvent:
     occurred_at: OccurredAt | None = None
     properties: Properties = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        # Powertools formats each event of a request for its debug log, even while that log is off.
+        return f"{type(self).__name__}(...)"
+
     @property
     def fingerprint(self) -> bytes:
         """A hash of all that the caller supplied. Only equal events have the same hash."""

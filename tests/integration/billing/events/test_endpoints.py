@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from datetime import datetime, timedelta
 from uuid import uuid4
 
 import pytest
@@ -10,7 +10,8 @@ from psycopg.types.json import Jsonb
 
 from billing.audit.trail import Actor
 from billing.database.connection import Database, Params, Row
-from billing.errors import Conflict, NotFound
+from billing.deadline import Deadline
+from billing.errors import Conflict, InvalidRequest, NotFound
 from billing.events import endpoints, log
 from billing.events.endpoints import Change, Endpoint
 from tests.integration.billing.conftest import NOW
@@ -18,6 +19,12 @@ from tests.integration.billing.events.users import add_user
 
 BY = Actor("service", "backend")
 UNKNOWN = "ep_000000000000000000000000"
+
+
+def redeliver(db: Database, endpoint: Endpoint, start: datetime, end: datetime) -> int:
+    return endpoints.redeliver_range(
+        db, endpoint.id, start, end, by=BY, deadline=Deadline.after(20)
+    )
 
 
 def add(db: Database, types: list[str] | None = None) -> Endpoint:
@@ -120,7 +127,7 @@ class TestChange:
         endpoint = add(db)
         endpoints.change(db, endpoint.id, Change(enabled=False), by=BY)
         endpoints.rotate(db, endpoint.id, by=BY)
-        endpoints.redeliver_range(db, endpoint.id, NOW, NOW, by=BY)
+        endpoints.redeliver_range(db, endpoint.id, NOW, NOW, by=BY, deadline=Deadline.after(20))
         endpoints.delete(db, endpoint.id, by=BY)
         rows = db.all("select actor, action, details from audit order by at, id")
         assert {row["action"] for row in rows} == {
@@ -189,7 +196,12 @@ class TestRedeliver:
         log.place(db)
         endpoint = add(db, ["access.ended"])
         start, end = NOW - timedelta(days=3), NOW - timedelta(days=1)
-        assert endpoints.redeliver_range(db, endpoint.id, start, end, by=BY) == 2
+        assert (
+            endpoints.redeliver_range(
+                db, endpoint.id, start, end, by=BY, deadline=Deadline.after(20)
+            )
+            == 2
+        )
         found = endpoints.deliveries(db, endpoint.id, state=None, before=None, limit=9)
         assert [each.type for each in found] == ["access.ended"] * 2
         assert [each.place for each in found] == [6, 4]
@@ -204,4 +216,29 @@ class TestRedeliver:
         log.place(db)
         endpoint = add(db)
         later = NOW + timedelta(days=1)
-        assert endpoints.redeliver_range(db, endpoint.id, NOW, later, by=BY) == 5
+        assert (
+            endpoints.redeliver_range(
+                db, endpoint.id, NOW, later, by=BY, deadline=Deadline.after(20)
+            )
+            == 5
+        )
+
+    def test_a_range_that_takes_too_long(
+        self, db: Database, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """What was read is sent, and the caller hears that it was not all."""
+        monkeypatch.setattr(endpoints, "_REDELIVERED_AT_ONCE", 2)
+        for _ in range(5):
+            emit(db)
+        log.place(db)
+        endpoint = add(db)
+        end = NOW + timedelta(days=1)
+        left = iter([60.0, 1.0])
+        deadline = Deadline.after(60)
+        monkeypatch.setattr(deadline, "remaining", lambda: next(left))
+        with pytest.raises(InvalidRequest) as refused:
+            endpoints.redeliver_range(db, endpoint.id, NOW, end, by=BY, deadline=deadline)
+        assert refused.value.code == "range_too_long"
+        assert "4 events of the range became pending" in str(refused.value)
+        found = endpoints.deliveries(db, endpoint.id, state="pending", before=None, limit=9)
+        assert len(found) == 4

@@ -261,9 +261,9 @@ class TestPlans:
     ) -> None:
         shop, soon = Shop(), Deadline.after(20)
         commet = cast("Commet", shop)
-        plans.catalogue(frozen, commet, now=NOW, deadline=soon)
+        plans.catalogue(frozen, lambda: commet, now=NOW, deadline=soon)
         then = NOW + timedelta(seconds=seconds) - early
-        plans.catalogue(frozen, commet, now=then, deadline=soon, max_age=max_age)
+        plans.catalogue(frozen, lambda: commet, now=then, deadline=soon, max_age=max_age)
         assert shop.asked == (1 if early else 2)
 
     @pytest.mark.parametrize(("age", "asks"), [(10 * SECOND, False), (10 * SECOND + MOMENT, True)])

@@ -42,7 +42,7 @@ def buyer(shared: Database, user: str) -> User:
 
 @pytest.fixture
 def checkouts(shared: Database, commet: Commet) -> Checkouts:
-    plans.catalogue(shared, commet, now=wall_clock(), deadline=Deadline.after(20))
+    plans.catalogue(shared, lambda: commet, now=wall_clock(), deadline=Deadline.after(20))
     return Checkouts(shared, commet, wall_clock)
 
 
@@ -166,7 +166,7 @@ class TestStart:
         """Active at once, with nothing to pay; then there is a subscription already."""
         free = next(
             p for p in plans.catalogue(
-                shared, commet, now=wall_clock(), deadline=Deadline.after(20)
+                shared, lambda: commet, now=wall_clock(), deadline=Deadline.after(20)
             ).plans if p.is_free
         )  # fmt: skip
         started = start(checkouts, buyer, free.code, None)
@@ -436,7 +436,9 @@ class TestPlans:
     def catalogue(
         self, db: Database, commet: Commet, later: timedelta = timedelta()
     ) -> plans.Catalogue:
-        return plans.catalogue(db, commet, now=wall_clock() + later, deadline=Deadline.after(20))
+        return plans.catalogue(
+            db, lambda: commet, now=wall_clock() + later, deadline=Deadline.after(20)
+        )
 
     def test_fresh_for_a_minute(self, db: Database, commet: Commet, remote: StandIn) -> None:
         """Commet is asked once, then again when the answer has aged."""
@@ -492,7 +494,7 @@ class TestPlans:
         """Two environments asked; the slower one writes last."""
         newer = self.catalogue(db, commet, timedelta(minutes=9))
         plans.catalogue(
-            db, commet, now=wall_clock(), deadline=Deadline.after(20), max_age=timedelta()
+            db, lambda: commet, now=wall_clock(), deadline=Deadline.after(20), max_age=timedelta()
         )
         assert db.value("select as_of from plans_cache") == newer.as_of
 

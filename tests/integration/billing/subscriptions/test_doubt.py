@@ -54,7 +54,7 @@ class Person:
     def buy(self, plan: str = "usage_pro") -> str:
         """Checks out, pays, and is let in because a request asked; the subscription's id."""
         plan_of = {p.code: p for p in plans.catalogue(
-            self.db, self.commet, now=wall_clock(), deadline=soon()
+            self.db, lambda: self.commet, now=wall_clock(), deadline=soon()
         ).plans}  # fmt: skip
         free = plan_of[plan].is_free
         started = self.checkout(plan, None if free else "monthly")

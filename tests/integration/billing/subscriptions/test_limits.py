@@ -48,7 +48,7 @@ def now() -> datetime:
 
 @pytest.fixture
 def checkouts(shared: Database, commet: Commet, now: datetime) -> Checkouts:
-    plans.catalogue(shared, commet, now=now, deadline=Deadline.after(20))
+    plans.catalogue(shared, lambda: commet, now=now, deadline=Deadline.after(20))
     return Checkouts(shared, commet, lambda: now)
 
 
