@@ -112,6 +112,7 @@ create or replace function record_period(
 language plpgsql as $$
 declare
     v_open record;
+    v_last record;
     v_since timestamptz := p_start;
     v_new bigint;
 begin
@@ -155,20 +156,19 @@ begin
     else
         -- If the subscription was over only for a moment, open its last period again. If we guessed
         -- the dates of that period, they are corrected.
-        update usage_period set
-            closed_at = null, starts_at = p_start, ends_at = p_end, provisional = false
-        where id = (
-            select id from usage_period
-            where user_id = p_user and subscription_id = p_subscription
-              and plan_id is not distinct from p_plan
-              and (
-                  starts_at = p_start
-                  or provisional and starts_at < p_end and ends_at > p_start
-              )
-            order by id desc limit 1
-        );
+        select id, starts_at into v_last
+        from usage_period
+        where user_id = p_user and subscription_id = p_subscription
+          and plan_id is not distinct from p_plan
+          and (starts_at = p_start or provisional and starts_at < p_end and ends_at > p_start)
+        order by id desc limit 1;
         if found then
-            perform doubt_deliveries(p_user, p_start);
+            update usage_period set
+                closed_at = null, starts_at = p_start, ends_at = p_end, provisional = false
+            where id = v_last.id;
+            if v_last.starts_at <> p_start then
+                perform doubt_deliveries(p_user, p_start);
+            end if;
             return;
         end if;
         if exists (
