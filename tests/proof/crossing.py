@@ -33,6 +33,12 @@ class Use:
     included: Decimal | None
     limit: Decimal | None
 
+    @property
+    def terms(self) -> tuple[Any, ...]:
+        """What decides how much overage costs."""
+        row = self.row
+        return row["included"], row["unlimited"], row["overage_enabled"], row["unit_price"]
+
     def of(self, measure: str) -> Decimal:
         return self.used if measure == "usage" else self.spent
 
@@ -45,10 +51,10 @@ class Crossings:
     """Follows the events, and holds them against the ledger whenever `look` is called.
 
     `reached` is what the events alone say: a threshold is reached from its event on, until less is
-    used. Two things happen at Commet and leave no trace in the ledger: usage of an earlier period
-    is booked in this one, and terms of spending change. Thresholds are compared with these when
-    usage is next booked. `unsure` has the thresholds that lie ahead again for such a reason: they
-    may be told again, or not.
+    used, or until it costs less. Two things happen at Commet and leave no trace in the ledger:
+    usage of an earlier period is booked in this one, and terms of spending change. Thresholds are
+    compared with these when usage is next booked. `unsure` has the thresholds that lie ahead again
+    for such a reason: they may be told again, or not.
     """
 
     def __init__(
@@ -120,6 +126,7 @@ class Crossings:
             fell = fell or (before is not None and before.included != use.included)
         else:
             grew = grew and use.spent > (before.spent if before else 0)
+            fell = fell or (before is not None and before.terms != use.terms)
         values = self._in_effect(use, measure, levels)
         wrong = []
         for mark, value in values.items():

@@ -411,6 +411,25 @@ class TestSpending:
         fix(db, "10")
         assert marks(db) == ["spend 80%"]
 
+    def test_again_after_more_is_included(self, db: Database, subscribe: Subscribe) -> None:
+        """An upgrade makes the overage cost less. Growing again, also in one step, it is told."""
+        subscribe()
+        use(db, "185")  # 8.50
+        assert marks(db) == ["storage 80%", "storage 100%", "spend 80%"]
+        entitle(db, included=1000)
+        use(db, "900")  # 8.50 again
+        assert marks(db) == ["storage 80%", "storage 100%", "spend 80%"]
+
+    def test_what_is_still_reached_after_more_is_included_is_not_told_again(
+        self, db: Database, subscribe: Subscribe
+    ) -> None:
+        subscribe()
+        use(db, "195")  # 9.50
+        assert marks(db)[-1] == "spend 80%"
+        entitle(db, included=110)  # 8.50
+        use(db, "1")
+        assert marks(db) == []
+
     def test_a_limit_that_is_set(self, db: Database, subscribe: Subscribe) -> None:
         """A lower limit is reached sooner, at once where as much is spent."""
         subscribe()

@@ -164,9 +164,17 @@ end
 $$;
 
 -- Emits events for a user's usage thresholds that are reached, after the included quantity or a
--- threshold was changed. Spend thresholds are checked when overage is next booked.
+-- threshold was changed. Spend thresholds are checked when overage is next booked. If the overage
+-- costs less than a spend threshold now, the threshold can be reached again.
 create or replace function look_at_usage_again(p_user text, p_now timestamptz) returns void
 language sql as $$
+    delete from threshold_reached n
+    using usage_period p
+    where p.user_id = p_user and p.closed_at is null and n.period = p.id
+      and n.measure = 'spend' and n.feature = ''
+      and n.value > (
+          select o.spent from booked_overage_of(array[p_user], array[p.id], '{}') as o
+      );
     update usage_period set spend_look_at = 0
     where user_id = p_user and closed_at is null and spend_look_at is distinct from 0;
     select tell_thresholds(p_user, t.period, t.feature, p_now)
