@@ -227,7 +227,7 @@ class Visitor:
         self.follow("Cancel")
         self.read("Cancel Usage Pro?")
         self.page.get_by_role("button", name="Cancel on").click()
-        self.says("Canceled.")
+        self.says("Usage Pro ends on")
         self.read("Billing")
         self.main.get_by_role("button", name="Keep").first.click()
         self.says("Your plan goes on")

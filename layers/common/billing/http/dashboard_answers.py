@@ -28,7 +28,6 @@ from billing.http.shapes.dashboard import (
 from billing.http.shapes.limits import SpendingReply, SpendLimitReply
 from billing.http.shapes.signing_in import UserReply
 from billing.payments import troubles
-from billing.payments.troubles import OpenTrouble
 from billing.subscriptions import mirror
 from billing.subscriptions.mirror import Subscription
 from billing.usage import spending, totals
@@ -45,13 +44,12 @@ def dashboard(app: APIGatewayHttpResolver, user: User) -> Dashboard:
     used = totals.usage_of_user(
         wiring.database(), user_id=user.id, currency=wiring.settings().currency, now=now
     )
-    trouble = troubles.open_of_user(wiring.database(), user.id)
     debt = owing(wiring.database(), user.id)
     return Dashboard(
         user=UserReply(id=user.id, email=user.email, name=user.name),
         access=access,
         subscription=_subscription(subscription, used, now) if subscription else None,
-        payment=_payment(trouble) if trouble else None,
+        payment=payment_trouble(user.id),
         debt=DebtReply(
             amount=amounts.format_money(debt.amount, debt.currency), currency=debt.currency
         )
@@ -126,7 +124,11 @@ def _scheduled(change: Mapping[str, Any]) -> ScheduledChangeReply:
     )
 
 
-def _payment(trouble: OpenTrouble) -> PaymentTroubleReply:
+def payment_trouble(user_id: str) -> PaymentTroubleReply | None:
+    """Returns the payment of a user that went wrong and is not settled; None if there is none."""
+    trouble = troubles.open_of_user(wiring.database(), user_id)
+    if trouble is None:
+        return None
     amount, currency = trouble.amount, trouble.currency
     return PaymentTroubleReply(
         kind=trouble.kind,

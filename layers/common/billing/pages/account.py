@@ -12,10 +12,12 @@ from billing import wiring
 from billing.errors import BillingError, FieldError, InvalidRequest
 from billing.http import account_answers, api, export_answers, mail_answers, sign_in
 from billing.http.shapes.accounts import AccountChange, ChangePassword, MailPreferences
-from billing.pages import forms, site
+from billing.pages import banners, forms, outlook, site
+from billing.pages.banners import Banner
 from billing.pages.site import app, word
 
 ACCOUNT = "/app/account"
+_UNVERIFIED = Banner("unverified", "warn", banners.CONFIRM)
 
 
 @app.get(ACCOUNT)
@@ -32,6 +34,7 @@ def _account_page(part: str = "", error: BillingError | None = None) -> Response
         "account.html",
         status=error.status if error else 200,
         title=word("account.title"),
+        banner=outlook.trouble() or (None if account.email_verified else _UNVERIFIED),
         now=wiring.now(),
         account=account,
         sessions=account_answers.sessions(app).sessions,
@@ -141,6 +144,7 @@ def _deletion_page(error: BillingError | None = None) -> Response[Any]:
         "delete.html",
         status=error.status if error else 200,
         title=word("account.delete_title"),
+        banner=outlook.trouble(),
         values=site.shown(site.form()),
         wrong=site.field_problems(error) if error else {},
         problem=site.explained(error) if error else "",

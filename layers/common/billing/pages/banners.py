@@ -3,19 +3,28 @@
 Works on the dashboard's answer. Dates are shown if Commet reported them, and never guessed.
 """
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from urllib.parse import urlencode
 
-from billing.http.shapes.dashboard import Dashboard, SubscriptionReply, UsageReply
+from billing.http.shapes.dashboard import (
+    Dashboard,
+    PaymentTroubleReply,
+    SubscriptionReply,
+    UsageReply,
+)
+from billing.http.shapes.limits import SpendingReply
+from billing.http.shapes.plans import PriceReply
 from billing.pages import formats
 
 # The target of a banner's link. A path is a link. A target that begins with POST is a form.
 PLANS = "/"
 CHECKOUT = "/app/checkout"
 BILLING = "/app/billing"
+CANCEL = "/app/billing/cancel"
 LIMIT = "/app#limit"
 CONFIRM = "/app/confirm"
 RECOVER = "POST /app/billing/recovery"
@@ -43,13 +52,42 @@ class Badge:
     values: Mapping[str, str] = field(default_factory=dict)
 
 
-def worst(dashboard: Dashboard, now: datetime) -> Banner | None:
-    """Returns the notice that matters most; None if there is none."""
-    return next(_banners(dashboard, now), None)
+# The badges of notices that are not the banner. The other notices have a badge as states of the
+# subscription.
+_BADGES = {
+    "debt": ("debt", "bad"),
+    "limit_reached": ("limit_reached", "bad"),
+    "ceiling_reached": ("limit_reached", "bad"),
+    "unpaid_invoice": ("unpaid_invoice", "bad"),
+    "unpaid_invoice_unknown": ("unpaid_invoice", "bad"),
+    "used_up": ("used_up", "warn"),
+    "runs_past": ("runs_past", "warn"),
+    "as_of": ("as_of", ""),
+}
 
 
-def badges(dashboard: Dashboard, now: datetime) -> list[Badge]:
-    """The state of the subscription, in a word each."""
+def notices(
+    dashboard: Dashboard,
+    now: datetime,
+    *,
+    price: PriceReply | None = None,
+    runs_past: Banner | None = None,
+    unconfirmed: Banner | None = None,
+) -> list[Banner]:
+    """Returns all notices, the most important one first.
+
+    `price` is what the plan costs after a trial, if that is known.
+    """
+    return list(_banners(dashboard, now, price, runs_past, unconfirmed))
+
+
+def badges(dashboard: Dashboard, now: datetime, others: Sequence[Banner] = ()) -> list[Badge]:
+    """The state of the subscription, and each of `others`, in a word each."""
+    found = [Badge(*_BADGES[each.name], each.values) for each in others if each.name in _BADGES]
+    return _states(dashboard, now) + found
+
+
+def _states(dashboard: Dashboard, now: datetime) -> list[Badge]:
     subscription = dashboard.subscription
     if subscription is None:
         return []
@@ -70,7 +108,13 @@ def _status(subscription: SubscriptionReply, dashboard: Dashboard) -> Badge:
     return Badge(f"status_{subscription.status}", kind)
 
 
-def _banners(dashboard: Dashboard, now: datetime) -> Iterator[Banner]:
+def _banners(
+    dashboard: Dashboard,
+    now: datetime,
+    price: PriceReply | None,
+    runs_past: Banner | None,
+    unconfirmed: Banner | None,
+) -> Iterator[Banner]:
     subscription = dashboard.subscription
     if dashboard.debt is not None:
         owed = formats.money(dashboard.debt.amount, dashboard.debt.currency)
@@ -81,33 +125,33 @@ def _banners(dashboard: Dashboard, now: datetime) -> Iterator[Banner]:
     plan = subscription.plan.name or ""
     spending = dashboard.spending
     if spending and spending.limit is not None and _reached(spending.spent, spending.limit):
-        limit = formats.money(spending.limit, spending.currency)
-        name = "limit_reached" if spending.set_by == "user" else "ceiling_reached"
-        yield Banner(name, "bad", LIMIT, {"limit": limit})
-    yield from _payment(dashboard)
+        yield _limit(dashboard, spending, now)
+    if dashboard.payment is not None:
+        yield trouble(dashboard.payment)
     if subscription.status == "pending_payment":
         pay = f"{CHECKOUT}?{urlencode({'plan': subscription.plan.id})}"
         yield Banner("pending", "warn", pay, {"plan": plan})
-    if subscription.status == "paused":
-        yield Banner("paused", "warn", PORTAL, {"plan": plan})
     for feature in dashboard.usage:
-        if _is_used_up(feature):
+        if dashboard.access and _is_used_up(feature):
             yield _used_up(feature, now)
+    if runs_past is not None:
+        yield runs_past
     if subscription.cancel_at_period_end:
         yield from _ends(subscription, plan, now)
+    if subscription.status == "paused":
+        yield Banner("paused", "warn", PORTAL, {"plan": plan})
     if subscription.status == "trialing" and subscription.trial_ends_at:
-        day = formats.day(subscription.trial_ends_at, now)
-        yield Banner("trial", "", BILLING, {"plan": plan, "day": day})
+        yield _trial(plan, subscription.trial_ends_at, price, now)
+    if unconfirmed is not None:
+        yield unconfirmed
 
 
 # With these statuses the user still has the plan, whether or not it gives access.
 _OURS = frozenset({"past_due", "paused", "pending_payment"})
 
 
-def _payment(dashboard: Dashboard) -> Iterator[Banner]:
-    payment = dashboard.payment
-    if payment is None:
-        return
+def trouble(payment: PaymentTroubleReply) -> Banner:
+    """The notice about a payment that went wrong."""
     amount = (
         formats.money(payment.amount, payment.currency)
         if payment.amount is not None and payment.currency is not None
@@ -115,10 +159,35 @@ def _payment(dashboard: Dashboard) -> Iterator[Banner]:
     )
     name = {"dispute": "dispute", "unpaid_invoice": "unpaid_invoice"}.get(payment.kind, "failed")
     if name == "dispute":
-        yield Banner("dispute", "bad", PORTAL, {"amount": amount})
-    else:
-        known = name if amount else f"{name}_unknown"
-        yield Banner(known, "bad", RECOVER, {"amount": amount})
+        return Banner("dispute", "bad", PORTAL, {"amount": amount})
+    known = name if amount else f"{name}_unknown"
+    return Banner(known, "bad", RECOVER, {"amount": amount})
+
+
+def _limit(dashboard: Dashboard, spending: SpendingReply, now: datetime) -> Banner:
+    """Names the features that pause: those whose included quantity is used, or else all that are
+    sold beyond it.
+    """
+    sold = [each for each in dashboard.usage if each.overage.enabled]
+    paused = [each for each in sold if not Decimal(each.remaining or 0)] or sold
+    ends = [each.period.end for each in paused]
+    values = {
+        "limit": formats.money(spending.limit or "0", spending.currency),
+        "features": formats.listed([each.name for each in paused]),
+        "day": formats.day(min(ends), now) if ends else "",
+    }
+    name = "limit_reached" if spending.set_by == "user" else "ceiling_reached"
+    return Banner(name, "bad", LIMIT, values)
+
+
+def _trial(plan: str, ends: datetime, price: PriceReply | None, now: datetime) -> Banner:
+    days = max(0, math.ceil((ends - now) / timedelta(days=1)))
+    values = {"count": str(days), "plan": plan, "day": formats.day(ends, now)}
+    if price is None:
+        return Banner("trial_unpriced", "", CANCEL, values)
+    amount = formats.money(price.amount, price.currency)
+    values |= {"price": amount, "interval": formats.interval(price.interval)}
+    return Banner("trial", "", CANCEL, values)
 
 
 def _ends(subscription: SubscriptionReply, plan: str, now: datetime) -> Iterator[Banner]:

@@ -5,6 +5,7 @@ strings of the API's answers. Days and times are UTC. Spaces inside a number or 
 spaces, so that no line ends there.
 """
 
+from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_UP, Context, Decimal
 
@@ -49,6 +50,7 @@ SYMBOLS = {
 # The endings of a unit inside the name of its feature: "call" in "API calls".
 PLURALS = ("", "s", "es")
 THOUSANDS = ("", "k", "M", "B", "T")
+AND = " and "
 MINUS = "\N{MINUS SIGN}"
 NO_BREAK = "\N{NO-BREAK SPACE}"
 RANGE = " \N{EN DASH} "
@@ -116,6 +118,12 @@ def short_range(low: Number, high: Number) -> str:
     """Two short quantities, or one where both read the same."""
     lower, upper = short_quantity(low), short_quantity(high)
     return lower if lower == upper else lower + RANGE + upper
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names in a sentence: "API calls, E-mails and Storage"."""
+    *others, last = names or [""]
+    return f"{', '.join(others)}{AND}{last}" if others else last
 
 
 def day(value: date, now: date) -> str:

@@ -9,7 +9,8 @@ from billing import wiring
 from billing.errors import BillingError, DebtOpen
 from billing.http import dashboard_answers, portal_answers
 from billing.http.shapes.invoices import InvoicePage
-from billing.pages import banners, site
+from billing.pages import outlook, site
+from billing.pages.banners import Banner
 from billing.pages.site import app, word
 from billing.subscriptions import managing, mirror
 
@@ -27,6 +28,7 @@ def show_billing() -> Response[Any]:
 def _billing_page(error: BillingError | None = None) -> Response[Any]:
     dashboard = dashboard_answers.dashboard(app, site.user())
     now = wiring.now()
+    found = outlook.of(dashboard, now)
     invoices, unreadable = _invoices()
     return site.page(
         "billing.html",
@@ -35,14 +37,22 @@ def _billing_page(error: BillingError | None = None) -> Response[Any]:
         hosted=True,
         now=now,
         dashboard=dashboard,
-        banner=banners.worst(dashboard, now),
-        badges=banners.badges(dashboard, now),
+        banner=None if error or _is_without_plan(found.banner) else found.banner,
+        badges=found.badges,
+        price=found.price,
+        invoiced_at=found.invoiced_at,
+        next_invoice=found.next_invoice,
         invoices=invoices.invoices if invoices else [],
         next_cursor=invoices.next_cursor if invoices else None,
         unreadable=unreadable,
         is_first_page=not site.query("cursor"),
         problem=site.explained(error) if error else "",
     )
+
+
+def _is_without_plan(banner: Banner | None) -> bool:
+    """Whether it is the notice that there is no plan. The page's first card says that."""
+    return banner is not None and banner.name == "no_plan"
 
 
 def _invoices() -> tuple[InvoicePage | None, str]:
@@ -61,7 +71,9 @@ def show_invoice(invoice_id: str) -> Response[Any]:
     """One invoice with its lines, and where its PDF is."""
     found = portal_answers.invoice(app, site.user(), invoice_id)
     title = word("billing.invoice_title", number=found.number or found.id)
-    return site.page("invoice.html", title=title, invoice=found, now=wiring.now())
+    return site.page(
+        "invoice.html", title=title, banner=outlook.trouble(), invoice=found, now=wiring.now()
+    )
 
 
 @app.get(_CANCEL)

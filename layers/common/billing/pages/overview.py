@@ -1,8 +1,9 @@
 """The first page of a user: usage, cost so far, and likely cost."""
 
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from decimal import Decimal
 from typing import Any, Literal
 
@@ -14,23 +15,13 @@ from billing.errors import BillingError, NotFound
 from billing.http import (
     dashboard_answers,
     own_limits,
-    plan_answers,
     threshold_answers,
-    usage_sums,
 )
 from billing.http.shapes.dashboard import DailyUsage, Dashboard, UsageReply
 from billing.http.shapes.limits import SpendLimit
-from billing.http.shapes.plans import PriceReply
-from billing.pages import alerts, banners, chart, formats, forms, projection, site
-from billing.pages.banners import Banner
-from billing.pages.estimate import price_of
+from billing.pages import alerts, chart, formats, forms, outlook, projection, site
 from billing.pages.projection import Cost, CostRange
 from billing.pages.site import app, word
-from billing.subscriptions import mirror
-
-# The pace is compared with that of the week before. A shorter period needs days of the period
-# before.
-_LOOKS_BACK = timedelta(days=14)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +91,7 @@ def _overview_page(
     now = wiring.now()
     dashboard = dashboard_answers.dashboard(app, site.user())
     shown = _shown_feature(dashboard)
-    earlier = _earlier(dashboard, now)
-    cost = projection.cost_so_far(dashboard.usage)
-    likely = projection.cost_range(dashboard.usage, dashboard.spending, now, earlier)
+    found = outlook.of(dashboard, now)
     return site.page(
         "overview.html",
         status=error.status if error else 200,
@@ -110,18 +99,17 @@ def _overview_page(
         hosted=True,
         now=now,
         dashboard=dashboard,
-        banner=banners.worst(dashboard, now)
-        or _unconfirmed(dashboard, now)
-        or _runs_past(dashboard, now, earlier),
-        badges=banners.badges(dashboard, now),
-        cost=cost,
-        likely=likely,
+        banner=found.banner,
+        badges=found.badges,
+        cost=found.cost,
+        likely=found.likely,
         shown=shown,
-        drawn=_drawn(shown, now, earlier) if shown else "",
-        ruler=_ruler(dashboard, cost, likely),
+        drawn=_drawn(shown, now, found.earlier) if shown else "",
+        ruler=_ruler(dashboard, found.cost, found.likely),
         days=_days(shown) if shown else [],
-        lines=_invoice_lines(dashboard, now, earlier),
-        plan_price=_plan_price(dashboard),
+        lines=_invoice_lines(dashboard, now, found.earlier),
+        plan_price=found.invoiced_price,
+        next_invoice=found.next_invoice,
         alerts=alerts.card(dashboard),
         values=site.shown(site.form()) if error else {},
         wrong=_wrong(error, of) if error else {},
@@ -147,58 +135,9 @@ def _shown_feature(dashboard: Dashboard) -> UsageReply | None:
     return by_code.get(asked) or next(iter(dashboard.usage), None)
 
 
-def _earlier(dashboard: Dashboard, now: datetime) -> dict[str, list[DailyUsage]]:
-    """The days before a young period, by feature."""
-    starts = [each.period.start for each in dashboard.usage]
-    if not starts or now - min(starts) > _LOOKS_BACK:
-        return {}
-    start = min(starts).astimezone(UTC).date()
-    asked = usage_sums.Asked("day", None, start - _LOOKS_BACK, start, None, 1000, None)
-    found: dict[str, list[DailyUsage]] = {}
-    for each in usage_sums.page(site.user().id, asked).sums:
-        if each.day is not None:
-            day = DailyUsage(date=each.day, quantity=each.quantity)
-            found.setdefault(each.feature, []).append(day)
-    return found
-
-
-def _unconfirmed(dashboard: Dashboard, now: datetime) -> Banner | None:
-    """Returns a banner if Commet should have reported the user's changes there and has not
-    answered.
-    """
-    db, user = wiring.database(), site.user().id
-    if not dashboard.access or not mirror.in_doubt(db, user):
-        return None
-    newest = mirror.unanswered(db, [user], now).get(user)
-    if newest is None:
-        return None
-    return Banner("as_of", "", site.HOME, {"moment": formats.moment(newest, now)})
-
-
-def _runs_past(
-    dashboard: Dashboard, now: datetime, earlier: dict[str, list[DailyUsage]]
-) -> Banner | None:
-    """Returns a banner for the first feature whose usage will pass the included quantity at
-    this pace.
-    """
-    found = []
-    for each in dashboard.usage:
-        day = projection.crossing_day(each, now, earlier.get(each.feature, ()))
-        if day is not None and each.overage.enabled and each.overage.unit_price is not None:
-            found.append((day, each))
-    if not found:
-        return None
-    day, feature = min(found, key=lambda each: each[0])
-    values = {
-        "feature": feature.name,
-        "day": formats.day(day, now),
-        "unit": feature.unit or word("pricing.one"),
-        "price": formats.unit_price(feature.overage.unit_price or "0", feature.overage.currency),
-    }
-    return Banner("runs_past", "warn", banners.LIMIT, values)
-
-
-def _drawn(feature: UsageReply, now: datetime, earlier: dict[str, list[DailyUsage]]) -> Markup:
+def _drawn(
+    feature: UsageReply, now: datetime, earlier: Mapping[str, Sequence[DailyUsage]]
+) -> Markup:
     likely = projection.project(feature, now, earlier.get(feature.feature, ()))
     words = chart.Words(**site.words().section("chart"))
     return chart.chart(feature, likely, now, prefix="c", words=words)
@@ -225,28 +164,8 @@ def _days(feature: UsageReply) -> list[tuple[Any, Decimal, Decimal]]:
     return found
 
 
-def _plan_price(dashboard: Dashboard) -> PriceReply | None:
-    """Returns the plan's price on the next invoice.
-
-    None for a free plan and for a plan that is not sold. Also None if the next invoice has another
-    amount: the plan ends or changes before, or its price is charged for a longer time than usage.
-    """
-    subscription = dashboard.subscription
-    current = mirror.current(wiring.database(), site.user().id)
-    if subscription is None or current is None:
-        return None
-    if subscription.cancel_at_period_end or subscription.scheduled_change is not None:
-        return None
-    ends = [each.period.end for each in dashboard.usage]
-    if ends and current.period_end is not None and current.period_end > max(ends):
-        return None
-    sold = plan_answers.plans(site.user(), site.deadline()).plans
-    plan = next((each for each in sold if each.id == subscription.plan.id), None)
-    return None if plan is None else price_of(plan, current.billing_interval or "")
-
-
 def _invoice_lines(
-    dashboard: Dashboard, now: datetime, earlier: dict[str, list[DailyUsage]]
+    dashboard: Dashboard, now: datetime, earlier: Mapping[str, Sequence[DailyUsage]]
 ) -> list[InvoiceLine]:
     """Returns the lines of the next invoice for usage, by feature with overage."""
     found = []

@@ -13,7 +13,7 @@ from billing.errors import NotFound
 from billing.field_types import Quantity
 from billing.http import plan_answers
 from billing.http.shapes.plans import PlanFeatureReply, PlanReply, Plans, PriceReply
-from billing.pages import estimate, formats, forms, site
+from billing.pages import estimate, formats, forms, outlook, site
 from billing.pages.site import app, word
 from billing.subscriptions import mirror
 
@@ -50,6 +50,7 @@ def show_prices() -> Response[Any]:
     return site.page(
         "pricing.html",
         title=word("pricing.title"),
+        banner=outlook.trouble(),
         as_of=found.as_of if (wiring.now() - found.as_of).total_seconds() > 3600 else None,
         now=wiring.now(),
         cards=cards,

@@ -6,7 +6,7 @@ sign a person in. Pages call the same functions as the API.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlencode
@@ -33,6 +33,7 @@ from billing.errors import (
 from billing.http import api, events
 from billing.metric import Metric
 from billing.pages import forms
+from billing.pages.banners import Badge, Banner
 from billing.pages.rendering import Frame
 from billing.pages.words import Words
 
@@ -119,6 +120,11 @@ def query(name: str) -> str:
     return (app.current_event.query_string_parameters or {}).get(name, "")
 
 
+def path() -> str:
+    """The path of the page."""
+    return str(app.current_event.path)
+
+
 def origin() -> str:
     """Returns the address of the pages, to come back to from Commet.
 
@@ -149,6 +155,8 @@ def page(
     *,
     status: int = 200,
     title: str,
+    banner: Banner | None = None,
+    badges: Sequence[Badge] = (),
     hosted: bool = False,
     cookies: list[Cookie] | None = None,
     retry_after: int | None = None,
@@ -157,10 +165,14 @@ def page(
     """Returns a page. `hosted`: a form on it leads to Commet's pages, which the browser has to
     permit.
 
+    `banner` is the one notice of the page. The notice of a form that was sent (`done`) is a banner
+    if there is no other, else one of the `badges`.
+
     `retry_after` is the number of seconds after which trying again is worthwhile.
     """
     settings = wiring.settings()
     done = query("done")
+    is_done = bool(done) and words().has(f"done.{done}")
     html = frame().render(
         template,
         language=settings.pages_language,
@@ -173,10 +185,13 @@ def page(
         path=app.current_event.path,
         here=_here(),
         time_bar=bool(settings.clock_url),
-        done=done if done and words().has(f"done.{done}") else "",
+        done=done if is_done and banner is None else "",
+        banner=banner,
+        badges=[*badges, Badge("done", "good")] if is_done and banner else badges,
         **values,
     )
-    headers = _headers(hosted=hosted)
+    leaves = banner is not None and banner.target.startswith("POST ")
+    headers = _headers(hosted=hosted or leaves)
     if retry_after is not None:
         headers["Retry-After"] = str(retry_after)
     return Response(

@@ -17,7 +17,7 @@ from billing.field_types import FEATURE_PATTERN, GROUP_BY_PATTERN
 from billing.http import dashboard_answers, usage_answers, usage_sums
 from billing.http.shapes.dashboard import UsageReply
 from billing.http.shapes.ledger import UsageSum
-from billing.pages import formats, site
+from billing.pages import formats, outlook, site
 from billing.pages.site import app, word
 from billing.usage import ledger
 
@@ -95,6 +95,7 @@ def show_usage() -> Response[Any]:
         "usage.html",
         status=422 if wrong else 200,
         title=word("usage.title"),
+        banner=outlook.trouble(),
         now=wiring.now(),
         asked=asked,
         values=_typed(asked),
@@ -156,6 +157,7 @@ def show_entries() -> Response[Any]:
         "entries.html",
         status=422 if wrong else 200,
         title=word("usage.entries_title"),
+        banner=outlook.trouble(),
         now=wiring.now(),
         asked=asked,
         names={each.feature: each.name for each in features},

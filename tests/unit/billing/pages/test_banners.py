@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 
 from billing.http.shapes.dashboard import Dashboard
+from billing.http.shapes.plans import PriceReply
 from billing.pages import banners
+from billing.pages.banners import Banner
 from billing.pages.words import Words
 from tests.unit.cloudformation import ROOT
 
@@ -52,6 +54,10 @@ def board(**changes: Any) -> Dashboard:
     )
 
 
+def worst(dashboard: Dashboard, now: datetime, **others: Any) -> Banner | None:
+    return next(iter(banners.notices(dashboard, now, **others)), None)
+
+
 DEBT = {"debt": {"amount": "12.40", "currency": "usd"}}
 NO_PLAN: dict[str, Any] = {"subscription": None, "access": False}
 LIMIT = {"spending": {"spent": "100.00", "limit": "100.00", "set_by": "user", "currency": "usd"}}
@@ -72,13 +78,13 @@ CASES = [
     ("debt", DEBT), ("no_plan", NO_PLAN), ("limit_reached", LIMIT), ("failed", FAILED),
     ("ceiling_reached", CEILING),
     ("dispute", DISPUTE), ("paused", PAUSED), ("used_up", USED_UP), ("cancels", CANCELS),
-    ("trial", TRIAL), ("pending", PENDING),
+    ("trial_unpriced", TRIAL), ("pending", PENDING),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("name", "state"), CASES)
 def test_each_state_has_its_banner(name: str, state: dict[str, Any]) -> None:
-    found = banners.worst(board(**state), NOW)
+    found = worst(board(**state), NOW)
     assert found is not None
     assert found.name == name
     said = WORDS(f"banner.{name}", **found.values)
@@ -88,13 +94,13 @@ def test_each_state_has_its_banner(name: str, state: dict[str, Any]) -> None:
 
 def test_a_payment_that_waits_is_gone_on_with() -> None:
     """The checkout takes the plan by the id that a subscription names."""
-    found = banners.worst(board(**PENDING), NOW)
+    found = worst(board(**PENDING), NOW)
     assert found is not None
     assert found.target == "/app/checkout?plan=pln_1"
 
 
 def test_where_nothing_is_the_matter_nothing_is_said() -> None:
-    assert banners.worst(board(), NOW) is None
+    assert worst(board(), NOW) is None
 
 
 @pytest.mark.parametrize(
@@ -110,14 +116,14 @@ def test_the_worst_comes_first(states: list[dict[str, Any]], name: str) -> None:
     merged: dict[str, Any] = {}
     for state in states:
         merged |= state
-    found = banners.worst(board(**merged), NOW)
+    found = worst(board(**merged), NOW)
     assert found is not None
     assert found.name == name
 
 
 def test_a_feature_that_is_sold_beyond_what_is_included_is_never_used_up() -> None:
     overage = feature()["overage"] | {"enabled": True, "unit_price": "0.10"}
-    assert banners.worst(board(usage=[feature(overage=overage)]), NOW) is None
+    assert worst(board(usage=[feature(overage=overage)]), NOW) is None
 
 
 def test_the_badges_name_the_state_and_its_end() -> None:
@@ -135,6 +141,86 @@ def test_a_plan_that_has_ended_does_not_end_again() -> None:
 
 
 def test_what_was_used_before_is_part_of_what_is_used_up() -> None:
-    found = banners.worst(board(usage=[feature(used="4000", used_before="6000")]), NOW)
+    found = worst(board(usage=[feature(used="4000", used_before="6000")]), NOW)
     assert found is not None
     assert (found.values["used"], found.values["included"]) == ("10,000", "10,000")
+
+
+RUNS_PAST = Banner("runs_past", "warn", banners.LIMIT, {"feature": "API calls"})
+UNCONFIRMED = Banner("as_of", "", "/app", {"moment": "20 November, 13:40 UTC"})
+PRICE = PriceReply(
+    interval="monthly", amount="29.00", currency="usd", is_default=True, trial_days=14
+)
+
+
+def test_notices_come_in_one_order() -> None:
+    """The spend limit first, and last that Commet does not answer."""
+    everything: dict[str, Any] = LIMIT | FAILED | USED_UP | DEBT
+    ends = subscription(status="trialing", trial_ends_at=END, cancel_at_period_end=True)
+    found = banners.notices(
+        board(**everything, subscription=ends),
+        NOW,
+        price=PRICE,
+        runs_past=RUNS_PAST,
+        unconfirmed=UNCONFIRMED,
+    )
+    assert [each.name for each in found] == [
+        "debt", "limit_reached", "failed", "used_up", "runs_past", "cancels", "trial", "as_of",
+    ]  # fmt: skip
+    paused = board(subscription=subscription(status="paused", cancel_at_period_end=True))
+    found = banners.notices(paused, NOW, runs_past=RUNS_PAST, unconfirmed=UNCONFIRMED)
+    assert [each.name for each in found] == ["runs_past", "cancels", "paused", "as_of"]
+
+
+def test_a_notice_that_is_no_banner_is_a_badge() -> None:
+    dashboard = board(**(LIMIT | FAILED | USED_UP), **TRIAL)
+    found = banners.notices(dashboard, NOW, runs_past=RUNS_PAST, unconfirmed=UNCONFIRMED)
+    badges = banners.badges(dashboard, NOW, found[1:])
+    said = [WORDS(f"badge.{each.name}", **each.values) for each in badges]
+    assert said == [
+        "trial",
+        "E-mails: used up",
+        "API calls: runs past what is included",
+        "plan as of 20 November, 13:40 UTC",
+    ]
+    first = banners.badges(dashboard, NOW, found[:1])
+    assert [each.name for each in first] == ["status_trialing", "limit_reached"]
+
+
+def test_a_reached_limit_names_what_pauses_and_until_when() -> None:
+    sold = feature()["overage"] | {"enabled": True, "unit_price": "0.10"}
+    features = [
+        feature(feature=name.lower(), name=name, overage=sold, remaining=left)
+        for name, left in (("Storage", "0"), ("API calls", "0"), ("Maps", "12"))
+    ]
+    found = worst(board(**LIMIT, usage=[*features, feature()]), NOW)
+    assert found is not None
+    said = str(WORDS("banner.limit_reached", **found.values)).replace("\N{NO-BREAK SPACE}", " ")
+    assert "Paused until 1 December, or until you raise the limit: Storage and API calls." in said
+    held = worst(board(**LIMIT, usage=features[2:]), NOW)
+    assert held is not None
+    assert held.values["features"] == "Maps"
+
+
+@pytest.mark.parametrize(
+    ("ends", "said"),
+    [
+        (
+            END,
+            "Trial: 11 days left.</strong> On 1 December Usage Pro begins to cost $29.00 a month",
+        ),
+        (NOW + timedelta(hours=3), "Trial: 1 day left.</strong> On 20 November Usage Pro begins"),
+    ],
+)
+def test_a_trial_says_how_long_it_lasts_and_what_comes_then(ends: datetime, said: str) -> None:
+    trial = board(subscription=subscription(status="trialing", trial_ends_at=ends))
+    found = worst(trial, NOW, price=PRICE)
+    assert found is not None
+    assert said in str(WORDS("banner.trial", **found.values)).replace("\N{NO-BREAK SPACE}", " ")
+    assert found.target == "/app/billing/cancel"
+    assert WORDS("banner.trial_link") == "Cancel the trial"
+
+
+def test_without_access_nothing_is_said_to_be_used_up() -> None:
+    found = banners.notices(board(**PAUSED, **USED_UP), NOW)
+    assert [each.name for each in found] == ["paused"]
