@@ -46,6 +46,7 @@ from billing.http.shapes.dashboard import Dashboard
 from billing.http.shapes.health import Health
 from billing.http.shapes.ledger import LedgerPage, UsageSums
 from billing.http.shapes.limits import (
+    ChangeThreshold,
     CreateThreshold,
     SpendLimit,
     SpendLimitReply,
@@ -457,6 +458,35 @@ def create_threshold(body: Annotated[CreateThreshold, Body()]) -> Response[Thres
 def list_thresholds() -> Response[ThresholdList]:
     """List the thresholds that apply to you: your own, and what is set for you or by default."""
     return api.json_response(threshold_answers.applying_to(api.user(app).id))
+
+
+@app.get(
+    "/thresholds/<threshold_id>",
+    security=api.BY_USER,
+    responses=api.answers(ThresholdReply, 200),
+)
+@api.may_answer("threshold_not_found")
+def get_threshold(threshold_id: ThresholdId) -> Response[ThresholdReply]:
+    """Read one threshold: your own, or one that is set for you or for all users."""
+    return api.json_response(threshold_answers.one(threshold_id, user_id=api.user(app).id))
+
+
+@app.patch(
+    "/thresholds/<threshold_id>",
+    security=api.BY_USER,
+    responses=api.answers(ThresholdReply, 200),
+)
+@api.may_answer("threshold_exists", "threshold_not_found", "too_many_requests")
+def change_threshold(
+    threshold_id: ThresholdId, body: Annotated[ChangeThreshold, Body()]
+) -> Response[ThresholdReply]:
+    """Change the percentage or amount of a threshold of your own.
+
+    What is reached already is told at once.
+    """
+    user = api.user(app)
+    own_limits.count_change(user.id)
+    return api.json_response(threshold_answers.change(threshold_id, body, user_id=user.id))
 
 
 @app.delete(

@@ -22,7 +22,12 @@ from billing.http.shapes.events import (
     Redeliver,
     Redelivered,
 )
-from billing.http.shapes.limits import CreateThresholdOfUser, ThresholdList, ThresholdReply
+from billing.http.shapes.limits import (
+    ChangeThreshold,
+    CreateThresholdOfUser,
+    ThresholdList,
+    ThresholdReply,
+)
 
 TO_READ = api.by_service("read")
 TO_MANAGE = api.by_service("events:manage")
@@ -247,6 +252,33 @@ def list_user_thresholds(
 ) -> Response[ThresholdList]:
     """List the thresholds for a user, or for all users. Defaults are left out."""
     return api.json_response(threshold_answers.of(user_id))
+
+
+@app.get(
+    "/events/thresholds/<threshold_id>",
+    security=TO_MANAGE,
+    responses=api.answers(ThresholdReply, 200),
+)
+@api.may_answer("threshold_not_found")
+def get_user_threshold(threshold_id: ThresholdId) -> Response[ThresholdReply]:
+    """Read one threshold, one of a user's own too."""
+    return api.json_response(threshold_answers.one(threshold_id, user_id=None))
+
+
+@app.patch(
+    "/events/thresholds/<threshold_id>",
+    security=TO_MANAGE,
+    responses=api.answers(ThresholdReply, 200),
+)
+@api.may_answer("threshold_exists", "threshold_not_found")
+def change_user_threshold(
+    threshold_id: ThresholdId, body: Annotated[ChangeThreshold, Body()]
+) -> Response[ThresholdReply]:
+    """Change the percentage or amount of a threshold that your product added.
+
+    What is reached already is told at once; of all users within ten minutes.
+    """
+    return api.json_response(threshold_answers.change(threshold_id, body, user_id=None))
 
 
 @app.delete(

@@ -449,10 +449,15 @@ CHAPTERS = (
                 "The stack has ten endpoints, which are as many as it can have.",
                 "Delete one, or have one endpoint hand events on.",
             ),
+            "threshold_exists": Guide(
+                409,
+                "The change would make the threshold equal to another one.",
+                "Remove one of the two.",
+            ),
             "threshold_not_found": Guide(
                 404,
-                "The caller has no threshold with this id: a user removes own ones, a product those"
-                " it added.",
+                "The caller has no threshold with this id: a user changes and removes own ones, a"
+                " product those it added.",
                 "Use an id of `GET /thresholds`, or of `GET /events/thresholds`.",
             ),
             "too_many_thresholds": Guide(

@@ -119,6 +119,7 @@ TITLES = {
     "event_not_found": "There is no event with this id",
     "range_too_long": "The range of events is too long for one request",
     "too_many_endpoints": "There are too many endpoints",
+    "threshold_exists": "There is an equal threshold already",
     "threshold_not_found": "There is no threshold with this id",
     "too_many_thresholds": "There are too many thresholds",
     "conflict": "The current state forbids the request",

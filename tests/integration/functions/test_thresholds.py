@@ -61,6 +61,7 @@ class TestOwn:
         for refused in (
             call("POST", "/thresholds", level, token=token),
             call("DELETE", f"/thresholds/{UNKNOWN}", token=token),
+            call("PATCH", f"/thresholds/{UNKNOWN}", {"percent": 50}, token=token),
             call("PUT", "/spend-limit", {"amount": None}, token=token),
         ):
             assert (refused.status, refused.json["code"]) == (429, "too_many_requests")
@@ -93,9 +94,67 @@ class TestOwn:
         gone = call("DELETE", f"/thresholds/{mine['id']}", token=token)
         assert (gone.status, gone.code) == (404, "threshold_not_found")
 
+    def test_one_is_read_and_changed(self, token: str) -> None:
+        """Its id, feature and time stay. The same change again is answered the same."""
+        body = {"feature": "storage", "percent": 90}
+        added = call("POST", "/thresholds", body, token=token).json
+        address = f"/thresholds/{added['id']}"
+        assert call("GET", address, token=token).json == added
+        for _ in range(2):
+            changed = call("PATCH", address, {"amount": "7.50"}, token=token)
+            assert (changed.status, changed.json) == (
+                200,
+                added | {"percent": None, "amount": "7.5"},
+            )
+        assert call("GET", address, token=token).json == changed.json
+        listed = call("GET", "/thresholds", token=token).json["thresholds"]
+        assert changed.json in listed
+        assert added not in listed
+
+    def test_a_change_to_an_equal_one(self, token: str) -> None:
+        call("POST", "/thresholds", {"percent": 50}, token=token)
+        added = call("POST", "/thresholds", {"percent": 60}, token=token).json
+        refused = call("PATCH", f"/thresholds/{added['id']}", {"percent": 50}, token=token)
+        assert (refused.status, refused.code) == (409, "threshold_exists")
+        assert call("GET", f"/thresholds/{added['id']}", token=token).json == added
+
+    @pytest.mark.parametrize(
+        ("body", "field"),
+        [
+            ({}, "percent"),
+            ({"percent": None}, "percent"),
+            ({"percent": 50, "amount": "1"}, "percent"),
+            ({"percent": 0}, "percent"),
+            ({"percent": 1001}, "percent"),
+            ({"percent": "50"}, "percent"),
+            ({"amount": "1"}, "feature"),
+            ({"amount": "0"}, "amount"),
+            ({"percent": 50, "feature": "storage"}, "feature"),
+        ],
+    )
+    def test_what_is_wrong_with_a_change(
+        self, token: str, body: dict[str, Any], field: str
+    ) -> None:
+        added = call("POST", "/thresholds", {"percent": 70}, token=token).json
+        refused = call("PATCH", f"/thresholds/{added['id']}", body, token=token)
+        assert (refused.status, refused.code) == (422, "invalid_request")
+        assert [each["field"] for each in refused.json["errors"]] == [field]
+        assert call("GET", f"/thresholds/{added['id']}", token=token).json == added
+
+    def test_one_set_for_the_user(self, token: str) -> None:
+        """The user reads the product's thresholds, and changes none of them."""
+        every = ask("POST", "/events/thresholds", {"percent": 30}).json
+        assert call("GET", f"/thresholds/{every['id']}", token=token).json == every
+        refused = call("PATCH", f"/thresholds/{every['id']}", {"percent": 31}, token=token)
+        assert (refused.status, refused.code) == (404, "threshold_not_found")
+        assert ask("GET", f"/events/thresholds/{every['id']}").json == every
+
     def test_of_somebody_else(self, token: str) -> None:
         other = str(signed_up().json["session"]["token"])
         mine = call("POST", "/thresholds", {"percent": 50}, token=token).json
+        address = f"/thresholds/{mine['id']}"
+        assert call("GET", address, token=other).code == "threshold_not_found"
+        assert call("PATCH", address, {"percent": 51}, token=other).code == "threshold_not_found"
         assert call("DELETE", f"/thresholds/{mine['id']}", token=other).status == 404
         shown = call("GET", "/thresholds", token=other).json["thresholds"]
         assert mine not in shown
@@ -132,6 +191,11 @@ class TestOwn:
         body = {"percent": 50} if method == "POST" else None
         assert call(method, "/thresholds", body).status == 401
 
+    @pytest.mark.parametrize("method", ["GET", "PATCH"])
+    def test_one_without_a_session(self, method: str) -> None:
+        body = {"percent": 50} if method == "PATCH" else None
+        assert call(method, f"/thresholds/{UNKNOWN}", body).status == 401
+
 
 class TestOfTheProduct:
     def test_for_a_user(self, db: Database, subscribe: Subscribe) -> None:
@@ -154,6 +218,26 @@ class TestOfTheProduct:
         assert ask("GET", "/events/thresholds").json["thresholds"] == [added.json]
         assert ask("DELETE", f"/events/thresholds/{added.json['id']}").status == 204
 
+    def test_a_change_that_is_reached(self, db: Database, subscribe: Subscribe) -> None:
+        """It is told at once, and once."""
+        subscribe()
+        assert ask("POST", "/usage", usage("50")).status == 202
+        added = ask("POST", "/events/thresholds", {"user_id": "usr_ana", "percent": 90}).json
+        assert told(db) == []
+        address = f"/events/thresholds/{added['id']}"
+        assert ask("GET", address).json == added
+        for _ in range(2):
+            changed = ask("PATCH", address, {"percent": 40})
+            assert (changed.status, changed.json) == (200, added | {"percent": 40})
+        assert told(db) == ["usage.threshold_reached"]
+
+    def test_a_change_for_all_users(self) -> None:
+        added = ask("POST", "/events/thresholds", {"feature": "storage", "percent": 30}).json
+        address = f"/events/thresholds/{added['id']}"
+        changed = ask("PATCH", address, {"amount": "4"})
+        assert (changed.status, changed.json) == (200, added | {"percent": None, "amount": "4"})
+        assert ask("GET", "/events/thresholds").json["thresholds"] == [changed.json]
+
     def test_for_an_unknown_user(self) -> None:
         refused = ask("POST", "/events/thresholds", {"user_id": "usr_none", "percent": 30})
         assert (refused.status, refused.code) == (404, "unknown_user")
@@ -164,6 +248,9 @@ class TestOfTheProduct:
         mine = call("POST", "/thresholds", {"percent": 50}, token=user["session"]["token"]).json
         listed = ask("GET", f"/events/thresholds?user_id={user['user']['id']}")
         assert listed.json["thresholds"] == [mine]
+        assert ask("GET", f"/events/thresholds/{mine['id']}").json == mine
+        assert ask("PATCH", f"/events/thresholds/{mine['id']}", {"percent": 51}).status == 404
+        assert ask("GET", f"/events/thresholds/{UNKNOWN}").code == "threshold_not_found"
         assert ask("DELETE", f"/events/thresholds/{mine['id']}").status == 404
         assert ask("DELETE", f"/events/thresholds/{UNKNOWN}").status == 404
 

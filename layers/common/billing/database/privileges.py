@@ -103,7 +103,7 @@ APP = Privileges(
         "sessions": "select, update (expires_at, last_seen_at), delete",
         "subscriptions": _KEEP,
         "told": _KEEP,
-        "threshold": "select, insert, delete",
+        "threshold": _ALL,
         "threshold_reached": "select, insert, delete",
         "usage_credit": _KEEP,
         "usage_daily": _KEEP,

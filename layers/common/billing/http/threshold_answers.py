@@ -1,4 +1,4 @@
-"""Adds, lists and removes thresholds, for the API and for the pages."""
+"""Adds, lists, changes and removes thresholds, for the API and for the pages."""
 
 from typing import Literal
 
@@ -7,7 +7,12 @@ from aws_lambda_powertools.event_handler import Response
 from billing import wiring
 from billing.amounts import format_decimal
 from billing.http import api
-from billing.http.shapes.limits import CreateThreshold, ThresholdList, ThresholdReply
+from billing.http.shapes.limits import (
+    ChangeThreshold,
+    CreateThreshold,
+    ThresholdList,
+    ThresholdReply,
+)
 from billing.usage import thresholds
 from billing.usage.thresholds import Level, Threshold
 
@@ -35,6 +40,31 @@ def applying_to(user_id: str) -> ThresholdList:
 def of(user_id: str | None) -> ThresholdList:
     """Returns the thresholds added for a user. If `user_id` is None, those of all users."""
     return _list(thresholds.of(wiring.database(), user_id))
+
+
+def one(threshold_id: str, *, user_id: str | None) -> ThresholdReply:
+    """Returns one threshold. If `user_id` is not None, only one for this user or for all users.
+
+    Raises NotFound.
+    """
+    return _reply(thresholds.get(wiring.database(), threshold_id, user_id=user_id))
+
+
+def change(threshold_id: str, asked: ChangeThreshold, *, user_id: str | None) -> ThresholdReply:
+    """Changes a user's own threshold. If `user_id` is None, one of the product.
+
+    Raises the errors of `thresholds.change`.
+    """
+    changed = thresholds.change(
+        wiring.database(),
+        threshold_id,
+        percent=asked.percent,
+        amount=asked.amount,
+        user_id=user_id,
+        rules=wiring.rules(),
+        now=wiring.now(),
+    )
+    return _reply(changed)
 
 
 def remove(threshold_id: str, *, user_id: str | None) -> None:

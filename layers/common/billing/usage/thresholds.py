@@ -1,9 +1,9 @@
 """Thresholds: how much has to be used or spent before an outgoing event says so.
 
 The statements that book usage emit these events (`database/routines/thresholds.sql`). This module
-stores the thresholds that operators, products and users add, and emits events about refused usage.
-It also checks all users' thresholds again if a threshold of all users, or the default ceiling, was
-changed.
+stores the thresholds that operators, products and users add or change, and emits events about
+refused usage. It also checks all users' thresholds again if a threshold of all users, or the
+default ceiling, was changed.
 """
 
 from collections.abc import Callable, Iterable
@@ -133,7 +133,55 @@ def remove(
         "spending": rules.spending,
     }
     if not db.value(_sql["remove"], values):
-        raise NotFound("There is no threshold with this id.", code="threshold_not_found")
+        raise _not_found()
+
+
+def get(db: Database, threshold_id: str, *, user_id: str | None) -> Threshold:
+    """Returns one threshold. If `user_id` is not None, only one for this user or for all users.
+
+    Raises NotFound.
+    """
+    row = db.one(_sql["get"], {"id": threshold_id, "user_id": user_id})
+    if row is None:
+        raise _not_found()
+    return _threshold(row)
+
+
+def change(
+    db: Database,
+    threshold_id: str,
+    *,
+    percent: int | None,
+    amount: Decimal | None,
+    user_id: str | None,
+    rules: Rules,
+    now: datetime,
+) -> Threshold:
+    """Gives the user's own threshold another percentage or amount, and returns it.
+
+    If `user_id` is None, changes one that a product or operator added. If the threshold is reached
+    already, an event is emitted as by `add`. Raises NotFound, InvalidRequest for a value that has
+    no meaning, and Conflict if there is an equal threshold already.
+    """
+    found = get(db, threshold_id, user_id=user_id)
+    _check(Level(found.measure, found.feature, percent, amount))
+    row = db.one(
+        _sql["change"],
+        {
+            "id": threshold_id,
+            "user_id": user_id,
+            "percent": percent,
+            "amount": amount,
+            "now": now,
+            "spending": rules.spending,
+        },
+    )
+    assert row is not None  # noqa: S101 - change_threshold returns one row
+    if row["verdict"] == "not_found":
+        raise _not_found()
+    if row["verdict"] == "exists":
+        raise Conflict("There is an equal threshold already.", code="threshold_exists")
+    return _threshold(row)
 
 
 def of(db: Database, user_id: str | None) -> list[Threshold]:
@@ -210,6 +258,10 @@ def _check(threshold: Level) -> None:
         wrong = FieldError("feature", "missing", "Name the feature: an amount is of one feature.")
     if wrong:
         raise InvalidRequest(errors=[wrong])
+
+
+def _not_found() -> NotFound:
+    return NotFound("There is no threshold with this id.", code="threshold_not_found")
 
 
 def _threshold(row: Row) -> Threshold:

@@ -11,6 +11,21 @@ from add_threshold(
 -- name: remove
 select remove_threshold(%(id)s, %(user_id)s, %(now)s, %(spending)s::jsonb)
 
+-- name: change
+select c.verdict, (c.kept).id, (c.kept).user_id, (c.kept).set_by, (c.kept).measure,
+       (c.kept).feature, (c.kept).percent, (c.kept).amount, (c.kept).created_at
+from change_threshold(
+    %(id)s, %(user_id)s, %(percent)s, %(amount)s, %(now)s, %(spending)s::jsonb
+) as c
+
+-- Returns one threshold. A user sees own ones, those that a product added for the user, and those
+-- of all users. If user_id is null, returns any.
+-- name: get
+select n.id, n.user_id, n.set_by, n.measure, n.feature, n.percent, n.amount, n.created_at
+from threshold n
+where n.id = %(id)s
+  and (%(user_id)s::text is null or n.user_id = %(user_id)s or n.user_id is null)
+
 -- name: of
 select n.id, n.user_id, n.set_by, n.measure, n.feature, n.percent, n.amount, n.created_at
 from threshold n

@@ -370,6 +370,108 @@ class TestAdding:
             remove(str(mine.id), user_id="usr_ana")
 
 
+class TestChanging:
+    def change(self, db: Database, threshold: Threshold, value: int, **of: Any) -> Threshold:
+        return thresholds.change(
+            db,
+            str(threshold.id),
+            percent=value,
+            amount=None,
+            rules=RULES,
+            now=NOW,
+            **({"user_id": "usr_ana"} | of),
+        )
+
+    def test_what_is_reached_is_told_at_once(self, db: Database, subscribe: Subscribe) -> None:
+        """Once, also if the threshold is changed back."""
+        subscribe()
+        use(db, "50")
+        added = add(db, percent(60))
+        assert self.change(db, added, 40) == replace(added, percent=40)
+        assert marks(db) == ["storage 40%"]
+        self.change(db, added, 60)
+        self.change(db, added, 40)
+        assert marks(db) == []
+        self.change(db, added, 60)
+        use(db, "10")
+        assert marks(db) == ["storage 60%"]
+
+    def test_what_is_spent_is_told_at_once(self, db: Database, subscribe: Subscribe) -> None:
+        subscribe()
+        use(db, "150")
+        added = add(db, percent(70, measure="spend"))
+        told(db)
+        self.change(db, added, 40)
+        assert marks(db) == ["spend 40%"]
+
+    def test_of_all_users(self, db: Database, subscribe: Subscribe) -> None:
+        """The next run of reconcile tells what is reached."""
+        subscribe()
+        use(db, "50")
+        added = add(db, percent(60), by="operator", user=None)
+        follow = partial(thresholds.follow, db, RULES, lambda: NOW)
+        follow(Deadline.after(10))
+        self.change(db, added, 40, user_id=None)
+        assert marks(db) == []
+        assert follow(Deadline.after(10)) == 1
+        assert marks(db) == ["storage 40%"]
+
+    def test_one_that_is_not_ones_own(self, db: Database, subscribe: Subscribe) -> None:
+        subscribe()
+        subscribe("usr_bob")
+        mine, theirs = add(db, percent(1)), add(db, percent(2), by="product")
+        for threshold, user in ((mine, "usr_bob"), (mine, None), (theirs, "usr_ana")):
+            with pytest.raises(NotFound):
+                self.change(db, threshold, 3, user_id=user)
+        assert {t.percent for t in thresholds.of(db, "usr_ana")} == {1, 2}
+
+    def test_an_equal_one(self, db: Database, subscribe: Subscribe) -> None:
+        """A threshold of somebody else, of another feature or measure is not equal."""
+        subscribe()
+        subscribe("usr_bob")
+        add(db, percent(40), user="usr_bob")
+        add(db, percent(40), by="product")
+        add(db, percent(40), by="operator", user=None)
+        add(db, percent(40, "storage"))
+        add(db, percent(40, measure="spend"))
+        added = add(db, percent(60))
+        assert self.change(db, added, 40).percent == 40
+        other = add(db, percent(60))
+        with pytest.raises(Conflict) as refused:
+            self.change(db, other, 40)
+        assert refused.value.code == "threshold_exists"
+
+    def test_two_become_equal_at_once(self, race: Race, db: Database, subscribe: Subscribe) -> None:
+        subscribe()
+        one, two = add(db, percent(10)), add(db, percent(20))
+        race.first(lambda mine: self.change(mine, one, 50))
+        other = race.second(lambda mine: self.change(mine, two, 50))
+        race.commit()
+        with pytest.raises(Conflict):
+            _ = other.answer
+        assert [t.percent for t in thresholds.of(db, "usr_ana")] == [20, 50]
+
+    def test_two_of_all_users_become_equal_at_once(self, race: Race, db: Database) -> None:
+        every = partial(add, db, by="operator", user=None)
+        one, two = every(percent(10)), every(percent(20))
+        race.first(lambda mine: self.change(mine, one, 50, user_id=None))
+        other = race.second(lambda mine: self.change(mine, two, 50, user_id=None))
+        race.commit()
+        with pytest.raises(Conflict):
+            _ = other.answer
+        assert [t.percent for t in thresholds.of(db, None)] == [20, 50]
+
+    def test_one_of_all_users_that_is_removed_meanwhile(self, race: Race, db: Database) -> None:
+        """Who changes it waits for the threshold first, as who removes it."""
+        added = add(db, percent(10), by="operator", user=None)
+        race.first(lambda mine: mine.execute("delete from threshold where id = %s", [added.id]))
+        other = race.second(lambda mine: self.change(mine, added, 50, user_id=None))
+        race.first(lambda mine: mine.execute("select request_look()"))
+        race.commit()
+        with pytest.raises(NotFound):
+            _ = other.answer
+
+
 class TestSpending:
     def test_the_defaults(self, db: Database, subscribe: Subscribe) -> None:
         """80 and 100 percent of the limit, over all features."""

@@ -8,6 +8,25 @@ from billing.field_types import FeatureCode, LimitAmount, Quantity, UserId
 from billing.http.json_schema import known
 from billing.http.shapes.base import Amount, Currency, Reply, Request, Time
 
+_Percent = Annotated[
+    int | None,
+    Field(
+        ge=1,
+        le=1000,
+        strict=True,
+        description="A percentage of what is included, or of the spend limit.",
+        examples=[90],
+    ),
+]
+_Amount = Annotated[
+    Quantity | None,
+    Field(
+        description="A quantity of the feature, or with `spend` an amount in units of the"
+        " user's currency.",
+        examples=[None],
+    ),
+]
+
 
 class SpendingReply(Reply):
     """The cost of usage beyond the included quantities in the running period, and its limit."""
@@ -60,24 +79,8 @@ class CreateThreshold(Request):
         description="`usage`: what is used of a feature. `spend`: what overage costs.",
         examples=["usage"],
     )
-    percent: Annotated[
-        int | None,
-        Field(
-            ge=1,
-            le=1000,
-            strict=True,
-            description="A percentage of what is included, or of the spend limit.",
-            examples=[90],
-        ),
-    ] = None
-    amount: Annotated[
-        Quantity | None,
-        Field(
-            description="A quantity of the feature, or with `spend` an amount in units of the"
-            " user's currency.",
-            examples=[None],
-        ),
-    ] = None
+    percent: _Percent = None
+    amount: _Amount = None
 
 
 class CreateThresholdOfUser(CreateThreshold):
@@ -87,6 +90,13 @@ class CreateThresholdOfUser(CreateThreshold):
         UserId | None,
         Field(description="The user. Left out: all users.", examples=["customer-42"]),
     ] = None
+
+
+class ChangeThreshold(Request):
+    """Another percentage or amount of a threshold. Send `percent` or `amount`, and not both."""
+
+    percent: _Percent = None
+    amount: _Amount = None
 
 
 class ThresholdReply(Reply):
