@@ -31,6 +31,7 @@ KEEP_THEIR_STATE = (
     "EndpointMissingAlarm",
     "FailureQueueAlarm",
     "EventsNotLoggedAlarm",
+    "EventsFailedAlarm",
 )
 WATCHED = "metric.count_for_watched_build"
 # What AWS writes by itself, as its own documentation names it.
@@ -267,6 +268,14 @@ def test_an_alarm_looks_at_ten_metrics_at_most() -> None:
     """CloudWatch refuses more (docs.aws.amazon.com, "Limits that apply to alarms based on metric
     math expressions"), and no emulator tells."""
     assert {name for name, alarm in ALARMS.items() if len(metrics_of(alarm)) > 10} == set()
+
+
+def test_an_event_that_is_given_up_rings() -> None:
+    """The first one, as long as the endpoint does not have it."""
+    alarm = ALARMS["EventsFailedAlarm"]
+    assert (alarm["MetricName"], alarm["Statistic"]) == ("EventsFailed", "Maximum")
+    assert (alarm["ComparisonOperator"], alarm["Threshold"]) == ("GreaterThanThreshold", 0)
+    assert alarm["EvaluationPeriods"] == 1
 
 
 class TestLittleTraffic:

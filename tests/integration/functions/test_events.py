@@ -298,6 +298,32 @@ class TestDelivering:
         assert metrics["EventEndpointsOff"] == [1.0]
         assert metrics["EventsAgeSeconds"] == [0.0]
 
+    def test_an_event_given_up_counts_until_it_is_sent_again(
+        self, db: Database, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        def given_up() -> list[float]:
+            run()
+            written = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+            (metrics,) = [line for line in written if "_aws" in line]
+            return list(metrics["EventsFailed"])
+
+        status = 500
+        with serving(lambda _: Response(status=status)) as url:
+            path = f"/{made(url=url)['id']}"
+            emit(db)
+            assert given_up() == [0.0]
+            db.execute(
+                "update event_delivery set due_at = now(),"
+                " first_failed_at = now() - interval '3 days'"
+            )
+            db.execute("update event_endpoint set failing_since = null")
+            assert given_up() == [1.0]
+            assert given_up() == [1.0]
+            (failed,) = ask("GET", f"{path}/deliveries?state=failed").json["deliveries"]
+            status = 200
+            assert ask("POST", f"{path}/redeliver", {"event": failed["event"]}).status == 202
+            assert given_up() == [0.0]
+
 
 class TestBus:
     def test_a_run_puts_events_on_the_bus_that_the_stack_has(
