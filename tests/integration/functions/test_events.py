@@ -16,6 +16,7 @@ from functions.send_events import app as send_events
 from tests.http_server import Request, Response, serving
 from tests.integration.billing.conftest import NOW
 from tests.integration.billing.events.users import add_user
+from tests.integration.billing.racing import Race
 from tests.integration.conftest import Context
 from tests.integration.functions.calling import Answer, call, service_key, start
 
@@ -76,6 +77,19 @@ class TestReading:
         assert [each["sequence"] for each in third["events"]] == ["2"]
         nothing = call("GET", f"/events?after={third['next_after']}", token=READER).json
         assert nothing == {"events": [], "next_after": third["next_after"]}
+
+    def test_an_open_transactions_event_comes_after_the_cursor(
+        self, db: Database, race: Race
+    ) -> None:
+        """It was written first, and is committed once a later one has been read."""
+        race.first(emit)
+        emit(db, "usr_bob")
+        first = call("GET", "/events?after=0", token=READER).json
+        assert [each["subject"] for each in first["events"]] == ["usr_bob"]
+        race.commit()
+        second = call("GET", f"/events?after={first['next_after']}", token=READER).json
+        assert [each["subject"] for each in second["events"]] == ["usr_ana"]
+        assert second["next_after"] > first["next_after"]
 
     def test_one_user_and_some_types(self, db: Database) -> None:
         for user in ("usr_ana", "usr_bob"):
