@@ -54,6 +54,12 @@ MAX_CURSOR = 2000
 app = api.resolver(max_body_bytes=MAX_BODY_BYTES)
 metrics = Metrics()
 
+_COUNTED = {
+    "accepted": Metric.USAGE_EVENTS_ACCEPTED,
+    "duplicate": Metric.USAGE_EVENTS_DUPLICATE,
+    "refused": Metric.USAGE_EVENTS_REFUSED,
+}
+
 D = TypeVar("D", bound=Decision)
 
 ReservationId = Annotated[
@@ -530,10 +536,6 @@ def _log_refusals(codes: Iterable[str]) -> None:
 
 
 def _count(*, accepted: int = 0, duplicates: int = 0, refused: int = 0) -> None:
-    for counted, events in (
-        (Metric.USAGE_EVENTS_ACCEPTED, accepted),
-        (Metric.USAGE_EVENTS_DUPLICATE, duplicates),
-        (Metric.USAGE_EVENTS_REFUSED, refused),
-    ):
+    for what, events in (("accepted", accepted), ("duplicate", duplicates), ("refused", refused)):
         if events:
-            metrics.add_metric(counted, MetricUnit.Count, events)
+            metrics.add_metric(_COUNTED[what], MetricUnit.Count, events)
