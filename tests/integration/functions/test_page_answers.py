@@ -1,5 +1,6 @@
 """Pages say what the API does, and keep what was typed."""
 
+import re
 from typing import Any
 
 import pytest
@@ -124,6 +125,61 @@ class TestWhatWasTyped:
         assert person.browser.post("/app/billing/portal").status == 303
         (asked,) = remote.control.requests(path="/portal/sessions")[-1:]
         assert asked["body"]["returnUrl"] == f"{person.browser.origin}/app/billing"
+
+
+class TestTheChosenPlan:
+    def test_its_price_is_on_the_form_to_sign_up(self, visitor: Visitor) -> None:  # noqa: F811
+        said = visitor.get("/app/signup?plan=usage_pro").text
+        assert "You chose Usage Pro , $29 a month." in said
+        said = visitor.get("/app/signup?plan=usage_pro&interval=yearly").text
+        assert "You chose Usage Pro , $290 a year." in said
+        assert "You chose Free . No card" in visitor.get("/app/signup?plan=free").text
+        assert "You chose" not in visitor.get("/app/signup?plan=nothing").text
+
+    def test_no_other_site_and_no_other_host_can_set_it(
+        self,
+        visitor: Visitor,  # noqa: F811
+    ) -> None:
+        (cookie,) = [each for each in joined(visitor, address()).cookies if "usage_pro" in each]
+        assert cookie.startswith("__Host-plan=")
+        assert {"Secure", "HttpOnly", "SameSite=Lax", "Path=/"} <= set(cookie.split("; "))
+        assert "Domain" not in cookie
+
+
+def test_a_page_is_called_what_its_heading_says(person: Person) -> None:  # noqa: F811
+    stranger = Visitor()
+    pages = [stranger.get(path) for path in ("/", "/app/signup?plan=usage_pro", "/app/login")]
+    pages += [
+        person.browser.get(path)
+        for path in (
+            "/app", "/app/usage", "/app/usage/entries", "/app/billing", "/app/account",
+            "/app/billing/cancel", "/app/account/delete", "/app/thanks?plan=usage_max",
+            "/app/checkout?plan=usage_max", "/app/nothing",
+        )
+    ]  # fmt: skip
+    pages.append(person.browser.post("/app/checkout", {"plan_code": "usage_max"}))
+    pages.append(stranger.follow(joined(stranger, address())))
+    assert pages
+    for shown in pages:
+        heading = re.search(r"<h1[^>]*>(.*?)</h1>", shown.html)
+        assert heading is not None
+        assert f"<title>{heading[1]} ·" in shown.html
+
+
+def test_the_chart_says_what_its_colours_mean(
+    person: Person,  # noqa: F811
+    remote: StandIn,  # noqa: F811
+) -> None:
+    person.use(9, key="first")
+    text = person.browser.get("/app").text
+    assert "likely, beyond the plan" not in text
+    for day in range(8):
+        person.use(9, key=f"day-{day}")
+        remote.control.advance(days=1)
+    person.sign_in()
+    person.browser.cookies["__Host-session"] = person._token
+    text = person.browser.get("/app").text
+    assert "used likely, within the plan likely, beyond the plan Show the days" in text
 
 
 class TestTheEndOfAPlan:

@@ -108,6 +108,20 @@ class TestOneNotice:
             assert "From then on each GB costs $0.10." in said
 
 
+class TestTheEnd:
+    def test_of_a_plan_that_is_past_due_ends_the_collection(self, overdue: Person) -> None:
+        """Commet voids the invoice then. What it has for usage is a debt."""
+        shown = overdue.browser.get("/app/billing/cancel")
+        assert "It ends at once" in shown.text
+        assert "The payment that failed is not collected any more." in shown.text
+        assert [FAILED in each for each in banners(shown)] == [True]
+        assert overdue.browser.post("/app/billing/cancel").status == 303
+        assert "invoice.voided" in overdue.hear()
+
+    def test_of_another_plan_says_nothing_of_it(self, person: Person) -> None:  # noqa: F811
+        assert "collected" not in person.browser.get("/app/billing/cancel").text
+
+
 class TestTheNextInvoiceInBilling:
     def test_is_that_of_the_overview(self, person: Person, remote: StandIn) -> None:  # noqa: F811
         """Before it is told how usage goes on, the sum so far; then the range."""

@@ -11,7 +11,7 @@ from billing.errors import BillingError, DebtOpen
 from billing.http import checkout_answers, plan_answers
 from billing.http.shapes.checkout import Checkout, PlanChangeReply
 from billing.http.shapes.plans import PlanReply
-from billing.pages import forms, site
+from billing.pages import forms, outlook, site
 from billing.pages.estimate import price_of
 from billing.pages.pricing import plan_of
 from billing.pages.site import app, word
@@ -71,6 +71,7 @@ def _checkout_page(
         "checkout.html",
         status=error.status if error else 200,
         title=word("checkout.title", plan=plan.name),
+        banner=None if error else outlook.trouble(),
         hosted=True,
         plan=plan,
         price=price_of(plan, interval),
@@ -87,7 +88,7 @@ def _change_page(body: Checkout, change: PlanChangeReply) -> Response[Any]:
     plan = plan_of(plan_answers.plans(site.user(), site.deadline()), body.plan_code)
     return site.page(
         "change.html",
-        title=word("change.title", plan=plan.name),
+        title=word("change.heading", plan=plan.name),
         hosted=True,
         plan=plan,
         change=change,
@@ -111,7 +112,7 @@ def show_thanks() -> Response[Any]:
     current, access = wiring.access().standing(site.user().id, site.deadline())
     if access and _is_on(current, wanted):
         return site.see_other(site.HOME, done="welcome")
-    return site.page("thanks.html", title=word("thanks.title"), plan=wanted)
+    return site.page("thanks.html", title=word("thanks.heading"), plan=wanted)
 
 
 @app.get("/app/thanks/look")

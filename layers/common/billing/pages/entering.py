@@ -12,8 +12,10 @@ from aws_lambda_powertools.event_handler import Response
 from billing.errors import BillingError
 from billing.http import account_answers, plan_answers, sign_in, sign_in_answers, sign_up_answers
 from billing.http.shapes.accounts import ForgotPassword, ResetPassword, VerifyEmail
+from billing.http.shapes.plans import PlanReply
 from billing.http.shapes.signing_in import SignIn, SignUp
 from billing.pages import forms, site
+from billing.pages.estimate import price_of
 from billing.pages.site import app, word
 
 _CONFIRM = "/app/confirm"
@@ -142,26 +144,28 @@ def sign_up() -> Response[Any]:
 
 
 def _sign_up_form(values: forms.Values, error: BillingError | None = None) -> Response[Any]:
+    plan = _plan(values.get("plan", ""))
     return site.page(
         "signup.html",
         status=error.status if error else 200,
-        title=word("signup.title"),
+        title=word("signup.heading"),
         values=site.shown(values),
-        plan=_plan_name(values.get("plan", "")),
+        plan=plan,
+        price=price_of(plan, values.get("interval", "")) if plan else None,
         problem=site.explained(error) if error else "",
         wrong=site.field_problems(error) if error else {},
     )
 
 
-def _plan_name(code: str) -> str:
-    """Returns the name of the plan that is sold under this code; "" if there is none."""
+def _plan(code: str) -> PlanReply | None:
+    """Returns the plan that is sold under this code; None if there is none."""
     if not code:
-        return ""
+        return None
     try:
         found = plan_answers.plans(None, site.deadline())
     except BillingError:
-        return ""
-    return next((plan.name for plan in found.plans if plan.code == code), "")
+        return None
+    return next((plan for plan in found.plans if plan.code == code), None)
 
 
 @app.get(_CONFIRM)
@@ -170,7 +174,7 @@ def show_confirm() -> Response[Any]:
     """Asks the user to confirm the address, and offers another mail."""
     if account_answers.show(site.user().id).account.email_verified:
         return site.see_other(site.checkout_or(site.HOME))
-    return site.page("confirm.html", title=word("signup.confirm_title"), problem="")
+    return site.page("confirm.html", title=word("signup.confirm_heading"), problem="")
 
 
 @app.post(_CONFIRM)
@@ -185,7 +189,7 @@ def send_another_mail() -> Response[Any]:
         return site.page(
             "confirm.html",
             status=error.status,
-            title=word("signup.confirm_title"),
+            title=word("signup.confirm_heading"),
             problem=site.explained(error),
         )
     return site.see_other(_CONFIRM, done="mail_sent")

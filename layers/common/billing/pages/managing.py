@@ -89,6 +89,7 @@ def show_cancel() -> Response[Any]:
     return site.page(
         "cancel.html",
         title=word("cancel.title", plan=dashboard.subscription.plan.name or ""),
+        banner=outlook.trouble(),
         dashboard=dashboard,
         waits=managing.is_deferred(current.status, current.billing_interval),
         now=wiring.now(),

@@ -49,7 +49,7 @@ def show_prices() -> Response[Any]:
     asked, wrong = _asked(found)
     return site.page(
         "pricing.html",
-        title=word("pricing.title"),
+        title=word("pricing.heading"),
         banner=outlook.trouble(),
         as_of=found.as_of if (wiring.now() - found.as_of).total_seconds() > 3600 else None,
         now=wiring.now(),

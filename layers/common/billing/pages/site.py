@@ -15,7 +15,7 @@ from aws_lambda_powertools import Logger
 from aws_lambda_powertools.event_handler import APIGatewayHttpResolver, Response
 from aws_lambda_powertools.event_handler.exceptions import NotFoundError
 from aws_lambda_powertools.event_handler.middlewares import NextMiddleware
-from aws_lambda_powertools.shared.cookies import Cookie
+from aws_lambda_powertools.shared.cookies import Cookie, SameSite
 from psycopg.errors import DeadlockDetected, LockNotAvailable, QueryCanceled
 
 from billing import metric, wiring
@@ -39,9 +39,6 @@ from billing.pages.words import Words
 
 SIGN_IN = "/app/login"
 HOME = "/app"
-# The cookie with the code of the plan that a visitor chose before signing up, until the checkout.
-PLAN_COOKIE = "plan"
-
 # Failures of Commet that change nothing. A page that works without Commet's answer shows them in
 # place.
 COMMET_FAILED = frozenset(
@@ -241,13 +238,22 @@ def plan_cookie(code: str, interval: str = "") -> Cookie:
     code = code if _PLAN_CODE.fullmatch(code) else ""
     interval = interval if _PLAN_CODE.fullmatch(interval) else ""
     return Cookie(
-        name=PLAN_COOKIE,
+        name=_plan_cookie_name(),
         value=f"{code}:{interval}" if code and interval else code,
         path="/",
         secure=api.cookie_is_secure(),
         http_only=True,
         max_age=24 * 3600 if code else 0,
+        same_site=SameSite.LAX_MODE,
     )
+
+
+def _plan_cookie_name() -> str:
+    """The name of the cookie with the plan that a visitor chose before signing up.
+
+    With `__Host-`, no other host can set it. Browsers refuse that name over plain http.
+    """
+    return "__Host-plan" if api.cookie_is_secure() else "plan"
 
 
 def chosen_plan() -> tuple[str, str]:
@@ -258,7 +264,8 @@ def chosen_plan() -> tuple[str, str]:
     """
     if plan := query("plan"):
         return plan, query("interval")
-    plan, _, interval = app.current_event.resolved_cookies_field.get(PLAN_COOKIE, "").partition(":")
+    kept = app.current_event.resolved_cookies_field.get(_plan_cookie_name(), "")
+    plan, _, interval = kept.partition(":")
     return plan, interval
 
 

@@ -1,6 +1,7 @@
 """Files of the pages: kept for a year under an address that changes with the content."""
 
 import gzip
+import re
 from pathlib import Path
 
 import pytest
@@ -49,3 +50,20 @@ def test_a_first_visit_stays_small() -> None:
     )
     assert len(css.compressed) <= 5 * 1024
     assert len(js.compressed) <= 2 * 1024
+
+
+def test_the_style_sheet_has_no_rule_that_nothing_uses_and_is_small() -> None:
+    sheet = (OURS / "app.css").read_text(encoding="utf-8")
+    assert len(sheet.encode()) <= 18 * 1024
+    used = "".join(
+        file.read_text(encoding="utf-8")
+        for file in (
+            *sorted((OURS.parent / "templates").glob("*.html")),
+            *sorted((ROOT / "layers/common/billing/pages").glob("*.py")),
+            OURS / "app.js",
+        )
+    )
+    selectors = re.sub(r"/\*.*?\*/|\{[^{}]*\}", "{", sheet, flags=re.DOTALL)
+    classes = set(re.findall(r"\.([a-z][\w-]*)", selectors))
+    assert len(classes) > 50
+    assert sorted(c for c in classes if not re.search(rf"(?<![\w-]){c}(?![\w-])", used)) == []

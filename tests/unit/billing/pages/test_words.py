@@ -50,6 +50,20 @@ def test_every_notice_that_a_form_asks_for_is_there() -> None:
     assert sorted(name for name in asked if not words.has(f"done.{name}")) == []
 
 
+def test_what_a_form_can_be_refused_for_is_told_in_the_language_of_the_pages() -> None:
+    """Else the English text of the API would be shown."""
+    words = Words(ENGLISH)
+    problems = (
+        "plan_change_not_offered", "plan_change_not_possible", "cancellation_not_possible",
+        "payment_method_missing", "payment_failed", "invoice_not_found", "billing_email_taken",
+        "no_billing_account", "nothing_to_recover", "plan_not_found", "free_period_used",
+    )  # fmt: skip
+    missing = [f"problems.{code}" for code in problems if not words.has(f"problems.{code}")]
+    fields = ("too_common", "too_easy_to_guess", "missing", "string_too_short")
+    missing += [f"fields.{code}" for code in fields if not words.has(f"fields.{code}")]
+    assert missing == []
+
+
 def test_a_value_is_escaped_and_the_texts_own_markup_is_not(tmp_path: Path) -> None:
     (tmp_path / "page.toml").write_text('hello = "<strong>{name}</strong>"', encoding="utf-8")
     said = Words(tmp_path)("page.hello", name="<script>&")
