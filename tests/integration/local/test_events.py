@@ -7,8 +7,10 @@ from typing import Any
 import httpx
 import psycopg
 import pytest
+from standardwebhooks.webhooks import Webhook
 
 from local.stack import LocalStack
+from tests.http_server import Request, Response, serving
 
 MARKUP = "<script>alert(1)</script>"
 AS_JSON = {"accept": "application/json"}
@@ -56,6 +58,43 @@ def test_events_and_their_ways_are_shown(stack: LocalStack) -> None:
     put = [each for each in entries if each["detail"]["id"] == ana["id"]]
     assert [(each["source"], each["type"]) for each in put] == [("usage-billing", "access.granted")]
     assert put[0]["detail"]["sequence"] == str(ana["sequence"])
+
+
+@pytest.mark.timeout(400)
+def test_a_delivery_is_shown(stack: LocalStack) -> None:
+    """The endpoint gets the signed event, and the page says who got it and what refused it."""
+    took: list[Request] = []
+
+    def answer(request: Request) -> Response:
+        took.append(request)
+        return Response(status=204)
+
+    key = {"authorization": f"Bearer {stack.service_key}"}
+    with (
+        serving(answer) as takes,
+        serving(lambda _: Response(status=500)) as refuses,
+        httpx.Client(base_url=stack.api, headers=key, timeout=30) as product,
+    ):
+        made = [
+            product.post("/events/endpoints", json={"url": f"{url}/hooks"}).json()
+            for url in (takes, refuses)
+        ]
+        with psycopg.connect(stack.database_url) as connection:
+            connection.execute("select emit_event('usr_ana', 'debt.opened', now(), '{}')")
+        stack.invoke("SendEventsFunction")
+        (event,) = [e for e in shown(stack, "?user_id=usr_ana") if e["type"] == "debt.opened"]
+        page = httpx.get(f"{stack.events}?user_id=usr_ana").text
+        for endpoint in made:
+            assert product.delete(f"/events/endpoints/{endpoint['id']}").status_code == 204
+    assert [(each["url"], each["state"]) for each in event["deliveries"]] == [
+        (f"{takes}/hooks", "sent"),
+        (f"{refuses}/hooks", "pending"),
+    ]
+    assert f"sent (204), 1 attempts: {takes}/hooks" in page
+    assert f"pending (status), 1 attempts: {refuses}/hooks" in page
+    (request,) = took
+    sent = Webhook(made[0]["secret"]).verify(request.body.decode(), request.headers)
+    assert (sent["id"], sent["type"]) == (event["id"], "debt.opened")
 
 
 @pytest.mark.timeout(400)
