@@ -173,6 +173,7 @@ def main(arguments: list[str] | None = None) -> int:
             f"Target: the handler reaches {TARGET_CEILING} of what it does without a ceiling."
         )
         _compare_thresholds(console, url, database, options.rounds)
+        console.print(_written(database))
         grown = _growth(console, url, options.ledger, options.rounds)
         console.print(_growth_table(grown))
         if options.plot:
@@ -376,6 +377,34 @@ def _copy_of(url: str, name: str) -> Database:
     with connect(own) as admin:
         _populate(admin)
     return Database(lambda: connect(own))
+
+
+# --- what is written ----------------------------------------------------------------------------
+
+
+def _written(database: Database) -> str:
+    """Says how much one event writes, into the write-ahead log and into the ledger."""
+    alone = _wal(database, lambda: _accepting(database, EVENTS, 1, USERS)) / EVENTS
+    work = partial(_accepting, database, BATCHES, BATCH, USERS_OF_A_BATCH)
+    batched = _wal(database, work) / (BATCHES * BATCH)
+    database.execute("vacuum (analyze) usage_event")
+    row = database.value("select pg_total_relation_size('usage_event') / count(*) from usage_event")
+    return (
+        f"Each event writes {alone:,.0f} bytes of write-ahead log if it is sent alone, and"
+        f" {batched:,.0f} in a batch of {BATCH:,}. An entry of the ledger takes {row:,} bytes, its"
+        " indexes included."
+    )
+
+
+def _wal(database: Database, work: Callable[[], object]) -> int:
+    """The bytes that `work` writes into the write-ahead log, between two checkpoints."""
+    database.execute("checkpoint")
+    work()  # the first change of each page after a checkpoint writes the whole page
+    before = database.value("select pg_current_wal_insert_lsn()::text")
+    work()
+    return int(
+        database.value("select pg_wal_lsn_diff(pg_current_wal_insert_lsn(), %s::pg_lsn)", [before])
+    )
 
 
 # --- growth -------------------------------------------------------------------------------------
