@@ -27,6 +27,7 @@ MOST_ROWS = 1000
 MOST_COLUMNS = 5
 _ENTRIES = 100
 _CSV_ROWS = 50_000
+_LONGEST_PERIOD = timedelta(days=31)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +65,25 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True)
+class PivotLine:
+    """One day's sums in a period. `total` counts from the first shown day of the period."""
+
+    day: date
+    by_value: Sequence[Decimal]
+    others: Decimal
+    quantity: Decimal
+    late: Decimal
+    corrected: Decimal
+    total: Decimal
+
+
+@dataclass(frozen=True, slots=True)
 class Pivot:
     """Sums by day and value: a column for each value, None for usage without the property."""
 
     values: Sequence[str | None]
     has_others: bool
-    rows: Sequence[tuple[date, Sequence[Decimal], Decimal]]  # day, by value, the others
+    lines: Sequence[PivotLine]
 
 
 @app.get(USAGE)
@@ -168,25 +182,35 @@ def show_entries() -> Response[Any]:
 
 
 def pivot(sums: Sequence[UsageSum]) -> Pivot:
-    """Returns the sums as a table: a row for each day, columns for the most used values."""
+    """Returns the sums of one feature as a table: columns for the most used values, and a row for
+    each day. A day on which the period changed has two.
+    """
     by_value: dict[str | None, Decimal] = defaultdict(Decimal)
-    by_day: dict[date, dict[str | None, Decimal]] = defaultdict(lambda: defaultdict(Decimal))
+    by_day: dict[tuple[date, datetime, str], list[UsageSum]] = defaultdict(list)
     for each in sums:
-        quantity = Decimal(each.quantity)
-        by_value[each.value] += quantity
+        by_value[each.value] += Decimal(each.quantity)
         if each.day is not None:
-            by_day[each.day][each.value] += quantity
+            by_day[each.day, each.period.start, each.period.id].append(each)
     ranked = sorted(by_value, key=lambda value: (-by_value[value], value or ""))
     shown, others = ranked[:MOST_COLUMNS], ranked[MOST_COLUMNS:]
-    rows = [
-        (
-            day,
-            [found.get(value, Decimal(0)) for value in shown],
-            sum((found.get(value, Decimal(0)) for value in others), Decimal(0)),
+    totals: dict[str, Decimal] = defaultdict(Decimal)
+    lines = []
+    for (day, _, period), found in sorted(by_day.items()):
+        quantities = {each.value: Decimal(each.quantity) for each in found}
+        quantity = sum(quantities.values(), Decimal(0))
+        totals[period] += quantity
+        lines.append(
+            PivotLine(
+                day,
+                [quantities.get(value, Decimal(0)) for value in shown],
+                sum((quantities.get(value, Decimal(0)) for value in others), Decimal(0)),
+                quantity,
+                sum((Decimal(each.late) for each in found), Decimal(0)),
+                sum((Decimal(each.corrected) for each in found), Decimal(0)),
+                totals[period],
+            )
         )
-        for day, found in sorted(by_day.items())
-    ]
-    return Pivot(shown, bool(others), rows)
+    return Pivot(shown, bool(others), lines)
 
 
 def _lines(sums: Sequence[UsageSum]) -> Iterator[Line]:
@@ -264,12 +288,31 @@ def _ranges(features: Sequence[UsageReply], asked: Asked) -> list[tuple[str, str
     if features:
         start = features[0].period.start.astimezone(UTC).date()
         ranges.insert(0, ("this_period", start, today))
+    if before := _period_before(asked):
+        ranges.append(("period_before", *before))
     found = []
     for name, since, until in ranges:
         parameters = asked.query(**{"from": since.isoformat(), "to": until.isoformat()})
         is_shown = (since, until) == (asked.since, asked.until - timedelta(days=1))
         found.append((name, parameters, is_shown))
     return found
+
+
+def _period_before(asked: Asked) -> tuple[date, date] | None:
+    """Returns the first and last day of the newest period with usage that ended before the days
+    of the page; None if there is none in the last two months before them.
+    """
+    since = asked.since - _LONGEST_PERIOD * 2
+    wanted = usage_sums.Asked(
+        "day", asked.feature or None, since, asked.since, None, MOST_ROWS, None
+    )
+    periods = [each.period for each in usage_sums.page(site.user().id, wanted).sums]
+    ended = [each for each in periods if each.end <= _midnight(asked.since + timedelta(days=1))]
+    if not ended:
+        return None
+    newest = max(ended, key=lambda each: each.end)
+    last = newest.end.astimezone(UTC) - timedelta(microseconds=1)
+    return newest.start.astimezone(UTC).date(), last.date()
 
 
 def _midnight(day: date) -> datetime:
