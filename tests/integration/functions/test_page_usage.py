@@ -1,10 +1,13 @@
 """The page of usage: its columns, and the way to earlier periods."""
 
+import json
 import re
 from datetime import datetime, timedelta
 
 import pytest
 
+from billing.accounts import export
+from billing.pages import usage
 from standin.testing import StandIn
 from tests.integration.functions.calling import call
 from tests.integration.functions.test_api import environment  # noqa: F401 - fixture
@@ -76,3 +79,59 @@ class TestEarlierPeriods:
         assert ("7 GB" in before.text, "3 GB" in before.text) == (True, False)
         assert "Period before" not in before.text
         assert "Period before" in shown.text
+
+
+class TestLongFiles:
+    def test_the_rest_of_the_csv_is_a_link(
+        self,
+        person: Person,  # noqa: F811
+        remote: StandIn,  # noqa: F811
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        for day in range(5):
+            report(person, str(day + 1), f"k{day}", "eu")
+            remote.control.advance(days=1)
+        asked = "/app/usage?feature=storage"
+        assert "/app/usage/next?" not in person.browser.get(asked).html
+        monkeypatch.setattr(usage, "MOST_ROWS", 1)
+        monkeypatch.setattr(usage, "_CSV_ROWS", 2)
+        shown = person.browser.get(asked)
+        (link,) = [each for each in shown.links if "/usage/next?" in each]
+        (first,) = [each for each in shown.links if "/usage.csv?" in each]
+        files = [person.browser.get(first).html]
+        while True:
+            shown = person.browser.get(link)
+            found = [each for each in shown.links if "/usage.csv?" in each]
+            if not found:
+                break
+            files.append(person.browser.get(found[0]).html)
+            (link,) = [each for each in shown.links if "/usage/next?" in each]
+        assert "There is no further part." in shown.text
+        rows = [line.split(",") for file in files for line in file.splitlines()[1:]]
+        assert [row[3] for row in rows] == ["1", "2", "3", "4", "5"]
+        assert len(files) == 3
+
+    def test_the_rest_of_the_export_is_a_link(
+        self,
+        person: Person,  # noqa: F811
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        person.use(7)
+        whole = json.loads(person.browser.get("/app/account/export").html)
+        assert whole["next_cursor"] is None
+        monkeypatch.setattr(export, "MAX_BYTES", 2_000)
+        assert "/app/account/export/next" in person.browser.get("/app/account").links
+        parts = [json.loads(person.browser.get("/app/account/export").html)]
+        link = "/app/account/export/next"
+        while True:
+            shown = person.browser.get(link)
+            found = [each for each in shown.links if "/export?" in each]
+            if not found:
+                break
+            parts.append(json.loads(person.browser.get(found[0]).html))
+            (link,) = [each for each in shown.links if "/export/next?" in each]
+        assert "There is no further part." in shown.text
+        assert len(parts) > 2
+        rows = [row for part in parts for row in part["sections"].get("ledger", [])]
+        assert rows == whole["sections"]["ledger"] != []
+        assert [each["next_cursor"] is None for each in parts].index(True) == len(parts) - 1

@@ -23,3 +23,12 @@ def part(app: APIGatewayHttpResolver, user_id: str, cursor: str | None) -> Expor
     return Export(
         user_id=user_id, exported_at=now, sections=found.sections, next_cursor=found.next_cursor
     )
+
+
+def next_cursor(user_id: str, cursor: str | None) -> str | None:
+    """Returns the cursor of the part after the one at this cursor; None if that is the last.
+
+    Raises the errors of `export.page`.
+    """
+    found = export.page(wiring.database(), user_id, cursor=cursor, now=wiring.now())
+    return found.next_cursor

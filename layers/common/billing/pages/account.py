@@ -12,7 +12,7 @@ from billing import wiring
 from billing.errors import BillingError, FieldError, InvalidRequest
 from billing.http import account_answers, api, export_answers, mail_answers, sign_in
 from billing.http.shapes.accounts import AccountChange, ChangePassword, MailPreferences
-from billing.pages import banners, forms, outlook, site
+from billing.pages import banners, forms, next_part, outlook, site
 from billing.pages.banners import Banner
 from billing.pages.site import app, word
 
@@ -115,6 +115,19 @@ def download_export() -> Response[Any]:
         "Cache-Control": "no-store",
     }
     return api.json_response(found, headers=headers)
+
+
+@app.get("/app/account/export/next")
+@site.members
+def show_next_part() -> Response[Any]:
+    """Leads to the part of the export that follows the one at the cursor in the address."""
+    address = f"{ACCOUNT}/export"
+    return next_part.page(
+        download=f"{address}?cursor=",
+        after=f"{address}/next?cursor=",
+        back=f"{ACCOUNT}#export",
+        cursor=export_answers.next_cursor(site.user().id, site.query("cursor") or None),
+    )
 
 
 @app.get("/app/account/delete")

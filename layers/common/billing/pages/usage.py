@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import parse_qs, urlencode, urlsplit
 
 from aws_lambda_powertools.event_handler import Response
 
@@ -17,7 +17,7 @@ from billing.field_types import FEATURE_PATTERN, GROUP_BY_PATTERN
 from billing.http import dashboard_answers, usage_answers, usage_sums
 from billing.http.shapes.dashboard import UsageReply
 from billing.http.shapes.ledger import UsageSum
-from billing.pages import formats, outlook, site
+from billing.pages import formats, next_part, outlook, site
 from billing.pages.site import app, word
 from billing.usage import ledger
 
@@ -128,6 +128,29 @@ def show_usage() -> Response[Any]:
 @site.members
 def download_usage() -> Response[Any]:
     """Sends the sums of `show_usage` as a file for spreadsheets."""
+    answer, _ = _file()
+    answer.headers["Cache-Control"] = "no-store"
+    return answer
+
+
+@app.get("/app/usage/next")
+@site.members
+def show_next_part() -> Response[Any]:
+    """Leads to the part of the file that follows the one at the cursor in the address."""
+    answer, asked = _file()
+    link = re.match("<([^>]*)>", str(answer.headers.get("Link", "")))
+    following = parse_qs(urlsplit(link[1]).query)["cursor"][0] if link else None
+    parameters = asked.query()
+    return next_part.page(
+        download=f"{USAGE}.csv?{parameters}&cursor=",
+        after=f"{USAGE}/next?{parameters}&cursor=",
+        back=f"{USAGE}?{parameters}",
+        cursor=following,
+    )
+
+
+def _file() -> tuple[Response[Any], Asked]:
+    """Returns the part of the file at the cursor in the address. Its header `Link` has the next."""
     user = site.user()
     asked, wrong = _asked(dashboard_answers.dashboard(app, user).usage)
     if wrong:
@@ -142,9 +165,7 @@ def download_usage() -> Response[Any]:
         _CSV_ROWS,
         "csv",
     )
-    answer = usage_sums.answer(app, user.id, wanted)
-    answer.headers["Cache-Control"] = "no-store"
-    return answer
+    return usage_sums.answer(app, user.id, wanted), asked
 
 
 @app.get("/app/usage/entries")
