@@ -229,7 +229,7 @@ prune: $(STAMP)-run  ## delete old versions of functions and layers (KEEP=3, DRY
 delete: $(STAMP)-run  ## delete the stack; data and logs stay (LOGS=delete deletes the logs, too)
 	@$(BIN)/python -m deploy delete --environment $(ENVIRONMENT) --logs $(LOGS) $(if $(YES),--yes)
 
-release: $(STAMP)-dev  ## record the SQL that this version sends, before you tag the version (VERSION=0.1.0)
+release: $(STAMP)-dev  ## record the SQL and the events' schemas of this version, before you tag it (VERSION=0.1.0)
 	@PYTHONPATH=.:layers/common $(BIN)/python -m deploy.release $(VERSION)
 
 ##@ Housekeeping

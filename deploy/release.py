@@ -1,8 +1,10 @@
-"""`make release`: records which statements the functions of a release send to the database.
+"""`make release`: records which statements the functions of a release send to the database, and
+the schemas of its outgoing events.
 
 While a release is deployed, functions of the last release still run, on newer tables and routines.
 `record` keeps copies of the numbered files, routines and statements in `releases/<version>`, with
-the types of every statement's parameters and columns.
+the types of every statement's parameters and columns. `python -m local.openapi` checks today's
+schemas against the recorded ones (`local/openapi/schema_changes.py`).
 
 `broken` checks today's code against such a record. It creates the release's database, migrates it
 to today's code, rolls it back and migrates it again. After each step it prepares and runs the
@@ -30,6 +32,7 @@ from billing.database.migrate import MigrationChanged, migrate
 from billing.database.statements import Statements
 from deploy.build_id import ROOT
 from deploy.errors import DeployError
+from local.openapi import schema_changes
 from local.postgres import EmbeddedPostgres
 
 BILLING = ROOT / "layers" / "common" / "billing"
@@ -140,8 +143,10 @@ def _type_name(connection: Connection, oid: int) -> str:
     return str(row["name"])
 
 
-def record(billing: Path, target: Path, connect: Connect) -> int:
+def record(billing: Path, target: Path, connect: Connect, *, schemas: Path | None = None) -> int:
     """Records the code in `billing` as a release, in `target`. Returns the number of statements.
+
+    `schemas` is the folder with the schemas of outgoing events. If it is None, none are recorded.
 
     `connect` opens an empty database, which this function fills. Raises psycopg.Error if a
     statement does not work with the code's own tables and routines. `target` is unchanged in that
@@ -162,6 +167,8 @@ def record(billing: Path, target: Path, connect: Connect) -> int:
         shutil.copytree(billing, draft, ignore=_all_but_sql)
         text = json.dumps(signatures, indent=2) + "\n"
         (draft / "signatures.json").write_text(text, encoding="utf-8")
+        if schemas is not None:
+            shutil.copytree(schemas, draft / schema_changes.RECORDED)
         draft.rename(target)
     return len(signatures)
 
@@ -314,6 +321,7 @@ def main(arguments: Sequence[str] | None = None, *, root: Path = ROOT) -> int:
                     root / BILLING.relative_to(ROOT),
                     root / RELEASES / version,
                     lambda: psycopg.connect(server.url(), autocommit=True, row_factory=dict_row),
+                    schemas=root / "docs" / "events",
                 )
     except (DeployError, psycopg.Error) as error:
         print(f"Stopped: {error}", file=sys.stderr)

@@ -6,14 +6,16 @@ import os
 import sys
 from pathlib import Path
 
-from local.openapi import ROOT, document, event_types
+from local.openapi import ROOT, document, event_types, schema_changes
 from local.openapi.problem_page import markdown, page
 
 _SERVED = ROOT / "functions" / "dashboard" / "reference"
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs the command line. Returns 1 if a file is out of date, else 0."""
+    """Runs the command line. Returns 1 if a file is out of date, or if an event's schema breaks
+    that of the last release; else 0.
+    """
     parser = argparse.ArgumentParser(prog="python -m local.openapi", description=__doc__)
     action = parser.add_mutually_exclusive_group(required=True)
     action.add_argument(
@@ -27,6 +29,8 @@ def main(arguments: list[str] | None = None) -> int:
     )
     action.add_argument("--check", action="store_true", help="fail where a file is out of date")
     options = parser.parse_args(arguments)
+    if _breaks_the_last_release():
+        return 1
     if options.check:
         return _check()
     if options.write != ROOT:
@@ -55,6 +59,21 @@ def files() -> dict[Path, str]:
         ROOT / "docs" / "events" / f"{kind}.json": document.as_text(event_types.schema(kind))
         for kind in event_types.MODELS
     }
+
+
+def _breaks_the_last_release() -> bool:
+    """Prints what readers of the last release's events would miss."""
+    now = {kind: event_types.schema(kind) for kind in event_types.MODELS}
+    wrong = schema_changes.broken(schema_changes.recorded(ROOT / "releases"), now)
+    if wrong:
+        print(
+            "Readers of the last release's events could not read these. Add a field or a type"
+            " instead (docs/events.md):",
+            *wrong,
+            sep="\n  ",
+            file=sys.stderr,
+        )
+    return bool(wrong)
 
 
 def _out_of_date() -> dict[Path, str]:

@@ -252,7 +252,8 @@ def _event(kind: str, components: Document) -> Document:
     """
     schema = event_types.schema(kind)
     definitions = schema.pop("$defs", {})
-    del schema["$schema"]
+    # Inside of this document an `$id` would give the references another base.
+    del schema["$schema"], schema["$id"]
     text = json.dumps(schema).replace("#/$defs/", "#/components/schemas/")
     components.update(definitions)
     name = f"{kind.title().replace('.', '').replace('_', '')}Event"

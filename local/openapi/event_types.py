@@ -1,7 +1,7 @@
 """The data of each type of outgoing event, as pydantic models, and the JSON Schemas made from them.
 
 The SQL that emits an event builds its data (routines/telling.sql, routines/thresholds.sql). A test
-compares the SQL with these models. Fields may be added, but never renamed or removed.
+compares the SQL with these models. Fields may be added; schema_changes.py refuses other changes.
 """
 
 from datetime import datetime
@@ -281,6 +281,10 @@ MODELS: dict[str, type[Data]] = {
 }
 
 
+# Of every schema. Adding a field leaves it, and no other change is allowed (schema_changes.py).
+_VERSION = 1
+
+
 def schema(kind: str) -> dict[str, Any]:
     """Returns the JSON Schema of a whole event of this type, a CloudEvent.
 
@@ -293,6 +297,7 @@ def schema(kind: str) -> dict[str, Any]:
         each.pop("additionalProperties", None)
     found: dict[str, Any] = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": f"urn:usage-billing:event:{kind}:{_VERSION}",
         "title": kind,
         "description": words,
         "type": "object",
@@ -333,31 +338,3 @@ def _said(words: str, example: str, **more: str) -> dict[str, Any]:
 def _example(data: dict[str, Any]) -> dict[str, Any]:
     """Returns data made of the examples of its fields."""
     return {name: form["examples"][0] for name, form in data.get("properties", {}).items()}
-
-
-def breaks(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """Returns what readers of the old schema miss in events of the new one; an empty list is
-    right.
-    """
-    was, now = old["properties"]["data"], new["properties"]["data"]
-    wrong = [
-        f"{name} is gone" for name in was.get("properties", {}) if name not in now["properties"]
-    ]
-    wrong += [
-        f"{name} may be missing"
-        for name in was.get("required", [])
-        if name in now.get("properties", {}) and name not in now.get("required", [])
-    ]
-    wrong += [
-        f"{name} has another form"
-        for name, form in was.get("properties", {}).items()
-        if name in now.get("properties", {}) and _kinds(now["properties"][name]) - _kinds(form)
-    ]
-    return wrong
-
-
-def _kinds(form: dict[str, Any]) -> set[str]:
-    """Returns the JSON types that a property may have."""
-    if "anyOf" in form:
-        return {kind for each in form["anyOf"] for kind in _kinds(each)}
-    return {str(form.get("type", form.get("$ref", "any")))}

@@ -39,3 +39,10 @@ def test_without_own_accounts_it_has_none_of_their_routes(tmp_path: Path) -> Non
     text = json.dumps(found)
     assert '"session": []' not in text
     assert '"identityToken": []' in text
+
+
+def test_no_schema_has_an_id_of_its_own() -> None:
+    """The references in it would have that base, and lead nowhere."""
+    text = (ROOT / "docs" / "openapi.json").read_text(encoding="utf-8")
+    assert '"$ref": "#/components/schemas/' in text
+    assert '"$id"' not in text

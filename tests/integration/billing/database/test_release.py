@@ -1,5 +1,6 @@
 """The promise between two releases: what the older one sends works on the tables of the newer."""
 
+import json
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,7 @@ from deploy.release import (
     record,
     statements,
 )
+from local.openapi.schema_changes import recorded
 from tests.integration.billing.database.test_migrate import Connect, opens, url  # noqa: F401 - a fixture
 
 TABLE = "create table things (id bigint primary key, name text not null)"
@@ -322,10 +324,14 @@ class TestCommand:
         layer = project / BILLING.relative_to(ROOT)
         layer.parent.mkdir(parents=True)
         billing().rename(layer)
+        schema = {"$id": "urn:usage-billing:event:access.granted:1"}
+        (project / "docs/events").mkdir(parents=True)
+        (project / "docs/events/access.granted.json").write_text(json.dumps(schema))
         commit(project)
         assert main(["0.1.0"], root=project) == 0
         assert "3 statements recorded in releases/0.1.0" in capsys.readouterr().out
         assert (project / "releases/0.1.0/signatures.json").exists()
+        assert recorded(project / "releases") == {"access.granted": schema}
         assert main(["0.1.0"], root=project) == 1
         assert "already recorded" in capsys.readouterr().err
 
