@@ -377,9 +377,10 @@ class _Chart:
             text = self.words.included.format(quantity=_short(self.included))
             line = self.y(self.included)
             included = [
-                _Label(text, place, line + move, at_end)
+                _Label(text, place, max(_TOP, line + move), at_end)
+                for moves in ((-6, 15), (-20, 29))  # next to the line, else a little farther
                 for place, at_end in ((0, False), (100, True))
-                for move in (-6, 15)
+                for move in moves
             ]
             placed.append((_free(included, placed), "strong halo"))
         return placed

@@ -9,7 +9,7 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from billing.http.shapes.dashboard import UsageReply
@@ -310,6 +310,7 @@ class TestChart:
             assert 10 <= number(label, "y") <= 306
         assert apart([each for each in labels if each.get("y") == "306"])
 
+    @example(16, 40391, 2202)
     @given(st.integers(1, 29), st.integers(0, 10**6), st.integers(1, 10**5))
     def test_labels_are_not_on_top_of_each_other(
         self, complete: int, included: int, each: int
