@@ -126,7 +126,7 @@ class TestBack:
             page.get_by_role("button", name="Go on to payment").click()
             expect(page).to_have_url(re.compile(r":\d+/checkout/"), timeout=PATIENCE)
             page.go_back()
-            expect(page.get_by_role("heading", level=1)).to_have_text("Usage Pro")
+            expect(page.get_by_role("heading", level=1)).to_have_text("Checkout: Usage Pro")
         assert len(commet.customer(ana.id)["subscriptions"]) == 1
 
 
