@@ -379,6 +379,17 @@ class MoneyHistory(History):
             active = any(s["status"] == "active" for s in self._subs(who))
             assert not (has_overage and active), f"{allowance.code}, but overage is billed"
 
+    def _told_access(self, who: str) -> bool:
+        """What the last outgoing event about the user's access said; nobody has it before."""
+        return bool(
+            self._db.value(
+                "select type = 'access.granted' from outgoing_event"
+                " where user_id = %s and type in ('access.granted', 'access.ended')"
+                " order by sequence desc limit 1",
+                [who],
+            )
+        )
+
     def _may_use(self, who: str) -> bool:
         return any(sub["status"] in ACCESS for sub in self._subs(who))
 
@@ -400,12 +411,15 @@ class MoneyHistory(History):
         return [*super().differences(), *self._wrong_money()]
 
     def _wrong_money(self) -> list[str]:
-        """Where disputes, debts and trials are otherwise than Commet's records say, in words."""
+        """Where disputes, debts, trials and the access that was told are otherwise than Commet's
+        records say, in words.
+        """
         wrong = []
         for who in PEOPLE:
             wrong += [
                 f"{who}: {name} {ours} and not {theirs}"
                 for name, ours, theirs in (
+                    ("access told", self._told_access(who), self._may_use(who)),
                     ("has_dispute", self._flag(who, "has_dispute"), self._is_disputed(who)),
                     ("debts", self._debts(who), self._owed(who)),
                     ("has_debt", self._flag(who, "has_debt"), self._has_debt(who)),
