@@ -52,23 +52,23 @@ class Endpoint:
 
 def end_pauses(url: str) -> None:  # noqa: F811
     """As if the pause after a failure had passed."""
-    _change_pending(url, "due_at = now()")
+    _change_pending(url, "due_at = now()", where="due_at > now()")
 
 
 def end_leases(url: str) -> None:  # noqa: F811
     """As if two minutes had passed: what the dead had leased may be sent again."""
-    _change_pending(url, "leased_until = null")
+    _change_pending(url, "leased_until = null", where="leased_until is not null")
 
 
-def _change_pending(url: str, change: str) -> None:  # noqa: F811
+def _change_pending(url: str, change: str, *, where: str) -> None:  # noqa: F811
     """Leaves out the deliveries that a sender writes just now: waiting for several of its rows
     could be a deadlock.
     """
     with connect(url) as db:
         db.execute(
             f"update event_delivery d set {change}"  # noqa: S608
-            " from (select endpoint, event from event_delivery where state = 'pending'"
-            " for update skip locked) as f"
+            " from (select endpoint, event from event_delivery"
+            f" where state = 'pending' and {where} for update skip locked) as f"
             " where d.endpoint = f.endpoint and d.event = f.event"
         )
 
