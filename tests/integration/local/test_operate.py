@@ -83,7 +83,7 @@ def test_endpoints_of_events(directory: Path, capsys: pytest.CaptureFixture[str]
     assert f"{endpoint} is switched on." in capsys.readouterr().out
     assert ask(directory, "endpoints") == 0
     assert re.search(r"Ours  on  .*an event waits since 20", capsys.readouterr().out)
-    assert ask(directory, "enable-endpoint", "ep_none") == 1
+    assert ask(directory, "enable-endpoint", "ep_" + "0" * 24) == 1
     assert "Stopped: There is no endpoint with this id." in capsys.readouterr().err
 
 
