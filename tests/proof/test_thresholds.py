@@ -158,7 +158,8 @@ class Thresholds(RuleBasedStateMachine):
         assert added.id
         if is_new:
             self.watching.append((user, user if by == "user" else None, added.id))
-        self.crossings.look(changed=user)
+        # An equal one changes nothing, so nothing is evaluated.
+        self.crossings.look(changed=user if is_new else None)
 
     @precondition(lambda self: self.watching)
     @rule(pick=st.integers(0, 99))
