@@ -522,6 +522,17 @@ class TestSpending:
         use(db, "900")  # 8.50 again
         assert marks(db) == ["storage 80%", "storage 100%", "spend 80%"]
 
+    def test_what_is_reached_of_a_lowered_limit_is_not_told_again(
+        self, db: Database, subscribe: Subscribe
+    ) -> None:
+        subscribe()
+        use(db, "200")  # 10.00, the whole ceiling
+        assert marks(db)[-1] == "spend 100%"
+        set_limit(db, "usr_ana", Decimal(2), by="user", rules=RULES, now=NOW)
+        fix(db, "-5")  # 9.50
+        set_limit(db, "usr_ana", None, by="product", rules=RULES, now=NOW)
+        assert marks(db) == []
+
     def test_what_is_still_reached_after_more_is_included_is_not_told_again(
         self, db: Database, subscribe: Subscribe
     ) -> None:

@@ -72,6 +72,11 @@ begin
                     else jsonb_build_object('amount', trim_scale(r.amount)::text)
                 end)
             );
+        else
+            -- Another limit or included quantity gives the threshold another value.
+            update threshold_reached n set value = r.value
+            where n.period = p_period and n.measure = p_measure and n.feature = p_feature
+              and n.mark = r.mark and n.value is distinct from r.value;
         end if;
     end loop;
     return (
