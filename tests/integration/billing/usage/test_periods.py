@@ -131,6 +131,15 @@ class TestProvisional:
         assert use(db, "40", now="2026-10-06") == "accepted"
         assert totals(db) == [100, 100]
 
+    def test_a_month_that_was_known_comes_before_a_guess(self, db: Database) -> None:
+        """Commet says that the month before the guess goes on: what was used in it stays used."""
+        self.begin(db)
+        self.end(db)
+        longer = [capped("2026-09-01", "2026-10-10")]
+        learn(db, state("usr_ana", "sub_1", 50_000, features=longer), now="2026-10-06")
+        assert seen(db, now="2026-10-06") == ("2026-09-01", "2026-10-10", Decimal(100))
+        assert use(db, "1", now="2026-10-06") == "limit_reached"
+
     def test_another_plan_after_it_was_closed(self, db: Database) -> None:
         """A guess does not keep a month of another plan from beginning before the guess."""
         self.begin(db)

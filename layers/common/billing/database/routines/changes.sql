@@ -161,7 +161,7 @@ begin
         where user_id = p_user and subscription_id = p_subscription
           and plan_id is not distinct from p_plan
           and (starts_at = p_start or provisional and starts_at < p_end and ends_at > p_start)
-        order by id desc limit 1;
+        order by starts_at = p_start desc, id desc limit 1;
         if found then
             update usage_period set
                 closed_at = null, starts_at = p_start, ends_at = p_end, provisional = false
