@@ -202,8 +202,9 @@ bench: $(STAMP)-dev  ## measure cold starts, the stand-in, pages, webhooks, usag
 	@$(BIN)/python -m bench.pages
 	@PYTHONPATH=.:layers/common $(BIN)/python -m bench.webhooks
 	@PYTHONPATH=.:layers/common $(BIN)/python -m bench.inbox_size
-	@PYTHONPATH=.:layers/common $(BIN)/python -W ignore -m bench.usage --plot docs/usage-growth.svg
-	@PYTHONPATH=.:layers/common $(BIN)/python -W ignore -m bench.delivery --plot docs/delivery-growth.svg
+	@PYTHONPATH=.:layers/common $(BIN)/python -W ignore -m bench.usage
+	@PYTHONPATH=.:layers/common $(BIN)/python -W ignore -m bench.delivery
+	@PYTHONPATH=.:layers/common $(BIN)/python -W ignore -m bench.ledger_size --plot docs/ledger-growth.svg
 
 ##@ Deploy it
 .PHONY: build build-id deploy prune delete release

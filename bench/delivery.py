@@ -1,13 +1,11 @@
-"""Measures how long claiming and delivering usage take, also while the ledger grows.
+"""Measures how long claiming and delivering usage take.
 
 A million accepted events of 10,000 users and 3 features are claimed. For comparison, a bare claim
 does in the same database the least that any claim must do: raise a number and insert a row. The two
 claims take turns, and ratios are medians over the rounds. Then everything is delivered to a
-receiver that answers at once and counts one call per user and feature. Growth: the ledger, totals
-and sent deliveries of ended periods grow tenfold from step to step, and each step claims the same
-growth of the running period.
+receiver that answers at once and counts one call per user and feature.
 
-    PYTHONPATH=.:layers/common python -m bench.delivery [--rounds N] [--ledger ROWS] [--plot FILE]
+    PYTHONPATH=.:layers/common python -m bench.delivery [--rounds N]
 """
 
 import argparse
@@ -17,7 +15,6 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from threading import Lock
 from typing import Any
 
@@ -25,7 +22,6 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.database import connect, migrated_database
-from bench.plot import line_chart
 from billing.commet.answers import FeatureAccess
 from billing.database.connection import Connection, Database
 from billing.deadline import Deadline
@@ -61,10 +57,6 @@ def main(arguments: list[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--rounds", type=int, default=5, help="rounds of claims (default: 5)")
-    parser.add_argument(
-        "--ledger", type=int, default=10_000_000, help="rows of the largest ledger (10,000,000)"
-    )
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="write the growth as SVG")
     options = parser.parse_args(arguments)
     console = Console()
     with migrated_database() as url, connect(url) as admin:
@@ -77,19 +69,6 @@ def main(arguments: list[str] | None = None) -> int:
         with console.status("delivering"):
             seconds, calls = _delivering(admin, database)
         console.print(_table(ours, bare, idle, seconds, calls))
-        grown = _growth(console, admin, database, options.ledger)
-        console.print(_growth_table(grown))
-        if options.plot:
-            options.plot.write_text(
-                line_chart(
-                    "A claim takes as long with a longer ledger",
-                    "rows in the ledger",
-                    "milliseconds, median",
-                    {f"claim of {GROWING * len(FEATURES):,} totals": grown},
-                ),
-                encoding="utf-8",
-            )
-            console.print(f"Wrote {options.plot}.")
         database.close()
     return 0
 
@@ -176,70 +155,6 @@ def _delivering(admin: Connection, database: Database) -> tuple[float, int]:
     return seconds, receiver.events.total()
 
 
-# --- growth -------------------------------------------------------------------------------------
-
-
-def _growth(
-    console: Console, admin: Connection, database: Database, rows: int
-) -> list[tuple[float, float]]:
-    """Median milliseconds of the same claim, by the rows in the ledger."""
-    for table in ("usage_event", "usage_delivery", "usage_total"):
-        admin.execute(f"truncate {table}")
-    admin.execute("delete from usage_period where user_id >= 'usr_9'")
-    grown = []
-    size = 10_000
-    while size <= rows:
-        with console.status(f"{size:,} rows"):
-            _fill(admin, size)
-            grown.append((float(size), _claim_of_growth(admin, database)))
-        size *= 10
-    return grown
-
-
-def _fill(admin: Connection, size: int) -> None:
-    """Fills the ledger up to `size` rows; 30 rows have an ended period, a total and a delivery."""
-    (row,) = admin.execute("select count(*) as n from usage_event").fetchall()
-    values = {"users": USERS, "from": row["n"], "to": size}
-    for statement in (
-        "insert into usage_period (user_id, subscription_id, starts_at, ends_at, closed_at)"
-        " select 'usr_' || n %% %(users)s, 'sub_usr_' || n %% %(users)s,"
-        " now() - interval '60 days', now() - interval '30 days', now() - interval '30 days'"
-        " from generate_series(%(from)s::bigint / 30 + 1, %(to)s::bigint / 30) as n",
-        "insert into usage_total (period, feature, total, claimed, seq, claimed_at, fully_claimed)"
-        " select p.id, 'storage', 30, 30, 1, now() - interval '30 days', true from usage_period p"
-        " where p.closed_at is not null"
-        " and not exists (select from usage_total t where t.period = p.id)",
-        "insert into usage_delivery (period, feature, seq, user_id, quantity, event_id, body,"
-        " state, sent_at, billed_period)"
-        " select p.id, 'storage', 1, p.user_id, 30, p.id || ':storage:1', repeat('x', 150), 'sent',"
-        " now() - interval '30 days', p.id from usage_period p"
-        " where p.closed_at is not null"
-        " and not exists (select from usage_delivery d where d.period = p.id)",
-        "insert into usage_event (user_id, idempotency_key, fingerprint, feature, quantity,"
-        " occurred_at, booked_at, period, late)"
-        " select 'usr_' || n %% %(users)s, 'fill-' || n, '\\x00', 'storage', 1,"
-        " now() - interval '40 days', now() - interval '40 days', n / 30 + 1, false"
-        " from generate_series(%(from)s::bigint + 1, %(to)s::bigint) as n",
-    ):
-        admin.execute(statement, values)
-    admin.execute("vacuum (analyze)")
-    admin.execute("checkpoint")
-
-
-def _claim_of_growth(admin: Connection, database: Database) -> float:
-    taken = []
-    for _ in range(12):
-        admin.execute(
-            "insert into usage_total as t (period, feature, total)"
-            " select p.id, f, 1 from usage_period p, unnest(%s::text[]) as f"
-            " where p.closed_at is null and p.id <= %s"
-            " on conflict (period, feature) do update set total = t.total + 1",
-            [list(FEATURES), GROWING],
-        )
-        taken.append(_seconds(lambda: claim(database, now=NOW, interval=AT_ONCE)) * 1000)
-    return statistics.median(taken[2:])
-
-
 # --- test data ----------------------------------------------------------------------------------
 
 
@@ -299,22 +214,6 @@ def _table(
     table.add_row("a claim that finds nothing", f"{idle:.3f}", "")
     table.add_row(
         f"delivered, in {calls:,} calls", f"{seconds:.1f} ({calls / seconds:,.0f} a second)", ""
-    )
-    return table
-
-
-def _growth_table(grown: Sequence[tuple[float, float]]) -> Table:
-    table = Table(title="The same claim, by rows in the ledger", title_justify="left")
-    table.add_column("")
-    for size, _ in grown:
-        table.add_column(f"{size:,.0f}", justify="right")
-    table.add_column("last / first", justify="right")
-    ratio = grown[-1][1] / grown[0][1]
-    verdict = "[green]✓[/]" if ratio <= TARGET_GROWTH else "[red]✗[/]"
-    table.add_row(
-        f"claim of {GROWING * len(FEATURES):,} totals, ms",
-        *(f"{taken:.1f}" for _, taken in grown),
-        f"{ratio:.2f} of {TARGET_GROWTH} {verdict}",
     )
     return table
 

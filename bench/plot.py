@@ -7,7 +7,7 @@ from html import escape
 _WIDTH, _HEIGHT = 820, 380
 _LEFT, _RIGHT, _TOP, _BOTTOM = 70, 260, 50, 50
 _TICKS = 4
-_COLOURS = ("#1b6ca8", "#c2410c", "#15803d", "#7e22ce", "#b91c1c", "#0f766e")
+_COLOURS = ("#1b6ca8", "#c2410c", "#15803d", "#7e22ce", "#b91c1c", "#0f766e", "#a16207", "#334155")
 
 
 def line_chart(

@@ -1,4 +1,4 @@
-"""Measures how fast usage is accepted, compared with pgbench, also while the ledger grows.
+"""Measures how fast usage is accepted, compared with pgbench.
 
 Single events: `accept` of `billing.usage.accepting` and the whole handler are compared with two
 runs of pgbench on the same server. One calls the same SQL function. The other only inserts into the
@@ -15,10 +15,7 @@ has no ceiling, so the ratio to it is what the ceiling costs.
 Thresholds: the same events are accepted where none is near: with the default thresholds, and with
 20 own ones. The ratio is to a database whose `accept_usage` looks at no threshold.
 
-Growth: there are databases with ledgers of 10,000 entries, of ten times as many, and so on. The
-work that must not depend on the ledger's size takes turns on them.
-
-    PYTHONPATH=.:layers/common python -m bench.usage [--rounds N] [--ledger ROWS] [--plot FILE]
+    PYTHONPATH=.:layers/common python -m bench.usage [--rounds N]
 """
 
 import argparse
@@ -32,52 +29,36 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from decimal import Decimal
 from functools import partial
-from itertools import count
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 from rich.console import Console
 from rich.table import Table
 
 from bench.database import connect, migrated_database
-from bench.plot import line_chart
-from billing.database.connection import Connection, Database
-from billing.database.migrate import migrate
-from billing.usage import accepting, ledger
-from billing.usage.accepting import UsageEvent
-from billing.usage.rules import Rules
-from billing.usage.totals import usage_of_user
+from bench.usage_users import (
+    CEILINGS,
+    RULES,
+    USERS,
+    accept,
+    database_beside,
+    events,
+    populate,
+)
+from billing.database.connection import Database
 from local.postgres.binaries import find_binaries
 
-USERS = 1_000
-FEATURES = ("api", "storage", "tokens")
-# The users of each kind have names of their own. `usr` are within what their plan includes.
-CEILINGS = {
-    "unlimited, no ceiling": "free",
-    "within what is included": "usr",
-    "overage below a ceiling": "pays",
-}
 KEY = "svc_bench_" + "0" * 64
-STATUSES = frozenset({"active", "trialing", "past_due"})
-# A ceiling that nobody reaches.
-RULES = Rules(STATUSES, ceilings={"usd": Decimal(10) ** 15}, at_once={"usd": None})
 TARGET = 0.6
 TARGET_BATCH = 25_000
 TARGET_CEILING = 0.95
 TARGET_THRESHOLDS = 0.98
-TARGET_GROWTH = 1.3
 EVENTS = 600  # of a turn, when sent one by one
 BATCHES = 6  # of a turn
 BATCH = 1_000
 USERS_OF_A_BATCH = 100
-
-Growth = dict[str, list[tuple[float, float]]]
-
-_keys = count()
 
 _BARE_SINGLE = """
 with e as (
@@ -126,15 +107,11 @@ def main(arguments: list[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--rounds", type=int, default=15, help="number of rounds (15)")
-    parser.add_argument(
-        "--ledger", type=int, default=10_000_000, help="rows of the largest ledger (10,000,000)"
-    )
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="write the growth as SVG")
     options = parser.parse_args(arguments)
     console = Console()
     with migrated_database() as url, _environment(url):
         with connect(url) as admin:
-            _populate(admin)
+            populate(admin)
         database = Database(lambda: connect(url))
         singles = [
             Way("accept()", lambda: _accepting(database, EVENTS, 1, USERS)),
@@ -174,11 +151,6 @@ def main(arguments: list[str] | None = None) -> int:
         )
         _compare_thresholds(console, url, database, options.rounds)
         console.print(_written(database))
-        grown = _growth(console, url, options.ledger, options.rounds)
-        console.print(_growth_table(grown))
-        if options.plot:
-            options.plot.write_text(growth_chart(grown), encoding="utf-8")
-            console.print(f"Wrote {options.plot}.")
     return 0
 
 
@@ -199,41 +171,24 @@ def _per_second(size: int, work: Callable[[Any], None], prepared: Sequence[Any])
     return size * len(prepared) / (time.perf_counter() - began)
 
 
-def _events(size: int, users: int, kind: str = "usr") -> list[UsageEvent]:
-    return [
-        UsageEvent(f"{kind}_{_user(users)}", FEATURES[n % 3], Decimal(1), f"bench-{next(_keys)}")
-        for n in range(size)
-    ]
-
-
-def _user(users: int = USERS) -> int:
-    return next(_keys) * 7919 % users
-
-
 def _accepting(database: Database, times: int, size: int, users: int) -> float:
-    prepared = [_events(size, users) for _ in range(times)]
-    return _per_second(size, partial(_accept, database), prepared)
-
-
-def _accept(database: Database, events: Sequence[UsageEvent]) -> None:
-    verdicts = accepting.accept(database, events, rules=RULES, now=datetime.now(UTC))
-    if any(verdict.status != "accepted" for verdict in verdicts):
-        raise RuntimeError(f"not accepted: {verdicts[0]}")
+    prepared = [events(size, users) for _ in range(times)]
+    return _per_second(size, partial(accept, database), prepared)
 
 
 def _handling(times: int, size: int, users: int, kind: str = "usr") -> float:
     prepared = []
     for _ in range(times):
-        events = [
+        sent = [
             {
                 "user_id": event.user_id,
                 "feature": event.feature,
                 "quantity": "1",
                 "idempotency_key": event.idempotency_key,
             }
-            for event in _events(size, users, kind)
+            for event in events(size, users, kind)
         ]
-        prepared.append(json.dumps(events[0] if size == 1 else {"events": events}))
+        prepared.append(json.dumps(sent[0] if size == 1 else {"events": sent}))
     with Path(os.devnull).open("w", encoding="utf-8") as nowhere, redirect_stdout(nowhere):
         return _per_second(size, partial(_handle, size), prepared)
 
@@ -247,15 +202,17 @@ def _handle(size: int, body: str) -> None:
 
 
 def _inserting(database: Database, times: int, users: int) -> float:
-    prepared = [
-        [
-            [event.user_id for event in events],
-            [event.idempotency_key for event in events],
-            [event.feature for event in events],
-            [int(event.user_id.removeprefix("usr_")) + 1 for event in events],
-        ]
-        for events in [_events(BATCH, users) for _ in range(times)]
-    ]
+    prepared = []
+    for _ in range(times):
+        sent = events(BATCH, users)
+        prepared.append(
+            [
+                [event.user_id for event in sent],
+                [event.idempotency_key for event in sent],
+                [event.feature for event in sent],
+                [int(event.user_id.removeprefix("usr_")) + 1 for event in sent],
+            ]
+        )
     return _per_second(BATCH, partial(database.execute, _BARE_BATCH), prepared)
 
 
@@ -333,7 +290,7 @@ _IS_NEAR = "v_totals[i] >= v_look_at[i]"
 
 def _compare_thresholds(console: Console, url: str, defaults: Database, rounds: int) -> None:
     """Prints what thresholds cost while none is near. `defaults` is the database at `url`."""
-    without, many = (_copy_of(url, name) for name in ("bench_without", "bench_many"))
+    without, many = (database_beside(url, name) for name in ("bench_without", "bench_many"))
     routine = "pg_get_functiondef('accept_usage'::regproc)"
     without.execute(_without_thresholds(without.value(f"select {routine}")))
     many.execute(
@@ -368,17 +325,6 @@ def _without_thresholds(routine: str) -> str:
     return routine[:begin] + "null;" + routine[end:]
 
 
-def _copy_of(url: str, name: str) -> Database:
-    """A new database with the same users."""
-    own = urlunsplit(urlsplit(url)._replace(path=f"/{name}"))
-    with connect(url) as admin:
-        admin.execute(f"create database {name}".encode())
-    migrate(lambda: connect(own))
-    with connect(own) as admin:
-        _populate(admin)
-    return Database(lambda: connect(own))
-
-
 # --- what is written ----------------------------------------------------------------------------
 
 
@@ -407,126 +353,7 @@ def _wal(database: Database, work: Callable[[], object]) -> int:
     )
 
 
-# --- growth -------------------------------------------------------------------------------------
-
-
-def _works() -> dict[str, tuple[int, Callable[[Database], object]]]:
-    """The work that must not depend on the ledger's size, and how often one turn repeats it."""
-    return {
-        "one event": (100, lambda db: _accept(db, _events(1, USERS))),
-        "a batch of 1,000": (8, lambda db: _accept(db, _events(BATCH, USERS_OF_A_BATCH))),
-        "a dashboard": (100, _read_dashboard),
-        "a page of a user's ledger": (50, _read_page_of_user),
-        "a page of everybody's": (50, _read_page_of_all),
-    }
-
-
-def _read_dashboard(db: Database) -> object:
-    return usage_of_user(db, user_id=f"usr_{_user()}", currency="usd", now=datetime.now(UTC))
-
-
-def _read_page_of_user(db: Database) -> object:
-    # Each user has at least 10 entries, even in the shortest ledger.
-    query = ledger.Query(user_id=f"usr_{_user()}")
-    return ledger.page(db, query, limit=10, now=datetime.now(UTC))
-
-
-def _read_page_of_all(db: Database) -> object:
-    since = datetime.now(UTC) - timedelta(days=2 + _user() % 250)
-    return ledger.page(db, ledger.Query(since=since), now=datetime.now(UTC))
-
-
-def _growth(console: Console, url: str, rows: int, rounds: int) -> Growth:
-    """The median milliseconds of each kind of work, by the rows in the ledger.
-
-    There is a database of each size, and they take turns. So other work of the machine slows all of
-    them alike.
-    """
-    sizes = [size for size in (10_000 * 10**n for n in range(6)) if size <= rows]
-    databases = {}
-    for size in sizes:
-        with console.status(f"filling a ledger of {size:,} rows"):
-            databases[size] = _database_of(url, size)
-    taken: dict[str, dict[int, list[float]]] = {
-        name: {size: [] for size in sizes} for name in _works()
-    }
-    for number in range(rounds + 1):
-        with console.status(f"round {number} of {rounds}"):
-            for name, (times, work) in _works().items():
-                for size, database in list(databases.items()) * times:
-                    began = time.perf_counter()
-                    work(database)
-                    if number:  # the first round warms up
-                        taken[name][size].append((time.perf_counter() - began) * 1000)
-    return {
-        name: [(size, statistics.median(times)) for size, times in by_size.items()]
-        for name, by_size in taken.items()
-    }
-
-
-def _database_of(url: str, size: int) -> Database:
-    """A new database with `size` rows in its ledger."""
-    name = f"bench_{size}"
-    database = _copy_of(url, name)
-    with connect(urlunsplit(urlsplit(url)._replace(path=f"/{name}"))) as admin:
-        _fill(admin, size)
-    return database
-
-
-def _fill(admin: Connection, size: int) -> None:
-    """Inserts ledger entries of a year, each in the period that the user had then."""
-    admin.execute(
-        "insert into usage_event (user_id, idempotency_key, fingerprint, feature, quantity,"
-        " occurred_at, booked_at, period, late)"
-        " select 'usr_' || u, 'fill-' || n || '-' || md5(n::text), '\\x00', 'storage', 1, t, t,"
-        " 1 + u + %(users)s * least(extract(day from now() - t)::bigint / 30, 11), false"
-        " from generate_series(1, %(size)s::bigint) as n,"
-        " lateral (select n %% %(users)s as u,"
-        " now() - interval '360 days' * (1 - n / %(size)s::float8) as t) as at",
-        {"users": USERS, "size": size},
-    )
-    admin.execute("vacuum (analyze)")
-    admin.execute("checkpoint")
-
-
-# --- test data ------------------------------------------------------------------------------------
-
-
-def _populate(admin: Connection) -> None:
-    """Inserts users with three features, who have paid for a year. Their periods end soon."""
-    for statement in (
-        "delete from users",
-        "insert into users (id, email, created_at)"
-        " select k || '_' || n, k || n || '@example.com', now()"
-        " from generate_series(0, %(last)s) as n, unnest(%(kinds)s::text[]) as k",
-        "insert into subscriptions (id, user_id, status, billing_interval, created_at, changed_at)"
-        " select 'sub_' || id, id, 'active', 'monthly', now(), now() from users",
-        "insert into usage_period (id, user_id, subscription_id, starts_at, ends_at)"
-        " overriding system value select n + 1, 'usr_' || n, 'sub_usr_' || n,"
-        " now() - interval '30 days', now() + interval '1 day'"
-        " from generate_series(0, %(last)s) as n",
-        "insert into usage_period (id, user_id, subscription_id, starts_at, ends_at, closed_at)"
-        " overriding system value select p.id + m * (1 + %(last)s), p.user_id, p.subscription_id,"
-        " p.starts_at - m * interval '30 days', p.starts_at - (m - 1) * interval '30 days',"
-        " p.starts_at - (m - 1) * interval '30 days'"
-        " from usage_period p, generate_series(1, 11) as m",
-        # The other kinds' periods have ids of their own.
-        "insert into usage_period (id, user_id, subscription_id, starts_at, ends_at)"
-        " overriding system value select 100000 + row_number() over (), u.id, 'sub_' || u.id,"
-        " now() - interval '30 days', now() + interval '1 day'"
-        " from users u where u.id not like 'usr%%'",
-        "insert into entitlements (user_id, feature, name, type, model, allowed, included,"
-        " unlimited, overage_enabled, unit_price, currency, changed_at)"
-        " select id, f, f, 'usage', 'metered', true,"
-        " case when id like 'pays%%' then 0 else 1000000 end, id like 'free%%',"
-        " id not like 'free%%' and (f <> 'storage' or id like 'pays%%'), 1000, 'usd', now()"
-        " from users, unnest(%(features)s::text[]) as f",
-    ):
-        admin.execute(
-            statement,
-            {"last": USERS - 1, "features": list(FEATURES), "kinds": list(CEILINGS.values())},
-        )
-    admin.execute("vacuum (analyze)")
+# --- the function's environment ------------------------------------------------------------------
 
 
 @contextmanager
@@ -579,33 +406,6 @@ def _table(title: str, reached: dict[str, list[float]], reference: str) -> Table
     for name, turns in reached.items():
         ratio = statistics.median(a / b for a, b in zip(turns, reached[reference], strict=True))
         table.add_row(name, f"{statistics.median(turns):,.0f}", f"{ratio:.2f}")
-    return table
-
-
-def growth_chart(grown: Growth) -> str:
-    """The growth as SVG. Each line shows multiples of the work's time at the shortest ledger."""
-    relative = {
-        f"{name} ({line[0][1]:.1f} ms)": [(size, ms / line[0][1]) for size, ms in line]
-        for name, line in grown.items()
-    }
-    return line_chart(
-        "How long work takes with a longer ledger",
-        "rows in the ledger",
-        "times the shortest ledger (median)",
-        relative,
-        limit=TARGET_GROWTH,
-    )
-
-
-def _growth_table(grown: Growth) -> Table:
-    table = Table(title="Median milliseconds, by rows in the ledger", title_justify="left")
-    table.add_column("")
-    for size, _ in next(iter(grown.values())):
-        table.add_column(f"{size:,.0f}", justify="right")
-    table.add_column(f"last / first (target {TARGET_GROWTH})", justify="right")
-    for name, line in grown.items():
-        ratio = line[-1][1] / line[0][1]
-        table.add_row(name, *(f"{ms:.2f}" for _, ms in line), f"{ratio:.2f}")
     return table
 
 
