@@ -133,9 +133,12 @@ cross join lateral (
 ) as found
 order by found.event, found.number desc
 
--- Returns no row if there is no such endpoint.
+-- Returns no row if there is no such endpoint. A request for one event that is not in the log sends
+-- nothing and is not audited.
 -- name: redeliver
-select r.queued, r.last_place, audit(null, %(entry)s::jsonb) as noted
+select r.queued, r.last_place,
+       case when %(event)s::uuid is null or r.last_place is not null
+            then audit(null, %(entry)s::jsonb) end as noted
 from event_endpoint p,
      redeliver_events(p.id, %(event)s::uuid, %(start)s, %(end)s, %(after)s, %(limit)s) as r
 where p.id = %(id)s

@@ -181,11 +181,12 @@ class TestRedeliver:
         (delivery,) = endpoints.deliveries(db, endpoint.id, state="pending", before=None, limit=9)
         assert (delivery.event, delivery.sequence) == (event, 1)
 
-    def test_an_unknown_event_is_named(self, db: Database) -> None:
+    def test_an_unknown_event_is_named_and_not_audited_as_sent(self, db: Database) -> None:
         endpoint = add(db)
         with pytest.raises(NotFound) as raised:
             endpoints.redeliver_one(db, endpoint.id, uuid4(), by=BY)
         assert raised.value.code == "event_not_found"
+        assert db.all("select action from audit") == [{"action": "event_endpoint.added"}]
 
     def test_a_range_has_the_types_of_the_endpoint_and_ends_before_its_end(
         self, db: Database

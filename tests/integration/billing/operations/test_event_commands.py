@@ -216,7 +216,7 @@ class TestRedeliver:
         with pytest.raises(NotFound) as refused:
             obey(db, "redeliver", **fields)
         assert refused.value.code == code
-        assert audited(db)[-1] == ("operator.command", code, {"command": "redeliver"} | fields)
+        assert audited(db) == [("operator.command", code, {"command": "redeliver"} | fields)]
 
     @pytest.mark.parametrize(
         "fields",
