@@ -8,9 +8,10 @@ ledger and its total and decides nothing, which is the least that any solution m
 All of them take turns in many short rounds, because the machine's speed changes. A ratio is
 computed within each round, and the median of these ratios is shown.
 
-The ceiling: users without any limit, users within what their plan includes, and users who pay for
-overage up to a spending ceiling report the same events, one by one and in batches. The first kind
-has no ceiling, so the ratio to it is what the ceiling costs.
+The ceiling: users who pay for overage up to a spending ceiling report events, one by one and in
+batches. The ratio is to the same events of the same users in a database whose `accept_usage` does
+not read what was spent. Users within what their plan includes, and users without any limit, are
+shown beside them.
 
 Thresholds: the same events are accepted where none is near: with the default thresholds, and with
 20 own ones. The ratio is to a database whose `accept_usage` looks at no threshold.
@@ -40,6 +41,7 @@ from rich.table import Table
 from bench.database import connect, migrated_database
 from bench.usage_users import (
     CEILINGS,
+    OVERAGE,
     RULES,
     USERS,
     accept,
@@ -137,18 +139,7 @@ def main(arguments: list[str] | None = None) -> int:
             f" through the handler reach {TARGET_BATCH:,} events a second, or {TARGET} of the bare"
             " statement."
         )
-        for size, times in ((1, EVENTS), (BATCH, BATCHES)):
-            ceilings = [
-                Way(name, partial(_handling, times, size, USERS_OF_A_BATCH, kind))
-                for name, kind in CEILINGS.items()
-            ]
-            with console.status(f"the ceiling, {size:,} events at a time"):
-                reached = _in_turns(ceilings, options.rounds)
-            title = f"What the ceiling costs, {size:,} events at a time"
-            console.print(_table(title, reached, ceilings[0].name))
-        console.print(
-            f"Target: the handler reaches {TARGET_CEILING} of what it does without a ceiling."
-        )
+        _compare_ceilings(console, url, options.rounds)
         _compare_thresholds(console, url, database, options.rounds)
         console.print(_written(database))
     return 0
@@ -280,6 +271,43 @@ def _pgbench(url: str, transactions: int, script: str) -> float:
         raise RuntimeError(f"pgbench: {done.stderr}")
     line = next(line for line in done.stdout.splitlines() if line.startswith("tps"))
     return float(line.split()[2])
+
+
+# --- the ceiling --------------------------------------------------------------------------------
+
+# The condition on which accept_usage reads what was spent.
+_IS_BEYOND = "v_total > v_beyond[v_pair]"
+
+
+def _compare_ceilings(console: Console, url: str, rounds: int) -> None:
+    """Prints what a spending ceiling costs the handler, and what other users cost."""
+    without = database_beside(url, "bench_unread")
+    routine = without.value("select pg_get_functiondef('accept_usage'::regproc)")
+    if routine.count(_IS_BEYOND) != 1:
+        raise RuntimeError(f"accept_usage has no `{_IS_BEYOND}`, or has it twice.")
+    without.execute(routine.replace(_IS_BEYOND, "false"))
+    for size, times in ((1, EVENTS), (BATCH, BATCHES)):
+        of = partial(_handling, times, size, USERS_OF_A_BATCH)
+        ways = [Way("overage, what was spent is not read", partial(_elsewhere, without, of))]
+        ways += [Way(name, partial(of, kind)) for name, kind in CEILINGS.items()]
+        with console.status(f"the ceiling, {size:,} events at a time"):
+            reached = _in_turns(ways, rounds)
+        title = f"What the ceiling costs, {size:,} events at a time"
+        console.print(_table(title, reached, ways[0].name))
+    console.print(f"Target: with a ceiling the handler reaches {TARGET_CEILING} of the first line.")
+    without.close()
+
+
+def _elsewhere(database: Database, handling: Callable[[str], float]) -> float:
+    """A turn of the handler with users who pay for overage, in another database."""
+    from billing import wiring
+
+    usual = wiring.database
+    wiring.database = lambda: database  # type: ignore[assignment]
+    try:
+        return handling(CEILINGS[OVERAGE])
+    finally:
+        wiring.database = usual
 
 
 # --- thresholds ---------------------------------------------------------------------------------

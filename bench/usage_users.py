@@ -16,10 +16,11 @@ from billing.usage.rules import Rules
 USERS = 1_000
 FEATURES = ("api", "storage", "tokens")
 # The users of each kind have names of their own. `usr` are within what their plan includes.
+OVERAGE = "overage below a ceiling"
 CEILINGS = {
-    "unlimited, no ceiling": "free",
+    OVERAGE: "pays",
     "within what is included": "usr",
-    "overage below a ceiling": "pays",
+    "unlimited, no ceiling": "free",
 }
 STATUSES = frozenset({"active", "trialing", "past_due"})
 # A ceiling that nobody reaches.
