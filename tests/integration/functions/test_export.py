@@ -233,6 +233,15 @@ def test_a_cursor_of_no_page(subscribe: Subscribe, cursor: str) -> None:
     assert call("GET", f"/users/usr_ana/export?cursor={cursor}", token=KEY).status == 422
 
 
+def test_a_cursor_of_no_page_on_an_old_connection(subscribe: Subscribe) -> None:
+    """After some pages Postgres has a plan for all values, which compares nothing with no row."""
+    subscribe("usr_ana")
+    for _ in range(8):
+        exported("usr_ana")
+    cursor = "WyJtYWlscyIsICJ4IiwgIiIsICIiXQ"
+    assert call("GET", f"/users/usr_ana/export?cursor={cursor}", token=KEY).status == 422
+
+
 def test_who_may(subscribe: Subscribe, db: Database) -> None:
     """Asked for with the scope, and written down."""
     subscribe("usr_ana")
