@@ -12,10 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
-import psycopg
 import pytest
 from psycopg.errors import DuplicateObject
-from psycopg.pq import TransactionStatus
 
 from billing.commet.client import Commet
 from billing.database.connection import Connection, Database
@@ -23,7 +21,14 @@ from billing.database.migrate import migrate
 from billing.database.privileges import ACCOUNTS, APP, PAGES
 from standin.testing import StandIn, standin
 from tests.http_server import Request, Response, serving
-from tests.integration.billing.conftest import Subscribe, _connect, _empty, add_user, subscriber
+from tests.integration.billing.conftest import (
+    Subscribe,
+    _connect,
+    _empty,
+    add_user,
+    keep,
+    subscriber,
+)
 from tests.integration.billing.racing import OneTransaction, Race, racing
 
 
@@ -169,22 +174,7 @@ def connect(database_url: str, _warm: list[Connection]) -> Iterator[Callable[[],
     for database in opened:
         connection, database._connection = database._connection, None
         if connection is not None:
-            _keep(connection, _warm)
-
-
-def _keep(connection: Connection, warm: list[Connection]) -> None:
-    """Keeps a connection for the tests that follow, as new; closes it if it is of no use."""
-    if connection.closed or connection.info.transaction_status != TransactionStatus.IDLE:
-        connection.close()
-        return
-    try:
-        connection.execute("reset role")
-        connection.execute("reset all")
-        connection.execute("select pg_advisory_unlock_all()")
-    except psycopg.Error:
-        connection.close()
-    else:
-        warm.append(connection)
+            keep(connection, _warm)
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from uuid import uuid4
 
 import psycopg
 from psycopg import sql
+from psycopg.pq import TransactionStatus
 from psycopg.rows import dict_row
 
 from billing.accounts.accounts import User
@@ -54,6 +55,21 @@ def _empty(connection: Connection) -> None:
         "select setval(format('%I.%I', schemaname, sequencename), start_value, false)"
         " from pg_sequences where schemaname = 'public'"
     )
+
+
+def keep(connection: Connection, warm: list[Connection]) -> None:
+    """Keeps a connection for the tests that follow, as new; closes it if it is of no use."""
+    if connection.closed or connection.info.transaction_status != TransactionStatus.IDLE:
+        connection.close()
+        return
+    try:
+        connection.execute("reset role")
+        connection.execute("reset all")
+        connection.execute("select pg_advisory_unlock_all()")
+    except psycopg.Error:
+        connection.close()
+    else:
+        warm.append(connection)
 
 
 @contextmanager

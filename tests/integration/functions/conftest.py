@@ -1,9 +1,11 @@
 """The functions run on the same databases as the modules of the layer, as their own roles."""
 
 import importlib
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
+from urllib.parse import urlsplit
 
 import psycopg
 import pytest
@@ -11,7 +13,12 @@ from argon2 import PasswordHasher
 
 from billing import wiring
 from billing.accounts import passwords
+from billing.config import DatabaseSettings
+from billing.database import connection
+from billing.database.connection import Connection, Database
 from billing.errors import BillingError
+from tests import environments
+from tests.integration.billing.conftest import keep
 from tests.integration.functions import documented
 from tests.unit.cloudformation import ROOT, TEMPLATE, app_of, load, of_type
 
@@ -20,6 +27,9 @@ FUNCTIONS = of_type(load(TEMPLATE)["Resources"], "AWS::Serverless::Function")
 WITHOUT_ROLE = {"MigrateFunction", "RegisterWebhookFunction"}
 # Their answers are pages for people, which docs/openapi.json does not describe.
 PAGES = {"PagesFunction", "OpsFunction"}
+
+_Login = tuple[DatabaseSettings, str, str]
+_connect = connection._connect
 
 
 @pytest.fixture(autouse=True)
@@ -31,6 +41,49 @@ def nothing_left(database_url: str) -> None:
 def cheap_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Hashing a password takes as long as the rest of most tests. e2e has the real parameters."""
     monkeypatch.setattr(passwords, "_hasher", PasswordHasher(1, 64, 1))
+
+
+@pytest.fixture(scope="session")
+def _kept() -> Iterator[dict[_Login, list[Connection]]]:
+    """Connections of earlier environments, by what they were opened with."""
+    kept: dict[_Login, list[Connection]] = defaultdict(list)
+    yield kept
+    for connections in kept.values():
+        for each in connections:
+            each.close()
+
+
+@pytest.fixture(autouse=True)
+def warm_connections(
+    migrated_url: str, _kept: dict[_Login, list[Connection]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An environment begins with the connection of one that has ended.
+
+    Postgres plans every statement and compiles every routine anew for a new connection, which
+    takes longer than most tests. Only connections of the tables' owner are kept: other logins are
+    those of tests about logins.
+    """
+    owner = urlsplit(migrated_url).username
+    lent: dict[Connection, _Login] = {}
+
+    def connect(
+        settings: DatabaseSettings, login: Mapping[str, Any], application: str
+    ) -> Connection:
+        key = (settings, str(login["username"]), application)
+        opened = _kept[key].pop() if _kept[key] else _connect(settings, login, application)
+        if login["username"] == owner:
+            lent[opened] = key
+        return opened
+
+    def leave(database: Database) -> None:
+        used = database._connection
+        if used is not None and used in lent:
+            database._connection = None
+            keep(used, _kept[lent.pop(used)])
+        database.close()
+
+    monkeypatch.setattr(connection, "_connect", connect)
+    monkeypatch.setattr(environments, "leave", leave)
 
 
 @pytest.fixture(autouse=True)
