@@ -178,7 +178,6 @@ PAGES = Privileges(
         "usage_event": _READ,
         "usage_period": _KEEP,
         "usage_reservation": _READ,
-        "usage_terms": _READ,
         "usage_total": _KEEP,
         "webhooks": _CHANGE,
     },

@@ -288,6 +288,13 @@ declare
     v_cost numeric;
     v_payer integer;
     v_spending numeric;  -- `v_spent` of the payer if the event is accepted
+    v_spendings refcursor;
+    -- Of the last user whose overage was read: the currency of the prices and of the amounts, and
+    -- the operator's amounts in it. Users mostly have one currency.
+    v_priced_in text;
+    v_currency text;
+    v_ceiling numeric;
+    v_once numeric;
     r record;
 begin
     -- A statement of its own: a join would not lock users for whom it finds no other row.
@@ -454,18 +461,40 @@ begin
                         v_paying[p_payers[j]] := p_users[j];
                     end if;
                 end loop;
-                for r in
-                    select o.user_at, o.spent, o.unclaimed, o.currency, o.by_default, o.ceiling,
-                           o.at_once
-                    from booked_overage_of(v_paying, v_periods, p_spending, v_closed) as o
+                if true = any (v_closed) then
+                    open v_spendings for
+                        select s.user_at, s.spent, s.unclaimed, s.currency, s.product_limit,
+                               s.own_limit, s.is_due
+                        from spending_of(v_paying, v_periods) as s
+                        where not v_closed[s.user_at]
+                        union all
+                        select s.user_at, s.spent, s.unclaimed, s.currency, s.product_limit,
+                               s.own_limit, s.is_due
+                        from spending_of_closed(v_paying, v_periods) as s
+                        where v_closed[s.user_at];
+                else
+                    open v_spendings for
+                        select s.user_at, s.spent, s.unclaimed, s.currency, s.product_limit,
+                               s.own_limit, s.is_due
+                        from spending_of(v_paying, v_periods) as s;
+                end if;
                 loop
+                    fetch v_spendings into r;
+                    exit when not found;
+                    if v_currency is null or r.currency is distinct from v_priced_in then
+                        v_priced_in := r.currency;
+                        v_currency := overage_currency(r.currency, p_spending);
+                        v_ceiling := default_ceiling(p_spending, v_currency);
+                        v_once := p_spending->'at_once'->>v_currency;
+                    end if;
                     v_spent[r.user_at] := r.spent;
                     v_unclaimed[r.user_at] := r.unclaimed;
-                    v_by_default[r.user_at] := r.by_default;
-                    v_ceilings[r.user_at] := r.ceiling;
-                    v_at_once[r.user_at] := r.at_once;
-                    v_currencies[r.user_at] := r.currency;
+                    v_by_default[r.user_at] := v_ceiling;
+                    v_ceilings[r.user_at] := ceiling_of(r.product_limit, v_ceiling, r.own_limit);
+                    v_at_once[r.user_at] := case when r.is_due then 0 else v_once end;
+                    v_currencies[r.user_at] := v_currency;
                 end loop;
+                close v_spendings;
                 if v_any_held then
                     for r in
                         select h.user_at, h.cost
@@ -576,9 +605,14 @@ begin
           and h.user_id = p_users[e.pair] and h.feature = p_features[e.pair] and h.state = 'held';
     end if;
     if v_paying is not null then
-        perform note_overage(
-            p_users, v_spent, v_unclaimed, v_by_default, v_at_once, v_currencies, p_now
-        );
+        for i in 1 .. cardinality(v_paying) loop
+            if is_overage_notable(v_spent[i], v_unclaimed[i], v_by_default[i], v_at_once[i]) then
+                perform note_overage(
+                    p_users, v_spent, v_unclaimed, v_by_default, v_at_once, v_currencies, p_now
+                );
+                exit;
+            end if;
+        end loop;
     end if;
 
     -- Of a period that is closed, both routines tell nothing.
