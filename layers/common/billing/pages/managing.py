@@ -9,7 +9,7 @@ from billing import wiring
 from billing.errors import BillingError, DebtOpen
 from billing.http import dashboard_answers, portal_answers
 from billing.http.shapes.invoices import InvoicePage
-from billing.pages import outlook, site
+from billing.pages import outlook, projection, site
 from billing.pages.banners import Banner
 from billing.pages.site import app, word
 from billing.subscriptions import managing, mirror
@@ -40,6 +40,7 @@ def _billing_page(error: BillingError | None = None) -> Response[Any]:
         banner=None if error or _is_without_plan(found.banner) else found.banner,
         badges=found.badges,
         price=found.price,
+        cost=found.cost,
         invoiced_at=found.invoiced_at,
         next_invoice=found.next_invoice,
         invoices=invoices.invoices if invoices else [],
@@ -91,6 +92,7 @@ def show_cancel() -> Response[Any]:
         title=word("cancel.title", plan=dashboard.subscription.plan.name or ""),
         banner=outlook.trouble(),
         dashboard=dashboard,
+        cost=projection.cost_so_far(dashboard.usage),
         waits=managing.is_deferred(current.status, current.billing_interval),
         now=wiring.now(),
     )

@@ -1,7 +1,9 @@
 """The words of the pages: each is there, each is used, and what is put into one is escaped."""
 
 import re
+import tomllib
 from pathlib import Path
+from string import Formatter
 
 import pytest
 
@@ -57,11 +59,62 @@ def test_what_a_form_can_be_refused_for_is_told_in_the_language_of_the_pages() -
         "plan_change_not_offered", "plan_change_not_possible", "cancellation_not_possible",
         "payment_method_missing", "payment_failed", "invoice_not_found", "billing_email_taken",
         "no_billing_account", "nothing_to_recover", "plan_not_found", "free_period_used",
+        "already_subscribed", "conflict", "debt_open", "unavailable",
     )  # fmt: skip
     missing = [f"problems.{code}" for code in problems if not words.has(f"problems.{code}")]
-    fields = ("too_common", "too_easy_to_guess", "missing", "string_too_short")
+    fields = (
+        "too_common", "too_easy_to_guess", "missing", "string_too_short", "above_ceiling",
+        "too_many_decimals", "string_too_long", "too_long",
+    )  # fmt: skip
     missing += [f"fields.{code}" for code in fields if not words.has(f"fields.{code}")]
     assert missing == []
+
+
+def differences(folder: Path, other: Path) -> list[str]:
+    """What the words of `other` lack or have more than those of `folder`: texts, forms, places."""
+    ours, theirs = _places(folder), _places(other)
+    assert ours
+    return sorted(
+        f"{key}: {ours.get(key, 'no text')} and {theirs.get(key, 'no text')}"
+        for key in ours.keys() | theirs.keys()
+        if ours.get(key) != theirs.get(key)
+    )
+
+
+def _places(folder: Path) -> dict[str, list[str]]:
+    """The places for values in each text, by `file.key`, with the form of a text that has two."""
+    found: dict[str, list[str]] = {}
+    for file in sorted(folder.glob("*.toml")):
+        for key, text in tomllib.loads(_text(file)).items():
+            forms = text if isinstance(text, dict) else {"": text}
+            for form, each in forms.items():
+                # "1 day" needs no place for the number.
+                places = {name for _, name, _, _ in Formatter().parse(each) if name}
+                found[f"{file.stem}.{key}.{form}"] = sorted(places - {"count"})
+    return found
+
+
+def test_every_language_has_every_text_with_its_places() -> None:
+    """A page without one of its texts would be an error."""
+    languages = [folder for folder in (PAGES / "words").iterdir() if folder.is_dir()]
+    assert ENGLISH in languages
+    wrong = {each.name: differences(ENGLISH, each) for each in languages}
+    assert {name: found for name, found in wrong.items() if found} == {}
+
+
+def test_a_text_that_a_translation_lacks_is_noticed(tmp_path: Path) -> None:
+    for name, texts in {
+        "en": 'hello = "Hello {name}"\nbye = "Bye"\n[days]\none = "1 day"\nother = "{count} days"',
+        "de": 'hello = "Hallo"\nnew = "Neu"\n[days]\none = "1 Tag"',
+    }.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "page.toml").write_text(texts, encoding="utf-8")
+    assert differences(tmp_path / "en", tmp_path / "de") == [
+        "page.bye.: [] and no text",
+        "page.days.other: [] and no text",
+        "page.hello.: ['name'] and []",
+        "page.new.: no text and []",
+    ]
 
 
 def test_a_value_is_escaped_and_the_texts_own_markup_is_not(tmp_path: Path) -> None:
