@@ -129,7 +129,7 @@ function: $(STAMP)-dev  ## write a metered route of your own, with test and temp
 	@echo "After a change: make openapi && make test ARGS=tests/integration/functions/test_$(name).py"
 	@echo "More is in docs/build-your-own.md."
 
-.PHONY: test test-pythons test-postgres pages-judge screenshots prove mutate sam-local-test deploy-test check format openapi bench
+.PHONY: test test-pythons test-postgres pages-judge screenshots prove mutate sam-local-test deploy-test check format openapi bench bench-sustained
 test: $(STAMP)-dev $(if $(findstring .py,$(ARGS)),,node-tools)  ## all tests: unit, contract, integration on a real Postgres, end to end
 	@$(BIN)/pytest $(if $(findstring .py,$(ARGS)),,$(IN_PARALLEL)) $(ARGS)
 
@@ -205,6 +205,9 @@ bench: $(STAMP)-dev  ## measure cold starts, the stand-in, pages, webhooks, usag
 	@PYTHONPATH=.:layers/common $(BIN)/python -W ignore -m bench.usage
 	@PYTHONPATH=.:layers/common $(BIN)/python -W ignore -m bench.delivery
 	@PYTHONPATH=.:layers/common $(BIN)/python -W ignore -m bench.ledger_size --plot docs/ledger-growth.svg
+
+bench-sustained: $(STAMP)-dev  ## load the local stack for ten minutes: latency, memory, deliveries, sums (ARGS="--minutes 2")
+	@$(BIN)/python -m bench.sustained $(ARGS)
 
 ##@ Deploy it
 .PHONY: build build-id deploy prune delete release
