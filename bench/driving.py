@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from decimal import Decimal
 from multiprocessing.connection import Connection
 
-from bench.flatness import percentile, thirds
 from bench.load import Answered, Minutes, UnexpectedAnswer, rate_reached, send_steadily
 from bench.product import Backend, Place
+from bench.promises import percentile, thirds
 
 CLIENTS = 8
 """How many clients measure what the gateway reaches."""

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from time import perf_counter
 
-from bench.flatness import percentile
+from bench.promises import percentile
 
 MINUTE = 60
 

@@ -18,7 +18,7 @@ import multiprocessing
 import os
 import statistics
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -30,10 +30,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from bench.driving import CLIENTS, Began, Ended, Reached, drive
-from bench.flatness import Promise, Series, stays_flat, thirds
 from bench.load import MINUTE, Minute
 from bench.observing import Observer, Sample, Trouble
 from bench.product import Place
+from bench.promises import Promise, Series, all_kept, same_sums, stays_flat, thirds
 from local.stack import LocalStack
 from standin.testing import Control
 
@@ -50,6 +50,7 @@ after that one sends it."""
 KEPT_RATE = 0.98
 """The least share of the planned rate that each minute has to reach."""
 SAMPLE_SECONDS = 5
+SHORTEST_MINUTES = 0.5
 PARAMETERS = {
     "DeliveryIntervalSeconds": str(INTERVAL_SECONDS),
     "CommetCallsPerSecond": "20",  # as in the template
@@ -77,13 +78,15 @@ def main(arguments: list[str] | None = None) -> int:
         "--share", type=float, default=SHARE, help=f"of the measured rate ({SHARE})"
     )
     options = parser.parse_args(arguments)
+    if options.minutes < SHORTEST_MINUTES:
+        parser.error(f"--minutes is at least {SHORTEST_MINUTES}, so that each third has samples.")
     console = Console(highlight=False)
     busy = os.getloadavg()[0]
     console.print(f"{os.cpu_count()} cores; the load of the machine was {busy:.1f} before.")
     with Path(os.devnull).open("w", encoding="utf-8") as nowhere:
         promises = _measured(console, Trouble(nowhere), options.minutes * MINUTE, options.share)
     console.print(_table(promises))
-    return 0 if all(each.kept for each in promises) else 1
+    return 0 if all_kept(promises) else 1
 
 
 def _measured(console: Console, trouble: Trouble, seconds: float, share: float) -> list[Promise]:
@@ -166,7 +169,11 @@ def _watched(
             run.samples.append(observer.look(time.perf_counter() - began))
         if not ours.poll(SAMPLE_SECONDS):
             continue
-        match ours.recv():
+        try:
+            told = ours.recv()
+        except EOFError:
+            raise RuntimeError("The process that sends the load has failed: see above.") from None
+        match told:
             case Reached() as reached:
                 console.print(
                     f"{reached.kind}: {reached.rate:,.0f} a second, with {CLIENTS} clients"
@@ -273,11 +280,11 @@ def _promises_about_usage(
             f"{oldest:.0f} of {LIMIT_SECONDS} s",
             oldest <= LIMIT_SECONDS,
         ),
-        _same("The ledger has what was sent, once.", ended.booked, ledger),
+        same_sums("The ledger has what was sent, once.", ended.booked, ledger),
         Promise(
             "At the end, all usage is delivered in time.", "yes" if caught_up else "no", caught_up
         ),
-        _same("Commet's totals are the ledger's.", ledger, commet),
+        same_sums("Commet's totals are the ledger's.", ledger, commet),
     ]
 
 
@@ -287,15 +294,6 @@ def _at_commet(control: Control, user: str) -> Decimal:
         if feature["code"] == FEATURE:
             return Decimal(str(feature["consumption"]["unitsUsed"]))
     raise RuntimeError(f"The stand-in has no {FEATURE} of {user}.")
-
-
-def _same(text: str, wanted: Mapping[str, Decimal], found: Mapping[str, Decimal]) -> Promise:
-    """Promises that each user has the same quantity in both."""
-    wrong = [user for user in sorted({*wanted, *found}) if wanted.get(user) != found.get(user)]
-    measured = f"{sum(found.values()):,.1f} of {sum(wanted.values()):,.1f}, {len(found)} users"
-    for user in wrong[:1]:
-        measured += f"; {len(wrong)} differ: {user} {found.get(user)} of {wanted.get(user)}"
-    return Promise(text, measured, bool(wanted) and not wrong)
 
 
 # --- what is printed ------------------------------------------------------------------------------

@@ -1,10 +1,19 @@
 """What `bench.sustained` computes from what it has measured."""
 
 import math
+from decimal import Decimal
 
 import pytest
 
-from bench.flatness import growth, percentile, stays_flat, thirds
+from bench.promises import (
+    Promise,
+    all_kept,
+    growth,
+    percentile,
+    same_sums,
+    stays_flat,
+    thirds,
+)
 
 
 class TestPercentile:
@@ -55,3 +64,38 @@ class TestStaysFlat:
         promise = stays_flat("It is flat.", "MB", (800, 700), (50, 80))
         assert not promise.kept
         assert promise.measured == "800 → 700 MB (0.88), 50 → 80 MB (1.60)"
+
+
+BOTH = {"ada": Decimal("0.3"), "bob": Decimal(2)}
+
+
+class TestSameSums:
+    def test_equal_sums_of_each_user_keep_it(self) -> None:
+        promise = same_sums("The same.", BOTH, {"bob": Decimal("2.0"), "ada": Decimal("0.30")})
+        assert promise.kept
+        assert promise.measured == "2.3 of 2.3, 2 users"
+
+    def test_an_event_that_went_to_another_user_breaks_it(self) -> None:
+        """The sums of all users are equal then."""
+        found = {"ada": Decimal("0.4"), "bob": Decimal("1.9")}
+        promise = same_sums("The same.", BOTH, found)
+        assert not promise.kept
+        assert promise.measured == "2.3 of 2.3, 2 users; 2 differ: ada 0.4 of 0.3"
+
+    @pytest.mark.parametrize("missing", ["wanted", "found"])
+    def test_a_user_who_is_missing_on_one_side_breaks_it(self, missing: str) -> None:
+        sides = {"wanted": BOTH, "found": BOTH} | {missing: {"ada": Decimal("0.3")}}
+        assert not same_sums("The same.", **sides).kept
+
+    def test_a_run_that_sent_nothing_has_shown_nothing(self) -> None:
+        assert not same_sums("The same.", {}, {}).kept
+
+
+class TestAllKept:
+    def test_one_broken_promise_is_enough(self) -> None:
+        kept, broken = Promise("One.", "", kept=True), Promise("Another.", "", kept=False)
+        assert all_kept([kept, kept])
+        assert not all_kept([kept, broken, kept])
+
+    def test_without_a_promise_nothing_was_shown(self) -> None:
+        assert not all_kept([])

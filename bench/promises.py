@@ -1,8 +1,9 @@
-"""Compares the last third of a run with its first third, and says which promises were kept."""
+"""Says which promises a run has kept: that a value stays flat, that two sums are the same."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 
 FLAT = 1.3
 """How many times the value of the first third the value of the last third may be."""
@@ -50,3 +51,17 @@ def stays_flat(text: str, unit: str, *pairs: tuple[float, float]) -> Promise:
         f"{first:,.0f} → {last:,.0f} {unit} ({growth(first, last):.2f})" for first, last in pairs
     )
     return Promise(text, measured, all(growth(*pair) <= FLAT for pair in pairs))
+
+
+def same_sums(text: str, wanted: Mapping[str, Decimal], found: Mapping[str, Decimal]) -> Promise:
+    """Promises that each user has the same quantity in both. Two empty sums break the promise."""
+    wrong = [user for user in sorted({*wanted, *found}) if wanted.get(user) != found.get(user)]
+    measured = f"{sum(found.values()):,.1f} of {sum(wanted.values()):,.1f}, {len(found)} users"
+    for user in wrong[:1]:
+        measured += f"; {len(wrong)} differ: {user} {found.get(user)} of {wanted.get(user)}"
+    return Promise(text, measured, bool(wanted) and not wrong)
+
+
+def all_kept(promises: Sequence[Promise]) -> bool:
+    """Returns whether there are promises, and all of them were kept."""
+    return bool(promises) and all(each.kept for each in promises)
