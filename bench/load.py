@@ -94,9 +94,9 @@ async def send_steadily(
 
 
 class Minutes:
-    """Reports each minute of a load of `seconds`. Answers that come later belong to the last one.
+    """Reports each minute of a load of `seconds`. The first minute has the number 1.
 
-    The first minute has the number 1.
+    Answers that come later belong to the last minute, which then takes until the last of them.
     """
 
     def __init__(self, seconds: float, report: Callable[[Minute], object]) -> None:
@@ -119,7 +119,9 @@ class Minutes:
             self._end_minute()
 
     def _end_minute(self) -> None:
-        lasted = min(MINUTE, self._seconds - MINUTE * (self._number - 1))
+        began = MINUTE * (self._number - 1)
+        ends = [self._seconds, *(each.due + each.latency for each in self._ended)]
+        lasted = MINUTE if self._number < self._last else max(ends) - began
         # A minute without an answer has no latency that a limit could allow.
         milliseconds = [each.latency * 1000 for each in self._ended] or [math.inf]
         self._report(
