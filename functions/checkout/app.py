@@ -1,4 +1,4 @@
-"""GET /plans and POST /checkout: lists the plans, and starts a checkout."""
+"""GET /plans, POST /plans/estimate and POST /checkout: prices, and the way to a plan."""
 
 from typing import Annotated, Any
 
@@ -7,8 +7,9 @@ from aws_lambda_powertools.event_handler.openapi.params import Body
 
 from billing.commet import metered  # noqa: F401 - wiring imports it late; here it loads during INIT
 from billing.deadline import LambdaContext
-from billing.http import api, checkout_answers, plan_answers
+from billing.http import api, checkout_answers, estimate_answers, plan_answers
 from billing.http.shapes.checkout import Checkout, CheckoutReply
+from billing.http.shapes.estimates import Estimate, EstimateReply
 from billing.http.shapes.plans import Plans
 
 app = api.resolver()
@@ -25,6 +26,18 @@ def list_plans() -> Response[Plans]:
     """
     listed = plan_answers.plans(api.user_if_signed_in(app), api.deadline(app))
     return api.json_response(listed)
+
+
+@app.post("/plans/estimate", responses=api.answers(EstimateReply, 200))
+@api.may_answer("billing_provider_error", "billing_provider_unavailable", "plan_not_found")
+def estimate_cost(body: Annotated[Estimate, Body()]) -> Response[EstimateReply]:
+    """Calculate what a month's usage would cost on each plan.
+
+    Public, and nothing is stored. The quantities are those of a month, and the sums are those of
+    `interval`: with `yearly`, twelve such months. For a plan that is charged weekly, a week's part
+    of the month is taken. The sums are before tax and without trial days.
+    """
+    return api.json_response(estimate_answers.answer(body, api.deadline(app)))
 
 
 @app.post(

@@ -29,6 +29,7 @@ from billing.http import (
     dashboard_answers,
     export_answers,
     own_limits,
+    projection_answers,
     threshold_answers,
     usage_export,
     usage_sums,
@@ -53,6 +54,7 @@ from billing.http.shapes.limits import (
     ThresholdList,
     ThresholdReply,
 )
+from billing.http.shapes.projections import Projection
 from billing.http.shapes.signing_in import UserReply
 from billing.usage import ledger
 
@@ -164,6 +166,30 @@ def get_user_dashboard(user_id: UserIdInPath) -> Response[Dashboard]:
     """Read the dashboard of one user, for a product's backend."""
     user = accounts.user_by_id(wiring.database(), user_id)
     return api.json_response(dashboard_answers.dashboard(app, user))
+
+
+@app.get("/projection", security=api.BY_USER, responses=api.answers(Projection, 200))
+@api.may_answer("billing_provider_error", "billing_provider_unavailable")
+def get_projection() -> Response[Projection]:
+    """Read what your running period is likely to end with: usage, cost, and the next invoice.
+
+    An estimate. The pace is that of the last seven complete days (UTC), and it goes on to change
+    as it did since the seven days before. The range is a fifth below and above. Until the period
+    has seven complete days, there is none.
+    """
+    return api.json_response(projection_answers.answer(app, api.user(app)))
+
+
+@app.get(
+    "/users/<user_id>/projection",
+    security=api.by_service("read"),
+    responses=api.answers(Projection, 200),
+)
+@api.may_answer("billing_provider_error", "billing_provider_unavailable", "unknown_user")
+def get_user_projection(user_id: UserIdInPath) -> Response[Projection]:
+    """Read what a user's running period is likely to end with, as of `GET /projection`."""
+    user = accounts.user_by_id(wiring.database(), user_id)
+    return api.json_response(projection_answers.answer(app, user))
 
 
 @app.put(

@@ -22,12 +22,14 @@ from billing.field_types import (
     Properties,
     Property,
     Quantity,
+    QuantityOrZero,
     SignedQuantity,
     UserId,
 )
 from billing.http import api, bodies
 from billing.http.shapes.accounts import PutUser, VerifyEmail
 from billing.http.shapes.checkout import Checkout
+from billing.http.shapes.estimates import Estimate
 from billing.http.shapes.events import CreateEndpoint
 from billing.http.shapes.limits import CreateThreshold
 from billing.http.shapes.portal import Portal
@@ -87,11 +89,16 @@ EXPECTED = {
     "other bodies": f"at most {default_body():,} bytes",
     "names in one object": f"at most {bodies.MAX_NAMES}",
     "`events`": sizes(field(UsageBatch, "events"), lambda n: [0] * n),
+    "`usage` of an estimate": sizes(
+        field(Estimate, "usage"), lambda n: [{"feature": "a", "quantity": 1}] * n
+    )
+    + " features",
     "`user_id`": f"{sizes(UserId)} characters: letters, digits and `_.:-`, the first a letter or a"
     " digit",
     "`feature`": f"{sizes(FeatureCode)} characters: `a` to `z`, digits and `_`",
     "`quantity`": QUANTITY,
     "`quantity` of a correction": "the same, above or below 0",
+    "`quantity` of an estimate": "the same, or 0",
     "total of a period": f"at most {int(amounts.MAX_QUANTITY):,}",
     "`idempotency_key`, `corrects`": f"{sizes(IdempotencyKey)} characters",
     "`occurred_at`": "a time with an offset of less than 16 hours, at most 35 days ago and"
@@ -120,6 +127,7 @@ EXPECTED = {
     "`plan_code`": f"{sizes(field(Checkout, 'plan_code'))} characters",
     "`billing_interval`": f"{sizes(field(Checkout, 'billing_interval'))} characters: `a` to"
     " `z` and `_`",
+    "`interval` of an estimate": "`weekly`, `monthly`, `quarterly`, `semiannual` or `yearly`",
     "`confirmation`": f"{sizes(field(Checkout, 'confirmation'), confirmation)} characters",
     "`success_url`, `return_url`": sizes(field(Portal, "return_url")) + " characters",
     "`cookie`, `immediate`, `thresholds`": "true or false",
@@ -179,6 +187,10 @@ def test_no_field_is_left_out() -> None:
         (Quantity, "999999999.999999", "9999999999.999999"),
         (Quantity, "0.000001", "0.0000001"),
         (Quantity, "0.000001", "0"),
+        (QuantityOrZero, "0", "-0.000001"),
+        (QuantityOrZero, "999999999999999", "1000000000000000"),
+        (QuantityOrZero, "999999999.999999", "9999999999.999999"),
+        (QuantityOrZero, "0.000001", "0.0000001"),
         (SignedQuantity, "-999999999999999", "-1000000000000000"),
         (SignedQuantity, "-0.000001", "0"),
         (LimitAmount, "999999999.9999", "1000000000"),

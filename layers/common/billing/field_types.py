@@ -147,6 +147,19 @@ SignedQuantity = Annotated[
     AfterValidator(_in_full),
 ]
 
+
+def _full_or_zero(value: Decimal) -> Decimal:
+    return _in_full(value) if value else Decimal(0)
+
+
+# A quantity that somebody only asks about, and that may be 0.
+QuantityOrZero = Annotated[
+    Decimal,
+    Field(ge=0, le=MAX_QUANTITY, decimal_places=MAX_DECIMALS, allow_inf_nan=False),
+    BeforeValidator(_no_number_in_disguise),
+    AfterValidator(_full_or_zero),
+]
+
 # An amount of money in major units that is a limit. With 0, nothing is allowed.
 LimitAmount = Annotated[
     Decimal,

@@ -1,11 +1,13 @@
 """The plans that are sold, with their prices, for the API and the pages."""
 
+from collections.abc import Sequence
 from decimal import Decimal
 
 from billing import amounts, wiring
 from billing.accounts.accounts import User
 from billing.commet import answers
 from billing.deadline import Deadline
+from billing.errors import NotFound
 from billing.http.shapes.plans import OveragePrice, PlanFeatureReply, PlanReply, Plans, PriceReply
 from billing.subscriptions import mirror, selling
 from billing.subscriptions.plans import catalogue
@@ -24,6 +26,24 @@ def plans(user: User | None, deadline: Deadline) -> Plans:
     base = currency_of(wiring.database(), found, currency)
     listed = [_plan(plan, currency, base, has_trial=has_trial) for plan in found.plans]
     return Plans(as_of=found.as_of, plans=listed)
+
+
+def plan_of(plans: Plans, code: str) -> PlanReply:
+    """Returns the plan that is sold under this code or id. Raises NotFound `plan_not_found`."""
+    found = next((plan for plan in plans.plans if code in (plan.code, plan.id)), None)
+    if found is None:
+        raise NotFound("No such plan is sold.", code="plan_not_found")
+    return found
+
+
+def metered(plans: Sequence[PlanReply]) -> list[PlanFeatureReply]:
+    """Returns the metered features of all plans, each once, in the order of the catalogue."""
+    found: dict[str, PlanFeatureReply] = {}
+    for plan in plans:
+        for feature in plan.features:
+            if feature.type == "usage":
+                found.setdefault(feature.code, feature)
+    return list(found.values())
 
 
 def _plan(plan: answers.Plan, currency: str, base: str, *, has_trial: bool) -> PlanReply:

@@ -9,11 +9,11 @@ from aws_lambda_powertools.event_handler import Response
 from billing import wiring
 from billing.errors import BillingError, DebtOpen
 from billing.http import checkout_answers, plan_answers
+from billing.http.estimate import price_of
+from billing.http.plan_answers import plan_of
 from billing.http.shapes.checkout import Checkout, PlanChangeReply
 from billing.http.shapes.plans import PlanReply
 from billing.pages import forms, outlook, site
-from billing.pages.estimate import price_of
-from billing.pages.pricing import plan_of
 from billing.pages.site import app, word
 from billing.subscriptions import mirror
 from billing.subscriptions.mirror import Subscription

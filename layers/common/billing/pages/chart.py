@@ -13,9 +13,9 @@ from html import escape
 
 from markupsafe import Markup
 
+from billing.http.projection import CostRange, Projection
 from billing.http.shapes.dashboard import UsageReply
 from billing.pages import formats
-from billing.pages.projection import CostRange, Projection
 
 # From the top: the running total, then the bars of the days, then the names of the days.
 _TOP, _HEIGHT, _BARS, _BASE, _DAYS = 14, 206, 58, 290, 306

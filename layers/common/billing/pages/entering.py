@@ -11,11 +11,11 @@ from aws_lambda_powertools.event_handler import Response
 
 from billing.errors import BillingError
 from billing.http import account_answers, plan_answers, sign_in, sign_in_answers, sign_up_answers
+from billing.http.estimate import price_of
 from billing.http.shapes.accounts import ForgotPassword, ResetPassword, VerifyEmail
 from billing.http.shapes.plans import PlanReply
 from billing.http.shapes.signing_in import SignIn, SignUp
 from billing.pages import forms, site
-from billing.pages.estimate import price_of
 from billing.pages.site import app, word
 
 _CONFIRM = "/app/confirm"

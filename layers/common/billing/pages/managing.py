@@ -7,9 +7,9 @@ from aws_lambda_powertools.event_handler import Response
 
 from billing import wiring
 from billing.errors import BillingError, DebtOpen
-from billing.http import dashboard_answers, portal_answers
+from billing.http import dashboard_answers, portal_answers, projection
 from billing.http.shapes.invoices import InvoicePage
-from billing.pages import outlook, projection, site
+from billing.pages import outlook, site
 from billing.pages.banners import Banner
 from billing.pages.site import app, word
 from billing.subscriptions import managing, mirror
@@ -39,10 +39,10 @@ def _billing_page(error: BillingError | None = None) -> Response[Any]:
         dashboard=dashboard,
         banner=None if error or _is_without_plan(found.banner) else found.banner,
         badges=found.badges,
-        price=found.price,
-        cost=found.cost,
-        invoiced_at=found.invoiced_at,
-        next_invoice=found.next_invoice,
+        price=found.outlook.price,
+        cost=found.outlook.cost,
+        invoiced_at=found.outlook.invoiced_at,
+        next_invoice=found.outlook.next_invoice,
         invoices=invoices.invoices if invoices else [],
         next_cursor=invoices.next_cursor if invoices else None,
         unreadable=unreadable,

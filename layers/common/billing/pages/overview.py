@@ -1,6 +1,6 @@
 """The first page of a user: usage, cost so far, and likely cost."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,10 +17,11 @@ from billing.http import (
     own_limits,
     threshold_answers,
 )
-from billing.http.shapes.dashboard import DailyUsage, Dashboard, UsageReply
+from billing.http.projection import Cost, CostRange
+from billing.http.projection_answers import FeatureOutlook
+from billing.http.shapes.dashboard import Dashboard, UsageReply
 from billing.http.shapes.limits import SpendLimit
-from billing.pages import alerts, chart, formats, forms, outlook, projection, site
-from billing.pages.projection import Cost, CostRange
+from billing.pages import alerts, chart, formats, forms, outlook, site
 from billing.pages.site import app, word
 
 
@@ -90,8 +91,9 @@ def _overview_page(
 ) -> Response[Any]:
     now = wiring.now()
     dashboard = dashboard_answers.dashboard(app, site.user())
-    shown = _shown_feature(dashboard)
     found = outlook.of(dashboard, now)
+    ahead = found.outlook
+    shown = _shown_feature(ahead.features)
     return site.page(
         "overview.html",
         status=error.status if error else 200,
@@ -101,15 +103,15 @@ def _overview_page(
         dashboard=dashboard,
         banner=found.banner,
         badges=found.badges,
-        cost=found.cost,
-        likely=found.likely,
-        shown=shown,
-        drawn=_drawn(shown, now, found.earlier) if shown else "",
-        ruler=_ruler(dashboard, found.cost, found.likely),
-        days=_days(shown) if shown else [],
-        lines=_invoice_lines(dashboard, now, found.earlier),
-        plan_price=found.invoiced_price,
-        next_invoice=found.next_invoice,
+        cost=ahead.cost,
+        likely=ahead.likely,
+        shown=shown.usage if shown else None,
+        drawn=_drawn(shown, now) if shown else "",
+        ruler=_ruler(dashboard, ahead.cost, ahead.likely),
+        days=_days(shown.usage) if shown else [],
+        lines=_invoice_lines(ahead.features),
+        plan_price=ahead.invoiced_price,
+        next_invoice=ahead.next_invoice,
         alerts=alerts.card(dashboard),
         values=site.shown(site.form()) if error else {},
         wrong=_wrong(error, of) if error else {},
@@ -128,19 +130,16 @@ def _wrong(error: BillingError, of: Literal["limit", "alert"]) -> dict[str, str]
     return {"alert_value": next(iter(found.values()))} if found else {}
 
 
-def _shown_feature(dashboard: Dashboard) -> UsageReply | None:
+def _shown_feature(features: Sequence[FeatureOutlook]) -> FeatureOutlook | None:
     """The feature in the address, else the first one."""
     asked = site.query("feature")
-    by_code = {each.feature: each for each in dashboard.usage}
-    return by_code.get(asked) or next(iter(dashboard.usage), None)
+    by_code = {each.usage.feature: each for each in features}
+    return by_code.get(asked) or next(iter(features), None)
 
 
-def _drawn(
-    feature: UsageReply, now: datetime, earlier: Mapping[str, Sequence[DailyUsage]]
-) -> Markup:
-    likely = projection.project(feature, now, earlier.get(feature.feature, ()))
+def _drawn(feature: FeatureOutlook, now: datetime) -> Markup:
     words = chart.Words(**site.words().section("chart"))
-    return chart.chart(feature, likely, now, prefix="c", words=words)
+    return chart.chart(feature.usage, feature.likely, now, prefix="c", words=words)
 
 
 def _ruler(dashboard: Dashboard, cost: Cost, likely: CostRange | None) -> Markup:
@@ -164,36 +163,23 @@ def _days(feature: UsageReply) -> list[tuple[Any, Decimal, Decimal]]:
     return found
 
 
-def _invoice_lines(
-    dashboard: Dashboard, now: datetime, earlier: Mapping[str, Sequence[DailyUsage]]
-) -> list[InvoiceLine]:
+def _invoice_lines(features: Sequence[FeatureOutlook]) -> list[InvoiceLine]:
     """Returns the lines of the next invoice for usage, by feature with overage."""
-    found = []
-    spent = projection.cost_so_far(dashboard.usage).amount
-    for feature in dashboard.usage:
-        overage = feature.overage
-        if not overage.enabled:
-            continue
-        likely: CostRange | None = projection.cost_range(
-            [feature],
-            dashboard.spending,
-            now,
-            earlier,
-            elsewhere=spent - projection.cost_so_far([feature]).amount,
-        )
-        about = word(
-            "overview.line_about",
-            quantity=formats.quantity(overage.quantity),
-            unit=formats.unit_beside(feature.unit, feature.name),
-            included=formats.quantity(feature.included or "0"),
-        )
-        found.append(
-            InvoiceLine(
-                feature.name,
-                about,
-                None if overage.cost is None else Decimal(overage.cost),
-                likely.low if likely else None,
-                likely.high if likely else None,
-            )
-        )
-    return found
+    return [_invoice_line(each) for each in features if each.usage.overage.enabled]
+
+
+def _invoice_line(feature: FeatureOutlook) -> InvoiceLine:
+    usage, likely = feature.usage, feature.cost
+    about = word(
+        "overview.line_about",
+        quantity=formats.quantity(usage.overage.quantity),
+        unit=formats.unit_beside(usage.unit, usage.name),
+        included=formats.quantity(usage.included or "0"),
+    )
+    return InvoiceLine(
+        usage.name,
+        about,
+        None if usage.overage.cost is None else Decimal(usage.overage.cost),
+        likely.low if likely else None,
+        likely.high if likely else None,
+    )

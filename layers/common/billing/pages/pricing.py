@@ -9,16 +9,16 @@ from aws_lambda_powertools.event_handler import Response
 from pydantic import TypeAdapter, ValidationError
 
 from billing import wiring
-from billing.errors import NotFound
-from billing.field_types import Quantity
-from billing.http import plan_answers
-from billing.http.shapes.plans import PlanFeatureReply, PlanReply, Plans, PriceReply
-from billing.pages import estimate, formats, forms, outlook, site
+from billing.field_types import QuantityOrZero
+from billing.http import estimate, plan_answers
+from billing.http.plan_answers import metered
+from billing.http.shapes.plans import PlanReply, Plans, PriceReply
+from billing.pages import formats, forms, outlook, site
 from billing.pages.site import app, word
 from billing.subscriptions import mirror
 
 _ORDER = ("weekly", "monthly", "quarterly", "semiannual", "yearly", "one_time")
-_quantity = TypeAdapter(Quantity)
+_quantity = TypeAdapter(QuantityOrZero)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,16 +73,6 @@ def currency_of(plans: Sequence[PlanReply]) -> str:
     return prices[0] if prices else wiring.settings().currency
 
 
-def metered(plans: Sequence[PlanReply]) -> list[PlanFeatureReply]:
-    """The metered features of all plans, each once, in the order of the catalogue."""
-    found: dict[str, PlanFeatureReply] = {}
-    for plan in plans:
-        for feature in plan.features:
-            if feature.type == "usage":
-                found.setdefault(feature.code, feature)
-    return list(found.values())
-
-
 def _intervals(plans: Plans) -> list[str]:
     """Returns the intervals to choose from; none if no plan has several."""
     if all(len(plan.prices) < 2 for plan in plans.plans):
@@ -106,19 +96,10 @@ def _asked(plans: Plans) -> tuple[Mapping[str, Decimal], Mapping[str, str]]:
     wrong: dict[str, str] = {}
     for feature in metered(plans.plans):
         text = forms.number(site.query(f"q_{feature.code}"))
-        if text and text.strip("0."):
-            try:
-                asked[feature.code] = _quantity.validate_python(text)
-            except ValidationError:
-                wrong[f"q_{feature.code}"] = word("fields.quantity")
-        elif text:
-            asked[feature.code] = Decimal(0)
+        if not text:
+            continue
+        try:
+            asked[feature.code] = _quantity.validate_python(text)
+        except ValidationError:
+            wrong[f"q_{feature.code}"] = word("fields.quantity")
     return asked, wrong
-
-
-def plan_of(plans: Plans, code: str) -> PlanReply:
-    """The plan that is sold under this code or id. Raises NotFound `plan_not_found`."""
-    found = next((plan for plan in plans.plans if code in (plan.code, plan.id)), None)
-    if found is None:
-        raise NotFound("No such plan is sold.", code="plan_not_found")
-    return found

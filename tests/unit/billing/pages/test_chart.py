@@ -12,6 +12,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from billing.http.projection import CostRange, project
 from billing.http.shapes.dashboard import UsageReply
 from billing.pages.chart import (
     Bar,
@@ -25,7 +26,6 @@ from billing.pages.chart import (
     ruler,
 )
 from billing.pages.formats import NO_BREAK, RANGE
-from billing.pages.projection import CostRange, project
 from tests.unit.billing.pages.replies import END, START, after, usage
 
 SHEET = Path(__file__).parents[4] / "functions" / "pages" / "assets" / "app.css"

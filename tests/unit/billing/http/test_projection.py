@@ -8,13 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from billing.amounts import overage_cost
-from billing.pages.projection import (
+from billing.http.projection import (
     Cost,
     CostRange,
+    Pace,
     Projection,
     cost_range,
     cost_so_far,
     crossing_day,
+    pace,
     project,
 )
 from tests.unit.billing.pages.replies import END, START, after, days, spending, usage
@@ -27,6 +29,23 @@ GROWING = [
 AFTERNOON = after(19, hours=14) + timedelta(minutes=5)
 
 series = st.lists(st.integers(0, 10**9), min_size=7, max_size=29)
+
+
+class TestPace:
+    def test_is_of_the_last_seven_days_and_of_the_seven_before(self) -> None:
+        """Rounded to six decimals."""
+        found = pace(usage([10] * 7 + [20] * 6 + [21]), after(14))
+        assert found == Pace(Decimal("20.142857"), Decimal(10))
+
+    def test_days_before_the_period_count_before(self) -> None:
+        earlier = days([4] * 7, START.date() - timedelta(days=7))
+        assert pace(usage([10] * 7), after(7), earlier) == Pace(Decimal(10), Decimal(4))
+
+    def test_too_early(self) -> None:
+        assert pace(usage([10] * 6), after(6)) is None
+
+    def test_corrections_make_no_pace_below_zero(self) -> None:
+        assert pace(usage([10, *[-1] * 7]), after(8)) == Pace(Decimal(0), Decimal(10))
 
 
 class TestProject:

@@ -16,7 +16,6 @@ from decimal import ROUND_HALF_UP, Context, Decimal
 from billing.amounts import MAX_DECIMALS, RATE_SCALE, overage_cost
 from billing.http.shapes.dashboard import DailyUsage, UsageReply
 from billing.http.shapes.limits import SpendingReply
-from billing.pages.formats import day_of
 
 SEEN_DAYS = 7
 # in these days the pace changes once more as it did between the two weeks
@@ -68,6 +67,27 @@ class Cost:
     at_least: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """The mean quantity of a day, of the last seven complete days and of the seven before these.
+
+    `before` is the mean of those days that are known; 0 if none is.
+    """
+
+    now: Decimal
+    before: Decimal
+
+
+def pace(usage: UsageReply, now: datetime, earlier: Days = ()) -> Pace | None:
+    """Returns the pace of the feature, rounded to six decimals; None while it is too early."""
+    seen = _Seen.of(usage, now, earlier)
+    found = seen.pace()
+    if found is None:
+        return None
+    before = max(Decimal(0), seen.pace_before())
+    return Pace(*(each.quantize(_QUANTUM, context=_EXACT) for each in (found, before)))
+
+
 def project(usage: UsageReply, now: datetime, earlier: Days = ()) -> Projection | None:
     """Returns the likely quantity of the period; None while it is too early.
 
@@ -108,7 +128,7 @@ def crossing_day(usage: UsageReply, now: datetime, earlier: Days = ()) -> date |
     days = _EXACT.divide(remaining, pace)
     if days >= _days_left(usage, now):
         return None
-    return day_of(now + timedelta(microseconds=int(_EXACT.multiply(days, _DAY))))
+    return (now + timedelta(microseconds=int(_EXACT.multiply(days, _DAY)))).astimezone(UTC).date()
 
 
 def cost_so_far(usages: Sequence[UsageReply]) -> Cost:
@@ -173,7 +193,7 @@ class _Seen:
         for day in (*earlier, *usage.daily):  # a day on which the period changed is in both
             quantities[day.date] = quantities.get(day.date, Decimal(0)) + Decimal(day.quantity)
         known = min((first, *(day.date for day in earlier)))
-        return cls(quantities, known, first, day_of(now))
+        return cls(quantities, known, first, now.astimezone(UTC).date())
 
     def pace(self) -> Decimal | None:
         """Returns the mean of the last seven complete days of the period; None if there are

@@ -27,29 +27,45 @@ _NO_PRICE = "usd"  # the currency of zero amounts, if no plan has a price
 class Obstacle:
     """Why a plan cannot be used for the quantities.
 
-    `stops`: the feature stops at `included`. `missing`: the plan does not have the feature.
-    `unknown`: there is no price; `feature` is then the feature or the plan. `feature` is a name.
+    `limit_reached`: the feature stops at `included`. `feature_not_in_plan`: the plan does not have
+    the feature. `price_unknown`: there is no price. `name` and `code` are the feature's. If the
+    plan itself has no price, `name` is the plan's and `code` is None.
     """
 
-    kind: Literal["stops", "missing", "unknown"]
-    feature: str
+    kind: Literal["limit_reached", "feature_not_in_plan", "price_unknown"]
+    name: str
+    code: str | None
     included: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """The cost of one feature in one period of usage: of `beyond`, which is not included."""
+
+    feature: PlanFeatureReply
+    quantity: Decimal
+    beyond: Decimal
+    cost: Decimal
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
     """The cost of one plan for an interval: the price, the overage, and both together.
 
-    `interval` is the requested interval, or the plan's own if its price does not divide that. The
-    amounts are in units of `currency`, and zero if there is an obstacle.
+    `interval` is the requested interval, or the plan's own if its price does not divide that.
+    `periods` is the number of periods of usage in the interval, and `lines` are of one period. The
+    amounts are in units of `currency`. If there is an obstacle, they are zero, and there are no
+    lines.
     """
 
     plan: PlanReply
     interval: str
+    periods: int
     base: Decimal
     extra: Decimal
     total: Decimal
     currency: str
+    lines: Sequence[Line]
     obstacle: Obstacle | None
     is_cheapest: bool = False
 
@@ -94,16 +110,23 @@ def _row(
     times = _times(own, interval)
     interval = interval if times else own
     base = base * (times or 1)
+    periods = _MONTHS.get(interval, 1)
     obstacle = _obstacle(plan, asked, interval, names, currency)
     if obstacle:
-        return Row(plan, interval, nothing, nothing, nothing, currency, obstacle)
-    costs = [
-        overage_cost(beyond, _rate(feature), currency)
+        return Row(plan, interval, periods, nothing, nothing, nothing, currency, (), obstacle)
+    lines = [
+        _line(feature, _of_period(asked[feature.code], interval), currency)
         for feature in _metered(plan)
-        for beyond in [_beyond(feature, _of_period(asked.get(feature.code, nothing), interval))]
+        if feature.code in asked
     ]
-    extra = sum((cost for cost in costs if cost is not None), nothing) * _MONTHS.get(interval, 1)
-    return Row(plan, interval, base, extra, base + extra, currency, None)
+    extra = sum((line.cost for line in lines), nothing) * periods
+    return Row(plan, interval, periods, base, extra, base + extra, currency, lines, None)
+
+
+def _line(feature: PlanFeatureReply, quantity: Decimal, currency: str) -> Line:
+    beyond = _beyond(feature, quantity)
+    cost = overage_cost(beyond, _rate(feature), currency)
+    return Line(feature, quantity, beyond, cost or Decimal(0))
 
 
 def _times(own: str, interval: str) -> int:
@@ -128,7 +151,7 @@ def _obstacle(
     Overage in another currency than the plan's cannot be added to the plan's price.
     """
     if not plan.prices and not plan.is_free:
-        return Obstacle("unknown", plan.name)
+        return Obstacle("price_unknown", plan.name, None)
     features = {feature.code: feature for feature in _metered(plan)}
     for code, quantity in asked.items():
         wanted = _of_period(quantity, interval)
@@ -136,16 +159,16 @@ def _obstacle(
             continue
         feature = features.get(code)
         if feature is None:
-            return Obstacle("missing", names.get(code, code))
+            return Obstacle("feature_not_in_plan", names.get(code, code), code)
         if not _beyond(feature, wanted):
             continue
         # A free plan bills nothing, so that each of its features stops.
         if plan.is_free or feature.overage is None or not feature.overage.enabled:
             if not Decimal(feature.included or 0):
-                return Obstacle("missing", feature.name)
-            return Obstacle("stops", feature.name, feature.included)
+                return Obstacle("feature_not_in_plan", feature.name, code)
+            return Obstacle("limit_reached", feature.name, code, feature.included)
         if feature.overage.unit_price is None or feature.overage.currency != currency:
-            return Obstacle("unknown", feature.name)
+            return Obstacle("price_unknown", feature.name, code)
     return None
 
 

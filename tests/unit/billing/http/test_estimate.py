@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from billing.amounts import RATE_SCALE, format_decimal, overage_cost
+from billing.http.estimate import Obstacle, price_of, rows
 from billing.http.shapes.plans import OveragePrice, PlanFeatureReply, PlanReply, Plans, PriceReply
-from billing.pages.estimate import Obstacle, price_of, rows
 
 NOTHING = Decimal(0)
 
@@ -131,8 +131,8 @@ class TestRows:
             ("Usage Max", Decimal("99.00"), True),
         ]
         assert [row.obstacle for row in found] == [
-            Obstacle("stops", "api calls", "10000"),
-            Obstacle("stops", "api calls", "100000"),
+            Obstacle("limit_reached", "api calls", "api_calls", "10000"),
+            Obstacle("limit_reached", "api calls", "api_calls", "100000"),
             None,
             None,
         ]
@@ -188,18 +188,41 @@ class TestRows:
         assert rows(catalogue(), {"api_calls": Decimal(1)}, interval="monthly") == []
 
 
+class TestLines:
+    def test_they_add_up_to_what_is_beyond(self) -> None:
+        """Of one month, also where the sums are of a year. What nobody asks for has no line."""
+        of = plan("Pro", feature(price="0.01"), feature("storage", "10", "0.1"), yearly="290")
+        (row,) = rows(catalogue(of), {"api_calls": Decimal(1200)}, interval="yearly")
+        (line,) = row.lines
+        assert line.feature.code == "api_calls"
+        assert [line.quantity, line.beyond] == [1200, 200]
+        assert (line.cost, row.periods, row.extra) == (Decimal("2.00"), 12, Decimal("24.00"))
+
+    def test_of_a_week_is_a_weeks_part(self) -> None:
+        of = plan("Pro", feature(included="0", price="1"), weekly="9")
+        (row,) = rows(catalogue(of), {"api_calls": Decimal(365)}, interval="weekly")
+        assert (row.lines[0].quantity, row.periods) == (Decimal(84), 1)
+
+    def test_a_plan_that_cannot_be_used_has_none(self) -> None:
+        of = plan("Fixed", feature(), feature("storage"), monthly="9")
+        asked = {"api_calls": Decimal(1200), "storage": Decimal(1)}
+        (row,) = rows(catalogue(of), asked, interval="monthly")
+        assert row.obstacle
+        assert row.lines == ()
+
+
 class TestObstacles:
     def test_a_feature_that_stops(self) -> None:
         """Without overage a plan stops at what is included, and not below."""
         assert obstacle(plan("Fixed", feature(), monthly="9")) == Obstacle(
-            "stops", "api calls", "1000"
+            "limit_reached", "api calls", "api_calls", "1000"
         )
         assert obstacle(plan("Fixed", feature(), monthly="9"), "1000") is None
 
     def test_a_free_plan_stops_whatever_its_price(self) -> None:
         """Usage of a free plan is never billed."""
         of = plan("Free", feature(price="0.01"), is_free=True)
-        assert obstacle(of) == Obstacle("stops", "api calls", "1000")
+        assert obstacle(of) == Obstacle("limit_reached", "api calls", "api_calls", "1000")
 
     @pytest.mark.parametrize(
         "features",
@@ -220,7 +243,10 @@ class TestObstacles:
             {"api_calls": Decimal(1)},
             interval="monthly",
         )
-        assert [row.obstacle for row in found] == [Obstacle("missing", "api calls"), None]
+        assert [row.obstacle for row in found] == [
+            Obstacle("feature_not_in_plan", "api calls", "api_calls"),
+            None,
+        ]
 
     def test_what_nobody_asks_for_is_no_obstacle(self) -> None:
         """A plan without a feature can be had by who uses none of it."""
@@ -228,7 +254,9 @@ class TestObstacles:
 
     def test_a_feature_that_no_plan_has(self) -> None:
         """A feature without a name is shown by its code."""
-        assert obstacle(plan("Fixed", monthly="9"), "1", "seats") == Obstacle("missing", "seats")
+        assert obstacle(plan("Fixed", monthly="9"), "1", "seats") == Obstacle(
+            "feature_not_in_plan", "seats", "seats"
+        )
 
     def test_an_unlimited_feature(self) -> None:
         """Any quantity of it is in the price."""
@@ -237,17 +265,17 @@ class TestObstacles:
     def test_a_price_that_is_not_known(self) -> None:
         """Overage without a price cannot be worked out; what is included can."""
         of = plan("Pro", feature(overage=True), monthly="9")
-        assert obstacle(of) == Obstacle("unknown", "api calls")
+        assert obstacle(of) == Obstacle("price_unknown", "api calls", "api_calls")
         assert obstacle(of, "1000") is None
 
     def test_a_plan_whose_price_is_not_known(self) -> None:
         """A plan that is not free and names no price has none that we know."""
-        assert obstacle(plan("Pro", feature())) == Obstacle("unknown", "Pro")
+        assert obstacle(plan("Pro", feature())) == Obstacle("price_unknown", "Pro", None)
 
     def test_overage_in_another_currency_makes_no_sum(self) -> None:
         """Dollars for each call beside a plan in euros: no total can be said."""
         of = plan("Pro", feature(price="0.01"), currency="eur", monthly="29")
-        assert obstacle(of) == Obstacle("unknown", "api calls")
+        assert obstacle(of) == Obstacle("price_unknown", "api calls", "api_calls")
         assert obstacle(of, "1000") is None
 
 
