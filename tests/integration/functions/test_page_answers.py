@@ -8,7 +8,7 @@ import pytest
 from billing import wiring
 from billing.accounts.signing_in import SigningIn
 from billing.errors import TooManyRequests
-from standin.testing import StandIn
+from standin.testing import Receiver, StandIn
 from tests.integration.functions.calling import call, mailed
 from tests.integration.functions.test_api import (  # noqa: F401 - one is a fixture
     PASSWORD,
@@ -23,7 +23,7 @@ from tests.integration.functions.test_pages import (  # noqa: F401 - fixtures
     user_of,
     visitor,
 )
-from tests.integration.functions.visiting import Visitor
+from tests.integration.functions.visiting import Shown, Visitor
 
 pytestmark = pytest.mark.handlers
 
@@ -146,6 +146,70 @@ class TestTheChosenPlan:
         assert "Domain" not in cookie
 
 
+def previewed(person: Person) -> Shown:  # noqa: F811
+    """The page of a change to `usage_max`, which nobody has confirmed."""
+    asked = person.browser.post("/app/checkout", {"plan_code": "usage_max"})
+    return person.browser.follow(asked)
+
+
+class TestAChangeOfPlan:
+    def test_to_load_its_page_again_asks_for_nothing(
+        self,
+        person: Person,  # noqa: F811
+        remote: StandIn,  # noqa: F811
+    ) -> None:
+        """The page has an address. Each time it has the same offer, and the same numbers."""
+        person.use(130)
+        asked = person.browser.post("/app/checkout", {"plan_code": "usage_max"})
+        first = person.browser.follow(asked)
+        assert first.status == 200
+        assert "$86.87" in first.text
+        before = remote.control.requests(method="POST")
+        again = [person.browser.get(asked.location) for _ in range(2)]
+        assert [each.html for each in again] == [first.html] * 2
+        assert remote.control.requests(method="POST") == before
+        confirmed = person.browser.post("/app/checkout", first.form("/app/checkout").values)
+        assert confirmed.location == "/app/billing?done=plan_changed"
+
+    def test_a_change_of_another_interval(self, person: Person) -> None:  # noqa: F811
+        body = {"plan_code": "usage_max", "billing_interval": "yearly"}
+        shown = person.browser.follow(person.browser.post("/app/checkout", body))
+        assert "$990.00" in shown.text
+        assert shown.form("/app/checkout").values["billing_interval"] == "yearly"
+
+    def test_a_change_that_waits_for_the_end_of_the_period(self, person: Person) -> None:  # noqa: F811
+        asked = person.browser.post("/app/checkout", {"plan_code": "free"})
+        shown = [person.browser.get(asked.location) for _ in range(2)]
+        assert shown[0].html == shown[1].html
+        assert "at the end of the period" in shown[0].text
+
+    def test_after_it_was_confirmed_its_page_offers_to_ask_again(
+        self,
+        person: Person,  # noqa: F811
+    ) -> None:
+        """The way back in the browser leads to this page."""
+        asked = person.browser.post("/app/checkout", {"plan_code": "usage_max"})
+        shown = person.browser.follow(asked)
+        assert person.browser.post("/app/checkout", shown.form("/app/checkout").values).status
+        late = person.browser.get(asked.location)
+        assert late.status == 409
+        assert "Look at the change again" in late.text
+        assert "confirmation" not in late.form("/app/checkout").values
+
+    @pytest.mark.parametrize("confirmation", ["", "chg_0123456789abcdef", "nonsense", "%00"])
+    def test_a_confirmation_that_is_nobodys(
+        self,
+        person: Person,  # noqa: F811
+        confirmation: str,
+    ) -> None:
+        path = f"/app/checkout/change?plan=usage_max&confirmation={confirmation}"
+        assert person.browser.get(path).status == 409
+
+    def test_another_users_change(self, person: Person, remote: StandIn, box: Receiver) -> None:  # noqa: F811
+        asked = person.browser.post("/app/checkout", {"plan_code": "usage_max"})
+        assert Person(remote, box).browser.get(asked.location).status == 409
+
+
 def test_a_page_is_called_what_its_heading_says(person: Person) -> None:  # noqa: F811
     stranger = Visitor()
     pages = [stranger.get(path) for path in ("/", "/app/signup?plan=usage_pro", "/app/login")]
@@ -157,7 +221,7 @@ def test_a_page_is_called_what_its_heading_says(person: Person) -> None:  # noqa
             "/app/checkout?plan=usage_max", "/app/nothing",
         )
     ]  # fmt: skip
-    pages.append(person.browser.post("/app/checkout", {"plan_code": "usage_max"}))
+    pages.append(previewed(person))
     pages.append(stranger.follow(joined(stranger, address())))
     assert pages
     for shown in pages:

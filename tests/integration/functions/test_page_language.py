@@ -162,8 +162,10 @@ class Reader:
         return self.look(browser.get(path), path)
 
     def send(self, browser: Visitor, path: str, **values: str) -> Shown:
-        """Sends a form; the page that shows what is wrong with it."""
-        return self.look(browser.post(path, values), f"{path} {values}")
+        """Sends a form; the page that shows what is wrong with it, or what it leads to."""
+        answer = browser.post(path, values)
+        shown = browser.follow(answer) if answer.status == 303 else answer
+        return self.look(shown, f"{path} {values}")
 
 
 def test_a_word_in_english_is_noticed() -> None:

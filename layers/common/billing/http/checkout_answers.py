@@ -43,6 +43,15 @@ def checkout(app: APIGatewayHttpResolver, user: User, body: Checkout) -> tuple[i
         return _start(app, user, body, about)
 
 
+def shown(user: User, confirmation: str, deadline: Deadline) -> tuple[str, PlanChangeReply]:
+    """Returns a change of plan as it was shown before, with the code of its plan.
+
+    Raises Conflict `confirmation_expired`.
+    """
+    found = wiring.plan_changes().shown(user, confirmation, deadline)
+    return found.plan.code, _preview(found)
+
+
 def _start(
     app: APIGatewayHttpResolver, user: User, body: Checkout, about: auditing.Details
 ) -> tuple[int, CheckoutReply]:

@@ -1,17 +1,18 @@
 """From a plan to access: the checkout, a change of plan, and "thank you"."""
 
 import json
+import re
 from typing import Any
 from urllib.parse import quote, urlencode
 
 from aws_lambda_powertools.event_handler import Response
 
 from billing import wiring
-from billing.errors import BillingError, DebtOpen
+from billing.errors import BillingError, Conflict, DebtOpen
 from billing.http import checkout_answers, plan_answers
 from billing.http.estimate import price_of
 from billing.http.plan_answers import plan_of
-from billing.http.shapes.checkout import Checkout, PlanChangeReply
+from billing.http.shapes.checkout import CONFIRMATION_PATTERN, Checkout
 from billing.http.shapes.plans import PlanReply
 from billing.pages import forms, outlook, site
 from billing.pages.site import app, word
@@ -19,6 +20,7 @@ from billing.subscriptions import mirror
 from billing.subscriptions.mirror import Subscription
 
 _CHECKOUT = "/app/checkout"
+_CHANGE = "/app/checkout/change"
 _THANKS = "/app/thanks"
 
 
@@ -41,7 +43,7 @@ def show_checkout() -> Response[Any]:
 @app.post(_CHECKOUT)
 @site.members
 def check_out() -> Response[Any]:
-    """Redirects to the payment. For a subscriber, shows the change of plan, or performs it."""
+    """Redirects to the payment. For a subscriber, to the change of plan, or performs it."""
     values = site.form()
     code, interval = values.get("plan_code", ""), values.get("billing_interval", "")
     try:
@@ -58,9 +60,37 @@ def check_out() -> Response[Any]:
     if reply.change is None:
         return site.see_other(f"{_THANKS}?plan={quote(code)}", cookies=forget)
     if reply.change.state == "preview":
-        return _change_page(body, reply.change)
+        shown = {"plan": code, "interval": interval, "confirmation": reply.change.confirmation}
+        return site.see_other(f"{_CHANGE}?{urlencode(shown)}")
     done = "plan_changed" if reply.change.state == "completed" else "change_scheduled"
     return site.see_other("/app/billing", done=done, cookies=forget)
+
+
+@app.get(_CHANGE)
+@site.members
+def show_change() -> Response[Any]:
+    """Shows the costs of a change of plan now and later, and what the user gains and loses.
+
+    The change has an address, so to load the page again shows the same offer and asks for none.
+    """
+    code, interval = site.chosen_plan()
+    confirmation = re.match(CONFIRMATION_PATTERN, site.query("confirmation"))
+    known = confirmation[0] if confirmation else ""
+    try:
+        code, change = checkout_answers.shown(site.user(), known, site.deadline())
+    except Conflict as error:
+        plan = plan_of(plan_answers.plans(site.user(), site.deadline()), code)
+        return _checkout_page(plan, interval, error)
+    plan = plan_of(plan_answers.plans(site.user(), site.deadline()), code)
+    return site.page(
+        "change.html",
+        title=word("change.heading", plan=plan.name),
+        hosted=True,
+        plan=plan,
+        change=change,
+        interval=change.then_interval or "",
+        now=wiring.now(),
+    )
 
 
 def _checkout_page(
@@ -80,20 +110,6 @@ def _checkout_page(
         problem="" if error is None or isinstance(error, DebtOpen) else site.explained(error),
         needs_address=error is not None and error.code == "email_unverified",
         debt=error if isinstance(error, DebtOpen) else None,
-    )
-
-
-def _change_page(body: Checkout, change: PlanChangeReply) -> Response[Any]:
-    """Shows the costs of a change of plan now and later, and what the user gains and loses."""
-    plan = plan_of(plan_answers.plans(site.user(), site.deadline()), body.plan_code)
-    return site.page(
-        "change.html",
-        title=word("change.heading", plan=plan.name),
-        hosted=True,
-        plan=plan,
-        change=change,
-        interval=body.billing_interval or "",
-        now=wiring.now(),
     )
 
 

@@ -215,6 +215,31 @@ class PlanChanges:
         except CommetRefused as error:
             _raise_translated(error)
 
+    def shown(self, user: User, confirmation: str, deadline: Deadline) -> Preview:
+        """Returns the preview with this confirmation once more, with the same amounts.
+
+        Commet is not asked about the change. Raises Conflict `confirmation_expired` if the preview
+        is confirmed, too old, or not the user's, or if its plan is no longer sold.
+        """
+        row = self._db.one(_sql["shown"], {"id": confirmation, "user_id": user.id})
+        plans = self._catalogue(deadline).plans if row else []
+        plan = next((each for each in plans if row and each.id == row["plan_id"]), None)
+        if row is None or plan is None:
+            raise Conflict(_AGAIN, code="confirmation_expired")
+        by_interval = {price.billing_interval: price for price in plan.prices}
+        return Preview(
+            plan,
+            by_interval.get(row["billing_interval"]),
+            row["currency"],
+            row["due_now"],
+            row["credit"],
+            row["then_price"],
+            row["effective_at"],
+            self._features(user, plan, row["currency"]),
+            confirmation,
+            row["expires_at"],
+        )
+
     def perform(
         self,
         user: User,
@@ -446,6 +471,8 @@ class PlanChanges:
             told = None
         effective_at = current.period_end if told is None else None
         currency = told.currency.lower() if told else self._currency_of(user, deadline)
+        due_now = told.estimated_total if told else 0
+        credit = told.current_plan_credit if told else 0
         then = told.new_plan_charge if told else None
         confirmation = f"chg_{secrets.token_urlsafe(16)}"
         expires_at = self._db.value(
@@ -461,6 +488,9 @@ class PlanChanges:
                 "is_immediate": told is not None,
                 "currency": currency,
                 "net_price": told.new_plan_charge - told.current_plan_credit if told else None,
+                "due_now": due_now,
+                "credit": credit,
+                "then_price": then,
                 "effective_at": effective_at,
                 "lasts": CONFIRMATION_LASTS,
             },
@@ -469,8 +499,8 @@ class PlanChanges:
             plan,
             price,
             currency,
-            told.estimated_total if told else 0,
-            told.current_plan_credit if told else 0,
+            due_now,
+            credit,
             then,
             effective_at,
             self._features(user, plan, currency),

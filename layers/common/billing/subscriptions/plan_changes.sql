@@ -19,14 +19,20 @@ select min(currency) from entitlements where user_id = %(user_id)s and currency 
 -- name: keep_preview
 insert into plan_change (
     id, user_id, subscription_id, old_plan_id, old_interval, plan_id, billing_interval,
-    currency, is_immediate, net_price, effective_at, expires_at
+    currency, is_immediate, net_price, due_now, credit, then_price, effective_at, expires_at
 )
 values (
     %(id)s, %(user_id)s, %(subscription_id)s, %(old_plan_id)s, %(old_interval)s, %(plan_id)s,
-    %(billing_interval)s, %(currency)s, %(is_immediate)s, %(net_price)s, %(effective_at)s,
-    now() + %(lasts)s::interval
+    %(billing_interval)s, %(currency)s, %(is_immediate)s, %(net_price)s, %(due_now)s,
+    %(credit)s, %(then_price)s, %(effective_at)s, now() + %(lasts)s::interval
 )
 returning expires_at
+
+-- Returns a preview that was not confirmed yet and may still be.
+-- name: shown
+select plan_id, billing_interval, currency, due_now, credit, then_price, effective_at, expires_at
+from plan_change
+where id = %(id)s and user_id = %(user_id)s and begun_at is null and expires_at > now()
 
 -- name: confirmed
 select subscription_id, old_plan_id, old_interval, plan_id, billing_interval, currency,

@@ -44,6 +44,9 @@ create table plan_change (
     currency         text not null,
     is_immediate     boolean not null,
     net_price        bigint,               -- the new price less the credit, in minor units
+    due_now          bigint not null,      -- as it was shown, in minor units, like the next two
+    credit           bigint not null,
+    then_price       bigint,               -- null: Commet did not state it
     effective_at     timestamptz,          -- when the change takes effect; null if not known
     expires_at       timestamptz not null,
     begun_at         timestamptz,          -- when Commet was first asked to perform it

@@ -18,6 +18,8 @@ from billing.http.shapes.base import (
     Time,
 )
 
+CONFIRMATION_PATTERN = r"^chg_[A-Za-z0-9_-]{10,40}$"
+
 
 class Checkout(Request):
     """The plan that a user chose."""
@@ -42,7 +44,7 @@ class Checkout(Request):
         json_schema_extra={"format": "uri"},
     )
     user_id: NamedUser = None
-    confirmation: Annotated[str, Field(pattern=r"^chg_[A-Za-z0-9_-]{10,40}$")] | None = Field(
+    confirmation: Annotated[str, Field(pattern=CONFIRMATION_PATTERN)] | None = Field(
         default=None,
         description="Of a change of plan that was shown: the same request with it performs the"
         " change, once, however often it is sent.",
