@@ -528,6 +528,7 @@ class TestPages:
     ROUTES = (
         *("GET /", "GET /app", "GET /app/{proxy+}", "POST /app/{proxy+}", "GET /assets/{name}"),
         *("GET /verify-email", "GET /reset-password", "GET /sign-in", "GET /robots.txt"),
+        "GET /{proxy+}",
     )
 
     def test_these_are_their_routes(self, functions: dict[str, dict[str, Any]]) -> None:

@@ -8,8 +8,9 @@ import pytest
 from billing import wiring
 from billing.accounts.signing_in import SigningIn
 from billing.errors import TooManyRequests
+from functions.pages import app as pages_function
 from standin.testing import Receiver, StandIn
-from tests.integration.functions.calling import call, mailed
+from tests.integration.functions.calling import ask, call, event, mailed
 from tests.integration.functions.test_api import (  # noqa: F401 - one is a fixture
     PASSWORD,
     address,
@@ -144,6 +145,25 @@ class TestTheChosenPlan:
         assert cookie.startswith("__Host-plan=")
         assert {"Secure", "HttpOnly", "SameSite=Lax", "Path=/"} <= set(cookie.split("; "))
         assert "Domain" not in cookie
+
+
+class TestAnUnknownAddress:
+    BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
+
+    @pytest.mark.parametrize("path", ["/pricing", "/users", "/app/nothing", "/docs/a/b"])
+    def test_is_a_page_to_browsers(self, visitor: Visitor, path: str) -> None:  # noqa: F811
+        shown = visitor.get(path, accept=self.BROWSER)
+        assert shown.status == 404
+        assert shown.headers["content-type"] == "text/html; charset=utf-8"
+        assert "There is no page at this address" in shown.text
+        assert "/" in shown.links
+
+    @pytest.mark.parametrize("accept", ["", "*/*", "application/json", "image/webp,*/*"])
+    def test_is_a_problem_document_to_others(self, accept: str) -> None:
+        headers = {"accept": accept} if accept else {}
+        answer = ask(pages_function, event("GET", "/no/such/thing", None, headers, []))
+        assert (answer.status, answer.code) == (404, "not_found")
+        assert answer.headers["strict-transport-security"]
 
 
 def previewed(person: Person) -> Shown:  # noqa: F811

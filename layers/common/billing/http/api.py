@@ -125,23 +125,23 @@ def resolver(*, max_body_bytes: int = 64 * 1024) -> APIGatewayHttpResolver:
 
     @app.exception_handler(BillingError)
     def _ours(error: BillingError) -> Response[Any]:
-        return _problem(app, error)
+        return problem(app, error)
 
     @app.exception_handler(RequestValidationError)
     def _invalid(error: RequestValidationError) -> Response[Any]:
-        return _problem(app, _invalid_request(error))
+        return problem(app, _invalid_request(error))
 
     @app.exception_handler(NotFoundError)
     def _unknown_route(_: NotFoundError) -> Response[Any]:
-        return _problem(app, NotFound())
+        return problem(app, NotFound())
 
     @app.exception_handler([QueryCanceled, LockNotAvailable, DeadlockDetected])
     def _held_up(error: Exception) -> Response[Any]:
-        return _problem(app, DatabaseUnavailable(), cause=error)
+        return problem(app, DatabaseUnavailable(), cause=error)
 
     @app.exception_handler(Exception)
     def _unexpected(error: Exception) -> Response[Any]:
-        return _problem(app, BillingError(), cause=error)
+        return problem(app, BillingError(), cause=error)
 
     return app
 
@@ -526,9 +526,10 @@ def _is_identity_token(token: str, *, from_cookie: bool) -> bool:
 # --- problems -------------------------------------------------------------------------------
 
 
-def _problem(
+def problem(
     app: APIGatewayHttpResolver, error: BillingError, cause: Exception | None = None
 ) -> Response[Any]:
+    """Returns the problem document of an error. `cause` is the exception that the log shows."""
     if error.is_expected:
         logger.info(error.code)
     elif error.status >= 500:

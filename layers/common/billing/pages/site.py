@@ -39,6 +39,7 @@ from billing.pages.words import Words
 
 SIGN_IN = "/app/login"
 HOME = "/app"
+_PAGES = ("/app", "/ops")
 # Failures of Commet that change nothing. A page that works without Commet's answer shows them in
 # place.
 COMMET_FAILED = frozenset(
@@ -390,7 +391,14 @@ def _ours(error: BillingError) -> Response[Any]:
 
 @app.exception_handler(NotFoundError)
 def _unknown_page(_: NotFoundError) -> Response[Any]:
-    return failed(NotFound())
+    """Answers a path that no page has: as a page to browsers, and as the API to its clients.
+
+    API Gateway sends every `GET` here that has no route of its own.
+    """
+    is_of_pages = app.current_event.path.startswith(_PAGES)
+    if is_of_pages or "text/html" in api.headers(app).get("accept", ""):
+        return failed(NotFound())
+    return api.problem(app, NotFound())
 
 
 @app.exception_handler([QueryCanceled, LockNotAvailable, DeadlockDetected])

@@ -67,7 +67,7 @@ class TestTemplate:
         assert template.api is not None
         assert "PagesFunction" in template.functions
         served = {route.key for route in template.api.routes if route.function == "PagesFunction"}
-        assert {"GET /", "GET /app/{proxy+}", "POST /app/{proxy+}"} <= served
+        assert {"GET /", "GET /app/{proxy+}", "POST /app/{proxy+}", "GET /{proxy+}"} <= served
 
     @pytest.mark.parametrize("parameter", ["Pages", "OwnAccounts"])
     def test_without_pages(self, parameter: str) -> None:
@@ -78,7 +78,10 @@ class TestTemplate:
             "PagesFunction"
         }
         assert {route.path for route in template.api.routes}.isdisjoint(
-            {"/", "/app", "/app/{proxy+}", "/assets/{name}", "/sign-in", "/robots.txt"}
+            {
+                *("/", "/app", "/app/{proxy+}", "/assets/{name}", "/sign-in", "/robots.txt"),
+                "/{proxy+}",
+            }
         )
 
     def test_a_condition_that_is_not_read(self, tmp_path: Any) -> None:
