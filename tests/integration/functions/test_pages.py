@@ -241,6 +241,28 @@ class TestOtherSites:
             assert not re.search(r"<[^>]+ (style|on\w+)=", shown.html), path
             assert "<style" not in shown.html
 
+    def test_search_engines_list_the_prices_and_nothing_else(self, person: Person) -> None:
+        """Whatever interval or estimate is in the address, it is the same page."""
+        for path in ("/", "/?interval=yearly", "/?q_storage=140"):
+            shown = Visitor().get(path, origin="https://evil.example")
+            assert "noindex" not in shown.html
+            assert '<link rel="canonical" href="https://d/">' in shown.html
+            assert re.search(r'<meta name="description" content="What .{20,}">', shown.html)
+        stranger = ("/app/login", "/app/signup", "/app/forgot", "/reset-password?token=x", "/no")
+        for browser, paths in ((Visitor(), stranger), (person.browser, ("/app", "/app/account"))):
+            for path in paths:
+                html = browser.get(path, accept="text/html").html
+                assert '<meta name="robots" content="noindex">' in html
+                assert "canonical" not in html
+
+    def test_they_may_read_what_says_that_it_is_not_to_be_listed(self) -> None:
+        """The address of a page that they may not read can be listed, but not a link in a mail."""
+        lines = Visitor().get("/robots.txt").html.splitlines()
+        assert lines[0] == "User-agent: *"
+        allowed = [line.removeprefix("Allow: ") for line in lines if line.startswith("Allow: ")]
+        assert allowed == ["/$", "/?", "/assets/", "/app/login", "/app/signup"]
+        assert lines[-1] == "Disallow: /"
+
     def test_only_where_a_form_leads_there_commet_is_named(self, person: Person) -> None:
         hosted = "https://pay.commet.co"
         assert hosted not in person.browser.get("/app/account").headers["content-security-policy"]

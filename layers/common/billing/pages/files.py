@@ -9,8 +9,11 @@ from billing.http import api
 from billing.pages import site
 from billing.pages.site import app
 
-# Search engines may show the prices. All other pages are private.
-_ROBOTS = "User-agent: *\nAllow: /$\nAllow: /assets/\nDisallow: /\n"
+# Search engines show the prices, and no other page: it says `noindex`. They may read the forms to
+# sign in and up, because they would list the address of a page that they may not read. They may
+# read an estimate, which names the prices as its canonical address.
+_READABLE = ("/$", "/?", "/assets/", "/app/login", "/app/signup")
+_ROBOTS = "\n".join(["User-agent: *", *(f"Allow: {path}" for path in _READABLE), "Disallow: /", ""])
 
 
 @app.get("/assets/<name>")

@@ -39,7 +39,6 @@ from billing.pages.words import Words
 
 SIGN_IN = "/app/login"
 HOME = "/app"
-_PAGES = ("/app", "/ops")
 # Failures of Commet that change nothing. A page that works without Commet's answer shows them in
 # place.
 COMMET_FAILED = frozenset(
@@ -47,6 +46,7 @@ COMMET_FAILED = frozenset(
 )
 
 _LONGEST_PATH = 2000
+_OF_PAGES = re.compile(r"/(app|ops)(/|$)")
 _PLAN_CODE = re.compile(r"[A-Za-z0-9_.-]{1,100}")
 
 Page = TypeVar("Page", bound=Callable[..., Any])
@@ -129,8 +129,11 @@ def origin() -> str:
     This is the origin of the form that was sent, which `_admit` has checked. The browser has the
     session at that origin, if the pages have several addresses.
     """
-    if sent := api.headers(app).get("origin"):
-        return sent
+    return api.headers(app).get("origin") or own_address()
+
+
+def own_address() -> str:
+    """Returns the origin at which this request reached the pages."""
     if not api.cookie_is_secure():  # over plain http, on this machine
         return origin_of(wiring.settings().app_url)
     return api.own_origin(app) or origin_of(wiring.settings().app_url)
@@ -395,7 +398,7 @@ def _unknown_page(_: NotFoundError) -> Response[Any]:
 
     API Gateway sends every `GET` here that has no route of its own.
     """
-    is_of_pages = app.current_event.path.startswith(_PAGES)
+    is_of_pages = _OF_PAGES.match(app.current_event.path) is not None
     if is_of_pages or "text/html" in api.headers(app).get("accept", ""):
         return failed(NotFound())
     return api.problem(app, NotFound())
