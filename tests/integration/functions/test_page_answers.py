@@ -9,7 +9,7 @@ from billing import wiring
 from billing.accounts.signing_in import SigningIn
 from billing.errors import TooManyRequests
 from functions.pages import app as pages_function
-from standin.testing import Receiver, StandIn
+from standin.testing import StandIn
 from tests.integration.functions.calling import ask, call, event, mailed
 from tests.integration.functions.test_api import (  # noqa: F401 - one is a fixture
     PASSWORD,
@@ -225,9 +225,10 @@ class TestAChangeOfPlan:
         path = f"/app/checkout/change?plan=usage_max&confirmation={confirmation}"
         assert person.browser.get(path).status == 409
 
-    def test_another_users_change(self, person: Person, remote: StandIn, box: Receiver) -> None:  # noqa: F811
+    def test_another_users_change(self, person: Person, visitor: Visitor) -> None:  # noqa: F811
         asked = person.browser.post("/app/checkout", {"plan_code": "usage_max"})
-        assert Person(remote, box).browser.get(asked.location).status == 409
+        joined(visitor, address())
+        assert visitor.get(asked.location).status == 409
 
 
 def test_a_page_is_called_what_its_heading_says(person: Person) -> None:  # noqa: F811

@@ -8,7 +8,7 @@ from urllib.parse import quote
 import pytest
 
 from billing import wiring
-from billing.pages import site
+from billing.pages import formats, site
 from standin.testing import Receiver, StandIn
 from tests.integration.functions.calling import ORIGIN, call, mailed
 from tests.integration.functions.test_api import (  # noqa: F401 - one is a fixture
@@ -62,6 +62,11 @@ def joined(visitor: Visitor, email: str, **fields: str) -> Shown:
     return visitor.post(
         "/app/signup", form.values | {"email": email, "password": PASSWORD} | fields
     )
+
+
+def plain(text: str) -> str:
+    """The text as `Shown.text` has it."""
+    return " ".join(text.split())
 
 
 def user_of(email: str) -> str:
@@ -241,19 +246,33 @@ class TestOtherSites:
             assert not re.search(r"<[^>]+ (style|on\w+)=", shown.html), path
             assert "<style" not in shown.html
 
-    def test_search_engines_list_the_prices_and_nothing_else(self, person: Person) -> None:
-        """Whatever interval or estimate is in the address, it is the same page."""
-        for path in ("/", "/?interval=yearly", "/?q_storage=140"):
-            shown = Visitor().get(path, origin="https://evil.example")
-            assert "noindex" not in shown.html
-            assert '<link rel="canonical" href="https://d/">' in shown.html
-            assert re.search(r'<meta name="description" content="What .{20,}">', shown.html)
-        stranger = ("/app/login", "/app/signup", "/app/forgot", "/reset-password?token=x", "/no")
-        for browser, paths in ((Visitor(), stranger), (person.browser, ("/app", "/app/account"))):
-            for path in paths:
-                html = browser.get(path, accept="text/html").html
-                assert '<meta name="robots" content="noindex">' in html
-                assert "canonical" not in html
+    @pytest.mark.parametrize(
+        ("path", "canonical"),
+        [
+            ("/", "/"),
+            ("/?interval=yearly", "/"),
+            ("/?q_storage=140", "/"),
+            ("/app/signup?plan=usage_pro", "/app/signup"),
+        ],
+    )
+    def test_search_engines_list_these_pages(self, path: str, canonical: str) -> None:
+        """Whatever interval, estimate or plan is in the address, it is the same page."""
+        html = Visitor().get(path, origin="https://evil.example").html
+        assert "noindex" not in html
+        assert f'<link rel="canonical" href="https://d{canonical}">' in html
+        assert re.search(r'<meta name="description" content=".{20,}">', html)
+
+    @pytest.mark.parametrize(
+        "path", ["/app/login", "/app/forgot", "/reset-password?token=x", "/verify-email", "/no"]
+    )
+    def test_and_no_others(self, path: str) -> None:
+        html = Visitor().get(path, accept="text/html").html
+        assert '<meta name="robots" content="noindex">' in html
+        assert "canonical" not in html
+
+    @pytest.mark.parametrize("path", ["/app", "/app/account", "/app/usage"])
+    def test_nor_pages_for_members(self, person: Person, path: str) -> None:
+        assert '<meta name="robots" content="noindex">' in person.browser.get(path).html
 
     def test_they_may_read_what_says_that_it_is_not_to_be_listed(self) -> None:
         """The address of a page that they may not read can be listed, but not a link in a mail."""
@@ -413,6 +432,38 @@ class TestNumbers:
         assert removed.location == "/app?done=alert_removed"
         assert "1,200.5 GB" not in person.browser.get("/app").text
         assert person.browser.post("/app/alerts/remove", remove.values).status == 303
+
+    def test_an_alert_says_when_it_was_reached(self, person: Person, remote: StandIn) -> None:  # noqa: F811
+        """Of each feature by its name; once more in the next period."""
+        typed = {"alert_of": "storage", "alert_value": "60", "alert_in": "amount"}
+        person.browser.post("/app/alerts", typed)
+        assert "reached on" not in person.browser.get("/app").text
+        person.use(60)
+        first = formats.day(remote.now(), remote.now())
+        remote.control.advance(days=1)
+        person.use(25, key="k2")
+        second = formats.day(remote.now(), remote.now())
+        html = person.browser.get("/app")
+        assert f"60 GB reached on {plain(first)}" in html.text
+        assert f"80 % of what is included Storage: reached on {plain(second)}" in html.text
+        assert html.text.count("reached on") == 2
+        listed = call("GET", "/thresholds", token=person._token).json["thresholds"]
+        reached = {
+            (each["measure"], each["percent"] or each["amount"]): [
+                one["feature"] for one in each["reached"]
+            ]
+            for each in listed
+        }
+        assert reached["usage", 80] == reached["usage", "60"] == ["storage"]
+        assert reached["usage", 100] == reached["spend", 80] == []
+        own = next(each for each in listed if each["id"])
+        assert call("GET", f"/thresholds/{own['id']}", token=person._token).json == own
+
+    def test_an_alert_of_the_cost_says_when_it_was_reached(self, person: Person) -> None:
+        typed = {"alert_of": "-spend", "alert_value": "1", "alert_in": "amount"}
+        person.browser.post("/app/alerts", typed)
+        person.use(150)
+        assert "$1.00 reached on" in person.browser.get("/app").text
 
     def test_an_alert_of_the_cost(self, person: Person) -> None:
         typed = {"alert_of": "-spend", "alert_value": "$12.50", "alert_in": "amount"}

@@ -84,7 +84,7 @@ class TestOwn:
         assert mine == {
             "id": mine["id"], "user_id": mine["user_id"], "set_by": "user", "measure": "usage",
             "feature": "storage", "percent": None, "amount": "42.5",
-            "created_at": "2026-09-10T12:00:00.000Z",
+            "created_at": "2026-09-10T12:00:00.000Z", "reached": [],
         }  # fmt: skip
         again = call("POST", "/thresholds", body, token=token)
         assert (again.status, again.json) == (200, mine)
@@ -144,7 +144,9 @@ class TestOwn:
     def test_one_set_for_the_user(self, token: str) -> None:
         """The user reads the product's thresholds, and changes none of them."""
         every = ask("POST", "/events/thresholds", {"percent": 30}).json
-        assert call("GET", f"/thresholds/{every['id']}", token=token).json == every
+        assert every["reached"] is None  # one of all users
+        of_one = every | {"reached": []}
+        assert call("GET", f"/thresholds/{every['id']}", token=token).json == of_one
         refused = call("PATCH", f"/thresholds/{every['id']}", {"percent": 31}, token=token)
         assert (refused.status, refused.code) == (404, "threshold_not_found")
         assert ask("GET", f"/events/thresholds/{every['id']}").json == every
@@ -206,7 +208,9 @@ class TestOfTheProduct:
         assert ask("POST", "/usage", usage("90")).status == 202
         assert told(db) == ["usage.threshold_reached"]
         listed = ask("GET", "/events/thresholds?user_id=usr_ana").json["thresholds"]
-        assert listed == [added]
+        (reached,) = listed[0]["reached"]
+        assert reached["feature"] == "storage"
+        assert listed == [added | {"reached": [reached]}]
         assert ask("GET", "/events/thresholds").json["thresholds"] == []
         assert ask("DELETE", f"/events/thresholds/{added['id']}").status == 204
         assert ask("DELETE", f"/events/thresholds/{added['id']}").code == "threshold_not_found"
@@ -226,9 +230,13 @@ class TestOfTheProduct:
         assert told(db) == []
         address = f"/events/thresholds/{added['id']}"
         assert ask("GET", address).json == added
+        reached = [{"feature": "storage", "reached_at": "2026-09-10T12:00:00.000Z"}]
         for _ in range(2):
             changed = ask("PATCH", address, {"percent": 40})
-            assert (changed.status, changed.json) == (200, added | {"percent": 40})
+            assert (changed.status, changed.json) == (
+                200,
+                added | {"percent": 40, "reached": reached},
+            )
         assert told(db) == ["usage.threshold_reached"]
 
     def test_a_change_for_all_users(self) -> None:

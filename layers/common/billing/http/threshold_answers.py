@@ -11,10 +11,11 @@ from billing.http.shapes.limits import (
     ChangeThreshold,
     CreateThreshold,
     ThresholdList,
+    ThresholdReached,
     ThresholdReply,
 )
 from billing.usage import thresholds
-from billing.usage.thresholds import Level, Threshold
+from billing.usage.thresholds import Level, Reached, Threshold
 
 
 def add(
@@ -29,17 +30,20 @@ def add(
     found, is_new = thresholds.add(
         wiring.database(), user_id, level, set_by=by, rules=wiring.rules(), now=wiring.now()
     )
-    return api.json_response(_reply(found), 201 if is_new else 200)
+    (reply,) = _replies([found], user_id)
+    return api.json_response(reply, 201 if is_new else 200)
 
 
 def applying_to(user_id: str) -> ThresholdList:
     """Returns the thresholds that apply to a user, including the defaults."""
-    return _list(thresholds.applying_to(wiring.database(), user_id))
+    found = thresholds.applying_to(wiring.database(), user_id)
+    return ThresholdList(thresholds=_replies(found, user_id))
 
 
 def of(user_id: str | None) -> ThresholdList:
     """Returns the thresholds added for a user. If `user_id` is None, those of all users."""
-    return _list(thresholds.of(wiring.database(), user_id))
+    found = thresholds.of(wiring.database(), user_id)
+    return ThresholdList(thresholds=_replies(found, user_id))
 
 
 def one(threshold_id: str, *, user_id: str | None) -> ThresholdReply:
@@ -47,7 +51,9 @@ def one(threshold_id: str, *, user_id: str | None) -> ThresholdReply:
 
     Raises NotFound.
     """
-    return _reply(thresholds.get(wiring.database(), threshold_id, user_id=user_id))
+    found = thresholds.get(wiring.database(), threshold_id, user_id=user_id)
+    (reply,) = _replies([found], user_id or found.user_id)
+    return reply
 
 
 def change(threshold_id: str, asked: ChangeThreshold, *, user_id: str | None) -> ThresholdReply:
@@ -64,7 +70,8 @@ def change(threshold_id: str, asked: ChangeThreshold, *, user_id: str | None) ->
         rules=wiring.rules(),
         now=wiring.now(),
     )
-    return _reply(changed)
+    (reply,) = _replies([changed], user_id or changed.user_id)
+    return reply
 
 
 def remove(threshold_id: str, *, user_id: str | None) -> None:
@@ -78,11 +85,15 @@ def remove(threshold_id: str, *, user_id: str | None) -> None:
     )
 
 
-def _list(found: list[Threshold]) -> ThresholdList:
-    return ThresholdList(thresholds=[_reply(each) for each in found])
+def _replies(found: list[Threshold], user_id: str | None) -> list[ThresholdReply]:
+    """Returns the answers, with what the user has reached; without it for all users."""
+    if user_id is None:
+        return [_reply(each, None) for each in found]
+    reached = thresholds.reached_by(wiring.database(), user_id)
+    return [_reply(each, [one for one in reached if one.is_of(each)]) for each in found]
 
 
-def _reply(found: Threshold) -> ThresholdReply:
+def _reply(found: Threshold, reached: list[Reached] | None) -> ThresholdReply:
     return ThresholdReply(
         id=found.id,
         user_id=found.user_id,
@@ -92,4 +103,7 @@ def _reply(found: Threshold) -> ThresholdReply:
         percent=found.percent,
         amount=None if found.amount is None else format_decimal(found.amount),
         created_at=found.created_at,
+        reached=None
+        if reached is None
+        else [ThresholdReached(feature=each.feature, reached_at=each.at) for each in reached],
     )

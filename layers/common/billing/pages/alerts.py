@@ -1,6 +1,7 @@
 """The card with a user's thresholds: which apply, and the form that adds one."""
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from billing.http import threshold_answers
@@ -16,11 +17,15 @@ SPEND = "-spend"
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A threshold in words. `id` is "" unless it is the user's own, who may remove it."""
+    """A threshold in words. `id` is "" unless it is the user's own, who may remove it.
+
+    `reached` has the feature's name ("" if `about` says it) and the time at which it was reached.
+    """
 
     about: str
     value: str
     id: str
+    reached: list[tuple[str, datetime]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +48,10 @@ def card(dashboard: Dashboard) -> Card:
             about=_about(each, features),
             value=_value(each, features, dashboard),
             id=each.id or "" if each.set_by == "user" else "",
+            reached=[
+                (_name(one.feature, features) if each.feature is None else "", one.reached_at)
+                for one in each.reached or ()
+            ],
         )
         for each in found
         if each.measure == "usage" or dashboard.spending is not None
@@ -68,8 +77,13 @@ def _about(found: ThresholdReply, features: dict[str, UsageReply]) -> str:
         return word("overview.alert_spend")
     if found.feature is None:
         return word("overview.alert_each")
-    feature = features.get(found.feature)
-    return feature.name if feature else found.feature
+    return _name(found.feature, features)
+
+
+def _name(code: str | None, features: dict[str, UsageReply]) -> str:
+    """The feature's name, else its code; "" for the cost of all features."""
+    feature = features.get(code or "")
+    return feature.name if feature else code or ""
 
 
 def _value(found: ThresholdReply, features: dict[str, UsageReply], dashboard: Dashboard) -> str:

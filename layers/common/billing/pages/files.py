@@ -9,9 +9,9 @@ from billing.http import api
 from billing.pages import site
 from billing.pages.site import app
 
-# Search engines show the prices, and no other page: it says `noindex`. They may read the forms to
-# sign in and up, because they would list the address of a page that they may not read. They may
-# read an estimate, which names the prices as its canonical address.
+# Search engines list the prices and the form to sign up. All other pages say `noindex`. They may
+# read the form to sign in, because they would list the address of a page that they may not read.
+# They may read an estimate, which names the prices as its canonical address.
 _READABLE = ("/$", "/?", "/assets/", "/app/login", "/app/signup")
 _ROBOTS = "\n".join(["User-agent: *", *(f"Allow: {path}" for path in _READABLE), "Disallow: /", ""])
 

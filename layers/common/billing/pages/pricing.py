@@ -50,7 +50,6 @@ def show_prices() -> Response[Any]:
     return site.page(
         "pricing.html",
         title=word("pricing.heading"),
-        origin=site.own_address(),
         banner=outlook.trouble(),
         as_of=found.as_of if (wiring.now() - found.as_of).total_seconds() > 3600 else None,
         now=wiring.now(),

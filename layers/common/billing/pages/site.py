@@ -183,6 +183,7 @@ def page(
         support=settings.support_email,
         has_reference=settings.api_reference,
         visitor=visitor(),
+        origin=own_address(),
         path=app.current_event.path,
         here=_here(),
         time_bar=bool(settings.clock_url),

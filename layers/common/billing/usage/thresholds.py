@@ -13,6 +13,7 @@ from decimal import Decimal
 from typing import Literal
 from uuid import uuid4
 
+from billing.amounts import format_decimal
 from billing.database import rounds
 from billing.database.connection import Database, Row
 from billing.database.statements import Statements
@@ -64,6 +65,26 @@ class Threshold:
     percent: int | None
     amount: Decimal | None
     created_at: datetime | None
+
+    @property
+    def mark(self) -> str:
+        """The value as `threshold_reached` has it: "80%", or an amount."""
+        return f"{self.percent}%" if self.amount is None else format_decimal(self.amount)
+
+
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """A threshold that was reached in the running period. `feature` is None for `spend`."""
+
+    measure: Measure
+    feature: str | None
+    mark: str
+    at: datetime
+
+    def is_of(self, threshold: Threshold) -> bool:
+        """Whether it is this threshold, which may be one of each feature."""
+        same = (self.measure, self.mark) == (threshold.measure, threshold.mark)
+        return same and threshold.feature in (None, self.feature)
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +217,12 @@ def applying_to(db: Database, user_id: str) -> list[Threshold]:
     others.
     """
     return [_threshold(row) for row in db.all(_sql["applying"], {"user_id": user_id})]
+
+
+def reached_by(db: Database, user_id: str) -> list[Reached]:
+    """Returns the thresholds that a user's running period has reached, the first one first."""
+    rows = db.all(_sql["reached"], {"user_id": user_id})
+    return [Reached(r["measure"], r["feature"], r["mark"], r["reached_at"]) for r in rows]
 
 
 def tell_refused(db: Database, refusals: Iterable[Refusal], *, rules: Rules, now: datetime) -> None:

@@ -55,6 +55,14 @@ where not exists (
 )
 order by c.measure desc, c.feature nulls first, c.percent, c.amount, c.rank, c.id
 
+-- Returns which thresholds were reached in a user's running period, and when.
+-- name: reached
+select n.measure, nullif(n.feature, '') as feature, n.mark, n.reached_at
+from usage_period p
+join threshold_reached n on n.period = p.id
+where p.user_id = %(user_id)s and p.closed_at is null and n.mark <> 'refused'
+order by n.reached_at, n.feature
+
 -- Emits an event, once per period and feature, if usage was refused because the limit was reached,
 -- and once per period if overage was refused because of the spend limit. Usage that occurred before
 -- the running period is left out, because another limit applied to it. The rows are in the order of

@@ -99,6 +99,15 @@ class ChangeThreshold(Request):
     amount: _Amount = None
 
 
+class ThresholdReached(Reply):
+    """When a threshold was reached in the running period."""
+
+    feature: str | None = Field(
+        description="The feature whose usage reached it. Null for `spend`.", examples=["storage"]
+    )
+    reached_at: Time = Field(description="When it was reached.")
+
+
 class ThresholdReply(Reply):
     """How much has to be used or spent before an outgoing event says so."""
 
@@ -130,6 +139,10 @@ class ThresholdReply(Reply):
         examples=[None],
     )
     created_at: Time | None = Field(description="When it was added. Null for a default.")
+    reached: list[ThresholdReached] | None = Field(
+        description="Where the user's running period has reached it. Null for a threshold of all"
+        " users that is not read for one of them."
+    )
 
 
 class ThresholdList(Reply):
