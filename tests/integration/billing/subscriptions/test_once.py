@@ -123,7 +123,7 @@ class TestUnbilled:
     """What Commet does not bill of a trial or a free plan is kept here."""
 
     def test_a_guess_about_a_trial(self, db: Database) -> None:
-        """A month of a long trial, opened by the clock, turns out to be the first paid month."""
+        """The first paid month begins in a month of a long trial that was opened by the clock."""
         user = add_user(db, "usr_ana")
         db.execute(
             "insert into subscriptions (id, user_id, status, plan_id, billing_interval,"
@@ -139,7 +139,7 @@ class TestUnbilled:
         db.execute("update subscriptions set status = 'active'")
         start = BEGIN + days(45)
         db.execute(period, [user, start, start + days(30), start])
-        assert db.value(trials) == [True, False]
+        assert db.value(trials) == [True, True, False]
 
     def test_opened_again(self, rounds: Rounds) -> None:
         """What was withheld when a free plan seemed to end is delivered once it goes on."""

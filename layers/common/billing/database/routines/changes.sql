@@ -116,7 +116,12 @@ declare
     v_since timestamptz := p_start;
     v_new bigint;
 begin
-    select p.id, p.subscription_id, p.plan_id, p.starts_at, p.ends_at, p.provisional into v_open
+    -- `was_trial`: what was used before p_start is of a trial, so Commet does not bill it.
+    select p.id, p.subscription_id, p.plan_id, p.starts_at, p.ends_at, p.provisional,
+           p.is_trial and p_start > p.starts_at and not exists (
+               select from subscriptions s where s.id = p_subscription and s.status = 'trialing'
+           ) as was_trial
+    into v_open
     from usage_period p
     where p.user_id = p_user and p.closed_at is null;
 
@@ -131,14 +136,29 @@ begin
             return;
         end if;
         if p_end <= v_open.starts_at
-           or (p_start < v_open.starts_at and not v_open.provisional) then
+           or (p_start < v_open.starts_at and not v_open.provisional
+               and v_open.subscription_id = p_subscription) then
             return;  -- an earlier period
+        end if;
+        if v_open.provisional and v_open.subscription_id = p_subscription then
+            -- The month before goes on, because a pause moved its end. What was used in it counts.
+            select id into v_last
+            from usage_period
+            where user_id = p_user and subscription_id = p_subscription and starts_at = p_start
+              and plan_id is not distinct from p_plan and id <> v_open.id and not provisional
+            order by id desc limit 1;
+            if found then
+                update usage_period set closed_at = p_now where id = v_open.id;
+                update usage_period set closed_at = null, ends_at = p_end where id = v_last.id;
+                perform doubt_deliveries(p_user, p_start);
+                return;
+            end if;
         end if;
         -- The open period is provisional: we guessed its dates. They are corrected in place.
         -- Opening another period would give the user a second allowance for what was used since.
         if v_open.provisional and v_open.subscription_id = p_subscription
            and v_open.plan_id is not distinct from coalesce(p_plan, v_open.plan_id)
-           and p_start < v_open.ends_at then
+           and p_start < v_open.ends_at and not v_open.was_trial then
             update usage_period set
                 starts_at = p_start, ends_at = p_end, provisional = false, is_free = p_is_free
             where id = v_open.id;
@@ -155,12 +175,16 @@ begin
         end if;
     else
         -- If the subscription was over only for a moment, open its last period again. If we guessed
-        -- the dates of that period, they are corrected.
+        -- the dates of that period, they are corrected, unless it was over when the reported period
+        -- began: then the user was charged anew.
         select id, starts_at into v_last
         from usage_period
         where user_id = p_user and subscription_id = p_subscription
           and plan_id is not distinct from p_plan
-          and (starts_at = p_start or provisional and starts_at < p_end and ends_at > p_start)
+          and (
+              starts_at = p_start
+              or provisional and starts_at < p_end and ends_at > p_start and closed_at > p_start
+          )
         order by starts_at = p_start desc, id desc limit 1;
         if found then
             update usage_period set
@@ -174,6 +198,7 @@ begin
         if exists (
             select from usage_period
             where user_id = p_user and starts_at > p_start and not provisional
+              and subscription_id = p_subscription
         ) then
             return;
         end if;

@@ -83,12 +83,12 @@ begin
         when p_occurred is null then case
             when v_standing.ends_at > p_now or v_standing.goes_on then v_standing.period end
         else (
-            -- The last period that began by p_occurred, if it had not ended at p_occurred. `least`,
-            -- because the caller's clock may be ahead of ours.
-            select case when n.ends_at > least(p_occurred, p_now)
-                         and coalesce(n.closed_at >= least(p_occurred, p_now), true) then n.id end
-            from usage_period n
+            -- The last of the periods that contain p_occurred. `least`, because the caller's clock
+            -- may be ahead of ours.
+            select n.id from usage_period n
             where n.user_id = p_user and n.starts_at <= p_occurred
+              and n.ends_at > least(p_occurred, p_now)
+              and coalesce(n.closed_at >= least(p_occurred, p_now), true)
             order by n.starts_at desc, n.id desc
             limit 1
         )

@@ -17,17 +17,17 @@ language sql immutable as $$
 $$;
 
 -- Returns the allowance period that contains p_now, calculated from an earlier period that has
--- ended. The period is a week long if the earlier period was a week, else a month.
+-- ended. The period is a week long if the earlier period was a week and no trial, else a month.
 -- Months start on the plan's anchor day. In a short month, an anchor on the 29th to 31st becomes
 -- the last day. The anchor day is the larger of the two days on which the earlier period starts and
 -- ends, because two short months never follow each other.
 create or replace function following_period(
-    p_start timestamptz, p_end timestamptz, p_now timestamptz,
+    p_start timestamptz, p_end timestamptz, p_now timestamptz, p_is_trial boolean default false,
     out starts_at timestamptz, out ends_at timestamptz
 )
 language plpgsql immutable as $$
 declare
-    v_weekly boolean := p_end - p_start = interval '7 days';
+    v_weekly boolean := p_end - p_start = interval '7 days' and not p_is_trial;
     v_day integer := greatest(
         extract(day from p_start at time zone 'UTC'), extract(day from p_end at time zone 'UTC')
     );
@@ -106,7 +106,8 @@ declare
     v_ended record;
 begin
     for v_ended in
-        select p.id, p.user_id, p.subscription_id, p.plan_id, p.is_free, p.starts_at, p.ends_at
+        select p.id, p.user_id, p.subscription_id, p.plan_id, p.is_free, p.is_trial, p.starts_at,
+               p.ends_at
         from usage_period p
         where p.user_id = any (p_users) and p.closed_at is null and p.ends_at <= p_now
           and exists (
@@ -124,7 +125,9 @@ begin
         )
         select v_ended.user_id, v_ended.subscription_id, v_ended.plan_id, v_ended.is_free,
                n.starts_at, n.ends_at, true
-        from following_period(v_ended.starts_at, v_ended.ends_at, p_now) as n;
+        from following_period(
+            v_ended.starts_at, v_ended.ends_at, p_now, v_ended.is_trial
+        ) as n;
     end loop;
 end
 $$;
