@@ -108,7 +108,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _growth(console: Console, url: str, rows: int, rounds: int) -> Growth:
     """The median milliseconds of each kind of work, by the rows in the ledger."""
-    sizes = [size for size in (SMALLEST * 10**n for n in range(6)) if size <= rows]
+    sizes = [size for size in (SMALLEST * 10**n for n in range(6)) if size < rows] + [rows]
     places = {}
     for size in sizes:
         began = time.perf_counter()
