@@ -96,7 +96,8 @@ async def send_steadily(
 class Minutes:
     """Reports each minute of a load of `seconds`. The first minute has the number 1.
 
-    Answers that come later belong to the last minute, which then takes until the last of them.
+    Answers that come later belong to the last minute. They count in its latencies, and not in its
+    rate.
     """
 
     def __init__(self, seconds: float, report: Callable[[Minute], object]) -> None:
@@ -119,15 +120,14 @@ class Minutes:
             self._end_minute()
 
     def _end_minute(self) -> None:
-        began = MINUTE * (self._number - 1)
-        ends = [self._seconds, *(each.due + each.latency for each in self._ended)]
-        lasted = MINUTE if self._number < self._last else max(ends) - began
+        lasted = min(MINUTE, self._seconds - MINUTE * (self._number - 1))
+        in_time = sum(each.due + each.latency <= self._seconds for each in self._ended)
         # A minute without an answer has no latency that a limit could allow.
         milliseconds = [each.latency * 1000 for each in self._ended] or [math.inf]
         self._report(
             Minute(
                 number=self._number,
-                rate=len(self._ended) / lasted,
+                rate=in_time / lasted,
                 p50=percentile(milliseconds, 50),
                 p99=percentile(milliseconds, 99),
                 longest=max(milliseconds),

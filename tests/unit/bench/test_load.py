@@ -95,10 +95,11 @@ class TestMinutes:
         ]
         assert [each.longest for each in found] == [20, 1500]
 
-    def test_what_comes_after_the_end_belongs_to_the_last_minute_and_lowers_its_rate(self) -> None:
+    def test_what_comes_after_the_end_belongs_to_the_last_minute_but_not_to_its_rate(self) -> None:
         """Otherwise a server that was too slow would have reached the rate all the same."""
         found = minutes_of(120, *(Answered("ask", due, 80) for due in (0, 59, 100)))
-        assert [(each.number, each.rate) for each in found] == [(1, 0), (2, 3 / 120)]
+        assert [(each.number, each.rate) for each in found] == [(1, 0), (2, 1 / 60)]
+        assert found[1].longest == 80_000
 
     def test_the_last_minute_may_be_shorter(self) -> None:
         found = minutes_of(90, *(Answered("ask", due, 0) for due in (0, 60, 70, 80)))
