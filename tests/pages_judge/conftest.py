@@ -35,6 +35,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
     }
     data = Path(tmp_path_factory.mktemp("stack"))
     with LocalStack(data_dir=data, catalogue=CATALOGUE, parameters=parameters) as running:
+        # The functions' start is not the pages', and on a busy machine it takes long.
+        httpx.get(running.api, timeout=120, trust_env=False).raise_for_status()
         yield running
 
 

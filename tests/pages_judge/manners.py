@@ -1,9 +1,11 @@
 """`make pages-judge`: what people do with browsers: no script, Back, two clicks, two tabs."""
 
 import re
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 from uuid import uuid4
 
 import psycopg
@@ -13,20 +15,48 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect
 from local.stack import LocalStack
 from standin.testing import Control
 from tests.axe import violations
+from tests.hands import Hands, Keyboard, Mouse
 from tests.pages_judge.people import Member
+from tests.pages_judge.reading import overflow
 from tests.visitor import PASSWORD, PATIENCE, Visitor, errors_of
 
 Join = Callable[..., Member]
 LIMIT = "For usage beyond your plan"
 
 
-@pytest.mark.parametrize("script", ["script", "no-script"])
-@pytest.mark.parametrize("screen", ["1280-light", "390-dark"])
-def test_the_whole_story(
-    browser: Browser, stack: LocalStack, commet: Control, screen: str, script: str
+# The width of the window in px, the colours, and whether scripts run.
+SCREENS = [
+    f"{width}-{scheme}-{script}"
+    for width in (1280, 390)
+    for scheme in ("light", "dark")
+    for script in ("script", "no-script")
+]
+
+
+@pytest.mark.parametrize("screen", SCREENS)
+def test_the_whole_story(browser: Browser, stack: LocalStack, commet: Control, screen: str) -> None:
+    """Every flow works without a script, on a phone, and in dark colours."""
+    broken = _tell(browser, stack, commet, screen, Mouse())
+    assert broken == {}
+
+
+@pytest.mark.parametrize("screen", ["1280-light-script", "390-dark-no-script"])
+def test_the_whole_story_with_a_keyboard_alone(
+    browser: Browser, stack: LocalStack, commet: Control, screen: str
 ) -> None:
-    """Every flow works without a script, and on a phone."""
-    width, scheme = screen.split("-")
+    """Commet's pages included. The focus can be seen at every stop."""
+    keyboard = Keyboard()
+    broken = _tell(browser, stack, commet, screen, keyboard)
+    sys.stderr.write(f"\n{keyboard.stops} stops\n")
+    assert keyboard.stops > 100
+    assert (broken, keyboard.unseen) == ({}, [])
+
+
+def _tell(
+    browser: Browser, stack: LocalStack, commet: Control, screen: str, hands: Hands
+) -> dict[str, Any]:
+    """Goes the whole way. Returns what is wrong on the pages, by their addresses."""
+    width, scheme, script = screen.split("-", 2)
     has_script = script == "script"
     context = browser.new_context(
         viewport={"width": int(width), "height": 800},
@@ -38,14 +68,20 @@ def test_the_whole_story(
     errors, broken = errors_of(context), {}
 
     def look(page: Page) -> None:
-        if has_script and (found := violations(page)):
+        # Axe needs scripts.
+        found = violations(page) if has_script else {}
+        if wide := overflow(page):
+            found["overflow"] = wide
+        if found:
             broken[page.url] = found
 
-    email = f"reader-{width}-{script}@example.com"
-    visitor = Visitor(context.new_page(), stack, commet, email, has_script=has_script, look=look)
-    visitor.go_all_the_way()
+    email = f"{uuid4().hex}@example.com"
+    Visitor(
+        context.new_page(), stack, commet, email, has_script=has_script, look=look, hands=hands
+    ).go_all_the_way()
     context.close()
-    assert (errors, broken) == ([], {})
+    assert errors == []
+    return broken
 
 
 def accounts(stack: LocalStack, email: str) -> int:

@@ -1,5 +1,6 @@
 """People who use the product: what they did before a page is read."""
 
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 import httpx
@@ -33,14 +34,18 @@ class Member:
     def enter(self, context: BrowserContext) -> None:
         """Signs the browser in."""
         context.clear_cookies()
+        name, value = self.cookie().split("=", 1)
+        context.add_cookies([{"name": name, "value": value, "url": self.stack.api}])
+
+    def cookie(self) -> str:
+        """Begins a session of a browser. Returns its cookie: name, "=" and value."""
         origin = {"origin": self.stack.api}
         form = {"email": self.email, "password": PASSWORD}
         answer = httpx.post(
             f"{self.stack.api}/app/login", data=form, headers=origin, timeout=60, trust_env=False
         )
         assert answer.status_code == 303, answer.text
-        name, value = answer.headers["set-cookie"].partition(";")[0].split("=", 1)
-        context.add_cookies([{"name": name, "value": value, "url": self.stack.api}])
+        return answer.headers["set-cookie"].partition(";")[0]
 
     def subscribe(self, plan: str) -> None:
         """Takes a plan, and pays for it."""
@@ -59,15 +64,25 @@ class Member:
         self, quantity: str, *, feature: str = "api_calls", key: str, region: str = "eu"
     ) -> int:
         """Uses the product. Returns the status of the answer: 202, or 402 at a limit."""
-        body = {"user_id": self.id, "feature": feature, "quantity": quantity}
-        answer = httpx.post(
-            f"{self.stack.api}/usage",
-            json=body | {"idempotency_key": f"{self.id}-{key}", "properties": {"region": region}},
+        event = {"feature": feature, "quantity": quantity, "idempotency_key": f"{self.id}-{key}"}
+        return self.report([{**event, "properties": {"region": region}}])
+
+    def report(self, events: Sequence[Mapping[str, object]]) -> int:
+        """Reports usage of the own, as the product does. Returns the status of the answer."""
+        mine = [{"user_id": self.id, **each} for each in events]
+        body = mine[0] if len(mine) == 1 else {"events": mine}
+        return self.product("POST", "/usage", body).status_code
+
+    def product(self, method: str, path: str, body: object) -> httpx.Response:
+        """Sends what the product's backend sends."""
+        return httpx.request(
+            method,
+            f"{self.stack.api}{path}",
+            json=body,
             headers={"authorization": f"Bearer {self.stack.service_key}"},
             timeout=60,
             trust_env=False,
         )
-        return answer.status_code
 
     def at_commet(self, method: str, path: str, **body: object) -> None:
         """Does something with the own subscription, by Commet's API."""

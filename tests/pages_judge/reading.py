@@ -6,8 +6,11 @@ from typing import Any
 from playwright.sync_api import Page
 
 from tests.axe import violations
+from tests.hands import FOCUS
 
 WIDTHS = (1280, 390, 320)
+# In px: a window of 1280 px with everything at 200 %, and a sheet of A4 between its margins.
+ENLARGED, SHEET = 640, 720
 
 # The elements that stand out to the right of the window.
 _OVERFLOW = """() => {
@@ -30,19 +33,16 @@ _CONTROLS = """() => {
   return all.map(e => e.outerHTML.slice(0, 120));
 }"""
 
-# Where the focus is, and whether it can be seen.
-_FOCUS = """() => {
-  const e = document.activeElement;
-  if (!e || e === document.body) return null;
-  const style = getComputedStyle(e), box = e.getBoundingClientRect();
-  const outlined = style.outlineStyle !== 'none' && parseFloat(style.outlineWidth) >= 2;
-  const shown = box.width > 0 && box.bottom > 0 && box.top < innerHeight;
-  return {place: e.dataset.place === undefined ? null : Number(e.dataset.place), outlined, shown,
-          html: e.outerHTML.slice(0, 120)};
-}"""
-
 _PRINTED = """() => [...document.querySelectorAll('nav, button, .btn, .skip, .tabs, footer')]
   .filter(e => e.checkVisibility()).map(e => e.outerHTML.slice(0, 120))"""
+
+# The table that a reader of the screen opens.
+_HIDDEN = """() => [...document.querySelectorAll('details table')]
+  .filter(e => !e.checkVisibility()).map(e => e.outerHTML.slice(0, 120))"""
+
+_CUT = """() => [...document.querySelectorAll('.scroll')]
+  .filter(e => e.checkVisibility() && e.scrollWidth > e.clientWidth + 1)
+  .map(e => `${e.scrollWidth} in ${e.clientWidth} px: ${e.outerHTML.slice(0, 120)}`)"""
 
 _MOVING = """() => [...document.querySelectorAll('body *')].filter(e => {
   const style = getComputedStyle(e);
@@ -80,7 +80,7 @@ class Reader:
         found += keyboard(page)
 
     def _overflow(self, page: Page, where: str, found: list[str]) -> None:
-        if wide := page.evaluate(_OVERFLOW):
+        if wide := overflow(page):
             found.append(f"overflow, {where}: {wide}")
         self.done["widths"] += 1
 
@@ -89,6 +89,8 @@ class Reader:
         page.evaluate("document.documentElement.style.fontSize = '200%'")
         self._overflow(page, "text of 200 %", found)
         page.evaluate("document.documentElement.style.fontSize = ''")
+        page.set_viewport_size({"width": ENLARGED, "height": 450})
+        self._overflow(page, "everything at 200 %", found)
 
     def _mirrored(self, page: Page, found: list[str]) -> None:
         page.evaluate("document.documentElement.dir = 'rtl'")
@@ -98,9 +100,20 @@ class Reader:
         page.evaluate("document.documentElement.dir = 'ltr'")
 
     def _printed(self, page: Page, found: list[str]) -> None:
+        page.set_viewport_size({"width": SHEET, "height": 1000})
         page.emulate_media(media="print")
         found += [f"is printed: {each}" for each in page.evaluate(_PRINTED)]
+        found += [f"is not printed: {each}" for each in page.evaluate(_HIDDEN)]
+        # Paper does not scroll: what is to the right of a region's edge is lost.
+        found += [f"is cut on paper: {each}" for each in page.evaluate(_CUT)]
+        self._overflow(page, "on paper", found)
         page.emulate_media(media="screen")
+
+
+def overflow(page: Page) -> list[str]:
+    """What stands out of the window to a side, if a person had to scroll sideways to read it."""
+    found: list[str] = page.evaluate(_OVERFLOW)
+    return found
 
 
 def keyboard(page: Page) -> list[str]:
@@ -114,7 +127,7 @@ def keyboard(page: Page) -> list[str]:
     places: list[int] = []
     for _ in range(len(wanted) + 8):  # a date has several stops
         page.keyboard.press("Tab")
-        focus: dict[str, Any] | None = page.evaluate(_FOCUS)
+        focus: dict[str, Any] | None = page.evaluate(FOCUS)
         if focus is None:
             break
         if focus["place"] is None:

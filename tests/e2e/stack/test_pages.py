@@ -28,6 +28,6 @@ def test_a_person_goes_all_the_way(
 
     page, email = context.new_page(), "reader@example.com"
     # Other tests use the stack, so its clock is not moved.
-    Visitor(page, stack, commet, email, skips_a_day=False, look=look).go_all_the_way()
+    Visitor(page, stack, commet, email, skips_time=False, look=look).go_all_the_way()
     context.close()
     assert (errors, broken) == ([], {})

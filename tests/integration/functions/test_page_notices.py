@@ -108,6 +108,19 @@ class TestOneNotice:
             assert "From then on each GB costs $0.10." in said
 
 
+class TestTheBeginning:
+    def test_what_is_included_may_come_a_moment_after_the_plan(
+        self,
+        person: Person,  # noqa: F811
+    ) -> None:
+        """The page leads on, instead of saying that nothing is metered."""
+        wiring.database().execute("delete from entitlements where type = 'usage'")
+        just_paid = person.browser.get("/app?done=welcome")
+        assert "What your plan includes is on its way." in just_paid.text
+        assert "Look again" in just_paid.text
+        assert "Nothing is metered for you" in person.browser.get("/app").text
+
+
 class TestTheEnd:
     def test_of_a_plan_that_is_past_due_ends_the_collection(self, overdue: Person) -> None:
         """Commet voids the invoice then. What it has for usage is a debt."""
