@@ -341,7 +341,7 @@ def test_a_limit_that_the_product_set_is_not_said_to_be_the_users_to_raise(
     assert "until you raise it" not in person.browser.get("/app").text
     refused = person.browser.post("/app/limit", {"amount": "900"})
     assert refused.status == 422
-    assert "cannot be above" in refused.text
+    assert "above the limit that is set for you" in refused.text
     assert person.browser.post("/app/limit", {"amount": "40"}).status == 303
     assert "until you raise it" in person.browser.get("/app").text
 

@@ -42,7 +42,8 @@ FILLED = {
     "entitlements": "user_id, feature, name, type, allowed, changed_at"
     " select 'usr_' || g, 'f' || n, 'x', 'usage', true, now()",
     "plan_change": "id, user_id, subscription_id, plan_id, old_plan_id, currency, is_immediate,"
-    " expires_at select 'pc_' || g || '-' || n, 'usr_' || g, 'x', 'x', 'x', 'usd', true, now()",
+    " due_now, credit, expires_at"
+    " select 'pc_' || g || '-' || n, 'usr_' || g, 'x', 'x', 'x', 'usd', true, 0, 0, now()",
     "contact_change": "user_id select 'usr_' || g",
     "usage_period": "user_id, subscription_id, starts_at, ends_at, closed_at"
     " select 'usr_' || g, 'x', now(), now() + interval '1 day', now()",
