@@ -104,7 +104,7 @@ class Management:
             found = self._read(user, deadline)
             if found.status != "past_due":
                 raise Conflict("No payment is overdue.", code="nothing_to_recover")
-            mirror.doubt(self._db, user.id, lasting=_IN_DOUBT)
+            mirror.doubt(self._db, user.id, lasting=_IN_DOUBT, leaves=True)
             return self._commet.create_recovery_link(found.id, deadline).url
 
     def _counted(self, user: User) -> AbstractContextManager[None]:

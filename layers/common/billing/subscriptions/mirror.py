@@ -75,12 +75,13 @@ def in_doubt(db: Database, user_id: str) -> bool:
     return bool(db.value(_sql["in_doubt"], {"user_id": user_id}))
 
 
-def doubt(db: Database, user_id: str, *, lasting: timedelta) -> None:
+def doubt(db: Database, user_id: str, *, lasting: timedelta, leaves: bool = False) -> None:
     """Puts the user in doubt for `lasting`: Commet is asked before this user is refused anything.
 
-    In this time, an answer of Commet counts as valid for ten seconds.
+    In this time, an answer of Commet counts as valid for ten seconds. `leaves` says that the user
+    gets a link to Commet: then no answer counts for which Commet was asked before.
     """
-    db.execute(_sql["doubt"], {"user_id": user_id, "lasting": lasting})
+    db.execute(_sql["doubt"], {"user_id": user_id, "lasting": lasting, "leaves": leaves})
 
 
 def note_answer(db: Database, user_id: str) -> None:

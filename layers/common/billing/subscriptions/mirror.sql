@@ -18,7 +18,9 @@ select exists (select from subscriptions where user_id = %(user_id)s and had_tri
 select is_user_in_doubt(u) from users u where u.id = %(user_id)s
 
 -- name: doubt
-update users set doubted_until = greatest(doubted_until, now() + %(lasting)s::interval)
+update users set
+    doubted_until = greatest(doubted_until, now() + %(lasting)s::interval),
+    doubted_at = case when %(leaves)s then now() else doubted_at end
 where id = %(user_id)s
 
 -- answered_at is the time of our question, and not of the answer, because Commet's state may have

@@ -49,7 +49,7 @@ def portal_url(
         raise no_account
     turn = Turn(db, f"portal:{user.id}", LINKS, now)
     turn.take()
-    mirror.doubt(db, user.id, lasting=_VISIT)
+    mirror.doubt(db, user.id, lasting=_VISIT, leaves=True)
     before()
     sent = commet.sent
     try:

@@ -237,6 +237,17 @@ class TestPortal:
         assert [person.code("6") for _ in range(5)] == ["limit_reached"] * 5
         assert self.asked(person) == before + 1
 
+    def test_an_answer_from_before_the_link_does_not_count(self, person: Person) -> None:
+        """Asked a second ago, then the portal is opened and the plan changed there."""
+        person.buy("free")
+        portal_url(
+            person.db, person.commet, person.user,
+            return_url="https://app.example/", now=wall_clock(), deadline=soon(),
+        )  # fmt: skip
+        assert person.code("6") == "limit_reached"
+        person.in_portal("change-plan", plan="pln_usagepro", interval="monthly")
+        assert person.code("6") is None
+
     def test_after_two_hours_nobody_is_asked(self, person: Person) -> None:
         person.buy("free")
         portal_url(

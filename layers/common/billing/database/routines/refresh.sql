@@ -143,21 +143,25 @@ $$;
 
 -- Returns whether the mirror may be wrong about the user although no row shows it, for example
 -- because the user was sent to Commet's portal. In this time an answer of Commet counts as valid
--- for ten seconds.
+-- for ten seconds, but not if Commet was asked before the user was sent there.
 create or replace function is_user_in_doubt(u users) returns boolean
 language sql stable as $$
     select coalesce(
         u.doubted_until > now()
-        and coalesce(u.answered_at < now() - interval '10 seconds', true),
+        and coalesce(
+            u.answered_at < greatest(now() - interval '10 seconds', u.doubted_at), true
+        ),
         false
     )
 $$;
 
 -- Returns whether Commet may be asked now about a user in doubt. It may be asked once in ten
--- seconds.
+-- seconds, and once after the user was sent to Commet's portal.
 create or replace function may_ask_about(u users) returns boolean
 language sql stable as $$
-    select is_user_in_doubt(u) and coalesce(u.asked_at < now() - interval '10 seconds', true)
+    select is_user_in_doubt(u) and coalesce(
+        u.asked_at < greatest(now() - interval '10 seconds', u.doubted_at), true
+    )
 $$;
 
 -- Returns when a request may ask Commet about this row again; null if nobody has asked yet. The

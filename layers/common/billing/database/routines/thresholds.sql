@@ -170,8 +170,8 @@ $$;
 
 -- Emits events for a user's usage thresholds that are reached, after the included quantity or a
 -- threshold was changed. Spend thresholds are checked when overage is next booked. If the overage
--- costs less than a spend threshold now, the threshold can be reached again. While no feature sells
--- overage, the cost is not known: Commet may have listed no features for a moment.
+-- costs less than a spend threshold now, the threshold can be reached again. While the user has no
+-- feature, the cost is not known: Commet may have listed no features for a moment.
 create or replace function look_at_usage_again(p_user text, p_now timestamptz) returns void
 language sql as $$
     delete from threshold_reached n
@@ -179,7 +179,8 @@ language sql as $$
     where p.user_id = p_user and p.closed_at is null and n.period = p.id
       and n.measure = 'spend' and n.feature = ''
       and exists (
-          select from entitlements e where e.user_id = p_user and e.overage_enabled
+          select from entitlements e
+          where e.user_id = p_user and (e.allowed or e.included > 0)
       )
       and n.value > (
           select o.spent from booked_overage_of(array[p_user], array[p.id], '{}') as o
