@@ -132,7 +132,9 @@ class Crossings:
         for mark, value in values.items():
             place = (period, measure, mark)
             if value <= use.of(measure):
-                if (grew or evaluated) and place not in self.reached:
+                if place in self.reached:
+                    self.reached[place] = value
+                elif grew or evaluated:
                     wrong.append(f"{mark} of {measure} was not told at {use}")
             elif place in self.reached:
                 self.unsure.add(place)

@@ -219,11 +219,14 @@ class TestPage:
 
     @pytest.mark.parametrize("query", [Query(), BY_MODEL, BY_BOTH])
     def test_reads_only_the_users_own_rows(
-        self, filled: Database, frozen: Database, query: Query
+        self, filled: Database, frozen: Database, subscribe: Subscribe, query: Query
     ) -> None:
-        """Most of the ledger is another user's, and newer."""
+        """Most of the ledger is of other users, and newer."""
+        others = [f"usr_{n}" for n in range(20)]
+        for other in others:
+            subscribe(other)
         for n in range(100):
-            use(filled, f"{n + 1}", user="usr_bob", model=f"m{n}", at=after(hours=n))
+            use(filled, f"{n + 1}", user=others[n % 20], model=f"m{n}", at=after(hours=n))
         filled.execute("analyze usage_event, usage_daily, usage_period")
         # The tables have few pages here, how few depends on the tests before.
         frozen.execute("set local enable_seqscan = off")
