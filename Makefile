@@ -146,8 +146,9 @@ pages-judge: $(STAMP)-dev node-tools $(LIGHTHOUSE)  ## the pages in every state,
 screenshots: $(STAMP)-dev  ## take the pictures of the pages in docs/images again (needs Chromium)
 	@$(BIN)/pytest tests/pages_judge/pictures.py
 
-prove: $(STAMP)-dev node-tools  ## the long proofs at full size: concurrency, crashes, random histories, builds (minutes)
-	@PROOF=full $(BIN)/pytest tests/proof tests/standin/unit/test_life_cycles.py tests/e2e/test_build.py $(ARGS)
+prove: $(STAMP)-dev node-tools  ## the long proofs at full size: concurrency, crashes, random histories, requests, builds (minutes)
+	@PROOF=full $(BIN)/pytest tests/proof tests/standin/unit/test_life_cycles.py tests/e2e/stack/test_openapi.py \
+		tests/e2e/test_build_your_own.py tests/e2e/test_build.py $(ARGS)
 
 mutate: $(STAMP)-dev  ## put known faults in one by one: a test has to notice each (ARGS="--only NAME", --list)
 	@$(BIN)/python -m tests.mutants $(ARGS)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from local.new_function import NewFunctionError, write
+from tests.proof.scale import FULL
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "build-your-own.md").read_text(encoding="utf-8")
@@ -115,8 +116,9 @@ def test_its_own_tests_pass_as_written(copy: Path) -> None:
 
 
 def test_every_suite_that_knows_all_functions_passes(copy: Path) -> None:
-    """The template's, the roles', the document's."""
-    assert "passed" in pytest_in(copy, *SUITES)
+    """The template's, the roles', the document's. `make test` runs what they say of this one."""
+    of_this_one = () if FULL else ("-k", "summarize")
+    assert "passed" in pytest_in(copy, *SUITES, *of_this_one)
 
 
 def test_it_is_formatted_linted_and_typed(copy: Path) -> None:
