@@ -24,8 +24,8 @@ from tests.http_server import Request, Response, serving
 from tests.integration.billing.conftest import (
     Subscribe,
     _connect,
-    _empty,
     add_user,
+    empty,
     keep,
     subscriber,
 )
@@ -134,7 +134,7 @@ def _sweeper(migrated_url: str) -> Iterator[Connection]:
 @pytest.fixture
 def database_url(migrated_url: str, _sweeper: Connection) -> str:
     """A migrated database in which this test finds every table empty."""
-    _empty(_sweeper)
+    empty(_sweeper)
     return migrated_url
 
 

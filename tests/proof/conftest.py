@@ -4,6 +4,7 @@ import multiprocessing
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 from uuid import uuid4
@@ -33,13 +34,8 @@ def proof_template(postgres_server: str) -> Iterator[str]:
 @pytest.fixture
 def proof_url(postgres_server: str, proof_template: str) -> Iterator[str]:
     """A migrated database of this test's own."""
-    name = f"{proof_template}_{uuid4().hex[:8]}"
-    with connect(postgres_server) as admin:
-        admin.execute(f"create database {name} template {proof_template} strategy file_copy")
-        try:
-            yield _at(postgres_server, name)
-        finally:
-            admin.execute(f"drop database {name} with (force)")
+    with _copy(postgres_server, proof_template) as url:
+        yield url
 
 
 @pytest.fixture
@@ -47,6 +43,30 @@ def proof_db(proof_url: str) -> Iterator[Database]:
     database = Database(lambda: connect(proof_url))
     yield database
     database.close()
+
+
+@pytest.fixture(scope="session")
+def kept_db(postgres_server: str, proof_template: str) -> Iterator[Database]:
+    """A database, and its connection, for tests that empty all tables before they begin.
+
+    Postgres plans every statement and compiles every routine anew for a new database.
+    """
+    with _copy(postgres_server, proof_template) as url:
+        database = Database(lambda: connect(url))
+        yield database
+        database.close()
+
+
+@contextmanager
+def _copy(server: str, template: str) -> Iterator[str]:
+    """A copy of a database; its URL."""
+    name = f"{template}_{uuid4().hex[:8]}"
+    with connect(server) as admin:
+        admin.execute(f"create database {name} template {template} strategy file_copy")
+        try:
+            yield _at(server, name)
+        finally:
+            admin.execute(f"drop database {name} with (force)")
 
 
 @pytest.fixture(scope="module")

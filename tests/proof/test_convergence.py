@@ -20,6 +20,7 @@ from billing.database.connection import Database
 from functions.webhook import app
 from standin.testing import receiver, standin
 from tests.environments import forget
+from tests.integration.billing.conftest import empty
 from tests.proof.bills import BILLS, BillHistory
 from tests.proof.histories import BEGINNING, LOSS, PAYS, PEOPLE, Step, steps
 from tests.proof.money import CATALOGUE, MONEY, VISIT
@@ -103,12 +104,12 @@ class Handler:
 
 
 @pytest.fixture
-def handler(proof_db: Database, monkeypatch: pytest.MonkeyPatch) -> Iterator[Handler]:
+def handler(kept_db: Database, monkeypatch: pytest.MonkeyPatch) -> Iterator[Handler]:
     made = Handler()
     monkeypatch.setenv("COMMET_MODE", "sandbox")
     monkeypatch.setenv("WEBHOOK_SECRET_ARN", "webhook")
     monkeypatch.setattr(app.metrics.provider, "namespace", "test")
-    monkeypatch.setattr(wiring, "database", lambda: proof_db)
+    monkeypatch.setattr(wiring, "database", lambda: kept_db)
     monkeypatch.setattr(wiring, "secrets", lambda: Secrets(made))
     monkeypatch.setattr(wiring, "clock", lambda: made.clock)
     forget()
@@ -124,11 +125,7 @@ def taking_place(
 
     Where it has been `swept` already, reconcile reads nothing but what is marked.
     """
-    tables = db.value(
-        "select string_agg(quote_ident(tablename), ', ') from pg_tables"
-        " where schemaname = 'public' and tablename <> 'schema_migrations'"
-    )
-    db.execute(f"truncate {tables} restart identity")
+    empty(db._usable())
     if swept:
         db.execute(
             "insert into rounds (name, started_at, begun_at) values ('sweep', now(), 'infinity')"
@@ -178,22 +175,22 @@ def compare(history: BillHistory, seed: int) -> None:
 
 @EXAMPLES
 @given(tale=tales(MONEY, MONEY, BILLS))
-def test_nothing_lost(proof_db: Database, handler: Handler, tale: Tale) -> None:
+def test_nothing_lost(kept_db: Database, handler: Handler, tale: Tale) -> None:
     """Late, shuffled, twice: webhooks and the questions they lead to are enough."""
-    with taking_place(tale, proof_db, handler, swept=True) as history:
+    with taking_place(tale, kept_db, handler, swept=True) as history:
         compare(history, tale.seed)
 
 
 @EXAMPLES
 @given(tale=tales(MONEY, MONEY, BILLS, LOSS, VISIT))
-def test_any_lost(proof_db: Database, handler: Handler, tale: Tale) -> None:
+def test_any_lost(kept_db: Database, handler: Handler, tale: Tale) -> None:
     """Whatever never arrived, a day of reconcile finds it out."""
-    with taking_place(tale, proof_db, handler) as history:
+    with taking_place(tale, kept_db, handler) as history:
         history.run(Step("wait", (1.1,)))  # a dispute is asked about after a day
         history.lose(tale.seed)
         history.deliver_all(tale.seed)
-        proof_db.execute("update subscriptions set recheck_at = now()")
-        proof_db.execute("update rounds set begun_at = '-infinity'")
+        kept_db.execute("update subscriptions set recheck_at = now()")
+        kept_db.execute("update rounds set begun_at = '-infinity'")
         compare(history, tale.seed)
 
 
@@ -308,19 +305,19 @@ STORIES: dict[str, list[Step]] = {
 
 
 @pytest.mark.parametrize("story", STORIES)
-def test_a_story(proof_db: Database, handler: Handler, story: str) -> None:
+def test_a_story(kept_db: Database, handler: Handler, story: str) -> None:
     """What a random history compares holds in these."""
     ceiling = Decimal(3) if story == "a ceiling" else Decimal(500)
     tale = Tale(STORIES[story], 0, False, {"tax_percent": Decimal(19)}, ceiling)  # noqa: FBT003
-    with taking_place(tale, proof_db, handler) as history:
+    with taking_place(tale, kept_db, handler) as history:
         history.run(Step("wait", (1.1,)))
-        proof_db.execute("update subscriptions set recheck_at = now()")
+        kept_db.execute("update subscriptions set recheck_at = now()")
         compare(history, tale.seed)
 
 
 @pytest.mark.parametrize(("is_heard", "lost"), [(True, Decimal(0)), (False, Decimal(3))])
 def test_a_change_of_plan_that_is_heard_months_late(
-    proof_db: Database,
+    kept_db: Database,
     handler: Handler,
     is_heard: bool,  # noqa: FBT001 - a parameter
     lost: Decimal,
@@ -330,27 +327,27 @@ def test_a_change_of_plan_that_is_heard_months_late(
     The plan of which nobody heard includes all of the usage.
     """
     tale = Tale([HEARD], 0, False, {}, None)  # noqa: FBT003
-    with taking_place(tale, proof_db, handler) as history:
+    with taking_place(tale, kept_db, handler) as history:
         history.run(Step("change_plan", (ANA, "pln_usagemax", "monthly")))
         late = history.hold_back()
         history.run(Step("wait", (64,)))
         history.run(Step("cancel", (ANA, True)))
         history.run(Step("lose_all"))
-        proof_db.execute("update subscriptions set checked_at = now(), checks = 6")  # nobody asks
+        kept_db.execute("update subscriptions set checked_at = now(), checks = 6")  # nobody asks
         assert history.use(ANA, "130") is None
         if is_heard:
             history.arrive(late)
         compare(history, tale.seed)
-    rows = proof_db.all("select reason, amount from usage_delivery where user_id = %s", [ANA])
+    rows = kept_db.all("select reason, amount from usage_delivery where user_id = %s", [ANA])
     assert rows == [{"reason": "lost_to_cancellation", "amount": lost}]
 
 
-def test_usage_counts_where_it_occurred(proof_db: Database, handler: Handler) -> None:
+def test_usage_counts_where_it_occurred(kept_db: Database, handler: Handler) -> None:
     """In the trial until the user paid, in the paid period from then on, whenever it was heard."""
     tale = Tale(STORIES["usage of a paid plan of which nobody has heard"], 0, False, {}, None)  # noqa: FBT003
-    with taking_place(tale, proof_db, handler) as history:
+    with taking_place(tale, kept_db, handler) as history:
         compare(history, tale.seed)
-    rows = proof_db.all(
+    rows = kept_db.all(
         "select t.withheld, c.carried from usage_period n"
         " join usage_total t on t.period = n.free_period and t.feature = 'storage'"
         " join usage_total c on c.period = n.id and c.feature = 'storage'"

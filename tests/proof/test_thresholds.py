@@ -29,7 +29,7 @@ from billing.usage.corrections import Correction
 from billing.usage.reservations import Reservation
 from billing.usage.rules import Rules
 from billing.usage.thresholds import Level
-from tests.integration.billing.conftest import STATUSES, subscriber
+from tests.integration.billing.conftest import STATUSES, empty, subscriber
 from tests.proof.crossing import Crossings
 from tests.proof.delivering import connect
 from tests.proof.scale import FULL, scaled
@@ -67,11 +67,7 @@ class Thresholds(RuleBasedStateMachine):
 
     @initialize()
     def subscribe(self) -> None:
-        tables = self.db.value(
-            "select string_agg(quote_ident(tablename), ', ') from pg_tables"
-            " where schemaname = 'public' and tablename <> 'schema_migrations'"
-        )
-        self.db.execute(f"truncate {tables} restart identity")
+        empty(self.db._usable())
         for user in (ANA, BOB):
             subscriber(self.db)(
                 user,

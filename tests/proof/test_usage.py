@@ -36,7 +36,7 @@ from billing.usage.corrections import Correction
 from billing.usage.reservations import Reservation
 from billing.usage.thresholds import Level
 from standin.testing import StandIn, standin
-from tests.integration.billing.conftest import RULES, add_user, grant_feature
+from tests.integration.billing.conftest import RULES, add_user, empty, grant_feature
 from tests.proof.bills import periods_of, wrong_lines
 from tests.proof.crossing import Crossings
 from tests.proof.delivering import PROCESSES, connect
@@ -107,11 +107,7 @@ class Usage(RuleBasedStateMachine):
     @initialize()
     def subscribe(self) -> None:
         """Two customers who pay: one whose plan has a hard limit, one who pays for more."""
-        tables = self.db.value(
-            "select string_agg(quote_ident(tablename), ', ') from pg_tables"
-            " where schemaname = 'public' and tablename <> 'schema_migrations'"
-        )
-        self.db.execute(f"truncate {tables} restart identity")
+        empty(self.db._usable())
         for user, plan in ((CAPPED, "fixed_box"), (OPEN, "usage_pro")):
             add_user(self.db, user)
             started = Checkouts(self.db, self.commet, lambda: self.now).start(

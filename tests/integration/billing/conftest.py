@@ -33,7 +33,7 @@ def _connect(url: str) -> Connection:
     return psycopg.connect(url, autocommit=True, prepare_threshold=1, row_factory=dict_row)
 
 
-def _empty(connection: Connection) -> None:
+def empty(connection: Connection) -> None:
     """Deletes every row and has identities begin anew.
 
     One statement for all tables, so that foreign keys are checked when all rows are gone. A

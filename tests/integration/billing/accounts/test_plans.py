@@ -10,7 +10,7 @@ from billing.audit import trail
 from billing.database.connection import Connection, Database
 from billing.deadline import Deadline
 from billing.operations import erasure_watch
-from tests.integration.billing.conftest import _connect, _empty
+from tests.integration.billing.conftest import _connect, empty
 from tests.integration.billing.racing import OneTransaction
 from tests.integration.billing.reading import rows_read
 
@@ -93,7 +93,7 @@ def transaction(migrated_url: str) -> Iterator[Connection]:
     """One transaction that finds many users, and reads a table as a whole only if it must."""
     with _connect(migrated_url) as connection:
         connection.execute("begin")
-        _empty(connection)
+        empty(connection)
         connection.execute("set local session_replication_role = replica")  # no triggers here
         for table, rows in FILLED.items():
             each = 1 if table in ONCE else ROWS
