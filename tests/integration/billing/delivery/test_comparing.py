@@ -439,6 +439,30 @@ class TestChangesHeardOfLate:
         assert before["billed_period"] == before["period"]
         assert since["billed_period"] == (None if changed else since["period"])
 
+    @pytest.mark.parametrize("changes", [[], ["pln_usagemax"], ["pln_usagemax", "pln_usagepro"]])
+    def test_while_we_guess_a_month(self, buyer: Customer, changes: list[str]) -> None:
+        """Months began on another day than we guessed, and we never hear of one of them.
+
+        After the second change, which takes effect a month later, the plan is the same again.
+        """
+        buyer.remote.control.advance(days=10)
+        self.learn(buyer)
+        for plan in changes:
+            self.change(buyer, plan)
+        buyer.remote.control.advance(days=25)
+        buyer.use("90")
+        buyer.deliver()
+        (sent,) = rows(buyer.db)
+        assert sent["billed_period"] == sent["period"]
+        buyer.remote.control.advance(days=15)
+        self.learn(buyer)
+        (sent,) = rows(buyer.db)
+        assert (sent["billed_period"], sent["compare_at"] is None) == (
+            (None, False) if changes else (sent["period"], True)
+        )
+        buyer.compare()
+        assert (buyer.drift, repair(buyer.db), buyer.deliver().sent) == ([], 0, 0)
+
     def test_an_answer_in_the_moment_of_the_news(self, buyer: Customer) -> None:
         """Taken for placed, because neither saw the other: doubted when totals are compared."""
         self.change(buyer, "pln_usagemax")

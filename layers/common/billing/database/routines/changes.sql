@@ -8,14 +8,19 @@
 
 -- Puts deliveries in doubt, because we learn late that Commet began another period at p_start. If
 -- Commet took a delivery after p_start, and we placed that delivery in an earlier period, Commet
--- may have booked it in the new one. Comparing totals decides (delivery/comparing.py). A delivery
--- within a minute of the end of a period is in doubt anyway (outbox.MARGIN). This routine uses the
--- same minute, because clocks differ.
+-- may have booked it in the new one. If we placed it in the open period, but Commet took it before
+-- that period began, Commet booked it in another one. Comparing totals decides
+-- (delivery/comparing.py). A delivery within a minute of the end of a period is in doubt anyway
+-- (outbox.MARGIN). This routine uses the same minute, because clocks differ.
 create or replace function doubt_deliveries(p_user text, p_start timestamptz) returns void
 language sql as $$
     update usage_delivery d set billed_period = null, compare_at = now(), doubted_at = now()
     from usage_period p
-    where p.user_id = p_user and p.closed_at > p_start - interval '1 minute'
+    where p.user_id = p_user
+      and coalesce(
+          p.closed_at > p_start - interval '1 minute',
+          d.answered_at < p.starts_at + interval '1 minute'
+      )
       and d.period = p.id and d.billed_period = p.id
       and d.state = 'sent' and d.kind = 'event' and d.compare_at is null
       and d.answered_at > p_start - interval '1 minute'
@@ -104,7 +109,8 @@ $$;
 -- Opens the period that Commet reports, or corrects the dates of the open one. If Commet reports an
 -- earlier period, nothing changes. p_confirmed is when Commet last told us which period runs. If
 -- the plan changed and then another period began, and we heard of neither, Commet may have booked
--- deliveries since p_confirmed in a period that we never hear of. The caller has locked the user.
+-- deliveries since p_confirmed in a period that we never hear of. Such deliveries are put in doubt.
+-- The caller has locked the user.
 create or replace function record_period(
     p_user text, p_subscription text, p_plan text, p_is_free boolean, p_start timestamptz,
     p_end timestamptz, p_now timestamptz, p_confirmed timestamptz default null
@@ -154,6 +160,16 @@ begin
                 return;
             end if;
         end if;
+        -- True if the reported period begins at a time at which the calendar of the open period
+        -- begins none, and the open period may not have been the one before: it is over, or we
+        -- guessed its dates.
+        if p_start <> v_open.starts_at and (v_open.provisional or p_start > v_open.ends_at)
+           and p_start <> (
+               select n.starts_at
+               from following_period(v_open.starts_at, v_open.ends_at, p_start) as n
+           ) then
+            v_since := least(p_start, p_confirmed);
+        end if;
         -- The open period is provisional: we guessed its dates. They are corrected in place.
         -- Opening another period would give the user a second allowance for what was used since.
         if v_open.provisional and v_open.subscription_id = p_subscription
@@ -162,17 +178,10 @@ begin
             update usage_period set
                 starts_at = p_start, ends_at = p_end, provisional = false, is_free = p_is_free
             where id = v_open.id;
-            perform doubt_deliveries(p_user, p_start);
+            perform doubt_deliveries(p_user, v_since);
             return;
         end if;
         update usage_period set closed_at = p_now where id = v_open.id;
-        -- True if the new period begins at a time at which the calendar of the open period begins
-        -- none.
-        if p_start > v_open.ends_at and p_start <> (
-            select n.starts_at from following_period(v_open.starts_at, v_open.ends_at, p_start) as n
-        ) then
-            v_since := least(p_start, p_confirmed);
-        end if;
     else
         -- If the subscription was over only for a moment, open its last period again. If we guessed
         -- the dates of that period, they are corrected, unless it was over when the reported period
