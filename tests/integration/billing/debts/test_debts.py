@@ -542,7 +542,7 @@ class TestOneAfterTheOther:
         other = race.second(lambda mine: mine.value(work))
         assert other.waits
         # Nothing was locked or read before: the user's lock comes first.
-        for table in ("debt", "debt_link", "usage_total"):
+        for table in ("debt", "debt_link", "usage_total", "usage_delivery"):
             race.first(
                 partial(Database.execute, statement=f"select from {table} for update nowait")
             )
