@@ -434,7 +434,8 @@ class LocalStack:
         return Database(host, port, _DATABASE, "disable", **logins)
 
     def _start_standin(self) -> StandIn:
-        port = free_port(self._commet_port)
+        # If any port will do, the stand-in takes one itself: no other program can be faster.
+        port = free_port(self._commet_port) if self._commet_port.number else 0
         self._mention_moved("Commet stand-in", self._commet_port, port)
         data = self.data_dir / "commet.sqlite"
         options = ["--currency", self._currency, *self._commet_options]

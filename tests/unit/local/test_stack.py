@@ -76,6 +76,24 @@ def test_whoever_starts_it_may_say_otherwise(tmp_path: Path) -> None:
     assert handed["PAST_DUE_HAS_ACCESS"] == "false"
 
 
+def test_the_stand_in_takes_any_port_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A port that was free a moment ago may be taken by now."""
+    asked = []
+
+    def started(port: int, *_: object) -> SimpleNamespace:
+        asked.append(port)
+        return SimpleNamespace(close=lambda: None)
+
+    monkeypatch.setattr("local.stack.StandIn", started)
+    stack = LocalStack(data_dir=tmp_path)
+    stack.data_dir = tmp_path
+    stack._start_standin()
+    stack.stop()
+    assert asked == [0]
+
+
 class TestCurrency:
     def given(self, place: Path, currency: str, **parameters: str) -> dict[str, str]:
         stack = LocalStack(data_dir=place, currency=currency, parameters=parameters)
