@@ -235,12 +235,13 @@ class Usage(RuleBasedStateMachine):
 
     @rule(user=users, level=levels, by=st.sampled_from(["user", "product"]))
     def watch(self, user: str, level: Level, by: Literal["user", "product"]) -> None:
-        """A threshold is added; it is told at once if it is reached."""
+        """A threshold is added; a new one is told at once if it is reached."""
         added, is_new = thresholds.add(self.db, user, level, set_by=by, rules=RULES, now=self.now)
         assert added.id
         if is_new:
             self.watching.append((user, user if by == "user" else None, added.id))
-        self.crossings.look(changed=user)
+        # An equal one changes nothing, so nothing is evaluated.
+        self.crossings.look(changed=user if is_new else None)
 
     @precondition(lambda self: self.watching)
     @rule(pick=st.integers(0, 99))
