@@ -103,8 +103,8 @@ def _row(
 ) -> Row:
     price = price_of(plan, interval)
     nothing = Decimal(0)
-    if price is None:
-        own, base = interval, nothing
+    if price is None:  # a free plan: what it includes is for a month
+        own, base = "monthly" if interval == WEEKLY else interval, nothing
     else:
         own, base, currency = price.interval, Decimal(price.amount), price.currency
     times = _times(own, interval)

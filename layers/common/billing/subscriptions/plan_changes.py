@@ -216,8 +216,9 @@ class PlanChanges:
             _raise_translated(error)
 
     def shown(self, user: User, confirmation: str, deadline: Deadline) -> Preview:
-        """Returns the preview with this confirmation once more, with the same amounts.
+        """Returns the preview with this confirmation once more.
 
+        `due_now` and `credit` are as first shown; the later price is the catalogue's present one.
         Commet is not asked about the change. Raises Conflict `confirmation_expired` if the preview
         is confirmed, too old, or not the user's, or if its plan is no longer sold.
         """

@@ -28,7 +28,7 @@ values (
 )
 returning expires_at
 
--- Returns a preview that was not confirmed yet and may still be.
+-- Returns a preview that can still be confirmed.
 -- name: shown
 select plan_id, billing_interval, currency, due_now, credit, then_price, effective_at, expires_at
 from plan_change

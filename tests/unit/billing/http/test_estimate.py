@@ -178,6 +178,14 @@ class TestRows:
             ("10800", "jpy", "yearly"),
         ]
 
+    def test_a_free_plan_has_no_weeks(self) -> None:
+        """What it includes is for a month, so a month's usage is compared with it."""
+        of = catalogue(plan("Free", feature(included="1000"), is_free=True))
+        [row] = rows(of, {"api_calls": Decimal(3650)}, interval="weekly")
+        assert row.obstacle == Obstacle("limit_reached", "api calls", "api_calls", "1000")
+        [row] = rows(of, {"api_calls": Decimal(1000)}, interval="weekly")
+        assert (row.obstacle, row.interval) == (None, "monthly")
+
     def test_only_free_plans(self) -> None:
         """Nothing costs nothing, where no plan has a price."""
         [row] = rows(catalogue(plan("Free", feature(), is_free=True)), {}, interval="monthly")

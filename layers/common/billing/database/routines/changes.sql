@@ -8,8 +8,8 @@
 
 -- Puts deliveries in doubt, because we learn late that Commet began another period at p_start. If
 -- Commet took a delivery after p_start, and we placed that delivery in an earlier period, Commet
--- may have booked it in the new one. If we placed it in the open period, but Commet took it before
--- that period began, Commet booked it in another one. Comparing totals decides
+-- may have booked it in the new one. A delivery that we placed in the open period, but that Commet
+-- took before that period began, is booked in another one. Comparing totals decides
 -- (delivery/comparing.py). A delivery within a minute of the end of a period is in doubt anyway
 -- (outbox.MARGIN). This routine uses the same minute, because clocks differ.
 create or replace function doubt_deliveries(p_user text, p_start timestamptz) returns void
@@ -147,7 +147,8 @@ begin
             return;  -- an earlier period
         end if;
         if v_open.provisional and v_open.subscription_id = p_subscription then
-            -- The month before goes on, because a pause moved its end. What was used in it counts.
+            -- The month before goes on, because a pause moved its end. What was used in the guess
+            -- counts in that month once it was delivered and compared.
             select id into v_last
             from usage_period
             where user_id = p_user and subscription_id = p_subscription and starts_at = p_start
@@ -160,9 +161,9 @@ begin
                 return;
             end if;
         end if;
-        -- True if the reported period begins at a time at which the calendar of the open period
-        -- begins none, and the open period may not have been the one before: it is over, or we
-        -- guessed its dates.
+        -- The reported period begins at a time at which the calendar of the open period begins
+        -- none, and the open period is over, or we guessed its dates. So we missed a change, and
+        -- put all deliveries since p_confirmed in doubt.
         if p_start <> v_open.starts_at and (v_open.provisional or p_start > v_open.ends_at)
            and p_start <> (
                select n.starts_at

@@ -156,7 +156,7 @@ language sql stable as $$
 $$;
 
 -- Returns whether Commet may be asked now about a user in doubt. It may be asked once in ten
--- seconds, and once after the user was sent to Commet's portal.
+-- seconds, and once more after the user got a link to Commet's portal or recovery page.
 create or replace function may_ask_about(u users) returns boolean
 language sql stable as $$
     select is_user_in_doubt(u) and coalesce(

@@ -30,7 +30,7 @@ create table users (
     unsubscribed_at    timestamptz,        -- Commet said: the customer has no subscription at all
     -- Until this time the user may change the subscription at Commet without a webhook to us.
     doubted_until      timestamptz,
-    doubted_at         timestamptz,        -- when this began anew; no earlier answer counts
+    doubted_at         timestamptz,        -- last link to Commet; earlier answers do not count
     asked_at           timestamptz,        -- when Commet was last asked because of doubted_until
     answered_at        timestamptz,        -- when we asked the last question that Commet answered
     -- Overage is given only in good standing: without an open dispute, and without debts that add
