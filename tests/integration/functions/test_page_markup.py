@@ -162,7 +162,9 @@ class TestPeople:
         by = quote(nasty("property"))
         check(see(f"/app/usage?by={by}"), "property", "value", "storage")
         for path in ("/app/usage/entries", "/app/usage/next"):
-            clean(see(f"{path}?feature=storage&by={by}"))
+            shown = see(f"{path}?feature=storage&by={by}")
+            assert (path, shown.status) == (path, 200)
+            clean(shown)
 
     def test_alerts(self, person: Person) -> None:
         typed = {"alert_of": "storage", "alert_value": "12", "alert_in": "amount"}
