@@ -379,11 +379,16 @@ class _Work:
         for position, doubt in enumerate(doubts):
             if position in booked:
                 self._do("place", _sql["place"], doubt, billed_period=ours.period)
-            elif doubt.state == "sent" and doubt.is_in_own_period_or(ours.starts_at):
+            elif (
+                doubt.state == "sent"
+                and doubt.period != ours.period
+                and doubt.is_in_own_period_or(ours.starts_at)
+            ):
                 self._do("place", _sql["place"], doubt, billed_period=doubt.period)
             elif doubt.state == "sent":
-                # Commet booked it in its own period, or in a period between that and the open one.
-                # Commet reports the total of the open period only.
+                # Commet booked it in a period whose total it does not report: its own, or one
+                # between that and the open one. If its own is the open one, whose dates we had
+                # guessed, Commet booked it in an earlier one.
                 self._do("give_up", _sql["give_up"], doubt)
             elif doubt.period == ours.period:
                 self._do("resend", _sql["resend"], doubt)
