@@ -147,8 +147,8 @@ begin
             return;  -- an earlier period
         end if;
         if v_open.provisional and v_open.subscription_id = p_subscription then
-            -- The month before goes on, because a pause moved its end. What was used in the guess
-            -- counts in that month once it was delivered and compared.
+            -- The month before goes on, because a pause moved its end. Usage of the guess stays in the
+            -- guess. It counts in the month before only as `carried`, if Commet booked it there.
             select id into v_last
             from usage_period
             where user_id = p_user and subscription_id = p_subscription and starts_at = p_start
