@@ -471,7 +471,7 @@ class Usage(RuleBasedStateMachine):
                 self.learn(user)
             for _ in range(6):
                 drained = self._deliver()
-                if not self._compare().repairs_begun and drained:
+                if not self._compare().repairs_begun and drained and not self._is_any_unclaimed():
                     break
                 self._advance(seconds=120)
             assert self.db.value("select count(*) from usage_delivery where state = 'pending'") == 0
@@ -483,6 +483,14 @@ class Usage(RuleBasedStateMachine):
             self.commet._http.close()
             self.db.close()
             self._running.close()
+
+    def _is_any_unclaimed(self) -> bool:
+        """A total is lowered to a whole number, and its fraction is delivered after that."""
+        return bool(
+            self.db.value(
+                "select exists (select from usage_total where claimed + withheld < total)"
+            )
+        )
 
     def _leave(self) -> None:
         """Both customers cancel, and are billed for what is left."""
