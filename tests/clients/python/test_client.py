@@ -137,14 +137,23 @@ class TestRetries:
         ):
             billing.report("ana", "storage", 1)
 
-    def test_it_ends_at_the_deadline(self) -> None:
+    def test_it_ends_at_the_deadline(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """There is time for a second attempt, and not for a third."""
+        monkeypatch.setattr(retries, "backoff", lambda _: 0.6)
+        asked: list[Request] = []
+
+        def answer(request: Request) -> Response:
+            asked.append(request)
+            return problem(503, "access_unconfirmed")
+
         with (
-            serving(lambda _: problem(503, "access_unconfirmed")) as url,
-            Billing(url, KEY, deadline=0.2) as billing,
+            serving(answer) as url,
+            Billing(url, KEY, deadline=1) as billing,
             pytest.raises(Problem) as raised,
         ):
             billing.report("ana", "storage", 1)
         assert raised.value.code == "access_unconfirmed"
+        assert len(asked) == 2
 
     def test_it_does_not_wait_beyond_the_deadline(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """A Retry-After that ends later is of no use, so the answer comes at once."""
